@@ -1,0 +1,32 @@
+"""olmOCR on your own machine, through MLX.
+
+``run_pipeline(PipelineConfig(workspace=..., pdfs=[...], model=...))`` reads documents; ``convert`` makes
+the weights that it needs. Importing this loads neither MLX nor a model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from olmocr.pipeline.config import PipelineConfig
+    from olmocr.pipeline.run import RunSummary, run_pipeline
+
+__all__ = ["PipelineConfig", "RunSummary", "__version__", "run_pipeline"]
+
+_HOMES = {
+    "PipelineConfig": "olmocr.pipeline.config",
+    "RunSummary": "olmocr.pipeline.run",
+    "run_pipeline": "olmocr.pipeline.run",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name where it is first used: PDF and image libraries are not everybody's."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'olmocr' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

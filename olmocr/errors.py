@@ -1,0 +1,79 @@
+"""What can go wrong, each kind as a class, and the exit status a command ends with."""
+
+import errno
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The exit statuses of every command (docs/exit-codes.md)."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    MISSING_DEPENDENCY = 3
+    BAD_CHECKPOINT = 4
+    PLAN_DOES_NOT_FIT = 5
+    OUTPUT = 6
+    UNREADABLE_INPUT = 7
+    SOME_DOCUMENTS_FAILED = 9
+    HUB = 10
+    GATE_FAILED = 11
+    INTERRUPTED = 130
+
+
+class OlmocrError(Exception):
+    """A failure that is not a bug. Its text is one sentence: what, which one, what to do."""
+
+    exit_code = ExitCode.BUG
+
+
+class UsageError(OlmocrError):
+    """The options do not fit together."""
+
+    exit_code = ExitCode.USAGE
+
+
+class MissingDependencyError(OlmocrError):
+    """An extra of this package is not installed."""
+
+    exit_code = ExitCode.MISSING_DEPENDENCY
+
+
+class CheckpointError(OlmocrError):
+    """A model folder is no checkpoint, is damaged, or is of a family that we do not support."""
+
+    exit_code = ExitCode.BAD_CHECKPOINT
+
+
+class PlanError(OlmocrError):
+    """A conversion cannot be carried out as asked."""
+
+    exit_code = ExitCode.PLAN_DOES_NOT_FIT
+
+
+class OutputError(OlmocrError):
+    """Something cannot be written: the folder exists, is read-only, or the disk is full."""
+
+    exit_code = ExitCode.OUTPUT
+
+
+class InputError(OlmocrError):
+    """A document or an answer cannot be read."""
+
+    exit_code = ExitCode.UNREADABLE_INPUT
+
+
+class HubError(OlmocrError):
+    """The Hub cannot be reached, does not know the repository, or refuses access."""
+
+    exit_code = ExitCode.HUB
+
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def output_error(error: OSError, what: str) -> OutputError:
+    """Return the sentence for an operating system error met while writing *what*."""
+    if error.errno in _NO_SPACE:
+        return OutputError(f"the disk is full: {what} could not be written; free some space and run it again")
+    return OutputError(f"{what} could not be written: {error.strerror or error}")

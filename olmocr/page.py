@@ -1,0 +1,342 @@
+"""The page contract in one place: the prompt that asks for the format, and the parser that reads it.
+
+olmOCR-2 (``allenai/olmOCR-2-7B-1025``) is asked with :data:`PAGE_PROMPT` and the page's image, in this
+order, and answers in markdown under a YAML front matter of five fields. Prompt and fields are those of
+the public ``allenai/olmocr`` source, version 0.4.27 (``build_no_anchoring_v4_yaml_prompt``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import yaml
+
+from olmocr.errors import ExitCode, OlmocrError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PAGE_PROMPT = (
+    "Attached is one page of a document that you must process. "
+    "Just return the plain text representation of this document as if you were reading it naturally. "
+    "Convert equations to LateX and tables to HTML.\n"
+    "If there are any figures or charts, label them with the following markdown syntax "
+    "![Alt text describing the contents of the figure](page_startx_starty_width_height.png)\n"
+    "Return your output as markdown, with a front matter section on top specifying values for the "
+    "primary_language, is_rotation_valid, rotation_correction, is_table, and is_diagram parameters."
+)
+"""What olmOCR-2 was trained to be asked ("LateX" is spelled so)."""
+
+IMAGE_PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
+
+TARGET_LONGEST_IMAGE_DIM = 1288
+"""Pixels on the longest side of a page's image, as in training."""
+
+TEMPERATURES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 0.9, 1.0)
+"""Sampling temperature by attempt. Upstream's ladder, but that the first attempt is greedy."""
+
+ROTATIONS = (0, 90, 180, 270)
+
+ParseMode = Literal["strict", "lenient"]
+
+
+def chat_prompt(prompt: str = PAGE_PROMPT) -> str:
+    """Return *prompt* as the model is asked in training: system line, text, then the image's placeholder."""
+    return (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\n{prompt}{IMAGE_PLACEHOLDER}<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+@dataclass(frozen=True)
+class PageImage:
+    """A page as pixels: an RGB image, turned counter-clockwise by *rotation* degrees from how it was rendered."""
+
+    pixels: Image
+    rotation: int = 0
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """One question to a model. *temperature* 0 means greedy; *seed* matters above 0 only."""
+
+    image: PageImage
+    prompt: str = PAGE_PROMPT
+    temperature: float = 0.0
+    max_tokens: int = 8000
+    seed: int = 0
+
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class ModelResponse:
+    """A model's answer. Only an answer whose *finish_reason* is ``stop`` is whole. Token counts include all."""
+
+    text: str
+    finish_reason: FinishReason
+    input_tokens: int
+    output_tokens: int
+
+
+Ask = Callable[[PageRequest], Awaitable[ModelResponse]]
+"""The whole interface between the pipeline and whatever answers."""
+
+
+@dataclass(frozen=True)
+class PageResponse:
+    """A valid answer. *natural_text* is None for a page without text."""
+
+    primary_language: str | None
+    is_rotation_valid: bool
+    rotation_correction: int
+    is_table: bool
+    is_diagram: bool
+    natural_text: str | None
+
+
+@dataclass(frozen=True)
+class RuleBreak:
+    """One rule of the format that an answer breaks, and in which line (from 1) of the answer."""
+
+    line: int
+    rule: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.rule}: {self.message}"
+
+
+class PageResponseError(OlmocrError):
+    """An answer is not in olmOCR's format. ``breaks`` holds every rule that it breaks."""
+
+    exit_code = ExitCode.UNREADABLE_INPUT
+
+    def __init__(self, breaks: tuple[RuleBreak, ...]) -> None:
+        super().__init__("; ".join(map(str, breaks)))
+        self.breaks = breaks
+
+
+def parse_page_response(raw: str, mode: ParseMode = "lenient") -> PageResponse:
+    """Read a model's answer.
+
+    ``strict`` accepts exactly what training data looks like: the five fields in order, one a line, with
+    exact values. ``lenient`` also accepts a code fence, a byte order mark, CRLF, leading blank lines,
+    other orders, and YAML's other spellings of the same values.
+
+    Raises:
+        PageResponseError: with every broken rule and its line.
+    """
+    answer, breaks = _opened(raw, mode)
+    if answer is None:
+        raise PageResponseError(tuple(breaks))
+    entries = _strict_entries(answer, breaks) if mode == "strict" else _yaml_entries(answer, breaks)
+    values = _typed(entries, answer, mode, breaks)
+    if breaks:
+        raise PageResponseError(tuple(sorted(breaks, key=lambda each: each.line)))
+    return PageResponse(**values, natural_text=answer.body or None)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer cut in two. *first_line* is the number of the front matter's first line in the raw answer."""
+
+    front_matter: str
+    body: str
+    first_line: int
+
+    @property
+    def closer_line(self) -> int:
+        return self.first_line + self.front_matter.count("\n") + 1
+
+
+_FENCE = re.compile(r"```[A-Za-z]*[ \t]*\r?\n")
+_CLOSER = "\n---"
+
+
+def _opened(raw: str, mode: ParseMode) -> tuple[_Answer | None, list[RuleBreak]]:
+    """Cut *raw* in two, mending what stands before the first ``---``, where *mode* allows that."""
+    text, line, fenced, mended = _without_wrapping(raw)
+    breaks = mended if mode == "strict" else []
+    if not text.startswith("---\n"):
+        found = text.split("\n", 1)[0][:40]
+        breaks.append(RuleBreak(line, "opener", f"the answer begins with {found!r}, not with a line '---'"))
+        return None, breaks
+    end = text.find(_CLOSER, 4)
+    if end < 0:
+        breaks.append(RuleBreak(line, "closer", "the front matter that begins here has no closing line '---'"))
+        return None, breaks
+    after = text[end + len(_CLOSER) :]
+    answer = _Answer(text[4:end], _without_fence(after.strip()) if fenced else after.strip(), line + 1)
+    if mode == "strict" and not (after == "" or after.startswith("\n")):
+        message = f"the closing line is {'---' + after.split(chr(10), 1)[0]!r}, not '---'"
+        breaks.append(RuleBreak(answer.closer_line, "closer", message))
+    return answer, breaks
+
+
+def _without_wrapping(raw: str) -> tuple[str, int, bool, list[RuleBreak]]:
+    """Return the answer from its first ``---``, that line's number, whether it was fenced, and what was mended."""
+    if raw.startswith("---\n"):
+        return raw, 1, False, []
+    text, line, breaks = raw, 1, []
+    if text.startswith("\ufeff"):
+        text = text[1:]
+        breaks.append(RuleBreak(line, "byte-order-mark", "the answer begins with a byte order mark"))
+    fenced = False
+    for _ in range(2):  # blank lines may stand before a fence, and within it
+        bare = text.lstrip()
+        if bare != text:
+            blank = text[: len(text) - len(bare)]
+            breaks.append(RuleBreak(line, "leading-blank", "blank space stands before the front matter"))
+            line += blank.count("\n")
+            text = bare
+        if not fenced and (fence := _FENCE.match(text)):
+            breaks.append(RuleBreak(line, "code-fence", "the answer stands in a code fence"))
+            text, line, fenced = text[fence.end() :], line + 1, True
+    if text.startswith("---\r\n"):
+        breaks.append(RuleBreak(line, "line-ends", "lines end with CRLF, not LF"))
+        text = text.replace("\r\n", "\n")
+    return text, line, fenced, breaks
+
+
+def _without_fence(body: str) -> str:
+    """Drop the fence that closes the one before the front matter: at the body's end, or at its beginning."""
+    lines = body.split("\n")
+    if sum(line.startswith("```") for line in lines) % 2 == 0:
+        return body  # every fence in the body has its pair there: the outer one was never closed
+    if lines[-1].strip() == "```":
+        return "\n".join(lines[:-1]).strip()
+    if lines[0].strip() == "```":
+        return "\n".join(lines[1:]).strip()
+    return body
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One ``key: value`` of the front matter. *tag* is YAML's guess at the type of the text *value*."""
+
+    line: int
+    key: str
+    value: str
+    tag: str
+
+
+def _strict_entries(answer: _Answer, breaks: list[RuleBreak]) -> list[_Entry]:
+    entries = []
+    for line, text in enumerate(answer.front_matter.split("\n"), answer.first_line):
+        key, colon, value = text.partition(": ")
+        if colon:
+            entries.append(_Entry(line, key, value, "str"))
+        else:
+            breaks.append(RuleBreak(line, "line", f"{text[:60]!r} is not 'name: value'"))
+    keys = [entry.key for entry in entries if entry.key in _FIELDS]
+    if keys != sorted(set(keys), key=list(_FIELDS).index):
+        message = f"the fields come as {', '.join(keys)}, not once each as {', '.join(_FIELDS)}"
+        breaks.append(RuleBreak(answer.first_line, "order", message))
+    return entries
+
+
+def _yaml_entries(answer: _Answer, breaks: list[RuleBreak]) -> list[_Entry]:
+    """Read the front matter as YAML, down to nodes: nothing in it is ever constructed, aliases are not followed."""
+    try:
+        root = yaml.compose(answer.front_matter, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = answer.first_line + (error.problem_mark.line if error.problem_mark else 0)
+        breaks.append(RuleBreak(line, "yaml", f"the front matter is not YAML: {error.problem}"))
+        return []
+    except (yaml.YAMLError, RecursionError) as error:
+        problem = "nested too deeply" if isinstance(error, RecursionError) else str(error).split("\n")[0]
+        breaks.append(RuleBreak(answer.first_line, "yaml", f"the front matter is not YAML: {problem}"))
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        if root is not None:
+            breaks.append(RuleBreak(answer.first_line, "yaml", "the front matter is not a list of 'name: value'"))
+        return []
+    return [_entry(key, value, answer.first_line) for key, value in root.value]
+
+
+def _entry(key: yaml.Node, value: yaml.Node, first_line: int) -> _Entry:
+    is_text = isinstance(value, yaml.ScalarNode)
+    return _Entry(
+        line=first_line + key.start_mark.line,
+        key=key.value if isinstance(key, yaml.ScalarNode) else "a nested key",
+        value=value.value if is_text else "a list or a mapping",
+        tag=value.tag.rpartition(":")[2] if is_text else "nested",
+    )
+
+
+def _typed(
+    entries: list[_Entry], answer: _Answer, mode: ParseMode, breaks: list[RuleBreak]
+) -> dict[str, str | bool | int | None]:
+    """Turn entries into the five fields; of a field given twice the last counts."""
+    found = {entry.key: entry for entry in entries}
+    for entry in entries:
+        if entry.key not in _FIELDS:
+            breaks.append(RuleBreak(entry.line, "unknown-field", f"{entry.key[:60]!r} is no field of the format"))
+    values: dict[str, str | bool | int | None] = {}
+    for name, (exact, read) in _FIELDS.items():
+        if name not in found:
+            breaks.append(RuleBreak(answer.closer_line, "missing-field", f"{name} is missing"))
+            continue
+        entry = found[name]
+        if mode == "strict" and not exact.fullmatch(entry.value):
+            breaks.append(RuleBreak(entry.line, "value", f"{name} is {entry.value[:60]!r}, not {exact.pattern}"))
+            continue
+        try:
+            values[name] = read(entry)
+        except ValueError as error:
+            breaks.append(RuleBreak(entry.line, "value", f"{name} is {entry.value[:60]!r}, not {error}"))
+    return values
+
+
+def _language(entry: _Entry) -> str | None:
+    if entry.tag == "null" or entry.value in ("None", "null", ""):
+        return None
+    if entry.tag == "bool" and entry.value.lower() == "no":
+        return "no"  # Norwegian, which YAML 1.1 takes for False
+    if entry.tag != "str":
+        raise ValueError("a language code or null")
+    return entry.value
+
+
+def _boolean(entry: _Entry) -> bool:
+    word = entry.value.lower()
+    if entry.tag == "bool":
+        return word in ("true", "yes", "on")
+    if entry.tag == "str" and word in ("true", "false"):
+        return word == "true"
+    raise ValueError("True or False")
+
+
+def _rotation(entry: _Entry) -> int:
+    degrees = _integer(entry)
+    if degrees not in ROTATIONS:
+        raise ValueError("0, 90, 180 or 270")
+    return degrees
+
+
+def _integer(entry: _Entry) -> int | None:
+    try:
+        if entry.tag == "int":  # YAML's own spellings: 0x5A, 0b1011010, 1:30
+            node = yaml.ScalarNode("tag:yaml.org,2002:int", entry.value)
+            return int(yaml.constructor.SafeConstructor().construct_yaml_int(node))
+        return int(entry.value) if entry.tag == "str" else None
+    except ValueError:
+        return None
+
+
+_BOOLEAN = re.compile("True|False|true|false")
+
+# Each field's exact values in training data, and the function that reads the lenient ones.
+_FIELDS: dict[str, tuple[re.Pattern[str], Callable[[_Entry], str | bool | int | None]]] = {
+    "primary_language": (re.compile("[a-z]{2}|null|None"), _language),
+    "is_rotation_valid": (_BOOLEAN, _boolean),
+    "rotation_correction": (re.compile("0|90|180|270"), _rotation),
+    "is_table": (_BOOLEAN, _boolean),
+    "is_diagram": (_BOOLEAN, _boolean),
+}
