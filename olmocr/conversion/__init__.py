@@ -1,0 +1,1 @@
+"""Hugging Face checkpoint -> plan -> quantized MLX folder -> report."""

@@ -1,0 +1,37 @@
+"""What a conversion did, as data: conversion_report.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+REPORT_FILE = "conversion_report.json"
+REPORT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """Counted from the plan that was carried out. *kept* maps each reason to the number of tensors kept for it."""
+
+    source: str
+    revision: str | None
+    recipe: str
+    output: str
+    tensors: int
+    parameters: int
+    weight_bytes: int
+    bits_per_weight: float
+    kept: dict[str, int]
+    olmocr_version: str
+    mlx_version: str
+    seconds: float
+    version: int = REPORT_VERSION
+
+
+def write_report(report: ConversionReport, folder: Path) -> None:
+    """Write *report* into *folder*; where the folder itself lies is left out, since it will be moved."""
+    fields = dataclasses.asdict(report)
+    del fields["output"]
+    (folder / REPORT_FILE).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
