@@ -1,0 +1,1 @@
+"""A converted folder answers pages, in this process. Call olmocr.device.start_mlx before importing from here."""

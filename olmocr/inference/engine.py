@@ -1,0 +1,82 @@
+"""PageRequest -> ModelResponse by a model in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import mlx.core as mx
+
+from olmocr.device import Device
+from olmocr.inference.decode import CancelledError, decode
+from olmocr.inference.model import LoadedModel, load_model
+from olmocr.inference.prompt import make_inputs
+from olmocr.model_folder import ModelFolder
+from olmocr.page import ModelResponse, PageRequest
+
+
+class Engine:
+    """A loaded model and the one thread that owns it: MLX's streams belong to the thread that made them.
+
+    Use it as a context manager; leaving it stops an answer in the making.
+    """
+
+    def __init__(self, folder: ModelFolder, device: Device) -> None:
+        """Load the model.
+
+        Raises:
+            CheckpointError: *folder* holds no model that can be loaded.
+        """
+        self._stopping = threading.Event()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="olmocr-mlx")
+        try:
+            self._loaded: LoadedModel = self._thread.submit(load_model, folder, device).result()
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.submit(self._release)
+        self._thread.shutdown(wait=True)
+
+    def __str__(self) -> str:
+        return str(self._loaded)
+
+    async def ask(self, request: PageRequest) -> ModelResponse:
+        """Answer *request*; requests are answered one after the other."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, request)
+
+    def _release(self) -> None:
+        del self._loaded
+        mx.clear_streams()  # a thread that ends with streams of its own takes the process with it
+
+    def _answer(self, request: PageRequest) -> ModelResponse:
+        if self._stopping.is_set():
+            raise CancelledError
+        inputs = make_inputs(self._loaded.processor, request)
+        answer = decode(
+            self._loaded,
+            inputs,
+            temperature=request.temperature,
+            seed=request.seed,
+            max_tokens=request.max_tokens,
+            is_cancelled=self._stopping.is_set,
+        )
+        text = self._loaded.processor.tokenizer.decode(
+            answer.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return ModelResponse(
+            text=text,
+            finish_reason=answer.finish_reason,
+            input_tokens=inputs.input_ids.shape[1],
+            output_tokens=len(answer.tokens) + (answer.finish_reason == "stop"),
+        )
