@@ -1,0 +1,114 @@
+"""What every command does alike: errors as sentences, exit codes, spellings of options, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import typer
+from typer.core import TyperCommand
+
+from olmocr.errors import ExitCode, OlmocrError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def ends_with_exit_code(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a command end in one sentence and its exit code where *function* raises an OlmocrError."""
+
+    @functools.wraps(function)
+    def command(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except OlmocrError as error:
+            complain(f"error: {error}")
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            complain("interrupted: what was finished stays, nothing half done is left; run it again to go on")
+            raise typer.Exit(ExitCode.INTERRUPTED) from error
+
+    return command
+
+
+def say(text: str) -> None:
+    """Print a result to standard output."""
+    typer.echo(printable(text))
+
+
+def complain(text: str) -> None:
+    """Print to standard error."""
+    typer.echo(printable(text), err=True)
+
+
+def printable(text: str) -> str:
+    """Return *text* with control characters shown, not obeyed: file names and answers are anybody's."""
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
+
+
+class CommandWithBothSpellings(TyperCommand):
+    """A command whose options may be spelled ``--like_this`` or ``--like-this``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Rewrite spellings, then parse."""
+        return super().parse_args(ctx, [hyphenated(arg) for arg in args])
+
+
+def hyphenated(arg: str) -> str:
+    """Return an option with hyphens for underscores, its value untouched."""
+    name, equals, value = arg.partition("=")
+    return name.replace("_", "-") + equals + value if arg.startswith("--") else arg
+
+
+def several_values(args: list[str], option: str) -> list[str]:
+    """Return *args* with ``option A B C`` written as ``option A option B option C``, as a shell's ``*.pdf`` needs."""
+    spread: list[str] = []
+    taking = False
+    for arg in args:
+        if arg.startswith("-"):
+            taking = arg == option
+            if not taking:
+                spread.append(arg)
+        else:
+            spread += [option, arg] if taking else [arg]
+    if args and args[-1] == option:
+        spread.append(option)  # nothing follows: leave it to the parser to say so
+    return spread
+
+
+def start_logging(*, quiet: bool) -> Console:
+    """Send this package's log to standard error, above any progress bar; with *quiet* only warnings."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    package = logging.getLogger("olmocr")
+    package.handlers = [_ConsoleHandler(console)]
+    package.propagate = False
+    package.setLevel(logging.WARNING if quiet else logging.INFO)
+    return console
+
+
+class _ConsoleHandler(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(printable(self.format(record)), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console, *columns: Any, quiet: bool) -> Iterator[Progress]:
+    """Yield a progress bar on *console*: an invisible one where nobody looks."""
+    from rich.progress import Progress
+
+    with Progress(*columns, console=console, transient=True, disable=quiet or not sys.stderr.isatty()) as progress:
+        yield progress

@@ -1,0 +1,1 @@
+"""PDFs and images -> documents: Dolma JSONL and markdown."""

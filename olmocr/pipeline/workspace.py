@@ -1,0 +1,111 @@
+"""What is to do, what is done, and where everything goes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from olmocr.errors import InputError, OutputError, output_error
+from olmocr.pipeline.outputs import write_json_line, write_whole
+from olmocr.pipeline.sources import Source
+
+_LONGEST_NAME = 200  # bytes; most file systems allow 255
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder of results.
+
+    ``results/output_<key>.jsonl`` holds a document that was read, ``failed/<key>.json`` one that was not and
+    why, ``markdown/<source path>.md`` its text; ``markdown-owners/`` remembers which source each of those is of.
+    """
+
+    folder: Path
+
+    def result_path(self, source: Source) -> Path:
+        """Return where the document's record lies once it is read."""
+        return self.folder / "results" / f"output_{source.key}.jsonl"
+
+    def finished_record(self, source: Source) -> dict[str, Any] | None:
+        """Return the record of a document that is done; None if it is not, or if the file has changed since.
+
+        Raises:
+            InputError: the source cannot be read.
+        """
+        try:
+            record = json.loads(self.result_path(source).read_text(encoding="utf-8"))
+            known = record["metadata"]["source-sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return record if known == source.content_hash() else None
+
+    def write_result(self, source: Source, record: dict[str, Any]) -> None:
+        """Keep the record of a document that was read; an earlier failure is forgotten."""
+        write_json_line(self.result_path(source), record)
+        self._failure_path(source).unlink(missing_ok=True)
+
+    def write_failure(self, source: Source, why: str, record: dict[str, Any] | None) -> None:
+        """Keep why a document failed, and what could be read of it, apart from the results."""
+        write_json_line(self._failure_path(source), {"Source-File": source.name, "error": why, "document": record})
+        self.result_path(source).unlink(missing_ok=True)
+
+    def _failure_path(self, source: Source) -> Path:
+        return self.folder / "failed" / f"{source.key}.json"
+
+    def write_markdown(self, source: Source, text: str) -> Path:
+        """Write the document's text and return where; two sources never share a path."""
+        path = self.markdown_path(source)
+        write_whole(path, text)
+        return path
+
+    def markdown_path(self, source: Source) -> Path:
+        """Return the document's own markdown path: its source's, or, where another source has that, one beside it.
+
+        The first source that asks for a path owns it, in this run and in later ones.
+        """
+        plain = _markdown_name(source.name)
+        own = plain.with_name(f"{plain.stem}-{source.key[:12]}.md")
+        return self.folder / "markdown" / (plain if self._owns(source, plain) else own)
+
+    def _owns(self, source: Source, name: PurePosixPath) -> bool:
+        """Claim *name* for *source*: making the file that says so fails if there is one, whoever made it."""
+        # Folded, since a Mac's disk does not tell A.md from a.md.
+        digest = hashlib.sha1(str(name).casefold().encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
+        claim = self.folder / "markdown-owners" / digest
+        try:
+            claim.parent.mkdir(parents=True, exist_ok=True)
+            with claim.open("x", encoding="ascii") as file:
+                file.write(source.key)
+        except FileExistsError:
+            return claim.read_text(encoding="ascii") == source.key
+        except OSError as error:
+            raise output_error(error, str(claim)) from error
+        return True
+
+
+def open_workspace(folder: Path) -> Workspace:
+    """Make the folder where it is missing.
+
+    Raises:
+        OutputError: it cannot be made, or is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(f"the workspace {folder} is a file; name a folder") from error
+    except OSError as error:
+        raise output_error(error, f"the workspace {folder}") from error
+    return Workspace(folder)
+
+
+def _markdown_name(source_name: str) -> PurePosixPath:
+    """Return the source's path below markdown/: no leading slash, no ``..``, ``.md`` for its ending."""
+    path = PurePosixPath(source_name)
+    parts = [part for part in path.parts if part not in ("/", "//", "..", "~")]
+    if not parts:
+        raise InputError(f"{source_name!r} is no file's name")
+    stem = PurePosixPath(parts[-1]).stem.encode("utf-8", "surrogateescape")[:_LONGEST_NAME]
+    return PurePosixPath(*parts[:-1], stem.decode("utf-8", "ignore") + ".md")

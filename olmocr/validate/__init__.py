@@ -1,0 +1,1 @@
+"""Tools that say whether answers and models are what they should be."""

@@ -1,0 +1,60 @@
+"""Raw answers -> which hold, and which rule each other breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmocr.errors import InputError
+from olmocr.page import PageResponseError, ParseMode, RuleBreak, parse_page_response
+
+ANSWER_ENDINGS = (".md", ".txt")
+
+
+@dataclass(frozen=True)
+class CheckedAnswer:
+    """One raw answer, and every rule it breaks, by line; it holds if there is none."""
+
+    path: Path
+    breaks: tuple[RuleBreak, ...]
+
+
+def check_answers(path: Path, mode: ParseMode) -> Iterator[CheckedAnswer]:
+    """Check a file that holds one answer, or every ``*.md`` and ``*.txt`` in a folder and below, in order of name.
+
+    Raises:
+        InputError: *path* or a file in it cannot be read, or there is no answer.
+    """
+    for file in _answer_files(path):
+        yield CheckedAnswer(file, _breaks(_read_text(file), mode))
+
+
+def _answer_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"there is no file or folder {path}")
+    files = sorted(file for file in path.rglob("*") if file.suffix in ANSWER_ENDINGS and file.is_file())
+    if not files:
+        raise InputError(f"{path} holds no answers: no file in it ends with {' or '.join(ANSWER_ENDINGS)}")
+    return files
+
+
+def _read_text(file: Path) -> str:
+    try:
+        # newline="" keeps CRLF, which is one of the things to be found.
+        with file.open(encoding="utf-8", newline="") as stream:
+            return stream.read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is no UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _breaks(raw: str, mode: ParseMode) -> tuple[RuleBreak, ...]:
+    try:
+        parse_page_response(raw, mode)
+    except PageResponseError as error:
+        return error.breaks
+    return ()
