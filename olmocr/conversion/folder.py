@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from olmocr import __version__
 from olmocr.conversion.chat_template import text_first
@@ -19,10 +19,12 @@ from olmocr.conversion.config import mlx_config
 from olmocr.conversion.plan import ConversionPlan, make_plan
 from olmocr.conversion.recipe import QuantRecipe
 from olmocr.conversion.report import ConversionReport, write_report
-from olmocr.conversion.shards import Progress, check_shards, write_shards
 from olmocr.device import start_mlx
 from olmocr.errors import CheckpointError, OutputError, PlanError, output_error
 from olmocr.model_folder import ModelFolder, read_json
+
+if TYPE_CHECKING:
+    from olmocr.conversion.shards import Progress
 
 # Copied byte for byte: what transformers installs today would save them differently tomorrow.
 _VERBATIM = (
@@ -67,6 +69,9 @@ def write_model(plan: ConversionPlan, output: Path, progress: Progress = lambda 
     check_output(plan, output)
     started = time.monotonic()
     device = start_mlx()
+    # Only now, since it imports MLX, which must find its BLAS loaded.
+    from olmocr.conversion.shards import check_shards, write_shards
+
     with _written_beside(output) as folder:
         write_shards(plan, folder, progress)
         check_shards(plan, folder)

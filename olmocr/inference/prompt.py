@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from olmocr.errors import InputError
 from olmocr.page import PageRequest, chat_prompt
 
 
@@ -27,8 +28,14 @@ def make_inputs(processor: Any, request: PageRequest) -> PageInputs:
     """Tokenize the prompt as it was trained and cut the image into patches.
 
     The folder's chat template is not asked: other clients may need it, we know the order.
+
+    Raises:
+        InputError: the processor refuses the image, by its proportions for one.
     """
-    fields = processor(text=[chat_prompt(request.prompt)], images=[request.image.pixels], add_special_tokens=False)
+    try:
+        fields = processor(text=[chat_prompt(request.prompt)], images=[request.image.pixels], add_special_tokens=False)
+    except ValueError as error:
+        raise InputError(f"the model cannot take this page's image: {error}") from error
     return PageInputs(
         input_ids=mx.array(fields["input_ids"]),
         pixel_values=mx.array(fields["pixel_values"]),

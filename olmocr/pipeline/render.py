@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 import warnings
 from collections.abc import Iterator
 from typing import Protocol
@@ -63,13 +64,19 @@ def _open_pdf(source: Source) -> Iterator[Pages]:
     try:
         document = pypdfium2.PdfDocument(source.path)
     except pypdfium2.PdfiumError as error:
-        if error.err_code == _PASSWORD_ERROR:
+        if error.err_code == _PASSWORD_ERROR and _names_encryption(source):
             raise InputError(f"{source.name} is encrypted; save a copy without its password and give that") from error
         raise InputError(f"{source.name} is a damaged PDF ({error}); open it in a viewer and save it again") from error
     with contextlib.closing(document):
         if len(document) == 0:
             raise InputError(f"{source.name} is a PDF without pages")
         yield _PdfFile(source, document)
+
+
+def _names_encryption(source: Source) -> bool:
+    """Say whether the file mentions an encryption at all: PDFium reports some damaged ones as locked, too."""
+    with source.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"/Encrypt") >= 0
 
 
 class _PdfFile:

@@ -1,0 +1,54 @@
+"""Stand-ins that are passed in: a model that answers from a script, and small documents made on the spot."""
+
+from olmocr.page import ModelResponse
+
+from PIL import Image, ImageDraw
+from pypdf import PdfWriter
+
+BLANK = "null"
+
+
+def answer(
+    text="Hello", *, valid=True, turn=0, language="en", finish_reason="stop", input_tokens=100, output_tokens=20
+):
+    """Return a whole answer in olmOCR's format."""
+    front_matter = (
+        f"---\nprimary_language: {language}\nis_rotation_valid: {valid}\nrotation_correction: {turn}\n"
+        f"is_table: False\nis_diagram: False\n---\n{text}"
+    )
+    return ModelResponse(front_matter, finish_reason, input_tokens, output_tokens)
+
+
+class Model:
+    """Answers its script in order, the last line for ever, and remembers what it was asked."""
+
+    def __init__(self, *script):
+        self.script = list(script)
+        self.requests = []
+
+    async def ask(self, request):
+        self.requests.append(request)
+        response = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(response, BaseException):
+            raise response
+        return response
+
+
+def write_pdf(path, pages=1, size=(612, 792), password=None, rotate=0):
+    """Write a PDF of empty pages."""
+    writer = PdfWriter()
+    for _ in range(pages):
+        writer.add_blank_page(*size).rotate(rotate)
+    if password is not None:
+        writer.encrypt(password, algorithm="RC4-128")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer.write(path)
+    return path
+
+
+def write_image(path, size=(200, 100), **options):
+    """Write a picture with a black top left corner."""
+    image = Image.new("RGB", size, "white")
+    ImageDraw.Draw(image).rectangle((0, 0, size[0] // 4, size[1] // 4), fill="black")
+    image.save(path, **options)
+    return path

@@ -1,0 +1,84 @@
+import asyncio
+
+from PIL import Image
+
+from olmocr.errors import InputError
+from olmocr.page import PageImage
+from olmocr.pipeline.ocr_page import ocr_page
+from tests.pipeline.doubles import Model, answer
+
+IMAGE = PageImage(Image.new("RGB", (20, 10), "white"))
+
+
+def read(*script, max_attempts=8):
+    model = Model(*script)
+    return asyncio.run(ocr_page(IMAGE, model.ask, max_attempts=max_attempts, max_tokens=8000)), model.requests
+
+
+def test_a_good_answer_is_taken_at_once_and_greedily():
+    result, requests = read(answer())
+    assert result.page.natural_text == "Hello"
+    assert [request.temperature for request in requests] == [0.0]
+    assert (result.attempts, result.rejected) == (1, ())
+
+
+def test_a_bad_answer_is_asked_again_at_the_temperatures_of_upstreams_ladder():
+    result, requests = read(answer(finish_reason="length"))
+    assert [request.temperature for request in requests] == [0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 0.9, 1.0]
+    assert result.page is None
+    assert result.attempts == 8
+
+
+def test_every_attempt_has_another_seed():
+    _, requests = read(answer(finish_reason="length"))
+    assert len({request.seed for request in requests}) == 8
+
+
+def test_an_answer_that_was_cut_is_not_accepted_though_it_parses():
+    result, _ = read(answer(finish_reason="length", output_tokens=8000), answer("Whole"))
+    assert result.page.natural_text == "Whole"
+    assert result.rejected == ("finish_reason is 'length' after 8000 tokens",)
+
+
+def test_an_answer_that_does_not_parse_says_why():
+    result, _ = read(answer(turn=45), answer())
+    assert "rotation_correction is '45'" in result.rejected[0]
+
+
+def test_an_exchange_beyond_the_context_is_not_accepted():
+    result, _ = read(answer(input_tokens=16000, output_tokens=400), answer())
+    assert result.rejected == ("16400 tokens are more than 16384",)
+
+
+def test_a_page_that_is_upside_down_is_turned_and_asked_again():
+    result, requests = read(answer(valid=False, turn=180), answer("Right way up"))
+    assert [request.image.rotation for request in requests] == [0, 180]
+    assert (result.page.natural_text, result.rotation) == ("Right way up", 180)
+
+
+def test_a_page_that_was_turned_is_a_new_question_asked_greedily():
+    _, requests = read(answer(valid=False, turn=90), answer())
+    assert [request.temperature for request in requests] == [0.0, 0.0]
+
+
+def test_corrections_add_up_from_the_page_as_it_was_rendered():
+    _, requests = read(answer(valid=False, turn=270), answer(valid=False, turn=180), answer())
+    assert [request.image.rotation for request in requests] == [0, 270, 90]
+    assert requests[2].image.pixels.size == (10, 20)
+
+
+def test_a_page_that_is_turned_to_and_fro_is_not_asked_the_same_for_ever():
+    result, requests = read(answer(valid=False, turn=180))
+    assert [request.temperature for request in requests] == [0.0, 0.0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3]
+    assert result.page is None
+
+
+def test_no_more_attempts_are_made_than_allowed():
+    result, requests = read(answer(finish_reason="length"), max_attempts=3)
+    assert len(requests) == result.attempts == 3
+
+
+def test_an_image_that_the_model_refuses_is_not_asked_again():
+    result, requests = read(InputError("too narrow"), answer())
+    assert len(requests) == 1
+    assert result.rejected == ("too narrow",)

@@ -1,0 +1,68 @@
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tests.conftest import DEVICE
+
+only_linux_cpu = pytest.mark.skipif(
+    sys.platform != "linux" or DEVICE.kind != "cpu", reason="a BLAS for MLX's CPU build"
+)
+
+
+def started(script="", **environment):
+    """Start MLX in a fresh process and return what it says of itself, after *script*."""
+    code = textwrap.dedent(script) + textwrap.dedent("""
+        import json
+        from olmocr.device import start_mlx
+        device = start_mlx()
+        print(json.dumps([device.kind, device.blas, str(device)]))
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@only_linux_cpu
+def test_a_fast_blas_is_found_by_itself():
+    kind, blas, text = started()
+    assert kind == "cpu"
+    assert blas.startswith(("libmkl_rt.so", "libopenblas.so"))
+    assert blas in text
+
+
+@only_linux_cpu
+def test_the_reference_blas_can_be_asked_for():
+    assert started(OLMOCR_BLAS="reference")[1] == "reference"
+
+
+@only_linux_cpu
+def test_a_library_that_is_not_there_leaves_the_reference_blas():
+    assert started(OLMOCR_BLAS="/nowhere/libblas.so")[1] == "reference"
+
+
+@only_linux_cpu
+def test_a_blas_that_would_come_too_late_is_not_claimed():
+    assert started("import mlx.core")[1] == "reference"
+
+
+@only_linux_cpu
+def test_mlx_calls_the_fast_blas_and_not_its_own():
+    code = "from olmocr.device import start_mlx; print(start_mlx().blas)"
+    environment = os.environ | {"LD_DEBUG": "bindings"}  # the linker tells what it binds each symbol to
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    bound = [line for line in done.stderr.splitlines() if "`cblas_sgemm'" in line and "libmlx.so" in line]
+    assert bound
+    assert all(done.stdout.strip() in line.split(" to ")[1] for line in bound)
+
+
+def test_a_machine_without_mlx_is_told_how_to_get_it(tmp_path):
+    (tmp_path / "mlx").mkdir()
+    (tmp_path / "mlx/__init__.py").write_text("raise ImportError('No module named mlx')")
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        started(PYTHONPATH=str(tmp_path))
+    assert "pip install 'olmocr[mlx]'" in error.value.stderr

@@ -1,0 +1,244 @@
+import hashlib
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from olmocr.page import PAGE_PROMPT, PageResponse, PageResponseError, chat_prompt, parse_page_response
+from tests.conftest import PAGES
+
+GOOD = PageResponse("en", True, 0, False, False, "Hello")
+
+
+def answer(language="en", valid="True", rotation="0", table="False", diagram="False", body="\nHello"):
+    return (
+        f"---\nprimary_language: {language}\nis_rotation_valid: {valid}\nrotation_correction: {rotation}\n"
+        f"is_table: {table}\nis_diagram: {diagram}\n---{body}"
+    )
+
+
+def breaks(raw, mode="lenient"):
+    with pytest.raises(PageResponseError) as error:
+        parse_page_response(raw, mode)
+    return [(each.line, each.rule) for each in error.value.breaks]
+
+
+def test_the_prompt_is_the_one_olmocr_2_was_trained_on():
+    expected = "c12f21aca8c6c5599cea6176edd974b7ea6a05cf451497abd6370dd449db3979"
+    assert hashlib.sha256(PAGE_PROMPT.encode()).hexdigest() == expected
+
+
+def test_the_model_is_asked_text_first_and_image_second():
+    assert chat_prompt() == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        + PAGE_PROMPT
+        + "<|vision_start|><|image_pad|><|vision_end|><|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.parametrize("mode", ["strict", "lenient"])
+def test_an_answer_as_in_training_is_read(mode):
+    assert parse_page_response(answer(), mode) == GOOD
+
+
+@pytest.mark.parametrize("mode", ["strict", "lenient"])
+def test_the_true_answer_of_every_demo_page_is_read(mode, truth):
+    for (pdf, number), entry in truth.items():
+        stem = pdf.removesuffix(".pdf")
+        name = f"{stem}.p{number}.md" if stem == "report_22" else f"{stem}.md"
+        page = parse_page_response((PAGES / name).read_text(), mode)
+        assert (page.natural_text or "") == (entry["natural_text"] or "")
+
+
+@pytest.mark.parametrize("mode", ["strict", "lenient"])
+@pytest.mark.parametrize("nothing", ["None", "null"])
+def test_a_language_of_python_none_is_none_and_not_a_word(nothing, mode):
+    assert parse_page_response(answer(nothing), mode).primary_language is None
+
+
+@pytest.mark.parametrize("mode", ["strict", "lenient"])
+def test_norwegian_is_a_language_and_not_false(mode):
+    assert parse_page_response(answer("no"), mode).primary_language == "no"
+
+
+@pytest.mark.parametrize("word", ["yes", "true", "12", "2024-01-01", "[en]", "{en: 1}"])
+def test_a_language_that_is_no_word_is_refused(word):
+    assert breaks(answer(word)) == [(2, "value")]
+
+
+@pytest.mark.parametrize("word", ["maybe", "1", "null", "''", "[True]"])
+def test_a_boolean_that_is_neither_is_refused_and_not_taken_for_false(word):
+    assert breaks(answer(table=word)) == [(5, "value")]
+
+
+@pytest.mark.parametrize("word", ["False", "45", "-90", "360", "90.0", "null", "ninety", "", "!!int x"])
+def test_a_rotation_that_is_no_quarter_turn_is_refused(word):
+    assert breaks(answer(rotation=word)) == [(4, "value")]
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "rule"),
+    [
+        ("\ufeff" + answer(), "byte-order-mark"),
+        ("\n \n" + answer(), "leading-blank"),
+        (answer().replace("\n", "\r\n"), "line-ends"),
+        (f"```yaml\n{answer()}\n```", "code-fence"),
+        (f"```\n{answer(body=chr(10) + '```' + chr(10) + 'Hello')}", "code-fence"),
+        (f"```markdown\n{answer()}", "code-fence"),
+    ],
+)
+def test_a_good_page_in_a_strange_wrapping_is_read_leniently_and_named_strictly(wrapped, rule):
+    assert parse_page_response(wrapped) == GOOD
+    assert rule in [name for _, name in breaks(wrapped, "strict")]
+
+
+def test_a_fence_and_blank_lines_do_not_shift_the_line_that_a_rule_is_broken_in():
+    assert breaks("\n\n```yaml\n\n" + answer(table="maybe")) == [(9, "value")]
+
+
+def test_a_code_block_in_the_body_keeps_its_fences_when_the_whole_answer_is_fenced():
+    body = "\nRun:\n```\nmake\n```"
+    assert parse_page_response(f"```markdown\n{answer(body=body)}\n```").natural_text == body.strip()
+
+
+def test_a_body_in_crlf_under_a_front_matter_in_lf_is_kept_as_it_is():
+    assert parse_page_response(answer(body="\na\r\nb")).natural_text == "a\r\nb"
+
+
+def test_the_fields_may_come_in_another_order_only_leniently():
+    lines = answer().split("\n")
+    shuffled = "\n".join([lines[0], *reversed(lines[1:6]), *lines[6:]])
+    assert parse_page_response(shuffled) == GOOD
+    assert breaks(shuffled, "strict") == [(2, "order")]
+
+
+@pytest.mark.parametrize("mode", ["strict", "lenient"])
+@pytest.mark.parametrize("body", ["", "\n", "\n\n  \n"])
+def test_a_page_without_text_has_none(body, mode):
+    assert parse_page_response(answer(body=body), mode).natural_text is None
+
+
+@pytest.mark.parametrize("mode", ["strict", "lenient"])
+def test_dashes_in_the_body_end_nothing(mode):
+    assert parse_page_response(answer(body="\na\n---\nb"), mode).natural_text == "a\n---\nb"
+
+
+@pytest.mark.parametrize("mode", ["strict", "lenient"])
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("Hello", [(1, "opener")]),
+        ("", [(1, "opener")]),
+        ("<think>hm</think>" + answer(), [(1, "opener")]),
+        ("---\nprimary_language: en\n", [(1, "closer")]),
+        (answer().replace("is_table: False\n", ""), [(6, "missing-field")]),
+        (answer().replace("---\nprimary", "---\npage: 1\nprimary"), [(2, "unknown-field")]),
+    ],
+)
+def test_every_broken_rule_is_named_with_its_line(raw, expected, mode):
+    assert breaks(raw, mode) == expected
+
+
+def test_all_broken_rules_are_named_at_once():
+    assert breaks(answer(valid="maybe", rotation="45")) == [(3, "value"), (4, "value")]
+
+
+@pytest.mark.parametrize("closer", ["----", "---Hello"])
+def test_a_closing_line_with_more_on_it_is_accepted_only_leniently(closer):
+    raw = answer(body="").removesuffix("---") + closer
+    assert parse_page_response(raw).natural_text == closer[3:]
+    assert breaks(raw, "strict") == [(7, "closer")]
+
+
+@pytest.mark.parametrize(
+    "front_matter",
+    [
+        "[" * 5000,
+        "a: &a [x]\nb: *a",
+        "a: b: c",
+        "\tx: 1",
+        "x",
+        "- x",
+        "? [a]\n: b",
+        "!!python/object/apply:os.system ['true']: x",
+        "a: \x07",
+    ],
+)
+def test_a_hostile_front_matter_is_refused_and_never_built(front_matter):
+    assert breaks(f"---\n{front_matter}\n---\nHello")
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused_in_both_modes(raw):
+    for mode in ("strict", "lenient"):
+        for text in (raw, f"---\n{raw}\n---\n{raw}", f"```\n{raw}"):
+            try:
+                parse_page_response(text, mode)
+            except PageResponseError as error:
+                assert error.breaks
+
+
+EXACT_BOOLEANS = st.sampled_from(["True", "False", "true", "false"])
+
+
+@given(
+    st.builds(
+        answer,
+        language=st.sampled_from(["en", "no", "null", "None"]),
+        valid=EXACT_BOOLEANS,
+        rotation=st.sampled_from(["0", "90", "180", "270"]),
+        table=EXACT_BOOLEANS,
+        diagram=EXACT_BOOLEANS,
+        body=st.one_of(st.just(""), st.text().map(lambda text: "\n" + text)),
+    )
+)
+def test_what_strict_accepts_lenient_reads_the_same(raw):
+    assert parse_page_response(raw, "strict") == parse_page_response(raw, "lenient")
+
+
+def upstream_reads(raw):
+    """Return upstream's reading of *raw* (allenai/olmocr 0.4.27, re-told), or None where it refuses."""
+    end = raw.find("\n---", 4)
+    if not raw.startswith("---\n") or end < 0:
+        return None
+    try:
+        fields = yaml.safe_load(raw[4:end])
+    except yaml.YAMLError:
+        return None
+    names = ["primary_language", "is_rotation_valid", "rotation_correction", "is_table", "is_diagram"]
+    if not isinstance(fields, dict) or sorted(map(str, fields)) != sorted(names):
+        return None
+    language = fields["primary_language"] or None
+    flags = [fields[name] for name in names if name.startswith("is_")]
+    flags = [each.lower() == "true" if isinstance(each, str) else each for each in flags]
+    try:
+        degrees = fields["rotation_correction"]
+        degrees = int(degrees) if isinstance(degrees, str) else degrees
+    except ValueError:
+        return None
+    types_fit = isinstance(language, str | None) and isinstance(degrees, int) and all(type(f) is bool for f in flags)
+    if not types_fit or degrees not in (0, 90, 180, 270):
+        return None
+    return PageResponse(language, flags[0], degrees, flags[1], flags[2], raw[end + 4 :].strip() or None)
+
+
+# Spellings that upstream reads rightly, and ones that it refuses; what it reads wrongly has tests of its own above.
+LANGUAGES = st.sampled_from(["en", "'de'", '"fr"', "null", "~", "", "eng", "zh-Hans", "en # comment", "12", "[en]"])
+BOOLEANS = st.sampled_from(["True", "false", "TRUE", "yes", "off", "'true'", '"False"', "1", "null", "[True]"])
+DEGREES = st.sampled_from(["0", "90", "'180'", "0x5A", "0132", "1:30", "+90", "0b1011010", "45", "-90", "90.0", "null"])
+BODIES = st.sampled_from(["", "\n", "\nHello", "\n\n a\n---\nb ", "-", "Hello", "\nnull", "\n```\nx\n```"])
+
+
+@given(
+    st.builds(answer, LANGUAGES, BOOLEANS, DEGREES, BOOLEANS, BOOLEANS, BODIES),
+    st.permutations(range(1, 6)),
+    st.sampled_from(["", "is_table: True\n", "extra: 1\n", "# comment\n"]),
+)
+def test_what_upstream_reads_rightly_is_read_the_same(raw, order, inserted):
+    lines = raw.split("\n")
+    lines[1:6] = [lines[number] for number in order]
+    raw = "\n".join(lines).replace("---\n", f"---\n{inserted}", 1)
+    expected = upstream_reads(raw)
+    if expected is not None:
+        assert parse_page_response(raw) == expected
