@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from olmocr.errors import CheckpointError, HubError
+from olmocr.errors import CheckpointError, HubError, OlmocrError, UsageError, output_error
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 BF16_REPOSITORY = "allenai/olmOCR-2-7B-1025"
@@ -23,6 +23,9 @@ CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "LICENSE*")
 _OTHER_PROMPT = re.compile(r"olmOCR-7B-(0225|0725|0825)", re.IGNORECASE)
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+# What the text of a client's error can carry: a header that could not be sent, the password of a mirror.
+_SECRET = re.compile(r"(?<=Bearer ).*|(?<=://)[^/@\s]+(?=@)")
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,20 @@ def find_model(model: str, revision: str | None = None) -> ModelFolder:
     ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected.
 
     Raises:
-        CheckpointError: *model* is neither a folder nor a repository's name.
+        CheckpointError: *model* is neither a folder that can be read nor a repository's name.
         HubError: the repository cannot be downloaded.
+        OutputError: the Hub's cache cannot be written.
+        UsageError: a revision of a folder is asked for.
     """
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return ModelFolder(path)
-    if path.exists() or not _REPO_ID.fullmatch(model):
-        raise CheckpointError(
-            f"{model} is no folder; give a model's folder, or a Hub repository like {BF16_REPOSITORY}"
-        )
+    try:
+        path = Path(model).expanduser()
+        if path.is_dir():
+            _require_no_revision(model, revision)
+            return ModelFolder(path)
+        if path.exists() or not _REPO_ID.fullmatch(model):
+            raise _no_model(model)
+    except (OSError, RuntimeError) as error:  # a folder that may not be entered, a name too long, ~nobody
+        raise _no_model(model) from error
     return _download(model, revision)
 
 
@@ -98,8 +105,34 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def _require_no_revision(model: str, revision: str | None) -> None:
+    if revision is not None:
+        raise UsageError(f"{model} is a folder here, which has no revision {revision}; leave the revision out")
+
+
+def _no_model(model: str) -> CheckpointError:
+    return CheckpointError(
+        f"{model} is no folder that can be read; give a model's folder, or a Hub repository like {BF16_REPOSITORY}"
+    )
+
+
 def _download(repo_id: str, revision: str | None) -> ModelFolder:
-    from huggingface_hub import snapshot_download
+    # HTTPError is httpx's with huggingface_hub 1 and httpx2's with 2, and no OSError: a connection that is reset.
+    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
+
+    try:
+        from huggingface_hub import snapshot_download  # a ValueError where HF_ENDPOINT is malformed
+
+        path = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(CHECKPOINT_FILES)))
+    except HFValidationError as error:
+        raise _no_model(repo_id) from error
+    except (HTTPError, OSError, ValueError, ImportError) as error:  # ImportError: a SOCKS proxy without socksio
+        raise _hub_error(error, repo_id, revision) from error
+    return ModelFolder(path, repo_id, revision=path.name)
+
+
+def _hub_error(error: Exception, repo_id: str, revision: str | None) -> OlmocrError:
+    """Return the sentence for what huggingface_hub raised; a server's own text is left out, it may repeat the token."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -109,26 +142,33 @@ def _download(repo_id: str, revision: str | None) -> ModelFolder:
         RevisionNotFoundError,
     )
 
-    try:
-        path = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(CHECKPOINT_FILES)))
-    except GatedRepoError as error:
-        raise HubError(
-            f"{repo_id} is gated: accept its terms on the Hub, then set HF_TOKEN or run 'hf auth login'"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise HubError(
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
+        error = error.__cause__  # the Hub was reached, and this is what it answered
+    if isinstance(error, GatedRepoError):
+        return HubError(f"{repo_id} is gated: accept its terms on the Hub, then set HF_TOKEN or run 'hf auth login'")
+    if isinstance(error, RepositoryNotFoundError):
+        return HubError(
             f"{repo_id} is neither a folder here nor a repository on the Hub that you may read; "
             "check the name, or set HF_TOKEN if it is private"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise HubError(f"{repo_id} has no revision {revision}") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise HubError(
-            f"{repo_id} is no folder here, and the Hub cannot be reached; check the network and run it again"
-        ) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise HubError(
-            f"{repo_id} could not be downloaded: {reason}; run it again to go on where it stopped"
-        ) from error
-    return ModelFolder(path, repo_id, revision=path.name)
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return HubError(f"{repo_id} has no revision {revision or 'main'}; choose a branch, tag or commit that it has")
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+        return HubError(
+            f"{repo_id} is no folder here, and the Hub cannot be reached; "
+            "check the network (and HF_HUB_OFFLINE, HF_ENDPOINT), then run it again"
+        )
+    if isinstance(error, HfHubHTTPError):
+        return _refused(repo_id, error.response.status_code)
+    if isinstance(error, OSError) and error.errno is not None:
+        return output_error(error, "the Hub's cache (HF_HOME)")
+    reason = _SECRET.sub("***", str(error).strip().split("\n")[0])
+    return HubError(f"{repo_id} could not be downloaded: {reason}; run it again, files that are whole are kept")
+
+
+def _refused(repo_id: str, status: int) -> HubError:
+    if status in (401, 403):
+        return HubError(
+            f"the Hub refuses {repo_id} ({status}); check that HF_TOKEN is valid and may read it, or 'hf auth login'"
+        )
+    return HubError(f"{repo_id} could not be downloaded: the Hub answered {status}; run it again later")

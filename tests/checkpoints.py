@@ -1,6 +1,7 @@
 """Makes checkpoints on the spot: the demo one in another layout, or a very small one with random weights."""
 
 import json
+import math
 import shutil
 import struct
 
@@ -56,12 +57,19 @@ def demo_checkpoint(folder, rename=lambda name: name, reconfigure=lambda config:
 
 def write_tensors(path, tensors):
     """Write {name: (dtype, shape, data)} as a safetensors file."""
+    write_header(path, {name: (dtype, shape, len(data)) for name, (dtype, shape, data) in tensors.items()})
+    with path.open("ab") as file:
+        file.writelines(data for _, _, data in tensors.values())
+
+
+def write_header(path, tensors):
+    """Write the header of a safetensors file that holds {name: (dtype, shape, bytes)}."""
     header, end = {"__metadata__": {"format": "pt"}}, 0
-    for name, (dtype, shape, data) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + len(data)]}
-        end += len(data)
+    for name, (dtype, shape, nbytes) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + nbytes]}
+        end += nbytes
     text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(data for _, _, data in tensors.values()))
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
 
 
 TINY = {
@@ -111,4 +119,20 @@ def tiny_checkpoint(folder, config=None, change=lambda tensors: tensors):
     for name in COMPANIONS:
         shutil.copyfile(CHECKPOINT / name, folder / name)
     write_tensors(folder / "model.safetensors", change(tiny_tensors(config)))
+    return folder
+
+
+def sparse_checkpoint(folder, vocab_size):
+    """Write a checkpoint of zeros whose vocabulary makes it slow to convert, and which takes no room: it is a hole."""
+    tiny_checkpoint(folder)
+    config = TINY | {"vocab_size": vocab_size}
+    (folder / "config.json").write_text(json.dumps(config))
+    shapes = {name: entry[1] for name, entry in tiny_tensors(TINY).items()}
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        shapes[name] = (vocab_size, TINY["hidden_size"])
+    sizes = {name: ("BF16", shape, 2 * math.prod(shape)) for name, shape in shapes.items()}
+    path = folder / "model.safetensors"
+    write_header(path, sizes)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + sum(nbytes for _, _, nbytes in sizes.values()))
     return folder

@@ -111,17 +111,17 @@ def _run(config: PipelineConfig, *, quiet: bool) -> None:
 
 
 def _say_summary(summary: Any, config: PipelineConfig) -> None:
-    say(f"{summary.done} documents done, {len(summary.failures)} failed, {summary.skipped} done before")
+    say(f"documents: {summary.done} done, {len(summary.failures)} failed, {summary.skipped} done before")
     if summary.pages:
         say(
-            f"{summary.pages} pages ({summary.fallback_pages} from the file's own text) "
+            f"pages:     {summary.pages} ({summary.fallback_pages} from the file's own text) "
             f"in {summary.seconds:.1f} s, {60 * summary.pages / summary.seconds:.1f} pages/min"
         )
-    say(f"results:  {config.workspace / 'results'}")
+    say(f"results:   {config.workspace / 'results'}")
     if config.markdown:
-        say(f"markdown: {config.workspace / 'markdown'}")
+        say(f"markdown:  {config.workspace / 'markdown'}")
     if summary.failures:
-        say(f"failed:   {config.workspace / 'failed'} (run it again to try these again)")
+        say(f"failed:    {config.workspace / 'failed'} (run it again to try these again)")
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Stand-ins that are passed in: a model that answers from a script, and small documents made on the spot."""
 
-from olmocr.page import ModelResponse
-
 from PIL import Image, ImageDraw
 from pypdf import PdfWriter
+
+from olmocr.page import ModelResponse
 
 BLANK = "null"
 

@@ -1,0 +1,57 @@
+# Every target makes what it needs, once: a virtual environment in .venv with this package in it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test test-slow check format bench clean
+
+help:
+	@echo "make demo       convert the demo checkpoint to 8 and 4 bits, read 24 pages with each, print a table"
+	@echo "make test       run the tests, with coverage"
+	@echo "make test-slow  run the tests that take minutes"
+	@echo "make check      formatting, lint, types, then the tests"
+	@echo "make bench      measure against reference BLAS, stock mlx-vlm and transformers"
+	@echo "make clean      remove .venv and build"
+
+demo: .venv/installed-mlx
+	$(BIN)/python demo/run.py
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: .venv/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/installed-mlx
+	$(BIN)/python benchmarks/blas.py
+	$(BIN)/python benchmarks/pages.py
+
+clean:
+	rm -rf .venv build
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $$($(PYTHON) --version) is too old, 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "making a virtual environment in .venv"
+	@$(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "error: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@touch $@
+
+.venv/installed-mlx: .venv/made pyproject.toml
+	@echo "installing olmocr with MLX into .venv: about a minute and 2 GB, once"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mlx,blas,validate]'
+	@touch $@
+
+.venv/installed-dev: .venv/installed-mlx pyproject.toml
+	@echo "installing the test tools into .venv, once"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mlx,blas,validate,dev]'
+	@touch $@

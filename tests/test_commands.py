@@ -1,0 +1,294 @@
+"""The commands as a person types them: processes, exit codes, and what is left on the disk."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from olmocr.validate.score import character_error_rate
+from tests.checkpoints import sparse_checkpoint, tiny_checkpoint
+from tests.conftest import CHECKPOINT, PAGES, ROOT
+from tests.pipeline.doubles import write_pdf
+
+OLMOCR = [str(Path(sys.executable).with_name("olmocr"))]
+CONVERT = [sys.executable, "-m", "olmocr.convert_to_mlx"]
+VALIDATE = [sys.executable, "-m", "olmocr.validate"]
+
+
+def run(command, *arguments, cwd=None, **options):
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, **options)
+
+
+def assert_one_sentence(done, exit_code, *words):
+    assert done.returncode == exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    sentence = done.stderr.strip().splitlines()[-1]
+    assert sentence.startswith("error: ")
+    for word in words:
+        assert word in sentence
+
+
+def texts(workspace):
+    """Return {(PDF's name, page number): text}."""
+    found = {}
+    for path in (workspace / "results").glob("*.jsonl"):
+        record = json.loads(path.read_text())
+        for start, end, number in record["attributes"]["pdf_page_numbers"]:
+            name = Path(record["metadata"]["Source-File"]).name
+            found[name, number] = record["text"][start:end].removesuffix("\n")
+    return found
+
+
+def test_demo_pages_of_every_kind_are_read_right_by_the_8_bit_model(tmp_path, converted, truth):
+    kinds = ["digital_01", "codes_13", "table_16", "scan_18", "rotated_20", "rotated_21", "report_22"]
+    pdfs = [PAGES / f"{kind}.pdf" for kind in kinds]
+    done = run(
+        OLMOCR, tmp_path / "ws", "--pdfs", *pdfs, "--backend", "mlx", "--model", converted("8bit"),
+        "--target_longest_image_dim", 644, "--markdown",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "documents: 7 done, 0 failed, 0 done before\npages:     9 (0 from the file's own text)" in done.stdout
+    assert "computing in" in done.stderr
+    read = texts(tmp_path / "ws")
+    assert len(read) == 9
+    for page, text in read.items():
+        assert character_error_rate(text, truth[page]["natural_text"] or "") < 0.02, page
+    assert len(list((tmp_path / "ws/markdown").rglob("*.md"))) == 7
+
+
+def test_an_image_is_read_at_the_default_size_too(tmp_path, converted, truth):
+    done = run(OLMOCR, tmp_path / "ws", "--pdfs", PAGES / "digital_08.pdf", "--model", converted("8bit"), "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    expected = truth["digital_08.pdf", 1]["natural_text"]
+    assert character_error_rate(texts(tmp_path / "ws")["digital_08.pdf", 1], expected) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["none", "8bit", "4bit"])
+def test_every_demo_page_is_read_by_every_variant(recipe, tmp_path, converted, truth):
+    pdfs = sorted(PAGES.glob("*.pdf"))
+    done = run(
+        OLMOCR, tmp_path / "ws", "--pdfs", *pdfs, "--model", converted(recipe), "--target-longest-image-dim", 644
+    )
+    assert done.returncode == 0, done.stderr
+    read = texts(tmp_path / "ws")
+    rates = [character_error_rate(read[page], entry["natural_text"] or "") for page, entry in truth.items()]
+    assert sum(rates) / len(rates) < 0.006
+
+
+@pytest.mark.parametrize("command", [OLMOCR, [sys.executable, "-m", "olmocr.pipeline"]])
+def test_help_and_version_are_printed(command):
+    assert "--max-page-retries" in run(command, "--help", env=os.environ | {"COLUMNS": "200"}).stdout
+    assert run(command, "--version").stdout.startswith("olmocr 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        ([], "workspace"),
+        (["ws"], "--pdfs"),
+        (["ws", "--pdfs"], "--pdfs"),
+        (["ws", "--pdfs", "a.pdf"], "--model"),
+        (["ws", "--pdfs", "a.pdf", "--model"], "--model"),
+        (["ws", "--magic"], "--magic"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_says_what_is_missing(arguments, missing, tmp_path):
+    done = run(OLMOCR, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert missing in done.stderr.lower()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--backend", "magic"], ["there is no backend 'magic'; choose one of mlx"]),
+        (["--max_page_retries", "0"], ["max_page_retries must be 1 or more, not 0"]),
+    ],
+)
+def test_a_value_out_of_range_is_one_sentence(arguments, words, tmp_path):
+    done = run(OLMOCR, "ws", "--pdfs", "a.pdf", "--model", "m", *arguments, cwd=tmp_path)
+    assert_one_sentence(done, 2, *words)
+
+
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path, converted):
+    done = run(OLMOCR, tmp_path / "ws", "--pdfs", tmp_path / "a.pdf", "--model", converted("8bit"))
+    assert_one_sentence(done, 7, "there is no file", "a.pdf", "nothing was started")
+
+
+def test_an_encrypted_pdf_is_one_sentence_and_the_others_are_read(tmp_path, converted):
+    locked = write_pdf(tmp_path / "locked.pdf", password="secret")
+    done = run(
+        OLMOCR, tmp_path / "ws", "--pdfs", locked, PAGES / "sparse_14.pdf", "--model", converted("8bit"),
+        "--target-longest-image-dim", "644",
+    )  # fmt: skip
+    assert done.returncode == 9
+    assert "Traceback" not in done.stderr
+    assert "locked.pdf is encrypted; save a copy without its password" in done.stderr
+    assert "documents: 1 done, 1 failed" in done.stdout
+    assert ("sparse_14.pdf", 1) in texts(tmp_path / "ws")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (None, "is no checkpoint: it has no config.json"),
+        ({"architectures": ["Qwen2VLForConditionalGeneration"]}, "is a Qwen2VLForConditionalGeneration, which is not"),
+        (["not", "a", "config"], "holds no JSON object"),
+    ],
+)
+@pytest.mark.parametrize("command", ["olmocr", "convert"])
+def test_a_folder_that_is_no_model_of_ours_is_one_sentence(command, config, words, tmp_path):
+    (model := tmp_path / "model").mkdir()
+    if config is not None:
+        (model / "config.json").write_text(json.dumps(config))
+    pdf = write_pdf(tmp_path / "a.pdf")
+    if command == "olmocr":
+        done = run(OLMOCR, tmp_path / "ws", "--pdfs", pdf, "--model", model)
+    else:
+        done = run(CONVERT, model, "--output", tmp_path / "out")
+    assert_one_sentence(done, 4, words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_conversion_says_what_it_made_and_the_folder_is_named_after_the_model(tmp_path):
+    source = tiny_checkpoint(tmp_path / "olmOCR-mine")
+    done = run(CONVERT, source, "--quantize", "4bit", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "olmOCR-mine-mlx-4bit: 0.000 GB, " in done.stdout
+    assert (tmp_path / "olmOCR-mine-mlx-4bit/config.json").exists()
+    assert "olmocr workspace --pdfs FILE.pdf --model olmOCR-mine-mlx-4bit --markdown" in done.stdout
+
+
+def test_an_output_folder_that_exists_is_one_sentence(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_text("mine")
+    done = run(CONVERT, tiny_checkpoint(tmp_path / "source"), "-o", tmp_path / "out")
+    assert_one_sentence(done, 6, "exists; choose another --output, or remove it first")
+
+
+def test_an_unknown_recipe_is_one_sentence(tmp_path):
+    done = run(CONVERT, tiny_checkpoint(tmp_path / "source"), "-q", "5bit", cwd=tmp_path)
+    assert_one_sentence(done, 2, "there is no recipe '5bit'; choose one of none, 4bit, 8bit")
+
+
+def small_disk(largest_file=4096):
+    """Let this process write no larger file: what a full disk looks like from inside."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+
+def test_a_conversion_onto_a_full_disk_is_one_sentence_and_leaves_no_folder(tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    done = run(CONVERT, source, "-o", tmp_path / "out", preexec_fn=small_disk)
+    assert_one_sentence(done, 6, "the disk is full", "out could not be written", "free some space")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_run_onto_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, converted):
+    done = run(
+        OLMOCR, tmp_path / "ws", "--pdfs", PAGES / "sparse_14.pdf", "--model", converted("8bit"),
+        preexec_fn=lambda: small_disk(512),
+    )  # fmt: skip
+    assert_one_sentence(done, 6, "the disk is full", "free some space")
+    assert [path for path in (tmp_path / "ws").rglob("*") if path.is_file()] == []
+
+
+def wait_for(condition, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.002)
+
+
+def interrupted(command, *arguments, when):
+    process = subprocess.Popen(
+        [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(when, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert "Traceback" not in errors
+    assert "interrupted: what was finished stays" in errors
+    return process.returncode
+
+
+def test_ctrl_c_ends_a_run_and_keeps_what_is_done(tmp_path, converted):
+    pdfs = [PAGES / name for name in ("sparse_14.pdf", "dense_12.pdf", "report_22.pdf")]
+    results = tmp_path / "ws/results"
+    code = interrupted(
+        OLMOCR, tmp_path / "ws", "--pdfs", *pdfs, "--model", converted("8bit"), "--target-longest-image-dim", 644,
+        when=lambda: results.exists() and list(results.glob("output_*")),
+    )  # fmt: skip
+    assert code == 130
+    assert ("sparse_14.pdf", 1) in texts(tmp_path / "ws")
+    assert not list((tmp_path / "ws").rglob("*.partial"))
+
+
+def test_ctrl_c_ends_a_conversion_and_leaves_no_folder(tmp_path):
+    source = sparse_checkpoint(tmp_path / "source", vocab_size=4_000_000)
+    code = interrupted(
+        CONVERT, source, "-q", "4bit", "-o", tmp_path / "out",
+        when=lambda: [path for path in tmp_path.glob(".out.*") if (path / "model.safetensors").exists()],
+    )  # fmt: skip
+    assert code == 130
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_machine_without_mlx_is_one_sentence(tmp_path):
+    (tmp_path / "path/mlx").mkdir(parents=True)
+    (tmp_path / "path/mlx/__init__.py").write_text("raise ImportError('no MLX here')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "path")}
+    done = run(OLMOCR, tmp_path / "ws", "--pdfs", write_pdf(tmp_path / "a.pdf"), "--model", CHECKPOINT, env=environment)
+    assert_one_sentence(done, 3, "pip install 'olmocr[mlx]'")
+
+
+def test_raw_answers_are_checked_by_line(tmp_path):
+    good = (PAGES / "digital_01.md").read_text()
+    (tmp_path / "a.md").write_text(good)
+    (tmp_path / "b.md").write_text(good.replace("is_table: False", "is_table: maybe"))
+    done = run(VALIDATE, "pages", ".", cwd=tmp_path)
+    assert done.returncode == 11
+    assert done.stdout.splitlines() == [
+        "a.md: holds",
+        "b.md:5: value: is_table is 'maybe', not True or False",
+        "1 of 2 answers hold",
+    ]
+    assert run(VALIDATE, "pages", "a.md", cwd=tmp_path).returncode == 0
+
+
+def test_raw_answers_are_checked_for_machines_too(tmp_path):
+    (tmp_path / "b.md").write_text("Hello")
+    done = run(VALIDATE, "pages", "b.md", "--strict", "--json", cwd=tmp_path)
+    (line,) = done.stdout.splitlines()
+    message = "the answer begins with 'Hello', not with a line '---'"
+    breaks = [{"line": 1, "rule": "opener", "message": message}]
+    assert json.loads(line) == {"path": "b.md", "holds": False, "breaks": breaks}
+
+
+def test_an_answer_that_is_not_there_is_one_sentence(tmp_path):
+    assert_one_sentence(run(VALIDATE, "pages", tmp_path / "x"), 7, "there is no file or folder")
+
+
+def test_control_characters_in_a_name_are_shown_and_not_obeyed(tmp_path):
+    done = run(VALIDATE, "pages", tmp_path / "\x1b[31mred")
+    assert "\x1b" not in done.stderr
+    assert r"\x1b[31mred" in done.stderr
+
+
+def test_the_demo_runs_and_prints_what_it_measured(tmp_path):
+    done = run(
+        [sys.executable, str(ROOT / "demo/run.py")],
+        "--out", tmp_path, "--variants", "4bit", "--pdfs", PAGES / "sparse_14.pdf",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    row = next(line for line in done.stdout.splitlines() if "4bit " in line)
+    assert [cell.strip() for cell in row.split("│")[1:-2]] == ["4bit", "20,657,872", "9.13", "1", "1 of 1", "0.00%"]
