@@ -20,18 +20,20 @@ MAY_IMPORT = {
     "validate": LEAVES | {"conversion", "inference", "pipeline", "validate"},
 }
 
+INFERENCE = ("decode", "engine", "model", "prompt")
+
 # Each outside library has one door; everything else asks there.
 DOORS = {
     "huggingface_hub": {"model_folder"},
     "jinja2": {"conversion.chat_template"},
-    "mlx": {"device", "conversion.quantize"} | {f"inference.{name}" for name in ("decode", "engine", "model", "prompt")},
+    "mlx": {"device", "conversion.quantize", *(f"inference.{each}" for each in INFERENCE)},
     "mlx_vlm": {"inference.decode", "inference.model"},
     "PIL": {"page", "pipeline.render"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
     "safetensors": {"conversion.checkpoint"},
     "yaml": {"page"},
-}  # fmt: skip
+}
 
 
 def read_modules():

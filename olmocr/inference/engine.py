@@ -35,7 +35,7 @@ class Engine:
         try:
             self._loaded: LoadedModel = self._thread.submit(load_model, folder, device).result()
         except BaseException:
-            self._thread.shutdown(wait=False)
+            self._end_thread()
             raise
 
     def __enter__(self) -> Self:
@@ -45,8 +45,8 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
-        self._thread.submit(self._release)
-        self._thread.shutdown(wait=True)
+        self._thread.submit(self.__dict__.pop, "_loaded")
+        self._end_thread()
 
     def __str__(self) -> str:
         return str(self._loaded)
@@ -55,9 +55,9 @@ class Engine:
         """Answer *request*; requests are answered one after the other."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, request)
 
-    def _release(self) -> None:
-        del self._loaded
-        mx.clear_streams()  # a thread that ends with streams of its own takes the process with it
+    def _end_thread(self) -> None:
+        self._thread.submit(mx.clear_streams)  # a thread that ends with streams of its own takes the process with it
+        self._thread.shutdown(wait=True)
 
     def _answer(self, request: PageRequest) -> ModelResponse:
         if self._stopping.is_set():

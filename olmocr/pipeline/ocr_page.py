@@ -26,20 +26,16 @@ MAX_TOTAL_TOKENS = 16384
 class PageResult:
     """What came of one page. *page* is None if no answer was good; *rejected* says why of each that was not.
 
-    *answer* is the accepted one. *rotation* is how far the page was turned, counter-clockwise, to be read;
-    *temperature* is that of the accepted answer.
+    *answer* is the accepted one, *attempts* how often the model was asked. *rotation* is how far the page was
+    turned, counter-clockwise, to be read; *temperature* is that of the accepted answer.
     """
 
     page: PageResponse | None
     answer: ModelResponse | None
+    attempts: int
     rejected: tuple[str, ...]
     rotation: int = 0
     temperature: float = 0.0
-
-    @property
-    def attempts(self) -> int:
-        """How often the model was asked."""
-        return len(self.rejected) + (self.page is not None)
 
 
 async def ocr_page(image: PageImage, ask: Ask, *, max_attempts: int, max_tokens: int) -> PageResult:
@@ -51,7 +47,7 @@ async def ocr_page(image: PageImage, ask: Ask, *, max_attempts: int, max_tokens:
     rejected: list[str] = []
     asked_at: Counter[int] = Counter()
     rotation = 0
-    for attempt in range(max_attempts):
+    for attempt in range(1, max_attempts + 1):
         temperature = TEMPERATURES[min(asked_at[rotation], len(TEMPERATURES) - 1)]
         asked_at[rotation] += 1
         request = PageRequest(
@@ -64,12 +60,12 @@ async def ocr_page(image: PageImage, ask: Ask, *, max_attempts: int, max_tokens:
             break
         page, why = _judge(answer)
         if page is not None and page.is_rotation_valid:
-            return PageResult(page, answer, tuple(rejected), rotation, temperature)
+            return PageResult(page, answer, attempt, tuple(rejected), rotation, temperature)
         if page is not None:
             rotation = (rotation + page.rotation_correction) % 360
             why = f"the page is turned: correction {page.rotation_correction}"
         rejected.append(why)
-    return PageResult(None, None, tuple(rejected), rotation)
+    return PageResult(None, None, len(rejected), tuple(rejected), rotation)
 
 
 def _judge(answer: ModelResponse) -> tuple[PageResponse | None, str]:

@@ -6,10 +6,11 @@ import contextlib
 import datetime
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from olmocr.device import REFERENCE_BLAS, start_mlx
 from olmocr.errors import ExitCode, InputError
 from olmocr.model_folder import find_model
 from olmocr.page import Ask
@@ -77,22 +78,39 @@ async def run_pipeline(
         OlmocrError: nothing could be started, or nothing more can be written.
     """
     sources = find_sources(config.pdfs)
-    workspace = open_workspace(config.workspace)
-    tally = _Tally()
-    waiting = [source for source in sources if not _is_done(workspace, source, config, tally)]
+    run = _Run(config, open_workspace(config.workspace), on_page)
+    waiting = [source for source in sources if not run.is_done(source)]
     if waiting:
         async with _backend(config) if ask is None else contextlib.nullcontext(ask) as answering:
             started = time.monotonic()
             for source in waiting:
-                await _run_document(source, workspace, config, answering, on_page, tally)
-            tally.seconds = time.monotonic() - started
-    return tally.summary()
+                await run.read(source, answering)
+            run.seconds = time.monotonic() - started
+    return run.summary()
+
+
+@contextlib.asynccontextmanager
+async def _backend(config: PipelineConfig) -> AsyncIterator[Ask]:
+    """Yield what answers, ready to be asked."""
+    folder = find_model(config.model)
+    device = start_mlx()
+    if device.blas == REFERENCE_BLAS:
+        log.warning("MLX computes with its reference BLAS, which is slow: pip install 'olmocr[blas]'")
+    # Only now, since it imports MLX, which must find its BLAS loaded.
+    from olmocr.inference.engine import Engine
+
+    with Engine(folder, device) as engine:
+        log.info("%s: %s", folder.name, engine)
+        yield engine.ask
 
 
 @dataclass
-class _Tally:
-    """Counts of a run that is under way."""
+class _Run:
+    """A run that is under way, and its counts."""
 
+    config: PipelineConfig
+    workspace: Workspace
+    on_page: OnPage
     done: int = 0
     skipped: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -101,96 +119,75 @@ class _Tally:
     output_tokens: int = 0
     seconds: float = 0.0
 
-    def count(self, document: Document) -> None:
+    def is_done(self, source: Source) -> bool:
+        """Say whether *source* needs no reading; markdown that is asked for only now is written from its record."""
+        try:
+            record = self.workspace.finished_record(source)
+        except InputError:
+            return False  # it will fail in its turn, and be reported
+        if record is None:
+            return False
+        if self.config.markdown and not self.workspace.markdown_path(source).exists():
+            self.workspace.write_markdown(source, record["text"])
+        self.skipped += 1
+        return True
+
+    async def read(self, source: Source, ask: Ask) -> None:
+        """Read one document and write it, or why it could not be read."""
+        try:
+            document = await self._document(source, ask)
+        except InputError as error:
+            self._fail(source, str(error), None)
+            return
+        self._count(document)
+        record = dolma_record(document, self.config.model, datetime.date.today())
+        why = why_failed(document, self.config.max_page_error_rate)
+        if why:
+            self._fail(source, why, record)
+            return
+        # The record first: a run that is stopped between the two writes the markdown next time.
+        self.workspace.write_result(source, record)
+        if self.config.markdown:
+            self.workspace.write_markdown(source, record["text"])
+        self.done += 1
+
+    async def _document(self, source: Source, ask: Ask) -> Document:
+        content_hash = source.content_hash()
+        with open_document(source) as pages:
+            numbers = range(1, pages.page_count + 1)
+            return Document(source, content_hash, tuple([await self._page(source, pages, n, ask) for n in numbers]))
+
+    async def _page(self, source: Source, pages: Pages, number: int, ask: Ask) -> Page:
+        config = self.config
+        try:
+            image = pages.render(number, config.target_longest_image_dim)
+        except InputError as error:
+            if pages.page_count == 1:
+                raise
+            result, text_layer = PageResult(None, None, 0, (str(error),)), None
+        else:
+            result = await ocr_page(image, ask, max_attempts=config.max_page_retries, max_tokens=config.max_tokens)
+            text_layer = pages.text(number) if result.page is None else None
+        self.on_page(source, number, result)
+        return make_page(result, text_layer)
+
+    def _count(self, document: Document) -> None:
         self.pages += len(document.pages)
         self.fallback_pages += len(document.fallback_pages)
         self.output_tokens += sum(page.result.answer.output_tokens for page in document.pages if page.result.answer)
 
-    def fail(self, source: Source, why: str) -> None:
-        log.warning("%s failed: %s", source.name, why)
+    def _fail(self, source: Source, why: str, record: dict[str, Any] | None) -> None:
+        self.workspace.write_failure(source, why, record)
         self.failures.append(Failure(source.name, why))
+        log.warning("%s failed: %s", source.name, why)
 
     def summary(self) -> RunSummary:
-        return RunSummary(**{**vars(self), "failures": tuple(self.failures)})
-
-
-def _is_done(workspace: Workspace, source: Source, config: PipelineConfig, tally: _Tally) -> bool:
-    """Say whether *source* needs no reading; a markdown file that is asked for only now is written from its record."""
-    try:
-        record = workspace.finished_record(source)
-    except InputError:
-        return False  # it will fail in its turn, and be reported
-    if record is None:
-        return False
-    if config.markdown and not workspace.markdown_path(source).exists():
-        workspace.write_markdown(source, record["text"])
-    tally.skipped += 1
-    return True
-
-
-@contextlib.asynccontextmanager
-async def _backend(config: PipelineConfig) -> AsyncIterator[Ask]:
-    """Yield what answers, ready to be asked."""
-    from olmocr.device import start_mlx
-
-    folder = find_model(config.model)
-    device = start_mlx()
-    from olmocr.inference.engine import Engine
-
-    with Engine(folder, device) as engine:
-        log.info("%s: %s", folder.name, engine)
-        yield engine.ask
-
-
-async def _run_document(
-    source: Source, workspace: Workspace, config: PipelineConfig, ask: Ask, on_page: OnPage, tally: _Tally
-) -> None:
-    try:
-        document = await _read_document(source, config, ask, on_page)
-    except InputError as error:
-        workspace.write_failure(source, str(error), None)
-        tally.fail(source, str(error))
-        return
-    tally.count(document)
-    record = dolma_record(document, config.model, datetime.date.today())
-    why = why_failed(document, config.max_page_error_rate)
-    if why:
-        workspace.write_failure(source, why, record)
-        tally.fail(source, why)
-        return
-    _write_document(source, record, workspace, config)
-    tally.done += 1
-
-
-async def _read_document(source: Source, config: PipelineConfig, ask: Ask, on_page: OnPage) -> Document:
-    content_hash = source.content_hash()
-    with open_document(source) as pages:
-        read = [await _read_page(source, pages, number, config, ask, on_page) for number in _numbers(pages)]
-    return Document(source, content_hash, tuple(read))
-
-
-def _numbers(pages: Pages) -> Iterator[int]:
-    return iter(range(1, pages.page_count + 1))
-
-
-async def _read_page(
-    source: Source, pages: Pages, number: int, config: PipelineConfig, ask: Ask, on_page: OnPage
-) -> Page:
-    try:
-        image = pages.render(number, config.target_longest_image_dim)
-    except InputError as error:
-        if pages.page_count == 1:
-            raise
-        result, text_layer = PageResult(None, None, (str(error),)), None
-    else:
-        result = await ocr_page(image, ask, max_attempts=config.max_page_retries, max_tokens=config.max_tokens)
-        text_layer = pages.text(number) if result.page is None else None
-    on_page(source, number, result)
-    return make_page(result, text_layer)
-
-
-def _write_document(source: Source, record: dict[str, Any], workspace: Workspace, config: PipelineConfig) -> None:
-    """Write the record first: a run that is stopped between the two writes the markdown next time."""
-    workspace.write_result(source, record)
-    if config.markdown:
-        workspace.write_markdown(source, record["text"])
+        return RunSummary(
+            done=self.done,
+            skipped=self.skipped,
+            failures=tuple(self.failures),
+            pages=self.pages,
+            fallback_pages=self.fallback_pages,
+            output_tokens=self.output_tokens,
+            seconds=self.seconds,
+        )

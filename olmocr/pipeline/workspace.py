@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from olmocr.errors import InputError, OutputError, output_error
+from olmocr.errors import OutputError, output_error
 from olmocr.pipeline.outputs import write_json_line, write_whole
 from olmocr.pipeline.sources import Source
 
@@ -48,9 +48,15 @@ class Workspace:
         self._failure_path(source).unlink(missing_ok=True)
 
     def write_failure(self, source: Source, why: str, record: dict[str, Any] | None) -> None:
-        """Keep why a document failed, and what could be read of it, apart from the results."""
+        """Keep why a document failed, and what could be read of it, apart from the results.
+
+        What an earlier run read of it, before the file changed, is removed.
+        """
         write_json_line(self._failure_path(source), {"Source-File": source.name, "error": why, "document": record})
         self.result_path(source).unlink(missing_ok=True)
+        for name in _markdown_names(source):
+            if self._owner(name) == source.key:
+                (self.folder / "markdown" / name).unlink(missing_ok=True)
 
     def _failure_path(self, source: Source) -> Path:
         return self.folder / "failed" / f"{source.key}.json"
@@ -66,24 +72,30 @@ class Workspace:
 
         The first source that asks for a path owns it, in this run and in later ones.
         """
-        plain = _markdown_name(source.name)
-        own = plain.with_name(f"{plain.stem}-{source.key[:12]}.md")
-        return self.folder / "markdown" / (plain if self._owns(source, plain) else own)
+        plain, own = _markdown_names(source)
+        return self.folder / "markdown" / (plain if self._claim(source, plain) else own)
 
-    def _owns(self, source: Source, name: PurePosixPath) -> bool:
-        """Claim *name* for *source*: making the file that says so fails if there is one, whoever made it."""
-        # Folded, since a Mac's disk does not tell A.md from a.md.
-        digest = hashlib.sha1(str(name).casefold().encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
-        claim = self.folder / "markdown-owners" / digest
+    def _claim(self, source: Source, name: PurePosixPath) -> bool:
+        """Make *source* the owner of *name*, if it has none: making a file fails if it is there, whoever made it."""
+        claim = self._claim_path(name)
         try:
             claim.parent.mkdir(parents=True, exist_ok=True)
             with claim.open("x", encoding="ascii") as file:
                 file.write(source.key)
         except FileExistsError:
-            return claim.read_text(encoding="ascii") == source.key
+            return self._owner(name) == source.key
         except OSError as error:
             raise output_error(error, str(claim)) from error
         return True
+
+    def _owner(self, name: PurePosixPath) -> str | None:
+        path = self._claim_path(name)
+        return path.read_text(encoding="ascii") if path.exists() else None
+
+    def _claim_path(self, name: PurePosixPath) -> Path:
+        # Folded, since a Mac's disk does not tell A.md from a.md.
+        digest = hashlib.sha1(str(name).casefold().encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
+        return self.folder / "markdown-owners" / digest
 
 
 def open_workspace(folder: Path) -> Workspace:
@@ -101,11 +113,12 @@ def open_workspace(folder: Path) -> Workspace:
     return Workspace(folder)
 
 
-def _markdown_name(source_name: str) -> PurePosixPath:
-    """Return the source's path below markdown/: no leading slash, no ``..``, ``.md`` for its ending."""
-    path = PurePosixPath(source_name)
-    parts = [part for part in path.parts if part not in ("/", "//", "..", "~")]
-    if not parts:
-        raise InputError(f"{source_name!r} is no file's name")
-    stem = PurePosixPath(parts[-1]).stem.encode("utf-8", "surrogateescape")[:_LONGEST_NAME]
-    return PurePosixPath(*parts[:-1], stem.decode("utf-8", "ignore") + ".md")
+def _markdown_names(source: Source) -> tuple[PurePosixPath, PurePosixPath]:
+    """Return two paths below markdown/: the plain one, and one that no other source can have.
+
+    The plain one is the source's, without leading slash and ``..``, and with ``.md`` for its ending.
+    """
+    path = PurePosixPath(source.name)
+    parents = [part for part in path.parts[:-1] if part not in ("/", "//", "..", "~")]
+    stem = path.stem.encode("utf-8", "surrogateescape")[:_LONGEST_NAME].decode("utf-8", "ignore")
+    return PurePosixPath(*parents, f"{stem}.md"), PurePosixPath(*parents, f"{stem}-{source.key[:12]}.md")

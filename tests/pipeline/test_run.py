@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import json
+import re
 
 import pytest
 
@@ -175,6 +176,16 @@ def test_one_bad_document_does_not_stop_the_others(tmp_path):
     assert sorted(each["Source-File"] for each in failed) == [str(tmp_path / "broken.pdf"), str(locked)]
 
 
+def test_a_page_that_cannot_be_rendered_falls_back_and_the_others_are_read(tmp_path):
+    pdf = write_pdf(tmp_path / "a.pdf", pages=2)
+    pdf.write_bytes(re.sub(rb"(/Kids \[ )\d 0 R", rb"\g<1>9 0 R", pdf.read_bytes()))  # the first page is not there
+    summary, requests = run(tmp_path / "ws", [pdf], max_page_error_rate=0.5)
+    assert (summary.exit_code, summary.fallback_pages, len(requests)) == (ExitCode.OK, 1, 1)
+    attributes = records(tmp_path / "ws")[str(pdf)]["attributes"]
+    assert attributes["attempts"] == [0, 1]
+    assert "page 1 of" in attributes["rejected"][0][0]
+
+
 def test_a_page_that_never_succeeds_falls_back_to_its_text_layer_and_is_flagged(tmp_path):
     pdf = PAGES / "report_22.pdf"
     answers = [answer("One"), CUT, CUT, answer("Three")]
@@ -203,10 +214,10 @@ def test_a_document_with_too_many_fallback_pages_is_kept_apart_as_failed_and_tri
 
 def test_a_document_that_fails_after_it_changed_leaves_no_stale_result(tmp_path):
     pdf = write_pdf(tmp_path / "a.pdf")
-    run(tmp_path / "ws", [pdf])
+    run(tmp_path / "ws", [pdf], markdown=True)
     pdf.write_bytes(b"%PDF-1.4")
-    assert run(tmp_path / "ws", [pdf])[0].failures
-    assert records(tmp_path / "ws") == {}
+    assert run(tmp_path / "ws", [pdf], markdown=True)[0].failures
+    assert records(tmp_path / "ws") == markdown(tmp_path / "ws") == {}
 
 
 def test_a_file_that_is_not_there_starts_nothing(tmp_path):
