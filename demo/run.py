@@ -47,7 +47,11 @@ def measure(recipe: str, pdfs: list[Path], out: Path, console: Console) -> Row:
         shutil.rmtree(earlier, ignore_errors=True)
     report = write_model(plan_conversion(ModelFolder(CHECKPOINT), find_recipe(recipe)), model)
     config = PipelineConfig(
-        workspace=workspace, pdfs=pdfs, model=model, markdown=True, target_longest_image_dim=LONGEST_SIDE
+        workspace=workspace,
+        pdfs=tuple(map(str, pdfs)),
+        model=str(model),
+        markdown=True,
+        target_longest_image_dim=LONGEST_SIDE,
     )
     with progress_bar(console, quiet=False) as progress:
         task = progress.add_task(f"{recipe}: reading pages", total=len(truth()))

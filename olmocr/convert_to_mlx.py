@@ -29,7 +29,7 @@ def convert_to_mlx(
     """
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from olmocr.conversion.folder import check_output, plan_conversion, write_model
+    from olmocr.conversion.folder import plan_conversion, write_model
     from olmocr.conversion.recipe import find_recipe
     from olmocr.model_folder import find_model
 
@@ -38,7 +38,6 @@ def convert_to_mlx(
     folder = find_model(model, revision)
     output = output or Path(f"{folder.name}-mlx{'' if recipe.params is None else f'-{recipe.name}'}")
     plan = plan_conversion(folder, recipe)
-    check_output(plan, output)
     columns = (
         TextColumn("converting"),
         BarColumn(),

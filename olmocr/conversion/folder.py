@@ -66,7 +66,7 @@ def write_model(plan: ConversionPlan, output: Path, progress: Progress = lambda 
         OutputError: *output* exists, lies in the source, or cannot be written.
         PlanError: the disk has not enough room.
     """
-    check_output(plan, output)
+    _check_output(plan, output)
     started = time.monotonic()
     device = start_mlx()
     # Only now, since it imports MLX, which must find its BLAS loaded.
@@ -81,14 +81,14 @@ def write_model(plan: ConversionPlan, output: Path, progress: Progress = lambda 
     return report
 
 
-def check_output(plan: ConversionPlan, output: Path) -> None:
+def _check_output(plan: ConversionPlan, output: Path) -> None:
     """Refuse an output folder that cannot become the result, before anything is written.
 
     Raises:
         OutputError: *output* exists or lies in the source.
         PlanError: the disk has not enough room.
     """
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    if _is_taken(output):
         raise OutputError(f"{output} exists; choose another --output, or remove it first")
     source = plan.source.folder.path.resolve()
     if output.resolve().is_relative_to(source):
@@ -100,6 +100,13 @@ def check_output(plan: ConversionPlan, output: Path) -> None:
         raise PlanError(
             f"{output} needs {needed / 1e9:.2f} GB, and {parent} has {free / 1e9:.2f} GB free; make room first"
         )
+
+
+def _is_taken(output: Path) -> bool:
+    try:
+        return output.exists() and not (output.is_dir() and not any(output.iterdir()))
+    except OSError as error:  # a folder that may not be looked into, a name that is too long
+        raise output_error(error, str(output)) from error
 
 
 @contextlib.contextmanager

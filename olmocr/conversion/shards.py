@@ -7,12 +7,12 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from olmocr.conversion.checkpoint import INDEX_FILE, read_header
 from olmocr.conversion.names import PATCH_EMBED_AXES
 from olmocr.conversion.plan import ConversionPlan, PlannedShard, PlannedTensor
 from olmocr.conversion.quantize import Bytes, cast, quantized, to_mlx
+from olmocr.errors import CheckpointError
 
 # Bytes of source rows in memory at once. Larger chunks are slower: they leave the processor's cache.
 _CHUNK_BYTES = 4 << 20
@@ -94,15 +94,18 @@ def _read_rows(tensor: PlannedTensor) -> Iterator[tuple[bytes, tuple[int, ...]]]
     source = tensor.source
     row_bytes = source.nbytes // source.shape[0]
     step = max(1, _CHUNK_BYTES // row_bytes)
-    with source.shard.open("rb") as file:
-        file.seek(source.offset)
-        for row in range(0, source.shape[0], step):
-            count = min(step, source.shape[0] - row)
-            yield _read_exactly(file, count * row_bytes, source.shard), (count, *source.shape[1:])
+    for row in range(0, source.shape[0], step):
+        count = min(step, source.shape[0] - row)
+        yield _read(source.shard, source.offset + row * row_bytes, count * row_bytes), (count, *source.shape[1:])
 
 
-def _read_exactly(file: BinaryIO, nbytes: int, path: Path) -> bytes:
-    raw = file.read(nbytes)
-    if len(raw) != nbytes:
-        raise OSError(f"{path} became shorter while it was read")
+def _read(path: Path, offset: int, nbytes: int) -> bytes:
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            raw = file.read(nbytes)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if raw is None or len(raw) != nbytes:
+        raise CheckpointError(f"{path} became shorter while it was read; download it again")
     return raw

@@ -1,5 +1,6 @@
 """The converted folder against the oracle: stock mlx-vlm's own conversion, on this machine's CPU."""
 
+import asyncio
 import functools
 import json
 import os
@@ -17,10 +18,13 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from olmocr.conversion.folder import plan_conversion, write_model
 from olmocr.conversion.recipe import find_recipe
 from olmocr.errors import CheckpointError, OutputError, PlanError
+from olmocr.inference.engine import Engine
 from olmocr.model_folder import ModelFolder
-from olmocr.page import PAGE_PROMPT, chat_prompt
+from olmocr.page import PAGE_PROMPT, PageRequest, chat_prompt
+from olmocr.pipeline.render import open_document
+from olmocr.pipeline.sources import Source
 from tests.checkpoints import COMPANIONS, demo_checkpoint, nested_config, new_keys, tiny_checkpoint
-from tests.conftest import CHECKPOINT
+from tests.conftest import CHECKPOINT, DEVICE, PAGES
 
 
 def convert(source, output, recipe="4bit"):
@@ -243,6 +247,32 @@ def test_a_conversion_that_stops_in_the_middle_leaves_no_folder(error, tmp_path)
     with pytest.raises(expected):
         write_model(plan, tmp_path / "out", stop)
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_source_that_shrinks_while_it_is_read_is_named_and_no_folder_is_left(tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    plan = plan_conversion(ModelFolder(source), find_recipe("4bit"))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors became shorter while it was read"):
+        write_model(plan, tmp_path / "out", lambda nbytes: os.truncate(source / "model.safetensors", 9000))
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_name_that_no_disk_takes_is_one_sentence(tmp_path):
+    with pytest.raises(OutputError, match="could not be written: File name too long"):
+        convert(tiny_checkpoint(tmp_path / "source"), tmp_path / ("x" * 300))
+
+
+@pytest.mark.slow
+def test_stock_mlx_vlm_reads_a_whole_page_from_the_folder_as_this_engine_does(converted):
+    folder = converted("8bit")
+    with open_document(Source("sparse_14.pdf", PAGES / "sparse_14.pdf")) as pages:
+        image = pages.render(1, 644)
+    with Engine(ModelFolder(folder), DEVICE) as engine:
+        ours = asyncio.run(engine.ask(PageRequest(image))).text
+    model, processor = mlx_vlm.load(str(folder))
+    asked = apply_chat_template(processor, load_config(folder), PAGE_PROMPT, num_images=1)
+    theirs = mlx_vlm.generate(model, processor, asked, image=[image.pixels], max_tokens=500, temperature=0.0)
+    assert theirs.text == ours
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
