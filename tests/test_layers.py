@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "validate": LEAVES | {"conversion", "inference", "pipeline", "validate"},
 }
 
-INFERENCE = ("decode", "engine", "model", "prompt")
+INFERENCE = ("decode", "engine", "model", "prompt", "vision")
 
 # Each outside library has one door; everything else asks there.
 DOORS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import mlx.core as mx
 from mlx_vlm.models.cache import KVCache
@@ -40,7 +40,7 @@ def decode(
     Raises:
         CancelledError: *is_cancelled* said so; it is asked before each token.
     """
-    row = _Row(loaded.model, inputs)
+    row = _Row(loaded, inputs)
     sample = _Sampler(temperature, seed)
     token = sample(row.prefill(inputs))
     tokens: list[int] = []
@@ -78,10 +78,15 @@ class _Row:
     Positions are handed to the model at every step, so that it keeps no state of its own between answers.
     """
 
-    def __init__(self, model: Any, inputs: PageInputs) -> None:
-        self._model = model
+    def __init__(self, loaded: LoadedModel, inputs: PageInputs) -> None:
+        model = self._model = loaded.model
         features = model.get_input_embeddings(
-            inputs.input_ids, inputs.pixel_values, image_grid_thw=inputs.image_grid_thw
+            inputs.input_ids,
+            inputs.pixel_values,
+            image_grid_thw=inputs.image_grid_thw,
+            cached_image_features=(
+                loaded.vision(inputs.pixel_values, inputs.image_grid_thw) if loaded.vision else None
+            ),
         )
         self._embeddings = features.inputs_embeds
         self._position_ids = features.position_ids

@@ -13,18 +13,23 @@ from mlx.utils import tree_flatten, tree_map
 
 from olmocr.device import Device
 from olmocr.errors import CheckpointError
+from olmocr.inference.vision import CpuVisionTower
 from olmocr.model_folder import ModelFolder, read_config
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """mlx-vlm's model and processor. *dtype* is what is computed in; *stop_tokens* end an answer."""
+    """mlx-vlm's model and processor. *dtype* is what is computed in; *stop_tokens* end an answer.
+
+    *vision* makes image features instead of the model's own tower, where it is not None.
+    """
 
     model: Any
     processor: Any
     device: Device
     dtype: str
     stop_tokens: frozenset[int]
+    vision: CpuVisionTower | None
 
     def __str__(self) -> str:
         return f"{self.device}, computing in {self.dtype}"
@@ -35,7 +40,7 @@ def load_model(folder: ModelFolder, device: Device) -> LoadedModel:
 
     MLX's CPU kernels for quantized and for 16-bit matrices are scalar loops, about ten times slower than
     float32, which goes to BLAS. So on a CPU every matrix is dequantized once to float32, if memory allows:
-    the numbers are the quantized model's, the speed is BLAS's.
+    the numbers are the quantized model's, the speed is BLAS's. The vision tower is then computed with numpy.
 
     Raises:
         CheckpointError: *folder* holds no model that can be loaded.
@@ -46,11 +51,13 @@ def load_model(folder: ModelFolder, device: Device) -> LoadedModel:
     except Exception as error:  # mlx-vlm has no errors of its own: a bad folder surfaces as any built-in one
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(f"{folder.path} cannot be loaded: {reason}; convert the checkpoint again") from error
+    vision = None
     if device.kind == "cpu" and _float32_bytes(model) < _memory_bytes():
         _compute_in_float32(model)
+        vision = CpuVisionTower(model)
     mx.eval(model.parameters())
     stop_tokens = frozenset(processor.tokenizer.stopping_criteria.eos_token_ids)
-    return LoadedModel(model, processor, device, _dtype_name(model), stop_tokens)
+    return LoadedModel(model, processor, device, _dtype_name(model), stop_tokens, vision)
 
 
 def _float32_bytes(model: nn.Module) -> int:

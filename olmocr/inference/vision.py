@@ -1,0 +1,180 @@
+"""Pixel values -> image features on a CPU: mlx-vlm's Qwen2.5-VL vision tower, computed with numpy in float32.
+
+MLX's CPU kernels for exponentials (softmax, SiLU) are scalar and take most of a page's time there; numpy's are
+vectorized. The weights are the loaded model's own, shared and not copied. On a GPU the tower itself is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.intp]
+
+_ROTARY_THETA = 10000.0
+_NORM_EPSILON = np.float32(1e-6)
+
+# Attention scores at once, in elements of all heads: 4 MB, about what stays in a processor's cache. Fewer
+# rows than _LEAST_ROWS would make the matrix products inefficient.
+_SCORES = 1 << 20
+_LEAST_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the patches of an image of one size lie.
+
+    The processor lists patches merge block by merge block (2 x 2 patches, one image token). ``order`` (tokens,)
+    sorts the tokens window by window, as the tower computes; ``windows`` are (start, end) in patches in that
+    order; ``cosines`` and ``sines`` (patches, head_dim) are the rotary embedding's, in that order, too.
+    """
+
+    order: Indices
+    windows: tuple[tuple[int, int], ...]
+    cosines: Floats
+    sines: Floats
+
+
+class CpuVisionTower:
+    """The vision tower of *model*, whose weights must be float32."""
+
+    def __init__(self, model: Any) -> None:
+        self._tower = model.vision_tower
+        self._config = model.config.vision_config
+        self._blocks = [_Block(block, self._config.num_heads) for block in self._tower.blocks]
+        weight = np.asarray(self._tower.patch_embed.proj.weight)  # (width, frames, rows, columns, channels)
+        self._patch_weight = weight.transpose(0, 4, 1, 2, 3).reshape(weight.shape[0], -1).T
+
+    def __call__(self, pixel_values: mx.array, image_grid_thw: mx.array) -> mx.array:
+        """Return the features (tokens, language width) of one image.
+
+        ``pixel_values`` is (patches, values of one patch), ``image_grid_thw`` (1, 3): 1, rows and columns of patches.
+        """
+        config = self._config
+        _, rows, columns = np.asarray(image_grid_thw)[0].tolist()
+        layout = make_layout(
+            rows,
+            columns,
+            merge=config.spatial_merge_size,
+            window=config.window_size // config.patch_size // config.spatial_merge_size,
+            head_dim=config.hidden_size // config.num_heads,
+        )
+        unit = config.spatial_merge_size**2
+        hidden = np.asarray(pixel_values, dtype=np.float32) @ self._patch_weight
+        hidden = hidden.reshape(-1, unit, hidden.shape[-1])[layout.order].reshape(hidden.shape)
+        everything = ((0, len(hidden)),)
+        for number, block in enumerate(self._blocks):
+            is_full = number in config.fullatt_block_indexes
+            block(hidden, layout, everything if is_full else layout.windows)
+        features: mx.array = self._tower.merger(mx.array(hidden))
+        return features[mx.array(np.argsort(layout.order))]
+
+
+@lru_cache(maxsize=16)
+def make_layout(rows: int, columns: int, *, merge: int, window: int, head_dim: int) -> Layout:
+    """Return the layout of an image of *rows* x *columns* patches; *window* is in tokens."""
+    order, sizes = _window_order(rows // merge, columns // merge, window)
+    ends = np.cumsum(sizes) * merge**2
+    windows = tuple(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True))
+    angles = _rotary_angles(rows, columns, merge, head_dim)
+    angles = angles.reshape(len(order), merge**2, -1)[order].reshape(rows * columns, -1)
+    return Layout(order, windows, np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
+
+
+def _window_order(rows: int, columns: int, window: int) -> tuple[Indices, Indices]:
+    """Return the tokens of a *rows* x *columns* grid window by window, and how many each window holds."""
+    high, wide = -(-rows // window), -(-columns // window)
+    grid = np.full((high * window, wide * window), -1)
+    grid[:rows, :columns] = np.arange(rows * columns).reshape(rows, columns)
+    by_window = grid.reshape(high, window, wide, window).transpose(0, 2, 1, 3).reshape(high * wide, -1)
+    is_token = by_window >= 0
+    return by_window[is_token], is_token.sum(axis=1)
+
+
+def _rotary_angles(rows: int, columns: int, merge: int, head_dim: int) -> npt.NDArray[np.float64]:
+    """Return each patch's angles (patches, head_dim): its row's, then its column's, and the same once more."""
+    y, x = np.indices((rows, columns))
+    blocks = (rows // merge, merge, columns // merge, merge)
+    places = [axis.reshape(blocks).transpose(0, 2, 1, 3).reshape(-1, 1) for axis in (y, x)]
+    frequencies = 1.0 / _ROTARY_THETA ** (np.arange(0, head_dim // 2, 2) / (head_dim // 2))
+    return np.tile(np.concatenate([place * frequencies for place in places], axis=1), 2)
+
+
+class _Block:
+    """One transformer block: attention and a gated MLP, each behind a norm and added to what came in."""
+
+    def __init__(self, block: Any, heads: int) -> None:
+        self._heads = heads
+        self._norm1, self._norm2 = (np.asarray(norm.weight) for norm in (block.norm1, block.norm2))
+        self._qkv, self._proj = _Linear(block.attn.qkv), _Linear(block.attn.proj)
+        self._gate, self._up, self._down = map(_Linear, (block.mlp.gate_proj, block.mlp.up_proj, block.mlp.down_proj))
+
+    def __call__(self, hidden: Floats, layout: Layout, windows: tuple[tuple[int, int], ...]) -> None:
+        """Change *hidden* (patches, width) in place; a patch attends to its own window."""
+        hidden += self._proj(self._attention(_rms_norm(hidden, self._norm1), layout, windows))
+        normed = _rms_norm(hidden, self._norm2)
+        hidden += self._down(_silu(self._gate(normed)) * self._up(normed))
+
+    def _attention(self, normed: Floats, layout: Layout, windows: tuple[tuple[int, int], ...]) -> Floats:
+        patches, width = normed.shape
+        qkv = self._qkv(normed).reshape(patches, 3, self._heads, -1).transpose(1, 2, 0, 3)
+        queries = _rotate(qkv[0], layout) * np.float32((width // self._heads) ** -0.5)
+        keys, values = _rotate(qkv[1], layout), np.ascontiguousarray(qkv[2])
+        out = np.empty((patches, self._heads, width // self._heads), dtype=np.float32)
+        for start, end in windows:
+            step = max(_LEAST_ROWS, _SCORES // (self._heads * (end - start)))
+            for first in range(start, end, step):
+                rows = slice(first, min(first + step, end))
+                mixed = _attend(queries[:, rows], keys[:, start:end], values[:, start:end])
+                out[rows] = mixed.transpose(1, 0, 2)
+        return out.reshape(patches, width)
+
+
+class _Linear:
+    def __init__(self, layer: Any) -> None:
+        self._weight, self._bias = np.asarray(layer.weight).T, np.asarray(layer.bias)
+
+    def __call__(self, values: Floats) -> Floats:
+        out: Floats = values @ self._weight
+        out += self._bias
+        return out
+
+
+def _attend(queries: Floats, keys: Floats, values: Floats) -> Floats:
+    """Return softmax(queries keys^T) values for each head; queries are scaled already."""
+    scores: Floats = queries @ keys.transpose(0, 2, 1)
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    mixed: Floats = scores @ values
+    mixed /= scores.sum(axis=-1, keepdims=True)
+    return mixed
+
+
+def _rotate(heads: Floats, layout: Layout) -> Floats:
+    """Return *heads* (heads, patches, head_dim) with the rotary embedding applied."""
+    half = heads.shape[-1] // 2
+    turned = np.concatenate([-heads[..., half:], heads[..., :half]], axis=-1)
+    turned *= layout.sines
+    turned += heads * layout.cosines
+    return turned
+
+
+def _rms_norm(values: Floats, weight: Floats) -> Floats:
+    mean = np.mean(values * values, axis=-1, keepdims=True)
+    normed: Floats = values / np.sqrt(mean + _NORM_EPSILON) * weight
+    return normed
+
+
+def _silu(values: Floats) -> Floats:
+    out = np.negative(values)
+    with np.errstate(over="ignore"):  # an infinite exponential is a gate that is shut
+        np.exp(out, out=out)
+    out += 1
+    np.divide(values, out, out=out)
+    return out
