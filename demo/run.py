@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -77,10 +78,8 @@ def error_rates(workspace: Path, pdfs: list[Path]) -> list[float]:
 
 
 def table(rows: list[Row]) -> Table:
-    """Return the rows as a table."""
-    view = Table(
-        "variant", *("bytes", "bits/weight", "pages", "valid answers", "mean CER", "s/page"), title="olmOCR demo"
-    )
+    """Return the rows as a table, in markdown."""
+    view = Table("variant", "bytes", "bits/weight", "pages", "valid answers", "mean CER", "s/page", box=box.MARKDOWN)
     for column in view.columns[1:]:
         column.justify = "right"
     for row in rows:
