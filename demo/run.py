@@ -111,7 +111,7 @@ def main() -> int:
     except OlmocrError as error:
         console.print(f"error: {error}", markup=False)
         return error.exit_code
-    Console().print(table(rows))
+    Console(width=100).print(table(rows))
     for recipe in options.variants:
         workspace = options.out / f"workspace-{recipe}"
         print(f"{recipe}: markdown in {workspace / 'markdown'}, JSONL in {workspace / 'results'}")
