@@ -12,6 +12,7 @@ from olmocr import __version__
 from olmocr.command import (
     CommandWithBothSpellings,
     ends_with_exit_code,
+    printable,
     progress_bar,
     say,
     several_values,
@@ -84,24 +85,24 @@ def ocr(
 
 
 def _run(config: PipelineConfig, *, quiet: bool) -> None:
-    from rich.progress import MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from olmocr.pipeline.run import RunSummary, run_pipeline
 
     console = start_logging(quiet=quiet)
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        MofNCompleteColumn(),
+        TextColumn("{task.completed:.0f} pages"),
         TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
     )
     with progress_bar(console, *columns, quiet=quiet) as progress:
-        task = progress.add_task("loading the model", total=None)
+        task = progress.add_task("", total=None)
         summary: RunSummary = asyncio.run(
             run_pipeline(
                 config,
                 on_page=lambda source, number, result: progress.update(
-                    task, advance=1, description=f"{source.name} page {number}"
+                    task, advance=1, description=printable(f"last: {source.name}, page {number}")
                 ),
             )
         )
