@@ -105,6 +105,8 @@ def main() -> int:
     parser.add_argument("--variants", nargs="+", default=["8bit", "4bit"], help="recipes (default: 8bit 4bit)")
     parser.add_argument("--pdfs", nargs="+", type=Path, default=sorted(PAGES.glob("*.pdf")), help="some demo PDFs only")
     options = parser.parse_args()
+    if unknown := {pdf.name for pdf in options.pdfs} - {name for name, _ in truth()}:
+        parser.error(f"the true text of {', '.join(sorted(unknown))} is not known; give PDFs of {PAGES}")
     console = start_logging(quiet=False)
     try:
         rows = [measure(recipe, options.pdfs, options.out, console) for recipe in options.variants]

@@ -1,7 +1,7 @@
 """olmOCR on your own machine, through MLX.
 
-``run_pipeline(PipelineConfig(workspace=..., pdfs=[...], model=...))`` reads documents; ``convert`` makes
-the weights that it needs. Importing this loads neither MLX nor a model.
+``await run_pipeline(PipelineConfig(workspace=..., pdfs=(...), model=...))`` reads documents;
+``python -m olmocr.convert_to_mlx`` makes the weights that it needs. Importing this loads neither MLX nor a model.
 """
 
 from __future__ import annotations

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
-from olmocr.errors import ExitCode, OlmocrError
+from olmocr.errors import ExitCode, OlmocrError, output_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +29,7 @@ def ends_with_exit_code(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
+        _interrupt_once()
         try:
             return function(*args, **kwargs)
         except OlmocrError as error:
@@ -39,9 +42,31 @@ def ends_with_exit_code(function: Callable[P, R]) -> Callable[P, R]:
     return command
 
 
+def _interrupt_once() -> None:
+    """Have Ctrl-C and the signals that end a process raise KeyboardInterrupt, once: what follows is cleaning up."""
+    signals = [each for name in ("SIGINT", "SIGTERM", "SIGHUP") if (each := getattr(signal, name, None))]
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in signals:
+        signal.signal(each, interrupt)
+
+
 def say(text: str) -> None:
-    """Print a result to standard output."""
-    typer.echo(printable(text))
+    """Print a result to standard output.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        typer.echo(printable(text))
+    except BrokenPipeError:  # whoever read it has seen enough
+        raise
+    except OSError as error:
+        raise output_error(error, "standard output") from error
 
 
 def complain(text: str) -> None:
@@ -59,7 +84,8 @@ class CommandWithBothSpellings(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Rewrite spellings, then parse."""
-        return super().parse_args(ctx, [hyphenated(arg) for arg in args])
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [hyphenated(arg) for arg in args[:end]] + args[end:])
 
 
 def hyphenated(arg: str) -> str:
@@ -72,16 +98,17 @@ def several_values(args: list[str], option: str) -> list[str]:
     """Return *args* with ``option A B C`` written as ``option A option B option C``, as a shell's ``*.pdf`` needs."""
     spread: list[str] = []
     taking = False
-    for arg in args:
+    end = args.index("--") if "--" in args else len(args)
+    for arg in args[:end]:
         if arg.startswith("-"):
             taking = arg == option
             if not taking:
                 spread.append(arg)
         else:
             spread += [option, arg] if taking else [arg]
-    if args and args[-1] == option:
+    if end and args[end - 1] == option:
         spread.append(option)  # nothing follows: leave it to the parser to say so
-    return spread
+    return spread + args[end:]
 
 
 def start_logging(*, quiet: bool) -> Console:
@@ -105,10 +132,14 @@ class _ConsoleHandler(logging.Handler):
         self._console.print(printable(self.format(record)), markup=False, highlight=False, soft_wrap=True)
 
 
+def _is_watched() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 @contextlib.contextmanager
 def progress_bar(console: Console, *columns: Any, quiet: bool) -> Iterator[Progress]:
     """Yield a progress bar on *console*: an invisible one where nobody looks."""
     from rich.progress import Progress
 
-    with Progress(*columns, console=console, transient=True, disable=quiet or not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=console, transient=True, disable=quiet or not _is_watched()) as progress:
         yield progress

@@ -36,7 +36,11 @@ def convert_to_mlx(
     console = start_logging(quiet=quiet)
     recipe = find_recipe(quantize)
     folder = find_model(model, revision)
-    output = output or Path(f"{folder.name}-mlx{'' if recipe.params is None else f'-{recipe.name}'}")
+    output = (
+        output.expanduser()
+        if output
+        else Path(f"{folder.name}-mlx{'' if recipe.params is None else f'-{recipe.name}'}")
+    )
     plan = plan_conversion(folder, recipe)
     columns = (
         TextColumn("converting"),

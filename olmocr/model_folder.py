@@ -14,10 +14,22 @@ from typing import Any
 from olmocr.errors import CheckpointError, HubError, OlmocrError, UsageError, output_error
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
+MODEL_TYPE = "qwen2_5_vl"
 BF16_REPOSITORY = "allenai/olmOCR-2-7B-1025"
 
 # What a checkpoint consists of. No pickle (*.bin, *.pt) and no code (*.py) is ever asked for.
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "LICENSE*")
+
+# Settings by which a folder has the libraries that read it run its own Python, and the files that may hold them.
+_CODE_SETTINGS = ("auto_map", "model_file", "custom_pipelines")
+_SETTINGS_FILES = (
+    "config.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "generation_config.json",
+)
 
 # Checkpoints of the same architecture that were trained to answer other prompts.
 _OTHER_PROMPT = re.compile(r"olmOCR-7B-(0225|0725|0825)", re.IGNORECASE)
@@ -66,12 +78,13 @@ def find_model(model: str, revision: str | None = None) -> ModelFolder:
 
 
 def read_config(folder: ModelFolder) -> dict[str, Any]:
-    """Read config.json and refuse a model that would be asked wrongly.
+    """Read config.json and refuse a model that would be asked wrongly, or that brings code of its own.
 
     Raises:
-        CheckpointError: no checkpoint, or of a family that we do not support.
+        CheckpointError: no checkpoint, of a family that we do not support, or one that would run its own code.
     """
     config = read_json(folder.path / "config.json")
+    _refuse_code(folder)
     where = folder.repo_id or str(folder.path)
     architectures = config.get("architectures")
     architecture = architectures[0] if isinstance(architectures, list) and architectures else config.get("model_type")
@@ -79,6 +92,8 @@ def read_config(folder: ModelFolder) -> dict[str, Any]:
         raise CheckpointError(
             f"{where} is a {architecture}, which is not supported; olmOCR-2 ({BF16_REPOSITORY}) is a {ARCHITECTURE}"
         )
+    if config.get("model_type") != MODEL_TYPE:
+        raise CheckpointError(f"{where} has model_type {config.get('model_type')!r}, not {MODEL_TYPE!r}")
     name = _OTHER_PROMPT.search(f"{folder.name} {config.get('_name_or_path', '')}")
     if name:
         raise CheckpointError(
@@ -86,6 +101,16 @@ def read_config(folder: ModelFolder) -> dict[str, Any]:
             f"take {BF16_REPOSITORY} instead"
         )
     return config
+
+
+def _refuse_code(folder: ModelFolder) -> None:
+    for path in (folder.path / name for name in _SETTINGS_FILES):
+        found = [key for key in _CODE_SETTINGS if path.is_file() and key in read_json(path)]
+        if found:
+            raise CheckpointError(
+                f"{path} has {found[0]}, which would run Python code from the folder; "
+                f"no olmOCR model needs that, remove it if you trust the rest"
+            )
 
 
 def read_json(path: Path) -> dict[str, Any]:

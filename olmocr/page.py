@@ -304,10 +304,13 @@ def _language(entry: _Entry) -> str | None:
     return entry.value
 
 
+_YAML_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
 def _boolean(entry: _Entry) -> bool:
     word = entry.value.lower()
-    if entry.tag == "bool":
-        return word in ("true", "yes", "on")
+    if entry.tag == "bool" and word in _YAML_BOOLEANS:
+        return _YAML_BOOLEANS[word]
     if entry.tag == "str" and word in ("true", "false"):
         return word == "true"
     raise ValueError("True or False")
@@ -326,7 +329,7 @@ def _integer(entry: _Entry) -> int | None:
             node = yaml.ScalarNode("tag:yaml.org,2002:int", entry.value)
             return int(yaml.constructor.SafeConstructor().construct_yaml_int(node))
         return int(entry.value) if entry.tag == "str" else None
-    except ValueError:
+    except (ValueError, IndexError):  # PyYAML's own reading of '!!int' has the second
         return None
 
 

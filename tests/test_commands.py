@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -213,38 +214,68 @@ def wait_for(condition, process, seconds=60):
         time.sleep(0.002)
 
 
-def interrupted(command, *arguments, when):
+def interrupted(command, *arguments, when, signals=(signal.SIGINT,)):
     process = subprocess.Popen(
         [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     wait_for(when, process)
-    process.send_signal(signal.SIGINT)
+    for each in signals:
+        process.send_signal(each)
+        time.sleep(0.02)
     _, errors = process.communicate(timeout=30)
     assert "Traceback" not in errors
     assert "interrupted: what was finished stays" in errors
     return process.returncode
 
 
-def test_ctrl_c_ends_a_run_and_keeps_what_is_done(tmp_path, converted):
+TWICE = (signal.SIGINT, signal.SIGINT)
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGINT,), TWICE, (signal.SIGTERM,)])
+def test_a_run_that_is_stopped_keeps_what_is_done(signals, tmp_path, converted):
     pdfs = [PAGES / name for name in ("sparse_14.pdf", "dense_12.pdf", "report_22.pdf")]
     results = tmp_path / "ws/results"
     code = interrupted(
         OLMOCR, tmp_path / "ws", "--pdfs", *pdfs, "--model", converted("8bit"), "--target-longest-image-dim", 644,
-        when=lambda: results.exists() and list(results.glob("output_*")),
+        when=lambda: results.exists() and list(results.glob("output_*")), signals=signals,
     )  # fmt: skip
     assert code == 130
     assert ("sparse_14.pdf", 1) in texts(tmp_path / "ws")
     assert not list((tmp_path / "ws").rglob("*.partial"))
 
 
-def test_ctrl_c_ends_a_conversion_and_leaves_no_folder(tmp_path):
+@pytest.mark.parametrize("signals", [(signal.SIGINT,), TWICE, (signal.SIGTERM,)])
+def test_a_conversion_that_is_stopped_leaves_no_folder(signals, tmp_path):
     source = sparse_checkpoint(tmp_path / "source", vocab_size=4_000_000)
     code = interrupted(
         CONVERT, source, "-q", "4bit", "-o", tmp_path / "out",
         when=lambda: [path for path in tmp_path.glob(".out.*") if (path / "model.safetensors").exists()],
+        signals=signals,
     )  # fmt: skip
     assert code == 130
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_an_output_that_cannot_be_written_to_is_one_sentence():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*VALIDATE, "pages", str(PAGES / "digital_01.md")], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert_one_sentence(done, 6, "standard output could not be written")
+
+
+def test_a_closed_standard_error_does_not_stop_a_run(tmp_path, converted):
+    command = [*OLMOCR, tmp_path / "ws", "--pdfs", PAGES / "sparse_14.pdf", "--model", converted("8bit")]
+    done = subprocess.run(f"{shlex.join(map(str, command))} 2>&-", shell=True, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert ("sparse_14.pdf", 1) in texts(tmp_path / "ws")
+
+
+def test_a_file_whose_name_looks_like_an_option_can_be_given(tmp_path, converted):
+    write_pdf(tmp_path / "-a_b.pdf", password="x")
+    done = run(OLMOCR, "ws", "--model", converted("8bit"), "--pdfs=-a_b.pdf", cwd=tmp_path)
+    assert done.returncode == 9
+    assert "-a_b.pdf is encrypted" in done.stderr
 
 
 def test_a_machine_without_mlx_is_one_sentence(tmp_path):

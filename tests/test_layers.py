@@ -28,7 +28,7 @@ DOORS = {
     "jinja2": {"conversion.chat_template"},
     "mlx": {"device", "conversion.quantize", *(f"inference.{each}" for each in INFERENCE)},
     "mlx_vlm": {"inference.decode", "inference.model"},
-    "PIL": {"page", "pipeline.render"},
+    "PIL": {"page", "inference.engine", "pipeline.render"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
     "safetensors": {"conversion.checkpoint"},

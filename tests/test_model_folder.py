@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from olmocr.errors import CheckpointError, ExitCode
+from olmocr.errors import CheckpointError, ExitCode, UsageError
 from olmocr.model_folder import ModelFolder, find_model, read_config, read_json
 from tests.conftest import CHECKPOINT
 from tests.hub_server import TOKEN, Commit, Cut, HubServer, Repository
@@ -245,7 +245,7 @@ def test_another_architecture_is_refused_by_name(tmp_path):
         read_config(folder_with(tmp_path / "model", '{"architectures": ["Qwen2VLForConditionalGeneration"]}'))
 
 
-CONFIG = '{"architectures": ["Qwen2_5_VLForConditionalGeneration"], "_name_or_path": "%s"}'
+CONFIG = '{"architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl", "_name_or_path": "%s"}'
 
 
 @pytest.mark.parametrize(("folder", "config"), [("olmOCR-7B-0825", CONFIG % ""), ("m", CONFIG % "x/olmocr-7b-0725")])
@@ -256,3 +256,8 @@ def test_a_checkpoint_of_another_prompt_is_refused(tmp_path, folder, config):
 
 def test_a_config_of_olmocr_2_is_read():
     assert read_config(ModelFolder(CHECKPOINT)) == json.loads((CHECKPOINT / "config.json").read_text())
+
+
+def test_a_revision_of_a_folder_is_refused():
+    with pytest.raises(UsageError, match="is a folder here, which has no revision main"):
+        find_model(str(CHECKPOINT), "main")

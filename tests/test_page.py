@@ -67,12 +67,14 @@ def test_a_language_that_is_no_word_is_refused(word):
     assert breaks(answer(word)) == [(2, "value")]
 
 
-@pytest.mark.parametrize("word", ["maybe", "1", "null", "''", "[True]"])
+@pytest.mark.parametrize("word", ["maybe", "1", "null", "''", "[True]", "!!bool maybe", "!!bool ''"])
 def test_a_boolean_that_is_neither_is_refused_and_not_taken_for_false(word):
     assert breaks(answer(table=word)) == [(5, "value")]
 
 
-@pytest.mark.parametrize("word", ["False", "45", "-90", "360", "90.0", "null", "ninety", "", "!!int x"])
+@pytest.mark.parametrize(
+    "word", ["False", "45", "-90", "360", "90.0", "null", "ninety", "", "!!int x", "!!int ''", "!!int '-'"]
+)
 def test_a_rotation_that_is_no_quarter_turn_is_refused(word):
     assert breaks(answer(rotation=word)) == [(4, "value")]
 
@@ -177,6 +179,19 @@ def test_any_text_is_read_or_refused_in_both_modes(raw):
                 parse_page_response(text, mode)
             except PageResponseError as error:
                 assert error.breaks
+
+
+@given(
+    st.sampled_from(["null", "bool", "int", "float", "str", "timestamp", "binary", "python/name:os.system"]),
+    st.text(alphabet="-+_.:0x19aeEntrufls'\"", max_size=6),
+    st.sampled_from(["primary_language", "is_table", "rotation_correction"]),
+)
+def test_a_value_under_any_tag_is_read_or_refused(tag, value, field):
+    raw = "\n".join(f"{field}: !!{tag} {value}" if line.startswith(field) else line for line in answer().split("\n"))
+    try:
+        parse_page_response(raw)
+    except PageResponseError as error:
+        assert error.breaks
 
 
 EXACT_BOOLEANS = st.sampled_from(["True", "False", "true", "false"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jinja2 import TemplateError
+import datetime
+
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from olmocr.errors import CheckpointError
@@ -45,9 +46,17 @@ def text_first(template: str) -> str:
 
 
 def _render(template: str, messages: list[dict[str, object]]) -> str:
-    """Render as transformers does: sandboxed, since a template is code from a stranger."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    """Render as transformers does, with what it offers: sandboxed, since a template is code from a stranger."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    environment.globals["raise_exception"] = _refuse
     try:
         return environment.from_string(template).render(messages=messages, add_generation_prompt=True)
-    except TemplateError as error:
-        raise CheckpointError(f"the chat template cannot be rendered: {error}") from error
+    except Exception as error:  # a template is a program: it can fail in any way
+        raise CheckpointError(f"the chat template cannot be rendered: {error or type(error).__name__}") from error
+
+
+def _refuse(message: str) -> str:
+    raise ValueError(message)

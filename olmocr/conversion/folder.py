@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -56,6 +56,7 @@ def plan_conversion(model: ModelFolder, recipe: QuantRecipe) -> ConversionPlan:
     source = read_checkpoint(model)
     if missing:
         raise CheckpointError(f"{model.path} has no {' and no '.join(missing)}; a converted model needs its tokenizer")
+    text_first(_source_template(model.path))  # refuse a bad template now, not after the weights are written
     return make_plan(source, recipe)
 
 
@@ -115,9 +116,9 @@ def _written_beside(output: Path) -> Iterator[Path]:
     temporary = None
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
+        temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}.partial")
+        temporary.mkdir()
         yield temporary
-        temporary.chmod(0o755)
         temporary.rename(output)
     except OSError as error:
         raise output_error(error, str(output)) from error
@@ -140,7 +141,7 @@ def _write_companions(plan: ConversionPlan, folder: Path) -> None:
 def _write_chat_template(source: Path, folder: Path) -> None:
     """Write the template wherever the source has it, so that no client finds one that asks image first."""
     tokenizer_config = read_json(source / "tokenizer_config.json")
-    template = text_first(_source_template(source, tokenizer_config))
+    template = text_first(_source_template(source))
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     if (source / "chat_template.json").is_file():
         _write_json(folder / "chat_template.json", {"chat_template": template})
@@ -150,11 +151,15 @@ def _write_chat_template(source: Path, folder: Path) -> None:
         shutil.copyfile(source / "tokenizer_config.json", folder / "tokenizer_config.json")
 
 
-def _source_template(source: Path, tokenizer_config: dict[str, Any]) -> str:
+def _source_template(source: Path) -> str:
     """Return the template that transformers would use: its own file first, then the older places."""
-    if (source / "chat_template.jinja").is_file():
-        return (source / "chat_template.jinja").read_text(encoding="utf-8")
-    holder = read_json(source / "chat_template.json") if (source / "chat_template.json").is_file() else tokenizer_config
+    jinja, older = source / "chat_template.jinja", source / "chat_template.json"
+    if jinja.is_file():
+        try:
+            return jinja.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{jinja} cannot be read: {error}") from error
+    holder = read_json(older if older.is_file() else source / "tokenizer_config.json")
     template = holder.get("chat_template")
     if not isinstance(template, str):
         raise CheckpointError(f"{source} has no chat template; copy chat_template.json from the base model")

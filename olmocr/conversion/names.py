@@ -47,6 +47,7 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 _LARGEST_DIMENSION = 1 << 24
+_MOST_LAYERS = 1000
 
 
 class _Dimensions:
@@ -61,6 +62,12 @@ class _Dimensions:
             raise CheckpointError(f"config.json says {key} is {value!r}, which is no dimension")
         return value
 
+    def layers(self, key: str) -> range:
+        """Return the numbers of the layers that *key* counts."""
+        if self[key] > _MOST_LAYERS:
+            raise CheckpointError(f"config.json says {key} is {self[key]}, more than any model has")
+        return range(self[key])
+
 
 def _linear(name: str, out: int, into: int, *, bias: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.weight", (out, into)
@@ -71,7 +78,7 @@ def _linear(name: str, out: int, into: int, *, bias: bool) -> Iterator[tuple[str
 def _vision(config: _Dimensions) -> Iterator[tuple[str, tuple[int, ...]]]:
     width, mlp, patch = config["hidden_size"], config["intermediate_size"], config["patch_size"]
     yield PATCH_EMBED, (width, config["in_channels"], config["temporal_patch_size"], patch, patch)
-    for number in range(config["depth"]):
+    for number in config.layers("depth"):
         block = f"{VISION}blocks.{number}"
         yield f"{block}.norm1.weight", (width,)
         yield f"{block}.norm2.weight", (width,)
@@ -90,7 +97,7 @@ def _language(config: _Dimensions, flat: dict[str, Any]) -> Iterator[tuple[str, 
     width, mlp, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     key_value = width // config["num_attention_heads"] * config["num_key_value_heads"]
     yield f"{LANGUAGE}model.embed_tokens.weight", (vocabulary, width)
-    for number in range(config["num_hidden_layers"]):
+    for number in config.layers("num_hidden_layers"):
         layer = f"{LANGUAGE}model.layers.{number}"
         yield f"{layer}.input_layernorm.weight", (width,)
         yield f"{layer}.post_attention_layernorm.weight", (width,)

@@ -9,13 +9,27 @@ from types import TracebackType
 from typing import Self
 
 import mlx.core as mx
+from PIL import Image
 
 from olmocr.device import Device
+from olmocr.errors import CheckpointError
 from olmocr.inference.decode import CancelledError, decode
 from olmocr.inference.model import LoadedModel, load_model
 from olmocr.inference.prompt import make_inputs
 from olmocr.model_folder import ModelFolder
-from olmocr.page import ModelResponse, PageRequest
+from olmocr.page import ModelResponse, PageImage, PageRequest
+
+
+def _load(folder: ModelFolder, device: Device) -> LoadedModel:
+    """Load the model and have it begin one answer, so that a damaged one is noticed now and not at every page."""
+    loaded = load_model(folder, device)
+    blank = PageRequest(PageImage(Image.new("RGB", (56, 56), "white")))
+    try:
+        decode(loaded, make_inputs(loaded.processor, blank), temperature=0, seed=0, max_tokens=1)
+    except Exception as error:  # whatever a wrong size or setting makes of the arithmetic
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"{folder.path} can be loaded but not asked: {reason}; convert it again") from error
+    return loaded
 
 
 class Engine:
@@ -33,7 +47,7 @@ class Engine:
         self._stopping = threading.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="olmocr-mlx")
         try:
-            self._loaded: LoadedModel = self._thread.submit(load_model, folder, device).result()
+            self._loaded: LoadedModel = self._thread.submit(_load, folder, device).result()
         except BaseException:
             self._end_thread()
             raise

@@ -43,7 +43,7 @@ class PipelineConfig:
     max_tokens: int = 8000
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "workspace", Path(self.workspace))
+        object.__setattr__(self, "workspace", Path(self.workspace).expanduser())
         object.__setattr__(self, "pdfs", _names(self.pdfs))
         object.__setattr__(self, "model", str(self.model))
         if self.backend not in BACKENDS:

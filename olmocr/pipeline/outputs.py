@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +70,10 @@ def write_whole(path: Path, text: str) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
+        temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
+        with temporary.open("xb") as file:
             # A lone surrogate, which a model's JSON can hold, is no UTF-8; it becomes a question mark.
             file.write(text.encode("utf-8", "replace"))
-        temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
         raise output_error(error, str(path)) from error

@@ -66,10 +66,11 @@ def _open_pdf(source: Source) -> Iterator[Pages]:
     except pypdfium2.PdfiumError as error:
         if error.err_code == _PASSWORD_ERROR and _names_encryption(source):
             raise InputError(f"{source.name} is encrypted; save a copy without its password and give that") from error
-        raise InputError(f"{source.name} is a damaged PDF ({error}); open it in a viewer and save it again") from error
+        raise InputError(f"{source.name} is a damaged PDF; open it in a viewer and save it again") from error
     with contextlib.closing(document):
         if len(document) == 0:
             raise InputError(f"{source.name} is a PDF without pages")
+        document.init_forms()  # before the first page is opened, or what was filled into a form is not drawn
         yield _PdfFile(source, document)
 
 
@@ -134,15 +135,16 @@ class _ImageFile:
 
     def render(self, page_number: int, longest_side: int) -> PageImage:
         try:
-            with warnings.catch_warnings(), Image.open(self._source.path, formats=("PNG", "JPEG")) as image:
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                upright = _on_white(ImageOps.exif_transpose(image))
+            with warnings.catch_warnings():
+                # Large scans are warned of, and only what is twice as large is an error: 179 million pixels.
+                warnings.simplefilter("ignore")
+                with Image.open(self._source.path, formats=("PNG", "JPEG")) as image:
+                    upright = _on_white(ImageOps.exif_transpose(image))
         except (
             OSError,
             UnidentifiedImageError,
             SyntaxError,
             ValueError,
-            Warning,
             Image.DecompressionBombError,
         ) as error:
             raise InputError(f"{self._source.name} is a damaged or oversized image: {error}") from error
@@ -155,7 +157,9 @@ class _ImageFile:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Return RGB; what is transparent becomes paper, not black."""
+    """Return RGB; what is transparent becomes paper, not black, and 16 bits of grey become 8."""
+    if image.mode.startswith("I"):
+        image = image.convert("I").point(lambda grey: grey * (1 / 257)).convert("L")
     if not image.has_transparency_data:
         return image.convert("RGB")
     paper = Image.new("RGBA", image.size, "white")

@@ -13,7 +13,7 @@ from olmocr.errors import InputError
 
 @dataclass(frozen=True)
 class Source:
-    """A document to read. *name* is how it was given; *key* is one for each file, however it is named."""
+    """A document to read. *name* is how it was given; *key* is one for each path, however it is spelled."""
 
     name: str
     path: Path
@@ -42,15 +42,27 @@ def find_sources(names: Iterable[str]) -> tuple[Source, ...]:
     Raises:
         InputError: some are no files; nothing should be started then, since a typing error is likely.
     """
-    sources = [Source(name, Path(name).expanduser()) for name in names]
-    absent = [_why_no_file(source) for source in sources if not source.path.is_file()]
+    sources = [Source(name, _path(name)) for name in names]
+    absent = [why for source in sources if (why := _why_no_file(source))]
     if absent:
         more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
         raise InputError(f"{'; '.join(absent[:5])}{more}; nothing was started")
     return tuple({source.key: source for source in reversed(sources)}.values())[::-1]
 
 
-def _why_no_file(source: Source) -> str:
-    if source.path.is_dir():
-        return f"{source.name} is a folder, give its files: {source.name.rstrip('/')}/*.pdf"
-    return f"there is no file {source.name}"
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~nobody
+        return Path(name)
+
+
+def _why_no_file(source: Source) -> str | None:
+    try:
+        if source.path.is_file():
+            return None
+        if source.name and source.path.is_dir():
+            return f"{source.name} is a folder, give its files: {source.name.rstrip('/')}/*.pdf"
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        return f"{source.name} cannot be read: {error.strerror}"
+    return f"there is no file {source.name or repr(source.name)}"

@@ -45,7 +45,7 @@ class Workspace:
     def write_result(self, source: Source, record: dict[str, Any]) -> None:
         """Keep the record of a document that was read; an earlier failure is forgotten."""
         write_json_line(self.result_path(source), record)
-        self._failure_path(source).unlink(missing_ok=True)
+        _remove(self._failure_path(source))
 
     def write_failure(self, source: Source, why: str, record: dict[str, Any] | None) -> None:
         """Keep why a document failed, and what could be read of it, apart from the results.
@@ -53,10 +53,10 @@ class Workspace:
         What an earlier run read of it, before the file changed, is removed.
         """
         write_json_line(self._failure_path(source), {"Source-File": source.name, "error": why, "document": record})
-        self.result_path(source).unlink(missing_ok=True)
+        _remove(self.result_path(source))
         for name in _markdown_names(source):
             if self._owner(name) == source.key:
-                (self.folder / "markdown" / name).unlink(missing_ok=True)
+                _remove(self.folder / "markdown" / name)
 
     def _failure_path(self, source: Source) -> Path:
         return self.folder / "failed" / f"{source.key}.json"
@@ -72,8 +72,14 @@ class Workspace:
 
         The first source that asks for a path owns it, in this run and in later ones.
         """
-        plain, own = _markdown_names(source)
-        return self.folder / "markdown" / (plain if self._claim(source, plain) else own)
+        *wanted, own = _markdown_names(source)
+        free = (name for name in wanted if not self._is_blocked(name) and self._claim(source, name))
+        return self.folder / "markdown" / next(free, own)
+
+    def _is_blocked(self, name: PurePosixPath) -> bool:
+        """Say whether a folder has the name already, or a file the name of one of its folders."""
+        path = self.folder / "markdown" / name
+        return path.is_dir() or any(self.folder.joinpath("markdown", parent).is_file() for parent in name.parents)
 
     def _claim(self, source: Source, name: PurePosixPath) -> bool:
         """Make *source* the owner of *name*, if it has none: making a file fails if it is there, whoever made it."""
@@ -90,12 +96,22 @@ class Workspace:
 
     def _owner(self, name: PurePosixPath) -> str | None:
         path = self._claim_path(name)
-        return path.read_text(encoding="ascii") if path.exists() else None
+        try:
+            return path.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            return None
 
     def _claim_path(self, name: PurePosixPath) -> Path:
         # Folded, since a Mac's disk does not tell A.md from a.md.
         digest = hashlib.sha1(str(name).casefold().encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
         return self.folder / "markdown-owners" / digest
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} is in the way and could not be removed: {error.strerror}") from error
 
 
 def open_workspace(folder: Path) -> Workspace:
@@ -113,12 +129,13 @@ def open_workspace(folder: Path) -> Workspace:
     return Workspace(folder)
 
 
-def _markdown_names(source: Source) -> tuple[PurePosixPath, PurePosixPath]:
-    """Return two paths below markdown/: the plain one, and one that no other source can have.
+def _markdown_names(source: Source) -> tuple[PurePosixPath, PurePosixPath, PurePosixPath]:
+    """Return paths below markdown/ in order of preference: the plain one, one beside it, one that no other can want.
 
     The plain one is the source's, without leading slash and ``..``, and with ``.md`` for its ending.
     """
     path = PurePosixPath(source.name)
     parents = [part for part in path.parts[:-1] if part not in ("/", "//", "..", "~")]
     stem = path.stem.encode("utf-8", "surrogateescape")[:_LONGEST_NAME].decode("utf-8", "ignore")
-    return PurePosixPath(*parents, f"{stem}.md"), PurePosixPath(*parents, f"{stem}-{source.key[:12]}.md")
+    own = f"{stem}-{source.key[:12]}.md"
+    return PurePosixPath(*parents, f"{stem}.md"), PurePosixPath(*parents, own), PurePosixPath(own)

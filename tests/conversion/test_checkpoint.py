@@ -83,6 +83,28 @@ def test_a_folder_without_weights_is_no_checkpoint(tmp_path):
     assert "it has no *.safetensors files" in refusal(folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("setting", ["auto_map", "model_file"])
+def test_a_folder_that_would_run_its_own_code_is_refused(name, setting, tmp_path):
+    folder = tiny_checkpoint(tmp_path / "source")
+    settings = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(settings | {setting: {"AutoConfig": "evil.X"}}))
+    (folder / "evil.py").write_text("raise SystemExit('ran')")
+    assert f"{name} has {setting}, which would run Python code from the folder" in refusal(folder)
+
+
+def test_a_model_type_that_is_another_one_is_refused(tmp_path):
+    assert "has model_type 'os', not 'qwen2_5_vl'" in refusal(
+        tiny_checkpoint(tmp_path / "source", {"model_type": "os"})
+    )
+
+
+def test_more_layers_than_any_model_has_are_refused_at_once(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "source")
+    (folder / "config.json").write_text(json.dumps(TINY | {"num_hidden_layers": 10**7}))
+    assert "num_hidden_layers is 10000000, more than any model has" in refusal(folder)
+
+
 def test_a_converted_folder_is_not_converted_again(converted):
     assert "is a converted MLX model already" in refusal(converted("4bit"))
 

@@ -176,13 +176,50 @@ def test_a_template_kept_in_the_tokenizer_config_is_found_and_replaced_there(tmp
     assert not (tmp_path / "out" / "chat_template.json").exists()
 
 
-@pytest.mark.parametrize("template", ["{% for", "{{ messages[0]['content'][0]['text'] }}", "{{ ''.__class__ }}"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for",
+        "{{ messages[0]['content'][0]['text'] }}",
+        "{{ ''.__class__ }}",
+        "{{ 1 / 0 }}",
+        "{{ raise_exception('no') }}",
+        "{{ " + "(" * 5000,
+    ],
+)
 def test_a_broken_or_hostile_chat_template_is_refused(template, tmp_path):
     source = tiny_checkpoint(tmp_path / "source")
     (source / "chat_template.json").write_text(json.dumps({"chat_template": template}))
     with pytest.raises(CheckpointError, match="chat template"):
         convert(source, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_chat_template_that_is_no_text_is_refused(tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    (source / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja cannot be read"):
+        convert(source, tmp_path / "out")
+
+
+def test_a_template_may_use_what_transformers_offers(tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    template = json.loads((source / "chat_template.json").read_text())["chat_template"]
+    extras = "{% for each in [1, 2] %}{% break %}{% endfor %}{% if strftime_now('%Y') %}{% endif %}"
+    (source / "chat_template.json").write_text(json.dumps({"chat_template": extras + template}))
+    assert convert(source, tmp_path / "out").tensors
+
+
+def test_a_private_umask_is_kept(tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    before = os.umask(0o077)
+    try:
+        convert(source, tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert [
+        path.name for path in [tmp_path / "out", *(tmp_path / "out").iterdir()] if path.stat().st_mode & 0o077
+    ] == []
 
 
 def test_the_report_counts_what_was_written(tmp_path):

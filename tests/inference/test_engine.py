@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 import shutil
 import threading
 
@@ -172,6 +173,23 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
 def test_a_model_of_another_family_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["Qwen2VLForConditionalGeneration"]}))
     assert "is a Qwen2VLForConditionalGeneration, which is not supported" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", {"vision_config": {"window_size": 0}}),
+        ("config.json", {"vision_config": {"num_heads": 7}}),
+        ("preprocessor_config.json", {"patch_size": 16}),
+    ],
+)
+def test_a_model_that_cannot_answer_is_noticed_when_it_is_loaded(file, change, tmp_path, converted):
+    folder = shutil.copytree(converted("4bit"), tmp_path / "model")
+    settings = json.loads((folder / file).read_text())
+    for key, value in change.items():
+        settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
+    (folder / file).write_text(json.dumps(settings))
+    assert re.search("cannot be loaded|can be loaded but not asked", refusal(folder))
 
 
 def test_a_folder_whose_weights_are_gone_is_refused(tmp_path, converted):

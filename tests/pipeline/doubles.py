@@ -2,6 +2,15 @@
 
 from PIL import Image, ImageDraw
 from pypdf import PdfWriter
+from pypdf.generic import (
+    ArrayObject,
+    DictionaryObject,
+    NumberObject,
+    RectangleObject,
+    StreamObject,
+    TextStringObject,
+)
+from pypdf.generic import NameObject as Name
 
 from olmocr.page import ModelResponse
 
@@ -42,6 +51,38 @@ def write_pdf(path, pages=1, size=(612, 792), password=None, rotate=0):
     if password is not None:
         writer.encrypt(password, algorithm="RC4-128")
     path.parent.mkdir(parents=True, exist_ok=True)
+    writer.write(path)
+    return path
+
+
+def write_form(path, value):
+    """Write a PDF with one text field that was filled in, as viewers save it."""
+    writer = PdfWriter()
+    page = writer.add_blank_page(612, 792)
+    font = DictionaryObject({Name("/Type"): Name("/Font"), Name("/Subtype"): Name("/Type1")})
+    font[Name("/BaseFont")] = Name("/Helvetica")
+    fonts = DictionaryObject({Name("/Font"): DictionaryObject({Name("/Helv"): font})})
+    look = StreamObject()
+    look.set_data(f"/Tx BMC BT /Helv 40 Tf 0 g 5 10 Td ({value}) Tj ET EMC".encode())
+    look[Name("/Type")], look[Name("/Subtype")] = Name("/XObject"), Name("/Form")
+    look[Name("/BBox")], look[Name("/Resources")] = RectangleObject((0, 0, 400, 60)), fonts
+    field = DictionaryObject(
+        {
+            Name("/Type"): Name("/Annot"),
+            Name("/Subtype"): Name("/Widget"),
+            Name("/FT"): Name("/Tx"),
+            Name("/T"): TextStringObject("name"),
+            Name("/V"): TextStringObject(value),
+            Name("/DA"): TextStringObject("/Helv 40 Tf 0 g"),
+            Name("/Rect"): RectangleObject((100, 500, 500, 560)),
+            Name("/F"): NumberObject(4),
+            Name("/AP"): DictionaryObject({Name("/N"): writer._add_object(look)}),
+        }
+    )
+    reference = writer._add_object(field)
+    page[Name("/Annots")] = ArrayObject([reference])
+    form = DictionaryObject({Name("/Fields"): ArrayObject([reference]), Name("/DR"): fonts})
+    writer._root_object[Name("/AcroForm")] = form
     writer.write(path)
     return path
 

@@ -12,7 +12,7 @@ from olmocr.page import PageImage
 from olmocr.pipeline.render import _scale, open_document, turned
 from olmocr.pipeline.sources import Source
 from tests.conftest import PAGES
-from tests.pipeline.doubles import write_image, write_pdf
+from tests.pipeline.doubles import write_form, write_image, write_pdf
 
 
 def rendered(path, longest_side=1288, page_number=1):
@@ -68,6 +68,22 @@ def test_every_kind_of_pixel_becomes_rgb(mode, tmp_path):
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     Image.new(mode, (60, 40)).save(path)
     assert rendered(path).mode == "RGB"
+
+
+def test_grey_of_16_bits_is_not_bleached(tmp_path):
+    Image.new("I;16", (60, 40), 30000).save(tmp_path / "a.png")
+    assert rendered(tmp_path / "a.png").getpixel((9, 9)) == (116, 116, 116)
+
+
+def test_a_large_scan_is_read_without_a_warning(tmp_path):
+    Image.new("1", (10000, 9100)).save(tmp_path / "a.png")
+    assert rendered(tmp_path / "a.png").size == (1288, 1172)
+
+
+def test_what_was_filled_into_a_form_is_drawn(tmp_path):
+    with_value, without = (write_form(tmp_path / f"{value}.pdf", value) for value in ("FILLED", ""))
+    dark = [sum(rendered(path).convert("L").histogram()[:128]) for path in (with_value, without)]
+    assert dark[0] > dark[1] + 100
 
 
 def test_the_kind_of_a_file_is_told_by_its_content_and_not_its_name(tmp_path):

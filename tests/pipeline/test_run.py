@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import json
+import os
 import re
 
 import pytest
@@ -28,7 +29,8 @@ def records(workspace):
 
 
 def markdown(workspace):
-    return {str(path.relative_to(workspace)): path.read_text() for path in (workspace / "markdown").rglob("*.md")}
+    files = [path for path in (workspace / "markdown").rglob("*.md") if path.is_file()]
+    return {str(path.relative_to(workspace)): path.read_text() for path in files}
 
 
 def test_a_document_becomes_one_line_of_upstreams_dolma_format(tmp_path):
@@ -97,6 +99,40 @@ def test_no_two_sources_share_a_markdown_file(tmp_path, monkeypatch):
     texts = markdown(tmp_path / "ws")
     assert sorted(texts.values()) == [f"text {number}" for number in range(5)], "b.pdf was given twice"
     assert texts["markdown/a.md"] == "text 0", "the first to come has the plain name"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_document_whose_markdown_would_be_anothers_folder_gets_a_name_of_its_own(order, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["x/a.pdf", "x/a.md/b.pdf"][::order]
+    for name in names:
+        write_pdf(tmp_path / name)
+    for _ in range(2):
+        summary, _ = run("ws", names, answer("one"), answer("two"), markdown=True)
+        assert summary.exit_code == ExitCode.OK
+        assert sorted(markdown(tmp_path / "ws").values()) == ["one", "two"]
+
+
+def test_something_in_the_way_is_one_sentence(tmp_path):
+    pdf = write_pdf(tmp_path / "a.pdf")
+    (tmp_path / "ws/failed" / f"{Source(str(pdf), pdf).key}.json").mkdir(parents=True)
+    with pytest.raises(OutputError, match="is in the way"):
+        run(tmp_path / "ws", [pdf])
+
+
+@pytest.mark.parametrize("name", ["~nobody-has-this-name/a.pdf", "x" * 300 + ".pdf", ""])
+def test_a_name_that_can_be_no_file_is_one_sentence(name, tmp_path):
+    with pytest.raises(InputError, match="nothing was started"):
+        run(tmp_path / "ws", [name])
+
+
+def test_a_private_umask_is_kept(tmp_path):
+    before = os.umask(0o077)
+    try:
+        run(tmp_path / "ws", [write_pdf(tmp_path / "a.pdf")], markdown=True)
+    finally:
+        os.umask(before)
+    assert not [path for path in (tmp_path / "ws").rglob("*") if path.stat().st_mode & 0o077]
 
 
 def test_a_markdown_file_keeps_its_owner_in_later_runs(tmp_path, monkeypatch):
