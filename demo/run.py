@@ -19,7 +19,7 @@ from olmocr.command import progress_bar, start_logging
 from olmocr.conversion.folder import plan_conversion, write_model
 from olmocr.conversion.recipe import find_recipe
 from olmocr.conversion.report import ConversionReport
-from olmocr.errors import OlmocrError
+from olmocr.errors import ExitCode, OlmocrError
 from olmocr.model_folder import ModelFolder
 from olmocr.pipeline.run import RunSummary
 from olmocr.validate.score import character_error_rate
@@ -55,7 +55,7 @@ def measure(recipe: str, pdfs: list[Path], out: Path, console: Console) -> Row:
         target_longest_image_dim=LONGEST_SIDE,
     )
     with progress_bar(console, quiet=False) as progress:
-        task = progress.add_task(f"{recipe}: reading pages", total=len(truth()))
+        task = progress.add_task(f"{recipe}: reading pages", total=len(pages_of(pdfs)))
         summary = asyncio.run(run_pipeline(config, on_page=lambda *page: progress.advance(task)))
     return Row(report, summary, error_rates(workspace, pdfs))
 
@@ -66,6 +66,12 @@ def truth() -> dict[tuple[str, int], str]:
     return {(entry["pdf"], entry["page"]): entry["natural_text"] or "" for entry in entries}
 
 
+def pages_of(pdfs: list[Path]) -> dict[tuple[str, int], str]:
+    """Return the pages of *pdfs* alone."""
+    names = {pdf.name for pdf in pdfs}
+    return {page: true for page, true in truth().items() if page[0] in names}
+
+
 def error_rates(workspace: Path, pdfs: list[Path]) -> list[float]:
     """Return each page's character error rate; a page that was not read counts as empty."""
     texts = {}
@@ -73,8 +79,7 @@ def error_rates(workspace: Path, pdfs: list[Path]) -> list[float]:
         record = json.loads(path.read_text(encoding="utf-8"))
         for start, end, number in record["attributes"]["pdf_page_numbers"]:
             texts[Path(record["metadata"]["Source-File"]).name, number] = record["text"][start:end].rstrip("\n")
-    asked = {pdf.name for pdf in pdfs}
-    return [character_error_rate(texts.get(page, ""), true) for page, true in truth().items() if page[0] in asked]
+    return [character_error_rate(texts.get(page, ""), true) for page, true in pages_of(pdfs).items()]
 
 
 def table(rows: list[Row]) -> Table:
@@ -113,6 +118,9 @@ def main() -> int:
     except OlmocrError as error:
         console.print(f"error: {error}", markup=False)
         return error.exit_code
+    except KeyboardInterrupt:
+        console.print("interrupted")
+        return ExitCode.INTERRUPTED
     Console(width=100).print(table(rows))
     for recipe in options.variants:
         workspace = options.out / f"workspace-{recipe}"
