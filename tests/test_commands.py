@@ -119,6 +119,19 @@ def test_a_value_out_of_range_is_one_sentence(arguments, words, tmp_path):
     assert_one_sentence(done, 2, *words)
 
 
+def test_a_workspace_without_a_name_is_one_sentence_and_not_this_folder(tmp_path):
+    done = run(OLMOCR, "", "--pdfs", write_pdf(tmp_path / "a.pdf"), "--model", "m", cwd=tmp_path)
+    assert_one_sentence(done, 2, "the workspace has no name")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_tilde_in_an_output_is_the_home_folder(tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    done = run(CONVERT, source, "--output=~/out", cwd=tmp_path, env=os.environ | {"HOME": str(tmp_path / "home")})
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "home/out/config.json").exists()
+
+
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path, converted):
     done = run(OLMOCR, tmp_path / "ws", "--pdfs", tmp_path / "a.pdf", "--model", converted("8bit"))
     assert_one_sentence(done, 7, "there is no file", "a.pdf", "nothing was started")
@@ -317,6 +330,14 @@ def test_control_characters_in_a_name_are_shown_and_not_obeyed(tmp_path):
     done = run(VALIDATE, "pages", tmp_path / "\x1b[31mred")
     assert "\x1b" not in done.stderr
     assert r"\x1b[31mred" in done.stderr
+
+
+def test_the_demo_refuses_a_pdf_whose_true_text_it_does_not_know(tmp_path):
+    pdf = write_pdf(tmp_path / "mine.pdf")
+    done = run([sys.executable, str(ROOT / "demo/run.py")], "--out", tmp_path / "out", "--pdfs", pdf)
+    assert done.returncode == 2
+    assert "the true text of mine.pdf is not known" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_demo_runs_and_prints_what_it_measured(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +36,7 @@ def _print_version(wanted: bool) -> None:
 @app.command(cls=_OcrCommand)
 @ends_with_exit_code
 def ocr(
-    workspace: Annotated[Path, typer.Argument(help="Folder for results; made if it is not there.")],
+    workspace: Annotated[str, typer.Argument(help="Folder for results; made if it is not there.")],
     pdfs: Annotated[
         list[str],
         typer.Option(metavar="FILE...", help="PDF, PNG and JPEG files: one or many.", show_default=False),
@@ -71,7 +70,7 @@ def ocr(
     Run it again to go on after an interruption, or to try again what failed.
     """
     config = PipelineConfig(
-        workspace=workspace,
+        workspace=workspace,  # type: ignore[arg-type]  # text becomes a path in the config, which refuses none
         pdfs=tuple(pdfs),
         model=model,
         backend=backend,

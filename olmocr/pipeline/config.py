@@ -43,6 +43,8 @@ class PipelineConfig:
     max_tokens: int = 8000
 
     def __post_init__(self) -> None:
+        if not str(self.workspace):
+            raise UsageError("the workspace has no name; name a folder, or . for this one")
         object.__setattr__(self, "workspace", Path(self.workspace).expanduser())
         object.__setattr__(self, "pdfs", _names(self.pdfs))
         object.__setattr__(self, "model", str(self.model))
