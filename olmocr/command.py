@@ -84,8 +84,8 @@ class CommandWithBothSpellings(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Rewrite spellings, then parse."""
-        end = args.index("--") if "--" in args else len(args)
-        return super().parse_args(ctx, [hyphenated(arg) for arg in args[:end]] + args[end:])
+        options, rest = _split_at_dashes(args)
+        return super().parse_args(ctx, [hyphenated(arg) for arg in options] + rest)
 
 
 def hyphenated(arg: str) -> str:
@@ -98,17 +98,23 @@ def several_values(args: list[str], option: str) -> list[str]:
     """Return *args* with ``option A B C`` written as ``option A option B option C``, as a shell's ``*.pdf`` needs."""
     spread: list[str] = []
     taking = False
-    end = args.index("--") if "--" in args else len(args)
-    for arg in args[:end]:
+    options, rest = _split_at_dashes(args)
+    for arg in options:
         if arg.startswith("-"):
             taking = arg == option
             if not taking:
                 spread.append(arg)
         else:
             spread += [option, arg] if taking else [arg]
-    if end and args[end - 1] == option:
+    if options and options[-1] == option:
         spread.append(option)  # nothing follows: leave it to the parser to say so
-    return spread + args[end:]
+    return spread + rest
+
+
+def _split_at_dashes(args: list[str]) -> tuple[list[str], list[str]]:
+    """Return what may hold options, and what may not: ``--`` and all that follows."""
+    end = args.index("--") if "--" in args else len(args)
+    return args[:end], args[end:]
 
 
 def start_logging(*, quiet: bool) -> Console:

@@ -1,4 +1,4 @@
-"""Where MLX computes, and with which BLAS: the one door to MLX."""
+"""Where MLX computes, and with which BLAS. Comes before any other import of MLX."""
 
 from __future__ import annotations
 

@@ -105,7 +105,8 @@ def read_config(folder: ModelFolder) -> dict[str, Any]:
 
 def _refuse_code(folder: ModelFolder) -> None:
     for path in (folder.path / name for name in _SETTINGS_FILES):
-        found = [key for key in _CODE_SETTINGS if path.is_file() and key in read_json(path)]
+        settings = read_json(path) if path.is_file() else {}
+        found = [key for key in _CODE_SETTINGS if key in settings]
         if found:
             raise CheckpointError(
                 f"{path} has {found[0]}, which would run Python code from the folder; "

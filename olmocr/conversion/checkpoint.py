@@ -93,7 +93,7 @@ def read_header(shard: Path) -> list[TensorInfo]:
     """Read which tensors lie where in a safetensors file; the library checks lengths, overlaps and offsets.
 
     Raises:
-        CheckpointError: the file is damaged or truncated, or holds a dtype that is no float.
+        CheckpointError: the file is damaged or truncated.
     """
     try:
         with safe_open(shard, framework="numpy"):

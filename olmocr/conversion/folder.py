@@ -77,7 +77,7 @@ def write_model(plan: ConversionPlan, output: Path, progress: Progress = lambda 
         write_shards(plan, folder, progress)
         check_shards(plan, folder)
         _write_companions(plan, folder)
-        report = _report(plan, output, device.mlx_version, time.monotonic() - started)
+        report = _report(plan, device.mlx_version, time.monotonic() - started)
         write_report(report, folder)
     return report
 
@@ -170,13 +170,12 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _report(plan: ConversionPlan, output: Path, mlx_version: str, seconds: float) -> ConversionReport:
+def _report(plan: ConversionPlan, mlx_version: str, seconds: float) -> ConversionReport:
     folder = plan.source.folder
     return ConversionReport(
         source=folder.repo_id or folder.name,
         revision=folder.revision,
         recipe=plan.recipe.name,
-        output=str(output),
         tensors=len(plan.tensors),
         parameters=plan.parameters,
         weight_bytes=plan.weight_bytes,

@@ -18,7 +18,6 @@ class ConversionReport:
     source: str
     revision: str | None
     recipe: str
-    output: str
     tensors: int
     parameters: int
     weight_bytes: int
@@ -31,7 +30,6 @@ class ConversionReport:
 
 
 def write_report(report: ConversionReport, folder: Path) -> None:
-    """Write *report* into *folder*; where the folder itself lies is left out, since it will be moved."""
-    fields = dataclasses.asdict(report)
-    del fields["output"]
-    (folder / REPORT_FILE).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    """Write *report* into *folder*."""
+    text = json.dumps(dataclasses.asdict(report), indent=2)
+    (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")

@@ -59,7 +59,6 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
-        self._thread.submit(self.__dict__.pop, "_loaded")
         self._end_thread()
 
     def __str__(self) -> str:
@@ -70,8 +69,13 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, request)
 
     def _end_thread(self) -> None:
-        self._thread.submit(mx.clear_streams)  # a thread that ends with streams of its own takes the process with it
+        self._thread.submit(self._release)
         self._thread.shutdown(wait=True)
+
+    def _release(self) -> None:
+        """Let go of all that the thread owns: one that ends with streams of its own takes the process with it."""
+        vars(self).pop("_loaded", None)
+        mx.clear_streams()
 
     def _answer(self, request: PageRequest) -> ModelResponse:
         if self._stopping.is_set():

@@ -1,4 +1,4 @@
-"""PDF or image -> PageImage. The one door to pypdfium2 and Pillow."""
+"""PDF or image -> PageImage. The one door to pypdfium2, and where Pillow opens files."""
 
 from __future__ import annotations
 
