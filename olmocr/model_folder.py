@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,24 +84,42 @@ def read_config(folder: ModelFolder) -> dict[str, Any]:
     Raises:
         CheckpointError: no checkpoint, of a family that we do not support, or one that would run its own code.
     """
+    config = read_config_of(folder, {ARCHITECTURE: MODEL_TYPE})
+    name = other_prompt(folder, config)
+    if name:
+        raise CheckpointError(
+            f"{folder.repo_id or folder.path} looks like {name}, which was trained on another prompt and would be "
+            f"asked wrongly; take {BF16_REPOSITORY} instead"
+        )
+    return config
+
+
+def read_config_of(folder: ModelFolder, families: Mapping[str, str]) -> dict[str, Any]:
+    """Read config.json of a model of one of *families* (architecture -> model_type) that brings no code of its own.
+
+    Raises:
+        CheckpointError: no checkpoint, of another family, or one that would run its own code.
+    """
     config = read_json(folder.path / "config.json")
     _refuse_code(folder)
     where = folder.repo_id or str(folder.path)
     architectures = config.get("architectures")
     architecture = architectures[0] if isinstance(architectures, list) and architectures else config.get("model_type")
-    if architecture != ARCHITECTURE:
+    model_type = families.get(architecture) if isinstance(architecture, str) else None
+    if model_type is None:
         raise CheckpointError(
-            f"{where} is a {architecture}, which is not supported; olmOCR-2 ({BF16_REPOSITORY}) is a {ARCHITECTURE}"
+            f"{where} is a {architecture}, which is not supported; "
+            f"take a {' or '.join(families)}, like olmOCR-2 ({BF16_REPOSITORY})"
         )
-    if config.get("model_type") != MODEL_TYPE:
-        raise CheckpointError(f"{where} has model_type {config.get('model_type')!r}, not {MODEL_TYPE!r}")
-    name = _OTHER_PROMPT.search(f"{folder.name} {config.get('_name_or_path', '')}")
-    if name:
-        raise CheckpointError(
-            f"{where} looks like {name[0]}, which was trained on another prompt and would be asked wrongly; "
-            f"take {BF16_REPOSITORY} instead"
-        )
+    if config.get("model_type") != model_type:
+        raise CheckpointError(f"{where} has model_type {config.get('model_type')!r}, not {model_type!r}")
     return config
+
+
+def other_prompt(folder: ModelFolder, config: Mapping[str, Any]) -> str | None:
+    """Return the olmOCR that *folder* looks like if that was trained on another prompt than olmOCR-2's."""
+    name = _OTHER_PROMPT.search(f"{folder.name} {config.get('_name_or_path', '')}")
+    return name[0] if name else None
 
 
 def _refuse_code(folder: ModelFolder) -> None:
