@@ -87,10 +87,6 @@ def read_checkpoint(folder: ModelFolder) -> SourceCheckpoint:
     return SourceCheckpoint(folder, flat, _matched(_read_tensors(folder), flat, is_fp8, folder))
 
 
-def _where(folder: ModelFolder) -> str:
-    return folder.repo_id or str(folder.path)
-
-
 def _keep_other_prompt(folder: ModelFolder, config: dict[str, Any], flat: dict[str, Any]) -> None:
     flat.pop("_name_or_path", None)  # a path on the disk of whoever saved it
     name = other_prompt(folder, config)
@@ -100,7 +96,7 @@ def _keep_other_prompt(folder: ModelFolder, config: dict[str, Any], flat: dict[s
         _log.warning(
             "%s was not trained on olmOCR-2's prompt: it can be converted, but the pipeline here, which asks that "
             "prompt, refuses to run it",
-            _where(folder),
+            folder.where,
         )
 
 
@@ -116,7 +112,7 @@ def _is_fp8(folder: ModelFolder, config: dict[str, Any]) -> bool:
         is_fp8_repository = folder.repo_id is not None and folder.repo_id.endswith("-FP8")
         original = str(folder.repo_id).removesuffix("-FP8") if is_fp8_repository else BF16_REPOSITORY
         raise CheckpointError(
-            f"{_where(folder)} is quantized already, and not so that it can be undone exactly ({reason}); "
+            f"{folder.where} is quantized already, and not so that it can be undone exactly ({reason}); "
             f"convert the bf16 weights, {original}, instead"
         )
     return bool(found)
@@ -124,7 +120,7 @@ def _is_fp8(folder: ModelFolder, config: dict[str, Any]) -> bool:
 
 def _converted_already(folder: ModelFolder) -> CheckpointError:
     return CheckpointError(
-        f"{_where(folder)} is a converted MLX model already; convert the checkpoint that it was made from"
+        f"{folder.where} is a converted MLX model already; convert the checkpoint that it was made from"
     )
 
 
@@ -158,7 +154,7 @@ def _why_no_fp8_group(group: Any, quantization: dict[str, Any]) -> str | None:
 
 
 def _read_tensors(folder: ModelFolder) -> list[TensorInfo]:
-    """Read every shard's header; refuse shards and an index that do not agree."""
+    """Read every shard's header; refuse shards and an index that do not agree, and what is in MLX's layout already."""
     index = _read_index(folder.path)
     shards = sorted(set(index.values())) if index is not None else _unindexed_shards(folder)
     headers = _read_headers(folder, shards)
@@ -171,7 +167,7 @@ def _read_tensors(folder: ModelFolder) -> list[TensorInfo]:
     if index is not None:
         problems += _index_problems(index, tensors)
     if problems:
-        raise CheckpointError(listed(f"the shards of {_where(folder)} do not agree; download it again", problems))
+        raise CheckpointError(listed(f"the shards of {folder.where} do not agree; download it again", problems))
     return tensors
 
 
@@ -205,7 +201,7 @@ def _unindexed_shards(folder: ModelFolder) -> list[str]:
         raise CheckpointError(_why_no_shards(folder))
     if len(shards) > 1 and not shards[0].startswith("model"):
         raise CheckpointError(
-            f"{_where(folder)} has no {INDEX_FILE}, and which of its *.safetensors files make up the model cannot be "
+            f"{folder.where} has no {INDEX_FILE}, and which of its *.safetensors files make up the model cannot be "
             f"told: {', '.join(shards[:5])}; download the index, too"
         )
     return shards
@@ -215,10 +211,10 @@ def _why_no_shards(folder: ModelFolder) -> str:
     pickles = sorted(path.name for path in folder.path.iterdir() if path.suffix in _PICKLES)
     if pickles:
         return (
-            f"{_where(folder)} has its weights as pickles only ({', '.join(pickles[:5])}), which are never loaded here, "
-            "since they can run code; take the model's *.safetensors files, or save it so"
+            f"{folder.where} has its weights as pickles only ({', '.join(pickles[:5])}), which are not loaded, since "
+            "they can run code; take or make the model's *.safetensors files"
         )
-    return f"{_where(folder)} is no checkpoint: it has no *.safetensors files"
+    return f"{folder.where} is no checkpoint: it has no *.safetensors files"
 
 
 def _read_headers(folder: ModelFolder, shards: list[str]) -> list[ShardHeader]:
@@ -238,7 +234,7 @@ def _read_headers(folder: ModelFolder, shards: list[str]) -> list[ShardHeader]:
     if len(problems) == 1:
         raise CheckpointError(problems[0])
     if problems:
-        raise CheckpointError(listed(f"{len(problems)} shards of {_where(folder)} cannot be read", problems))
+        raise CheckpointError(listed(f"{len(problems)} shards of {folder.where} cannot be read", problems))
     return headers
 
 
@@ -300,7 +296,7 @@ def _matched(
             problems.append(f"{shown(info.name)} {problem}")
     if problems:
         raise CheckpointError(
-            listed(f"{_where(folder)} does not hold the tensors that its config.json asks for", problems)
+            listed(f"{folder.where} does not hold the tensors that its config.json asks for", problems)
         )
     return {name: named[name] for name in expected}
 

@@ -1,4 +1,4 @@
-"""The first bytes of a safetensors file -> which tensors lie where in it. Nothing that they say is believed unchecked."""
+"""The first bytes of a safetensors file -> which tensors lie where in it; nothing they say is believed unchecked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MOST_SHOWN = 10
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies: *offset* and *nbytes* are bytes in the file *shard* (its name); *dtype* is safetensors' name.
+    """Where a tensor lies: *offset* and *nbytes* are bytes in the file called *shard*; *dtype* is safetensors' name.
 
     *scale* is set for FP8 weights only: the tensor that they are to be multiplied with, one factor for each row or one
     for all, to get the model's weights.
