@@ -1,114 +1,385 @@
-"""Plan -> safetensors shards and their index. Sizes are known first, so headers go first and rows stream."""
+"""Plans -> safetensors shards. The source is read once, in order, by several threads; every piece has its place.
+
+All shapes are known before a weight is read, so headers go first, and pieces are written wherever they belong as they
+are done. A shard that is complete is read again from the disk and compared with what was written.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import struct
-from collections.abc import Callable, Iterator
+import hashlib
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from olmocr.conversion.checkpoint import INDEX_FILE, read_header
+import numpy as np
+
+from olmocr.conversion.disk import Buffer, Reader, Writer, reading
+from olmocr.conversion.header import TensorInfo
 from olmocr.conversion.names import PATCH_EMBED_AXES
-from olmocr.conversion.plan import ConversionPlan, PlannedShard, PlannedTensor
-from olmocr.conversion.quantize import Bytes, cast, quantized, to_mlx
-from olmocr.errors import CheckpointError
+from olmocr.conversion.plan import ConversionPlan, PlannedShard, PlannedTensor, shard_header
+from olmocr.conversion.quantize import STORAGE, Array, Processor, StoredRows, kept_rows, quantized_rows, widened
+from olmocr.errors import CheckpointError, OutputError, PlanError, output_error
 
-# Bytes of source rows in memory at once. Larger chunks are slower: they leave the processor's cache.
-_CHUNK_BYTES = 4 << 20
+# Source bytes that a thread works on at once. More leave the processor's cache; a GPU wants more to be worth the call.
+CHUNK_BYTES = 4 << 20
+GPU_CHUNK_BYTES = 16 << 20
 
 Progress = Callable[[int], None]
-"""Called with the number of source bytes that were just finished."""
+"""Called, by any thread, with the number of source bytes that were just finished."""
+
+OpenShard = Callable[[str], AbstractContextManager[Path]]
+"""Called with the name of a source's shard, yields where it lies on this disk."""
 
 
-def write_shards(plan: ConversionPlan, folder: Path, progress: Progress) -> None:
-    """Write every shard of *plan* into *folder*, and the index; nothing in memory grows with the model."""
-    for shard in plan.shards:
-        _write_shard(shard, folder / shard.file_name, plan.source.folder.path, progress)
-    weight_map = {
-        output.name: shard.file_name for shard in plan.shards for tensor in shard.tensors for output in tensor.outputs
-    }
-    index = {"metadata": {"total_size": plan.weight_bytes}, "weight_map": dict(sorted(weight_map.items()))}
-    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+@dataclass(frozen=True)
+class WrittenShard:
+    """A shard that was read again and is what was meant. *errors* has each tensor's squared error and energy."""
+
+    file_name: str
+    nbytes: int
+    sha256: str
+    errors: Mapping[str, tuple[float, float]]
 
 
-def check_shards(plan: ConversionPlan, folder: Path) -> None:
-    """Read the written headers again and compare them with the plan."""
-    for shard in plan.shards:
-        written = {(info.name, info.dtype, info.shape) for info in read_header(folder / shard.file_name)}
-        planned = {(out.name, out.dtype, out.shape) for tensor in shard.tensors for out in tensor.outputs}
-        if written != planned:
-            raise AssertionError(f"{shard.file_name} differs from its plan")
+@dataclass(frozen=True)
+class Variant:
+    """A plan, the folder that its shards go into, and which of them are there already."""
+
+    plan: ConversionPlan
+    folder: Path
+    whole: frozenset[str] = frozenset()
 
 
-def _write_shard(shard: PlannedShard, path: Path, source: Path, progress: Progress) -> None:
-    header, places = _header(shard)
-    with path.open("xb") as file:
-        file.write(header)
-        file.truncate(len(header) + sum(tensor.nbytes for tensor in shard.tensors))
-        # In the source's order, so that its disk is read from front to back.
-        for tensor in sorted(shard.tensors, key=lambda each: (each.source.shard, each.source.offset)):
-            offsets = [places[output.name] for output in tensor.outputs]
-            for parts, nbytes in _converted(tensor, source):
-                for index, part in enumerate(parts):
-                    file.seek(offsets[index])
-                    file.write(part.data)
-                    offsets[index] += part.nbytes
-                progress(nbytes)
-        file.flush()
-        os.fsync(file.fileno())
+@dataclass(frozen=True)
+class Conversion:
+    """All that the threads share and none of them changes.
+
+    *shard_is_whole* is called with a variant's number and its shard as soon as that was read again.
+    """
+
+    variants: Sequence[Variant]
+    open_shard: OpenShard
+    processor: Processor
+    threads: int
+    progress: Progress
+    shard_is_whole: Callable[[int, WrittenShard], None]
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Source bytes of a chunk."""
+        return GPU_CHUNK_BYTES if self.processor == "gpu" else CHUNK_BYTES
 
 
-def _header(shard: PlannedShard) -> tuple[bytes, dict[str, int]]:
-    """Return the file's header, and where in the file each output tensor begins."""
-    entries: dict[str, object] = {"__metadata__": {"format": "mlx"}}
-    begins = {}
-    end = 0
-    for tensor in shard.tensors:
-        for output in tensor.outputs:
-            begins[output.name] = end
-            end += output.nbytes
-            entries[output.name] = {
-                "dtype": output.dtype,
-                "shape": output.shape,
-                "data_offsets": [begins[output.name], end],
-            }
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    header = struct.pack("<Q", len(text)) + text
-    return header, {name: len(header) + begin for name, begin in begins.items()}
+def write_shards(conversion: Conversion, hashes: Mapping[str, str | None]) -> dict[str, str]:
+    """Write all shards of all variants that are not whole yet; memory does not grow with the model.
 
+    *hashes* has the source's shards in order, with the SHA-256 of those where it is known. Return them all; the unknown
+    are computed on the way, of those that are read at all.
 
-def _converted(tensor: PlannedTensor, source: Path) -> Iterator[tuple[list[Bytes], int]]:
-    """Yield what becomes of the tensor, some rows at a time, with the number of source bytes that went in."""
-    dtype = tensor.outputs[-1].dtype
-    axes = PATCH_EMBED_AXES if tensor.is_transposed else None
-    for raw, shape in _read_rows(tensor, source):
-        rows = to_mlx(raw, tensor.source.dtype, shape)
-        parts = quantized(rows, tensor.params, dtype) if tensor.params else cast(rows, dtype, axes)
-        yield parts, len(raw)
-
-
-def _read_rows(tensor: PlannedTensor, folder: Path) -> Iterator[tuple[bytes, tuple[int, ...]]]:
-    """Yield whole rows (slices of the first axis), about ``_CHUNK_BYTES`` at a time."""
-    source = tensor.source
-    row_bytes = source.nbytes // source.shape[0]
-    step = max(1, _CHUNK_BYTES // row_bytes)
-    for row in range(0, source.shape[0], step):
-        count = min(step, source.shape[0] - row)
-        yield (
-            _read(folder / source.shard, source.offset + row * row_bytes, count * row_bytes),
-            (count, *source.shape[1:]),
-        )
-
-
-def _read(path: Path, offset: int, nbytes: int) -> bytes:
+    Raises:
+        CheckpointError: the source cannot be read, or holds a value that is no number.
+        OutputError: a shard cannot be written, or is not what was written when it is read again.
+        PlanError: a value is too large for the dtype that the plan stores it in.
+    """
+    outputs = [_open_outputs(number, variant) for number, variant in enumerate(conversion.variants)]
+    known = dict(hashes)
     try:
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            raw = file.read(nbytes)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    if raw is None or len(raw) != nbytes:
-        raise CheckpointError(f"{path} became shorter while it was read; download it again")
-    return raw
+        for shard, sha256 in hashes.items():
+            jobs = _jobs(conversion, outputs, shard)
+            if jobs:
+                with conversion.open_shard(shard) as path:
+                    known[shard] = _convert_shard(conversion, path, jobs, sha256)
+    finally:
+        for output in {id(each): each for named in outputs for each in named.values()}.values():
+            output.close()
+    return {shard: sha256 for shard, sha256 in known.items() if sha256}
+
+
+@dataclass
+class _Output:
+    """A shard that is being written: what is in it already, piece by piece."""
+
+    number: int
+    shard: PlannedShard
+    path: Path
+    places: Mapping[str, int]
+    size: int
+    missing: int
+    writer: Writer | None
+    pieces: list[tuple[int, int, int]] = field(default_factory=list)
+    errors: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def write(self, piece: Array | bytes, offset: int) -> bool:
+        """Write *piece*; return whether it was the last one."""
+        if self.writer is None:
+            raise AssertionError(f"{self.path} is closed")
+        self.writer.write(piece, offset)
+        nbytes = memoryview(piece).nbytes
+        with self.lock:
+            self.pieces.append((offset, nbytes, zlib.crc32(piece)))
+            self.missing -= nbytes
+            return self.missing == 0
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+    def reread(self) -> WrittenShard:
+        """Read the complete shard from the disk, and compare it with what was written."""
+        if self.writer is not None:
+            self.writer.flush()
+            self.close()
+        digest, buffer, end = hashlib.sha256(), Buffer(), 0
+        with reading(self.path) as reader:
+            for offset, nbytes, checksum in sorted(self.pieces):
+                piece = reader.read(offset, nbytes, buffer)
+                if offset != end or zlib.crc32(piece) != checksum:
+                    raise OutputError(f"{self.path} reads back differently from what was written; check the disk")
+                digest.update(piece)
+                end += nbytes
+        errors = {name: _summed(parts) for name, parts in self.errors.items()}
+        return WrittenShard(self.shard.file_name, self.size, digest.hexdigest(), errors)
+
+
+def _summed(parts: Iterable[tuple[int, float, float]]) -> tuple[float, float]:
+    """Add up in the order of rows, so that the sum does not depend on which thread was first."""
+    ordered = sorted(parts)
+    return sum(error for _, error, _ in ordered), sum(energy for _, _, energy in ordered)
+
+
+def _open_outputs(number: int, variant: Variant) -> dict[str, _Output]:
+    """Create the variant's missing shards, header first; return for each source tensor's name where it goes."""
+    outputs: dict[str, _Output] = {}
+    for shard in variant.plan.shards:
+        if shard.file_name in variant.whole:
+            continue
+        header, places = shard_header(shard)
+        size = len(header) + sum(tensor.nbytes for tensor in shard.tensors)
+        path = variant.folder / shard.file_name
+        try:
+            output = _Output(number, shard, path, places, size, size, Writer(path, size))
+            output.write(header, 0)
+        except OSError as error:
+            raise output_error(error, str(path)) from error
+        outputs |= {tensor.source.name: output for tensor in shard.tensors}
+    return outputs
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A source tensor, and what becomes of it in each variant that still needs it."""
+
+    source: TensorInfo
+    targets: tuple[tuple[_Output, PlannedTensor, ConversionPlan], ...]
+
+
+def _jobs(conversion: Conversion, outputs: Sequence[Mapping[str, _Output]], shard: str) -> list[_Job]:
+    """Return what is to be done with one of the source's shards, in the order of its bytes."""
+    targets: dict[str, list[tuple[_Output, PlannedTensor, ConversionPlan]]] = {}
+    sources: dict[str, TensorInfo] = {}
+    for variant, named in zip(conversion.variants, outputs, strict=True):
+        for tensor in variant.plan.tensors:
+            name = tensor.source.name
+            if tensor.source.shard == shard and name in named:
+                sources[name] = tensor.source
+                targets.setdefault(name, []).append((named[name], tensor, variant.plan))
+    in_order = sorted(sources.values(), key=lambda source: source.offset)
+    return [_Job(source, tuple(targets[source.name])) for source in in_order]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Bytes of a source's shard that are read at once: rows of a tensor, or (without a job) what only is hashed."""
+
+    index: int
+    offset: int
+    nbytes: int
+    job: _Job | None = None
+    first_row: int = 0
+    rows: int = 0
+
+
+def _chunks(jobs: Sequence[_Job], size: int, chunk_bytes: int, *, hashed: bool) -> Iterator[_Chunk]:
+    """Cut a file into chunks, from front to back; what no job needs is left out unless it is to be *hashed*."""
+    index = end = 0
+    for job in [*jobs, None]:
+        begin = job.source.offset if job else size
+        while hashed and end < begin:
+            yield _Chunk(index, end, min(chunk_bytes, begin - end))
+            index, end = index + 1, end + min(chunk_bytes, begin - end)
+        if job is None:
+            return
+        all_rows = job.source.shape[0]
+        row_bytes = job.source.nbytes // all_rows
+        step = max(1, chunk_bytes // row_bytes)
+        for first in range(0, all_rows, step):
+            rows = min(step, all_rows - first)
+            yield _Chunk(index, begin + first * row_bytes, rows * row_bytes, job, first, rows)
+            index += 1
+        end = begin + job.source.nbytes
+
+
+class _Hash:
+    """SHA-256 of a file whose chunks arrive from several threads, each in its turn."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._next = 0
+        self._turn = threading.Condition()
+
+    def update(self, index: int, piece: Array, stopped: threading.Event) -> None:
+        """Add chunk number *index*, when all before it were added."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._next == index or stopped.is_set())
+        if stopped.is_set():
+            return
+        self._digest.update(piece)
+        with self._turn:
+            self._next += 1
+            self._turn.notify_all()
+
+    def wake(self) -> None:
+        """Have the waiting threads look whether they are to stop."""
+        with self._turn:
+            self._turn.notify_all()
+
+    def hexdigest(self) -> str:
+        """Return the hash of all chunks."""
+        return self._digest.hexdigest()
+
+
+def _convert_shard(conversion: Conversion, path: Path, jobs: Sequence[_Job], sha256: str | None) -> str:
+    """Convert what *jobs* need of one source shard; return its SHA-256."""
+    digest = None if sha256 else _Hash()
+    chunks = _chunks(jobs, path.stat().st_size, conversion.chunk_bytes, hashed=digest is not None)
+    stopped, lock = threading.Event(), threading.Lock()
+    scales = _row_scales(jobs, path)
+
+    def work(reader: Reader) -> None:
+        buffer = Buffer()
+        while not stopped.is_set():
+            with lock:
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            raw = reader.read(chunk.offset, chunk.nbytes, buffer)
+            if digest:
+                digest.update(chunk.index, raw, stopped)
+            if chunk.job and not stopped.is_set():
+                _convert_chunk(conversion, chunk, chunk.job, raw, scales.get(chunk.job.source.name))
+                conversion.progress(chunk.nbytes)
+
+    with reading(path) as reader, ThreadPoolExecutor(conversion.threads) as pool:
+        futures = [pool.submit(work, reader) for _ in range(conversion.threads)]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            stopped.set()
+            if digest:
+                digest.wake()
+            raise
+    return sha256 or (digest.hexdigest() if digest else "")
+
+
+def _row_scales(jobs: Sequence[_Job], path: Path) -> dict[str, Array]:
+    """Read the scales of float8 tensors: a number for each row, or one for all."""
+    scales = {}
+    for source in (job.source for job in jobs if job.source.scale):
+        scale = source.scale
+        if scale is None or not (path.parent / scale.shard).is_file():
+            raise CheckpointError(f"{source.name} has its scale in another shard; convert without --low-disk")
+        with reading(path.parent / scale.shard) as reader:
+            raw = reader.read(scale.offset, scale.nbytes, Buffer()).view(STORAGE[scale.dtype])
+        scales[source.name] = widened(raw, scale.dtype).reshape(-1, 1)
+    return scales
+
+
+def _convert_chunk(conversion: Conversion, chunk: _Chunk, job: _Job, raw: Array, row_scale: Array | None) -> None:
+    rows = _typed(raw, job.source, chunk.rows)
+    if row_scale is not None and len(row_scale) > 1:
+        row_scale = row_scale[chunk.first_row : chunk.first_row + chunk.rows]
+    for output, tensor, plan in job.targets:
+        stored = _stored(rows, chunk, tensor, plan, conversion.processor, row_scale)
+        _require_numbers(stored, tensor)
+        try:
+            is_complete = _write_rows(output, tensor, stored, chunk.first_row)
+            if is_complete:
+                conversion.shard_is_whole(output.number, output.reread())
+        except OSError as error:
+            raise output_error(error, str(output.path)) from error
+
+
+def _typed(raw: Array, source: TensorInfo, rows: int) -> Array:
+    storage = np.dtype(STORAGE[source.dtype])
+    if raw.ctypes.data % storage.itemsize:  # a header whose length is no multiple of it
+        raw = raw.copy()
+    return raw.view(storage).reshape(rows, *source.shape[1:])
+
+
+def _stored(
+    rows: Array,
+    chunk: _Chunk,
+    tensor: PlannedTensor,
+    plan: ConversionPlan,
+    processor: Processor,
+    row_scale: Array | None,
+) -> StoredRows:
+    is_last = chunk.first_row + chunk.rows == tensor.source.shape[0]
+    rows, row_scale = _padded(rows, row_scale, tensor, is_last=is_last)
+    dtype = tensor.outputs[-1].dtype
+    if tensor.params is None:
+        if tensor.is_transposed:
+            rows = rows.transpose(PATCH_EMBED_AXES)
+        return kept_rows(rows, tensor.source.dtype, dtype, row_scale)
+    if tensor.params.mode != "affine":
+        dtype = plan.dtype_of(tensor.source)
+    return quantized_rows(rows, tensor.source.dtype, tensor.params, plan.method, dtype, processor, row_scale)
+
+
+def _padded(
+    rows: Array, row_scale: Array | None, tensor: PlannedTensor, *, is_last: bool
+) -> tuple[Array, Array | None]:
+    """Append the zeros that widen the vision MLP: to every row, or as rows after the last one."""
+    padding = tensor.padding
+    if padding is None or (padding.axis == 0 and not is_last):
+        return rows, row_scale
+    widths = [(0, padding.zeros if axis == padding.axis else 0) for axis in range(rows.ndim)]
+    if row_scale is not None and padding.axis == 0 and len(row_scale) > 1:
+        row_scale = np.pad(row_scale, [(0, padding.zeros), (0, 0)], constant_values=1)
+    return np.pad(rows, widths), row_scale
+
+
+def _require_numbers(stored: StoredRows, tensor: PlannedTensor) -> None:
+    source = tensor.source
+    if not stored.is_finite:
+        raise CheckpointError(f"{source.name} in {source.shard} has values that are infinite or no number; train again")
+    if not stored.fits:
+        raise PlanError(f"{source.name} has values that the dtype asked for cannot hold; choose --dtype bfloat16")
+
+
+def _write_rows(output: _Output, tensor: PlannedTensor, stored: StoredRows, first_row: int) -> bool:
+    """Write the parts of some rows where they belong; return whether the shard is complete with them."""
+    with output.lock:
+        sums = (first_row, stored.squared_error, stored.energy)
+        output.errors.setdefault(tensor.outputs[0].name, []).append(sums)
+    is_complete = False
+    for planned, part in zip(tensor.outputs, stored.parts, strict=True):
+        row_bytes = planned.nbytes // planned.shape[0]
+        is_complete |= output.write(part, output.places[planned.name] + first_row * row_bytes)
+    return is_complete
+
+
+def all_threads() -> int:
+    """Return how many threads there are cores for."""
+    import os
+
+    count: Any = getattr(os, "process_cpu_count", os.cpu_count)()
+    return int(count or 1)

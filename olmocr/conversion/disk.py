@@ -1,0 +1,157 @@
+"""Large files, read and written without leaving them in the operating system's page cache.
+
+A conversion reads every byte once and writes every byte once: in the page cache these push out what the machine's other
+programs need, and on small machines cost more time than the quantizing. Linux reads past the cache with O_DIRECT and
+drops what was written, macOS is told F_NOCACHE; where neither is to be had, files are read and written as usual.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from olmocr.errors import CheckpointError
+
+# What O_DIRECT wants offsets, lengths and buffers to be multiples of; a disk's block is never larger.
+_BLOCK = 4096
+
+# Smaller files may stay in the page cache: the next run is faster for it.
+_LARGE = 1 << 30
+
+# Written bytes of one file that may wait in memory before they are sent to the disk.
+_UNWRITTEN = 256 << 20
+
+_MOST_AT_ONCE = 1 << 30
+"""No system call takes 2 GiB."""
+
+
+class Reader:
+    """A file that is read at any offset, by any number of threads, each with a buffer of its own."""
+
+    def __init__(self, path: Path) -> None:
+        """Open *path*.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        self._path = path
+        try:
+            size = path.stat().st_size
+            self._is_direct = size >= _LARGE and hasattr(os, "O_DIRECT")
+            self._descriptor = self._open()
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        if sys.platform == "darwin" and size >= _LARGE:
+            import fcntl
+
+            fcntl.fcntl(self._descriptor, fcntl.F_NOCACHE, 1)
+
+    def _open(self) -> int:
+        if self._is_direct:
+            try:
+                return os.open(self._path, os.O_RDONLY | os.O_DIRECT)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # a file system that cannot: go on without
+                    raise
+        self._is_direct = False
+        return os.open(self._path, os.O_RDONLY)
+
+    def read(self, offset: int, nbytes: int, buffer: Buffer) -> npt.NDArray[np.uint8]:
+        """Return *nbytes* bytes from *offset* on; they lie in *buffer* and are good until it is used again.
+
+        Raises:
+            CheckpointError: the file cannot be read, or is shorter than that.
+        """
+        start = offset - offset % _BLOCK if self._is_direct else offset
+        end = -(-(offset + nbytes) // _BLOCK) * _BLOCK if self._is_direct else offset + nbytes
+        view = buffer.room(end - start)
+        held = 0
+        try:
+            while held < offset + nbytes - start:
+                count = os.preadv(self._descriptor, [view[held : held + _MOST_AT_ONCE]], start + held)
+                if count == 0:
+                    raise CheckpointError(f"{self._path} became shorter while it was read; download it again")
+                held += count
+        except OSError as error:
+            raise CheckpointError(f"{self._path} cannot be read: {error.strerror}") from error
+        return np.frombuffer(view, np.uint8, nbytes, offset - start)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+class Buffer:
+    """Memory that one thread reads into again and again; it grows to the largest piece that was asked for."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _BLOCK)  # lies on a page's border, as O_DIRECT wants
+
+    def room(self, nbytes: int) -> memoryview:
+        """Return room for *nbytes*, over what was there before."""
+        if len(self._memory) < nbytes:
+            self._memory = mmap.mmap(-1, nbytes)
+        return memoryview(self._memory)[:nbytes]
+
+
+class Writer:
+    """A file of known size whose pieces are written at any offset, by any number of threads."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        os.ftruncate(self._descriptor, size)
+        self._unwritten = 0
+        self._lock = threading.Lock()
+        if sys.platform == "darwin":
+            import fcntl
+
+            fcntl.fcntl(self._descriptor, fcntl.F_NOCACHE, 1)
+
+    def write(self, piece: npt.NDArray[np.uint8] | bytes, offset: int) -> None:
+        """Write *piece* at *offset*."""
+        view = memoryview(piece)
+        nbytes = len(view)
+        while view:
+            count = os.pwrite(self._descriptor, view[:_MOST_AT_ONCE], offset)
+            view, offset = view[count:], offset + count
+        with self._lock:
+            self._unwritten += nbytes
+            is_much = self._unwritten >= _UNWRITTEN and sys.platform != "darwin"  # F_NOCACHE does it there
+            if is_much:
+                self._unwritten = 0
+        if is_much:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have all that was written on the disk, and not in the page cache."""
+        if sys.platform == "darwin":
+            import fcntl
+
+            fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)  # fsync there leaves it in the drive's own cache
+            return
+        os.fsync(self._descriptor)
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[Reader]:
+    """Yield a `Reader` of *path*."""
+    reader = Reader(path)
+    try:
+        yield reader
+    finally:
+        reader.close()

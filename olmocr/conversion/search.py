@@ -1,0 +1,31 @@
+"""How ``fit`` looks for a group's scale and bias, step by step, as data: every implementation follows these steps.
+
+MLX's affine format stores for each group of weights w an integer code q in [0, n], n = 2**bits - 1, and one scale s
+and bias b in the model's 16-bit dtype, so that w is read back as ``s * q + b``. ``mx.quantize`` takes s and b from the
+group's extremes, chooses the codes, and rounds s and b to 16 bits only afterwards. ``fit`` minimises the squared error
+of what is read back, over candidates that are rounded to the stored dtype *before* the codes are chosen:
+
+1. ``mx.quantize``'s own scale and bias, rounded: so ``fit`` is never worse than they are.
+2. The group's range shrunk by each of ``SHRINKS`` about its middle: clipping an outlier buys finer steps for the rest.
+3. ``LEAST_SQUARES``: the scale and bias that least squares gives for the best candidate's codes; then a grid a little
+   finer and a little coarser than the best one's, its bias re-centred, which gets out of the local minimum; and again.
+
+A group whose range is within ``EPSILON * n`` keeps candidate 1. All arithmetic is float32, each operation rounded once
+(no fused multiply-add); sums over a group are halving trees (element i plus element i + size/2, and so on), so that
+every implementation, on any device, gives the same bits. Codes are ``clip(rint((w - b) * (1 / s)), 0, n)``, halves to
+even. The first candidate with the least error wins.
+"""
+
+from __future__ import annotations
+
+EPSILON = 1e-7
+"""The least scale, as in ``mx.quantize`` (mlx/backend/cpu/quantized.cpp)."""
+
+LEAST_SQUARES = 0.0
+"""A step that is neither a shrink nor a stretch."""
+
+SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
+
+REFINEMENTS = (LEAST_SQUARES, LEAST_SQUARES, 0.97, 1.03, LEAST_SQUARES, 0.985, 1.015, LEAST_SQUARES)
+"""``LEAST_SQUARES``, or what the best candidate's scale is multiplied by. More steps gain little: 12 more win 0.5 % of
+the squared error at 4 bits (``benchmarks/rounding.py``)."""
