@@ -19,7 +19,7 @@ from olmocr.model_folder import BF16_REPOSITORY, ModelFolder, read_config, read_
 INDEX_FILE = "model.safetensors.index.json"
 
 # Bytes of one element, by safetensors' name of the dtype; and what MLX calls it.
-DTYPE_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4}
+DTYPE_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "U8": 1}
 FLOAT_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
