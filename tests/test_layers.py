@@ -32,7 +32,7 @@ DOORS = {
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
     "safetensors": {"conversion.checkpoint"},
-    "yaml": {"page"},
+    "yaml": {"conversion.recipe", "page"},
 }
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from olmocr.conversion.checkpoint import INDEX_FILE, read_header
 from olmocr.conversion.names import PATCH_EMBED_AXES
-from olmocr.conversion.plan import ConversionPlan, PlannedShard, PlannedTensor
+from olmocr.conversion.plan import ConversionPlan, PlannedShard, PlannedTensor, shard_header
 from olmocr.conversion.quantize import Bytes, cast, quantized, to_mlx
 from olmocr.errors import CheckpointError
 
@@ -42,7 +41,7 @@ def check_shards(plan: ConversionPlan, folder: Path) -> None:
 
 
 def _write_shard(shard: PlannedShard, path: Path, progress: Progress) -> None:
-    header, places = _header(shard)
+    header, places = shard_header(shard)
     with path.open("xb") as file:
         file.write(header)
         file.truncate(len(header) + sum(tensor.nbytes for tensor in shard.tensors))
@@ -57,26 +56,6 @@ def _write_shard(shard: PlannedShard, path: Path, progress: Progress) -> None:
                 progress(nbytes)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _header(shard: PlannedShard) -> tuple[bytes, dict[str, int]]:
-    """Return the file's header, and where in the file each output tensor begins."""
-    entries: dict[str, object] = {"__metadata__": {"format": "mlx"}}
-    begins = {}
-    end = 0
-    for tensor in shard.tensors:
-        for output in tensor.outputs:
-            begins[output.name] = end
-            end += output.nbytes
-            entries[output.name] = {
-                "dtype": output.dtype,
-                "shape": output.shape,
-                "data_offsets": [begins[output.name], end],
-            }
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    header = struct.pack("<Q", len(text)) + text
-    return header, {name: len(header) + begin for name, begin in begins.items()}
 
 
 def _converted(tensor: PlannedTensor) -> Iterator[tuple[list[Bytes], int]]:
