@@ -37,9 +37,7 @@ def convert_to_mlx(
     recipe = find_recipe(quantize)
     folder = find_model(model, revision)
     output = (
-        output.expanduser()
-        if output
-        else Path(f"{folder.name}-mlx{'' if recipe.params is None else f'-{recipe.name}'}")
+        output.expanduser() if output else Path(f"{folder.name}-mlx{f'-{recipe.name}' if recipe.quantizes else ''}")
     )
     plan = plan_conversion(folder, recipe)
     columns = (

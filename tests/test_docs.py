@@ -1,6 +1,5 @@
 """The README and the docs are true: their commands run, their numbers are computed, their links lead somewhere."""
 
-import math
 import os
 import re
 import subprocess
@@ -10,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from olmocr.conversion.checkpoint import SourceCheckpoint, TensorInfo
-from olmocr.conversion.config import flat_config
-from olmocr.conversion.names import expected_shapes
 from olmocr.conversion.plan import make_plan
-from olmocr.conversion.recipe import RECIPES, find_recipe
+from olmocr.conversion.recipe import find_recipe
 from olmocr.errors import ExitCode
-from olmocr.model_folder import BF16_REPOSITORY, ModelFolder
+from olmocr.model_folder import BF16_REPOSITORY
 from tests.conftest import ROOT
+from tests.conversion.sources import seven_billion
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [
@@ -99,38 +96,9 @@ def test_the_readmes_command_for_the_hub_has_options_that_exist(clone):
     assert all(option in known for option in used)
 
 
-# The dimensions of Qwen2.5-VL-7B, which olmOCR-2-7B-1025 has: https://huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct
-SEVEN_BILLION = {
-    "model_type": "qwen2_5_vl",
-    "torch_dtype": "bfloat16",
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "num_attention_heads": 28,
-    "num_hidden_layers": 28,
-    "num_key_value_heads": 4,
-    "vocab_size": 152064,
-    "tie_word_embeddings": False,
-    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-    "vision_config": {
-        "depth": 32,
-        "hidden_size": 1280,
-        "intermediate_size": 3420,
-        "out_hidden_size": 3584,
-        "patch_size": 14,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-    },
-}
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ["none", "8bit", "4bit"])
 def test_the_readmes_sizes_are_those_that_a_plan_for_the_7b_model_counts(recipe):
-    config = flat_config(SEVEN_BILLION)
-    tensors = {
-        name: TensorInfo(name, "BF16", shape, "model.safetensors", 0, 2 * math.prod(shape))
-        for name, shape in expected_shapes(config).items()
-    }
-    plan = make_plan(SourceCheckpoint(ModelFolder(Path()), config, tensors), find_recipe(recipe))
+    plan = make_plan(seven_billion(), find_recipe(recipe))
     assert plan.parameters == 8_292_166_656
     row = next(line for line in README.splitlines() if line.startswith(f"| `{recipe}`"))
     assert [cell.strip() for cell in row.split("|")[2:4]] == [

@@ -31,7 +31,7 @@ DOORS = {
     "PIL": {"page", "inference.engine", "pipeline.render"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
-    "yaml": {"page"},
+    "yaml": {"conversion.recipe", "page"},
 }
 
 

@@ -16,7 +16,7 @@ from olmocr import __version__
 from olmocr.conversion.chat_template import text_first
 from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.config import mlx_config
-from olmocr.conversion.plan import ConversionPlan, make_plan
+from olmocr.conversion.plan import ConversionPlan, make_plan, quantization_config
 from olmocr.conversion.recipe import QuantRecipe
 from olmocr.conversion.report import ConversionReport, write_report
 from olmocr.device import start_mlx
@@ -130,8 +130,7 @@ def _written_beside(output: Path) -> Iterator[Path]:
 def _write_companions(plan: ConversionPlan, folder: Path) -> None:
     """Write all that is no weight: config, tokenizer and processor files, chat template."""
     source = plan.source.folder.path
-    params = plan.recipe.params
-    _write_json(folder / "config.json", mlx_config(plan.source.config, params.as_config() if params else None))
+    _write_json(folder / "config.json", mlx_config(plan.config, quantization_config(plan)))
     for name in _VERBATIM:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -8,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmocr.conversion import plan as plan_module
-from olmocr.conversion.checkpoint import read_checkpoint
-from olmocr.conversion.plan import make_plan
+from olmocr.conversion.checkpoint import TensorInfo, read_checkpoint
+from olmocr.conversion.plan import MAX_SHARD_BYTES, OutputTensor, Padding, make_plan, quantization_config
 from olmocr.conversion.quantize import quantized, to_mlx
-from olmocr.conversion.recipe import QuantParams, QuantRecipe, find_recipe
+from olmocr.conversion.recipe import QuantParams, changed, find_recipe, parse_recipe, recipe_names
 from olmocr.conversion.shards import write_shards
-from olmocr.errors import PlanError, UsageError
+from olmocr.errors import PlanError
 from olmocr.model_folder import ModelFolder
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import CHECKPOINT
+from tests.conversion.sources import QWEN2_VL, QWEN3_VL, SEVEN_BILLION, headers_of, seven_billion, tiny
 
 
 @pytest.mark.parametrize(("recipe", "bits_per_weight"), [("none", 16.0), ("8bit", 11.520), ("4bit", 9.130)])
@@ -40,16 +42,245 @@ def test_the_bytes_that_are_planned_are_the_bytes_that_are_written(tmp_path):
     }
 
 
-def test_every_matrix_that_a_group_size_does_not_divide_is_counted_at_once(tmp_path):
+STOCK_GIGABYTES = {"3bit": 4.69, "4bit": 5.64, "5bit": 6.59, "6bit": 7.54, "8bit": 9.45, "none": 16.58, "bf16": 16.58}
+
+
+@pytest.mark.parametrize("recipe", STOCK_GIGABYTES)
+def test_a_uniform_recipe_makes_the_7b_model_as_large_as_stock_mlx_vlm_does(recipe):
+    plan = make_plan(seven_billion(), find_recipe(recipe))
+    assert plan.parameters == 8_292_166_656
+    assert round(plan.weight_bytes / 1e9, 2) == STOCK_GIGABYTES[recipe]
+
+
+def test_the_mixed_recipes_lie_between_the_uniform_ones():
+    sizes = {name: make_plan(seven_billion(), find_recipe(name)).weight_bytes for name in recipe_names()}
+    ascending = ["mixed-small", "3bit", "mixed", "4bit", "5bit", "mixed-large", "6bit", "8bit", "none"]
+    assert sorted(ascending, key=sizes.__getitem__) == ascending
+    assert 5.2e9 < sizes["mixed"] < 5.4e9
+
+
+def test_a_uniform_recipes_config_is_what_stock_mlx_vlm_writes():
+    plan = make_plan(seven_billion(), find_recipe("4bit"))
+    assert quantization_config(plan) == {"group_size": 64, "bits": 4, "mode": "affine"}
+    assert quantization_config(make_plan(seven_billion(), find_recipe("none"))) is None
+    assert plan.config == plan.source.config
+
+
+def test_a_mixed_recipes_config_names_the_modules_that_have_other_parameters():
+    plan = make_plan(seven_billion(), changed(find_recipe("mixed"), keep=("*.layers.[3].mlp.up_proj",)))
+    config = quantization_config(plan)
+    assert {key: config.pop(key) for key in ("group_size", "bits", "mode")} == QuantParams(4).as_config()
+    assert config.pop("language_model.model.layers.3.mlp.up_proj") is False
+    assert config["language_model.lm_head"] == QuantParams(6).as_config()
+    assert config["vision_tower.blocks.31.mlp.down_proj"] == QuantParams(8).as_config()
+    assert set(config) == {
+        tensor.name.removesuffix(".weight") for tensor in plan.tensors if tensor.params and tensor.params.bits != 4
+    }
+
+
+def test_a_matrix_that_stock_mlx_vlm_would_not_take_for_quantized_is_named_in_the_config():
+    source = tiny()
+    mine = changed(find_recipe("8bit"), group_size=32)
+    odd = dataclasses.replace(source.tensors["language_model.lm_head.weight"], shape=(97, 32))
+    plan = make_plan(dataclasses.replace(source, tensors=source.tensors | {"language_model.lm_head.weight": odd}), mine)
+    params = QuantParams(8, 32).as_config()
+    assert quantization_config(plan) == {**params, "language_model.lm_head": params}
+
+
+def test_the_vision_mlp_is_padded_in_all_its_tensors_and_in_the_config():
+    plan = make_plan(seven_billion(), find_recipe("mixed"))
+    mlp = "vision_tower.blocks.7.mlp"
+    padded = {tensor.name: tensor for tensor in plan.tensors if tensor.name.startswith(mlp)}
+    assert {name.removeprefix(mlp): tensor.padding for name, tensor in padded.items()} == {
+        ".gate_proj.weight": Padding(0, 36),
+        ".gate_proj.bias": Padding(0, 36),
+        ".up_proj.weight": Padding(0, 36),
+        ".up_proj.bias": Padding(0, 36),
+        ".down_proj.weight": Padding(1, 36),
+        ".down_proj.bias": None,
+    }
+    assert [output.shape for output in padded[f"{mlp}.down_proj.weight"].outputs] == [
+        (1280, 864),
+        (1280, 54),
+        (1280, 54),
+    ]
+    assert padded[f"{mlp}.up_proj.bias"].outputs[0].shape == (3456,)
+    assert sum(tensor.padding is not None for tensor in plan.tensors) == 5 * 32
+    assert plan.vision_intermediate_size == plan.config["vision_config"]["intermediate_size"] == 3456
+    assert plan.source.config["vision_config"]["intermediate_size"] == 3420
+
+
+@pytest.mark.parametrize(
+    ("source", "keep"),
+    [
+        (seven_billion(), ("vision_tower.*",)),
+        (seven_billion(vision={"intermediate_size": 3456}), ()),
+    ],
+)
+def test_nothing_is_padded_where_no_group_needs_it(source, keep):
+    plan = make_plan(source, changed(find_recipe("mixed"), keep=keep))
+    assert plan.vision_intermediate_size is None
+    assert not any(tensor.padding for tensor in plan.tensors)
+
+
+def test_a_qwen2_vl_whose_vision_mlp_would_have_to_be_padded_is_refused():
+    config = QWEN2_VL | {"vision_config": QWEN2_VL["vision_config"] | {"mlp_ratio": 3.97}}
+    with pytest.raises(PlanError, match=r"5081 wide, which 64 does not divide, .* --keep 'vision_tower"):
+        make_plan(headers_of(config), find_recipe("mixed"))
+    recipe = changed(find_recipe("mixed"), keep=("vision_tower.blocks.*.mlp.*",))
+    assert make_plan(headers_of(config), recipe).vision_intermediate_size is None
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize(
+    "source",
+    [headers_of(QWEN2_VL), seven_billion(tie_word_embeddings=True), headers_of(QWEN3_VL), tiny(1), tiny(2)],
+    ids=["qwen2_vl", "tied", "qwen3_vl", "one layer", "two layers"],
+)
+def test_every_packaged_recipe_fits_every_family_and_size(source, recipe):
+    plan = make_plan(source, find_recipe(recipe))
+    assert {tensor.name for tensor in plan.tensors} == set(source.tensors)
+    for tensor in plan.tensors:
+        assert (tensor.params is None) == bool(tensor.kept_because)
+
+
+def test_a_tied_heads_embeddings_get_the_heads_bits():
+    plan = make_plan(seven_billion(tie_word_embeddings=True), find_recipe("mixed"))
+    (embeddings,) = plan.tensors_of("embeddings")
+    assert embeddings.params == QuantParams(6)
+    assert [size.component for size in plan.components] == ["language", "embeddings", "vision", "merger"]
+
+
+def test_the_parts_of_the_model_add_up_to_it():
+    plan = make_plan(seven_billion(), find_recipe("mixed"))
+    assert [size.component for size in plan.components] == ["language", "head", "embeddings", "vision", "merger"]
+    assert sum(size.parameters for size in plan.components) == plan.parameters
+    assert sum(size.nbytes for size in plan.components) == plan.weight_bytes
+    assert plan.components[1].bits_per_weight == 6.5
+    assert plan.components[4].bits_per_weight == 16
+
+
+def test_what_is_kept_says_why():
+    reasons = {tensor.name: tensor.kept_because for tensor in make_plan(seven_billion(), find_recipe("4bit")).tensors}
+    assert reasons["vision_tower.merger.mlp.0.weight"] == "the vision tower is kept, as stock mlx-vlm does"
+    assert reasons["vision_tower.merger.mlp.0.bias"] == "a norm or a bias is no matrix"
+    assert reasons["vision_tower.patch_embed.proj.weight"].startswith("MLX quantizes no convolution")
+    assert reasons["language_model.lm_head.weight"] is None
+
+
+def test_every_matrix_that_a_group_size_does_not_divide_is_named_at_once_with_the_way_out():
+    recipe = dataclasses.replace(changed(find_recipe("mixed"), group_size=128), vision_mlp_multiple=None)
+    with pytest.raises(PlanError) as caught:
+        make_plan(tiny(2), recipe)
+    assert str(caught.value) == (
+        "24 matrices have a last dimension that the group size does not divide:\n"
+        "  language_model.lm_head (96, 64), group size 128\n"
+        "  language_model.model.embed_tokens (96, 64), group size 128\n"
+        "  language_model.model.layers.*.mlp.gate_proj (128, 64), group size 128, 2 of them\n"
+        "  language_model.model.layers.*.mlp.up_proj (128, 64), group size 128, 2 of them\n"
+        "  language_model.model.layers.*.self_attn.k_proj (64, 64), group size 128, 2 of them\n"
+        "  language_model.model.layers.*.self_attn.o_proj (64, 64), group size 128, 2 of them\n"
+        "  language_model.model.layers.*.self_attn.q_proj (64, 64), group size 128, 2 of them\n"
+        "  language_model.model.layers.*.self_attn.v_proj (64, 64), group size 128, 2 of them\n"
+        "  vision_tower.blocks.*.attn.proj (64, 64), group size 128, 2 of them\n"
+        "  vision_tower.blocks.*.attn.qkv (192, 64), group size 128, 2 of them\n"
+        "  vision_tower.blocks.*.mlp.down_proj (64, 44), group size 128, 2 of them\n"
+        "  vision_tower.blocks.*.mlp.gate_proj (44, 64), group size 128, 2 of them\n"
+        "  vision_tower.blocks.*.mlp.up_proj (44, 64), group size 128, 2 of them\n"
+        "keep them with --keep PATTERN, choose another --group-size, or, for the vision MLP, "
+        "a recipe with vision_mlp_multiple"
+    )
+
+
+def test_a_misfit_can_be_kept():
+    recipe = dataclasses.replace(find_recipe("mixed"), vision_mlp_multiple=None)
+    with pytest.raises(
+        PlanError, match=r"^1 matrix has .*\n  vision_tower.blocks.0.mlp.down_proj \(64, 44\), group size 64\n"
+    ):
+        make_plan(tiny(), recipe)
+    assert make_plan(tiny(), changed(recipe, keep=("vision_tower.blocks.*.mlp.down_proj",)))
+
+
+def test_a_recipe_for_larger_models_can_be_made_to_fit_with_a_smaller_group_size(tmp_path):
     source = read_checkpoint(ModelFolder(tiny_checkpoint(tmp_path / "source")))
-    recipe = QuantRecipe("coarse", QuantParams(bits=4, group_size=128))
-    with pytest.raises(PlanError, match="8 tensors have a last dimension that group size 128 does not divide"):
-        make_plan(source, recipe)
+    with pytest.raises(PlanError, match="4 matrices have a last dimension that the group size does not divide"):
+        make_plan(source, find_recipe("mixed"))
+    assert make_plan(source, changed(find_recipe("mixed"), group_size=32)).vision_intermediate_size == 64
 
 
-def test_an_unknown_recipe_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="none, 4bit, 8bit"):
-        find_recipe("5bit")
+def test_a_rule_that_matches_nothing_is_refused():
+    with pytest.raises(PlanError, match=r"1 rule of the recipe 4bit matches no matrix of this model:\n  lm_head\n"):
+        make_plan(seven_billion(), changed(find_recipe("4bit"), keep=("lm_head",)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "columns", "group_size"), [("mxfp4", 448, 32), ("mxfp8", 896, 32), ("nvfp4", 448, 16)]
+)
+def test_the_modes_without_biases_have_byte_scales(mode, columns, group_size):
+    content = f"name: a\nsummary: A.\nrules: [{{match: '*', mode: {mode}}}]"
+    plan = make_plan(seven_billion(vision={"intermediate_size": 3456}), parse_recipe(content.encode(), "a"))
+    head = plan.tensors_of("head")[0]
+    assert head.outputs == (
+        OutputTensor("language_model.lm_head.weight", "U32", (152064, columns)),
+        OutputTensor("language_model.lm_head.scales", "U8", (152064, 3584 // group_size)),
+    )
+    assert quantization_config(plan) == {"group_size": group_size, "bits": head.params.bits, "mode": mode}
+
+
+@pytest.mark.parametrize("bits", [3, 4, 5, 6, 8])
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+def test_any_bits_and_group_size_take_the_bytes_that_mlx_gives_them(bits, group_size):
+    expected = [part.nbytes for part in mx.quantize(mx.zeros((2, 384), mx.bfloat16), group_size=group_size, bits=bits)]
+    tensors = {"language_model.lm_head.weight": TensorInfo("lm_head.weight", "BF16", (2, 384), Path("a"), 0, 1536)}
+    recipe = parse_recipe(
+        b"name: a\nsummary: A.\nrules: [{match: '*', bits: %d, group_size: %d}]" % (bits, group_size), "a"
+    )
+    plan = make_plan(dataclasses.replace(seven_billion(), tensors=tensors), recipe)
+    assert [output.nbytes for output in plan.tensors[0].outputs] == expected
+
+
+@pytest.mark.parametrize(
+    ("recipe", "config", "source", "expected"),
+    [
+        ("none", "bfloat16", "F32", "BF16"),
+        ("none", None, "F16", "F16"),
+        ("none", None, "F8_E4M3", "BF16"),
+        ("fp16", "bfloat16", "BF16", "F16"),
+        ("4bit", "float16", "BF16", "F16"),
+    ],
+)
+def test_what_is_no_code_has_the_dtype_of_the_recipe_or_the_config_or_the_source(recipe, config, source, expected):
+    checkpoint = headers_of(SEVEN_BILLION | {"torch_dtype": config}, dtype=source)
+    plan = make_plan(checkpoint, find_recipe(recipe))
+    assert {tensor.outputs[-1].dtype for tensor in plan.tensors} == {expected}
+
+
+def test_the_config_names_the_recipes_dtype():
+    assert make_plan(seven_billion(), find_recipe("fp16")).config["torch_dtype"] == "float16"
+
+
+def test_tensors_are_planned_in_the_order_in_which_they_lie_in_the_source():
+    source = seven_billion()
+    backwards = dict(reversed(source.tensors.items()))
+    plan = make_plan(dataclasses.replace(source, tensors=backwards), find_recipe("mixed"))
+    assert [tensor.source.offset for tensor in plan.tensors] == sorted(info.offset for info in backwards.values())
+    assert plan.shards == make_plan(source, find_recipe("mixed")).shards
+
+
+def test_no_shard_is_larger_than_allowed_and_their_names_count_them():
+    plan = make_plan(seven_billion(), find_recipe("none"))
+    data = [sum(tensor.nbytes for tensor in shard.tensors) for shard in plan.shards]
+    assert max(data) <= MAX_SHARD_BYTES
+    assert [shard.file_name for shard in plan.shards] == [
+        f"model-{number:05d}-of-{len(data):05d}.safetensors" for number in range(1, len(data) + 1)
+    ]
+
+
+def test_the_file_bytes_that_are_planned_are_those_that_are_written(tmp_path):
+    plan = make_plan(read_checkpoint(ModelFolder(tiny_checkpoint(tmp_path / "source"))), find_recipe("8bit"))
+    write_shards(plan, tmp_path, lambda nbytes: None)
+    assert plan.file_bytes == (tmp_path / "model.safetensors").stat().st_size
+    assert plan.file_bytes > plan.weight_bytes
 
 
 def test_a_model_larger_than_a_shard_is_split_and_every_tensor_is_in_one(tmp_path, monkeypatch):
