@@ -26,8 +26,8 @@ INFERENCE = ("decode", "engine", "model", "prompt", "vision")
 DOORS = {
     "huggingface_hub": {"model_folder"},
     "jinja2": {"conversion.chat_template"},
-    "mlx": {"device", "conversion.quantize", *(f"inference.{each}" for each in INFERENCE)},
-    "mlx_vlm": {"inference.decode", "inference.model"},
+    "mlx": {"device", "conversion.quantize", *(f"inference.{each}" for each in INFERENCE), "validate.stock"},
+    "mlx_vlm": {"inference.decode", "inference.model", "validate.stock"},
     "PIL": {"page", "inference.engine", "pipeline.render"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
@@ -92,7 +92,10 @@ def test_importing_the_package_loads_nothing_else():
     assert not heavy & loaded_by("import olmocr")
 
 
-@pytest.mark.parametrize("module", ["olmocr.pipeline.run", "olmocr.conversion.folder", "olmocr.pipeline.__main__"])
+@pytest.mark.parametrize(
+    "module",
+    ["olmocr.pipeline.run", "olmocr.conversion.folder", "olmocr.pipeline.__main__", "olmocr.validate.weights"],
+)
 def test_mlx_is_not_imported_before_its_blas_can_be(module):
     assert not {"mlx", "mlx_vlm", "transformers"} & loaded_by(f"import {module}")
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, say
+from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progress_bar, say, start_logging
 from olmocr.errors import ExitCode
 from olmocr.validate.pages import CheckedAnswer, check_answers
+
+if TYPE_CHECKING:
+    from olmocr.validate.difference import TensorError
+    from olmocr.validate.weights import Check, WeightsReport
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -56,6 +60,92 @@ def _say_answer(answer: CheckedAnswer) -> None:
 def _say_json(answer: CheckedAnswer) -> None:
     breaks = [dataclasses.asdict(each) for each in answer.breaks]
     say(json.dumps({"path": str(answer.path), "holds": not breaks, "breaks": breaks}))
+
+
+@app.command(cls=CommandWithBothSpellings)
+@ends_with_exit_code
+def weights(
+    folder: Annotated[Path, typer.Argument(help="An MLX model's folder, ours or any other.", show_default=False)],
+    source: Annotated[
+        Path | None, typer.Option(help="The Hugging Face checkpoint's folder that it was made from.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Check that an MLX model's folder is whole: files, tensors, packing, values, hashes, and that mlx-vlm loads it.
+
+    With --source, also how far each tensor is from what it was made from. Ends with exit code 11 if it is broken.
+    """
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from olmocr.validate.weights import check_weights
+
+    console = start_logging(quiet=quiet)
+    columns = (TextColumn("checking"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with progress_bar(console, *columns, quiet=quiet) as progress:
+        task = progress.add_task("checking", total=None)
+        report = check_weights(
+            folder.expanduser(),
+            source.expanduser() if source else None,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    say(json.dumps(_as_json(report))) if as_json else _say_report(report)
+    if not report.holds:
+        raise typer.Exit(ExitCode.GATE_FAILED)
+
+
+_STATES = {True: "ok", False: "broken", None: "not checked"}
+_MOST_PROBLEMS = 10
+_MOST_ERRORS = 10
+
+
+def _say_report(report: WeightsReport) -> None:
+    for check in report.checks:
+        say(f"{_STATES[check.holds]:<11}  {check.name:<7}  {check.detail}")
+        for problem in check.problems[:_MOST_PROBLEMS]:
+            say(f"{'':<22}{problem}")
+        if len(check.problems) > _MOST_PROBLEMS:
+            say(f"{'':<22}and {len(check.problems) - _MOST_PROBLEMS} more")
+    if report.errors:
+        say(f"the largest of {len(report.errors)} relative errors:")
+    for error in report.errors[:_MOST_ERRORS]:
+        say(_error_line(error))
+    say(_verdict(report))
+
+
+def _error_line(error: TensorError) -> str:
+    relative = "none" if error.relative_error is None else f"{error.relative_error:.2e}"
+    how = f"{error.bits} bits in groups of {error.group_size}" if error.group_size else f"kept in {error.bits} bits"
+    return f"  {relative:<8}  {error.tensor}  ({how}{', padded' if error.padded else ''})"
+
+
+def _verdict(report: WeightsReport) -> str:
+    if not report.holds:
+        return f"{report.folder} is broken: {', '.join(_names(report.checks, holds=False))}"
+    bits = "" if report.bits_per_weight is None else f", {report.bits_per_weight:.2f} bits per weight"
+    size = f"{report.tensors} tensors, {report.bytes / 1e9:.3f} GB{bits}"
+    unknown = _names(report.checks, holds=None)
+    reservation = f"; not checked: {', '.join(unknown)}" if unknown else ""
+    return f"{report.folder} is whole: {size}{reservation}"
+
+
+def _names(checks: tuple[Check, ...], *, holds: bool | None) -> list[str]:
+    return [check.name for check in checks if check.holds is holds]
+
+
+def _as_json(report: WeightsReport) -> dict[str, Any]:
+    return {
+        "folder": str(report.folder),
+        "holds": report.holds,
+        "checks": [
+            {"check": check.name, "holds": check.holds, "detail": check.detail, "problems": check.problems}
+            for check in report.checks
+        ],
+        "tensors": report.tensors,
+        "bytes": report.bytes,
+        "bits_per_weight": report.bits_per_weight,
+        "errors": [dataclasses.asdict(error) for error in report.errors],
+    }
 
 
 def main() -> None:
