@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from olmocr.errors import CheckpointError
 
@@ -169,7 +169,7 @@ def _entry_problem(entry: Any) -> str | None:
     return None if given == needed else f"has {given} bytes, and {dtype} of shape {tuple(shape)} takes {needed}"
 
 
-def _are_sizes(value: Any) -> bool:
+def _are_sizes(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(each) is int and 0 <= each < _SIZE_LIMIT for each in value)
 
 

@@ -132,8 +132,9 @@ class _Dimensions:
     def multiple(self, key: str, ratio: str) -> int:
         """Return the dimension *key* times the number *ratio*, rounded down as the model classes do."""
         value = self._section.get(ratio)
-        is_number = type(value) in (int, float) and 0 < value <= _LARGEST_DIMENSION
-        if not is_number or not 1 <= self[key] * value <= _LARGEST_DIMENSION:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST_DIMENSION:
+            raise CheckpointError(f"config.json says {ratio} is {value!r}, which is no ratio")
+        if not 1 <= self[key] * value <= _LARGEST_DIMENSION:
             raise CheckpointError(f"config.json says {ratio} is {value!r}, which gives no dimension")
         return int(self[key] * value)
 
