@@ -91,11 +91,13 @@ def parse_header(beginning: bytes, size: int, shard: str, where: str) -> ShardHe
     length = _header_length(beginning, size, where)
     if len(beginning) < 8 + length:
         raise CheckpointError(f"{where} is truncated: its header ends after {len(beginning)} bytes; download it again")
+    if beginning[8:9] != b"{":  # a space, too, which JSON would allow and the safetensors library does not
+        raise CheckpointError(f"the header of {where} holds no JSON object; download it again")
     entries = parse_json(beginning[8 : 8 + length], f"the header of {where}")
     metadata = entries.pop("__metadata__", {})
     problems = [f"{shown(name)} {problem}" for name, entry in entries.items() if (problem := _entry_problem(entry))]
-    if not isinstance(metadata, dict):
-        problems.append("__metadata__ is no group of settings")
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        problems.append("__metadata__ is no group of texts")
     if problems:
         raise CheckpointError(listed(f"the header of {where} is damaged, download it again", problems))
     tensors = tuple(_tensor_info(name, entry, shard, 8 + length) for name, entry in entries.items())
