@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def check_weights(
     contents = _read_contents(folder)
     checkpoint = read_checkpoint(ModelFolder(source)) if source else None
     packing = read_packing(contents.tensors, contents.config) if contents.config is not None else None
-    read = _counter(progress, _bytes_to_read(contents, checkpoint))
+    read = _counter(progress, _bytes_to_read(contents, packing, checkpoint))
     checks = [
         _check_config(contents),
         _check_shards(contents),
@@ -169,10 +169,10 @@ def _counter(progress: Progress, total: int) -> BytesRead:
     return read
 
 
-def _bytes_to_read(contents: _Contents, source: SourceCheckpoint | None) -> int:
-    total = sum(each.info.nbytes for each in contents.tensors.values() if is_float(each.info.dtype))
-    if (contents.folder / HASHES_FILE).is_file():
-        total += sum((contents.folder / name).stat().st_size for name in contents.shards)
+def _bytes_to_read(contents: _Contents, packing: PackedModules | None, source: SourceCheckpoint | None) -> int:
+    total = sum(tensor.info.nbytes for tensor, _ in _floats(contents, packing))
+    hashed = (contents.folder / name for name in _read_hashes(contents.folder)[0])
+    total += sum(path.stat().st_size for path in hashed if path.is_file())
     return total + bytes_to_compare(source, contents.tensors) if source else total
 
 
@@ -356,15 +356,10 @@ def _check_packing(contents: _Contents, packing: PackedModules | None) -> Check:
 
 
 def _check_values(contents: _Contents, packing: PackedModules | None, read: BytesRead) -> Check:
-    modes = {f"{path}.scales": module.packing.mode for path, module in packing.modules.items()} if packing else {}
     problems = []
-    for name, tensor in contents.tensors.items():
-        mode = modes.get(name, "affine")
-        dtype = _SCALE_DTYPES.get(mode, tensor.info.dtype)
-        if not is_float(dtype):
-            continue
+    for tensor, dtype in _floats(contents, packing):
         # Where a mode has no biases, a group of zeros has a scale of zero.
-        may_be_zero = not name.endswith(".scales") or mode != "affine"
+        may_be_zero = not tensor.info.name.endswith(".scales") or dtype != tensor.info.dtype
         try:
             problems += find_bad_values(tensor, dtype, read, may_be_zero=may_be_zero)
         except CheckpointError as error:
@@ -376,16 +371,34 @@ def _check_values(contents: _Contents, packing: PackedModules | None, read: Byte
 _SCALE_DTYPES = {"mxfp4": "F8_E8M0", "mxfp8": "F8_E8M0", "nvfp4": "F8_E4M3"}
 
 
+def _floats(contents: _Contents, packing: PackedModules | None) -> Iterator[tuple[StoredTensor, str]]:
+    """Yield the tensors whose values are floats, with the dtype that these really have."""
+    modes = {f"{path}.scales": module.packing.mode for path, module in packing.modules.items()} if packing else {}
+    for name, tensor in contents.tensors.items():
+        dtype = _SCALE_DTYPES.get(modes.get(name, ""), tensor.info.dtype)
+        if is_float(dtype):
+            yield tensor, dtype
+
+
 def _check_hashes(contents: _Contents, read: BytesRead) -> Check:
-    file = contents.folder / HASHES_FILE
-    if not file.is_file():
+    if not (contents.folder / HASHES_FILE).is_file():
         return Check("hashes", None, f"there is no {HASHES_FILE}")
+    stated, problems = _read_hashes(contents.folder)
+    for name, digest in stated.items():
+        problems += _hash_problems(contents.folder / name, digest, read)
+    problems += [f"{name} is not in {HASHES_FILE}" for name in contents.shard_files if name not in stated]
+    return _result("hashes", problems, f"{len(stated)} files are as {HASHES_FILE} says")
+
+
+def _read_hashes(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the hash that is stated for each file, none where there is no list, and which lines are none."""
+    file = folder / HASHES_FILE
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     except (OSError, ValueError) as error:
-        return _result("hashes", [f"{file} cannot be read: {error}"], "")
-    problems: list[str] = []
+        return {}, [f"{file} cannot be read: {error}"]
     stated: dict[str, str] = {}
+    problems = []
     for number, line in enumerate(lines, 1):
         match = _HASH_LINE.fullmatch(line)
         if match is None or set(match["name"]) & set("/\\"):
@@ -393,10 +406,7 @@ def _check_hashes(contents: _Contents, read: BytesRead) -> Check:
             problems.append(f"{HASHES_FILE}:{number} {what}: {line[:100]}")
         elif stated.setdefault(match["name"], match["hash"].lower()) != match["hash"].lower():
             problems.append(f"{HASHES_FILE}:{number} has another hash for {match['name']} than a line before")
-    for name, digest in stated.items():
-        problems += _hash_problems(contents.folder / name, digest, read)
-    problems += [f"{name} is not in {HASHES_FILE}" for name in contents.shard_files if name not in stated]
-    return _result("hashes", problems, f"{len(stated)} files are as {HASHES_FILE} says")
+    return stated, problems
 
 
 def _hash_problems(path: Path, stated: str, read: BytesRead) -> list[str]:
