@@ -12,6 +12,7 @@ import re
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +20,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "hf_LoopbackSecret"
 WEIGHTS = ".safetensors"
+
+_PIECE = 1 << 16
 
 _API = re.compile(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)")
 _RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
@@ -46,6 +49,16 @@ class Commit:
     @cached_property
     def sha(self) -> str:
         return hashlib.sha256(json.dumps(self.files).encode()).hexdigest()[:40]
+
+    def siblings(self, *, with_blobs: bool) -> list[dict[str, object]]:
+        return [
+            self._sibling(path, sha256) if with_blobs else {"rfilename": path} for path, sha256 in self.files.items()
+        ]
+
+    def _sibling(self, path: str, sha256: str) -> dict[str, object]:
+        size = (self.folder / path).stat().st_size
+        lfs = {"lfs": {"sha256": sha256, "size": size, "pointerSize": 134}} if path.endswith(WEIGHTS) else {}
+        return {"rfilename": path, "size": size, "blobId": sha256[:40], **lfs}
 
     def tree(self) -> list[dict[str, object]]:
         return [self._entry(path, sha256) for path, sha256 in self.files.items()]
@@ -80,7 +93,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Cut:
-    """Break the connection after *nbytes* of a file's body: closed in order, or reset."""
+    """Break the connection after *nbytes* of an answer's body: closed in order, or reset."""
 
     nbytes: int
     how: Literal["closed", "reset"]
@@ -98,7 +111,11 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories = repositories
         self.asked: list[Asked] = []
+        self.sent: Counter[str] = Counter()  # bytes of bodies, by file
         self.cut_once: dict[str, Cut] = {}  # by file
+        self.refuse_once: dict[str, int] = {}  # status, by file or the API's path
+        self.knows_ranges = True
+        self.lists_sizes = True
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self.storage = f"http://localhost:{self.server_port}/stored"
 
@@ -116,6 +133,11 @@ class HubServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: HubServer
+
+    def setup(self) -> None:
+        # Or the kernel would take megabytes that nobody reads, and they would count as sent.
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE)
+        super().setup()
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -141,7 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
         repository, commit = self._find(name, revision)
         about: object = commit.tree()
         if what == "revision":
-            siblings = [{"rfilename": file} for file in commit.files]
+            with_blobs = self.server.lists_sizes and "blobs" in parse_qs(urlsplit(self.path).query)
+            siblings = commit.siblings(with_blobs=with_blobs)
             private = repository.access == "private"
             about = {"id": name, "sha": commit.sha, "private": private, "siblings": siblings}
         self._send(200, {"Content-Type": "application/json"}, json.dumps(about).encode())
@@ -186,23 +209,38 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, commit: Commit, file: str, headers: dict[str, str]) -> None:
         body = (commit.folder / file).read_bytes()
-        start = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        if start:
-            first = int(start[1])
-            self._send(206, {**headers, "Content-Range": f"bytes {first}-{len(body) - 1}/{len(body)}"}, body[first:])
+        cut = self.server.cut_once.pop(file, None) if self.command == "GET" else None
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "") if self.server.knows_ranges else None
+        if asked:
+            first, last = int(asked[1]), min(int(asked[2] or len(body)), len(body) - 1)
+            content_range = f"bytes {first}-{last}/{len(body)}"
+            self._send(206, {**headers, "Content-Range": content_range}, body[first : last + 1], cut, file)
         else:
-            cut = self.server.cut_once.pop(file, None) if self.command == "GET" else None
-            self._send(200, {**headers, "Accept-Ranges": "bytes"}, body, cut)
+            self._send(200, {**headers, "Accept-Ranges": "bytes"}, body, cut, file)
 
-    def _send(self, status: int, headers: dict[str, str], body: bytes, cut: Cut | None = None) -> None:
+    def _send(
+        self, status: int, headers: dict[str, str], body: bytes, cut: Cut | None = None, file: str | None = None
+    ) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body[: cut.nbytes] if cut else body)
+            self._send_body(body[: cut.nbytes] if cut else body, file)
         if cut:
             self._break(cut)
+
+    def _send_body(self, body: bytes, file: str | None) -> None:
+        """Send piece by piece and count, so that a client that has enough is seen to stop."""
+        for start in range(0, len(body), _PIECE):
+            piece = body[start : start + _PIECE]
+            if file is not None:
+                self.server.sent[file] += len(piece)
+            try:
+                self.wfile.write(piece)
+            except ConnectionError:
+                self.close_connection = True
+                return
 
     def _break(self, cut: Cut) -> None:
         self.close_connection = True
@@ -215,3 +253,5 @@ class _Handler(BaseHTTPRequestHandler):
         host = self.headers["Host"].partition(":")[0]
         with_token = self.headers["Authorization"] is not None
         self.server.asked.append(Asked(self.command, host, path, self.headers["Range"], with_token))
+        if status := self.server.refuse_once.pop(path, None):
+            raise _RefusalError(status, "", "not this time")

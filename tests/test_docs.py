@@ -101,6 +101,7 @@ def test_the_readmes_command_for_the_hub_has_options_that_exist(clone):
 
 # The dimensions of Qwen2.5-VL-7B, which olmOCR-2-7B-1025 has: https://huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct
 SEVEN_BILLION = {
+    "model_type": "qwen2_5_vl",
     "torch_dtype": "bfloat16",
     "hidden_size": 3584,
     "intermediate_size": 18944,
@@ -126,7 +127,7 @@ SEVEN_BILLION = {
 def test_the_readmes_sizes_are_those_that_a_plan_for_the_7b_model_counts(recipe):
     config = flat_config(SEVEN_BILLION)
     tensors = {
-        name: TensorInfo(name, "BF16", shape, Path("model.safetensors"), 0, 2 * math.prod(shape))
+        name: TensorInfo(name, "BF16", shape, "model.safetensors", 0, 2 * math.prod(shape))
         for name, shape in expected_shapes(config).items()
     }
     plan = make_plan(SourceCheckpoint(ModelFolder(Path()), config, tensors), find_recipe(recipe))

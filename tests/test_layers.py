@@ -31,7 +31,6 @@ DOORS = {
     "PIL": {"page", "inference.engine", "pipeline.render"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
-    "safetensors": {"conversion.checkpoint"},
     "yaml": {"page"},
 }
 

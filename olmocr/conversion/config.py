@@ -8,39 +8,126 @@ from typing import Any
 from olmocr.errors import CheckpointError
 
 # Of a nested text_config: what the root already says about the whole model.
-_NOT_TEXT = {"architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "_name_or_path"}
+_NOT_TEXT = {
+    "architectures",
+    "model_type",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "_name_or_path",
+    "quantization_config",
+    "tie_word_embeddings",
+}
+
+# Some versions of transformers 4 save of a vision_config only what differs from their own defaults, and mlx-vlm's
+# defaults are others.
+_VISION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {
+        "depth": 32,
+        "embed_dim": 1280,
+        "hidden_size": 3584,
+        "mlp_ratio": 4,
+        "num_heads": 16,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    },
+    "qwen2_5_vl": {
+        "depth": 32,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+        "hidden_size": 3584,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "out_hidden_size": 3584,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "tokens_per_second": 4,
+        "window_size": 112,
+    },
+    "qwen3_vl": {
+        "deepstack_visual_indexes": [8, 16, 24],
+        "depth": 27,
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_heads": 16,
+        "num_position_embeddings": 2304,
+        "out_hidden_size": 3584,
+        "patch_size": 16,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    },
+}
+
+# What mlx-vlm's Qwen3-VL has no default for, beside the dimensions.
+_QWEN3_NUMBERS = ("max_position_embeddings", "rms_norm_eps", "rope_theta")
 
 
 def flat_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return *config* in Qwen2.5-VL's original form: text fields at the root, ``rope_scaling`` with its type.
+    """Return *config* in the one form that mlx-vlm 0.7 reads, with every default spelled out that it has otherwise.
 
     transformers 5 nests the text model's fields in ``text_config``, calls ``rope_scaling`` and ``rope_theta``
-    together ``rope_parameters``, and renames the vision model's type; mlx-vlm 0.7 reads only the original form.
+    together ``rope_parameters``, and renames the vision model's type. Here, ``rope_scaling`` has its ``type``, and
+    the text fields stand at the root; only those of Qwen3-VL stay in ``text_config``, where mlx-vlm looks for them.
+    FP8 weights become bfloat16, and what *config* said of them is left out.
+
+    Raises:
+        CheckpointError: *config* lacks a setting that mlx-vlm needs, or has one that it does not know.
     """
     flat = copy.deepcopy(config)
-    text = _section(flat, "text_config")
-    flat.pop("text_config", None)
-    flat |= {key: value for key, value in text.items() if key not in _NOT_TEXT and value is not None}
+    text = {key: value for key, value in _section(flat, "text_config").items() if value is not None}
+    flat["torch_dtype"] = _dtype(flat, text)
+    for key in ("text_config", "dtype", "quantization_config"):
+        flat.pop(key, None)
     flat["tie_word_embeddings"] = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
-    flat.setdefault("torch_dtype", flat.pop("dtype", None) or text.get("torch_dtype") or text.get("dtype"))
-    flat.pop("dtype", None)
-    _flatten_rope(flat)
-    vision = flat["vision_config"] = _section(flat, "vision_config")
-    vision["model_type"] = "qwen2_5_vl"
-    vision.pop("rope_parameters", None)
-    vision.setdefault("in_channels", vision.get("in_chans", 3))
+    flat["vision_config"] = _flat_vision(flat)
+    text = {key: value for key, value in text.items() if key not in _NOT_TEXT}
+    if flat["model_type"] == "qwen3_vl":
+        flat["text_config"] = _flat_qwen3_text(text, flat["tie_word_embeddings"])
+    else:
+        flat |= text
+        flat["rope_scaling"] = _flat_rope(flat, "mrope")
     return flat
 
 
-def _flatten_rope(flat: dict[str, Any]) -> None:
-    rope = _section(flat, "rope_parameters") or _section(flat, "rope_scaling")
-    flat.pop("rope_parameters", None)
+def _dtype(flat: dict[str, Any], text: dict[str, Any]) -> Any:
+    if flat.get("quantization_config") or text.get("quantization_config"):
+        return "bfloat16"
+    return flat.get("torch_dtype") or flat.get("dtype") or text.get("torch_dtype") or text.get("dtype")
+
+
+def _flat_vision(flat: dict[str, Any]) -> dict[str, Any]:
+    family = flat["model_type"]
+    vision = _VISION_DEFAULTS[family] | _section(flat, "vision_config")
+    vision["model_type"] = family
+    vision.pop("rope_parameters", None)
+    vision.setdefault("in_channels", vision.get("in_chans", 3))
+    return vision
+
+
+def _flat_qwen3_text(text: dict[str, Any], tied: bool) -> dict[str, Any]:
+    text |= {"model_type": "qwen3_vl_text", "tie_word_embeddings": tied, "rope_scaling": _flat_rope(text, "default")}
+    if text.get("attention_bias"):
+        raise CheckpointError("config.json says attention_bias is true, and mlx-vlm's Qwen3-VL has no such biases")
+    for key in _QWEN3_NUMBERS:
+        if type(text.get(key)) not in (int, float):
+            raise CheckpointError(f"config.json says {key} of text_config is {text.get(key)!r}, which is no number")
+    return text
+
+
+def _flat_rope(text: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return what becomes of *text*'s ``rope_scaling``, and put the theta that newer ones keep in it beside it."""
+    rope = _section(text, "rope_parameters") or _section(text, "rope_scaling")
+    text.pop("rope_parameters", None)
     theta = rope.pop("rope_theta", None)
     if theta is not None:
-        flat["rope_theta"] = theta
+        text["rope_theta"] = theta
     if "mrope_section" not in rope:
-        raise CheckpointError("config.json has no rope_scaling.mrope_section: this is no Qwen2.5-VL model")
-    flat["rope_scaling"] = {**rope, "type": "mrope"}
+        raise CheckpointError("config.json has no rope_scaling.mrope_section: this is no Qwen-VL model")
+    scaled = [rope[key] for key in ("type", "rope_type") if rope.get(key) not in (None, "mrope", "default")]
+    if scaled:
+        raise CheckpointError(f"config.json says rope_scaling is of type {scaled[0]!r}, which mlx-vlm would leave out")
+    return {**rope, "type": kind}
 
 
 def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
@@ -52,7 +139,7 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 def mlx_config(flat: dict[str, Any], quantization: dict[str, Any] | None) -> dict[str, Any]:
     """Return the config.json of a converted folder. The Hub reads one of the two keys, MLX the other."""
-    config = {key: value for key, value in flat.items() if key not in ("_name_or_path", "quantization_config")}
+    config = dict(flat)
     if quantization is not None:
         config["quantization"] = quantization
         config["quantization_config"] = quantization

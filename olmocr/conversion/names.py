@@ -1,11 +1,19 @@
-"""Hugging Face tensor name -> MLX name, and the shapes that a config calls for, as data."""
+"""Hugging Face tensor name -> MLX name, and the shapes that a config calls for, as data for each family."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 from olmocr.errors import CheckpointError
+
+FAMILIES = {
+    "Qwen2VLForConditionalGeneration": "qwen2_vl",
+    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
+    "Qwen3VLForConditionalGeneration": "qwen3_vl",
+}
+"""What can be converted: config.json's architecture -> its model_type, which is the family's name here."""
 
 VISION = "vision_tower."
 LANGUAGE = "language_model."
@@ -25,6 +33,24 @@ _PREFIXES = (
 
 _LM_HEAD = "language_model.lm_head.weight"
 
+Component = Literal["language", "head", "embeddings", "vision", "merger"]
+
+# Longest first. The deepstack mergers hand features of inner vision blocks to the language model.
+_COMPONENTS: tuple[tuple[str, Component], ...] = (
+    ("language_model.lm_head.", "head"),
+    ("language_model.model.embed_tokens.", "embeddings"),
+    (LANGUAGE, "language"),
+    ("vision_tower.merger.", "merger"),
+    ("vision_tower.deepstack_merger_list.", "merger"),
+    (VISION, "vision"),
+)
+
+_VISION_MLP = re.compile(r"vision_tower\.blocks\.\d+\.mlp\.(?P<module>\w+)\.(?P<kind>weight|bias)")
+_INTO_MLP = {"gate_proj", "up_proj", "fc1", "linear_fc1"}
+_OUT_OF_MLP = {"down_proj", "fc2", "linear_fc2"}
+
+Shapes = Iterator[tuple[str, tuple[int, ...]]]
+
 
 def mlx_name(name: str, config: dict[str, Any]) -> str | None:
     """Return what MLX calls the tensor *name*; None for one that no model needs (a buffer, or a tied head)."""
@@ -37,13 +63,48 @@ def mlx_name(name: str, config: dict[str, Any]) -> str | None:
     return name
 
 
+def component_of(name: str) -> Component:
+    """Return which part of the model the tensor or module *name* (MLX's) belongs to."""
+    return next((component for prefix, component in _COMPONENTS if name.startswith(prefix)), "language")
+
+
+def vision_mlp_axis(name: str) -> int | None:
+    """Return the axis of the tensor *name* (MLX's) along which the vision MLP's width lies; None if it has none."""
+    match = _VISION_MLP.fullmatch(name)
+    if match and match["module"] in _INTO_MLP:
+        return 0
+    return 1 if match and match["module"] in _OUT_OF_MLP and match["kind"] == "weight" else None
+
+
+def text_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the section of a flat config that describes the language model."""
+    section: dict[str, Any] = config["text_config"] if config["model_type"] == "qwen3_vl" else config
+    return section
+
+
+def number_of_blocks(config: dict[str, Any]) -> dict[str, int]:
+    """Return how many language ``layers`` and vision ``blocks`` a model has, for patterns that count from the end.
+
+    Raises:
+        CheckpointError: *config* (flat) does not say so.
+    """
+    return {
+        "layers": len(_Dimensions(text_settings(config)).layers("num_hidden_layers")),
+        "blocks": len(_Dimensions(config["vision_config"]).layers("depth")),
+    }
+
+
 def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return every tensor of a Qwen2.5-VL model by MLX name, with its shape in the source's layout.
+    """Return every tensor of a model by MLX name, with its shape in the source's layout.
 
     Raises:
         CheckpointError: *config* (flat) lacks a dimension.
     """
-    return dict([*_vision(_Dimensions(config["vision_config"])), *_language(_Dimensions(config), config)])
+    vision, language = _SHAPES[config["model_type"]]
+    shapes = dict([*vision(_Dimensions(config["vision_config"])), *language(_Dimensions(text_settings(config)))])
+    if config["tie_word_embeddings"]:
+        del shapes[_LM_HEAD]
+    return shapes
 
 
 _LARGEST_DIMENSION = 1 << 24
@@ -68,46 +129,148 @@ class _Dimensions:
             raise CheckpointError(f"config.json says {key} is {self[key]}, more than any model has")
         return range(self[key])
 
+    def multiple(self, key: str, ratio: str) -> int:
+        """Return the dimension *key* times the number *ratio*, rounded down as the model classes do."""
+        value = self._section.get(ratio)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST_DIMENSION:
+            raise CheckpointError(f"config.json says {ratio} is {value!r}, which is no ratio")
+        if not 1 <= self[key] * value <= _LARGEST_DIMENSION:
+            raise CheckpointError(f"config.json says {ratio} is {value!r}, which gives no dimension")
+        return int(self[key] * value)
 
-def _linear(name: str, out: int, into: int, *, bias: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def chosen_layers(self, key: str, among: str) -> list[int]:
+        """Return the list *key* of different layers, out of those that *among* counts."""
+        value = self._section.get(key)
+        layers = self.layers(among)
+        if not isinstance(value, list) or any(type(each) is not int or each not in layers for each in value):
+            raise CheckpointError(f"config.json says {key} is {value!r}, which is no list of the {len(layers)} layers")
+        if len(set(value)) != len(value):
+            raise CheckpointError(f"config.json says {key} is {value!r}, which names a layer twice")
+        return value
+
+
+def _linear(name: str, out: int, into: int, *, bias: bool) -> Shapes:
     yield f"{name}.weight", (out, into)
     if bias:
         yield f"{name}.bias", (out,)
 
 
-def _vision(config: _Dimensions) -> Iterator[tuple[str, tuple[int, ...]]]:
-    width, mlp, patch = config["hidden_size"], config["intermediate_size"], config["patch_size"]
+def _norm(name: str, width: int, *, bias: bool) -> Shapes:
+    yield f"{name}.weight", (width,)
+    if bias:
+        yield f"{name}.bias", (width,)
+
+
+def _patch_embed(config: _Dimensions, width: int) -> Shapes:
+    patch = config["patch_size"]
     yield PATCH_EMBED, (width, config["in_channels"], config["temporal_patch_size"], patch, patch)
+
+
+def _attention_block(block: str, width: int, *, norm_bias: bool) -> Shapes:
+    """Yield what the vision blocks of all families have beside their MLP."""
+    yield from _norm(f"{block}.norm1", width, bias=norm_bias)
+    yield from _norm(f"{block}.norm2", width, bias=norm_bias)
+    yield from _linear(f"{block}.attn.qkv", 3 * width, width, bias=True)
+    yield from _linear(f"{block}.attn.proj", width, width, bias=True)
+
+
+def _qwen2_merger(width: int, merge_size: int, out: int, *, norm_bias: bool) -> Shapes:
+    merged = width * merge_size**2
+    yield from _norm(f"{VISION}merger.ln_q", width, bias=norm_bias)
+    yield from _linear(f"{VISION}merger.mlp.0", merged, merged, bias=True)
+    yield from _linear(f"{VISION}merger.mlp.2", out, merged, bias=True)
+
+
+def _qwen2_vision(config: _Dimensions) -> Shapes:
+    width, mlp = config["embed_dim"], config.multiple("embed_dim", "mlp_ratio")
+    yield from _patch_embed(config, width)
     for number in config.layers("depth"):
         block = f"{VISION}blocks.{number}"
-        yield f"{block}.norm1.weight", (width,)
-        yield f"{block}.norm2.weight", (width,)
-        yield from _linear(f"{block}.attn.qkv", 3 * width, width, bias=True)
-        yield from _linear(f"{block}.attn.proj", width, width, bias=True)
+        yield from _attention_block(block, width, norm_bias=True)
+        yield from _linear(f"{block}.mlp.fc1", mlp, width, bias=True)
+        yield from _linear(f"{block}.mlp.fc2", width, mlp, bias=True)
+    yield from _qwen2_merger(width, config["spatial_merge_size"], config["hidden_size"], norm_bias=True)
+
+
+def _qwen2_5_vision(config: _Dimensions) -> Shapes:
+    width, mlp = config["hidden_size"], config["intermediate_size"]
+    yield from _patch_embed(config, width)
+    for number in config.layers("depth"):
+        block = f"{VISION}blocks.{number}"
+        yield from _attention_block(block, width, norm_bias=False)
         yield from _linear(f"{block}.mlp.gate_proj", mlp, width, bias=True)
         yield from _linear(f"{block}.mlp.up_proj", mlp, width, bias=True)
         yield from _linear(f"{block}.mlp.down_proj", width, mlp, bias=True)
-    merged = width * config["spatial_merge_size"] ** 2
-    yield f"{VISION}merger.ln_q.weight", (width,)
-    yield from _linear(f"{VISION}merger.mlp.0", merged, merged, bias=True)
-    yield from _linear(f"{VISION}merger.mlp.2", config["out_hidden_size"], merged, bias=True)
+    yield from _qwen2_merger(width, config["spatial_merge_size"], config["out_hidden_size"], norm_bias=False)
 
 
-def _language(config: _Dimensions, flat: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    width, mlp, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    key_value = width // config["num_attention_heads"] * config["num_key_value_heads"]
-    yield f"{LANGUAGE}model.embed_tokens.weight", (vocabulary, width)
-    for number in config.layers("num_hidden_layers"):
-        layer = f"{LANGUAGE}model.layers.{number}"
-        yield f"{layer}.input_layernorm.weight", (width,)
-        yield f"{layer}.post_attention_layernorm.weight", (width,)
+def _qwen3_vision(config: _Dimensions) -> Shapes:
+    width, mlp = config["hidden_size"], config["intermediate_size"]
+    yield from _patch_embed(config, width)
+    yield f"{VISION}patch_embed.proj.bias", (width,)
+    yield f"{VISION}pos_embed.weight", (config["num_position_embeddings"], width)
+    for number in config.layers("depth"):
+        block = f"{VISION}blocks.{number}"
+        yield from _attention_block(block, width, norm_bias=True)
+        yield from _linear(f"{block}.mlp.linear_fc1", mlp, width, bias=True)
+        yield from _linear(f"{block}.mlp.linear_fc2", width, mlp, bias=True)
+    merged, out = width * config["spatial_merge_size"] ** 2, config["out_hidden_size"]
+    yield from _qwen3_merger(f"{VISION}merger", width, merged, out)
+    for number, _ in enumerate(config.chosen_layers("deepstack_visual_indexes", "depth")):
+        yield from _qwen3_merger(f"{VISION}deepstack_merger_list.{number}", merged, merged, out)
+
+
+def _qwen3_merger(name: str, norm: int, merged: int, out: int) -> Shapes:
+    """Yield a merger; *norm* is the width that it normalizes: before patches are merged, or (deepstack) after."""
+    yield from _norm(f"{name}.norm", norm, bias=True)
+    yield from _linear(f"{name}.linear_fc1", merged, merged, bias=True)
+    yield from _linear(f"{name}.linear_fc2", out, merged, bias=True)
+
+
+def _qwen2_language(config: _Dimensions) -> Shapes:
+    heads, width = config["num_attention_heads"], config["hidden_size"]
+    key_value = width // heads * config["num_key_value_heads"]
+    for layer in _layers(config):
         yield from _linear(f"{layer}.self_attn.q_proj", width, width, bias=True)
         yield from _linear(f"{layer}.self_attn.k_proj", key_value, width, bias=True)
         yield from _linear(f"{layer}.self_attn.v_proj", key_value, width, bias=True)
         yield from _linear(f"{layer}.self_attn.o_proj", width, width, bias=False)
+    yield from _beside_attention(config)
+
+
+def _qwen3_language(config: _Dimensions) -> Shapes:
+    head, width = config["head_dim"], config["hidden_size"]
+    query, key_value = head * config["num_attention_heads"], head * config["num_key_value_heads"]
+    for layer in _layers(config):
+        yield from _linear(f"{layer}.self_attn.q_proj", query, width, bias=False)
+        yield from _linear(f"{layer}.self_attn.k_proj", key_value, width, bias=False)
+        yield from _linear(f"{layer}.self_attn.v_proj", key_value, width, bias=False)
+        yield from _linear(f"{layer}.self_attn.o_proj", width, query, bias=False)
+        yield from _norm(f"{layer}.self_attn.q_norm", head, bias=False)
+        yield from _norm(f"{layer}.self_attn.k_norm", head, bias=False)
+    yield from _beside_attention(config)
+
+
+def _layers(config: _Dimensions) -> Iterator[str]:
+    return (f"{LANGUAGE}model.layers.{number}" for number in config.layers("num_hidden_layers"))
+
+
+def _beside_attention(config: _Dimensions) -> Shapes:
+    """Yield what the language models of all families have beside their attention."""
+    width, mlp, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    yield f"{LANGUAGE}model.embed_tokens.weight", (vocabulary, width)
+    for layer in _layers(config):
+        yield from _norm(f"{layer}.input_layernorm", width, bias=False)
+        yield from _norm(f"{layer}.post_attention_layernorm", width, bias=False)
         yield from _linear(f"{layer}.mlp.gate_proj", mlp, width, bias=False)
         yield from _linear(f"{layer}.mlp.up_proj", mlp, width, bias=False)
         yield from _linear(f"{layer}.mlp.down_proj", width, mlp, bias=False)
-    yield f"{LANGUAGE}model.norm.weight", (width,)
-    if not flat["tie_word_embeddings"]:
-        yield _LM_HEAD, (vocabulary, width)
+    yield from _norm(f"{LANGUAGE}model.norm", width, bias=False)
+    yield _LM_HEAD, (vocabulary, width)
+
+
+_SHAPES: dict[str, tuple[Callable[[_Dimensions], Shapes], Callable[[_Dimensions], Shapes]]] = {
+    "qwen2_vl": (_qwen2_vision, _qwen2_language),
+    "qwen2_5_vl": (_qwen2_5_vision, _qwen2_language),
+    "qwen3_vl": (_qwen3_vision, _qwen3_language),
+}

@@ -24,7 +24,7 @@ Progress = Callable[[int], None]
 def write_shards(plan: ConversionPlan, folder: Path, progress: Progress) -> None:
     """Write every shard of *plan* into *folder*, and the index; nothing in memory grows with the model."""
     for shard in plan.shards:
-        _write_shard(shard, folder / shard.file_name, progress)
+        _write_shard(shard, folder / shard.file_name, plan.source.folder.path, progress)
     weight_map = {
         output.name: shard.file_name for shard in plan.shards for tensor in shard.tensors for output in tensor.outputs
     }
@@ -41,7 +41,7 @@ def check_shards(plan: ConversionPlan, folder: Path) -> None:
             raise AssertionError(f"{shard.file_name} differs from its plan")
 
 
-def _write_shard(shard: PlannedShard, path: Path, progress: Progress) -> None:
+def _write_shard(shard: PlannedShard, path: Path, source: Path, progress: Progress) -> None:
     header, places = _header(shard)
     with path.open("xb") as file:
         file.write(header)
@@ -49,7 +49,7 @@ def _write_shard(shard: PlannedShard, path: Path, progress: Progress) -> None:
         # In the source's order, so that its disk is read from front to back.
         for tensor in sorted(shard.tensors, key=lambda each: (each.source.shard, each.source.offset)):
             offsets = [places[output.name] for output in tensor.outputs]
-            for parts, nbytes in _converted(tensor):
+            for parts, nbytes in _converted(tensor, source):
                 for index, part in enumerate(parts):
                     file.seek(offsets[index])
                     file.write(part.data)
@@ -79,24 +79,27 @@ def _header(shard: PlannedShard) -> tuple[bytes, dict[str, int]]:
     return header, {name: len(header) + begin for name, begin in begins.items()}
 
 
-def _converted(tensor: PlannedTensor) -> Iterator[tuple[list[Bytes], int]]:
+def _converted(tensor: PlannedTensor, source: Path) -> Iterator[tuple[list[Bytes], int]]:
     """Yield what becomes of the tensor, some rows at a time, with the number of source bytes that went in."""
     dtype = tensor.outputs[-1].dtype
     axes = PATCH_EMBED_AXES if tensor.is_transposed else None
-    for raw, shape in _read_rows(tensor):
+    for raw, shape in _read_rows(tensor, source):
         rows = to_mlx(raw, tensor.source.dtype, shape)
         parts = quantized(rows, tensor.params, dtype) if tensor.params else cast(rows, dtype, axes)
         yield parts, len(raw)
 
 
-def _read_rows(tensor: PlannedTensor) -> Iterator[tuple[bytes, tuple[int, ...]]]:
+def _read_rows(tensor: PlannedTensor, folder: Path) -> Iterator[tuple[bytes, tuple[int, ...]]]:
     """Yield whole rows (slices of the first axis), about ``_CHUNK_BYTES`` at a time."""
     source = tensor.source
     row_bytes = source.nbytes // source.shape[0]
     step = max(1, _CHUNK_BYTES // row_bytes)
     for row in range(0, source.shape[0], step):
         count = min(step, source.shape[0] - row)
-        yield _read(source.shard, source.offset + row * row_bytes, count * row_bytes), (count, *source.shape[1:])
+        yield (
+            _read(folder / source.shard, source.offset + row * row_bytes, count * row_bytes),
+            (count, *source.shape[1:]),
+        )
 
 
 def _read(path: Path, offset: int, nbytes: int) -> bytes:
