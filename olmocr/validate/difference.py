@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from olmocr.conversion.checkpoint import DTYPE_BYTES, SourceCheckpoint, TensorInfo
-from olmocr.conversion.names import PATCH_EMBED, PATCH_EMBED_AXES
+from olmocr.conversion.names import PATCH_EMBED, PATCH_EMBED_AXES, vision_mlp_axis
 from olmocr.errors import CheckpointError
 from olmocr.validate.packing import PackedModule
 from olmocr.validate.values import BytesRead, Floats, StoredTensor, as_float32, read_rows, rounded, row_steps
 
 # Two bits in groups of 128 still keep four fifths of a weight; a weight of another tensor differs by 1 and more.
 _NOTHING_LEFT = 0.5
-
-# A width that no group size divides may be padded here: what is added meets an activation that is zero.
-_VISION_MLP = re.compile(r"vision_tower\.blocks\.\d+\.mlp\.")
 
 
 @dataclass(frozen=True)
@@ -117,13 +112,12 @@ def _paired(
         raise CheckpointError("it is missing, and the source has it")
     if module is None and stored.info.dtype == "U32":
         raise CheckpointError("it cannot be compared, since its packing is broken")
-    scale: TensorInfo | None = getattr(info, "scale", None)
     pair = _Pair(
         name,
         stored,
         module,
         _stored(info, source),
-        _stored(scale, source) if scale else None,
+        _stored(info.scale, source) if info.scale else None,
         module.shape if module else stored.shape,
     )
     if pair.is_padded and not _may_be_padding(pair):
@@ -132,15 +126,16 @@ def _paired(
 
 
 def _stored(info: TensorInfo, source: SourceCheckpoint) -> StoredTensor:
-    return StoredTensor(source.folder.path / Path(info.shard).name, info)
+    return StoredTensor(source.folder.path / info.shard, info)
 
 
 def _may_be_padding(pair: _Pair) -> bool:
-    """Tell whether one axis of the vision MLP became longer."""
-    if not _VISION_MLP.match(pair.name) or len(pair.shape) != len(pair.source_shape):
+    """Tell whether only the vision MLP's width grew: what is added meets an activation that is zero."""
+    axis = vision_mlp_axis(pair.name)
+    mine, theirs = pair.shape, pair.source_shape
+    if axis is None or len(mine) != len(theirs):
         return False
-    longer = [mine - theirs for mine, theirs in zip(pair.shape, pair.source_shape, strict=True) if mine != theirs]
-    return len(longer) == 1 and longer[0] > 0
+    return mine[axis] > theirs[axis] and (*mine[:axis], *mine[axis + 1 :]) == (*theirs[:axis], *theirs[axis + 1 :])
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import re
 from collections import Counter
@@ -22,10 +21,11 @@ from olmocr.conversion.checkpoint import (
     read_header,
 )
 from olmocr.conversion.config import flat_config
-from olmocr.conversion.names import PATCH_EMBED, PATCH_EMBED_AXES, expected_shapes, mlx_name
+from olmocr.conversion.header import parse_json
+from olmocr.conversion.names import FAMILIES, PATCH_EMBED, PATCH_EMBED_AXES, expected_shapes, mlx_name
 from olmocr.device import start_mlx
 from olmocr.errors import CheckpointError, MissingDependencyError
-from olmocr.model_folder import MODEL_TYPE, ModelFolder, _refuse_code, read_json
+from olmocr.model_folder import ModelFolder, _refuse_code, read_json
 from olmocr.validate.difference import TensorError, bytes_to_compare, compare
 from olmocr.validate.packing import PackedModules, read_packing
 from olmocr.validate.values import BytesRead, StoredTensor, find_bad_values, is_float
@@ -221,10 +221,9 @@ def _check_index(contents: _Contents) -> Check:
         problems += _missing_numbers(contents)
         return _result("index", problems, "there is none, and none is needed")
     try:
-        index, twice = _read_index(contents.folder / INDEX_FILE)
+        index = _read_index(contents.folder / INDEX_FILE)
     except CheckpointError as error:
         return _result("index", [*problems, str(error)], "")
-    problems += [f"{name} is twice in {INDEX_FILE}" for name in twice]
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         return _result("index", [*problems, f"{INDEX_FILE} has no weight_map from tensors to files"], "")
@@ -245,25 +244,16 @@ def _missing_numbers(contents: _Contents) -> list[str]:
     return problems
 
 
-def _read_index(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the index, and the names that it has twice, of which a JSON reader keeps the last.
+def _read_index(path: Path) -> dict[str, Any]:
+    """Return the index.
 
     Raises:
-        CheckpointError: it holds no JSON object.
+        CheckpointError: it holds no JSON object, or names a tensor twice.
     """
-    twice: list[str] = []
-
-    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        twice.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        return dict(pairs)
-
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=keep)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
-    return value, twice
+        return parse_json(path.read_bytes(), INDEX_FILE)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _shard_problems(contents: _Contents, named: set[str]) -> list[str]:
@@ -318,7 +308,7 @@ def _check_tensors(contents: _Contents, packing: PackedModules | None) -> Check:
 
 
 def _is_known(config: dict[str, Any]) -> bool:
-    return config.get("model_type") == MODEL_TYPE
+    return config.get("model_type") in list(FAMILIES.values())  # a list: what is asked for may be anything
 
 
 def _mlx_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
