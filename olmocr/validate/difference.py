@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from olmocr.conversion.checkpoint import DTYPE_BYTES, SourceCheckpoint, TensorInfo
-from olmocr.conversion.names import PATCH_EMBED, PATCH_EMBED_AXES
+from olmocr.conversion.names import PATCH_EMBED, PATCH_EMBED_AXES, vision_mlp_axis
 from olmocr.errors import CheckpointError
 from olmocr.validate.packing import PackedModule
 from olmocr.validate.values import BytesRead, Floats, StoredTensor, as_float32, read_rows, rounded, row_steps
 
 # Two bits in groups of 128 still keep four fifths of a weight; a weight of another tensor differs by 1 and more.
 _NOTHING_LEFT = 0.5
-
-# A width that no group size divides may be padded here: what is added meets an activation that is zero.
-_VISION_MLP = re.compile(r"vision_tower\.blocks\.\d+\.mlp\.")
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ def compare(
             errors.append(error)
             problems += found
         except CheckpointError as error:
-            problems.append(str(error))
+            problems.append(f"{name}: {error}")
     parts = {f"{path}.{part}" for path in modules for part in ("scales", "biases")}
     problems += [f"{name} is not in the source" for name in tensors if name not in source.tensors and name not in parts]
     worst_first = sorted(errors, key=lambda each: math.inf if each.relative_error is None else each.relative_error)
@@ -114,33 +109,33 @@ def _paired(
     """
     stored, module = tensors.get(name), modules.get(name.removesuffix(".weight"))
     if stored is None:
-        raise CheckpointError(f"{name} is missing, and is in the source")
+        raise CheckpointError("it is missing, and the source has it")
     if module is None and stored.info.dtype == "U32":
-        raise CheckpointError(f"{name} cannot be compared, since its packing is broken")
-    scale: TensorInfo | None = getattr(info, "scale", None)
+        raise CheckpointError("it cannot be compared, since its packing is broken")
     pair = _Pair(
         name,
         stored,
         module,
         _stored(info, source),
-        _stored(scale, source) if scale else None,
+        _stored(info.scale, source) if info.scale else None,
         module.shape if module else stored.shape,
     )
     if pair.is_padded and not _may_be_padding(pair):
-        raise CheckpointError(f"{name} has shape {pair.shape}, its source {pair.source_shape}")
+        raise CheckpointError(f"its shape is {pair.shape}, its source's {pair.source_shape}")
     return pair
 
 
 def _stored(info: TensorInfo, source: SourceCheckpoint) -> StoredTensor:
-    return StoredTensor(source.folder.path / Path(info.shard).name, info)
+    return StoredTensor(source.folder.path / info.shard, info)
 
 
 def _may_be_padding(pair: _Pair) -> bool:
-    """Tell whether one axis of the vision MLP became longer."""
-    if not _VISION_MLP.match(pair.name) or len(pair.shape) != len(pair.source_shape):
+    """Tell whether only the vision MLP's width grew: what is added meets an activation that is zero."""
+    axis = vision_mlp_axis(pair.name)
+    mine, theirs = pair.shape, pair.source_shape
+    if axis is None or len(mine) != len(theirs):
         return False
-    longer = [mine - theirs for mine, theirs in zip(pair.shape, pair.source_shape, strict=True) if mine != theirs]
-    return len(longer) == 1 and longer[0] > 0
+    return mine[axis] > theirs[axis] and (*mine[:axis], *mine[axis + 1 :]) == (*theirs[:axis], *theirs[axis + 1 :])
 
 
 @dataclass
@@ -194,7 +189,7 @@ def _scale_of_rows(pair: _Pair, scale: StoredTensor, first: int, count: int, rea
     """
     size = math.prod(scale.shape)
     if size not in (1, pair.source.shape[0]):
-        raise CheckpointError(f"{pair.name} has scales of shape {scale.shape} in the source, which are not read here")
+        raise CheckpointError(f"its source has scales of shape {scale.shape}, which are not read here")
     rows = read_rows(scale, first, count, read) if size > 1 else read_rows(scale, 0, 1, read)
     return as_float32(rows, scale.info.dtype).reshape(-1, *(1,) * (len(pair.source.shape) - 1))
 
@@ -230,12 +225,12 @@ def _problems(pair: _Pair, sums: _Sums, error: TensorError) -> list[str]:
             f"{pair.name} was kept, but {sums.changed} of its {math.prod(pair.source.shape)} values "
             f"are not the source's in {pair.stored.info.dtype}"
         )
-    elif error.relative_error is None:
-        problems.append(f"{pair.name} has no relative error: values that are not finite, or a source of zeros")
-    elif error.relative_error > _NOTHING_LEFT:
-        problems.append(f"{pair.name} is not its source: its relative error is {error.relative_error:.2g}")
     if sums.padding and _padding_must_be_zero(pair):
-        problems.append(f"{pair.name} is padded to {pair.shape} with {sums.padding} values that are not zero")
+        problems.append(f"{pair.name} is padded to {pair.shape}, and {sums.padding} of the added values are not zero")
+    if pair.module and error.relative_error is None:
+        problems.append(f"{pair.name} has no relative error: values that are not finite, or a source of zeros")
+    elif pair.module and error.relative_error is not None and error.relative_error > _NOTHING_LEFT:
+        problems.append(f"{pair.name} is not its source: its relative error is {error.relative_error:.2g}")
     return problems
 
 

@@ -12,6 +12,7 @@ from olmocr.validate.values import StoredTensor
 # MLX's modes: bits and group size where a module's entry leaves them out. All but affine have no others.
 _DEFAULTS = {"affine": (4, 64), "mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
 _AFFINE_BITS = (1, 2, 3, 4, 5, 6, 8)
+_AFFINE_GROUP_SIZES = (32, 64, 128)
 _GLOBAL_SETTINGS = ("bits", "group_size", "mode")
 
 
@@ -118,7 +119,9 @@ def _packing(path: str, settings: dict[str, Any]) -> Packing | str:
 
 
 def _exists(bits: int, group_size: int, mode: str) -> bool:
-    return (bits in _AFFINE_BITS and group_size > 0) if mode == "affine" else (bits, group_size) == _DEFAULTS[mode]
+    if mode == "affine":
+        return bits in _AFFINE_BITS and group_size in _AFFINE_GROUP_SIZES
+    return (bits, group_size) == _DEFAULTS[mode]
 
 
 def _shape_problems(path: str, packing: Packing, weight: StoredTensor, scales: StoredTensor) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from olmocr.errors import CheckpointError, MissingDependencyError
+from olmocr.errors import MissingDependencyError
 from olmocr.validate.packing import Packing
 from olmocr.validate.values import Elements, Floats
 
@@ -21,24 +21,18 @@ def dequantized(weight: Elements, scales: Elements, biases: Floats | None, packi
     """Return rows of a packed weight as MLX dequantizes them in float32, on its CPU backend whatever the machine.
 
     *scales* are floats, or of a mode without *biases* the bytes that are stored.
-
-    Raises:
-        CheckpointError: MLX knows no such packing.
     """
-    try:
-        with mx.stream(mx.cpu):
-            values = mx.dequantize(
-                mx.array(weight),
-                mx.array(scales),
-                None if biases is None else mx.array(biases),
-                group_size=packing.group_size,
-                bits=packing.bits,
-                mode=packing.mode,
-                dtype=mx.float32,
-            )
-            return np.array(values)
-    except ValueError as error:
-        raise CheckpointError(f"MLX cannot unpack {packing}: {error}") from error
+    with mx.stream(mx.cpu):
+        values = mx.dequantize(
+            mx.array(weight),
+            mx.array(scales),
+            None if biases is None else mx.array(biases),
+            group_size=packing.group_size,
+            bits=packing.bits,
+            mode=packing.mode,
+            dtype=mx.float32,
+        )
+        return np.array(values)
 
 
 def why_not_loaded(folder: Path) -> str | None:

@@ -85,7 +85,7 @@ def _read(tensor: StoredTensor, first: int, count: int, read: BytesRead) -> Elem
     """Return *count* elements from *first* on, wherever the rows end."""
     storage = _STORAGE.get(tensor.info.dtype)
     if storage is None:
-        raise CheckpointError(f"{tensor.info.name} has dtype {tensor.info.dtype}, which is not read here")
+        raise CheckpointError(f"dtype {tensor.info.dtype} is not read here")
     size = np.dtype(storage).itemsize
     try:
         with tensor.file.open("rb", buffering=0) as file:

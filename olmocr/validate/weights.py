@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,11 @@ from olmocr.conversion.checkpoint import (
     read_header,
 )
 from olmocr.conversion.config import flat_config
-from olmocr.conversion.names import PATCH_EMBED, PATCH_EMBED_AXES, expected_shapes, mlx_name
+from olmocr.conversion.header import parse_json
+from olmocr.conversion.names import FAMILIES, PATCH_EMBED, PATCH_EMBED_AXES, expected_shapes, mlx_name
 from olmocr.device import start_mlx
 from olmocr.errors import CheckpointError, MissingDependencyError
-from olmocr.model_folder import MODEL_TYPE, ModelFolder, _refuse_code, read_json
+from olmocr.model_folder import ModelFolder, _refuse_code, read_json
 from olmocr.validate.difference import TensorError, bytes_to_compare, compare
 from olmocr.validate.packing import PackedModules, read_packing
 from olmocr.validate.values import BytesRead, StoredTensor, find_bad_values, is_float
@@ -90,7 +90,7 @@ def check_weights(
     contents = _read_contents(folder)
     checkpoint = read_checkpoint(ModelFolder(source)) if source else None
     packing = read_packing(contents.tensors, contents.config) if contents.config is not None else None
-    read = _counter(progress, _bytes_to_read(contents, checkpoint))
+    read = _counter(progress, _bytes_to_read(contents, packing, checkpoint))
     checks = [
         _check_config(contents),
         _check_shards(contents),
@@ -169,10 +169,10 @@ def _counter(progress: Progress, total: int) -> BytesRead:
     return read
 
 
-def _bytes_to_read(contents: _Contents, source: SourceCheckpoint | None) -> int:
-    total = sum(each.info.nbytes for each in contents.tensors.values() if is_float(each.info.dtype))
-    if (contents.folder / HASHES_FILE).is_file():
-        total += sum((contents.folder / name).stat().st_size for name in contents.shards)
+def _bytes_to_read(contents: _Contents, packing: PackedModules | None, source: SourceCheckpoint | None) -> int:
+    total = sum(tensor.info.nbytes for tensor, _ in _floats(contents, packing))
+    hashed = (contents.folder / name for name in _read_hashes(contents.folder)[0])
+    total += sum(path.stat().st_size for path in hashed if path.is_file())
     return total + bytes_to_compare(source, contents.tensors) if source else total
 
 
@@ -221,10 +221,9 @@ def _check_index(contents: _Contents) -> Check:
         problems += _missing_numbers(contents)
         return _result("index", problems, "there is none, and none is needed")
     try:
-        index, twice = _read_index(contents.folder / INDEX_FILE)
+        index = _read_index(contents.folder / INDEX_FILE)
     except CheckpointError as error:
         return _result("index", [*problems, str(error)], "")
-    problems += [f"{name} is twice in {INDEX_FILE}" for name in twice]
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         return _result("index", [*problems, f"{INDEX_FILE} has no weight_map from tensors to files"], "")
@@ -245,25 +244,16 @@ def _missing_numbers(contents: _Contents) -> list[str]:
     return problems
 
 
-def _read_index(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the index, and the names that it has twice, of which a JSON reader keeps the last.
+def _read_index(path: Path) -> dict[str, Any]:
+    """Return the index.
 
     Raises:
-        CheckpointError: it holds no JSON object.
+        CheckpointError: it holds no JSON object, or names a tensor twice.
     """
-    twice: list[str] = []
-
-    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        twice.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        return dict(pairs)
-
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=keep)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
-    return value, twice
+        return parse_json(path.read_bytes(), INDEX_FILE)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _shard_problems(contents: _Contents, named: set[str]) -> list[str]:
@@ -318,7 +308,7 @@ def _check_tensors(contents: _Contents, packing: PackedModules | None) -> Check:
 
 
 def _is_known(config: dict[str, Any]) -> bool:
-    return config.get("model_type") == MODEL_TYPE
+    return config.get("model_type") in list(FAMILIES.values())  # a list: what is asked for may be anything
 
 
 def _mlx_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -356,15 +346,10 @@ def _check_packing(contents: _Contents, packing: PackedModules | None) -> Check:
 
 
 def _check_values(contents: _Contents, packing: PackedModules | None, read: BytesRead) -> Check:
-    modes = {f"{path}.scales": module.packing.mode for path, module in packing.modules.items()} if packing else {}
     problems = []
-    for name, tensor in contents.tensors.items():
-        mode = modes.get(name, "affine")
-        dtype = _SCALE_DTYPES.get(mode, tensor.info.dtype)
-        if not is_float(dtype):
-            continue
+    for tensor, dtype in _floats(contents, packing):
         # Where a mode has no biases, a group of zeros has a scale of zero.
-        may_be_zero = not name.endswith(".scales") or mode != "affine"
+        may_be_zero = not tensor.info.name.endswith(".scales") or dtype != tensor.info.dtype
         try:
             problems += find_bad_values(tensor, dtype, read, may_be_zero=may_be_zero)
         except CheckpointError as error:
@@ -376,16 +361,34 @@ def _check_values(contents: _Contents, packing: PackedModules | None, read: Byte
 _SCALE_DTYPES = {"mxfp4": "F8_E8M0", "mxfp8": "F8_E8M0", "nvfp4": "F8_E4M3"}
 
 
+def _floats(contents: _Contents, packing: PackedModules | None) -> Iterator[tuple[StoredTensor, str]]:
+    """Yield the tensors whose values are floats, with the dtype that these really have."""
+    modes = {f"{path}.scales": module.packing.mode for path, module in packing.modules.items()} if packing else {}
+    for name, tensor in contents.tensors.items():
+        dtype = _SCALE_DTYPES.get(modes.get(name, ""), tensor.info.dtype)
+        if is_float(dtype):
+            yield tensor, dtype
+
+
 def _check_hashes(contents: _Contents, read: BytesRead) -> Check:
-    file = contents.folder / HASHES_FILE
-    if not file.is_file():
+    if not (contents.folder / HASHES_FILE).is_file():
         return Check("hashes", None, f"there is no {HASHES_FILE}")
+    stated, problems = _read_hashes(contents.folder)
+    for name, digest in stated.items():
+        problems += _hash_problems(contents.folder / name, digest, read)
+    problems += [f"{name} is not in {HASHES_FILE}" for name in contents.shard_files if name not in stated]
+    return _result("hashes", problems, f"{len(stated)} files are as {HASHES_FILE} says")
+
+
+def _read_hashes(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the hash that is stated for each file, none where there is no list, and which lines are none."""
+    file = folder / HASHES_FILE
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     except (OSError, ValueError) as error:
-        return _result("hashes", [f"{file} cannot be read: {error}"], "")
-    problems: list[str] = []
+        return {}, [f"{file} cannot be read: {error}"]
     stated: dict[str, str] = {}
+    problems = []
     for number, line in enumerate(lines, 1):
         match = _HASH_LINE.fullmatch(line)
         if match is None or set(match["name"]) & set("/\\"):
@@ -393,10 +396,7 @@ def _check_hashes(contents: _Contents, read: BytesRead) -> Check:
             problems.append(f"{HASHES_FILE}:{number} {what}: {line[:100]}")
         elif stated.setdefault(match["name"], match["hash"].lower()) != match["hash"].lower():
             problems.append(f"{HASHES_FILE}:{number} has another hash for {match['name']} than a line before")
-    for name, digest in stated.items():
-        problems += _hash_problems(contents.folder / name, digest, read)
-    problems += [f"{name} is not in {HASHES_FILE}" for name in contents.shard_files if name not in stated]
-    return _result("hashes", problems, f"{len(stated)} files are as {HASHES_FILE} says")
+    return stated, problems
 
 
 def _hash_problems(path: Path, stated: str, read: BytesRead) -> list[str]:
