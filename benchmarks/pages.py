@@ -16,9 +16,7 @@ from typing import Any
 from machine import describe_machine
 
 from olmocr import __version__
-from olmocr.conversion.folder import plan_conversion, write_model
-from olmocr.conversion.recipe import find_recipe
-from olmocr.model_folder import ModelFolder
+from olmocr.conversion.convert import convert
 from olmocr.page import chat_prompt
 from olmocr.pipeline.render import open_document
 from olmocr.pipeline.sources import Source
@@ -115,7 +113,7 @@ def _render(pdf: str, number: int, folder: Path) -> Page:
 
 def make_contenders(folder: Path, pages: list[Page], args: argparse.Namespace) -> list[Contender]:
     checkpoint = DEMO / "checkpoint"
-    models = {name: convert(checkpoint, name, folder) for name in ("8bit", "4bit", "none")}
+    models = {name: converted(checkpoint, name, folder) for name in ("8bit", "4bit", "none")}
     few = pages[: args.slow_pages]
     contenders = [
         Contender("olmocr 8-bit", "olmocr_engine", models["8bit"], pages),
@@ -127,9 +125,9 @@ def make_contenders(folder: Path, pages: list[Page], args: argparse.Namespace) -
     return [contender for contender in contenders if contender.pages]
 
 
-def convert(checkpoint: Path, recipe: str, folder: Path) -> Path:
+def converted(checkpoint: Path, recipe: str, folder: Path) -> Path:
     output = folder / recipe
-    write_model(plan_conversion(ModelFolder(checkpoint), find_recipe(recipe)), output)
+    convert(checkpoint, recipe, output)
     return output
 
 

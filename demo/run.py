@@ -16,11 +16,9 @@ from rich.table import Table
 
 from olmocr import PipelineConfig, run_pipeline
 from olmocr.command import progress_bar, start_logging
-from olmocr.conversion.folder import plan_conversion, write_model
-from olmocr.conversion.recipe import find_recipe
+from olmocr.conversion.convert import convert
 from olmocr.conversion.report import ConversionReport
 from olmocr.errors import ExitCode, OlmocrError
-from olmocr.model_folder import ModelFolder
 from olmocr.pipeline.run import RunSummary
 from olmocr.validate.score import character_error_rate
 
@@ -46,7 +44,7 @@ def measure(recipe: str, pdfs: list[Path], out: Path, console: Console) -> Row:
     model, workspace = out / f"model-{recipe}", out / f"workspace-{recipe}"
     for earlier in (model, workspace):
         shutil.rmtree(earlier, ignore_errors=True)
-    report = write_model(plan_conversion(ModelFolder(CHECKPOINT), find_recipe(recipe)), model)
+    (report,) = convert(CHECKPOINT, recipe, model)
     config = PipelineConfig(
         workspace=workspace,
         pdfs=tuple(map(str, pdfs)),
@@ -90,7 +88,7 @@ def table(rows: list[Row]) -> Table:
     for row in rows:
         pages = row.summary.pages
         view.add_row(
-            row.report.recipe,
+            row.report.recipe.name,
             f"{row.report.weight_bytes:,}",
             f"{row.report.bits_per_weight:.2f}",
             str(pages),

@@ -1,7 +1,8 @@
 """olmOCR on your own machine, through MLX.
 
 ``await run_pipeline(PipelineConfig(workspace=..., pdfs=(...), model=...))`` reads documents;
-``python -m olmocr.convert_to_mlx`` makes the weights that it needs. Importing this loads neither MLX nor a model.
+``convert("allenai/olmOCR-2-7B-1025", "mixed")`` makes the weights that it needs. Importing this loads neither MLX nor a
+model.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from olmocr.conversion.convert import convert
     from olmocr.pipeline.config import PipelineConfig
     from olmocr.pipeline.run import RunSummary, run_pipeline
 
-__all__ = ["PipelineConfig", "RunSummary", "__version__", "run_pipeline"]
+__all__ = ["PipelineConfig", "RunSummary", "__version__", "convert", "run_pipeline"]
 
 _HOMES = {
     "PipelineConfig": "olmocr.pipeline.config",
     "RunSummary": "olmocr.pipeline.run",
+    "convert": "olmocr.conversion.convert",
     "run_pipeline": "olmocr.pipeline.run",
 }
 

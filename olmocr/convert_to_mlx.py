@@ -1,15 +1,29 @@
-"""The command ``python -m olmocr.convert_to_mlx``: arguments -> convert."""
+"""The command ``python -m olmocr.convert_to_mlx``: arguments -> plan -> folder."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progress_bar, say, start_logging
+from olmocr.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from olmocr.conversion.folder import Target
+    from olmocr.conversion.recipe import QuantRecipe
+    from olmocr.conversion.report import ConversionReport
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_WHAT = "What to make"
+_HOW = "How it is quantized"
+_RUN = "How the conversion runs"
 
 
 @app.command(cls=CommandWithBothSpellings)
@@ -17,45 +31,153 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def convert_to_mlx(
     model: Annotated[str, typer.Argument(help="A Hugging Face olmOCR checkpoint: its folder, or a Hub repository.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to make. Default: NAME-mlx-RECIPE, here.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder to make; with several recipes, the folder to make them in. Default: NAME-mlx-RECIPE, here.",
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
-    quantize: Annotated[str, typer.Option("--quantize", "-q", help="Recipe: none, 4bit or 8bit.")] = "none",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            "--quantize",
+            "-q",
+            help="Recipe: none, bf16, fp16, 3bit, 4bit, 5bit, 6bit, 8bit, mixed-small, mixed or mixed-large; several, "
+            "with commas, are made from one read of the source. Default: mixed.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="A recipe of your own, a YAML file (docs/recipes.md).", rich_help_panel=_WHAT),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the Hub repository.", rich_help_panel=_WHAT)
+    ] = None,
+    method: Annotated[
+        Literal["fit", "stock"],
+        typer.Option(
+            help="How scales are found: fit searches for the least error, stock is mx.quantize, bit for bit.",
+            rich_help_panel=_HOW,
+        ),
+    ] = "fit",
+    group_size: Annotated[
+        int | None,
+        typer.Option(help="Weights that share a scale, 32, 64 or 128, instead of the recipe's.", rich_help_panel=_HOW),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="bfloat16, float16 or float32, for scales and all that is kept, instead of the source's.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Do not quantize modules like 'vision_tower.*' or '*.layers.0.*'; may be given again.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and write nothing.", rich_help_panel=_RUN)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the plan, or the report, as JSON.", rich_help_panel=_RUN)
+    ] = False,
+    low_disk: Annotated[
+        bool,
+        typer.Option(
+            "--low-disk",
+            help="Fetch a repository's shards one by one, and drop each as soon as it is used.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Default: one for each core.", rich_help_panel=_RUN)
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print warnings and errors only.", rich_help_panel=_RUN)
+    ] = False,
 ) -> None:
     """Convert a Hugging Face olmOCR checkpoint to MLX weights.
 
-    The new folder appears when it is whole; a failure leaves none.
+    The new folder appears when it is whole; a failure leaves none, and an interrupted conversion goes on where it was.
     """
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    from olmocr.conversion.folder import plan_conversion, write_model
-    from olmocr.conversion.recipe import find_recipe
-    from olmocr.model_folder import find_model
+    from olmocr.conversion.convert import plan_targets, with_weights
+    from olmocr.conversion.recipe import changed
+    from olmocr.model_folder import find_settings
 
     console = start_logging(quiet=quiet)
-    recipe = find_recipe(quantize)
-    folder = find_model(model, revision)
-    output = (
-        output.expanduser() if output else Path(f"{folder.name}-mlx{f'-{recipe.name}' if recipe.quantizes else ''}")
-    )
-    plan = plan_conversion(folder, recipe)
-    columns = (
-        TextColumn("converting"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
+    recipes = [changed(each, group_size, dtype, tuple(keep or ())) for each in _recipes(quantize, recipe)]
+    output = output.expanduser() if output else None
+    targets = plan_targets(find_settings(model, revision), recipes, method, output)
+    if dry_run:
+        _say_plans(targets, threads, as_json=as_json)
+        return
+    targets = with_weights(targets, low_disk=low_disk)
+    reports = _write(targets, console, threads, quiet=quiet)
+    if as_json:
+        _say_json_reports(reports)
+    elif not quiet:
+        _say_reports(targets, reports)
+
+
+def _recipes(names: str | None, file: Path | None) -> list[QuantRecipe]:
+    from olmocr.conversion.recipe import find_recipe, read_recipe
+
+    asked = names.split(",") if names is not None else [] if file else ["mixed"]
+    recipes = [find_recipe(name) for name in asked]
+    if file:
+        recipes.append(read_recipe(file.expanduser()))
+    found = [recipe.name for recipe in recipes]
+    if len(set(found)) < len(found):
+        raise UsageError(f"--quantize asks for {', '.join(found)}; ask for each recipe once")
+    return recipes
+
+
+def _say_plans(targets: Sequence[Target], threads: int | None, *, as_json: bool) -> None:
+    from olmocr.conversion.folder import find_resources
+    from olmocr.conversion.show import plan_json, plan_tables
+
+    resources = find_resources(targets, threads)
+    if as_json:
+        plans = [plan_json(target.plan, resources) for target in targets]
+        say(json.dumps(plans[0] if len(plans) == 1 else plans, indent=2))
+    else:
+        say("\n".join(plan_tables(target.plan, resources) for target in targets).rstrip("\n"))
+
+
+def _write(targets: Sequence[Target], console: Console, threads: int | None, *, quiet: bool) -> list[ConversionReport]:
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from olmocr.conversion.folder import write_models
+
+    columns = (TextColumn("converting"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    sources = {tensor.source.name: tensor.source.nbytes for target in targets for tensor in target.plan.tensors}
     with progress_bar(console, *columns, quiet=quiet) as progress:
-        task = progress.add_task("converting", total=sum(tensor.source.nbytes for tensor in plan.tensors))
-        report = write_model(plan, output, lambda nbytes: progress.advance(task, nbytes))
-    if not quiet:
+        task = progress.add_task("converting", total=sum(sources.values()))
+        return write_models(targets, lambda nbytes: progress.advance(task, nbytes), threads=threads)
+
+
+def _say_json_reports(reports: Sequence[ConversionReport]) -> None:
+    from olmocr.conversion.report import report_json
+
+    texts = [report_json(report).rstrip("\n") for report in reports]
+    say(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
+
+
+def _say_reports(targets: Sequence[Target], reports: Sequence[ConversionReport]) -> None:
+    for target, report in zip(targets, reports, strict=True):
         say(
-            f"{output}: {report.weight_bytes / 1e9:.3f} GB, {report.bits_per_weight:.2f} bits per weight, "
-            f"{report.tensors} tensors in {report.seconds:.1f} s"
+            f"{target.output}: {report.weight_bytes / 1e9:.3f} GB, {report.bits_per_weight:.2f} bits per weight, "
+            f"{len(report.tensors)} tensors in {report.seconds:.1f} s"
         )
-        say(f"read a PDF with it: olmocr workspace --pdfs FILE.pdf --model {output} --markdown")
+    say(f"check it: python -m olmocr.validate weights {targets[0].output}")
+    say(f"read a PDF with it: olmocr workspace --pdfs FILE.pdf --model {targets[0].output} --markdown")
 
 
 def main() -> None:

@@ -243,7 +243,7 @@ def read_config_of(folder: ModelFolder, families: Mapping[str, str]) -> dict[str
         CheckpointError: no checkpoint, of another family, or one that would run its own code.
     """
     config = read_json(folder.path / "config.json")
-    _refuse_code(folder)
+    refuse_code(folder)
     architectures = config.get("architectures")
     architecture = architectures[0] if isinstance(architectures, list) and architectures else config.get("model_type")
     model_type = families.get(architecture) if isinstance(architecture, str) else None
@@ -263,7 +263,12 @@ def other_prompt(folder: ModelFolder, config: Mapping[str, Any]) -> str | None:
     return name[0] if name else None
 
 
-def _refuse_code(folder: ModelFolder) -> None:
+def refuse_code(folder: ModelFolder) -> None:
+    """Refuse a folder whose settings name Python code of its own.
+
+    Raises:
+        CheckpointError: they do, or one of the files is no JSON object.
+    """
     for path in (folder.path / name for name in _SETTINGS_FILES):
         settings = read_json(path) if path.is_file() else {}
         found = [key for key in _CODE_SETTINGS if key in settings]

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from olmocr.conversion.folder import plan_conversion, write_model
-from olmocr.conversion.recipe import find_recipe
+from olmocr.conversion.convert import convert as convert_checkpoint
 from olmocr.device import start_mlx
-from olmocr.model_folder import ModelFolder
 
 # Before any test module imports MLX or mlx-vlm, or the fast BLAS comes too late.
 DEVICE = start_mlx()
@@ -20,14 +18,14 @@ PAGES = ROOT / "demo" / "pages"
 
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory):
-    """Return a function: recipe name -> the demo checkpoint's folder in that recipe, made once a session."""
+    """Return a function: recipe, method -> the demo checkpoint's folder converted so, made once a session."""
     folders = {}
 
-    def convert(recipe):
-        if recipe not in folders:
-            folders[recipe] = tmp_path_factory.mktemp("models") / recipe
-            write_model(plan_conversion(ModelFolder(CHECKPOINT), find_recipe(recipe)), folders[recipe])
-        return folders[recipe]
+    def convert(recipe, method="fit"):
+        if (recipe, method) not in folders:
+            folder = folders[recipe, method] = tmp_path_factory.mktemp("models") / recipe
+            convert_checkpoint(CHECKPOINT, recipe, folder, method=method)
+        return folders[recipe, method]
 
     return convert
 

@@ -26,8 +26,15 @@ INFERENCE = ("decode", "engine", "model", "prompt", "vision")
 DOORS = {
     "huggingface_hub": {"model_folder"},
     "jinja2": {"conversion.chat_template"},
-    "mlx": {"device", "conversion.quantize", *(f"inference.{each}" for each in INFERENCE), "validate.stock"},
+    "mlx": {
+        "device",
+        "conversion.arrays",
+        "conversion.quantize",
+        *(f"inference.{each}" for each in INFERENCE),
+        "validate.stock",
+    },
     "mlx_vlm": {"inference.decode", "inference.model", "validate.stock"},
+    "numba": {"conversion.compiled"},
     "PIL": {"page", "inference.engine", "pipeline.render"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},

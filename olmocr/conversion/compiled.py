@@ -29,23 +29,30 @@ _REFINEMENTS = np.array(REFINEMENTS, np.float32)
 
 def _compiled(function: Callable[..., Any]) -> Any:
     """Compile *function*, keeping the machine code for the next run where there is a place to write it."""
-    options = {"nogil": True, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)
+        return njit(nogil=True, error_model="numpy", cache=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(**options)(function)
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 @_compiled
-def _load_bf16(rows: npt.NDArray[np.uint16], start: int, size: int, lane: int, bits: npt.NDArray[np.uint32]) -> None:
+def _load_bf16(rows, lanes, size, x_bits):  # type: ignore[no-untyped-def]
+    """Put each group of *rows* (groups, size) into a lane; the lanes that are left over get the last group."""
     for index in range(size):
-        bits[index, lane] = np.uint32(rows[start + index]) << np.uint32(16)
+        for lane in range(lanes):
+            x_bits[index, lane] = np.uint32(rows[lane, index]) << np.uint32(16)
+        for lane in range(lanes, _LANES):
+            x_bits[index, lane] = np.uint32(rows[lanes - 1, index]) << np.uint32(16)
 
 
 @_compiled
-def _load_float32(rows: npt.NDArray[np.float32], start: int, size: int, lane: int, x: npt.NDArray[np.float32]) -> None:
+def _load_float32(rows, lanes, size, x):  # type: ignore[no-untyped-def]
+    """As `_load_bf16`, of float32."""
     for index in range(size):
-        x[index, lane] = rows[start + index]
+        for lane in range(lanes):
+            x[index, lane] = rows[lane, index]
+        for lane in range(lanes, _LANES):
+            x[index, lane] = rows[lanes - 1, index]
 
 
 @_compiled
@@ -69,17 +76,19 @@ def _tree_sum(terms: npt.NDArray[np.float32], size: int) -> None:
 
 
 @_compiled
-def _extremes(x, size, low, high, nothing):  # type: ignore[no-untyped-def]
-    """Find the extremes of each group; *nothing* becomes 0 where every element is finite, and no number elsewhere."""
+def _extremes(x, size, low, high, energy, nothing):  # type: ignore[no-untyped-def]
+    """Find the extremes and the sum of squares; *nothing* becomes 0 where all is finite, and no number elsewhere."""
     for lane in range(_LANES):
         low[lane] = x[0, lane]
         high[lane] = x[0, lane]
+        energy[lane] = _ZERO
         nothing[lane] = _ZERO
     for index in range(size):
         for lane in range(_LANES):
             value = x[index, lane]
             low[lane] = value if value < low[lane] else low[lane]
             high[lane] = value if value > high[lane] else high[lane]
+            energy[lane] += value * value
             nothing[lane] += value - value
 
 
@@ -198,19 +207,24 @@ def _search(x, size, n, low, high, scale_bits, bias_bits, terms, products, best_
 
 
 @_compiled
-def _divided(x, size, n, scale, bias, codes):  # type: ignore[no-untyped-def]
-    """Choose the codes as ``mx.quantize`` does: by division, for a scale that is not rounded yet."""
+def _code_stock(x, size, n, scale, bias, stored_scale, stored_bias, error):  # type: ignore[no-untyped-def]
+    """Put codes in place of *x*, by division and for a scale that is not rounded yet, as ``mx.quantize`` does."""
+    for lane in range(_LANES):
+        error[lane] = _ZERO
     for index in range(size):
         for lane in range(_LANES):
             code = (x[index, lane] - bias[lane]) / scale[lane]
             code = code if code > _ZERO else _ZERO
             code = code if code < n else n
-            codes[index, lane] = code + _ROUNDER
+            code += _ROUNDER
+            rest = x[index, lane] - ((code - _ROUNDER) * stored_scale[lane] + stored_bias[lane])
+            error[lane] += rest * rest
+            x[index, lane] = code
 
 
 @_compiled
-def _chosen(x, size, n, scale, bias, inverse, codes):  # type: ignore[no-untyped-def]
-    """Choose the codes for the stored *scale* and *bias*, as `_try` did."""
+def _code_stored(x, size, n, scale, bias, inverse):  # type: ignore[no-untyped-def]
+    """Put codes in place of *x* for a scale and bias as they are stored, the same codes that `_try` chose."""
     for lane in range(_LANES):
         inverse[lane] = _ONE / scale[lane]
     for index in range(size):
@@ -218,25 +232,7 @@ def _chosen(x, size, n, scale, bias, inverse, codes):  # type: ignore[no-untyped
             code = (x[index, lane] - bias[lane]) * inverse[lane]
             code = code if code > _ZERO else _ZERO
             code = code if code < n else n
-            codes[index, lane] = code + _ROUNDER
-
-
-@_compiled
-def _errors(x, size, codes, scale, bias, terms):  # type: ignore[no-untyped-def]
-    """Sum the squared error of what is read back into the first element of each lane of *terms*."""
-    for index in range(size):
-        for lane in range(_LANES):
-            rest = x[index, lane] - ((codes[index, lane] - _ROUNDER) * scale[lane] + bias[lane])
-            terms[index, lane] = rest * rest
-    _tree_sum(terms, size)
-
-
-@_compiled
-def _energy(x, size, terms):  # type: ignore[no-untyped-def]
-    for index in range(size):
-        for lane in range(_LANES):
-            terms[index, lane] = x[index, lane] * x[index, lane]
-    _tree_sum(terms, size)
+            x[index, lane] = code + _ROUNDER
 
 
 @_compiled
@@ -255,62 +251,70 @@ def _pack(codes, size, bits, words):  # type: ignore[no-untyped-def]
                 word[lane] |= (codes[index, lane] & mask) >> (np.uint32(32) - shift)
 
 
-def _kernel(load: Any, *, by_bits: bool) -> Any:
-    """Return the whole quantizer for rows that *load* reads, as bits or as numbers."""
-
-    def quantize_groups(rows, size, bits, fit, packed, scales, biases):  # type: ignore[no-untyped-def]
-        groups, words_per_group = rows.size // size, size * bits // 32
-        n = np.float32((1 << bits) - 1)
-        x_bits, words = np.empty((size, _LANES), np.uint32), np.empty((words_per_group, _LANES), np.uint32)
-        x = x_bits.view(np.float32)
-        terms, codes = np.empty((size, _LANES), np.float32), np.empty((size, _LANES), np.float32)
-        low, high, nothing = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
-        inverse, error = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
-        scale_bits, bias_bits = np.empty(_LANES, np.uint32), np.empty(_LANES, np.uint32)
-        scale, bias = scale_bits.view(np.float32), bias_bits.view(np.float32)
-        best_scale, best_bias = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
-        squared_error, energy, is_finite = 0.0, 0.0, True
-        for first in range(0, groups, _LANES):
-            lanes = min(_LANES, groups - first)
-            for lane in range(_LANES):  # past the end, the last group once more
-                load(rows, (first + min(lane, lanes - 1)) * size, size, lane, x_bits if by_bits else x)
-            _extremes(x, size, low, high, nothing)
-            _start(low, high, n, scale, bias)
-            if fit:
-                _search(x, size, n, low, high, scale_bits, bias_bits, terms, codes, best_scale, best_bias, error)
-                for lane in range(_LANES):
-                    scale[lane], bias[lane] = best_scale[lane], best_bias[lane]
-                _chosen(x, size, n, scale, bias, inverse, codes)
-            else:
-                _divided(x, size, n, scale, bias, codes)
-                _to_bf16(scale_bits)
-                _to_bf16(bias_bits)
-                _errors(x, size, codes, scale, bias, terms)
-                for lane in range(_LANES):
-                    error[lane] = terms[0, lane]
-            _energy(x, size, terms)
-            _pack(codes.view(np.uint32), size, bits, words)
-            for lane in range(lanes):
-                group = first + lane
-                squared_error += error[lane]
-                energy += terms[0, lane]
-                is_finite &= nothing[lane] == _ZERO
-                scales[group] = scale_bits[lane] >> np.uint32(16)
-                biases[group] = bias_bits[lane] >> np.uint32(16)
-                for word in range(words_per_group):
-                    packed[group * words_per_group + word] = words[word, lane]
-        return squared_error, energy, is_finite
-
-    return _compiled(quantize_groups)
+@_compiled
+def _quantize(rows_bf16, rows_float32, size, bits, fit, packed, scales, biases):  # type: ignore[no-untyped-def]
+    groups, words_per_group = max(rows_bf16.size, rows_float32.size) // size, size * bits // 32
+    n = np.float32((1 << bits) - 1)
+    x_bits, words = np.empty((size, _LANES), np.uint32), np.empty((words_per_group, _LANES), np.uint32)
+    x = x_bits.view(np.float32)
+    terms, products = np.empty((size, _LANES), np.float32), np.empty((size, _LANES), np.float32)
+    low, high, nothing = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
+    error, energy, inverse = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
+    scale_bits, bias_bits = np.empty(_LANES, np.uint32), np.empty(_LANES, np.uint32)
+    scale, bias = scale_bits.view(np.float32), bias_bits.view(np.float32)
+    stored_scale_bits, stored_bias_bits = np.empty(_LANES, np.uint32), np.empty(_LANES, np.uint32)
+    stored_scale, stored_bias = stored_scale_bits.view(np.float32), stored_bias_bits.view(np.float32)
+    total_error, total_energy, is_finite = 0.0, 0.0, True
+    for first in range(0, groups, _LANES):
+        lanes = min(_LANES, groups - first)
+        start, stop = first * size, (first + lanes) * size
+        if rows_bf16.size:
+            _load_bf16(rows_bf16[start:stop].reshape(lanes, size), lanes, size, x_bits)
+        else:
+            _load_float32(rows_float32[start:stop].reshape(lanes, size), lanes, size, x)
+        _extremes(x, size, low, high, energy, nothing)
+        _start(low, high, n, scale, bias)
+        for lane in range(_LANES):
+            stored_scale[lane], stored_bias[lane] = scale[lane], bias[lane]
+        if fit:
+            _search(x, size, n, low, high, scale_bits, bias_bits, terms, products, stored_scale, stored_bias, error)
+            _code_stored(x, size, n, stored_scale, stored_bias, inverse)
+        else:
+            _to_bf16(stored_scale_bits)
+            _to_bf16(stored_bias_bits)
+            _code_stock(x, size, n, scale, bias, stored_scale, stored_bias, error)
+        _pack(x_bits, size, bits, words)
+        for lane in range(lanes):
+            group = first + lane
+            total_error += error[lane]
+            total_energy += energy[lane]
+            is_finite &= nothing[lane] == _ZERO
+            scales[group] = stored_scale_bits[lane] >> np.uint32(16)
+            biases[group] = stored_bias_bits[lane] >> np.uint32(16)
+            for word in range(words_per_group):
+                packed[group * words_per_group + word] = words[word, lane]
+    return total_error, total_energy, is_finite
 
 
-quantize_bf16 = _kernel(_load_bf16, by_bits=True)
-"""Quantize groups of bfloat16 bits, uint16 (elements), into *packed*, uint32 (elements * bits / 32), and *scales* and
-*biases*, bfloat16 bits as uint16 (groups).
+_NO_BF16 = np.empty(0, np.uint16)
+_NO_FLOAT32 = np.empty(0, np.float32)
 
-Called with (rows, group_size, bits, fit, packed, scales, biases); returns the squared error of what will be read back,
-the sum of squares of the elements, and whether every one of them is finite.
-"""
 
-quantize_float32 = _kernel(_load_float32, by_bits=False)
-"""As `quantize_bf16`, of float32 elements."""
+def quantize_groups(
+    rows: npt.NDArray[np.uint16] | npt.NDArray[np.float32],
+    group_size: int,
+    bits: int,
+    *,
+    fit: bool,
+    packed: npt.NDArray[np.uint32],
+    scales: npt.NDArray[np.uint16],
+    biases: npt.NDArray[np.uint16],
+) -> tuple[float, float, bool]:
+    """Quantize *rows*, all groups in one row: bfloat16 bits as uint16, or float32.
+
+    Writes *packed* (elements * bits / 32), and *scales* and *biases* as bfloat16 bits (groups). Returns the squared
+    error of what will be read back, the sum of squares of the elements, and whether every one of them is finite.
+    """
+    bf16, float32 = (rows, _NO_FLOAT32) if rows.dtype == np.uint16 else (_NO_BF16, rows)
+    squared_error, energy, is_finite = _quantize(bf16, float32, group_size, bits, fit, packed, scales, biases)
+    return float(squared_error), float(energy), bool(is_finite)

@@ -12,7 +12,6 @@ import errno
 import mmap
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,9 +26,6 @@ _BLOCK = 4096
 # Smaller files may stay in the page cache: the next run is faster for it.
 _LARGE = 1 << 30
 
-# Written bytes of one file that may wait in memory before they are sent to the disk.
-_UNWRITTEN = 256 << 20
-
 _MOST_AT_ONCE = 1 << 30
 """No system call takes 2 GiB."""
 
@@ -37,8 +33,8 @@ _MOST_AT_ONCE = 1 << 30
 class Reader:
     """A file that is read at any offset, by any number of threads, each with a buffer of its own."""
 
-    def __init__(self, path: Path) -> None:
-        """Open *path*.
+    def __init__(self, path: Path, *, past_cache: bool = True) -> None:
+        """Open *path*; with *past_cache* a large one is read from the disk, whatever the page cache has of it.
 
         Raises:
             CheckpointError: it cannot be read.
@@ -46,11 +42,12 @@ class Reader:
         self._path = path
         try:
             size = path.stat().st_size
-            self._is_direct = size >= _LARGE and hasattr(os, "O_DIRECT")
+            past_cache = past_cache and size >= _LARGE
+            self._is_direct = past_cache and hasattr(os, "O_DIRECT")
             self._descriptor = self._open()
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-        if sys.platform == "darwin" and size >= _LARGE:
+        if sys.platform == "darwin" and past_cache:
             import fcntl
 
             fcntl.fcntl(self._descriptor, fcntl.F_NOCACHE, 1)
@@ -109,38 +106,30 @@ class Writer:
     def __init__(self, path: Path, size: int) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         os.ftruncate(self._descriptor, size)
-        self._unwritten = 0
-        self._lock = threading.Lock()
         if sys.platform == "darwin":
             import fcntl
 
             fcntl.fcntl(self._descriptor, fcntl.F_NOCACHE, 1)
 
-    def write(self, piece: npt.NDArray[np.uint8] | bytes, offset: int) -> None:
-        """Write *piece* at *offset*."""
-        view = memoryview(piece)
-        nbytes = len(view)
-        while view:
-            count = os.pwrite(self._descriptor, view[:_MOST_AT_ONCE], offset)
-            view, offset = view[count:], offset + count
-        with self._lock:
-            self._unwritten += nbytes
-            is_much = self._unwritten >= _UNWRITTEN and sys.platform != "darwin"  # F_NOCACHE does it there
-            if is_much:
-                self._unwritten = 0
-        if is_much:
-            self.flush()
+    def write(self, piece: memoryview, offset: int) -> None:
+        """Write *piece*, bytes, at *offset*."""
+        while piece:
+            count = os.pwrite(self._descriptor, piece[:_MOST_AT_ONCE], offset)
+            piece, offset = piece[count:], offset + count
 
     def flush(self) -> None:
-        """Have all that was written on the disk, and not in the page cache."""
+        """Have all that was written on the disk."""
         if sys.platform == "darwin":
             import fcntl
 
             fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)  # fsync there leaves it in the drive's own cache
             return
         os.fsync(self._descriptor)
-        with contextlib.suppress(OSError):
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def drop(self, end: int) -> None:
+        """Have the page cache forget the file up to *end*; it is on the disk."""
+        with contextlib.suppress(OSError, AttributeError):  # macOS has no posix_fadvise; F_NOCACHE did it there
+            os.posix_fadvise(self._descriptor, 0, end, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close the file."""
@@ -148,9 +137,9 @@ class Writer:
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[Reader]:
+def reading(path: Path, *, past_cache: bool = True) -> Iterator[Reader]:
     """Yield a `Reader` of *path*."""
-    reader = Reader(path)
+    reader = Reader(path, past_cache=past_cache)
     try:
         yield reader
     finally:

@@ -1,106 +1,225 @@
-"""A model, by folder or repository -> a converted folder that is whole, or none."""
+"""Plans -> converted folders that are whole, or none; what an interruption leaves is gone on with."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import secrets
+import hashlib
+import logging
+import resource
 import shutil
+import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from olmocr import __version__
-from olmocr.conversion.chat_template import text_first
-from olmocr.conversion.checkpoint import read_checkpoint
-from olmocr.conversion.config import mlx_config
-from olmocr.conversion.plan import ConversionPlan, make_plan, quantization_config
-from olmocr.conversion.recipe import QuantRecipe
-from olmocr.conversion.report import ConversionReport, write_report
-from olmocr.device import start_mlx
-from olmocr.errors import CheckpointError, OutputError, PlanError, output_error
-from olmocr.model_folder import ModelFolder, read_json
-
-if TYPE_CHECKING:
-    from olmocr.conversion.shards import Progress
-
-# Copied byte for byte: what transformers installs today would save them differently tomorrow.
-_VERBATIM = (
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "generation_config.json",
-    "LICENSE",
+from olmocr.conversion.companions import write_companions, write_file
+from olmocr.conversion.partial import STATE_FILE, PartialFolder, partial_folder
+from olmocr.conversion.plan import ConversionPlan
+from olmocr.conversion.quantize import Processor, find_processor
+from olmocr.conversion.report import REPORT_FILE, ConversionReport, make_report, report_json
+from olmocr.conversion.shards import (
+    Conversion,
+    OpenShard,
+    Progress,
+    Variant,
+    WrittenShard,
+    all_threads,
+    peak_memory_of,
+    write_shards,
 )
-_REQUIRED = ("tokenizer.json", "tokenizer_config.json")
+from olmocr.conversion.show import Resources
+from olmocr.errors import OutputError, PlanError, UsageError, output_error
+from olmocr.model_folder import ModelFolder, fetch_shard, shard_sha256
 
-# Room for headers, index and tokenizer beside the tensors' bytes.
+SUMS_FILE = "SHA256SUMS"
+
+# Room for index, config and tokenizer beside the shards.
 _SPARE_BYTES = 64 << 20
 
+_log = logging.getLogger(__name__)
 
-def plan_conversion(model: ModelFolder, recipe: QuantRecipe) -> ConversionPlan:
-    """Read *model*'s headers and decide what will be written.
+
+@dataclass(frozen=True)
+class Target:
+    """A plan and the folder that it becomes."""
+
+    plan: ConversionPlan
+    output: Path
+
+
+def find_resources(targets: Sequence[Target], threads: int | None = None) -> Resources:
+    """Return what carrying out *targets* together takes: bytes of disk, how many are free, and peak memory."""
+    shards = {tensor.source.shard: 0 for target in targets for tensor in target.plan.tensors}
+    model = targets[0].plan.source.folder
+    sizes = {file.name: file.size for file in model.remote_files}
+    download = max((sizes.get(shard, 0) for shard in shards), default=0) if model.remote_weights else 0
+    needed = sum(target.plan.file_bytes + _SPARE_BYTES for target in targets) + download
+    processor = find_processor()
+    return Resources(
+        disk_needed=needed,
+        disk_free=min(_free(target.output) for target in targets),
+        peak_memory=peak_memory_of(processor, threads or all_threads(), len(targets)),
+    )
+
+
+def write_models(
+    targets: Sequence[Target],
+    progress: Progress = lambda nbytes: None,
+    *,
+    threads: int | None = None,
+    processor: Processor | None = None,
+) -> list[ConversionReport]:
+    """Carry out plans of one source together, which is read once: write beside each output, read again, rename.
+
+    A failure leaves no folder under an output's name. After an interruption the shards that are whole stay in a hidden
+    folder beside it, and the same call goes on from them. *threads* is one for each core unless it is given.
 
     Raises:
-        CheckpointError: *model* cannot be converted.
-        PlanError: *recipe* does not fit it.
+        CheckpointError: the source cannot be read, or holds what is no number.
+        HubError: the source is on the Hub and cannot be fetched.
+        OutputError: an output exists, lies in the source, is being written by another process, or cannot be written.
+        PlanError: the disk has not enough room, or a value does not fit into the dtype asked for.
     """
-    missing = [name for name in _REQUIRED if not (model.path / name).is_file()]
-    source = read_checkpoint(model)
-    if missing:
-        raise CheckpointError(f"{model.path} has no {' and no '.join(missing)}; a converted model needs its tokenizer")
-    text_first(_source_template(model.path))  # refuse a bad template now, not after the weights are written
-    return make_plan(source, recipe)
-
-
-def write_model(plan: ConversionPlan, output: Path, progress: Progress = lambda nbytes: None) -> ConversionReport:
-    """Carry *plan* out: write beside *output*, read headers again, rename. A failure leaves nothing.
-
-    Raises:
-        OutputError: *output* exists, lies in the source, or cannot be written.
-        PlanError: the disk has not enough room.
-    """
-    _check_output(plan, output)
+    _check_outputs(targets)
     started = time.monotonic()
-    device = start_mlx()
-    # Only now, since it imports MLX, which must find its BLAS loaded.
-    from olmocr.conversion.shards import check_shards, write_shards
+    processor, threads = processor or find_processor(), threads or all_threads()
+    source = targets[0].plan.source.folder
+    with contextlib.ExitStack() as stack:
+        partials = [stack.enter_context(partial_folder(each.output, _fingerprint(each.plan))) for each in targets]
+        _require_room(targets, partials)
+        resumed = [len(partial.whole) for partial in partials]
+        hashes = _write_shards(targets, partials, progress, processor, threads)
+        reports = []
+        for target, partial, count in zip(targets, partials, resumed, strict=True):
+            report = make_report(
+                target.plan,
+                partial.whole.values(),
+                hashes,
+                processor=processor,
+                threads=threads,
+                resumed_shards=count,
+                seconds=time.monotonic() - started,
+                peak_memory=_peak_memory(),
+            )
+            _complete(target, partial, report)
+            reports.append(report)
+    if source.remote_weights:
+        _log.info("the source's shards were fetched one by one and are not kept")
+    return reports
 
-    with _written_beside(output) as folder:
-        write_shards(plan, folder, progress)
-        check_shards(plan, folder)
-        _write_companions(plan, folder)
-        report = _report(plan, device.mlx_version, time.monotonic() - started)
-        write_report(report, folder)
-    return report
+
+def _write_shards(
+    targets: Sequence[Target],
+    partials: Sequence[PartialFolder],
+    progress: Progress,
+    processor: Processor,
+    threads: int,
+) -> dict[str, str]:
+    """Write what is missing; return the SHA-256 of the source's shards."""
+    source = targets[0].plan.source.folder
+    names = sorted({tensor.source.shard for target in targets for tensor in target.plan.tensors})
+    hashes = {name: partials[0].hashes.get(name) or shard_sha256(source, name) for name in names}
+    conversion = Conversion(
+        variants=[
+            Variant(target.plan, partial.path, frozenset(partial.whole))
+            for target, partial in zip(targets, partials, strict=True)
+        ],
+        open_shard=_opener(source, partials[0].downloads),
+        processor=processor,
+        threads=threads,
+        progress=progress,
+        shard_is_whole=lambda number, shard: partials[number].add(shard),
+        source_is_read=lambda name, sha256: partials[0].add_hash(name, sha256),
+    )
+    return write_shards(conversion, hashes)
 
 
-def _check_output(plan: ConversionPlan, output: Path) -> None:
-    """Refuse an output folder that cannot become the result, before anything is written.
+def _opener(source: ModelFolder, downloads: Path) -> OpenShard:
+    """Return how a source's shard comes to this disk: it is there, or is fetched and dropped after use."""
 
-    Raises:
-        OutputError: *output* exists or lies in the source.
-        PlanError: the disk has not enough room.
+    @contextlib.contextmanager
+    def here(shard: str) -> Iterator[Path]:
+        yield source.path / shard
+
+    @contextlib.contextmanager
+    def fetched(shard: str) -> Iterator[Path]:
+        downloads.mkdir(exist_ok=True)
+        path = fetch_shard(source, shard, downloads)
+        yield path
+        path.unlink()
+
+    return fetched if source.remote_weights else here
+
+
+def _complete(target: Target, partial: PartialFolder, report: ConversionReport) -> None:
+    """Add all that is no weight, and give the folder its name."""
+    try:
+        write_companions(target.plan, partial.path)
+        write_file(partial.path / REPORT_FILE, report_json(report).encode())
+        write_file(partial.path / SUMS_FILE, _sums(partial.path, partial.whole.values()).encode())
+        partial.finish(target.output)
+    except OSError as error:
+        raise output_error(error, str(target.output)) from error
+
+
+def _sums(folder: Path, shards: Iterable[WrittenShard]) -> str:
+    """Return what ``sha256sum`` prints of all that makes the model.
+
+    The report is left out: it tells the time it took, and the sums of two conversions of one source are to be the same.
     """
-    if _is_taken(output):
-        raise OutputError(f"{output} exists; choose another --output, or remove it first")
-    source = plan.source.folder.path.resolve()
-    if output.resolve().is_relative_to(source):
-        raise OutputError(f"{output} lies in the source {source}; choose an --output outside it")
-    parent = next(folder for folder in output.resolve().parents if folder.is_dir())
-    free = shutil.disk_usage(parent).free
-    needed = plan.weight_bytes + _SPARE_BYTES
+    known = {shard.file_name: shard.sha256 for shard in shards}
+    lines = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name not in (REPORT_FILE, SUMS_FILE, STATE_FILE):
+            sha256 = known.get(path.name) or hashlib.sha256(path.read_bytes()).hexdigest()
+            lines.append(f"{sha256}  {path.name}\n")
+    return "".join(lines)
+
+
+def _fingerprint(plan: ConversionPlan) -> str:
+    """Return what tells this conversion from every other: a run may only go on with what was made of the same."""
+    folder = plan.source.folder
+    names = sorted({tensor.source.shard for tensor in plan.tensors})
+    stats = [(folder.path / name).stat() for name in names if (folder.path / name).is_file()]
+    files = [(stat.st_size, stat.st_mtime_ns) for stat in stats] if not folder.remote_weights else folder.revision
+    identity = (__version__, plan.method, plan.recipe, plan.shards, folder.repo_id or folder.name, files)
+    return hashlib.sha256(repr(identity).encode()).hexdigest()
+
+
+def _check_outputs(targets: Sequence[Target]) -> None:
+    outputs = [target.output.resolve() for target in targets]
+    if len(set(outputs)) < len(outputs):
+        raise UsageError("two variants would become the same folder; ask for each recipe once")
+    for target in targets:
+        output, source = target.output, target.plan.source.folder.path.resolve()
+        if output.name in ("", ".."):
+            raise UsageError(f"{output} is no folder's name; choose another --output")
+        if _is_taken(output):
+            raise OutputError(f"{output} exists; choose another --output, or remove it first")
+        if output.resolve().is_relative_to(source):
+            raise OutputError(f"{output} lies in the source {source}; choose an --output outside it")
+
+
+def _require_room(targets: Sequence[Target], partials: Sequence[PartialFolder]) -> None:
+    there = sum(shard.nbytes for partial in partials for shard in partial.whole.values())
+    needed = (find_resources(targets).disk_needed or 0) - there
+    free = min(_free(target.output) for target in targets)
     if free < needed:
+        output = targets[0].output
         raise PlanError(
-            f"{output} needs {needed / 1e9:.2f} GB, and {parent} has {free / 1e9:.2f} GB free; make room first"
+            f"{output} needs {needed / 1e9:.2f} GB, and {output.resolve().parent} has {free / 1e9:.2f} GB free; "
+            "make room first, or choose another --output"
         )
+
+
+def _free(output: Path) -> int:
+    try:
+        parent = next(folder for folder in output.resolve().parents if folder.is_dir())
+        return shutil.disk_usage(parent).free
+    except OSError as error:
+        raise output_error(error, str(output)) from error
 
 
 def _is_taken(output: Path) -> bool:
@@ -110,77 +229,7 @@ def _is_taken(output: Path) -> bool:
         raise output_error(error, str(output)) from error
 
 
-@contextlib.contextmanager
-def _written_beside(output: Path) -> Iterator[Path]:
-    """Yield a new folder next to *output* that becomes it when the block ends well, and is removed otherwise."""
-    temporary = None
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}.partial")
-        temporary.mkdir()
-        yield temporary
-        temporary.rename(output)
-    except OSError as error:
-        raise output_error(error, str(output)) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_companions(plan: ConversionPlan, folder: Path) -> None:
-    """Write all that is no weight: config, tokenizer and processor files, chat template."""
-    source = plan.source.folder.path
-    _write_json(folder / "config.json", mlx_config(plan.config, quantization_config(plan)))
-    for name in _VERBATIM:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    _write_chat_template(source, folder)
-
-
-def _write_chat_template(source: Path, folder: Path) -> None:
-    """Write the template wherever the source has it, so that no client finds one that asks image first."""
-    tokenizer_config = read_json(source / "tokenizer_config.json")
-    template = text_first(_source_template(source))
-    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    if (source / "chat_template.json").is_file():
-        _write_json(folder / "chat_template.json", {"chat_template": template})
-    if "chat_template" in tokenizer_config:
-        _write_json(folder / "tokenizer_config.json", {**tokenizer_config, "chat_template": template})
-    else:
-        shutil.copyfile(source / "tokenizer_config.json", folder / "tokenizer_config.json")
-
-
-def _source_template(source: Path) -> str:
-    """Return the template that transformers would use: its own file first, then the older places."""
-    jinja, older = source / "chat_template.jinja", source / "chat_template.json"
-    if jinja.is_file():
-        try:
-            return jinja.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{jinja} cannot be read: {error}") from error
-    holder = read_json(older if older.is_file() else source / "tokenizer_config.json")
-    template = holder.get("chat_template")
-    if not isinstance(template, str):
-        raise CheckpointError(f"{source} has no chat template; copy chat_template.json from the base model")
-    return template
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _report(plan: ConversionPlan, mlx_version: str, seconds: float) -> ConversionReport:
-    folder = plan.source.folder
-    return ConversionReport(
-        source=folder.repo_id or folder.name,
-        revision=folder.revision,
-        recipe=plan.recipe.name,
-        tensors=len(plan.tensors),
-        parameters=plan.parameters,
-        weight_bytes=plan.weight_bytes,
-        bits_per_weight=plan.bits_per_weight,
-        kept=dict(Counter(tensor.kept_because for tensor in plan.tensors if tensor.kept_because)),
-        olmocr_version=__version__,
-        mlx_version=mlx_version,
-        seconds=round(seconds, 3),
-    )
+def _peak_memory() -> int:
+    """Return the most bytes that this process has had in memory."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

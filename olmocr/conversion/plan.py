@@ -60,13 +60,14 @@ class Padding:
 class PlannedTensor:
     """What becomes of one source tensor, after *padding*: weight and scales, or (with *kept_because*) itself.
 
-    The mode ``affine`` has biases, too.
+    The mode ``affine`` has biases, too. *dtype* (safetensors' name) is that of all that is no code.
     """
 
     source: TensorInfo
     params: QuantParams | None
     kept_because: str | None
     padding: Padding | None
+    dtype: str
     outputs: tuple[OutputTensor, ...]
 
     @property
@@ -83,6 +84,13 @@ class PlannedTensor:
     def parameters(self) -> int:
         """Its weights, counted in the source."""
         return math.prod(self.source.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape in MLX, padded and not packed."""
+        if self.params is None:
+            return self.outputs[0].shape
+        return self.padding.shape(self.source.shape) if self.padding else self.source.shape
 
     @property
     def is_transposed(self) -> bool:
@@ -301,8 +309,8 @@ def _planned(name: str, info: TensorInfo, rule: Rule | None, padding: Padding | 
         reason = rule.kept_because if rule else _CONVOLUTION if name == PATCH_EMBED else _NO_MATRIX
         if name == PATCH_EMBED:
             shape = tuple(shape[axis] for axis in PATCH_EMBED_AXES)
-        return PlannedTensor(info, None, reason, padding, (OutputTensor(name, dtype, shape),))
-    return PlannedTensor(info, rule.params, None, padding, _quantized(name, shape, rule.params, dtype))
+        return PlannedTensor(info, None, reason, padding, dtype, (OutputTensor(name, dtype, shape),))
+    return PlannedTensor(info, rule.params, None, padding, dtype, _quantized(name, shape, rule.params, dtype))
 
 
 def _quantized(name: str, shape: tuple[int, ...], params: QuantParams, dtype: str) -> tuple[OutputTensor, ...]:

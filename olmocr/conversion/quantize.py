@@ -1,7 +1,8 @@
 """Rows of one tensor -> the bytes that are stored of them, and how far what is read back is from the source.
 
-The same source, recipe and method give the same bytes on every machine: ``stock`` has the rounding of ``mx.quantize`` on
-MLX's CPU backend (Metal rounds halves away from zero and differs in a few codes of a thousand), ``fit`` that of `search`.
+The same source, recipe and method give the same bytes on every machine: ``stock`` has the rounding of ``mx.quantize``
+on MLX's CPU backend (Metal rounds halves away from zero, which changes a few codes of a thousand), ``fit`` that of
+`search`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -120,16 +120,19 @@ def quantized_rows(
 def _with_numba(
     rows: Array, source_dtype: str, params: QuantParams, method: Method, row_scale: Array | None
 ) -> StoredRows:
-    from olmocr.conversion.compiled import quantize_bf16, quantize_float32
+    from olmocr.conversion.compiled import quantize_groups
 
     packed = np.empty(rows.size * params.bits // 32, np.uint32)
     scales, biases = (np.empty(rows.size // params.group_size, np.uint16) for _ in range(2))
-    if source_dtype == "BF16":
-        quantize, elements = quantize_bf16, rows
-    else:
-        quantize, elements = quantize_float32, widened(rows, source_dtype, row_scale)
-    error, energy, is_finite = quantize(
-        np.ascontiguousarray(elements).reshape(-1), params.group_size, params.bits, method == "fit", packed, scales, biases
+    elements = rows if source_dtype == "BF16" else widened(rows, source_dtype, row_scale)
+    error, energy, is_finite = quantize_groups(
+        np.ascontiguousarray(elements).reshape(-1),
+        params.group_size,
+        params.bits,
+        fit=method == "fit",
+        packed=packed,
+        scales=scales,
+        biases=biases,
     )
     parts = (_to_bytes(packed), _to_bytes(scales), _to_bytes(biases))
     return StoredRows(parts, error, energy, is_finite, fits=_all_finite(scales, "BF16") and _all_finite(biases, "BF16"))
@@ -141,17 +144,13 @@ def _with_mx_quantize(values: npt.NDArray[np.float32], params: QuantParams, dtyp
 
     with mx.stream(mx.cpu):
         rows = mx.array(values).astype(_mlx_dtype(dtype))
-        stored = mx.quantize(rows, group_size=params.group_size, bits=params.bits, mode=params.mode)
-        read_back = mx.dequantize(
-            stored[0],
-            *(part.astype(mx.float32) if params.mode == "affine" else part for part in stored[1:]),
-            group_size=params.group_size,
-            bits=params.bits,
-            mode=params.mode,
-        )
+        form: Any = params.as_config()
+        stored = mx.quantize(rows, **form)
+        scales: Any = [part.astype(mx.float32) if params.mode == "affine" else part for part in stored[1:]]
+        read_back = mx.dequantize(stored[0], *scales, **form)
         parts = tuple(_mlx_bytes(part) for part in stored)
         error = float(np.square(values - np.array(read_back.astype(mx.float32)), dtype=np.float64).sum())
-        fits = all(bool(mx.isfinite(part).all()) for part in stored[1:]) if params.mode == "affine" else True
+        fits = params.mode != "affine" or all(bool(mx.isfinite(part).all()) for part in scales)
     return StoredRows(parts, error, float(np.square(values, dtype=np.float64).sum()), is_finite=True, fits=fits)
 
 

@@ -72,7 +72,8 @@ class QuantRecipe:
     """Rules, of which the first that matches decides.
 
     *dtype* is what the rest is stored as (None: what the source says). *vision_mlp_multiple* has the vision MLP
-    widened with zeros to a multiple of it, so that groups divide it. *changes* says what the command line changed.
+    widened with zeros to a multiple of it, so that groups divide it. *changes* says what the command line changed,
+    *file* the name (no path) of the file that the recipe was read from, unless it came with this package.
     """
 
     name: str
@@ -81,6 +82,7 @@ class QuantRecipe:
     dtype: str | None = None
     vision_mlp_multiple: int | None = None
     changes: tuple[str, ...] = ()
+    file: str | None = None
 
     @property
     def quantizes(self) -> bool:
@@ -131,7 +133,7 @@ def read_recipe(path: Path) -> QuantRecipe:
             content = file.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise UsageError(f"the recipe {path} cannot be read: {error.strerror or error}") from error
-    return parse_recipe(content, str(path))
+    return dataclasses.replace(parse_recipe(content, str(path)), file=path.name)
 
 
 def parse_recipe(content: bytes, where: str) -> QuantRecipe:

@@ -7,12 +7,14 @@ are done. A shard that is complete is read again from the disk and compared with
 from __future__ import annotations
 
 import hashlib
+import heapq
+import os
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import numpy as np
 
 from olmocr.conversion.disk import Buffer, Reader, Writer, reading
 from olmocr.conversion.header import TensorInfo
+from olmocr.conversion.interruption import interruption_held_back
 from olmocr.conversion.names import PATCH_EMBED_AXES
 from olmocr.conversion.plan import ConversionPlan, PlannedShard, PlannedTensor, shard_header
 from olmocr.conversion.quantize import STORAGE, Array, Processor, StoredRows, kept_rows, quantized_rows, widened
@@ -28,6 +31,12 @@ from olmocr.errors import CheckpointError, OutputError, PlanError, output_error
 # Source bytes that a thread works on at once. More leave the processor's cache; a GPU wants more to be worth the call.
 CHUNK_BYTES = 4 << 20
 GPU_CHUNK_BYTES = 16 << 20
+
+# Written bytes after which they are sent to the disk and read again.
+_REREAD_BYTES = 256 << 20
+
+_Piece = tuple[int, int, int]
+"""Offset, number of bytes, CRC-32."""
 
 Progress = Callable[[int], None]
 """Called, by any thread, with the number of source bytes that were just finished."""
@@ -59,7 +68,8 @@ class Variant:
 class Conversion:
     """All that the threads share and none of them changes.
 
-    *shard_is_whole* is called with a variant's number and its shard as soon as that was read again.
+    *shard_is_whole* is called with a variant's number and its shard as soon as that was read again, *source_is_read*
+    with a source's shard and its SHA-256 when that was read to its end.
     """
 
     variants: Sequence[Variant]
@@ -68,6 +78,7 @@ class Conversion:
     threads: int
     progress: Progress
     shard_is_whole: Callable[[int, WrittenShard], None]
+    source_is_read: Callable[[str, str], object]
 
     @property
     def chunk_bytes(self) -> int:
@@ -91,61 +102,100 @@ def write_shards(conversion: Conversion, hashes: Mapping[str, str | None]) -> di
     try:
         for shard, sha256 in hashes.items():
             jobs = _jobs(conversion, outputs, shard)
+            conversion.progress(_nbytes(conversion, shard) - sum(job.source.nbytes for job in jobs))
             if jobs:
                 with conversion.open_shard(shard) as path:
-                    known[shard] = _convert_shard(conversion, path, jobs, sha256)
+                    known[shard] = sha256 = _convert_shard(conversion, path, jobs, sha256)
+                conversion.source_is_read(shard, sha256)
     finally:
         for output in {id(each): each for named in outputs for each in named.values()}.values():
             output.close()
     return {shard: sha256 for shard, sha256 in known.items() if sha256}
 
 
-@dataclass
 class _Output:
-    """A shard that is being written: what is in it already, piece by piece."""
+    """A shard that is being written. What is complete from its front on is read again now and then, and at its end."""
 
-    number: int
-    shard: PlannedShard
-    path: Path
-    places: Mapping[str, int]
-    size: int
-    missing: int
-    writer: Writer | None
-    pieces: list[tuple[int, int, int]] = field(default_factory=list)
-    errors: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, number: int, shard: PlannedShard, path: Path) -> None:
+        header, self.places = shard_header(shard)
+        self.number = number
+        self.path = path
+        self._shard = shard
+        self._size = len(header) + sum(tensor.nbytes for tensor in shard.tensors)
+        self._writer: Writer | None = Writer(path, self._size)
+        self._lock = threading.Lock()
+        self._missing = self._size
+        self._apart: list[_Piece] = []  # a heap: what was written beyond a gap
+        self._ready: list[_Piece] = []  # what follows what was read again without a gap
+        self._ready_end = 0
+        self._errors: dict[str, list[tuple[int, float, float]]] = {}
+        self._rereading = threading.Lock()
+        self._digest, self._read_end, self._buffer = hashlib.sha256(), 0, Buffer()
+        self.write(memoryview(header), 0)
 
-    def write(self, piece: Array | bytes, offset: int) -> bool:
-        """Write *piece*; return whether it was the last one."""
-        if self.writer is None:
+    def write(self, piece: memoryview, offset: int) -> None:
+        """Write *piece* where it belongs."""
+        self._open_writer.write(piece, offset)
+        checksum = zlib.crc32(piece)
+        with self._lock:
+            self._missing -= piece.nbytes
+            heapq.heappush(self._apart, (offset, piece.nbytes, checksum))
+            while self._apart and self._apart[0][0] == self._ready_end:
+                self._ready.append(heapq.heappop(self._apart))
+                self._ready_end += self._ready[-1][1]
+
+    def add_errors(self, tensor: str, first_row: int, stored: StoredRows) -> None:
+        """Remember how far some rows of *tensor* are from the source."""
+        with self._lock:
+            self._errors.setdefault(tensor, []).append((first_row, stored.squared_error, stored.energy))
+
+    def reread(self) -> WrittenShard | None:
+        """Read again what is ready, if that is much or all there is; return the shard when it is whole.
+
+        Raises:
+            OutputError: it is not what was written.
+        """
+        with self._lock:
+            is_complete = self._missing == 0
+            is_much = self._ready_end - self._read_end >= _REREAD_BYTES
+        if not (is_complete or is_much) or not self._rereading.acquire(blocking=is_complete):
+            return None
+        try:
+            self._reread_ready()
+            if self._read_end < self._size or self._writer is None:
+                return None
+            self.close()
+            errors = {name: _summed(parts) for name, parts in self._errors.items()}
+            return WrittenShard(self._shard.file_name, self._size, self._digest.hexdigest(), errors)
+        finally:
+            self._rereading.release()
+
+    def _reread_ready(self) -> None:
+        with self._lock:
+            pieces, self._ready = self._ready, []
+        if not pieces:
+            return
+        self._open_writer.flush()
+        with reading(self.path, past_cache=False) as reader:
+            for offset, nbytes, checksum in pieces:
+                piece = reader.read(offset, nbytes, self._buffer).data
+                if zlib.crc32(piece) != checksum:
+                    raise OutputError(f"{self.path} reads back differently from what was written; check the disk")
+                self._digest.update(piece)
+                self._read_end = offset + nbytes
+        self._open_writer.drop(self._read_end)
+
+    @property
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
             raise AssertionError(f"{self.path} is closed")
-        self.writer.write(piece, offset)
-        nbytes = memoryview(piece).nbytes
-        with self.lock:
-            self.pieces.append((offset, nbytes, zlib.crc32(piece)))
-            self.missing -= nbytes
-            return self.missing == 0
+        return self._writer
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-            self.writer = None
-
-    def reread(self) -> WrittenShard:
-        """Read the complete shard from the disk, and compare it with what was written."""
-        if self.writer is not None:
-            self.writer.flush()
-            self.close()
-        digest, buffer, end = hashlib.sha256(), Buffer(), 0
-        with reading(self.path) as reader:
-            for offset, nbytes, checksum in sorted(self.pieces):
-                piece = reader.read(offset, nbytes, buffer)
-                if offset != end or zlib.crc32(piece) != checksum:
-                    raise OutputError(f"{self.path} reads back differently from what was written; check the disk")
-                digest.update(piece)
-                end += nbytes
-        errors = {name: _summed(parts) for name, parts in self.errors.items()}
-        return WrittenShard(self.shard.file_name, self.size, digest.hexdigest(), errors)
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
 
 def _summed(parts: Iterable[tuple[int, float, float]]) -> tuple[float, float]:
@@ -160,12 +210,9 @@ def _open_outputs(number: int, variant: Variant) -> dict[str, _Output]:
     for shard in variant.plan.shards:
         if shard.file_name in variant.whole:
             continue
-        header, places = shard_header(shard)
-        size = len(header) + sum(tensor.nbytes for tensor in shard.tensors)
         path = variant.folder / shard.file_name
         try:
-            output = _Output(number, shard, path, places, size, size, Writer(path, size))
-            output.write(header, 0)
+            output = _Output(number, shard, path)
         except OSError as error:
             raise output_error(error, str(path)) from error
         outputs |= {tensor.source.name: output for tensor in shard.tensors}
@@ -192,6 +239,12 @@ def _jobs(conversion: Conversion, outputs: Sequence[Mapping[str, _Output]], shar
                 targets.setdefault(name, []).append((named[name], tensor, variant.plan))
     in_order = sorted(sources.values(), key=lambda source: source.offset)
     return [_Job(source, tuple(targets[source.name])) for source in in_order]
+
+
+def _nbytes(conversion: Conversion, shard: str) -> int:
+    """Return how many bytes of a source's shard the plans are about."""
+    tensors = [tensor.source for variant in conversion.variants for tensor in variant.plan.tensors]
+    return sum({each.name: each.nbytes for each in tensors if each.shard == shard}.values())
 
 
 @dataclass(frozen=True)
@@ -240,7 +293,7 @@ class _Hash:
             self._turn.wait_for(lambda: self._next == index or stopped.is_set())
         if stopped.is_set():
             return
-        self._digest.update(piece)
+        self._digest.update(piece.data)
         with self._turn:
             self._next += 1
             self._turn.notify_all()
@@ -276,15 +329,18 @@ def _convert_shard(conversion: Conversion, path: Path, jobs: Sequence[_Job], sha
                 _convert_chunk(conversion, chunk, chunk.job, raw, scales.get(chunk.job.source.name))
                 conversion.progress(chunk.nbytes)
 
-    with reading(path) as reader, ThreadPoolExecutor(conversion.threads) as pool:
+    def stop() -> None:
+        stopped.set()
+        if digest:
+            digest.wake()
+
+    with interruption_held_back(stop), reading(path) as reader, ThreadPoolExecutor(conversion.threads) as pool:
         futures = [pool.submit(work, reader) for _ in range(conversion.threads)]
         try:
             for future in as_completed(futures):
                 future.result()
         except BaseException:
-            stopped.set()
-            if digest:
-                digest.wake()
+            stop()
             raise
     return sha256 or (digest.hexdigest() if digest else "")
 
@@ -310,9 +366,10 @@ def _convert_chunk(conversion: Conversion, chunk: _Chunk, job: _Job, raw: Array,
         stored = _stored(rows, chunk, tensor, plan, conversion.processor, row_scale)
         _require_numbers(stored, tensor)
         try:
-            is_complete = _write_rows(output, tensor, stored, chunk.first_row)
-            if is_complete:
-                conversion.shard_is_whole(output.number, output.reread())
+            _write_rows(output, tensor, stored, chunk.first_row)
+            whole = output.reread()
+            if whole:
+                conversion.shard_is_whole(output.number, whole)
         except OSError as error:
             raise output_error(error, str(output.path)) from error
 
@@ -334,14 +391,11 @@ def _stored(
 ) -> StoredRows:
     is_last = chunk.first_row + chunk.rows == tensor.source.shape[0]
     rows, row_scale = _padded(rows, row_scale, tensor, is_last=is_last)
-    dtype = tensor.outputs[-1].dtype
     if tensor.params is None:
         if tensor.is_transposed:
             rows = rows.transpose(PATCH_EMBED_AXES)
-        return kept_rows(rows, tensor.source.dtype, dtype, row_scale)
-    if tensor.params.mode != "affine":
-        dtype = plan.dtype_of(tensor.source)
-    return quantized_rows(rows, tensor.source.dtype, tensor.params, plan.method, dtype, processor, row_scale)
+        return kept_rows(rows, tensor.source.dtype, tensor.dtype, row_scale)
+    return quantized_rows(rows, tensor.source.dtype, tensor.params, plan.method, tensor.dtype, processor, row_scale)
 
 
 def _padded(
@@ -365,21 +419,28 @@ def _require_numbers(stored: StoredRows, tensor: PlannedTensor) -> None:
         raise PlanError(f"{source.name} has values that the dtype asked for cannot hold; choose --dtype bfloat16")
 
 
-def _write_rows(output: _Output, tensor: PlannedTensor, stored: StoredRows, first_row: int) -> bool:
-    """Write the parts of some rows where they belong; return whether the shard is complete with them."""
-    with output.lock:
-        sums = (first_row, stored.squared_error, stored.energy)
-        output.errors.setdefault(tensor.outputs[0].name, []).append(sums)
-    is_complete = False
+def _write_rows(output: _Output, tensor: PlannedTensor, stored: StoredRows, first_row: int) -> None:
+    """Write the parts of some rows where they belong."""
+    output.add_errors(tensor.name, first_row, stored)
     for planned, part in zip(tensor.outputs, stored.parts, strict=True):
         row_bytes = planned.nbytes // planned.shape[0]
-        is_complete |= output.write(part, output.places[planned.name] + first_row * row_bytes)
-    return is_complete
+        output.write(part.data, output.places[planned.name] + first_row * row_bytes)
 
 
 def all_threads() -> int:
-    """Return how many threads there are cores for."""
-    import os
-
+    """Return how many threads keep every core busy: one more than there are, since one is always waiting for a disk."""
     count: Any = getattr(os, "process_cpu_count", os.cpu_count)()
-    return int(count or 1)
+    return int(count or 1) + 1
+
+
+# Bytes in memory for each byte of a chunk, and what Python and its libraries take; measured (benchmarks/README.md).
+_MEMORY_PER_CHUNK_BYTE = {"numba": 4, "gpu": 40, "cpu": 40}
+_LIBRARIES = {"numba": 150 << 20, "gpu": 300 << 20, "cpu": 150 << 20}
+
+
+def peak_memory_of(processor: Processor, threads: int, variants: int) -> int:
+    """Return the bytes that a conversion has in memory at most: what each thread works on, and the libraries."""
+    chunk = GPU_CHUNK_BYTES if processor == "gpu" else CHUNK_BYTES
+    at_once = 1 if processor == "gpu" else threads
+    working = chunk * (_MEMORY_PER_CHUNK_BYTE[processor] * at_once + 2 * threads + variants)
+    return _LIBRARIES[processor] + working

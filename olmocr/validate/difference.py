@@ -15,12 +15,12 @@ from olmocr.validate.packing import PackedModule
 from olmocr.validate.values import BytesRead, Floats, StoredTensor, as_float32, read_rows, rounded, row_steps
 
 # Two bits in groups of 128 still keep four fifths of a weight; a weight of another tensor differs by 1 and more.
-_NOTHING_LEFT = 0.5
+_NOTHING_LEFT = 0.7
 
 
 @dataclass(frozen=True)
 class TensorError:
-    """How far a tensor is from its source: *relative_error* is ``||w - w'||^2 / ||w||^2``.
+    """How far a tensor is from its source: *relative_error* is ``||w - w'|| / ||w||``.
 
     It is None where that is no number: values that are not finite, or a source of zeros that did not stay so.
     *group_size* is None for a tensor that was kept; *bits* are then those of its dtype.
@@ -207,7 +207,8 @@ def _add(sums: _Sums, pair: _Pair, mine: Floats, theirs: Floats) -> None:
 
 
 def _tensor_error(pair: _Pair, sums: _Sums) -> TensorError:
-    relative = 0.0 if sums.difference == 0 else sums.difference / sums.source if sums.source else math.inf
+    ratio = 0.0 if sums.difference == 0 else sums.difference / sums.source if sums.source else math.inf
+    relative = math.sqrt(ratio)
     packing = pair.module.packing if pair.module else None
     return TensorError(
         pair.name,

@@ -25,7 +25,7 @@ from olmocr.conversion.header import parse_json
 from olmocr.conversion.names import FAMILIES, PATCH_EMBED, PATCH_EMBED_AXES, expected_shapes, mlx_name
 from olmocr.device import start_mlx
 from olmocr.errors import CheckpointError, MissingDependencyError
-from olmocr.model_folder import ModelFolder, _refuse_code, read_json
+from olmocr.model_folder import ModelFolder, read_json, refuse_code
 from olmocr.validate.difference import TensorError, bytes_to_compare, compare
 from olmocr.validate.packing import PackedModules, read_packing
 from olmocr.validate.values import BytesRead, StoredTensor, find_bad_values, is_float
@@ -416,7 +416,7 @@ def _hash_problems(path: Path, stated: str, read: BytesRead) -> list[str]:
 def _check_loads(contents: _Contents, checks: Sequence[Check]) -> Check:
     """Have mlx-vlm load the folder: only one that is sound otherwise, since the reason is known else."""
     try:
-        _refuse_code(ModelFolder(contents.folder))
+        refuse_code(ModelFolder(contents.folder))
     except CheckpointError as error:
         return _result("loads", [str(error)], "")
     broken = [check.name for check in checks if check.holds is False and check.name in _NEEDED_TO_LOAD]

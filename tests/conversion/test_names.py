@@ -11,7 +11,7 @@ from mlx_vlm.utils import load_model
 from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
 
 from olmocr.conversion.config import _VISION_DEFAULTS, flat_config
-from olmocr.conversion.folder import plan_conversion, write_model
+from olmocr.conversion.convert import convert
 from olmocr.conversion.names import (
     FAMILIES,
     PATCH_EMBED,
@@ -22,7 +22,6 @@ from olmocr.conversion.names import (
     text_settings,
     vision_mlp_axis,
 )
-from olmocr.conversion.recipe import find_recipe
 from olmocr.errors import CheckpointError
 from olmocr.model_folder import ModelFolder, read_config
 from tests.checkpoints import TINY, TINY_FAMILIES, TINY_QWEN3, nested_config, new_keys, tiny_checkpoint
@@ -71,7 +70,7 @@ def test_stock_mlx_vlm_loads_every_family_with_every_weight_as_it_reads_the_sour
     base = TINY_FAMILIES[family] | {"tie_word_embeddings": tied}
     source = tiny_checkpoint(tmp_path / "source", change=renamed(keys), base=base)
     (source / "config.json").write_text(json.dumps(reconfigure(base)))
-    write_model(plan_conversion(ModelFolder(source), find_recipe("none")), tmp_path / "out")
+    convert(source, "none", tmp_path / "out")
     ours = load_model(tmp_path / "out")
     weights, expected = parameters(ours), parameters(theirs)
     assert set(weights) == set(expected)
@@ -86,7 +85,7 @@ def test_stock_mlx_vlm_loads_every_family_with_every_weight_as_it_reads_the_sour
 @pytest.mark.parametrize("family", TINY_FAMILIES)
 def test_stock_mlx_vlm_loads_every_family_when_it_is_quantized(family, tmp_path):
     source = tiny_checkpoint(tmp_path / "source", base=TINY_FAMILIES[family])
-    write_model(plan_conversion(ModelFolder(source), find_recipe("4bit")), tmp_path / "out")
+    convert(source, "4bit", tmp_path / "out")
     logits = load_model(tmp_path / "out").language_model(mx.array([[1, 2, 3]])).logits
     assert logits.shape == (1, 3, 96)
     assert mx.all(mx.isfinite(logits))
@@ -171,7 +170,7 @@ def test_a_ratio_that_gives_no_dimension_is_refused(ratio):
 
 def test_a_folder_of_another_vintage_still_says_so_when_it_is_converted_under_another_name(tmp_path):
     source = tiny_checkpoint(tmp_path / "olmOCR-7B-0825")
-    write_model(plan_conversion(ModelFolder(source), find_recipe("none")), tmp_path / "out")
+    convert(source, "none", tmp_path / "out")
     shutil.rmtree(source)
     with pytest.raises(CheckpointError, match="looks like olmOCR-7B-0825, which was trained on another prompt"):
         read_config(ModelFolder(tmp_path / "out"))

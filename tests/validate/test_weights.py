@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from mlx_vlm.convert import convert as stock_convert
 
 from olmocr.conversion.checkpoint import INDEX_FILE, SourceCheckpoint, TensorInfo
-from olmocr.conversion.folder import plan_conversion, write_model
-from olmocr.conversion.recipe import find_recipe
+from olmocr.conversion.convert import convert
 from olmocr.errors import CheckpointError
 from olmocr.model_folder import ModelFolder
 from olmocr.validate.difference import compare
@@ -55,14 +54,19 @@ def source(tmp_path_factory):
 def whole(source, tmp_path_factory):
     """Return the tiny checkpoint's folder in 4 bits; not to be written to."""
     folder = tmp_path_factory.mktemp("tiny") / "4bit"
-    write_model(plan_conversion(ModelFolder(source), find_recipe("4bit")), folder)
+    convert(source, "4bit", folder)
     return folder
 
 
 @pytest.fixture
 def folder(whole, tmp_path):
-    """Return a copy of the tiny folder, to be broken."""
-    return shutil.copytree(whole, tmp_path / "model")
+    """Return a copy of the tiny folder, to be broken; without hashes, so that a look at it has to find what is."""
+    return without_hashes(shutil.copytree(whole, tmp_path / "model"))
+
+
+def without_hashes(folder):
+    (folder / HASHES_FILE).unlink()
+    return folder
 
 
 def problems(folder, check, source=None):
@@ -128,12 +132,11 @@ def write_hashes(folder):
 # What is whole
 
 
-def test_a_converted_folder_is_whole_in_every_respect(folder):
-    write_hashes(folder)
-    report = check_weights(folder)
+def test_a_converted_folder_is_whole_in_every_respect(whole):
+    report = check_weights(whole)
     assert report.holds
     assert set(states(report).values()) == {True}
-    assert report.bytes == sum(len(data) for _, _, data in read_tensors(folder).values())
+    assert report.bytes == sum(len(data) for _, _, data in read_tensors(whole).values())
     assert report.errors == ()
 
 
@@ -141,7 +144,7 @@ def test_a_converted_folder_is_whole_in_every_respect(folder):
 def test_every_recipe_of_the_demo_checkpoint_is_whole_beside_its_source(recipe, converted):
     report = check_weights(converted(recipe), CHECKPOINT)
     assert report.holds
-    assert states(report) == {**dict.fromkeys(states(report), True), "hashes": None}
+    assert set(states(report).values()) == {True}
     kept = [error for error in report.errors if error.group_size is None]
     assert {error.relative_error for error in kept} == {0.0}
     assert len(report.errors) == 165
@@ -158,7 +161,7 @@ def test_the_relative_error_is_that_of_the_weights_that_mlx_computes_with(whole,
     with mx.stream(mx.cpu):
         got = np.array(mx.dequantize(*parts, group_size=64, bits=4, dtype=mx.float32))
     (error,) = [each for each in report.errors if each.tensor == f"{HEAD}.weight"]
-    assert error.relative_error == pytest.approx(((got - truth) ** 2).sum() / (truth**2).sum(), rel=0.01)
+    assert error.relative_error == pytest.approx(np.linalg.norm(got - truth) / np.linalg.norm(truth), rel=0.01)
     assert (error.bits, error.group_size) == (4, 64)
     relative = [each.relative_error for each in report.errors]
     assert relative == sorted(relative, reverse=True)
@@ -167,9 +170,9 @@ def test_the_relative_error_is_that_of_the_weights_that_mlx_computes_with(whole,
 @pytest.mark.parametrize("family", TINY_FAMILIES)
 def test_every_family_is_whole_beside_its_source_and_a_tensor_that_is_missing_is_named(family, tmp_path):
     source = tiny_checkpoint(tmp_path / "source", base=TINY_FAMILIES[family])
-    write_model(plan_conversion(ModelFolder(source), find_recipe("4bit")), tmp_path / "out")
+    convert(source, "4bit", tmp_path / "out")
     report = check_weights(tmp_path / "out", source)
-    assert states(report) == {**dict.fromkeys(states(report), True), "hashes": None}
+    assert set(states(report).values()) == {True}
     last = "vision_tower.blocks.0.norm2.weight"
     rewrite(tmp_path / "out", lambda tensors: {name: each for name, each in tensors.items() if name != last})
     assert problems(tmp_path / "out", "tensors") == [f"{last} is missing"]
@@ -190,7 +193,7 @@ def test_a_folder_that_stock_mlx_vlm_made_is_whole(mode, tmp_path):
     assert [check for check in report.checks if check.problems] == []
     assert report.holds
     assert {error.bits for error in report.errors} == {16, bits}
-    assert 0 < report.errors[0].relative_error < 0.05
+    assert 0 < report.errors[0].relative_error < 0.25
 
 
 def test_modules_with_bits_of_their_own_are_whole(tmp_path):
@@ -598,15 +601,16 @@ def test_a_cast_of_what_is_kept_is_no_problem_and_its_error_is_told(source_dtype
         }
 
     source = tiny_checkpoint(tmp_path / "source", {"torch_dtype": target}, change)
-    write_model(plan_conversion(ModelFolder(source), find_recipe("none")), tmp_path / "out")
+    convert(source, "none", tmp_path / "out")
     report = check_weights(tmp_path / "out", source)
     assert report.holds
-    assert 0 < report.errors[0].relative_error < 1e-5
+    assert 0 < report.errors[0].relative_error < 3e-3
 
 
 def padded(folder, source, put_into=None, value=0):
     """Convert *source*, then pad its vision MLP from 44 to 64; *value* goes into the padding of one tensor."""
-    write_model(plan_conversion(ModelFolder(source), find_recipe("4bit")), folder)
+    convert(source, "4bit", folder)
+    without_hashes(folder)
 
     def pad(tensors):
         for name in [name for name in tensors if name.startswith("vision_tower.blocks.0.mlp.")]:
@@ -668,7 +672,7 @@ def test_padding_is_recognised_in_packed_weights_too(name, tmp_path, source):
     assert report.holds
     (error,) = [error for error in report.errors if error.tensor == f"{name}.weight"]
     assert error.padded
-    assert 0 < error.relative_error < 1e-3
+    assert 0 < error.relative_error < 0.03
 
 
 @pytest.mark.parametrize("scales", [np.linspace(0.5, 2, 96, dtype=np.float32)[:, None], np.full((1,), 0.3, np.float32)])
@@ -784,11 +788,11 @@ def test_the_command_says_one_line_a_check_the_worst_ten_and_the_verdict(whole, 
     lines = done.stdout.splitlines()
     names = ["config", "shards", "index", "tensors", "packing", "values", "hashes", "loads", "source"]
     assert [line[13:22].strip() for line in lines[:9]] == names
-    assert {line[:11].strip() for line in lines[:9]} == {"ok", "not checked"}
+    assert {line[:11].strip() for line in lines[:9]} == {"ok"}
     assert lines[9].startswith("the largest of ")
     assert len(lines) == 9 + 1 + 10 + 1
     assert lines[-1].startswith(f"{whole} is whole: ")
-    assert lines[-1].endswith("bits per weight; not checked: hashes")
+    assert lines[-1].endswith("bits per weight")
 
 
 def test_the_command_lists_what_is_wrong_and_ends_with_exit_code_11(folder):
@@ -833,4 +837,4 @@ def test_without_mlx_the_rest_is_checked(whole, source, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "not checked  loads    MLX is not installed for this machine (no MLX here)" in done.stdout
-    assert done.stdout.strip().endswith("not checked: hashes, loads, source")
+    assert done.stdout.strip().endswith("not checked: loads, source")

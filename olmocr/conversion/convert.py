@@ -1,0 +1,93 @@
+"""What a person asks for -> plans and where they go -> converted folders. The Python of ``olmocr.convert_to_mlx``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from olmocr.conversion.checkpoint import read_checkpoint
+from olmocr.conversion.companions import check_companions
+from olmocr.conversion.folder import Target, write_models
+from olmocr.conversion.plan import make_plan
+from olmocr.conversion.recipe import Method, QuantRecipe, find_recipe
+from olmocr.conversion.report import ConversionReport
+from olmocr.conversion.shards import Progress
+from olmocr.errors import PlanError
+from olmocr.model_folder import ModelFolder, download_weights, find_settings
+
+
+def convert(
+    model: str | Path,
+    quantize: str | QuantRecipe | Sequence[str | QuantRecipe] = "mixed",
+    output: Path | None = None,
+    *,
+    method: Method = "fit",
+    revision: str | None = None,
+    low_disk: bool = False,
+    threads: int | None = None,
+    progress: Progress = lambda nbytes: None,
+) -> list[ConversionReport]:
+    """Convert *model*, a checkpoint's folder or a Hub repository, to MLX; return a report for each recipe.
+
+    *quantize* names a recipe (docs/recipes.md), or is one, or several that are made from one read of the source.
+    *output* is the folder to make, or with several recipes the one to make them in; it is NAME-mlx-RECIPE, here, if it
+    is not given. *low_disk* fetches a repository's shards one by one and drops each as soon as it is used. *threads*
+    is one for each core unless it is given. *progress* is called, by any thread, with source bytes just finished.
+
+    Raises:
+        OlmocrError: it cannot be done; nothing that looks finished is left.
+    """
+    given = [quantize] if isinstance(quantize, str | QuantRecipe) else quantize
+    recipes = [find_recipe(each) if isinstance(each, str) else each for each in given]
+    targets = plan_targets(find_settings(str(model), revision), recipes, method, output)
+    return write_models(with_weights(targets, low_disk=low_disk), progress, threads=threads)
+
+
+def plan_targets(
+    model: ModelFolder, recipes: Sequence[QuantRecipe], method: Method, output: Path | None
+) -> list[Target]:
+    """Plan *model*'s conversion by each of *recipes*; only headers are read, on the Hub if they are there.
+
+    Raises:
+        CheckpointError: *model* cannot be converted.
+        HubError: its headers cannot be read on the Hub.
+        PlanError: a recipe does not fit it.
+    """
+    source = read_checkpoint(model)
+    check_companions(model)
+    plans = [make_plan(source, recipe, method) for recipe in recipes]
+    names = [
+        f"{model.name}-mlx" if not each.quantizes and not each.dtype else f"{model.name}-mlx-{each.name}"
+        for each in recipes
+    ]
+    if output is None:
+        return [Target(plan, Path(name)) for plan, name in zip(plans, names, strict=True)]
+    if len(plans) == 1:
+        return [Target(plans[0], output)]
+    return [Target(plan, output / name) for plan, name in zip(plans, names, strict=True)]
+
+
+def with_weights(targets: Sequence[Target], *, low_disk: bool) -> list[Target]:
+    """Return *targets* with the source's weights on this disk, unless they are to be fetched one by one.
+
+    Raises:
+        HubError: they cannot be downloaded.
+        PlanError: the disk has no room for them.
+    """
+    model = targets[0].plan.source.folder
+    if not model.remote_weights or low_disk:
+        return list(targets)
+    nbytes = sum(file.size for file in model.remote_files)
+    free = shutil.disk_usage(model.path).free
+    if free < nbytes:
+        raise PlanError(
+            f"{model.where} has {nbytes / 1e9:.2f} GB to download, and the Hub's cache (HF_HOME) has "
+            f"{free / 1e9:.2f} GB free; make room, or use --low-disk, which keeps one shard at a time"
+        )
+    local = download_weights(model)
+    return [
+        replace(target, plan=replace(target.plan, source=replace(target.plan.source, folder=local)))
+        for target in targets
+    ]

@@ -1,0 +1,173 @@
+"""The folder that a conversion writes into beside its target, and that a later run of the same conversion goes on with.
+
+It is called ``.NAME.partial``. ``state.json`` in it says which conversion it belongs to, and lists the shards that were
+complete and read again; all else in it is worth nothing after an interruption. A lock that the operating system lifts
+when the process ends, however it ends, keeps two conversions apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from olmocr.conversion.companions import write_json
+from olmocr.conversion.disk import Buffer, reading
+from olmocr.conversion.shards import WrittenShard
+from olmocr.errors import CheckpointError, OutputError, PlanError, output_error
+
+STATE_FILE = "state.json"
+_DOWNLOADS = "source"
+_PIECE = 4 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class PartialFolder:
+    """What there is of a conversion so far: *whole* shards by name, and the SHA-256 of source shards already read."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path = path
+        self.whole: dict[str, WrittenShard] = {}
+        self.hashes: dict[str, str] = {}
+        self._fingerprint = fingerprint
+        self._lock = threading.Lock()
+
+    @property
+    def downloads(self) -> Path:
+        """The folder for a source's shards that are fetched one by one."""
+        return self.path / _DOWNLOADS
+
+    def add(self, shard: WrittenShard) -> None:
+        """Remember that *shard* is whole."""
+        with self._lock:
+            self.whole[shard.file_name] = shard
+            self._save()
+
+    def add_hash(self, shard: str, sha256: str) -> None:
+        """Remember the SHA-256 of a source's shard."""
+        with self._lock:
+            self.hashes[shard] = sha256
+            self._save()
+
+    def _save(self) -> None:
+        shards = {
+            name: {"nbytes": shard.nbytes, "sha256": shard.sha256, "errors": shard.errors}
+            for name, shard in self.whole.items()
+        }
+        temporary = self.path / f"{STATE_FILE}.new"
+        write_json(temporary, {"fingerprint": self._fingerprint, "hashes": self.hashes, "shards": shards})
+        temporary.replace(self.path / STATE_FILE)
+
+    def resume(self) -> None:
+        """Take over what an earlier run of the same conversion left whole, and remove the rest."""
+        try:
+            state = json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
+            if state["fingerprint"] == self._fingerprint:
+                self.hashes = dict(state["hashes"])
+                found = (
+                    WrittenShard(
+                        name, entry["nbytes"], entry["sha256"], {k: tuple(v) for k, v in entry["errors"].items()}
+                    )
+                    for name, entry in state["shards"].items()
+                )
+                self.whole = {shard.file_name: shard for shard in found if _is_intact(self.path, shard)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self.whole, self.hashes = {}, {}
+        if self.whole:
+            _log.info("going on in %s: %d shards are whole", self.path, len(self.whole))
+        kept = {*self.whole, STATE_FILE} | ({_DOWNLOADS} if self.hashes or self.whole else set())
+        for entry in self.path.iterdir():
+            if entry.name not in kept:
+                _remove(entry)
+
+    def finish(self, target: Path) -> None:
+        """Give the folder, which now holds a whole model, its name."""
+        _remove(self.path / STATE_FILE)
+        _remove(self.downloads)
+        _sync(self.path)
+        self.path.rename(target)
+        _sync(target.parent)
+
+    def is_worth_keeping(self) -> bool:
+        """Return whether a later run would save work by what is here."""
+        return bool(self.whole) or (self.downloads.is_dir() and any(self.downloads.iterdir()))
+
+
+@contextlib.contextmanager
+def partial_folder(target: Path, fingerprint: str) -> Iterator[PartialFolder]:
+    """Yield the folder beside *target* that this conversion is written into, locked.
+
+    When the block fails, the folder stays if a later run can go on with it, and goes if it cannot: nothing is whole
+    yet, or the source or the plan is at fault.
+
+    Raises:
+        OutputError: it cannot be written, or another process is writing it.
+    """
+    folder = PartialFolder(target.with_name(f".{target.name}.partial"), fingerprint)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(exist_ok=True)
+        lock = os.open(folder.path, os.O_RDONLY)
+    except OSError as error:
+        raise output_error(error, str(target)) from error
+    try:
+        _lock(lock, target)
+        try:
+            folder.resume()
+            yield folder
+        except (CheckpointError, PlanError):
+            _remove(folder.path)
+            raise
+        except OSError as error:
+            raise output_error(error, str(target)) from error
+        finally:
+            if folder.path.is_dir() and not folder.is_worth_keeping():
+                _remove(folder.path)
+    finally:
+        os.close(lock)
+
+
+def _lock(descriptor: int, target: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(
+            f"another process is converting to {target}; wait for it, or choose another --output"
+        ) from error
+    except OSError as error:  # a network disk without locks: go on, two at once are the exception
+        _log.warning("%s cannot be locked (%s); do not convert to it twice at once", target, error.strerror)
+
+
+def _is_intact(folder: Path, shard: WrittenShard) -> bool:
+    """Read a shard that an earlier run left, and compare it with the hash that it had."""
+    digest, buffer = hashlib.sha256(), Buffer()
+    path = folder / shard.file_name
+    if Path(shard.file_name).name != shard.file_name or not path.is_file() or path.stat().st_size != shard.nbytes:
+        return False
+    with reading(path) as reader:
+        for offset in range(0, shard.nbytes, _PIECE):
+            digest.update(reader.read(offset, min(_PIECE, shard.nbytes - offset), buffer).data)
+    return digest.hexdigest() == shard.sha256
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
