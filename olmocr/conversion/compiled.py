@@ -37,22 +37,31 @@ def _compiled(function: Callable[..., Any]) -> Any:
 
 @_compiled
 def _load_bf16(rows, lanes, size, x_bits):  # type: ignore[no-untyped-def]
-    """Put each group of *rows* (groups, size) into a lane; the lanes that are left over get the last group."""
-    for index in range(size):
+    """Put each group of *rows* (groups, size / 4), four bfloat16 in each uint64, into a lane of *x_bits*."""
+    upper_half = np.uint64(0xFFFF0000)
+    for quarter in range(size // 4):
         for lane in range(lanes):
-            x_bits[index, lane] = np.uint32(rows[lane, index]) << np.uint32(16)
-        for lane in range(lanes, _LANES):
-            x_bits[index, lane] = np.uint32(rows[lanes - 1, index]) << np.uint32(16)
+            four = rows[lane, quarter]
+            x_bits[4 * quarter, lane] = (four << np.uint64(16)) & upper_half
+            x_bits[4 * quarter + 1, lane] = four & upper_half
+            x_bits[4 * quarter + 2, lane] = (four >> np.uint64(16)) & upper_half
+            x_bits[4 * quarter + 3, lane] = (four >> np.uint64(32)) & upper_half
 
 
 @_compiled
 def _load_float32(rows, lanes, size, x):  # type: ignore[no-untyped-def]
-    """As `_load_bf16`, of float32."""
+    """As `_load_bf16`, of float32, one in each element of *rows* (groups, size)."""
     for index in range(size):
         for lane in range(lanes):
             x[index, lane] = rows[lane, index]
+
+
+@_compiled
+def _fill_lanes(x_bits, lanes, size):  # type: ignore[no-untyped-def]
+    """Put the last group into the lanes that are left over."""
+    for index in range(size):
         for lane in range(lanes, _LANES):
-            x[index, lane] = rows[lanes - 1, index]
+            x_bits[index, lane] = x_bits[index, lanes - 1]
 
 
 @_compiled
@@ -76,20 +85,36 @@ def _tree_sum(terms: npt.NDArray[np.float32], size: int) -> None:
 
 
 @_compiled
-def _extremes(x, size, low, high, energy, nothing):  # type: ignore[no-untyped-def]
-    """Find the extremes and the sum of squares; *nothing* becomes 0 where all is finite, and no number elsewhere."""
+def _extremes(x, size, low, high):  # type: ignore[no-untyped-def]
+    # Adding 0 changes no value. Without it the compiler stores only the lanes that changed, which AMD's processors do
+    # in microcode, ten times as slowly as storing them all.
     for lane in range(_LANES):
         low[lane] = x[0, lane]
         high[lane] = x[0, lane]
+    for index in range(1, size):
+        for lane in range(_LANES):
+            low[lane] = min(low[lane], x[index, lane]) + _ZERO
+            high[lane] = max(high[lane], x[index, lane]) + _ZERO
+
+
+@_compiled
+def _sum_squares(x, size, energy):  # type: ignore[no-untyped-def]
+    for lane in range(_LANES):
         energy[lane] = _ZERO
-        nothing[lane] = _ZERO
     for index in range(size):
         for lane in range(_LANES):
-            value = x[index, lane]
-            low[lane] = value if value < low[lane] else low[lane]
-            high[lane] = value if value > high[lane] else high[lane]
-            energy[lane] += value * value
-            nothing[lane] += value - value
+            energy[lane] += x[index, lane] * x[index, lane]
+
+
+@_compiled
+def _all_finite(x, size, energy):  # type: ignore[no-untyped-def]
+    """Return whether every element is finite; a sum of squares that is says so at once."""
+    for lane in range(_LANES):
+        if not np.isfinite(energy[lane]):
+            for index in range(size):
+                if not np.isfinite(x[index, lane]):
+                    return False
+    return True
 
 
 @_compiled
@@ -106,7 +131,7 @@ def _start(low, high, n, scale, bias):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _try(x, size, n, scale, bias, inverse, terms, products, error, q, qq, xq):  # type: ignore[no-untyped-def]
+def _try(x, size, n, scale, bias, inverse, codes, terms, error, q, qq, xq):  # type: ignore[no-untyped-def]
     """Choose the codes for stored *scale* and *bias*; sum the squared error, q, q * q and x * q over each group."""
     for lane in range(_LANES):
         inverse[lane] = _ONE / scale[lane]
@@ -115,19 +140,23 @@ def _try(x, size, n, scale, bias, inverse, terms, products, error, q, qq, xq):  
     for index in range(size):
         for lane in range(_LANES):
             code = (x[index, lane] - bias[lane]) * inverse[lane]
-            code = code if code > _ZERO else _ZERO
-            code = code if code < n else n
-            code = (code + _ROUNDER) - _ROUNDER
-            q[lane] += code
-            qq[lane] += code * code
-            rest = x[index, lane] - (code * scale[lane] + bias[lane])
+            code = min(max(code, _ZERO), n)
+            codes[index, lane] = (code + _ROUNDER) - _ROUNDER
+        for lane in range(_LANES):
+            q[lane] += codes[index, lane]
+            qq[lane] += codes[index, lane] * codes[index, lane]
+        for lane in range(_LANES):
+            rest = x[index, lane] - (codes[index, lane] * scale[lane] + bias[lane])
             terms[index, lane] = rest * rest
-            products[index, lane] = x[index, lane] * code
     _tree_sum(terms, size)
-    _tree_sum(products, size)
     for lane in range(_LANES):
         error[lane] = terms[0, lane]
-        xq[lane] = products[0, lane]
+    for index in range(size):
+        for lane in range(_LANES):
+            terms[index, lane] = x[index, lane] * codes[index, lane]
+    _tree_sum(terms, size)
+    for lane in range(_LANES):
+        xq[lane] = terms[0, lane]
 
 
 @_compiled
@@ -161,7 +190,7 @@ def _refined_scale(factor, size, total, best_scale, best_q, best_qq, best_xq, sc
 
 
 @_compiled
-def _search(x, size, n, low, high, scale_bits, bias_bits, terms, products, best_scale, best_bias, best_error):  # type: ignore[no-untyped-def]
+def _search(x, size, n, low, high, scale_bits, bias_bits, codes, terms, best_scale, best_bias, best_error):  # type: ignore[no-untyped-def]
     """Carry out the steps of `search` from ``mx.quantize``'s scale and bias, which *scale_bits*, *bias_bits* hold."""
     scale, bias = scale_bits.view(np.float32), bias_bits.view(np.float32)
     inverse = np.empty(_LANES, np.float32)
@@ -179,7 +208,7 @@ def _search(x, size, n, low, high, scale_bits, bias_bits, terms, products, best_
         total[lane] = terms[0, lane]
     _to_bf16(scale_bits)
     _to_bf16(bias_bits)
-    _try(x, size, n, scale, bias, inverse, terms, products, error, q, qq, xq)
+    _try(x, size, n, scale, bias, inverse, codes, terms, error, q, qq, xq)
     for lane in range(_LANES):
         best_error[lane], best_scale[lane], best_bias[lane] = error[lane], scale[lane], bias[lane]
         can_move[lane] = (high[lane] - low[lane]) / n > _EPSILON
@@ -190,7 +219,7 @@ def _search(x, size, n, low, high, scale_bits, bias_bits, terms, products, best_
         for lane in range(_LANES):
             bias[lane] = (high[lane] + low[lane]) * _HALF - scale[lane] * n * _HALF
         _to_bf16(bias_bits)
-        _try(x, size, n, scale, bias, inverse, terms, products, error, q, qq, xq)
+        _try(x, size, n, scale, bias, inverse, codes, terms, error, q, qq, xq)
         _keep_better(
             can_move, error, scale, bias, q, qq, xq, best_error, best_scale, best_bias, best_q, best_qq, best_xq
         )
@@ -200,39 +229,37 @@ def _search(x, size, n, low, high, scale_bits, bias_bits, terms, products, best_
         for lane in range(_LANES):
             bias[lane] = (total[lane] - scale[lane] * best_q[lane]) / count
         _to_bf16(bias_bits)
-        _try(x, size, n, scale, bias, inverse, terms, products, error, q, qq, xq)
+        _try(x, size, n, scale, bias, inverse, codes, terms, error, q, qq, xq)
         _keep_better(
             can_move, error, scale, bias, q, qq, xq, best_error, best_scale, best_bias, best_q, best_qq, best_xq
         )
 
 
 @_compiled
-def _code_stock(x, size, n, scale, bias, stored_scale, stored_bias, error):  # type: ignore[no-untyped-def]
-    """Put codes in place of *x*, by division and for a scale that is not rounded yet, as ``mx.quantize`` does."""
+def _code_stock(x, size, n, scale, bias, stored_scale, stored_bias, codes, error):  # type: ignore[no-untyped-def]
+    """Choose *codes* by division and for a scale that is not rounded yet, as ``mx.quantize`` does."""
     for lane in range(_LANES):
         error[lane] = _ZERO
     for index in range(size):
         for lane in range(_LANES):
             code = (x[index, lane] - bias[lane]) / scale[lane]
-            code = code if code > _ZERO else _ZERO
-            code = code if code < n else n
-            code += _ROUNDER
-            rest = x[index, lane] - ((code - _ROUNDER) * stored_scale[lane] + stored_bias[lane])
+            code = min(max(code, _ZERO), n)
+            codes[index, lane] = code + _ROUNDER
+        for lane in range(_LANES):
+            rest = x[index, lane] - ((codes[index, lane] - _ROUNDER) * stored_scale[lane] + stored_bias[lane])
             error[lane] += rest * rest
-            x[index, lane] = code
 
 
 @_compiled
-def _code_stored(x, size, n, scale, bias, inverse):  # type: ignore[no-untyped-def]
-    """Put codes in place of *x* for a scale and bias as they are stored, the same codes that `_try` chose."""
+def _code_stored(x, size, n, scale, bias, inverse, codes):  # type: ignore[no-untyped-def]
+    """Choose *codes* for a scale and bias as they are stored, the same codes that `_try` chose."""
     for lane in range(_LANES):
         inverse[lane] = _ONE / scale[lane]
     for index in range(size):
         for lane in range(_LANES):
             code = (x[index, lane] - bias[lane]) * inverse[lane]
-            code = code if code > _ZERO else _ZERO
-            code = code if code < n else n
-            x[index, lane] = code + _ROUNDER
+            code = min(max(code, _ZERO), n)
+            codes[index, lane] = code + _ROUNDER
 
 
 @_compiled
@@ -253,12 +280,13 @@ def _pack(codes, size, bits, words):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _quantize(rows_bf16, rows_float32, size, bits, fit, packed, scales, biases):  # type: ignore[no-untyped-def]
-    groups, words_per_group = max(rows_bf16.size, rows_float32.size) // size, size * bits // 32
+    groups, words_per_group = max(4 * rows_bf16.size, rows_float32.size) // size, size * bits // 32
     n = np.float32((1 << bits) - 1)
     x_bits, words = np.empty((size, _LANES), np.uint32), np.empty((words_per_group, _LANES), np.uint32)
     x = x_bits.view(np.float32)
-    terms, products = np.empty((size, _LANES), np.float32), np.empty((size, _LANES), np.float32)
-    low, high, nothing = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
+    code_bits, terms = np.empty((size, _LANES), np.uint32), np.empty((size, _LANES), np.float32)
+    codes = code_bits.view(np.float32)
+    low, high = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
     error, energy, inverse = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
     scale_bits, bias_bits = np.empty(_LANES, np.uint32), np.empty(_LANES, np.uint32)
     scale, bias = scale_bits.view(np.float32), bias_bits.view(np.float32)
@@ -269,26 +297,29 @@ def _quantize(rows_bf16, rows_float32, size, bits, fit, packed, scales, biases):
         lanes = min(_LANES, groups - first)
         start, stop = first * size, (first + lanes) * size
         if rows_bf16.size:
-            _load_bf16(rows_bf16[start:stop].reshape(lanes, size), lanes, size, x_bits)
+            _load_bf16(rows_bf16[start // 4 : stop // 4].reshape(lanes, size // 4), lanes, size, x_bits)
         else:
             _load_float32(rows_float32[start:stop].reshape(lanes, size), lanes, size, x)
-        _extremes(x, size, low, high, energy, nothing)
+        if lanes < _LANES:
+            _fill_lanes(x_bits, lanes, size)
+        _extremes(x, size, low, high)
+        _sum_squares(x, size, energy)
+        is_finite &= _all_finite(x, size, energy)
         _start(low, high, n, scale, bias)
         for lane in range(_LANES):
             stored_scale[lane], stored_bias[lane] = scale[lane], bias[lane]
         if fit:
-            _search(x, size, n, low, high, scale_bits, bias_bits, terms, products, stored_scale, stored_bias, error)
-            _code_stored(x, size, n, stored_scale, stored_bias, inverse)
+            _search(x, size, n, low, high, scale_bits, bias_bits, codes, terms, stored_scale, stored_bias, error)
+            _code_stored(x, size, n, stored_scale, stored_bias, inverse, codes)
         else:
             _to_bf16(stored_scale_bits)
             _to_bf16(stored_bias_bits)
-            _code_stock(x, size, n, scale, bias, stored_scale, stored_bias, error)
-        _pack(x_bits, size, bits, words)
+            _code_stock(x, size, n, scale, bias, stored_scale, stored_bias, codes, error)
+        _pack(code_bits, size, bits, words)
         for lane in range(lanes):
             group = first + lane
             total_error += error[lane]
             total_energy += energy[lane]
-            is_finite &= nothing[lane] == _ZERO
             scales[group] = stored_scale_bits[lane] >> np.uint32(16)
             biases[group] = stored_bias_bits[lane] >> np.uint32(16)
             for word in range(words_per_group):
@@ -296,7 +327,7 @@ def _quantize(rows_bf16, rows_float32, size, bits, fit, packed, scales, biases):
     return total_error, total_energy, is_finite
 
 
-_NO_BF16 = np.empty(0, np.uint16)
+_NO_BF16 = np.empty(0, np.uint64)
 _NO_FLOAT32 = np.empty(0, np.float32)
 
 
@@ -315,6 +346,10 @@ def quantize_groups(
     Writes *packed* (elements * bits / 32), and *scales* and *biases* as bfloat16 bits (groups). Returns the squared
     error of what will be read back, the sum of squares of the elements, and whether every one of them is finite.
     """
-    bf16, float32 = (rows, _NO_FLOAT32) if rows.dtype == np.uint16 else (_NO_BF16, rows)
+    if rows.dtype == np.uint16:
+        aligned = rows.copy() if rows.ctypes.data % 8 else rows
+        bf16, float32 = aligned.view(np.uint64), _NO_FLOAT32
+    else:
+        bf16, float32 = _NO_BF16, rows
     squared_error, energy, is_finite = _quantize(bf16, float32, group_size, bits, fit, packed, scales, biases)
     return float(squared_error), float(energy), bool(is_finite)

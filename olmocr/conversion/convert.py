@@ -34,7 +34,7 @@ def convert(
     *quantize* names a recipe (docs/recipes.md), or is one, or several that are made from one read of the source.
     *output* is the folder to make, or with several recipes the one to make them in; it is NAME-mlx-RECIPE, here, if it
     is not given. *low_disk* fetches a repository's shards one by one and drops each as soon as it is used. *threads*
-    is one for each core unless it is given. *progress* is called, by any thread, with source bytes just finished.
+    is chosen for this machine unless it is given. *progress* is called, by any thread, with source bytes just finished.
 
     Raises:
         OlmocrError: it cannot be done; nothing that looks finished is left.

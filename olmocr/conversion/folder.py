@@ -74,7 +74,7 @@ def write_models(
     """Carry out plans of one source together, which is read once: write beside each output, read again, rename.
 
     A failure leaves no folder under an output's name. After an interruption the shards that are whole stay in a hidden
-    folder beside it, and the same call goes on from them. *threads* is one for each core unless it is given.
+    folder beside it, and the same call goes on from them. *threads* is chosen for this machine unless it is given.
 
     Raises:
         CheckpointError: the source cannot be read, or holds what is no number.

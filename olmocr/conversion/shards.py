@@ -29,7 +29,7 @@ from olmocr.conversion.quantize import STORAGE, Array, Processor, StoredRows, ke
 from olmocr.errors import CheckpointError, OutputError, PlanError, output_error
 
 # Source bytes that a thread works on at once. More leave the processor's cache; a GPU wants more to be worth the call.
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 2 << 20
 GPU_CHUNK_BYTES = 16 << 20
 
 # Written bytes after which they are sent to the disk and read again.
@@ -428,9 +428,12 @@ def _write_rows(output: _Output, tensor: PlannedTensor, stored: StoredRows, firs
 
 
 def all_threads() -> int:
-    """Return how many threads keep every core busy: one more than there are, since one is always waiting for a disk."""
+    """Return how many threads keep every core busy: five more than there are.
+
+    The others wait for a disk or for their turn to be hashed (on 2 cores 3 threads took 60 s where 7 took 47).
+    """
     count: Any = getattr(os, "process_cpu_count", os.cpu_count)()
-    return int(count or 1) + 1
+    return int(count or 1) + 5
 
 
 # Bytes in memory for each byte of a chunk, and what Python and its libraries take; measured (benchmarks/README.md).

@@ -1,0 +1,185 @@
+"""Conversions that are interrupted, and go on: what was whole is not made again, and the bytes are the same."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from olmocr.conversion import plan as plan_module
+from olmocr.conversion.convert import convert
+from olmocr.errors import CheckpointError, OutputError
+from tests.checkpoints import tiny_checkpoint
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Have a tiny model in several shards."""
+    monkeypatch.setattr(plan_module, "MAX_SHARD_BYTES", 30_000)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return tiny_checkpoint(tmp_path / "source")
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(source, output, when_left=1, method="fit"):
+    """Convert until *when_left* shards are whole; leave it there."""
+    partial = output.with_name(f".{output.name}.partial")
+
+    def stop(nbytes):
+        state = partial / "state.json"
+        if state.is_file() and len(json.loads(state.read_text())["shards"]) >= when_left:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        convert(source, "4bit", output, method=method, threads=1, progress=stop)
+    assert not output.exists()
+    return partial
+
+
+def files(folder):
+    """Return the content of all that two conversions of one source have in common."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "conversion_report.json"}
+
+
+@pytest.fixture
+def expected(small_shards, source, tmp_path):
+    convert(source, "4bit", tmp_path / "expected")
+    return files(tmp_path / "expected")
+
+
+def test_what_was_whole_is_gone_on_with_and_the_bytes_are_the_same(expected, source, tmp_path):
+    partial = interrupt(source, tmp_path / "out", 2)
+    whole = {
+        name: (partial / name).stat().st_mtime_ns for name in json.loads((partial / "state.json").read_text())["shards"]
+    }
+    assert len(whole) >= 2
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    assert report.resumed_shards == len(whole)
+    assert files(tmp_path / "out") == expected
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in whole} == whole
+    assert not partial.exists()
+
+
+def test_progress_counts_what_is_there_already(expected, source, tmp_path):
+    interrupt(source, tmp_path / "out", 2)
+    seen, fresh = [], []
+    convert(source, "4bit", tmp_path / "out", progress=seen.append)
+    convert(source, "4bit", tmp_path / "fresh", progress=fresh.append)
+    assert sum(seen) == sum(fresh)
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from olmocr.conversion import plan
+from olmocr.conversion.convert import convert
+
+plan.MAX_SHARD_BYTES = 30_000
+state = Path(sys.argv[2]).with_name(".out.partial") / "state.json"
+
+
+def kill(nbytes):
+    if state.is_file() and json.loads(state.read_text())["shards"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+convert(sys.argv[1], "4bit", Path(sys.argv[2]), progress=kill)
+"""
+
+
+def test_a_conversion_that_was_killed_leaves_no_folder_and_is_gone_on_with(expected, source, tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(source), str(tmp_path / "out")], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "out").exists()
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    assert report.resumed_shards > 0
+    assert files(tmp_path / "out") == expected
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [damage, lambda path: os.truncate(path, 100), lambda path: path.unlink()],
+    ids=["flipped", "truncated", "removed"],
+)
+def test_a_shard_that_is_no_longer_whole_is_made_again(harm, expected, source, tmp_path):
+    partial = interrupt(source, tmp_path / "out")
+    state = json.loads((partial / "state.json").read_text())
+    harm(partial / next(iter(state["shards"])))
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    assert report.resumed_shards == len(state["shards"]) - 1
+    assert files(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize("state", ["", "[]", "{}", '{"fingerprint": 1, "shards": []}', "\x00\xff"])
+def test_a_state_that_cannot_be_read_is_begun_anew(state, expected, source, tmp_path):
+    partial = interrupt(source, tmp_path / "out")
+    (partial / "state.json").write_text(state)
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    assert report.resumed_shards == 0
+    assert files(tmp_path / "out") == expected
+
+
+def test_a_state_that_names_a_file_elsewhere_does_not_reach_it(expected, source, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    partial = interrupt(source, tmp_path / "out")
+    state = json.loads((partial / "state.json").read_text())
+    state["shards"] = {"../mine": next(iter(state["shards"].values()))}
+    (partial / "state.json").write_text(json.dumps(state))
+    convert(source, "4bit", tmp_path / "out")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert files(tmp_path / "out") == expected
+
+
+def test_what_was_made_by_another_method_is_not_gone_on_with(expected, source, tmp_path):
+    interrupt(source, tmp_path / "out", method="stock")
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    assert report.resumed_shards == 0
+    assert files(tmp_path / "out") == expected
+
+
+def test_a_source_that_changed_since_is_begun_anew(small_shards, source, tmp_path):
+    interrupt(source, tmp_path / "out")
+    damage(source / "model.safetensors")
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    assert report.resumed_shards == 0
+    convert(source, "4bit", tmp_path / "again")
+    assert files(tmp_path / "out") == files(tmp_path / "again")
+
+
+def test_two_conversions_into_one_folder_are_kept_apart(source, tmp_path):
+    (tmp_path / ".out.partial").mkdir()
+    held = os.open(tmp_path / ".out.partial", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(OutputError, match=r"another process is converting to .*out; wait for it"):
+            convert(source, "4bit", tmp_path / "out")
+    finally:
+        os.close(held)
+    convert(source, "4bit", tmp_path / "out")
+
+
+def test_a_source_that_is_broken_leaves_nothing_even_after_whole_shards(small_shards, tmp_path):
+    def last_is_no_number(tensors):
+        name = list(tensors)[-1]
+        dtype, shape, data = tensors[name]
+        return tensors | {name: (dtype, shape, data[:-2] + b"\xc0\x7f")}
+
+    source = tiny_checkpoint(tmp_path / "source", change=last_is_no_number)
+    with pytest.raises(CheckpointError, match="values that are infinite or no number"):
+        convert(source, "4bit", tmp_path / "out", threads=1)
+    assert list(tmp_path.iterdir()) == [source]
