@@ -97,7 +97,8 @@ def convert_to_mlx(
         ),
     ] = False,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Default: one for each core, and five that wait for the disk.", rich_help_panel=_RUN)
+        int | None,
+        typer.Option(min=1, help="Threads that convert. Default: two more than there are cores.", rich_help_panel=_RUN),
     ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print warnings and errors only.", rich_help_panel=_RUN)

@@ -346,10 +346,10 @@ def quantize_groups(
     Writes *packed* (elements * bits / 32), and *scales* and *biases* as bfloat16 bits (groups). Returns the squared
     error of what will be read back, the sum of squares of the elements, and whether every one of them is finite.
     """
+    bf16, float32 = _NO_BF16, _NO_FLOAT32
     if rows.dtype == np.uint16:
-        aligned = rows.copy() if rows.ctypes.data % 8 else rows
-        bf16, float32 = aligned.view(np.uint64), _NO_FLOAT32
+        bf16 = (rows.copy() if rows.ctypes.data % 8 else rows).view(np.uint64)
     else:
-        bf16, float32 = _NO_BF16, rows
+        float32 = rows.astype(np.float32, copy=False)
     squared_error, energy, is_finite = _quantize(bf16, float32, group_size, bits, fit, packed, scales, biases)
     return float(squared_error), float(energy), bool(is_finite)

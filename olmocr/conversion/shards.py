@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from olmocr.conversion.quantize import STORAGE, Array, Processor, StoredRows, ke
 from olmocr.errors import CheckpointError, OutputError, PlanError, output_error
 
 # Source bytes that a thread works on at once. More leave the processor's cache; a GPU wants more to be worth the call.
-CHUNK_BYTES = 2 << 20
+CHUNK_BYTES = 4 << 20
 GPU_CHUNK_BYTES = 16 << 20
 
 # Written bytes after which they are sent to the disk and read again.
@@ -279,70 +280,113 @@ def _chunks(jobs: Sequence[_Job], size: int, chunk_bytes: int, *, hashed: bool) 
         end = begin + job.source.nbytes
 
 
-class _Hash:
-    """SHA-256 of a file whose chunks arrive from several threads, each in its turn."""
+# Two reads at once keep a disk busy; the buffers beyond the threads' own are what is read ahead.
+_READERS = 2
+_BUFFERS_AHEAD = 4
 
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-        self._next = 0
-        self._turn = threading.Condition()
 
-    def update(self, index: int, piece: Array, stopped: threading.Event) -> None:
-        """Add chunk number *index*, when all before it were added."""
-        with self._turn:
-            self._turn.wait_for(lambda: self._next == index or stopped.is_set())
-        if stopped.is_set():
-            return
-        self._digest.update(piece.data)
-        with self._turn:
-            self._next += 1
-            self._turn.notify_all()
+@dataclass
+class _Read:
+    """A chunk in memory, and how many threads still use it."""
 
-    def wake(self) -> None:
-        """Have the waiting threads look whether they are to stop."""
-        with self._turn:
-            self._turn.notify_all()
+    chunk: _Chunk
+    data: Array
+    buffer: Buffer
+    users: int
 
-    def hexdigest(self) -> str:
-        """Return the hash of all chunks."""
-        return self._digest.hexdigest()
+
+class _ShardRun:
+    """A source shard on its way: read ahead, hashed in order by one thread, converted by whichever is free.
+
+    None in a queue is its end. Queues of this kind may be put to by a signal's handler, too.
+    """
+
+    def __init__(self, conversion: Conversion, path: Path, jobs: Sequence[_Job], *, hashed: bool) -> None:
+        self.digest = hashlib.sha256() if hashed else None
+        self._conversion = conversion
+        self._chunks = _chunks(jobs, path.stat().st_size, conversion.chunk_bytes, hashed=hashed)
+        self._scales = _row_scales(jobs, path)
+        self._free: SimpleQueue[Buffer | None] = SimpleQueue()
+        self._to_hash: SimpleQueue[_Read | None] = SimpleQueue()
+        self._to_convert: SimpleQueue[_Read | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._reading = _READERS
+        self._stopped = threading.Event()
+        for _ in range(conversion.threads + _BUFFERS_AHEAD):
+            self._free.put(Buffer())
+
+    def read(self, reader: Reader) -> None:
+        """Read chunks, each when there is a buffer for it, so that the one to be hashed next is never short of one."""
+        while (buffer := self._free.get()) is not None and not self._stopped.is_set():
+            with self._lock:
+                chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            data = reader.read(chunk.offset, chunk.nbytes, buffer)
+            queues = [self._to_hash] * (self.digest is not None) + [self._to_convert] * (chunk.job is not None)
+            read = _Read(chunk, data, buffer, len(queues))
+            for queue in queues:
+                queue.put(read)
+        with self._lock:
+            self._reading -= 1
+            is_last = self._reading == 0
+        if is_last:
+            self._end_queues()
+
+    def hash(self) -> None:
+        """Hash chunks in the order in which they lie in the file."""
+        waiting: dict[int, _Read] = {}
+        due = 0
+        while (read := self._to_hash.get()) is not None and not self._stopped.is_set():
+            waiting[read.chunk.index] = read
+            while self.digest and (first := waiting.pop(due, None)):
+                self.digest.update(first.data.data)
+                self._release(first)
+                due += 1
+
+    def convert(self) -> None:
+        """Convert chunks in any order."""
+        while (read := self._to_convert.get()) is not None and not self._stopped.is_set():
+            chunk = read.chunk
+            if chunk.job:
+                _convert_chunk(self._conversion, chunk, chunk.job, read.data, self._scales.get(chunk.job.source.name))
+            self._conversion.progress(chunk.nbytes)
+            self._release(read)
+
+    def stop(self) -> None:
+        """Have all threads end after the chunk that each is at."""
+        self._stopped.set()
+        for _ in range(_READERS):
+            self._free.put(None)
+        self._end_queues()
+
+    def _end_queues(self) -> None:
+        self._to_hash.put(None)
+        for _ in range(self._conversion.threads):
+            self._to_convert.put(None)
+
+    def _release(self, read: _Read) -> None:
+        with self._lock:
+            read.users -= 1
+            is_free = read.users == 0
+        if is_free:
+            self._free.put(read.buffer)
 
 
 def _convert_shard(conversion: Conversion, path: Path, jobs: Sequence[_Job], sha256: str | None) -> str:
     """Convert what *jobs* need of one source shard; return its SHA-256."""
-    digest = None if sha256 else _Hash()
-    chunks = _chunks(jobs, path.stat().st_size, conversion.chunk_bytes, hashed=digest is not None)
-    stopped, lock = threading.Event(), threading.Lock()
-    scales = _row_scales(jobs, path)
-
-    def work(reader: Reader) -> None:
-        buffer = Buffer()
-        while not stopped.is_set():
-            with lock:
-                chunk = next(chunks, None)
-            if chunk is None:
-                return
-            raw = reader.read(chunk.offset, chunk.nbytes, buffer)
-            if digest:
-                digest.update(chunk.index, raw, stopped)
-            if chunk.job and not stopped.is_set():
-                _convert_chunk(conversion, chunk, chunk.job, raw, scales.get(chunk.job.source.name))
-                conversion.progress(chunk.nbytes)
-
-    def stop() -> None:
-        stopped.set()
-        if digest:
-            digest.wake()
-
-    with interruption_held_back(stop), reading(path) as reader, ThreadPoolExecutor(conversion.threads) as pool:
-        futures = [pool.submit(work, reader) for _ in range(conversion.threads)]
+    run = _ShardRun(conversion, path, jobs, hashed=sha256 is None)
+    size = _READERS + 1 + conversion.threads
+    with interruption_held_back(run.stop), reading(path) as reader, ThreadPoolExecutor(size) as pool:
+        futures = [pool.submit(run.read, reader) for _ in range(_READERS)] + [pool.submit(run.hash)]
+        futures += [pool.submit(run.convert) for _ in range(conversion.threads)]
         try:
             for future in as_completed(futures):
                 future.result()
         except BaseException:
-            stop()
+            run.stop()
             raise
-    return sha256 or (digest.hexdigest() if digest else "")
+    return sha256 or (run.digest.hexdigest() if run.digest else "")
 
 
 def _row_scales(jobs: Sequence[_Job], path: Path) -> dict[str, Array]:
@@ -428,12 +472,9 @@ def _write_rows(output: _Output, tensor: PlannedTensor, stored: StoredRows, firs
 
 
 def all_threads() -> int:
-    """Return how many threads keep every core busy: five more than there are.
-
-    The others wait for a disk or for their turn to be hashed (on 2 cores 3 threads took 60 s where 7 took 47).
-    """
+    """Return how many threads that convert keep every core busy: two more than there are, since some wait to write."""
     count: Any = getattr(os, "process_cpu_count", os.cpu_count)()
-    return int(count or 1) + 5
+    return int(count or 1) + 2
 
 
 # Bytes in memory for each byte of a chunk, and what Python and its libraries take; measured (benchmarks/README.md).
