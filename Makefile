@@ -34,6 +34,7 @@ format: .venv/installed-dev
 bench: .venv/installed-mlx
 	$(BIN)/python benchmarks/blas.py
 	$(BIN)/python benchmarks/pages.py
+	$(BIN)/python benchmarks/rounding.py
 
 clean:
 	rm -rf .venv build

@@ -11,6 +11,7 @@ import pytest
 
 from olmocr.conversion.plan import make_plan
 from olmocr.conversion.recipe import find_recipe
+from olmocr.conversion.show import Resources, plan_json
 from olmocr.errors import ExitCode
 from olmocr.model_folder import BF16_REPOSITORY
 from tests.conftest import ROOT
@@ -87,24 +88,37 @@ def test_the_readmes_extras_are_there():
     assert set(named) <= set(extras)
 
 
-def test_the_readmes_command_for_the_hub_has_options_that_exist(clone):
-    (command,) = commands("sh needs-hub")
-    assert BF16_REPOSITORY in command
-    used = re.findall(r"--[\w-]+", command)
-    known = shell(f"COLUMNS=200 {command.split(' ' + BF16_REPOSITORY)[0]} --help", clone).stdout
-    assert used
-    assert all(option in known for option in used)
+def test_the_readmes_commands_for_the_hub_have_options_that_exist(clone):
+    for command in commands("sh needs-hub"):
+        assert BF16_REPOSITORY in command
+        used = re.findall(r"--[\w-]+", command)
+        known = shell(f"COLUMNS=200 {command.split(' ' + BF16_REPOSITORY)[0]} --help", clone).stdout
+        assert used
+        assert all(option in known for option in used)
 
 
-@pytest.mark.parametrize("recipe", ["none", "8bit", "4bit"])
-def test_the_readmes_sizes_are_those_that_a_plan_for_the_7b_model_counts(recipe):
-    plan = make_plan(seven_billion(), find_recipe(recipe))
-    assert plan.parameters == 8_292_166_656
-    row = next(line for line in README.splitlines() if line.startswith(f"| `{recipe}`"))
-    assert [cell.strip() for cell in row.split("|")[2:4]] == [
-        f"{plan.weight_bytes / 1e9:.2f} GB",
-        f"{plan.bits_per_weight:.2f}",
-    ]
+def rows_of_recipes(text):
+    """Return the cells of each row of a table that begins with a recipe's name."""
+    rows = [line.replace("**", "").replace(" GB", "").strip("|").split("|") for line in text.splitlines()]
+    return {
+        cells[0].split()[0].strip("`"): [cell.strip() for cell in cells[1:]] for cells in rows if cells[0][:2] == " `"
+    }
+
+
+@pytest.mark.parametrize(("document", "count"), [("README.md", 6), ("docs/quantization.md", 9)])
+def test_the_sizes_that_are_told_are_those_that_a_plan_for_the_7b_model_counts(document, count):
+    rows = rows_of_recipes((ROOT / document).read_text())
+    assert len(rows) == count
+    for recipe, cells in rows.items():
+        plan = make_plan(seven_billion(), find_recipe(recipe))
+        assert plan.parameters == 8_292_166_656
+        running = plan_json(plan, Resources(None, None, None))
+        assert cells == [
+            f"{plan.weight_bytes / 1e9:.2f}",
+            f"{plan.bits_per_weight:.2f}",
+            f"{running['running_memory']['total'] / 1e9:.2f}",
+            f"{running['smallest_mac_gib']}",
+        ], recipe
 
 
 def test_every_exit_code_is_in_the_docs_and_no_other():
