@@ -9,7 +9,7 @@ help:
 	@echo "make test       run the tests, with coverage"
 	@echo "make test-slow  run the tests that take minutes"
 	@echo "make check      formatting, lint, types, then the tests"
-	@echo "make bench      measure against reference BLAS, stock mlx-vlm and transformers"
+	@echo "make bench      measure against reference BLAS, stock mlx-vlm and transformers, and fit against stock rounding"
 	@echo "make clean      remove .venv and build"
 
 demo: .venv/installed-mlx
