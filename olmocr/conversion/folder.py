@@ -120,7 +120,13 @@ def _write_shards(
     """Write what is missing; return the SHA-256 of the source's shards."""
     source = targets[0].plan.source.folder
     names = sorted({tensor.source.shard for target in targets for tensor in target.plan.tensors})
-    hashes = {name: partials[0].hashes.get(name) or shard_sha256(source, name) for name in names}
+    found = {name: sha256 for partial in partials for name, sha256 in partial.hashes.items()}
+    hashes = {name: found.get(name) or shard_sha256(source, name) for name in names}
+
+    def remember(name: str, sha256: str) -> None:
+        for partial in partials:  # a later run may go on with any of them alone
+            partial.add_hash(name, sha256)
+
     conversion = Conversion(
         variants=[
             Variant(target.plan, partial.path, frozenset(partial.whole))
@@ -131,7 +137,7 @@ def _write_shards(
         threads=threads,
         progress=progress,
         shard_is_whole=lambda number, shard: partials[number].add(shard),
-        source_is_read=lambda name, sha256: partials[0].add_hash(name, sha256),
+        source_is_read=remember,
     )
     return write_shards(conversion, hashes)
 

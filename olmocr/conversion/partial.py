@@ -68,9 +68,11 @@ class PartialFolder:
 
     def resume(self) -> None:
         """Take over what an earlier run of the same conversion left whole, and remove the rest."""
+        is_ours = False
         try:
             state = json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
-            if state["fingerprint"] == self._fingerprint:
+            is_ours = state["fingerprint"] == self._fingerprint
+            if is_ours:
                 self.hashes = dict(state["hashes"])
                 found = (
                     WrittenShard(
@@ -83,9 +85,15 @@ class PartialFolder:
             self.whole, self.hashes = {}, {}
         if self.whole:
             _log.info("going on in %s: %d shards are whole", self.path, len(self.whole))
-        kept = {*self.whole, STATE_FILE} | ({_DOWNLOADS} if self.hashes or self.whole else set())
+        if not is_ours:
+            _remove(self.downloads)
+        self.remove_unfinished()
+        self._save()  # so that a download that is interrupted before anything is whole can be gone on with
+
+    def remove_unfinished(self) -> None:
+        """Remove shards that are not whole, and whatever else is no part of what a later run goes on with."""
         for entry in self.path.iterdir():
-            if entry.name not in kept:
+            if entry.name not in {*self.whole, STATE_FILE, _DOWNLOADS}:
                 _remove(entry)
 
     def finish(self, target: Path) -> None:
@@ -131,6 +139,8 @@ def partial_folder(target: Path, fingerprint: str) -> Iterator[PartialFolder]:
         finally:
             if folder.path.is_dir() and not folder.is_worth_keeping():
                 _remove(folder.path)
+            elif folder.path.is_dir():
+                folder.remove_unfinished()
     finally:
         os.close(lock)
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -207,15 +208,15 @@ def _tensor_report(tensor: PlannedTensor, squared_error: float, energy: float) -
 def _command(plan: ConversionPlan) -> str:
     """Return the command that makes the same bytes from the same source; paths of this machine stay out of it."""
     folder = plan.source.folder
-    parts = [f"python -m olmocr.convert_to_mlx {folder.repo_id or folder.name}"]
+    parts = ["python", "-m", "olmocr.convert_to_mlx", folder.repo_id or folder.name]
     if folder.revision:
-        parts.append(f"--revision {folder.revision}")
-    parts.append(f"--recipe {plan.recipe.file}" if plan.recipe.file else f"--quantize {plan.recipe.name}")
-    parts.append(f"--method {plan.method}")
+        parts += ["--revision", folder.revision]
+    parts += ["--recipe", plan.recipe.file] if plan.recipe.file else ["--quantize", plan.recipe.name]
+    parts += ["--method", plan.method]
     for change in plan.recipe.changes:
         option, _, value = change.partition(" ")
-        parts.append(f"--{option.replace('_', '-')} '{value}'")
-    return " ".join(parts)
+        parts += [f"--{option.replace('_', '-')}", value]
+    return shlex.join(parts)
 
 
 def _versions() -> dict[str, str]:

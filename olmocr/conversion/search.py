@@ -27,4 +27,4 @@ LEAST_SQUARES = 0.0
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 
 REFINEMENTS = (LEAST_SQUARES, LEAST_SQUARES, 0.97, 1.03, LEAST_SQUARES, 0.985, 1.015, LEAST_SQUARES)
-"""``LEAST_SQUARES``, or what the best candidate's scale is multiplied by. What the steps gain: ``benchmarks/rounding.py``."""
+"""``LEAST_SQUARES``, or what the best candidate's scale is multiplied by (measured: ``benchmarks/rounding.py``)."""

@@ -104,7 +104,7 @@ def write_shards(conversion: Conversion, hashes: Mapping[str, str | None]) -> di
         for shard, sha256 in hashes.items():
             jobs = _jobs(conversion, outputs, shard)
             conversion.progress(_nbytes(conversion, shard) - sum(job.source.nbytes for job in jobs))
-            if jobs:
+            if jobs or sha256 is None:  # what an earlier run converted, but was interrupted before it was hashed
                 with conversion.open_shard(shard) as path:
                     known[shard] = sha256 = _convert_shard(conversion, path, jobs, sha256)
                 conversion.source_is_read(shard, sha256)

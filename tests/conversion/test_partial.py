@@ -1,6 +1,7 @@
 """Conversions that are interrupted, and go on: what was whole is not made again, and the bytes are the same."""
 
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -62,6 +63,7 @@ def test_what_was_whole_is_gone_on_with_and_the_bytes_are_the_same(expected, sou
         name: (partial / name).stat().st_mtime_ns for name in json.loads((partial / "state.json").read_text())["shards"]
     }
     assert len(whole) >= 2
+    assert {path.name for path in partial.iterdir()} == {*whole, "state.json"}
     (report,) = convert(source, "4bit", tmp_path / "out")
     assert report.resumed_shards == len(whole)
     assert files(tmp_path / "out") == expected
@@ -183,3 +185,26 @@ def test_a_source_that_is_broken_leaves_nothing_even_after_whole_shards(small_sh
     with pytest.raises(CheckpointError, match="values that are infinite or no number"):
         convert(source, "4bit", tmp_path / "out", threads=1)
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_the_sources_hashes_are_reported_whichever_of_several_recipes_is_gone_on_with(small_shards, source, tmp_path):
+    (whole,) = convert(source, "8bit", tmp_path / "expected")
+
+    def stop(nbytes):
+        state = tmp_path / "all/.source-mlx-8bit.partial/state.json"
+        if len(json.loads(state.read_text())["shards"]) >= 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        convert(source, ["4bit", "8bit"], tmp_path / "all", threads=1, progress=stop)
+    (report,) = convert(source, "8bit", tmp_path / "all/source-mlx-8bit")
+    assert report.resumed_shards >= 2
+    assert report.source.files == whole.source.files
+    assert whole.source.files[0].sha256 == hashlib.sha256((source / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_source_whose_hash_an_interruption_took_is_hashed_when_all_shards_are_whole(expected, source, tmp_path):
+    partial = interrupt(source, tmp_path / "out", len([name for name in expected if name.endswith(".safetensors")]))
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    assert [file.name for file in report.source.files] == ["model.safetensors"]
+    assert not partial.exists()

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shlex
 
 import jsonschema
 import pytest
@@ -54,8 +55,13 @@ def test_more_bits_have_less_error(reports):
 
 def test_the_command_names_all_that_changes_a_byte(reports):
     command = reports["mixed"]["command"]
-    for part in ("--quantize mixed", "--method fit", "--group-size '32'", "--keep '*.lm_head'"):
+    for part in ("--quantize mixed", "--method fit", "--group-size 32", "--keep '*.lm_head'"):
         assert part in command
+
+
+def test_the_command_can_be_given_to_a_shell_whatever_the_source_is_called(tmp_path):
+    (report,) = convert(tiny_checkpoint(tmp_path / "my model's; ls"), "4bit", tmp_path / "out")
+    assert shlex.split(report.command)[3:6] == ["my model's; ls", "--quantize", "4bit"]
 
 
 def test_no_path_of_the_machine_is_in_a_report(tmp_path):
