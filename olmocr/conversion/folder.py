@@ -152,6 +152,9 @@ def _opener(source: ModelFolder, downloads: Path) -> OpenShard:
     @contextlib.contextmanager
     def fetched(shard: str) -> Iterator[Path]:
         downloads.mkdir(exist_ok=True)
+        for other in downloads.iterdir():  # an interrupted run may have left a later one
+            if other.name not in (shard, f"{shard}.incomplete"):
+                other.unlink()
         path = fetch_shard(source, shard, downloads)
         yield path
         path.unlink()

@@ -75,13 +75,11 @@ class PartialFolder:
             if is_ours:
                 self.hashes = dict(state["hashes"])
                 found = (
-                    WrittenShard(
-                        name, entry["nbytes"], entry["sha256"], {k: tuple(v) for k, v in entry["errors"].items()}
-                    )
+                    WrittenShard(name, entry["nbytes"], entry["sha256"], _sums(entry["errors"]))
                     for name, entry in state["shards"].items()
                 )
                 self.whole = {shard.file_name: shard for shard in found if _is_intact(self.path, shard)}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self.whole, self.hashes = {}, {}
         if self.whole:
             _log.info("going on in %s: %d shards are whole", self.path, len(self.whole))
@@ -154,6 +152,10 @@ def _lock(descriptor: int, target: Path) -> None:
         ) from error
     except OSError as error:  # a network disk without locks: go on, two at once are the exception
         _log.warning("%s cannot be locked (%s); do not convert to it twice at once", target, error.strerror)
+
+
+def _sums(errors: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
+    return {name: (float(error), float(energy)) for name, (error, energy) in errors.items()}
 
 
 def _is_intact(folder: Path, shard: WrittenShard) -> bool:

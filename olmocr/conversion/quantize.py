@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -108,13 +109,43 @@ def quantized_rows(
         if not _all_finite(rows, dtype):
             return StoredRows((), 0.0, 0.0, is_finite=True, fits=False)
     if params.mode == "affine" and processor == "numba" and dtype == "BF16":
-        return _with_numba(rows, source_dtype, params, method, row_scale)
+        stored = _with_numba(rows, source_dtype, params, method, row_scale)
+        return (
+            _with_true_sums(stored, widened(rows, source_dtype, row_scale), params, dtype)
+            if _overflow(stored)
+            else stored
+        )
     values = widened(rows, source_dtype, row_scale)
     if not np.isfinite(values).all():
         return StoredRows((), 0.0, 0.0, is_finite=False)
     if method == "stock" or params.mode != "affine":
         return _with_mx_quantize(values, params, dtype)
-    return _with_arrays(values, params, dtype, processor)
+    stored = _with_arrays(values, params, dtype, processor)
+    return _with_true_sums(stored, values, params, dtype) if _overflow(stored) else stored
+
+
+def _overflow(stored: StoredRows) -> bool:
+    """Return whether float32 was too small for the sums of what is all right otherwise: weights beyond 1e18."""
+    return stored.is_finite and stored.fits and not math.isfinite(stored.squared_error + stored.energy)
+
+
+def _with_true_sums(stored: StoredRows, values: npt.NDArray[np.float32], params: QuantParams, dtype: str) -> StoredRows:
+    start_mlx()
+    import mlx.core as mx
+
+    rows = values.shape[0]
+    with mx.stream(mx.cpu):
+        packed = mx.array(stored.parts[0].view(np.uint32).reshape(rows, -1))
+        scales, biases = (
+            mx.array(part).view(_mlx_dtype(dtype)).reshape(rows, -1).astype(mx.float32) for part in stored.parts[1:]
+        )
+        read_back = mx.dequantize(packed, scales, biases, group_size=params.group_size, bits=params.bits)
+        rest = values.astype(np.float64) - np.array(read_back)
+    return replace(
+        stored,
+        squared_error=float(np.square(rest).sum()),
+        energy=float(np.square(values, dtype=np.float64).sum()),
+    )
 
 
 def _with_numba(
