@@ -15,6 +15,7 @@ class ExitCode(IntEnum):
     PLAN_DOES_NOT_FIT = 5
     OUTPUT = 6
     UNREADABLE_INPUT = 7
+    SERVER = 8
     SOME_DOCUMENTS_FAILED = 9
     HUB = 10
     GATE_FAILED = 11
@@ -61,6 +62,29 @@ class InputError(OlmocrError):
     """A document or an answer cannot be read."""
 
     exit_code = ExitCode.UNREADABLE_INPUT
+
+
+class ServerError(OlmocrError):
+    """A model server cannot be used at all: it did not start, refuses the key, or does not have the model."""
+
+    exit_code = ExitCode.SERVER
+
+
+class ServerUnavailableError(ServerError):
+    """A model server gave no answer for now: refused, reset, timed out, overloaded. Asking again later may help.
+
+    ``retry_after`` is how many seconds the server asked to be left alone, if it did.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class AnswerError(OlmocrError):
+    """What a model server sent is no answer: broken JSON, no text in it. It counts as an attempt at the page."""
+
+    exit_code = ExitCode.SERVER
 
 
 class HubError(OlmocrError):

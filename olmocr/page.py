@@ -62,16 +62,21 @@ class PageImage:
 
 @dataclass(frozen=True)
 class PageRequest:
-    """One question to a model. *temperature* 0 means greedy; *seed* matters above 0 only."""
+    """One question to a model. *temperature* 0 means greedy; *seed* matters above 0 only.
+
+    *guided* asks for the front matter's form to be forced, where whatever answers can do that.
+    """
 
     image: PageImage
     prompt: str = PAGE_PROMPT
     temperature: float = 0.0
     max_tokens: int = 8000
     seed: int = 0
+    guided: bool = False
 
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "loop"]
+"""Stopped by the model, cut at the token limit, or stopped by us since the answer went round in circles."""
 
 
 @dataclass(frozen=True)
