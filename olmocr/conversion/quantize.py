@@ -1,7 +1,7 @@
 """Rows of one tensor -> the bytes that are stored of them, and how far what is read back is from the source.
 
 The same source, recipe and method give the same bytes on every machine: ``stock`` has the rounding of ``mx.quantize``
-on MLX's CPU backend (Metal rounds halves away from zero, which changes a few codes of a thousand), ``fit`` that of
+on MLX's CPU backend (Metal rounds halves away from zero, which gives other codes there), ``fit`` that of
 `search`.
 """
 

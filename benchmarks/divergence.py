@@ -1,0 +1,141 @@
+"""How far quantized models answer from their source: token by token, on the demo's pages, on the source's own answers.
+
+Each variant is given the unquantized model's greedy answer to a page and says at every position which token it would
+have written. Printed are the Kullback-Leibler divergence of its distribution from the source's (nats), and the share of
+positions whose most likely token is the same. All compute in float32, so that only the weights differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from machine import describe_machine
+
+from olmocr import __version__
+from olmocr.conversion.convert import convert
+from olmocr.conversion.recipe import Method
+from olmocr.device import start_mlx
+from olmocr.model_folder import ModelFolder
+from olmocr.page import PageRequest
+from olmocr.pipeline.render import open_document
+from olmocr.pipeline.sources import Source
+
+DEMO = Path(__file__).resolve().parent.parent / "demo"
+LONGEST_SIDE = 644
+VARIANTS: tuple[tuple[str, Method], ...] = (
+    ("4bit", "stock"),
+    ("4bit", "fit"),
+    ("mixed-small", "fit"),
+    ("mixed", "fit"),
+    ("mixed-large", "fit"),
+    ("8bit", "stock"),
+    ("8bit", "fit"),
+)
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A page as the model is asked it, and the source's answer to it: token ids."""
+
+    inputs: Any
+    answer: list[int]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pages", type=int, default=24, help="how many of the demo's pages (default: all 24)")
+    args = parser.parse_args()
+    device = start_mlx()
+    print(f"{describe_machine()}; olmocr {__version__}, {device}; {args.pages} pages at {LONGEST_SIDE} px\n")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = load(folder, "none", "stock")
+        questions = [ask(source, request) for request in requests()[: args.pages]]
+        expected = [log_probabilities(source, question) for question in questions]
+        print_table(folder, questions, expected)
+
+
+def load(folder: Path, recipe: str, method: Method) -> Any:
+    from olmocr.inference.model import load_model
+
+    output = folder / f"{recipe}-{method}"
+    convert(DEMO / "checkpoint", recipe, output, method=method)
+    return load_model(ModelFolder(output), start_mlx())
+
+
+def requests() -> list[PageRequest]:
+    """Return the demo's pages."""
+    entries = json.loads((DEMO / "pages/pages.json").read_text(encoding="utf-8"))
+    found = []
+    for entry in entries:
+        path = DEMO / "pages" / entry["pdf"]
+        with open_document(Source(path.name, path)) as pages:
+            found.append(PageRequest(pages.render(entry["page"], LONGEST_SIDE)))
+    return found
+
+
+def ask(loaded: Any, request: PageRequest) -> Question:
+    from olmocr.inference.decode import decode
+    from olmocr.inference.prompt import make_inputs
+
+    inputs = make_inputs(loaded.processor, request)
+    answer = decode(loaded, inputs, temperature=0, seed=0, max_tokens=2000)
+    return Question(inputs, answer.tokens)
+
+
+def log_probabilities(loaded: Any, question: Question) -> Floats:
+    """Return the logarithms of what *loaded* gives every token, at each position of the answer and after its end."""
+    import mlx.core as mx
+
+    ids = mx.concatenate([question.inputs.input_ids, mx.array([question.answer], mx.int32)], axis=1)
+    features = loaded.model.get_input_embeddings(
+        ids,
+        question.inputs.pixel_values,
+        image_grid_thw=question.inputs.image_grid_thw,
+        cached_image_features=(
+            loaded.vision(question.inputs.pixel_values, question.inputs.image_grid_thw) if loaded.vision else None
+        ),
+    )
+    out = loaded.model.language_model(ids, features.inputs_embeds, position_ids=features.position_ids)
+    logits = out.logits[0, -len(question.answer) - 1 :].astype(mx.float32)
+    return np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+
+
+def print_table(folder: Path, questions: list[Question], expected: list[Floats]) -> None:
+    print(
+        "| recipe | method | weights, bytes | mean KL, nats | 99th percentile | same most likely token | pages whose |"
+    )
+    print("| | | | | | | every token is the same |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    for recipe, method in VARIANTS:
+        loaded = load(folder, recipe, method)
+        nbytes = sum(path.stat().st_size for path in (folder / f"{recipe}-{method}").glob("*.safetensors"))
+        divergence, same = [], []
+        for question, truth in zip(questions, expected, strict=True):
+            found = log_probabilities(loaded, question)
+            divergence.append((np.exp(truth) * (truth - found)).sum(axis=1))
+            same.append(truth.argmax(axis=1) == found.argmax(axis=1))
+        every, alike = np.concatenate(divergence), np.concatenate(same)
+        print(
+            f"| {recipe} | {method} | {nbytes:,} | {every.mean():.2e} | {np.quantile(every, 0.99):.2e} "
+            f"| {alike.mean():.3%} | {sum(page.all() for page in same)} of {len(same)} |"
+        )
+        del loaded
+    print(
+        f"\n{sum(each.shape[0] for each in expected)} positions; median answer "
+        f"{statistics.median(len(each.answer) for each in questions):.0f} tokens."
+    )
+
+
+if __name__ == "__main__":
+    main()
