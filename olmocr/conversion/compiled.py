@@ -1,4 +1,4 @@
-"""Affine quantization compiled with numba, for machines without a GPU: several times as fast as MLX's CPU kernel.
+"""Affine quantization compiled with numba: several times as fast as MLX's kernel for CPUs.
 
 Imports numba, which is the extra ``[fast]``. Groups are worked on side by side, one in each lane of the innermost
 loops, which the compiler turns into vector instructions; sums stay in the order that `search` prescribes. Fewer lanes
