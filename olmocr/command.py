@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -122,6 +123,8 @@ def start_logging(*, quiet: bool) -> Console:
     from rich.console import Console
 
     console = Console(stderr=True)
+    if quiet or not _is_watched():  # read when huggingface_hub is imported, which is later
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     package = logging.getLogger("olmocr")
     package.handlers = [_ConsoleHandler(console)]
     package.propagate = False

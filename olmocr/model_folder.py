@@ -147,6 +147,12 @@ def remote_header(folder: ModelFolder, shard: str) -> tuple[bytes, int]:
     return beginning[:end], file.size
 
 
+def missing_files(folder: ModelFolder) -> tuple[RemoteFile, ...]:
+    """Return the weights of *folder* that are to be downloaded: not in the Hub's cache, and named by the index."""
+    shards = _indexed_shards(folder.path) or remote_shards(folder)
+    return tuple(file for file in folder.remote_files if file.name in shards and not (folder.path / file.name).exists())
+
+
 def download_weights(folder: ModelFolder) -> ModelFolder:
     """Download all shards of *folder* into the Hub's cache; a second call goes on where the first one stopped.
 

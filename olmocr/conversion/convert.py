@@ -15,7 +15,7 @@ from olmocr.conversion.recipe import Method, QuantRecipe, find_recipe
 from olmocr.conversion.report import ConversionReport
 from olmocr.conversion.shards import Progress
 from olmocr.errors import PlanError
-from olmocr.model_folder import ModelFolder, download_weights, find_settings
+from olmocr.model_folder import ModelFolder, download_weights, find_settings, missing_files
 
 
 def convert(
@@ -79,15 +79,27 @@ def with_weights(targets: Sequence[Target], *, low_disk: bool) -> list[Target]:
     model = targets[0].plan.source.folder
     if not model.remote_weights or low_disk:
         return list(targets)
-    nbytes = sum(file.size for file in model.remote_files)
-    free = shutil.disk_usage(model.path).free
-    if free < nbytes:
-        raise PlanError(
-            f"{model.where} has {nbytes / 1e9:.2f} GB to download, and the Hub's cache (HF_HOME) has "
-            f"{free / 1e9:.2f} GB free; make room, or use --low-disk, which keeps one shard at a time"
-        )
+    _require_room(model, targets)
     local = download_weights(model)
     return [
         replace(target, plan=replace(target.plan, source=replace(target.plan.source, folder=local)))
         for target in targets
     ]
+
+
+def _require_room(model: ModelFolder, targets: Sequence[Target]) -> None:
+    """Refuse a download that would fill the disk, or leave no room there for what is made of it."""
+    nbytes = sum(file.size for file in missing_files(model))
+    free = shutil.disk_usage(model.path).free
+    made = sum(target.plan.file_bytes for target in targets if _is_on_disk_of(model.path, target.output))
+    if free < nbytes + made:
+        results = f", the results need {made / 1e9:.2f} GB there" if made else ""
+        raise PlanError(
+            f"{model.where} has {nbytes / 1e9:.2f} GB to download{results}, and the Hub's cache (HF_HOME) has "
+            f"{free / 1e9:.2f} GB free; make room, or use --low-disk, which keeps one shard at a time"
+        )
+
+
+def _is_on_disk_of(cache: Path, output: Path) -> bool:
+    parent = next(folder for folder in output.absolute().parents if folder.is_dir())
+    return parent.stat().st_dev == cache.stat().st_dev
