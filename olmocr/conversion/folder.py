@@ -167,13 +167,13 @@ def _complete(target: Target, partial: PartialFolder, report: ConversionReport) 
     try:
         write_companions(target.plan, partial.path)
         write_file(partial.path / REPORT_FILE, report_json(report).encode())
-        write_file(partial.path / SUMS_FILE, _sums(partial.path, partial.whole.values()).encode())
+        write_file(partial.path / SUMS_FILE, _sums_file(partial.path, partial.whole.values()).encode())
         partial.finish(target.output)
     except OSError as error:
         raise output_error(error, str(target.output)) from error
 
 
-def _sums(folder: Path, shards: Iterable[WrittenShard]) -> str:
+def _sums_file(folder: Path, shards: Iterable[WrittenShard]) -> str:
     """Return what ``sha256sum`` prints of all that makes the model.
 
     The report is left out: it tells the time it took, and the sums of two conversions of one source are to be the same.

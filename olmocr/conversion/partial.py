@@ -17,6 +17,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from olmocr.conversion.companions import write_json
 from olmocr.conversion.disk import Buffer, reading
@@ -63,7 +64,8 @@ class PartialFolder:
             for name, shard in self.whole.items()
         }
         temporary = self.path / f"{STATE_FILE}.new"
-        write_json(temporary, {"fingerprint": self._fingerprint, "hashes": self.hashes, "shards": shards})
+        state = {"fingerprint": self._fingerprint, "hashes": self.hashes, "shards": shards}
+        write_json(temporary, {**state, "sha256": _sha256_of(state)})
         temporary.replace(self.path / STATE_FILE)
 
     def resume(self) -> None:
@@ -71,11 +73,11 @@ class PartialFolder:
         is_ours = False
         try:
             state = json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
-            is_ours = state["fingerprint"] == self._fingerprint
+            is_ours = state["fingerprint"] == self._fingerprint and state.pop("sha256") == _sha256_of(state)
             if is_ours:
                 self.hashes = dict(state["hashes"])
                 found = (
-                    WrittenShard(name, entry["nbytes"], entry["sha256"], _sums(entry["errors"]))
+                    WrittenShard(name, entry["nbytes"], entry["sha256"], _as_pairs(entry["errors"]))
                     for name, entry in state["shards"].items()
                 )
                 self.whole = {shard.file_name: shard for shard in found if _is_intact(self.path, shard)}
@@ -154,7 +156,12 @@ def _lock(descriptor: int, target: Path) -> None:
         _log.warning("%s cannot be locked (%s); do not convert to it twice at once", target, error.strerror)
 
 
-def _sums(errors: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
+def _sha256_of(state: dict[str, Any]) -> str:
+    """Return what tells whether *state* was changed by anybody, or by a failing disk, since it was written."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _as_pairs(errors: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
     return {name: (float(error), float(energy)) for name, (error, energy) in errors.items()}
 
 

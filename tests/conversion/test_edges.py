@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 
 from olmocr.conversion import plan as plan_module
 from olmocr.conversion import shards as shards_module
-from olmocr.conversion.convert import convert
+from olmocr.conversion.convert import convert, plan_targets, with_weights
 from olmocr.conversion.folder import SUMS_FILE
 from olmocr.conversion.quantize import narrowed, quantized_rows, widened
-from olmocr.conversion.recipe import QuantParams
+from olmocr.conversion.recipe import QuantParams, changed, find_recipe
+from olmocr.errors import PlanError
+from olmocr.model_folder import ModelFolder, RemoteFile, missing_files
 from tests.checkpoints import E4M3, fp8_checkpoint, read_tensors, tiny_checkpoint
 from tests.conftest import CHECKPOINT
 from tests.hub_server import Commit, HubServer, Repository
@@ -88,18 +91,23 @@ def test_float8_rows_cut_into_chunks_have_each_its_own_scale(per_row, tmp_path, 
         assert after[name.replace("model.", "language_model.model.", 1)][2] == expected.tobytes(), name
 
 
+def with_first_values(values):
+    """Return a change of tensors that puts eight *values* first into one of the matrices."""
+
+    def change(tensors):
+        name = next(name for name in tensors if name.endswith("q_proj.weight"))
+        dtype, shape, data = tensors[name]
+        return tensors | {name: (dtype, shape, narrowed(np.array(values, np.float32), "BF16").tobytes() + data[16:])}
+
+    return change
+
+
 @pytest.mark.parametrize("largest", [1e20, 1e30])
 @pytest.mark.parametrize("method", ["fit", "stock"])
 def test_weights_whose_squares_float32_cannot_hold_have_a_true_error_in_a_report_that_is_json(
     method, largest, tmp_path
 ):
-    def with_large(tensors):
-        name = next(name for name in tensors if name.endswith("q_proj.weight"))
-        dtype, shape, data = tensors[name]
-        values = narrowed(np.full(8, largest, np.float32), "BF16")
-        return tensors | {name: (dtype, shape, values.tobytes() + data[16:])}
-
-    source = tiny_checkpoint(tmp_path / "source", change=with_large)
+    source = tiny_checkpoint(tmp_path / "source", change=with_first_values([largest] * 8))
     (report,) = convert(source, "4bit", tmp_path / "out", method=method)
     errors = {each.name: each.relative_error for each in report.tensors}
     assert all(math.isfinite(error) for error in errors.values())
@@ -155,6 +163,22 @@ def test_a_state_whose_errors_are_no_pairs_of_numbers_is_begun_anew(sums, interr
     interrupted(bad_errors(sums))
 
 
+def without_a_tensor(state):
+    for entry in state["shards"].values():
+        entry["errors"].popitem()
+    return json.dumps(state)
+
+
+def with_a_number_for_a_hash(state):
+    return json.dumps({**state, "hashes": {"model.safetensors": 7}})
+
+
+@pytest.mark.parametrize("change", [without_a_tensor, with_a_number_for_a_hash])
+def test_a_state_that_was_changed_is_begun_anew(change, interrupted, tmp_path):
+    interrupted(change)
+    assert json.loads((tmp_path / "out/conversion_report.json").read_text())["resumed_shards"] == 0
+
+
 def test_a_state_names_no_file_outside_the_folder_even_one_with_the_right_bytes(interrupted, tmp_path):
     def elsewhere(state):
         name = next(iter(state["shards"]))
@@ -173,7 +197,7 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 LOW_DISK = """
 import sys
 from pathlib import Path
-from olmocr.conversion.convert import convert
+from olmocr.conversion.convert import convert, plan_targets, with_weights
 downloads, stop_in, most = Path(".out.partial/source"), sys.argv[1], 0
 def watch(nbytes):
     global most
@@ -207,3 +231,33 @@ def test_an_interrupted_low_disk_conversion_goes_on_with_never_more_than_one_sha
             assert hub.sent[stop_in] < 1 << 20, "it was here already"
     convert(CHECKPOINT, "4bit", tmp_path / "expected")
     assert (tmp_path / "out" / SUMS_FILE).read_text() == (tmp_path / "expected" / SUMS_FILE).read_text()
+
+
+def test_only_what_the_cache_lacks_is_to_be_downloaded(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"here")
+    files = (RemoteFile("a.safetensors", 4, None), RemoteFile("b.safetensors", 10**18, None))
+    model = ModelFolder(tmp_path, "org/name", "main", remote_weights=True, remote_files=files)
+    assert missing_files(model) == files[1:]
+
+
+def test_a_download_that_the_disk_has_no_room_for_is_refused_before_it_begins(tmp_path):
+    (target,) = plan_targets(ModelFolder(tiny_checkpoint(tmp_path / "source")), [find_recipe("4bit")], "fit", None)
+    huge = (RemoteFile("model.safetensors", 10**18, None),)
+    there = replace(target.plan.source.folder, repo_id="org/name", remote_weights=True, remote_files=huge)
+    (tmp_path / "source/model.safetensors").unlink(missing_ok=True)
+    target = replace(target, plan=replace(target.plan, source=replace(target.plan.source, folder=there)))
+    with pytest.raises(PlanError, match="use --low-disk"):
+        with_weights([target], low_disk=False)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "advice"),
+    [(None, 3e38, r"--keep language_model\.\S+q_proj$"), ("float16", 1e30, "--dtype bfloat16")],
+)
+def test_a_weight_that_is_too_large_for_what_is_stored_is_named_with_a_way_out_that_helps(
+    dtype, largest, advice, tmp_path
+):
+    source = tiny_checkpoint(tmp_path / "source", change=with_first_values([largest, -largest] * 4))
+    with pytest.raises(PlanError, match=advice):
+        convert(source, changed(find_recipe("8bit"), dtype=dtype), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
