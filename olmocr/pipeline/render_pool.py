@@ -37,6 +37,10 @@ TIME_LIMIT = 60.0
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of address space of one worker, where the system can bound it."""
 
+GROWN = 256 * 2**20
+"""Bytes; PDFium keeps what it has read of a file, and does not give all of it back."""
+
+_FEWEST_PAGES = 20  # of one process, so that its start is a small part of the work even where each page is huge
 _START_LIMIT = 60.0  # seconds; a worker needs a fraction of one on a machine that is not swapping
 _LONGEST_ANSWER = 64 * 2**20  # bytes, without pixels
 
@@ -60,7 +64,7 @@ class RenderPool:
     """Renders pages in *workers* processes, which are started when they are first needed and end with the context.
 
     Requests are answered in the order in which they were made, as workers become free. *time_limit* is in seconds a
-    request, *memory_limit* in bytes a worker.
+    request, *memory_limit* in bytes a worker. A worker that has *grown* to so many bytes is replaced between two pages.
     """
 
     def __init__(
@@ -69,10 +73,11 @@ class RenderPool:
         *,
         time_limit: float = TIME_LIMIT,
         memory_limit: int = MEMORY_LIMIT,
+        grown: int = GROWN,
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
         self._time_limit = time_limit
-        self._workers = [_Worker(command, memory_limit) for _ in range(workers or default_workers())]
+        self._workers = [_Worker(command, memory_limit, grown) for _ in range(workers or default_workers())]
         self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
@@ -146,9 +151,11 @@ class _DeathError(Exception):
 class _Worker:
     """One process; started when it is asked and does not run."""
 
-    def __init__(self, command: Sequence[str], memory_limit: int) -> None:
+    def __init__(self, command: Sequence[str], memory_limit: int, grown: int) -> None:
         self._command = command
         self._memory_limit = memory_limit
+        self._grown = grown
+        self._pages = 0
         self._process: asyncio.subprocess.Process | None = None
         self._is_closed = False
         # Without names, so that nothing stays on the disk however the run ends.
@@ -166,10 +173,14 @@ class _Worker:
         try:
             process = self._process or await self._start()
             async with asyncio.timeout(time_limit):
-                return await self._exchange(process, request)
+                answer, pixels = await self._exchange(process, request)
         except BaseException:
             await self._stop()  # or its late answer would be taken for that to the next request
             raise
+        self._pages += "size" in answer
+        if self._pages >= _FEWEST_PAGES and answer.get("peak_memory", 0) > self._grown:
+            await self._stop()
+        return answer, pixels
 
     async def close(self) -> None:
         """End the process, for good."""
@@ -181,6 +192,7 @@ class _Worker:
     async def _start(self) -> asyncio.subprocess.Process:
         if self._is_closed:
             raise RuntimeError("the pool of renderers is closed")
+        self._pages = 0
         self._stderr.truncate(0)
         pixels = self._pixels.fileno()
         self._process = process = await asyncio.create_subprocess_exec(

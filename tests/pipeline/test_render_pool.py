@@ -188,6 +188,13 @@ def test_pixels_that_cannot_be_written_are_no_fault_of_the_page(tmp_path):
     assert "page 1 of script.pdf" in str(error)
 
 
+def test_a_worker_that_has_grown_is_replaced_after_some_pages(tmp_path):
+    path = script(tmp_path, *["good"] * 50)
+    pids = [page.text_layer for page in render_all(path, *range(1, 51), workers=1, grown=1)]
+    assert len(set(pids)) == 3
+    assert pids == sorted(pids, key=pids.index)
+
+
 def test_a_renderer_that_does_not_start_is_an_error_of_the_run(tmp_path):
     command = (sys.executable, "-c", "raise SystemExit('no \\x1b[31mlibrary')")
     error = render_all(script(tmp_path, "good"), 1, command=command)[0]
@@ -217,20 +224,21 @@ def test_modules_in_the_current_folder_are_not_taken_for_ours(tmp_path, monkeypa
 
 def test_nothing_runs_after_the_context_whatever_ended_it(tmp_path):
     path = script(tmp_path, "good", "hang")
-    pids = []
+    kept = []
 
     async def use(pool):
-        pids.append(int((await pool.render(path, "a", 1, 50)).text_layer))
-        task = asyncio.create_task(pool.render(path, "a", 2, 50))
+        kept.append(int((await pool.render(path, "a", 1, 50)).text_layer))
+        kept.append(asyncio.create_task(pool.render(path, "a", 2, 50)))
         while not (tmp_path / "2.begun").exists():
             await asyncio.sleep(0.01)
-        raise ZeroDivisionError(task)
+        raise ZeroDivisionError
 
     started = time.monotonic()
     with pytest.raises(ZeroDivisionError):
         with_pool(use, 1)
     assert time.monotonic() - started < 5
-    assert not is_running(pids[0])
+    assert not is_running(kept[0])
+    assert kept[1].cancelled() or "is closed" in str(kept[1].exception())
 
 
 def test_a_cancelled_page_does_not_leave_its_answer_to_the_next(tmp_path):
