@@ -35,7 +35,7 @@ DOORS = {
     },
     "mlx_vlm": {"inference.decode", "inference.model", "validate.stock"},
     "numba": {"conversion.compiled"},
-    "PIL": {"page", "inference.engine", "pipeline.render"},
+    "PIL": {"page", "inference.engine", "pipeline.blank", "pipeline.render", "pipeline.render_pool"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
     "yaml": {"conversion.recipe", "page"},
@@ -105,6 +105,11 @@ def test_importing_the_package_loads_nothing_else():
 )
 def test_mlx_is_not_imported_before_its_blas_can_be(module):
     assert not {"mlx", "mlx_vlm", "transformers"} & loaded_by(f"import {module}")
+
+
+def test_a_worker_that_renders_starts_without_what_it_does_not_need():
+    heavy = {"mlx", "httpx", "huggingface_hub", "numpy", "rich", "typer"}
+    assert not heavy & loaded_by("import olmocr.pipeline.render_worker")
 
 
 def test_the_public_names_are_there():

@@ -7,6 +7,7 @@ import math
 import mmap
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 import pypdfium2
@@ -38,12 +39,13 @@ class Pages(Protocol):
 
 
 @contextlib.contextmanager
-def open_document(source: Source) -> Iterator[Pages]:
-    """Open a PDF, PNG or JPEG, told by its first bytes and not by its name.
+def open_document(path: Path, name: str) -> Iterator[Pages]:
+    """Open a PDF, PNG or JPEG, told by its first bytes and not by its name; errors call it *name*.
 
     Raises:
         InputError: encrypted, damaged, empty, or of another kind.
     """
+    source = Source(name, path)
     try:
         with source.path.open("rb") as file:
             start = file.read(1024)

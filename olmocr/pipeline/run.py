@@ -153,7 +153,7 @@ class _Run:
 
     async def _document(self, source: Source, ask: Ask) -> Document:
         content_hash = source.content_hash()
-        with open_document(source) as pages:
+        with open_document(source.path, source.name) as pages:
             numbers = range(1, pages.page_count + 1)
             return Document(source, content_hash, tuple([await self._page(source, pages, n, ask) for n in numbers]))
 

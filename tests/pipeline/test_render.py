@@ -10,13 +10,12 @@ from pypdf.generic import RectangleObject
 from olmocr.errors import InputError
 from olmocr.page import PageImage
 from olmocr.pipeline.render import _scale, open_document, turned
-from olmocr.pipeline.sources import Source
 from tests.conftest import PAGES
 from tests.pipeline.doubles import write_form, write_image, write_pdf
 
 
 def rendered(path, longest_side=1288, page_number=1):
-    with open_document(Source(str(path), path)) as pages:
+    with open_document(path, str(path)) as pages:
         return pages.render(page_number, longest_side).pixels
 
 
@@ -132,14 +131,14 @@ def test_a_pdf_without_pages_is_refused_and_not_taken_for_an_encrypted_one(tmp_p
 
 def test_the_text_that_a_pdf_holds_is_found():
     path = PAGES / "digital_01.pdf"
-    with open_document(Source(str(path), path)) as pages:
+    with open_document(path, str(path)) as pages:
         text = pages.text(1)
     assert text.startswith("Harbour Library Newsletter\nThe reading room")
 
 
 def test_a_scan_holds_no_text():
     path = PAGES / "scan_17.pdf"
-    with open_document(Source(str(path), path)) as pages:
+    with open_document(path, str(path)) as pages:
         assert pages.text(1) is None
 
 

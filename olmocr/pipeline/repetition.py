@@ -1,0 +1,73 @@
+"""A text that is being written -> whether it has gone round in circles and will not come out."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_PERIOD = 1000
+"""Characters of the longest block whose repetition is seen."""
+
+_FEWEST_REPEATS = 12
+_NEEDLE = 32  # characters
+_STRIDE = 500  # characters
+
+# How many characters of repetition no page has. A loop is stopped late rather than a real page early: a thousand
+# characters more are seconds, a real page that is taken for a loop is lost.
+_WORDS = (
+    2000  # real: 30 address labels of 65 characters, 10 equal business cards, 40 lines "Name: ____ Signature: ____"
+)
+_ROWS = 4000  # real: 50 table rows of "Yes", "No", "No", the tags counted
+_FILLER = 8000  # real: 60 rows of 10 empty cells or zeros, 60 lines of dots or underscores over the whole width
+
+_TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
+_ROW = re.compile(r"</?t[dhr]\b|\|", re.IGNORECASE)
+_FEWEST_SIGNS = 3  # different letters and digits; with fewer it is "N/A", 0.00, a hex dump of zeros
+
+
+def is_looping(text: str) -> bool:
+    """Say whether *text* ends in one block of at most 1000 characters, over and over: 12 times and 2000 characters.
+
+    Rows of a table need 4000 characters, and what has hardly a letter in it (empty cells, zeros, dots) 8000, since
+    real pages have much of these. The last block may be cut off. It costs microseconds, however long the text is, so
+    that it may be asked after every token.
+    """
+    tail = text[-max(_FILLER, LONGEST_PERIOD * _FEWEST_REPEATS) :]
+    if len(tail) < _WORDS:
+        return False
+    needle = tail[-_NEEDLE:]
+    first = max(0, len(tail) - LONGEST_PERIOD - _NEEDLE)
+    at = tail.rfind(needle, first, -1)
+    while at >= 0:
+        if _is_loop(tail, len(tail) - _NEEDLE - at):
+            return True
+        at = tail.rfind(needle, first, at + _NEEDLE - 1)
+    return False
+
+
+def has_looped(text: str) -> bool:
+    """Say whether *text* was in a loop anywhere, out of which it may have come: for an answer that came in one piece.
+
+    A loop is found if it goes on for 500 characters more than :func:`is_looping` needs.
+    """
+    return any(is_looping(text[:end]) for end in range(_WORDS, len(text), _STRIDE)) or is_looping(text)
+
+
+def _is_loop(tail: str, period: int) -> bool:
+    """Say whether *tail* ends in repetitions of its last *period* characters, enough of them for what they are."""
+    if not _repeats(tail, period, _WORDS):
+        return False
+    return _repeats(tail, period, _enough(tail[-period:]))
+
+
+def _repeats(tail: str, period: int, characters: int) -> bool:
+    span = max(characters, period * _FEWEST_REPEATS)
+    return len(tail) >= span and tail[-span:-period] == tail[len(tail) - span + period :]
+
+
+def _enough(block: str) -> int:
+    """Return how many characters of *block*, again and again, are a loop and no page."""
+    start = max(0, block.find("<"))  # the block may begin within a tag; that is no text
+    text = _TAG.sub("", block[start:] + block[:start])
+    if len(set(filter(str.isalnum, text))) < _FEWEST_SIGNS:
+        return _FILLER
+    return _ROWS if _ROW.search(block + block) else _WORDS
