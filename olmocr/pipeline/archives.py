@@ -60,7 +60,8 @@ def list_members(archive: Path, name: str, limits: Limits) -> list[Found]:
     with _damage(name):
         with archive.open("rb") as file:
             is_zip = file.read(2) == _ZIP
-        return _list_zip(archive, name, limits) if is_zip else _list_tar(archive, name, limits)
+        found = _list_zip(archive, name, limits) if is_zip else _list_tar(archive, name, limits)
+    return list(dict(found).items())  # of two members with one name the later counts, as where they are unpacked
 
 
 def read_zip_member(origin: ZipMember) -> Iterator[bytes]:
@@ -82,9 +83,9 @@ def read_tar_member(origin: TarMember, scratch: Path, limits: Limits) -> Iterato
         InputError: it is damaged, or unpacks to more than *limits* allow.
         OutputError: the disk is full.
     """
-    name = f"{origin.archive}::{origin.member}"
-    path = _unpacked(Path(origin.archive), scratch, limits) if origin.is_packed else Path(origin.archive)
-    with _damage(name), path.open("rb") as file:
+    archive = Path(origin.archive)
+    path = _unpacked(archive, scratch, limits) if origin.is_packed else archive
+    with _damage(f"{archive}::{origin.member}"), path.open("rb") as file:
         file.seek(origin.offset)
         left = origin.size
         while left:
@@ -216,7 +217,8 @@ def _tar_members(
 
 def _unpacked(archive: Path, scratch: Path, limits: Limits) -> Path:
     """Return the tar inside a packed *archive*, unpacked into *scratch* unless an earlier call did that."""
-    status = archive.stat()
+    with _damage(str(archive)):
+        status = archive.stat()
     identity = f"{os.path.abspath(archive)}\0{status.st_mtime_ns}\0{status.st_size}"  # noqa: PTH100
     path = scratch / f"{hashlib.sha1(os.fsencode(identity)).hexdigest()}.tar"  # noqa: S324
     try:

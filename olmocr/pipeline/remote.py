@@ -55,16 +55,16 @@ def find_stored(name: str) -> list[tuple[str, StoredFile]]:
         InputError: there is none, or the store refuses to say.
         MissingDependencyError: the extra for this kind of store is not installed.
     """
-    scheme = scheme_of(name) or ""
     filesystem, path = _open_store(name)
+    store = _store_of(name)
     if _MAGIC.search(path) is None and _has_ending(path):
-        return [(name, StoredFile(_store_of(name), path))]
+        return [(name, StoredFile(store, path))]
     with _faults_of(name):
-        paths = _list(filesystem, path)
+        paths = sorted(each for each in _list(filesystem, path) if _has_ending(each))
+        filesystem.invalidate_cache()  # or it would remember all that it has listed
     if not paths:
         raise InputError(f"there is no document at {name}")
-    store = _store_of(name)
-    return [(f"{scheme}://{each}", StoredFile(store, each)) for each in paths]
+    return [(f"{scheme_of(name)}://{each}", StoredFile(store, each)) for each in paths]
 
 
 def read_stored(origin: StoredFile, name: str) -> Iterator[bytes]:
@@ -130,6 +130,8 @@ def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
     if scheme not in _EXTRAS:
         schemes = ", ".join(f"{each}://" for each in ("http", "https", *_EXTRAS))
         raise InputError(f"{url} cannot be read: only {schemes} and files can")
+    if not url.partition("://")[2].strip("/"):
+        raise InputError(f"{url} names no place in a store")
     try:
         with _faults_of(url):
             filesystem, path = fsspec.core.url_to_fs(url)
@@ -142,12 +144,8 @@ def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
 
 def _list(filesystem: AbstractFileSystem, path: str) -> list[str]:
     if _MAGIC.search(path):
-        found = filesystem.glob(path, detail=True)
-    elif filesystem.info(path)["type"] == "file":
-        return [path]
-    else:
-        found = filesystem.find(path, detail=True)
-    return sorted(each for each, info in found.items() if info["type"] == "file" and _has_ending(each))
+        return list(filesystem.glob(path))
+    return [path] if filesystem.info(path)["type"] == "file" else list(filesystem.find(path))
 
 
 def _has_ending(path: str) -> bool:

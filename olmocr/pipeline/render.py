@@ -48,7 +48,11 @@ class Pages(Protocol):
         """
 
     def text(self, page_number: int) -> str | None:
-        """Return the text that the file itself holds for the page; None if it holds none."""
+        """Return the text that the file itself holds for the page; None if it holds none.
+
+        Raises:
+            InputError: this page is damaged.
+        """
 
 
 @contextlib.contextmanager

@@ -1,6 +1,10 @@
 import re
+import subprocess
+import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from olmocr.errors import InputError
 from olmocr.pipeline.render import open_document
@@ -126,6 +130,30 @@ def test_a_page_of_a_picture_that_is_damaged_is_named(tmp_path):
     path = HARD_FILES["frames.tif"].write(tmp_path, "a.tif")
     path.write_bytes(re.sub(rb"II\*\0", b"II*\0", path.read_bytes())[:-200_000])
     assert re.search(r"damaged picture", ends(path)[0])
+
+
+@pytest.mark.parametrize("name", ["frames.tif", "fax.tif", "palette.png", "photo-turned-6.jpg", "animated.webp"])
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_a_picture_with_any_bytes_changed_or_lost_is_read_or_refused(name, data, tmp_path_factory):
+    path = HARD_FILES[name].write(tmp_path_factory.mktemp("changed"), name)
+    changed = bytearray(path.read_bytes())
+    for at in data.draw(st.lists(st.integers(0, min(len(changed), 3000) - 1), max_size=4)):
+        changed[at] = data.draw(st.integers(0, 255))
+    path.write_bytes(changed[: data.draw(st.integers(0, len(changed)))] if data.draw(st.booleans()) else changed)
+    outcome, image, _ = ends(path, 300)
+    assert image is not None or str(path) in outcome
+
+
+def test_a_picture_of_a_telephone_is_refused_with_the_extra_that_it_needs(tmp_path):
+    (tmp_path / "a.heic").write_bytes(b"\x00\x00\x00\x18ftypheic" + bytes(40))
+    code = (
+        "import sys; from pathlib import Path; from olmocr.pipeline.render import open_document; "
+        "sys.modules['pillow_heif'] = None\n"
+        f"with open_document(Path({str(tmp_path / 'a.heic')!r}), 'a.heic'): pass"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "InputError: a.heic is an HEIC picture, which needs an extra: pip install 'olmocr[heic]'" in done.stderr
 
 
 def test_a_picture_of_a_telephone_is_read_where_its_extra_is_there(tmp_path):

@@ -187,7 +187,7 @@ def found(*names):
 def test_a_prefix_of_a_bucket_stands_for_the_documents_below_it(bucket):
     everything = ["s3://scans/in/a.pdf", "s3://scans/in/deep/b.PDF", "s3://scans/in/deep/c.png"]
     assert found("s3://scans/in/") == found("s3://scans/in") == everything
-    assert found("s3://scans") == [*everything, "s3://scans/other/d.pdf"]
+    assert found("s3://scans/") == found("s3://scans") == [*everything, "s3://scans/other/d.pdf"]
 
 
 def test_a_pattern_is_followed_in_a_bucket(bucket):
@@ -209,6 +209,11 @@ def test_what_a_bucket_does_not_hold_is_one_sentence(bucket, tmp_path):
     assert refusal("s3://scans/gone.pdf", tmp_path / "scratch") == "there is no s3://scans/gone.pdf"
     with pytest.raises(InputError, match=r"there is no s3://scans/gone; there is no document at s3://scans/\*\.gif"):
         found("s3://scans/gone", "s3://scans/*.gif")
+
+
+def test_a_url_that_names_no_bucket_is_refused_and_not_taken_for_all_of_them(bucket):
+    with pytest.raises(InputError, match="names no place in a store"):
+        found("s3://")
 
 
 def test_a_document_of_a_bucket_that_is_too_large_is_refused(bucket, tmp_path):

@@ -1,10 +1,15 @@
 import io
 import os
+import pty
+import subprocess
+import sys
 import tarfile
 import tracemalloc
 import zipfile
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from olmocr.errors import InputError
 from olmocr.pipeline.limits import Limits
@@ -326,6 +331,72 @@ def test_an_archive_that_is_cut_is_a_failure_of_its_own(kind, here):
     write(here / f"a.{kind}", (here / f"a.{kind}").read_bytes()[:-4000])
     (source,) = find_sources([path])
     assert "is damaged" in why(source, here)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", ["zip", "tgz"])
+def test_of_two_members_with_one_name_the_later_counts(kind, here):
+    if kind == "zip":
+        with zipfile.ZipFile(here / "all.zip", "w") as archive:
+            archive.writestr("a.pdf", PDF + b" old")
+            archive.writestr("a.pdf", PDF + b" new")
+    else:
+        infos = [tarfile.TarInfo("a.pdf"), tarfile.TarInfo("a.pdf")]
+        with tarfile.open(here / "all.tgz", "w:gz") as archive:
+            for info, data in zip(infos, (PDF + b" old", PDF + b" new"), strict=True):
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    (source,) = find_sources([f"all.{kind}"])
+    assert content(source, here) == PDF + b" new"
+
+
+def test_an_archive_that_is_gone_when_its_turn_comes_is_one_sentence(here):
+    found = find_sources([write_zip(here / "a.zip", {"a.pdf": PDF}), write_tar(here / "a.tgz", {"a.pdf": PDF})])
+    (here / "a.zip").unlink()
+    (here / "a.tgz").unlink()
+    assert [why(source, here)[:16] for source in found] == ["there is no file", "there is no file"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tgz"])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_an_archive_with_any_bytes_changed_or_lost_is_read_or_refused(kind, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("changed")
+    members = {"a.pdf": PDF * 20, "b/c.png": bytes(2000), "d": b"words"}
+    path = folder / f"all.{kind}"
+    if kind == "zip":
+        write_zip(path, members)
+    else:
+        write_tar(path, members, "w" if kind == "tar" else "w:gz")
+    changed = bytearray(path.read_bytes())
+    for at in data.draw(st.lists(st.integers(0, len(changed) - 1), max_size=4)):
+        changed[at] = data.draw(st.integers(0, 255))
+    path.write_bytes(changed[: data.draw(st.integers(0, len(changed)))] if data.draw(st.booleans()) else changed)
+    for source in find_sources([str(path)], SMALL):
+        try:
+            with local_file(source, folder / "scratch", limits=SMALL) as copy:
+                assert copy.stat().st_size <= SMALL.document_bytes
+        except InputError as error:
+            assert str(error)
+
+
+def test_standard_input_is_read_from_a_pipe(here):
+    code = (
+        "import pathlib; from olmocr.pipeline.local_file import local_file; "
+        "from olmocr.pipeline.sources import find_sources; (source,) = find_sources(['-', '-'])\n"
+        "with local_file(source, pathlib.Path('scratch')) as path: print(path.read_bytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=PDF, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == str(PDF)
+
+
+def test_standard_input_that_is_a_keyboard_is_refused(here):
+    master, terminal = pty.openpty()
+    code = "from olmocr.pipeline.sources import find_sources; find_sources(['-'])"
+    done = subprocess.run([sys.executable, "-c", code], stdin=terminal, capture_output=True, check=False)
+    os.close(terminal)
+    os.close(master)
+    assert b"InputError: - stands for standard input, and nothing is piped into it" in done.stderr
 
 
 def test_an_archive_without_documents_says_so(here):
