@@ -26,7 +26,6 @@ from olmocr.device import start_mlx
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest
 from olmocr.pipeline.render import open_document
-from olmocr.pipeline.sources import Source
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 LONGEST_SIDE = 644
@@ -79,7 +78,7 @@ def requests() -> list[PageRequest]:
     found = []
     for entry in entries:
         path = DEMO / "pages" / entry["pdf"]
-        with open_document(Source(path.name, path)) as pages:
+        with open_document(path, path.name) as pages:
             found.append(PageRequest(pages.render(entry["page"], LONGEST_SIDE)))
     return found
 

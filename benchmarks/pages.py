@@ -19,7 +19,6 @@ from olmocr import __version__
 from olmocr.conversion.convert import convert
 from olmocr.page import chat_prompt
 from olmocr.pipeline.render import open_document
-from olmocr.pipeline.sources import Source
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "demo"
@@ -106,7 +105,7 @@ def render_pages(count: int, folder: Path) -> tuple[Page, list[Page]]:
 def _render(pdf: str, number: int, folder: Path) -> Page:
     path = DEMO / "pages" / pdf
     image = folder / f"{path.stem}-{number}.png"
-    with open_document(Source(pdf, path)) as document:
+    with open_document(path, pdf) as document:
         document.render(number, LONGEST_SIDE).pixels.save(image)
     return Page(f"{path.stem}, page {number}", image)
 

@@ -24,6 +24,8 @@ INFERENCE = ("decode", "engine", "model", "prompt", "vision")
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
+    "fsspec": {"pipeline.remote"},
+    "httpx": {"pipeline.remote"},
     "huggingface_hub": {"model_folder"},
     "jinja2": {"conversion.chat_template"},
     "mlx": {
@@ -35,6 +37,7 @@ DOORS = {
     },
     "mlx_vlm": {"inference.decode", "inference.model", "validate.stock"},
     "numba": {"conversion.compiled"},
+    "pillow_heif": {"pipeline.render"},
     "PIL": {"page", "inference.engine", "pipeline.blank", "pipeline.render", "pipeline.render_pool"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},

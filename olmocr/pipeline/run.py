@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from olmocr.device import REFERENCE_BLAS, start_mlx
@@ -16,6 +18,7 @@ from olmocr.model_folder import find_model
 from olmocr.page import Ask
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.document import Document, Page, make_page, why_failed
+from olmocr.pipeline.local_file import content_hash, local_file
 from olmocr.pipeline.ocr_page import PageResult, ocr_page
 from olmocr.pipeline.outputs import dolma_record
 from olmocr.pipeline.render import Pages, open_document
@@ -78,10 +81,15 @@ async def run_pipeline(
         OlmocrError: nothing could be started, or nothing more can be written.
     """
     sources = find_sources(config.pdfs)
-    run = _Run(config, open_workspace(config.workspace), on_page)
+    workspace = open_workspace(config.workspace)
+    with tempfile.TemporaryDirectory(prefix="olmocr-") as scratch:
+        return await _read_all(sources, _Run(config, workspace, on_page, Path(scratch)), ask)
+
+
+async def _read_all(sources: tuple[Source, ...], run: _Run, ask: Ask | None) -> RunSummary:
     waiting = [source for source in sources if not run.is_done(source)]
     if waiting:
-        async with _backend(config) if ask is None else contextlib.nullcontext(ask) as answering:
+        async with _backend(run.config) if ask is None else contextlib.nullcontext(ask) as answering:
             started = time.monotonic()
             for source in waiting:
                 await run.read(source, answering)
@@ -111,6 +119,7 @@ class _Run:
     config: PipelineConfig
     workspace: Workspace
     on_page: OnPage
+    scratch: Path
     done: int = 0
     skipped: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -122,7 +131,7 @@ class _Run:
     def is_done(self, source: Source) -> bool:
         """Say whether *source* needs no reading; markdown that is asked for only now is written from its record."""
         try:
-            record = self.workspace.finished_record(source)
+            record = self.workspace.finished_record(source, self.scratch)
         except InputError:
             return False  # it will fail in its turn, and be reported
         if record is None:
@@ -152,10 +161,10 @@ class _Run:
         self.done += 1
 
     async def _document(self, source: Source, ask: Ask) -> Document:
-        content_hash = source.content_hash()
-        with open_document(source.path, source.name) as pages:
+        with local_file(source, self.scratch) as path, open_document(path, source.name) as pages:
+            digest = content_hash(path, source.name)
             numbers = range(1, pages.page_count + 1)
-            return Document(source, content_hash, tuple([await self._page(source, pages, n, ask) for n in numbers]))
+            return Document(source, digest, tuple([await self._page(source, pages, n, ask) for n in numbers]))
 
     async def _page(self, source: Source, pages: Pages, number: int, ask: Ask) -> Page:
         config = self.config

@@ -2,52 +2,119 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import InputError
+from olmocr.pipeline.archives import ENDINGS as ARCHIVE_ENDINGS
+from olmocr.pipeline.archives import list_members
+from olmocr.pipeline.folders import files_below, files_matching, is_readable, read_start
+from olmocr.pipeline.kinds import is_document
+from olmocr.pipeline.limits import LIMITS, Limits
+from olmocr.pipeline.origins import Origin, Refused, StandardInput, StoredFile, TarMember, WebFile, ZipMember
+from olmocr.pipeline.remote import WEB_SCHEMES, find_stored, scheme_of, web_file
+
+_LIST_ENDING = ".txt"
+_MEMBER = "::"
+_STANDARD_INPUT = "-"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
-    """A document to read. *name* is how it was given; *key* is one for each path, however it is spelled."""
+    """A document to read. *name* is how it was given or found; *key* is one for each place, however it is spelled."""
 
     name: str
-    path: Path
+    origin: Origin
 
     @property
     def key(self) -> str:
-        """SHA-1 of the absolute path, in hexadecimal: the document's name in a workspace."""
-        return hashlib.sha1(os.path.abspath(self.path).encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324, PTH100
-
-    def content_hash(self) -> str:
-        """Return SHA-256 of the file's bytes.
-
-        Raises:
-            InputError: it cannot be read.
-        """
-        try:
-            with self.path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"{self.name} cannot be read: {error.strerror}") from error
+        """SHA-1 of the place, in hexadecimal: the document's name in a workspace. A file's place is its path."""
+        return hashlib.sha1(_place(self).encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
 
 
-def find_sources(names: Iterable[str]) -> tuple[Source, ...]:
-    """Return the documents called *names*, in this order, each file once.
+def _place(source: Source) -> str:
+    match source.origin:
+        case Path() as path:
+            return os.path.abspath(path)  # noqa: PTH100
+        case ZipMember(archive, member) | TarMember(archive, member):
+            return f"{os.path.abspath(archive)}{_MEMBER}{member}"  # noqa: PTH100
+        case WebFile(url):
+            return url
+        case StoredFile(store, path):
+            return f"{scheme_of(store)}://{path}"
+        case StandardInput():
+            return _STANDARD_INPUT
+        case Refused():
+            return source.name
+
+
+def find_sources(names: Iterable[str], limits: Limits = LIMITS) -> tuple[Source, ...]:
+    """Return the documents that *names* stand for, in this order, each place once.
+
+    A name is a file's, a folder's (all documents below it), a pattern that the shell left alone, a ``.txt`` list of
+    such names, an archive's, one member's (``archive.zip::inner/a.pdf``), a URL, or ``-`` for standard input.
+    What is wrong with an archive or in a list becomes the failure of the document that it concerns, when it is read.
 
     Raises:
-        InputError: some are no files; nothing should be started then, since a typing error is likely.
+        InputError: some names stand for nothing; nothing should be started then, since a typing error is likely.
+        MissingDependencyError: a URL is of a kind that an extra of this package reads, which is not installed.
     """
-    sources = [Source(name, _path(name)) for name in names]
-    absent = [why for source in sources if (why := _why_no_file(source))]
-    if absent:
-        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-        raise InputError(f"{'; '.join(absent[:5])}{more}; nothing was started")
-    return tuple({source.key: source for source in reversed(sources)}.values())[::-1]
+    found: dict[str, Source] = {}
+    wrong: list[str] = []
+    for name in names:
+        try:
+            for source in _sources(name, limits):
+                found.setdefault(source.key, source)
+        except InputError as error:
+            wrong.append(str(error))
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise InputError(f"{'; '.join(wrong[:5])}{more}; nothing was started")
+    return tuple(found.values())
+
+
+def _sources(name: str, limits: Limits) -> Iterator[Source]:
+    if name == _STANDARD_INPUT:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise InputError("- stands for standard input, and nothing is piped into it")
+        yield Source(name, StandardInput())
+    elif _is_list(name):
+        yield from _in_list(name, limits)
+    else:
+        yield from _documents(name, limits)
+
+
+def _documents(name: str, limits: Limits) -> Iterator[Source]:
+    """Yield what a name stands for that is neither a list nor standard input."""
+    scheme = scheme_of(name)
+    if scheme is None:
+        yield from _on_disk(name, limits)
+    elif name.lower().endswith((*ARCHIVE_ENDINGS, _LIST_ENDING)):
+        raise InputError(f"{name} is an archive or a list on another machine; download it and give the copy")
+    elif scheme in WEB_SCHEMES:
+        yield Source(*web_file(name))
+    else:
+        yield from (Source(*found) for found in find_stored(name))
+
+
+def _on_disk(name: str, limits: Limits) -> Iterator[Source]:
+    path = _path(name)
+    archive, separator, member = name.rpartition(_MEMBER)
+    if _is_file(path):
+        yield from _in_archive(name, path, limits) if _is_archive(path) else (Source(name, path),)
+    elif name and path.is_dir():
+        yield from _in_folder(str(path))
+    elif separator and _is_archive(_path(archive)) and _is_file(_path(archive)):
+        yield from _only_member(archive, member, limits)
+    elif glob.has_magic(name):
+        yield from _matching(name, limits)
+    else:
+        raise InputError(f"there is no file {name or repr(name)}")
 
 
 def _path(name: str) -> Path:
@@ -57,12 +124,95 @@ def _path(name: str) -> Path:
         return Path(name)
 
 
-def _why_no_file(source: Source) -> str | None:
+def _is_file(path: Path) -> bool:
     try:
-        if source.path.is_file():
-            return None
-        if source.name and source.path.is_dir():
-            return f"{source.name} is a folder, give its files: {source.name.rstrip('/')}/*.pdf"
+        return path.is_file()
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        return f"{source.name} cannot be read: {error.strerror}"
-    return f"there is no file {source.name or repr(source.name)}"
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _is_archive(path: Path) -> bool:
+    return path.name.lower().endswith(ARCHIVE_ENDINGS) and not is_document(read_start(str(path)))
+
+
+def _is_list(name: str) -> bool:
+    path = _path(name)
+    return (
+        scheme_of(name) is None
+        and path.name.lower().endswith(_LIST_ENDING)
+        and _is_file(path)
+        and not is_document(read_start(str(path)))
+    )
+
+
+def _in_folder(folder: str) -> Iterator[Source]:
+    empty = True
+    for name, origin in files_below(folder):
+        empty = False
+        yield Source(name, origin)
+    if empty:
+        raise InputError(f"the folder {folder} holds no document")
+
+
+def _matching(pattern: str, limits: Limits) -> Iterator[Source]:
+    empty = True
+    for name in files_matching(str(_path(pattern))):
+        path = Path(name)
+        if _is_archive(path):
+            empty = False
+            yield from _in_archive(name, path, limits)
+        elif is_readable(name):
+            empty = False
+            yield Source(name, path)
+    if empty:
+        raise InputError(f"no document matches {pattern}")
+
+
+def _in_archive(name: str, path: Path, limits: Limits) -> Iterator[Source]:
+    try:
+        found = list_members(path, name, limits)
+    except InputError as error:
+        yield Source(name, Refused(str(error)))
+        return
+    if not found:
+        yield Source(name, Refused(f"the archive {name} holds no document"))
+    yield from (Source(*each) for each in found)
+
+
+def _only_member(archive: str, member: str, limits: Limits) -> Iterator[Source]:
+    name = f"{archive}{_MEMBER}{member}"
+    wanted = [each for each in _in_archive(archive, _path(archive), limits) if each.name in (name, archive)]
+    if not wanted:
+        raise InputError(f"there is no document {member} in {archive}")
+    yield wanted[-1]
+
+
+def _in_list(name: str, limits: Limits) -> Iterator[Source]:
+    """Yield what a list's lines stand for; a line that stands for nothing is a document that cannot be read."""
+    path = _path(name)
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+            for number, line in enumerate(lines, 1):
+                entry = line.strip()
+                if "\0" in entry:
+                    raise InputError(f"{name} is no list of names: line {number} is no text")
+                if entry and not entry.startswith("#"):
+                    yield from _entry(entry, path.parent, f"line {number} of {name}", limits)
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _entry(entry: str, folder: Path, place: str, limits: Limits) -> Iterator[Source]:
+    """Yield what a line stands for, seen from the working folder, or else from the list's own *folder*."""
+    spellings = [entry] if scheme_of(entry) else [entry, str(folder / entry)]
+    wrong = []
+    for spelling in spellings:
+        try:
+            if _is_list(spelling):
+                raise InputError(f"{spelling} is a list within a list; give it by itself")
+            yield from _documents(spelling, limits)
+        except InputError as error:
+            wrong.append(str(error))
+        else:
+            return
+    yield Source(entry, Refused(f"{wrong[0]} ({place})"))

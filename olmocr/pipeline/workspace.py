@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from olmocr.errors import OutputError, output_error
+from olmocr.pipeline.local_file import content_hash, local_file
 from olmocr.pipeline.outputs import write_json_line, write_whole
 from olmocr.pipeline.sources import Source
 
@@ -29,7 +30,7 @@ class Workspace:
         """Return where the document's record lies once it is read."""
         return self.folder / "results" / f"output_{source.key}.jsonl"
 
-    def finished_record(self, source: Source) -> dict[str, Any] | None:
+    def finished_record(self, source: Source, scratch: Path) -> dict[str, Any] | None:
         """Return the record of a document that is done; None if it is not, or if the file has changed since.
 
         Raises:
@@ -40,7 +41,8 @@ class Workspace:
             known = record["metadata"]["source-sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return record if known == source.content_hash() else None
+        with local_file(source, scratch) as path:
+            return record if known == content_hash(path, source.name) else None
 
     def write_result(self, source: Source, record: dict[str, Any]) -> None:
         """Keep the record of a document that was read; an earlier failure is forgotten."""

@@ -24,7 +24,6 @@ from olmocr.inference.engine import Engine
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PAGE_PROMPT, PageRequest, chat_prompt
 from olmocr.pipeline.render import open_document
-from olmocr.pipeline.sources import Source
 from tests.checkpoints import COMPANIONS, demo_checkpoint, nested_config, new_keys, tiny_checkpoint
 from tests.conftest import CHECKPOINT, DEVICE, PAGES
 
@@ -308,7 +307,7 @@ def test_a_name_that_no_disk_takes_is_one_sentence(tmp_path):
 @pytest.mark.slow
 def test_stock_mlx_vlm_reads_a_whole_page_from_the_folder_as_this_engine_does(converted):
     folder = converted("8bit")
-    with open_document(Source("sparse_14.pdf", PAGES / "sparse_14.pdf")) as pages:
+    with open_document(PAGES / "sparse_14.pdf", "sparse_14.pdf") as pages:
         image = pages.render(1, 644)
     with Engine(ModelFolder(folder), DEVICE) as engine:
         ours = asyncio.run(engine.ask(PageRequest(image))).text

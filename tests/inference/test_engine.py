@@ -20,13 +20,12 @@ from olmocr.inference.prompt import make_inputs
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageImage, PageRequest, chat_prompt, parse_page_response
 from olmocr.pipeline.render import open_document
-from olmocr.pipeline.sources import Source
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import CHECKPOINT, DEVICE, PAGES
 
 
 def page_image(name="sparse_14.pdf", number=1, longest_side=644):
-    with open_document(Source(name, PAGES / name)) as pages:
+    with open_document(PAGES / name, name) as pages:
         return pages.render(number, longest_side)
 
 

@@ -1,0 +1,66 @@
+"""A file's first bytes -> the kind of document it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import PurePosixPath
+
+FIRST_BYTES = 1024
+"""As many bytes as it takes to tell a file's kind: readers allow that much before a PDF's header."""
+
+
+class Kind(StrEnum):
+    """A kind of document, by the name that a person knows it by."""
+
+    PDF = "PDF"
+    PNG = "PNG"
+    JPEG = "JPEG"
+    TIFF = "TIFF"
+    WEBP = "WebP"
+    GIF = "GIF"
+    BMP = "BMP"
+    HEIC = "HEIC"
+
+
+ENDINGS = frozenset(
+    (".pdf", ".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".heic", ".heif")
+)
+
+_IMAGE_STARTS = {
+    b"\x89PNG\r\n\x1a\n": Kind.PNG,
+    b"\xff\xd8\xff": Kind.JPEG,
+    b"II*\x00": Kind.TIFF,
+    b"MM\x00*": Kind.TIFF,
+    b"II+\x00": Kind.TIFF,  # with 64-bit offsets
+    b"MM\x00+": Kind.TIFF,
+    b"GIF87a": Kind.GIF,
+    b"GIF89a": Kind.GIF,
+}
+_HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+_BLANKS = b"\xef\xbb\xbf \t\r\n\x00"  # a byte order mark among them
+
+
+def kind_of(start: bytes) -> Kind | None:
+    """Return the kind of a file that begins with *start* (:data:`FIRST_BYTES` of it), or None."""
+    for magic, kind in _IMAGE_STARTS.items():
+        if start.startswith(magic):
+            return kind
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return Kind.WEBP
+    if start[:2] == b"BM" and start[6:10] == bytes(4):
+        return Kind.BMP
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
+        return Kind.HEIC
+    return Kind.PDF if b"%PDF-" in start else None
+
+
+def is_document(start: bytes) -> bool:
+    """Say whether a file that begins with *start* is a document and not one that has one in it, or speaks of one."""
+    kind = kind_of(start)
+    return kind is not None and (kind != Kind.PDF or start.lstrip(_BLANKS).startswith(b"%PDF-"))
+
+
+def looks_readable(name: str, read_start: Callable[[], bytes]) -> bool:
+    """Say whether a file that nobody named, met in a folder or an archive, is to be read: by its ending, or content."""
+    return PurePosixPath(name).suffix.lower() in ENDINGS or is_document(read_start())

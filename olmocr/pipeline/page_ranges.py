@@ -1,0 +1,47 @@
+"""The text of ``--pages`` -> which pages of a document are read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from olmocr.errors import UsageError
+
+_RANGE = re.compile(r"\s*(?:([0-9]{1,9})|([0-9]{1,9})?\s*-\s*([0-9]{1,9})?)\s*")
+
+
+@dataclass(frozen=True)
+class PageRanges:
+    """Ranges of page numbers from 1, both ends included; an end that is None is the document's last page."""
+
+    ranges: tuple[tuple[int, int | None], ...]
+
+    def __contains__(self, page_number: int) -> bool:
+        return any(first <= page_number and (last is None or page_number <= last) for first, last in self.ranges)
+
+    def numbers(self, page_count: int) -> tuple[int, ...]:
+        """Return the numbers that a document of *page_count* pages has, each once, in ascending order."""
+        chosen: set[int] = set()
+        for first, last in self.ranges:
+            chosen.update(range(first, min(page_count, page_count if last is None else last) + 1))
+        return tuple(sorted(chosen))
+
+
+def parse_page_ranges(text: str) -> PageRanges:
+    """Read ``1-5,9,12-``: numbers from 1, and ranges, of which either end may be left open.
+
+    Raises:
+        UsageError: it is something else, or a range that ends before it begins.
+    """
+    return PageRanges(tuple(_range(part, text) for part in text.split(",")))
+
+
+def _range(part: str, text: str) -> tuple[int, int | None]:
+    match = _RANGE.fullmatch(part)
+    if match is None or part.strip() == "-":
+        raise UsageError(f"pages must be like 1-5,9,12- and not {text!r}: {part.strip()!r} is no page and no range")
+    one, first, last = match.groups()
+    begin, end = int(one or first or 1), int(one or last) if one or last else None
+    if begin < 1 or (end is not None and end < begin):
+        raise UsageError(f"pages are counted from 1 upwards, and {part.strip()!r} is not")
+    return begin, end
