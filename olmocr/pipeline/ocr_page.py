@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from olmocr.errors import InputError
+from olmocr.errors import AnswerError, InputError
 from olmocr.page import (
+    PAGE_PROMPT,
     TEMPERATURES,
     Ask,
     ModelResponse,
@@ -21,13 +26,33 @@ from olmocr.pipeline.render import turned
 MAX_TOTAL_TOKENS = 16384
 """The context that olmOCR-2 is served with; a longer exchange is not accepted."""
 
+Guided = Literal["never", "retries", "always"]
+"""At which attempts the front matter's form is forced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """On which terms pages are asked.
+
+    *max_attempts* counts the first one; *max_tokens* are those of one answer; *timeout* is in seconds, for all attempts
+    at a page together. *is_looping* says of an answer's text whether it ends going round in circles.
+    """
+
+    max_attempts: int = 8
+    max_tokens: int = 8000
+    timeout: float | None = None
+    prompt: str = PAGE_PROMPT
+    guided: Guided = "never"
+    is_looping: Callable[[str], bool] = lambda text: False
+
 
 @dataclass(frozen=True)
 class PageResult:
     """What came of one page. *page* is None if no answer was good; *rejected* says why of each that was not.
 
     *answer* is the accepted one, *attempts* how often the model was asked. *rotation* is how far the page was
-    turned, counter-clockwise, to be read; *temperature* is that of the accepted answer.
+    turned, counter-clockwise, to be read; *temperature* and *guided* are those of the accepted answer.
+    *output_tokens* are those of all attempts, and *seconds* their time.
     """
 
     page: PageResponse | None
@@ -36,40 +61,94 @@ class PageResult:
     rejected: tuple[str, ...]
     rotation: int = 0
     temperature: float = 0.0
+    guided: bool = False
+    output_tokens: int = 0
+    seconds: float = 0.0
 
 
-async def ocr_page(image: PageImage, ask: Ask, *, max_attempts: int, max_tokens: int) -> PageResult:
-    """Ask until an answer is whole, valid and upright, at most *max_attempts* times.
+async def ocr_page(image: PageImage, ask: Ask, terms: Terms = Terms()) -> PageResult:
+    """Ask until an answer is whole, valid and upright, as often and as long as *terms* allow.
 
     A page that the model finds turned is turned back and asked afresh, greedily first: it is a new question.
     Any other bad answer is asked again at the next temperature.
+
+    Raises:
+        ServerError: nobody answers; whether the page is good for anything is not known.
     """
-    rejected: list[str] = []
-    asked_at: Counter[int] = Counter()
-    rotation = 0
-    for attempt in range(1, max_attempts + 1):
-        temperature = TEMPERATURES[min(asked_at[rotation], len(TEMPERATURES) - 1)]
-        asked_at[rotation] += 1
-        request = PageRequest(
-            image=turned(image, rotation), temperature=temperature, max_tokens=max_tokens, seed=attempt
+    attempts = _Attempts(image, terms)
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(terms.timeout):
+            result = await attempts.until_good(ask)
+    except TimeoutError:
+        attempts.rejected.append(f"the page took more than {terms.timeout:g} s")
+        result = attempts.failure()
+    return replace(result, output_tokens=attempts.output_tokens, seconds=round(time.monotonic() - started, 3))
+
+
+@dataclass
+class _Attempts:
+    """The attempts at one page so far."""
+
+    image: PageImage
+    terms: Terms
+    rejected: list[str] = field(default_factory=list)
+    asked_at: Counter[int] = field(default_factory=Counter)
+    rotation: int = 0
+    output_tokens: int = 0
+
+    async def until_good(self, ask: Ask) -> PageResult:
+        while self.asked_at.total() < self.terms.max_attempts:
+            request = self._next_request()
+            try:
+                answer = await ask(request)
+            except AnswerError as error:
+                self.rejected.append(str(error))
+                continue
+            except InputError as error:  # the image itself is refused: asking again would not help
+                self.rejected.append(str(error))
+                break
+            self.output_tokens += answer.output_tokens
+            page = self._accept(answer)
+            if page is not None:
+                attempts, rejected = self.asked_at.total(), tuple(self.rejected)
+                return PageResult(
+                    page, answer, attempts, rejected, self.rotation, request.temperature, guided=request.guided
+                )
+        return self.failure()
+
+    def failure(self) -> PageResult:
+        return PageResult(None, None, self.asked_at.total(), tuple(self.rejected), self.rotation)
+
+    def _next_request(self) -> PageRequest:
+        temperature = TEMPERATURES[min(self.asked_at[self.rotation], len(TEMPERATURES) - 1)]
+        self.asked_at[self.rotation] += 1
+        attempt = self.asked_at.total()
+        return PageRequest(
+            image=turned(self.image, self.rotation),
+            prompt=self.terms.prompt,
+            temperature=temperature,
+            max_tokens=self.terms.max_tokens,
+            seed=attempt,
+            guided=self.terms.guided == "always" or (self.terms.guided == "retries" and attempt > 1),
         )
-        try:
-            answer = await ask(request)
-        except InputError as error:  # the image itself is refused: asking again would not help
-            rejected.append(str(error))
-            break
-        page, why = _judge(answer)
+
+    def _accept(self, answer: ModelResponse) -> PageResponse | None:
+        """Return the answer's page if it is good; else remember why it is not, and how to turn the image."""
+        page, why = _judge(answer, self.terms)
         if page is not None and page.is_rotation_valid:
-            return PageResult(page, answer, attempt, tuple(rejected), rotation, temperature)
+            return page
         if page is not None:
-            rotation = (rotation + page.rotation_correction) % 360
+            self.rotation = (self.rotation + page.rotation_correction) % 360
             why = f"the page is turned: correction {page.rotation_correction}"
-        rejected.append(why)
-    return PageResult(None, None, len(rejected), tuple(rejected), rotation)
+        self.rejected.append(why)
+        return None
 
 
-def _judge(answer: ModelResponse) -> tuple[PageResponse | None, str]:
+def _judge(answer: ModelResponse, terms: Terms) -> tuple[PageResponse | None, str]:
     """Return the parsed answer, or None and why it cannot be accepted."""
+    if answer.finish_reason == "loop" or terms.is_looping(answer.text):
+        return None, f"the answer went round in circles after {answer.output_tokens} tokens"
     if answer.finish_reason != "stop":
         return None, f"finish_reason is {answer.finish_reason!r} after {answer.output_tokens} tokens"
     total = answer.input_tokens + answer.output_tokens

@@ -1,31 +1,43 @@
-"""Workspace -> documents -> RunSummary."""
+"""Workspace -> documents -> RunSummary: pages are read side by side and kept one by one."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
+import json
 import logging
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from olmocr.device import REFERENCE_BLAS, start_mlx
-from olmocr.errors import ExitCode, InputError
-from olmocr.model_folder import find_model
+from olmocr.errors import ExitCode, InputError, ServerError, ServerUnavailableError
 from olmocr.page import Ask
+from olmocr.pipeline.answering import Answering, answering
 from olmocr.pipeline.config import PipelineConfig
-from olmocr.pipeline.document import Document, Page, make_page, why_failed
+from olmocr.pipeline.document import Document, PageRecord, blank_record, record_of, unrendered_record, why_failed
 from olmocr.pipeline.local_file import content_hash, local_file
-from olmocr.pipeline.ocr_page import PageResult, ocr_page
-from olmocr.pipeline.outputs import dolma_record
-from olmocr.pipeline.render import Pages, open_document
+from olmocr.pipeline.ocr_page import Terms, ocr_page
+from olmocr.pipeline.origins import TarMember, ZipMember
+from olmocr.pipeline.outputs import dolma_record, markdown_of, page_markdown, pages_json, write_whole
+from olmocr.pipeline.records import HEARTBEAT_SECONDS, DocumentRecord, Records
+from olmocr.pipeline.render_pool import RenderPool, default_workers
+from olmocr.pipeline.repetition import has_looped
 from olmocr.pipeline.sources import Source, find_sources
 from olmocr.pipeline.workspace import Workspace, open_workspace
 
 log = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.json"
+
+_UNANSWERED_IN_A_ROW = 3
+"""So many pages that nobody answered, one after the other, and the server is taken for gone."""
+
+_LOOK_AGAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,14 +52,20 @@ class Failure:
 class RunSummary:
     """What a run did. *done* and *pages* count this run's; *skipped* documents were done before.
 
-    *seconds* is the time spent on pages, from the first rendered to the last written, without loading the model.
+    Of the *pages*, *blank_pages* had nothing on them, *retried_pages* took more than one attempt, *fallback_pages* got
+    no good answer, and *poor_pages* have an answer that lacks much of the file's own text. *seconds* is the time spent
+    on pages, from the first rendered to the last written, without loading the model.
     """
 
     done: int
     skipped: int
     failures: tuple[Failure, ...]
     pages: int
+    blank_pages: int
+    retried_pages: int
     fallback_pages: int
+    poor_pages: int
+    input_tokens: int
     output_tokens: int
     seconds: float
 
@@ -57,20 +75,18 @@ class RunSummary:
         return ExitCode.SOME_DOCUMENTS_FAILED if self.failures else ExitCode.OK
 
 
-OnPage = Callable[[Source, int, PageResult], None]
-"""Called after each page, with its number from 1."""
+OnPage = Callable[[Source, PageRecord], None]
+"""Called after each page that this run read."""
 
 
 async def run_pipeline(
-    config: PipelineConfig,
-    *,
-    on_page: OnPage = lambda source, number, result: None,
-    ask: Ask | None = None,
+    config: PipelineConfig, *, on_page: OnPage = lambda source, page: None, ask: Ask | None = None
 ) -> RunSummary:
     """Read every document of *config* that its workspace does not hold yet.
 
-    A document that cannot be read is reported in the summary and kept apart as failed; the others go on.
-    Each document is written as soon as it is read, so that an interrupted run loses only the one in hand.
+    A document that cannot be read is reported in the summary and kept apart as failed; the others go on. Each page is
+    kept as soon as it is read, so that a run that is stopped loses only the pages in hand. Several processes may work
+    in one workspace: each document is read by one of them.
 
     Args:
         config: what to do.
@@ -78,38 +94,104 @@ async def run_pipeline(
         ask: answers instead of the config's backend and model.
 
     Raises:
-        OlmocrError: nothing could be started, or nothing more can be written.
+        OlmocrError: nothing could be started, nobody answers any more, or nothing more can be written.
     """
-    sources = find_sources(config.pdfs)
-    workspace = open_workspace(config.workspace)
-    with tempfile.TemporaryDirectory(prefix="olmocr-") as scratch:
-        return await _read_all(sources, _Run(config, workspace, on_page, Path(scratch)), ask)
+    with contextlib.ExitStack() as stack:
+        sources = find_sources(config.pdfs, apart_from=config.workspace)
+        workspace = open_workspace(config.workspace, config.output_dir)
+        records = stack.enter_context(Records(config.workspace))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="olmocr-")))
+        if not config.pdfs:
+            sources = find_sources(each.name for each in records.documents() if _wants_retry(each, records))
+        run = _Run(config, workspace, records, scratch, on_page)
+        waiting = [source for source in sources if not run.is_done(source)]
+        if waiting:
+            await _read_all(run, waiting, ask)
+        summary = run.summary()
+        _write_reports(run, summary)
+        return summary
 
 
-async def _read_all(sources: tuple[Source, ...], run: _Run, ask: Ask | None) -> RunSummary:
-    waiting = [source for source in sources if not run.is_done(source)]
-    if waiting:
-        async with _backend(run.config) if ask is None else contextlib.nullcontext(ask) as answering:
-            started = time.monotonic()
-            for source in waiting:
-                await run.read(source, answering)
-            run.seconds = time.monotonic() - started
-    return run.summary()
+def run_pipeline_sync(
+    config: PipelineConfig, *, on_page: OnPage = lambda source, page: None, ask: Ask | None = None
+) -> RunSummary:
+    """Do what :func:`run_pipeline` does, for scripts, and for notebooks, whose cells run in an event loop already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run_pipeline(config, on_page=on_page, ask=ask))
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(run_pipeline(config, on_page=on_page, ask=ask))).result()
 
 
-@contextlib.asynccontextmanager
-async def _backend(config: PipelineConfig) -> AsyncIterator[Ask]:
-    """Yield what answers, ready to be asked."""
-    folder = find_model(config.model)
-    device = start_mlx()
-    if device.blas == REFERENCE_BLAS:
-        log.warning("MLX computes with its reference BLAS, which is slow: pip install 'olmocr[blas]'")
-    # Only now, since it imports MLX, which must find its BLAS loaded.
-    from olmocr.inference.engine import Engine
+def _wants_retry(document: DocumentRecord, records: Records) -> bool:
+    if document.state == "failed" or document.sha256 is None:
+        return True
+    return any(page.is_fallback for page in records.pages(document.sha256).values())
 
-    with Engine(folder, device) as engine:
-        log.info("%s: %s", folder.name, engine)
-        yield engine.ask
+
+async def _read_all(run: _Run, waiting: list[Source], ask: Ask | None) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        run.pool = await stack.enter_async_context(RenderPool())
+        run.answers = _Answers(run.config, stack, Answering(ask, run.config.model or "") if ask else None)
+        started = time.monotonic()
+        beating = asyncio.create_task(run.beat())
+        stack.callback(beating.cancel)
+        queue = iter(waiting)
+        try:
+            await _all(run.read_some(queue) for _ in range(run.config.workers))
+            await run.read_what_others_left()
+        finally:
+            run.seconds = time.monotonic() - started - run.answers.seconds
+
+
+async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run *coroutines* side by side; the first error ends them all, and is raised."""
+    tasks = [asyncio.create_task(each) for each in coroutines]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _write_reports(run: _Run, summary: RunSummary) -> None:
+    """Write what has failed in the workspace, this run's failures included, and this run's numbers."""
+    failed = ((each.name, each.why or "") for each in run.records.documents() if each.state == "failed")
+    run.workspace.write_failures(failed)
+    metrics = {name: value for name, value in vars(summary).items() if name != "failures"}
+    metrics |= {"failed": len(summary.failures), "pages_per_minute": pages_per_minute(summary)}
+    write_whole(run.workspace.folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
+
+
+def pages_per_minute(summary: RunSummary) -> float:
+    """Return how fast pages were read; 0 if none were."""
+    return round(60 * summary.pages / summary.seconds, 2) if summary.seconds else 0.0
+
+
+class _Answers:
+    """What answers, opened when the first page needs it: a pile that was read before loads no model.
+
+    *seconds* is what that took.
+    """
+
+    def __init__(self, config: PipelineConfig, stack: contextlib.AsyncExitStack, opened: Answering | None) -> None:
+        self._config = config
+        self._stack = stack
+        self._opened = opened
+        self._opening = asyncio.Lock()
+        self.seconds = 0.0
+
+    async def opened(self) -> Answering:
+        async with self._opening:
+            if self._opened is None:
+                started = time.monotonic()
+                self._opened = await self._stack.enter_async_context(answering(self._config))
+                self.seconds = time.monotonic() - started
+        return self._opened
 
 
 @dataclass
@@ -118,85 +200,288 @@ class _Run:
 
     config: PipelineConfig
     workspace: Workspace
-    on_page: OnPage
+    records: Records
     scratch: Path
+    on_page: OnPage
     done: int = 0
     skipped: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    pages: int = 0
-    fallback_pages: int = 0
-    output_tokens: int = 0
+    failures: dict[str, Failure] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        config = self.config
+        self.pool: RenderPool
+        self.answers: _Answers
+        self.asking = asyncio.Semaphore(config.pages_at_once)
+        # Pages that are rendered or asked: what is ahead of the model is as much as the renderers have in hand.
+        self.in_hand = asyncio.Semaphore(config.pages_at_once + default_workers() + 1)
+        self.left_to_others: list[Source] = []
+        self.unanswered = 0
+        self.forced: set[str] = set()
+        self.turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.terms = Terms(
+            max_attempts=config.max_page_retries,
+            max_tokens=config.max_tokens,
+            timeout=config.page_timeout,
+            prompt=config.prompt,
+            guided=config.guided_decoding,
+            is_looping=has_looped,
+        )
+
+    async def beat(self) -> None:
+        """Tell other processes that this one is alive."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            self.records.beat()
+
     def is_done(self, source: Source) -> bool:
-        """Say whether *source* needs no reading; markdown that is asked for only now is written from its record."""
-        try:
-            record = self.workspace.finished_record(source, self.scratch)
-        except InputError:
-            return False  # it will fail in its turn, and be reported
-        if record is None:
+        """Say whether *source* needs no reading; what is asked for only now is written from its pages."""
+        known = self.records.document(source.key)
+        if known is None or known.sha256 is None or not self._is_as_asked(known, source):
             return False
-        if self.config.markdown and not self.workspace.markdown_path(source).exists():
-            self.workspace.write_markdown(source, record["text"])
+        if self.workspace.result(source, known.sha256) is None or not self._write_what_is_new(known, source):
+            return False
         self.skipped += 1
         return True
 
-    async def read(self, source: Source, ask: Ask) -> None:
+    def _is_as_asked(self, known: DocumentRecord, source: Source) -> bool:
+        """Say whether a document was read as this run would read it, and has not changed as far as can be seen."""
+        is_same = known.stat != "" and known.stat == _stat(source) and known.selection == self._selection
+        if known.state != "done" or not is_same or self.config.force:
+            return False
+        return not (self.config.retry_failed and _wants_retry(known, self.records))
+
+    def _write_what_is_new(self, known: DocumentRecord, source: Source) -> bool:
+        """Write what is asked for beside the result and is not there; return whether that could be done."""
+        config = self.config
+        lacks_markdown = config.markdown_folder and not self.workspace.markdown_path(source).exists()
+        if lacks_markdown or config.page_files or config.page_records:
+            document = self._assembled(source, known.sha256 or "", known.page_count or 0)
+            if document is None:
+                return False
+            self._write_beside(document)
+        return True
+
+    async def read_some(self, queue: Iterator[Source]) -> None:
+        """Read documents from *queue* until it is empty."""
+        for source in queue:
+            await self.read(source)
+
+    async def read_what_others_left(self) -> None:
+        """Read what other processes had in hand, as soon as they are done with it, or dead."""
+        if self.left_to_others:
+            log.info("waiting for %d documents that another process reads", len(self.left_to_others))
+        while self.left_to_others:
+            waiting, self.left_to_others = self.left_to_others, []
+            for source in waiting:
+                if not self.is_done(source):
+                    await self.read(source)
+            if self.left_to_others:
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    async def read(self, source: Source) -> None:
         """Read one document and write it, or why it could not be read."""
+        stat = _stat(source)
         try:
-            document = await self._document(source, ask)
+            async with self._local(source) as path:
+                sha256 = await asyncio.to_thread(content_hash, path, source.name)
+                async with self.turns[sha256]:  # of two files with one content the second finds all pages read
+                    if not self.records.lock(sha256):
+                        self.left_to_others.append(source)
+                        return
+                    try:
+                        await self._read_pages(source, path, sha256, stat)
+                    finally:
+                        self.records.release(sha256)
         except InputError as error:
-            self._fail(source, str(error), None)
+            self._fail(source, str(error), DocumentRecord(source.key, source.name, stat, None, "", None, "failed"))
+
+    @contextlib.asynccontextmanager
+    async def _local(self, source: Source) -> AsyncIterator[Path]:
+        manager = local_file(source, self.scratch)
+        path = await asyncio.to_thread(manager.__enter__)
+        try:
+            yield path
+        finally:
+            await asyncio.to_thread(manager.__exit__, None, None, None)
+
+    async def _read_pages(self, source: Source, path: Path, sha256: str, stat: str) -> None:
+        count = await self.pool.page_count(path, source.name)
+        numbers = self._numbers(source, count)
+        if self.config.force and sha256 not in self.forced:
+            self.forced.add(sha256)
+            self.records.forget_pages(sha256)
+        # What fell back is asked again where it made the document fail, or where that is asked for.
+        known = self.records.document(source.key)
+        is_retry = self.config.retry_failed or (known is not None and known.state == "failed")
+        finished = self.records.finished_numbers(sha256, with_fallback=not is_retry)
+        missing = [number for number in numbers if number not in finished]
+        reading = _Reading(source, path, sha256, count)
+        await self._read_missing(reading, missing)
+        if reading.unanswered:
+            raise InputError(_why_unanswered(reading))
+        document = self._assembled(source, sha256, count)
+        if document is None:
+            raise InputError(f"{source.name} lost a page while it was read; run it again")
+        self._finish(document, DocumentRecord(source.key, source.name, stat, sha256, self._selection, count, "done"))
+
+    @property
+    def _selection(self) -> str:
+        return self.config.pages or ""
+
+    def _numbers(self, source: Source, count: int) -> tuple[int, ...]:
+        selection = self.config.selection
+        numbers = selection.numbers(count) if selection else tuple(range(1, count + 1))
+        if not numbers:
+            raise InputError(f"{source.name} has {count} pages, and none of them is in {self.config.pages}")
+        return numbers
+
+    async def _read_missing(self, reading: _Reading, numbers: list[int]) -> None:
+        """Read pages side by side, as many as may be in hand; the first error but a page's own ends all."""
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            for number in numbers:
+                await self.in_hand.acquire()
+                task = asyncio.create_task(self._read_page(reading, number))
+                tasks.add(task)
+                task.add_done_callback(lambda task: self.in_hand.release())
+                for ended in [each for each in tasks if each.done()]:
+                    tasks.discard(ended)
+                    ended.result()
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read_page(self, reading: _Reading, number: int) -> None:
+        """Read a page and keep it; one that nobody answers is not kept, so that the next run asks for it."""
+        try:
+            page = await self._page(reading, number)
+        except ServerUnavailableError as error:
+            self._give_up(reading, number, error)
             return
-        self._count(document)
-        record = dolma_record(document, self.config.model, datetime.date.today())
+        self.records.add_page(reading.sha256, page)
+        self._count(page)
+        self.on_page(reading.source, page)
+
+    async def _page(self, reading: _Reading, number: int) -> PageRecord:
+        name, side = reading.source.name, self.config.target_longest_image_dim
+        try:
+            rendered = await self.pool.render(reading.path, name, number, side)
+        except InputError as error:
+            if reading.count == 1:
+                raise
+            return unrendered_record(number, str(error))
+        if rendered.is_blank:
+            return blank_record(number)
+        async with self.asking:
+            answers = await self.answers.opened()
+            result = await ocr_page(rendered.image, answers.ask, self.terms)
+        self.unanswered = 0
+        return record_of(number, result, rendered.text_layer, answers.model)
+
+    def _give_up(self, reading: _Reading, number: int, error: ServerUnavailableError) -> None:
+        """Give a page up for this run, and the run if nobody has answered for several pages."""
+        self.unanswered += 1
+        if self.unanswered >= _UNANSWERED_IN_A_ROW:
+            raise ServerError(
+                f"{error}; the run ends after {self.unanswered} pages in a row without an answer, go on with it later"
+            ) from error
+        reading.unanswered[number] = str(error)
+        log.warning("page %d of %s: %s", number, reading.source.name, error)
+
+    def _assembled(self, source: Source, sha256: str, count: int) -> Document | None:
+        """Return the document from its pages' records; None if one is missing."""
+        pages = self.records.pages(sha256)
+        selection = self.config.selection
+        numbers = selection.numbers(count) if selection else range(1, count + 1)
+        if not numbers or any(number not in pages for number in numbers):
+            return None
+        return Document(source, sha256, tuple(pages[number] for number in numbers), count)
+
+    def _finish(self, document: Document, record: DocumentRecord) -> None:
         why = why_failed(document, self.config.max_page_error_rate)
+        result = dolma_record(document, datetime.date.today())
         if why:
-            self._fail(source, why, record)
+            self._fail(document.source, why, record, result)
             return
         # The record first: a run that is stopped between the two writes the markdown next time.
-        self.workspace.write_result(source, record)
-        if self.config.markdown:
-            self.workspace.write_markdown(source, record["text"])
+        self.workspace.write_result(document.source, result)
+        self._write_beside(document)
+        self.records.add_document(record)
         self.done += 1
 
-    async def _document(self, source: Source, ask: Ask) -> Document:
-        with local_file(source, self.scratch) as path, open_document(path, source.name) as pages:
-            digest = content_hash(path, source.name)
-            numbers = range(1, pages.page_count + 1)
-            return Document(source, digest, tuple([await self._page(source, pages, n, ask) for n in numbers]))
+    def _write_beside(self, document: Document) -> None:
+        """Write what is asked for beside the result."""
+        config, workspace, source = self.config, self.workspace, document.source
+        front_matter = config.front_matter
+        if config.markdown_folder:
+            text = markdown_of(document, separator=config.page_separator, front_matter=front_matter)
+            workspace.write_markdown(source, text)
+        if config.page_files:
+            texts = {page.page_number: page_markdown(page, front_matter=front_matter) for page in document.pages}
+            workspace.write_pages(source, texts)
+        if config.page_records:
+            workspace.write_page_records(source, pages_json(document))
 
-    async def _page(self, source: Source, pages: Pages, number: int, ask: Ask) -> Page:
-        config = self.config
-        try:
-            image = pages.render(number, config.target_longest_image_dim)
-        except InputError as error:
-            if pages.page_count == 1:
-                raise
-            result, text_layer = PageResult(None, None, 0, (str(error),)), None
-        else:
-            result = await ocr_page(image, ask, max_attempts=config.max_page_retries, max_tokens=config.max_tokens)
-            text_layer = pages.text(number) if result.page is None else None
-        self.on_page(source, number, result)
-        return make_page(result, text_layer)
+    def _count(self, page: PageRecord) -> None:
+        self.counts["pages"] += 1
+        self.counts["blank_pages"] += page.status == "blank"
+        self.counts["retried_pages"] += page.attempts > 1
+        self.counts["fallback_pages"] += page.is_fallback
+        self.counts["poor_pages"] += page.lacks_text
+        self.counts["input_tokens"] += page.input_tokens
+        self.counts["output_tokens"] += page.output_tokens
 
-    def _count(self, document: Document) -> None:
-        self.pages += len(document.pages)
-        self.fallback_pages += len(document.fallback_pages)
-        self.output_tokens += sum(page.result.answer.output_tokens for page in document.pages if page.result.answer)
-
-    def _fail(self, source: Source, why: str, record: dict[str, Any] | None) -> None:
-        self.workspace.write_failure(source, why, record)
-        self.failures.append(Failure(source.name, why))
+    def _fail(self, source: Source, why: str, record: DocumentRecord, result: dict[str, Any] | None = None) -> None:
+        self.workspace.write_failure(source, why, result)
+        failed = DocumentRecord(**{**vars(record), "state": "failed", "why": why})
+        self.records.add_document(failed)
+        self.failures[source.key] = Failure(source.name, why)
         log.warning("%s failed: %s", source.name, why)
 
     def summary(self) -> RunSummary:
+        """Return what was done so far."""
+        names = ("pages", "blank_pages", "retried_pages", "fallback_pages", "poor_pages")
         return RunSummary(
             done=self.done,
             skipped=self.skipped,
-            failures=tuple(self.failures),
-            pages=self.pages,
-            fallback_pages=self.fallback_pages,
-            output_tokens=self.output_tokens,
+            failures=tuple(self.failures.values()),
+            **{name: self.counts[name] for name in (*names, "input_tokens", "output_tokens")},
             seconds=self.seconds,
         )
+
+
+@dataclass
+class _Reading:
+    """A document that is being read, and why of each page that nobody answered."""
+
+    source: Source
+    path: Path
+    sha256: str
+    count: int
+    unanswered: dict[int, str] = field(default_factory=dict)
+
+
+def _why_unanswered(reading: _Reading) -> str:
+    number, why = min(reading.unanswered.items())
+    pages = f"page {number}" if len(reading.unanswered) == 1 else f"{len(reading.unanswered)} pages (first: {number})"
+    return f"{pages} of {reading.source.name} had no answer: {why}"
+
+
+def _stat(source: Source) -> str:
+    """Return what tells cheaply that a file, or its archive, has not changed; nothing for what is elsewhere."""
+    match source.origin:
+        case Path() as path:
+            pass
+        case ZipMember(archive, _) | TarMember(archive, _):
+            path = Path(archive)
+        case _:
+            return ""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"

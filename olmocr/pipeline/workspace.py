@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from olmocr.errors import OutputError, output_error
-from olmocr.pipeline.local_file import content_hash, local_file
 from olmocr.pipeline.outputs import write_json_line, write_whole
 from olmocr.pipeline.sources import Source
 
@@ -21,28 +21,26 @@ class Workspace:
     """A folder of results.
 
     ``results/output_<key>.jsonl`` holds a document that was read, ``failed/<key>.json`` one that was not and
-    why, ``markdown/<source path>.md`` its text; ``markdown-owners/`` remembers which source each of those is of.
+    why; *markdown* has ``<source path>.md`` with its text, and *owners* remembers which source each of those is of.
+    ``pages/<source path>.md/`` and ``page_records/<source path>.json`` have its pages, where that is asked for.
     """
 
     folder: Path
+    markdown: Path
+    owners: Path
 
     def result_path(self, source: Source) -> Path:
         """Return where the document's record lies once it is read."""
         return self.folder / "results" / f"output_{source.key}.jsonl"
 
-    def finished_record(self, source: Source, scratch: Path) -> dict[str, Any] | None:
-        """Return the record of a document that is done; None if it is not, or if the file has changed since.
-
-        Raises:
-            InputError: the source cannot be read.
-        """
+    def result(self, source: Source, sha256: str | None) -> dict[str, Any] | None:
+        """Return the record of a document with that content; None if there is none, or it is damaged."""
         try:
             record = json.loads(self.result_path(source).read_text(encoding="utf-8"))
-            known = record["metadata"]["source-sha256"]
+            is_same = record["metadata"]["source-sha256"] == sha256
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        with local_file(source, scratch) as path:
-            return record if known == content_hash(path, source.name) else None
+        return record if is_same and isinstance(record.get("text"), str) else None
 
     def write_result(self, source: Source, record: dict[str, Any]) -> None:
         """Keep the record of a document that was read; an earlier failure is forgotten."""
@@ -58,7 +56,7 @@ class Workspace:
         _remove(self.result_path(source))
         for name in _markdown_names(source):
             if self._owner(name) == source.key:
-                _remove(self.folder / "markdown" / name)
+                _remove(self.markdown / name)
 
     def _failure_path(self, source: Source) -> Path:
         return self.folder / "failed" / f"{source.key}.json"
@@ -69,19 +67,40 @@ class Workspace:
         write_whole(path, text)
         return path
 
+    def write_pages(self, source: Source, texts: Mapping[int, str]) -> None:
+        """Write each page's text by its number; those of an earlier reading go."""
+        folder = self.folder / "pages" / self._own_name(source)
+        for number, text in texts.items():
+            write_whole(folder / f"{number:04}.md", text)
+        for path in folder.glob("*.md"):
+            if not (path.stem.isdecimal() and int(path.stem) in texts):
+                _remove(path)
+
+    def write_page_records(self, source: Source, records: dict[str, Any]) -> None:
+        """Write what is known of a document's pages."""
+        write_json_line(self.folder / "page_records" / self._own_name(source).with_suffix(".json"), records)
+
+    def write_failures(self, failures: Iterable[tuple[str, str]]) -> None:
+        """Write ``failures.jsonl``: names and reasons, a line each; none leaves no file."""
+        lines = [json.dumps({"Source-File": name, "error": why}) + "\n" for name, why in failures]
+        path = self.folder / "failures.jsonl"
+        write_whole(path, "".join(lines)) if lines else _remove(path)
+
     def markdown_path(self, source: Source) -> Path:
         """Return the document's own markdown path: its source's, or, where another source has that, one beside it.
 
         The first source that asks for a path owns it, in this run and in later ones.
         """
+        return self.markdown / self._own_name(source)
+
+    def _own_name(self, source: Source) -> PurePosixPath:
         *wanted, own = _markdown_names(source)
         free = (name for name in wanted if not self._is_blocked(name) and self._claim(source, name))
-        return self.folder / "markdown" / next(free, own)
+        return next(free, own)
 
     def _is_blocked(self, name: PurePosixPath) -> bool:
         """Say whether a folder has the name already, or a file the name of one of its folders."""
-        path = self.folder / "markdown" / name
-        return path.is_dir() or any(self.folder.joinpath("markdown", parent).is_file() for parent in name.parents)
+        return (self.markdown / name).is_dir() or any((self.markdown / parent).is_file() for parent in name.parents)
 
     def _claim(self, source: Source, name: PurePosixPath) -> bool:
         """Make *source* the owner of *name*, if it has none: making a file fails if it is there, whoever made it."""
@@ -106,7 +125,7 @@ class Workspace:
     def _claim_path(self, name: PurePosixPath) -> Path:
         # Folded, since a Mac's disk does not tell A.md from a.md.
         digest = hashlib.sha1(str(name).casefold().encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
-        return self.folder / "markdown-owners" / digest
+        return self.owners / digest
 
 
 def _remove(path: Path) -> None:
@@ -116,8 +135,8 @@ def _remove(path: Path) -> None:
         raise OutputError(f"{path} is in the way and could not be removed: {error.strerror}") from error
 
 
-def open_workspace(folder: Path) -> Workspace:
-    """Make the folder where it is missing.
+def open_workspace(folder: Path, output_dir: Path | None = None) -> Workspace:
+    """Make the folder where it is missing; markdown goes to *output_dir* if that is given.
 
     Raises:
         OutputError: it cannot be made, or is a file.
@@ -128,7 +147,9 @@ def open_workspace(folder: Path) -> Workspace:
         raise OutputError(f"the workspace {folder} is a file; name a folder") from error
     except OSError as error:
         raise output_error(error, f"the workspace {folder}") from error
-    return Workspace(folder)
+    if output_dir is None:
+        return Workspace(folder, folder / "markdown", folder / "markdown-owners")
+    return Workspace(folder, output_dir, output_dir / ".olmocr-owners")
 
 
 def _markdown_names(source: Source) -> tuple[PurePosixPath, PurePosixPath, PurePosixPath]:
@@ -136,7 +157,7 @@ def _markdown_names(source: Source) -> tuple[PurePosixPath, PurePosixPath, PureP
 
     The plain one is the source's, without leading slash and ``..``, and with ``.md`` for its ending.
     """
-    path = PurePosixPath(source.name)
+    path = PurePosixPath("stdin" if source.name == "-" else source.name.replace("::", "/"))
     parents = [part for part in path.parts[:-1] if part not in ("/", "//", "..", "~")]
     stem = path.stem.encode("utf-8", "surrogateescape")[:_LONGEST_NAME].decode("utf-8", "ignore")
     own = f"{stem}-{source.key[:12]}.md"
