@@ -80,7 +80,7 @@ async def run_pipeline(
     Raises:
         OlmocrError: nothing could be started, or nothing more can be written.
     """
-    sources = find_sources(config.pdfs)
+    sources = find_sources(config.pdfs, apart_from=config.workspace)
     workspace = open_workspace(config.workspace)
     with tempfile.TemporaryDirectory(prefix="olmocr-") as scratch:
         return await _read_all(sources, _Run(config, workspace, on_page, Path(scratch)), ask)
