@@ -6,6 +6,7 @@ import sys
 import tarfile
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -259,6 +260,14 @@ def test_a_packed_tar_is_unpacked_once_for_all_its_members(here):
     before = unpacked.stat().st_mtime_ns
     assert [content(source, here)[-1] for source in found] == [0, 1, 2]
     assert unpacked.stat().st_mtime_ns == before
+
+
+def test_members_of_a_packed_tar_may_be_read_at_once(here):
+    members = {f"{number}.pdf": PDF + os.urandom(50_000) for number in range(8)}
+    found = find_sources([write_tar(here / "all.tgz", members)])
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda source: content(source, here), found)) == list(members.values())
+    assert len(list((here.parent / "scratch").glob("*.tar"))) == 1
 
 
 @pytest.mark.parametrize("escape", ["../evil.pdf", "/etc/evil.pdf", "a/../../evil.pdf"])
