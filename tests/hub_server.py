@@ -28,6 +28,7 @@ WEIGHTS = ".safetensors"
 _PIECE = 1 << 16
 
 _API = re.compile(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)")
+_ABOUT = re.compile(r"/api/models/([^/]+/[^/]+)")
 _RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 _STORED = re.compile(r"/stored/([^/]+/[^/]+)/([^/]+)/(.+)")
 
@@ -148,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._resolve(*match.groups())
             elif match := _API.fullmatch(path):
                 self._describe(path, *match.groups())
+            elif match := _ABOUT.fullmatch(path):
+                self._describe(path, match[1], "revision", "main")
             else:
                 raise _RefusalError(404, "NotFound", f"this server knows no {path}")
         except _RefusalError as refusal:

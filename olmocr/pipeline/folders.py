@@ -16,18 +16,18 @@ from olmocr.pipeline.origins import Refused
 _EVERY_DEPTH = "**"
 
 
-def files_below(folder: str) -> Iterator[tuple[str, Path | Refused]]:
+def files_below(folder: str, apart_from: Path | None = None) -> Iterator[tuple[str, Path | Refused]]:
     """Yield every document below *folder*, in order of its path; one that may not be looked at, with why.
 
     Hidden files and folders are left out, and so is what is no document by its ending or its first bytes.
-    A folder that is reached again, through a link, is not entered twice.
+    A folder that is reached again, through a link, is not entered twice, and *apart_from* is not entered at all.
     """
-    for path, origin in _walk(folder):
+    for path, origin in _walk(folder, apart_from):
         if isinstance(origin, Refused) or is_readable(path):
             yield path, origin
 
 
-def files_matching(pattern: str) -> Iterator[str]:
+def files_matching(pattern: str, apart_from: Path | None = None) -> Iterator[str]:
     """Yield the files that match *pattern*, in order; ``**`` is folders of any depth, but hidden ones."""
     parts = pattern.split("/")
     if _EVERY_DEPTH not in parts:
@@ -36,7 +36,7 @@ def files_matching(pattern: str) -> Iterator[str]:
     # The standard library's ** follows links for ever, so it is the walk above that finds the files.
     depth = next(at for at, part in enumerate(parts) if glob.has_magic(part))
     base = "/".join(parts[:depth]) + "/" if depth else ""
-    for path, origin in _walk(base or "."):
+    for path, origin in _walk(base or ".", apart_from):
         below = path[len(base) or 2 :].split("/")
         if not isinstance(origin, Refused) and _matches(below, parts[depth:]):
             yield path if base else path[2:]
@@ -56,8 +56,8 @@ def read_start(path: str) -> bytes:
         return b""
 
 
-def _walk(folder: str) -> Iterator[tuple[str, Path | Refused]]:
-    seen: set[tuple[int, int]] = set()
+def _walk(folder: str, apart_from: Path | None) -> Iterator[tuple[str, Path | Refused]]:
+    seen = _identity(apart_from)
     waiting = [folder]
     while waiting:
         path = waiting.pop()
@@ -72,6 +72,15 @@ def _walk(folder: str) -> Iterator[tuple[str, Path | Refused]]:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ELOOP):  # a link to nothing, or to itself
                 yield path, Refused(f"{path} cannot be read: {error.strerror}")
+
+
+def _identity(folder: Path | None) -> set[tuple[int, int]]:
+    """Return what tells a folder from all others on this machine; nothing of one that is not there."""
+    try:
+        status = folder.stat() if folder else None
+    except OSError:
+        return set()
+    return {(status.st_dev, status.st_ino)} if status else set()
 
 
 def _matches(parts: list[str], pattern: list[str]) -> bool:

@@ -102,7 +102,7 @@ async def run_pipeline(
         records = stack.enter_context(Records(config.workspace))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="olmocr-")))
         if not config.pdfs:
-            sources = find_sources(each.name for each in records.documents() if _wants_retry(each, records))
+            sources = _sources_to_retry(records)
         run = _Run(config, workspace, records, scratch, on_page)
         waiting = [source for source in sources if not run.is_done(source)]
         if waiting:
@@ -124,6 +124,18 @@ def run_pipeline_sync(
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(lambda: asyncio.run(run_pipeline(config, on_page=on_page, ask=ask))).result()
+
+
+def _sources_to_retry(records: Records) -> tuple[Source, ...]:
+    """Return all documents that failed, or have pages that fell back, and are there still."""
+    found = []
+    for document in records.documents():
+        if _wants_retry(document, records):
+            try:
+                found += find_sources([document.name])
+            except InputError as error:
+                log.warning("%s is left as it is: %s", document.name, error)
+    return tuple(found)
 
 
 def _wants_retry(document: DocumentRecord, records: Records) -> bool:

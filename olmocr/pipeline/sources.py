@@ -46,29 +46,31 @@ def _place(source: Source) -> str:
         case WebFile(url):
             return url
         case StoredFile(store, path):
-            return f"{scheme_of(store)}://{path}"
+            return f"{store}/{path}"  # the store, too: an account may be named in it
         case StandardInput():
             return _STANDARD_INPUT
         case Refused():
             return source.name
 
 
-def find_sources(names: Iterable[str], limits: Limits = LIMITS) -> tuple[Source, ...]:
+def find_sources(names: Iterable[str], limits: Limits = LIMITS, apart_from: Path | None = None) -> tuple[Source, ...]:
     """Return the documents that *names* stand for, in this order, each place once.
 
     A name is a file's, a folder's (all documents below it), a pattern that the shell left alone, a ``.txt`` list of
     such names, an archive's, one member's (``archive.zip::inner/a.pdf``), a URL, or ``-`` for standard input.
+    *apart_from* is a folder of which nothing is read by the way: the workspace may lie in a folder that is given.
     What is wrong with an archive or in a list becomes the failure of the document that it concerns, when it is read.
 
     Raises:
         InputError: some names stand for nothing; nothing should be started then, since a typing error is likely.
         MissingDependencyError: a URL is of a kind that an extra of this package reads, which is not installed.
     """
+    finder = _Finder(limits, apart_from)
     found: dict[str, Source] = {}
     wrong: list[str] = []
     for name in names:
         try:
-            for source in _sources(name, limits):
+            for source in finder.sources(name):
                 found.setdefault(source.key, source)
         except InputError as error:
             wrong.append(str(error))
@@ -78,43 +80,119 @@ def find_sources(names: Iterable[str], limits: Limits = LIMITS) -> tuple[Source,
     return tuple(found.values())
 
 
-def _sources(name: str, limits: Limits) -> Iterator[Source]:
-    if name == _STANDARD_INPUT:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise InputError("- stands for standard input, and nothing is piped into it")
-        yield Source(name, StandardInput())
-    elif _is_list(name):
-        yield from _in_list(name, limits)
-    else:
-        yield from _documents(name, limits)
+@dataclass(frozen=True)
+class _Finder:
+    """What a name stands for, each kind of name in a method; one that stands for nothing is an InputError."""
+
+    limits: Limits
+    apart_from: Path | None
+
+    def sources(self, name: str) -> Iterator[Source]:
+        if name == _STANDARD_INPUT:
+            yield _standard_input()
+        elif _is_list(name):
+            yield from self._in_list(name)
+        else:
+            yield from self._documents(name)
+
+    def _documents(self, name: str) -> Iterator[Source]:
+        """Yield what a name stands for that is neither a list nor standard input."""
+        scheme = scheme_of(name)
+        if scheme is None:
+            yield from self._on_disk(name)
+        elif _MEMBER in name or name.lower().endswith((*ARCHIVE_ENDINGS, _LIST_ENDING)):
+            raise InputError(f"{name} is an archive or a list on another machine; download it and give the copy")
+        elif scheme in WEB_SCHEMES:
+            yield Source(*web_file(name))
+        else:
+            yield from (Source(*found) for found in find_stored(name))
+
+    def _on_disk(self, name: str) -> Iterator[Source]:
+        path = _path(name)
+        archive, separator, member = name.rpartition(_MEMBER)
+        if _is_file(path):
+            yield from self._in_archive(name, path) if _is_archive(path) else (Source(name, path),)
+        elif name and path.is_dir():
+            yield from self._in_folder(str(path))
+        elif separator and _is_archive(_path(archive)):
+            yield from self._only_member(archive, member)
+        elif glob.has_magic(name):
+            yield from self._matching(name)
+        else:
+            raise InputError(f"there is no file {name or repr(name)}")
+
+    def _in_folder(self, folder: str) -> Iterator[Source]:
+        empty = True
+        for name, origin in files_below(folder, self.apart_from):
+            empty = False
+            yield Source(name, origin)
+        if empty:
+            raise InputError(f"the folder {folder} holds no document")
+
+    def _matching(self, pattern: str) -> Iterator[Source]:
+        empty = True
+        for name in files_matching(str(_path(pattern)), self.apart_from):
+            path = Path(name)
+            if _is_archive(path):
+                empty = False
+                yield from self._in_archive(name, path)
+            elif is_readable(name):
+                empty = False
+                yield Source(name, path)
+        if empty:
+            raise InputError(f"no document matches {pattern}")
+
+    def _in_archive(self, name: str, path: Path) -> Iterator[Source]:
+        try:
+            found = list_members(path, name, self.limits)
+        except InputError as error:
+            yield Source(name, Refused(str(error)))
+            return
+        if not found:
+            yield Source(name, Refused(f"the archive {name} holds no document"))
+        yield from (Source(*each) for each in found)
+
+    def _only_member(self, archive: str, member: str) -> Iterator[Source]:
+        name = f"{archive}{_MEMBER}{member}"
+        wanted = [each for each in self._in_archive(archive, _path(archive)) if each.name in (name, archive)]
+        if not wanted:
+            raise InputError(f"there is no document {member} in {archive}")
+        yield from wanted
+
+    def _in_list(self, name: str) -> Iterator[Source]:
+        """Yield what a list's lines stand for; a line that stands for nothing is a document that cannot be read."""
+        path = _path(name)
+        try:
+            with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+                for number, line in enumerate(lines, 1):
+                    entry = line.strip()
+                    if "\0" in entry:
+                        raise InputError(f"{name} is no list of names: line {number} is no text")
+                    if entry and not entry.startswith("#"):
+                        yield from self._entry(entry, path.parent, f"line {number} of {name}")
+        except OSError as error:
+            raise InputError(f"{name} cannot be read: {error.strerror}") from error
+
+    def _entry(self, entry: str, folder: Path, place: str) -> Iterator[Source]:
+        """Yield what a line stands for, seen from the working folder, or else from the list's own *folder*."""
+        spellings = [entry] if scheme_of(entry) else [entry, str(folder / entry)]
+        wrong = []
+        for spelling in spellings:
+            try:
+                if _is_list(spelling):
+                    raise InputError(f"{spelling} is a list within a list; give it by itself")
+                yield from self._documents(spelling)
+            except InputError as error:
+                wrong.append(str(error))
+            else:
+                return
+        yield Source(entry, Refused(f"{wrong[0]} ({place})"))
 
 
-def _documents(name: str, limits: Limits) -> Iterator[Source]:
-    """Yield what a name stands for that is neither a list nor standard input."""
-    scheme = scheme_of(name)
-    if scheme is None:
-        yield from _on_disk(name, limits)
-    elif name.lower().endswith((*ARCHIVE_ENDINGS, _LIST_ENDING)):
-        raise InputError(f"{name} is an archive or a list on another machine; download it and give the copy")
-    elif scheme in WEB_SCHEMES:
-        yield Source(*web_file(name))
-    else:
-        yield from (Source(*found) for found in find_stored(name))
-
-
-def _on_disk(name: str, limits: Limits) -> Iterator[Source]:
-    path = _path(name)
-    archive, separator, member = name.rpartition(_MEMBER)
-    if _is_file(path):
-        yield from _in_archive(name, path, limits) if _is_archive(path) else (Source(name, path),)
-    elif name and path.is_dir():
-        yield from _in_folder(str(path))
-    elif separator and _is_archive(_path(archive)) and _is_file(_path(archive)):
-        yield from _only_member(archive, member, limits)
-    elif glob.has_magic(name):
-        yield from _matching(name, limits)
-    else:
-        raise InputError(f"there is no file {name or repr(name)}")
+def _standard_input() -> Source:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("- stands for standard input, and nothing is piped into it")
+    return Source(_STANDARD_INPUT, StandardInput())
 
 
 def _path(name: str) -> Path:
@@ -132,87 +210,10 @@ def _is_file(path: Path) -> bool:
 
 
 def _is_archive(path: Path) -> bool:
-    return path.name.lower().endswith(ARCHIVE_ENDINGS) and not is_document(read_start(str(path)))
+    return path.name.lower().endswith(ARCHIVE_ENDINGS) and _is_file(path) and not is_document(read_start(str(path)))
 
 
 def _is_list(name: str) -> bool:
     path = _path(name)
-    return (
-        scheme_of(name) is None
-        and path.name.lower().endswith(_LIST_ENDING)
-        and _is_file(path)
-        and not is_document(read_start(str(path)))
-    )
-
-
-def _in_folder(folder: str) -> Iterator[Source]:
-    empty = True
-    for name, origin in files_below(folder):
-        empty = False
-        yield Source(name, origin)
-    if empty:
-        raise InputError(f"the folder {folder} holds no document")
-
-
-def _matching(pattern: str, limits: Limits) -> Iterator[Source]:
-    empty = True
-    for name in files_matching(str(_path(pattern))):
-        path = Path(name)
-        if _is_archive(path):
-            empty = False
-            yield from _in_archive(name, path, limits)
-        elif is_readable(name):
-            empty = False
-            yield Source(name, path)
-    if empty:
-        raise InputError(f"no document matches {pattern}")
-
-
-def _in_archive(name: str, path: Path, limits: Limits) -> Iterator[Source]:
-    try:
-        found = list_members(path, name, limits)
-    except InputError as error:
-        yield Source(name, Refused(str(error)))
-        return
-    if not found:
-        yield Source(name, Refused(f"the archive {name} holds no document"))
-    yield from (Source(*each) for each in found)
-
-
-def _only_member(archive: str, member: str, limits: Limits) -> Iterator[Source]:
-    name = f"{archive}{_MEMBER}{member}"
-    wanted = [each for each in _in_archive(archive, _path(archive), limits) if each.name in (name, archive)]
-    if not wanted:
-        raise InputError(f"there is no document {member} in {archive}")
-    yield wanted[-1]
-
-
-def _in_list(name: str, limits: Limits) -> Iterator[Source]:
-    """Yield what a list's lines stand for; a line that stands for nothing is a document that cannot be read."""
-    path = _path(name)
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-            for number, line in enumerate(lines, 1):
-                entry = line.strip()
-                if "\0" in entry:
-                    raise InputError(f"{name} is no list of names: line {number} is no text")
-                if entry and not entry.startswith("#"):
-                    yield from _entry(entry, path.parent, f"line {number} of {name}", limits)
-    except OSError as error:
-        raise InputError(f"{name} cannot be read: {error.strerror}") from error
-
-
-def _entry(entry: str, folder: Path, place: str, limits: Limits) -> Iterator[Source]:
-    """Yield what a line stands for, seen from the working folder, or else from the list's own *folder*."""
-    spellings = [entry] if scheme_of(entry) else [entry, str(folder / entry)]
-    wrong = []
-    for spelling in spellings:
-        try:
-            if _is_list(spelling):
-                raise InputError(f"{spelling} is a list within a list; give it by itself")
-            yield from _documents(spelling, limits)
-        except InputError as error:
-            wrong.append(str(error))
-        else:
-            return
-    yield Source(entry, Refused(f"{wrong[0]} ({place})"))
+    is_called_so = scheme_of(name) is None and path.name.lower().endswith(_LIST_ENDING)
+    return is_called_so and _is_file(path) and not is_document(read_start(str(path)))

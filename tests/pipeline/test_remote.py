@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -8,6 +10,7 @@ from olmocr.errors import InputError, MissingDependencyError
 from olmocr.pipeline.limits import Limits
 from olmocr.pipeline.local_file import local_file
 from olmocr.pipeline.sources import find_sources
+from tests.hub_server import Commit, HubServer, Repository
 
 PDF = b"%PDF-1.7 " + bytes(range(256)) * 1000
 
@@ -137,7 +140,13 @@ def test_a_password_in_a_url_is_used_and_never_shown(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["https://example.org/all.zip", "s3://bucket/all.tar.gz", "https://example.org/list.txt"]
+    "url",
+    [
+        "https://example.org/all.zip",
+        "s3://bucket/all.tar.gz",
+        "https://example.org/list.txt",
+        "s3://bucket/all.zip::a.pdf",
+    ],
 )
 def test_an_archive_or_a_list_on_another_machine_is_refused_with_what_to_do(url):
     with pytest.raises(InputError, match="download it and give the copy"):
@@ -218,3 +227,29 @@ def test_a_url_that_names_no_bucket_is_refused_and_not_taken_for_all_of_them(buc
 
 def test_a_document_of_a_bucket_that_is_too_large_is_refused(bucket, tmp_path):
     assert "has more than 1000 bytes" in refusal("s3://scans/in/a.pdf", tmp_path / "scratch", document_bytes=1000)
+
+
+def test_documents_of_a_repository_on_the_hub_are_found_and_read(tmp_path):
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    for name in ("a.pdf", "b.pdf", "README.md"):
+        (folder / name).write_bytes(PDF + name.encode())
+    code = (
+        "from pathlib import Path; from olmocr.pipeline.local_file import local_file\n"
+        "from olmocr.pipeline.sources import find_sources\n"
+        "for source in find_sources(['hf://me/scans', 'hf://me/scans/*.pdf', 'hf://me/scans/gone.pdf']):\n"
+        "    try:\n"
+        "        with local_file(source, Path('scratch')) as path: print(source.name, path.read_bytes()[-5:])\n"
+        "    except Exception as error: print(source.name, error)"
+    )
+    with HubServer({"me/scans": Repository({"main": Commit(folder)})}) as hub:
+        # A process of its own, since the Hub's library reads its environment once, when it is imported.
+        environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+    assert done.stdout.splitlines() == [
+        "hf://me/scans/a.pdf b'a.pdf'",
+        "hf://me/scans/b.pdf b'b.pdf'",
+        "hf://me/scans/gone.pdf there is no hf://me/scans/gone.pdf",
+    ], done.stderr

@@ -6,16 +6,19 @@ import sys
 import tarfile
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmocr.errors import InputError
-from olmocr.pipeline.limits import Limits
+from olmocr.pipeline.limits import LIMITS, Limits
 from olmocr.pipeline.local_file import local_file
 from olmocr.pipeline.origins import Refused, StandardInput
+from olmocr.pipeline.render import MOST_PAGES, MOST_PIXELS
 from olmocr.pipeline.sources import Source, find_sources
+from tests.conftest import ROOT
 from tests.pipeline.doubles import write_image, write_pdf
 
 PDF = b"%PDF-1.4 not really"
@@ -108,6 +111,27 @@ def test_a_folder_that_leads_back_into_itself_is_walked_once(here):
     (here / "in/self.pdf").symlink_to("self.pdf")
     assert names("in") == ["in/a/b.pdf"]
     assert names("in/**/*.pdf") == ["in/a/b.pdf"]
+
+
+def test_a_workspace_within_the_folder_that_is_read_is_left_alone(here):
+    write(here / "in/a.pdf")
+    write(here / "in/ws/page.png")
+    assert names("in", "in/**/*.p*", apart_from=here / "in/ws") == ["in/a.pdf"]
+    assert names("in", apart_from=here / "not-made-yet") == ["in/a.pdf", "in/ws/page.png"]
+    assert names("in/ws/page.png", apart_from=here / "in/ws") == ["in/ws/page.png"], "it was named"
+
+
+def test_the_limits_in_the_docs_are_those_in_the_code():
+    text = (ROOT / "docs/inputs.md").read_text()
+    rows = (
+        f"| {LIMITS.document_bytes >> 30} GiB | of a document that is downloaded",
+        f"| {LIMITS.archive_members:,} members, or {LIMITS.archive_bytes >> 30} GiB unpacked |",
+        f"where {LIMITS.harmless_bytes >> 20} MiB or more are packed tighter than 1 to {LIMITS.archive_ratio} |",
+        f"| {LIMITS.stall_seconds:g} seconds of silence, {LIMITS.download_seconds / 3600:g} hour altogether |",
+        f"| {MOST_PAGES:,} pages |",
+        f"| {MOST_PIXELS:,} pixels |",
+    )
+    assert [row for row in rows if row not in text] == []
 
 
 def test_a_folder_that_may_not_be_entered_is_a_failure_and_not_a_silence(here):
@@ -236,6 +260,14 @@ def test_a_packed_tar_is_unpacked_once_for_all_its_members(here):
     before = unpacked.stat().st_mtime_ns
     assert [content(source, here)[-1] for source in found] == [0, 1, 2]
     assert unpacked.stat().st_mtime_ns == before
+
+
+def test_members_of_a_packed_tar_may_be_read_at_once(here):
+    members = {f"{number}.pdf": PDF + os.urandom(50_000) for number in range(8)}
+    found = find_sources([write_tar(here / "all.tgz", members)])
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda source: content(source, here), found)) == list(members.values())
+    assert len(list((here.parent / "scratch").glob("*.tar"))) == 1
 
 
 @pytest.mark.parametrize("escape", ["../evil.pdf", "/etc/evil.pdf", "a/../../evil.pdf"])
