@@ -14,15 +14,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from olmocr.conversion.convert import convert
     from olmocr.pipeline.config import PipelineConfig
-    from olmocr.pipeline.run import RunSummary, run_pipeline
+    from olmocr.pipeline.run import RunSummary, run_pipeline, run_pipeline_sync
 
-__all__ = ["PipelineConfig", "RunSummary", "__version__", "convert", "run_pipeline"]
+__all__ = ["PipelineConfig", "RunSummary", "__version__", "convert", "run_pipeline", "run_pipeline_sync"]
 
 _HOMES = {
     "PipelineConfig": "olmocr.pipeline.config",
     "RunSummary": "olmocr.pipeline.run",
     "convert": "olmocr.conversion.convert",
     "run_pipeline": "olmocr.pipeline.run",
+    "run_pipeline_sync": "olmocr.pipeline.run",
 }
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -130,6 +131,24 @@ def start_logging(*, quiet: bool) -> Console:
     package.propagate = False
     package.setLevel(logging.WARNING if quiet else logging.INFO)
     return console
+
+
+def log_to_file(path: Path) -> None:
+    """Send this package's log, down to details, to a file as well; it is added to.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise output_error(error, str(path)) from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    package = logging.getLogger("olmocr")
+    for other in package.handlers:
+        other.setLevel(package.level)
+    package.addHandler(handler)
+    package.setLevel(logging.DEBUG)
 
 
 class _ConsoleHandler(logging.Handler):

@@ -1,30 +1,101 @@
-"""The command ``olmocr``: arguments -> PipelineConfig -> run."""
+"""The command ``olmocr``: arguments, environment and olmocr.toml -> PipelineConfig -> run."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+import contextlib
+import json
+import logging
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from olmocr import __version__
 from olmocr.command import (
     CommandWithBothSpellings,
+    complain,
     ends_with_exit_code,
+    hyphenated,
+    log_to_file,
     printable,
     progress_bar,
     say,
     several_values,
     start_logging,
 )
-from olmocr.pipeline.config import BACKENDS, PipelineConfig
+from olmocr.errors import UsageError
+from olmocr.pipeline.config import APIS, BACKENDS, PipelineConfig
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SETTINGS_FILE = "olmocr.toml"
+
+_PAGES, _MODEL, _OUTPUT, _RUN = "Pages", "What answers", "Output", "Run"
+
+_LINE_EVERY_SECONDS = 30.0  # in a log; whoever looks sees every page
+
+# Options of upstream's command that mean nothing here, with what to know about each.
+_WITHOUT_EFFECT = {
+    "--pages-per-group": "pages are kept one by one here, not in groups",
+    "--target-anchor-text-len": "the model is asked without anchor text",
+}
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 class _OcrCommand(CommandWithBothSpellings):
+    """Spreads ``--pdfs a b c``, keeps what follows ``--`` for a server, and takes settings from olmocr.toml."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        options = {parameter.name for parameter in self.params if parameter.param_type_name == "option"}
+        settings = _settings(Path(SETTINGS_FILE), options - {"version", "api_key"})
+        return super().make_context(info_name, args, parent, **extra, default_map=settings)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, several_values(args, "--pdfs"))
+        end = args.index("--") if "--" in args else len(args)
+        ctx.obj = args[end + 1 :]
+        options = several_values([hyphenated(arg) for arg in args[:end]], "--pdfs")
+        return super().parse_args(ctx, _without_effect(options))
+
+
+def _settings(path: Path, options: set[str]) -> dict[str, Any]:
+    """Read *options* from a file: ``max_tokens = 4000``; the command line and the environment come before it.
+
+    Raises:
+        BadParameter: it cannot be read, or names something else.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}") from error
+    known = {name.replace("-", "_"): value for name, value in settings.items()}
+    unknown = sorted(known.keys() - options)
+    if unknown:
+        raise typer.BadParameter(f"{path} sets {', '.join(unknown)}, which is no option that it may set")
+    return known
+
+
+def _without_effect(args: list[str]) -> list[str]:
+    kept, skipped = [], False
+    for arg in args:
+        name, equals, _ = arg.partition("=")
+        if skipped:
+            skipped = False
+        elif name in _WITHOUT_EFFECT:
+            complain(f"{name} has no effect: {_WITHOUT_EFFECT[name]}")
+            skipped = not equals
+        else:
+            kept.append(arg)
+    return kept
 
 
 def _print_version(wanted: bool) -> None:
@@ -33,95 +104,265 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.command(cls=_OcrCommand)
+@app.command(cls=_OcrCommand, context_settings={"auto_envvar_prefix": "OLMOCR"})
 @ends_with_exit_code
 def ocr(
-    workspace: Annotated[str, typer.Argument(help="Folder for results; made if it is not there.")],
+    context: typer.Context,
+    workspace: Annotated[str, typer.Argument(help="Folder for results; made if it is not there.", show_envvar=False)],
     pdfs: Annotated[
-        list[str],
-        typer.Option(metavar="FILE...", help="PDF, PNG and JPEG files: one or many.", show_default=False),
-    ],
-    model: Annotated[str, typer.Option(help="A converted model: its folder, or a Hub repository.", show_default=False)],
-    backend: Annotated[str, typer.Option(help=f"What answers: {', '.join(BACKENDS)} (in this process).")] = "mlx",
-    markdown: Annotated[bool, typer.Option("--markdown", help="Also write a markdown file for each document.")] = False,
+        list[str] | None,
+        typer.Option(
+            metavar="PATH...",
+            help="PDFs and pictures: files, folders, patterns, .txt lists, archives, URLs, - for standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A converted model: its folder, or a Hub repository.", rich_help_panel=_MODEL),
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(BACKENDS)}: the model in this process, or a server that is started for it.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = PipelineConfig.backend,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A model server that runs already (docs/servers.md).", rich_help_panel=_MODEL),
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help="What that server wants to be shown.", rich_help_panel=_MODEL)
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port of the server that is started: mlx-vlm 8000, vllm 30024.", rich_help_panel=_MODEL),
+    ] = None,
+    api: Annotated[
+        str, typer.Option(help=f"{' or '.join(APIS)}: how servers are spoken to.", rich_help_panel=_MODEL)
+    ] = PipelineConfig.api,
+    max_concurrent_pages: Annotated[
+        int | None,
+        typer.Option(
+            help="Pages asked for at once. Default: 1 in this process and for mlx-vlm, else 8.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option(help="Tokens in one answer; a longer one is not accepted.", rich_help_panel=_MODEL)
+    ] = PipelineConfig.max_tokens,
+    guided_decoding: Annotated[
+        bool,
+        typer.Option(
+            "--guided-decoding",
+            help="Force the form of the answer's front matter, where the backend can.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = False,
+    custom_prompt: Annotated[
+        str | None,
+        typer.Option(help="Ask this instead of what the model was trained on.", rich_help_panel=_MODEL),
+    ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="The same, from a text file.", rich_help_panel=_MODEL)
+    ] = None,
+    pages: Annotated[
+        str | None,
+        typer.Option(metavar="RANGES", help="Only these pages of each document: 1-5,9,12-", rich_help_panel=_PAGES),
+    ] = None,
     target_longest_image_dim: Annotated[
-        int, typer.Option(help="Pixels on the longest side of a page's image.", rich_help_panel="Pages")
+        int, typer.Option(help="Pixels on the longest side of a page's image.", rich_help_panel=_PAGES)
     ] = PipelineConfig.target_longest_image_dim,
     max_page_retries: Annotated[
-        int, typer.Option(help="Attempts at a page, the first one counted.", rich_help_panel="Pages")
+        int, typer.Option(help="Attempts at a page, the first one counted.", rich_help_panel=_PAGES)
     ] = PipelineConfig.max_page_retries,
     max_page_error_rate: Annotated[
         float,
         typer.Option(
-            help="Share of a document's pages that may fall back to the file's own text.",
-            rich_help_panel="Pages",
+            help="Share of a document's pages that may fall back to the file's own text.", rich_help_panel=_PAGES
         ),
     ] = PipelineConfig.max_page_error_rate,
-    max_tokens: Annotated[
-        int, typer.Option(help="Tokens in one answer; a longer one is not accepted.", rich_help_panel="Pages")
-    ] = PipelineConfig.max_tokens,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+    page_timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="For all attempts at a page together.", rich_help_panel=_PAGES),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Also write a markdown file for each document.", rich_help_panel=_OUTPUT)
+    ] = False,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder for markdown, instead of one in the workspace.", rich_help_panel=_OUTPUT),
+    ] = None,
+    page_separator: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Between two pages in markdown; {page} is the next one's number, \\n a line end.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "",
+    front_matter: Annotated[
+        bool,
+        typer.Option("--front-matter", help="Begin markdown with what is known of it.", rich_help_panel=_OUTPUT),
+    ] = False,
+    page_files: Annotated[
+        bool, typer.Option("--page-files", help="Also write a markdown file for each page.", rich_help_panel=_OUTPUT)
+    ] = False,
+    page_records: Annotated[
+        bool,
+        typer.Option("--page-records", help="Also write all that is known of pages as JSON.", rich_help_panel=_OUTPUT),
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Documents at once.", rich_help_panel=_RUN)] = PipelineConfig.workers,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help="Read again what failed or fell back; without --pdfs of all the workspace.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Read again what was read before.", rich_help_panel=_RUN)
+    ] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Print what the workspace holds, and read nothing.", rich_help_panel=_RUN)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary, or the stats, as JSON.", rich_help_panel=_RUN)
+    ] = False,
+    disk_logging: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also log to a file, in detail.", rich_help_panel=_RUN)
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print warnings and errors only.", rich_help_panel=_RUN)
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Read documents with an olmOCR model: markdown and Dolma JSONL out of PDF, PNG and JPEG.
+    """Read documents with an olmOCR model: markdown and Dolma JSONL out of PDFs and pictures.
 
-    Run it again to go on after an interruption, or to try again what failed.
+    Run it again to go on after an interruption, or to try again what failed. Options may also be set in the environment
+    (OLMOCR_MAX_TOKENS=4000) or in olmocr.toml in the current folder; what follows -- goes to a server that is started.
     """
+    if stats:
+        _say_stats(Path(workspace).expanduser(), as_json=as_json)
+        return
     config = PipelineConfig(
         workspace=workspace,  # type: ignore[arg-type]  # text becomes a path in the config, which refuses none
-        pdfs=tuple(pdfs),
+        pdfs=tuple(pdfs or ()),
         model=model,
         backend=backend,
+        server=server,
+        api_key=api_key,
+        port=port,
+        api=api,
+        server_options=tuple(context.obj or ()),
+        workers=workers,
+        max_concurrent_pages=max_concurrent_pages,
         markdown=markdown,
+        output_dir=output_dir,
+        page_separator=page_separator.replace("\\n", "\n"),
+        front_matter=front_matter,
+        page_files=page_files,
+        page_records=page_records,
+        prompt=_prompt(custom_prompt, prompt_file),
+        pages=pages,
         target_longest_image_dim=target_longest_image_dim,
         max_page_retries=max_page_retries,
         max_page_error_rate=max_page_error_rate,
         max_tokens=max_tokens,
+        page_timeout=page_timeout,
+        guided_decoding="always" if guided_decoding else PipelineConfig.guided_decoding,
+        force=force,
+        retry_failed=retry_failed,
     )
-    _run(config, quiet=quiet)
+    _run(config, quiet=quiet, as_json=as_json, log_file=disk_logging)
 
 
-def _run(config: PipelineConfig, *, quiet: bool) -> None:
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+def _prompt(text: str | None, file: Path | None) -> str:
+    if text is not None and file is not None:
+        raise UsageError("--custom-prompt and --prompt-file both say what to ask; choose one")
+    if file is not None:
+        try:
+            text = file.expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--prompt-file {file} cannot be read: {error}") from error
+    return text if text is not None else PipelineConfig.prompt
 
+
+def _run(config: PipelineConfig, *, quiet: bool, as_json: bool, log_file: Path | None) -> None:
     from olmocr.pipeline.run import RunSummary, run_pipeline
 
     console = start_logging(quiet=quiet)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed:.0f} pages"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with progress_bar(console, *columns, quiet=quiet) as progress:
-        task = progress.add_task("", total=None)
-        summary: RunSummary = asyncio.run(
-            run_pipeline(
-                config,
-                on_page=lambda source, number, result: progress.update(
-                    task, advance=1, description=printable(f"last: {source.name}, page {number}")
-                ),
-            )
-        )
-    if not quiet:
+    if log_file is not None:
+        log_to_file(log_file.expanduser())
+    if config.prompt != PipelineConfig.prompt:
+        log.warning("olmOCR was trained on one prompt only, and this is another")
+    with _shown_progress(console, quiet=quiet) as on_page:
+        summary: RunSummary = asyncio.run(run_pipeline(config, on_page=on_page))
+    if as_json:
+        say(json.dumps({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2))
+    elif not quiet:
         _say_summary(summary, config)
     raise typer.Exit(summary.exit_code)
 
 
+@contextlib.contextmanager
+def _shown_progress(console: Console, *, quiet: bool) -> Iterator[Any]:
+    """Yield what is to be called after each page."""
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from olmocr.pipeline.progress import Tally
+
+    tally, last_line = Tally(time.monotonic()), time.monotonic()
+    columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with progress_bar(console, *columns, quiet=quiet) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def on_page(source: Any, page: Any) -> None:
+            nonlocal last_line
+            now = time.monotonic()
+            tally.add(page)
+            bar.update(task, description=printable(f"{tally.line(now)}; last: {source.name}, page {page.page_number}"))
+            if bar.disable and now - last_line >= _LINE_EVERY_SECONDS:
+                last_line = now
+                log.info("%s", tally.line(now))
+            log.debug("%s, page %d: %s after %d attempts", source.name, page.page_number, page.status, page.attempts)
+
+        yield on_page
+
+
 def _say_summary(summary: Any, config: PipelineConfig) -> None:
+    from olmocr.pipeline.run import pages_per_minute
+
     say(f"documents: {summary.done} done, {len(summary.failures)} failed, {summary.skipped} done before")
     if summary.pages:
-        say(
-            f"pages:     {summary.pages} ({summary.fallback_pages} from the file's own text) "
-            f"in {summary.seconds:.1f} s, {60 * summary.pages / summary.seconds:.1f} pages/min"
-        )
+        kinds = {
+            "blank": summary.blank_pages,
+            "asked more than once": summary.retried_pages,
+            "from the file's own text": summary.fallback_pages,
+            "perhaps incomplete": summary.poor_pages,
+        }
+        shown = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+        rate = f"in {summary.seconds:.1f} s, {pages_per_minute(summary):.1f} pages/min"
+        say(f"pages:     {summary.pages} {f'({shown}) ' if shown else ''}{rate}")
     say(f"results:   {config.workspace / 'results'}")
-    if config.markdown:
-        say(f"markdown:  {config.workspace / 'markdown'}")
+    if config.markdown_folder:
+        say(f"markdown:  {config.markdown_folder}")
+    for failure in summary.failures[:20]:
+        say(f"failed:    {failure.source}: {failure.why}")
+    if len(summary.failures) > 20:
+        say(f"           and {len(summary.failures) - 20} more, in {config.workspace / 'failures.jsonl'}")
     if summary.failures:
-        say(f"failed:    {config.workspace / 'failed'} (run it again to try these again)")
+        say("           run it again to try these again")
+
+
+def _say_stats(workspace: Path, *, as_json: bool) -> None:
+    from olmocr.pipeline.stats import read_stats, stats_lines
+
+    stats = read_stats(workspace)
+    say(json.dumps(vars(stats), indent=2) if as_json else "\n".join(stats_lines(stats)))
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ def dolma_record(document: Document, today: datetime.date) -> dict[str, Any]:
             "rotation": [page.rotation for page in pages],
             "rejected": [list(page.rejected) for page in pages],
             "text_coverage": [page.coverage for page in pages],
+            "low_coverage": [page.lacks_text for page in pages],
         },
     }
 

@@ -128,7 +128,7 @@ def run_pipeline_sync(
 
 def _sources_to_retry(records: Records) -> tuple[Source, ...]:
     """Return all documents that failed, or have pages that fell back, and are there still."""
-    found = []
+    found: list[Source] = []
     for document in records.documents():
         if _wants_retry(document, records):
             try:

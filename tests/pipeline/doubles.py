@@ -43,11 +43,16 @@ class Model:
         return response
 
 
-def write_pdf(path, pages=1, size=(612, 792), password=None, rotate=0):
-    """Write a PDF of empty pages."""
+def write_pdf(path, pages=1, size=(612, 792), password=None, rotate=0, blank=False):
+    """Write a PDF whose pages have a black bar each, or nothing; what it is called makes its bytes its own."""
     writer = PdfWriter()
+    writer.add_metadata({"/Title": str(path)})
     for _ in range(pages):
-        writer.add_blank_page(*size).rotate(rotate)
+        page = writer.add_blank_page(*size).rotate(rotate)
+        if not blank:
+            bar = StreamObject()
+            bar.set_data(f"0 g {size[0] / 4} {size[1] / 2} {size[0] / 2} {size[1] / 20} re f".encode())
+            page[Name("/Contents")] = writer._add_object(bar)
     if password is not None:
         writer.encrypt(password, algorithm="RC4-128")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,15 +4,15 @@ from PIL import Image
 
 from olmocr.errors import InputError
 from olmocr.page import PageImage
-from olmocr.pipeline.ocr_page import ocr_page
+from olmocr.pipeline.ocr_page import Terms, ocr_page
 from tests.pipeline.doubles import Model, answer
 
 IMAGE = PageImage(Image.new("RGB", (20, 10), "white"))
 
 
-def read(*script, max_attempts=8):
+def read(*script, **terms):
     model = Model(*script)
-    return asyncio.run(ocr_page(IMAGE, model.ask, max_attempts=max_attempts, max_tokens=8000)), model.requests
+    return asyncio.run(ocr_page(IMAGE, model.ask, Terms(**terms))), model.requests
 
 
 def test_a_good_answer_is_taken_at_once_and_greedily():

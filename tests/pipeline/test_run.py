@@ -9,7 +9,7 @@ import pytest
 from olmocr import PipelineConfig, run_pipeline
 from olmocr.errors import ExitCode, InputError, OutputError, UsageError
 from olmocr.pipeline.sources import Source
-from olmocr.pipeline.workspace import Workspace
+from olmocr.pipeline.workspace import open_workspace
 from tests.conftest import PAGES
 from tests.pipeline.doubles import Model, answer, write_image, write_pdf
 
@@ -281,7 +281,7 @@ def test_a_workspace_that_is_a_file_is_refused(tmp_path):
 def test_each_page_is_reported_when_it_is_read(tmp_path):
     seen = []
     config = PipelineConfig(workspace=tmp_path / "ws", pdfs=write_pdf(tmp_path / "a.pdf", pages=2), model="none")
-    report = lambda source, number, result: seen.append((source.name, number, result.attempts))  # noqa: E731
+    report = lambda source, page: seen.append((source.name, page.page_number, page.attempts))  # noqa: E731
     asyncio.run(run_pipeline(config, ask=Model(answer()).ask, on_page=report))
     assert seen == [(str(tmp_path / "a.pdf"), 1, 1), (str(tmp_path / "a.pdf"), 2, 1)]
 
@@ -314,7 +314,7 @@ def test_a_source_has_one_key_however_it_is_named(tmp_path, monkeypatch):
 
 
 def test_two_workspaces_at_once_never_claim_one_markdown_path(tmp_path):
-    workspace = Workspace(tmp_path)
+    workspace = open_workspace(tmp_path)
     sources = [Source(name, tmp_path / name) for name in ("a.pdf", "a.png", "a.jpg")]
     paths = [workspace.markdown_path(source) for source in sources]
     assert len(set(paths)) == 3
