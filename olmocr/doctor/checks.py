@@ -23,7 +23,10 @@ State = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. *advice* says what to do, unless it is ok; a problem keeps pages from being read."""
+    """One thing that was looked at. A problem keeps pages from being read.
+
+    *advice* says what to do, unless it is ok.
+    """
 
     name: str
     state: State
@@ -123,9 +126,7 @@ def _disk(name: str, folder: Path) -> Finding:
         return Finding(name, "warning", f"{folder} cannot be asked", "check that the folder can be written")
     value = f"{free / 1e9:.1f} GB free in {folder}"
     if free < _SOURCE_BYTES:
-        return Finding(
-            name, "warning", value, "olmOCR-2's own weights take 16.6 GB: convert with --low-disk, or make room"
-        )
+        return Finding(name, "warning", value, "olmOCR-2's own weights take 16.6 GB: convert with --low-disk")
     return Finding(name, "ok", value)
 
 
@@ -155,9 +156,7 @@ def _model(path: Path) -> Finding:
     except CheckpointError as error:
         return Finding("model", "problem", str(path), str(error))
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        return Finding(
-            "model", "problem", str(path), f"its config.json cannot be understood ({error!r}); convert it again"
-        )
+        return Finding("model", "problem", str(path), f"its config.json makes no sense ({error!r}): convert it again")
     return _fit(folder.name, needed)
 
 

@@ -1,4 +1,4 @@
-"""This machine: processor, memory, disk, ports. Each question has an answer on Linux and on macOS, or None."""
+"""The machine: processor, memory, disk, ports. Each question has an answer on Linux and on macOS, or None."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ LONGEST_MARKDOWN = 100_000
 
 _LONGEST_EQUATION = 4_000
 
+_PLAIN = (
+    *("h1", "h2", "h3", "h4", "h5", "h6", "p", "br", "hr", "div", "span", "blockquote", "pre", "code", "center"),
+    *("ul", "li", "dl", "dt", "dd", "table", "caption", "colgroup", "col", "thead", "tbody", "tfoot", "tr"),
+    *("b", "strong", "i", "em", "u", "s", "del", "ins", "sub", "sup", "small", "mark", "kbd", "q"),
+)
 # Tag -> its attributes.
 _ALLOWED: dict[str, set[str]] = {
-    **{f"h{level}": set() for level in range(1, 7)},
-    **dict.fromkeys(("p", "br", "hr", "div", "span", "blockquote", "ul", "li", "dl", "dt", "dd", "pre", "code"), set()),
-    **dict.fromkeys(
-        ("b", "strong", "i", "em", "u", "s", "del", "ins", "sub", "sup", "small", "mark", "kbd", "q"), set()
-    ),
-    **dict.fromkeys(("table", "caption", "colgroup", "col", "thead", "tbody", "tfoot", "tr", "center"), set()),
+    **{tag: set() for tag in _PLAIN},
     "ol": {"start"},
     "th": {"rowspan", "colspan", "scope"},
     "td": {"rowspan", "colspan"},

@@ -7,6 +7,7 @@ import functools
 import re
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseServer
 from typing import IO, Any
 
 from olmocr.errors import UsageError
@@ -29,7 +30,7 @@ class _Handler(SimpleHTTPRequestHandler):
         return super().send_head()
 
     def _hosts(self) -> set[str]:
-        port = self.server.server_address[1]
+        port = _port(self.server)
         return {f"{HOST}:{port}", f"localhost:{port}"}
 
     def list_directory(self, path: Any) -> None:
@@ -71,4 +72,8 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
 
 def address(server: ThreadingHTTPServer) -> str:
     """Return the URL at which *server* is found."""
-    return f"http://{HOST}:{server.server_address[1]}/"
+    return f"http://{HOST}:{_port(server)}/"
+
+
+def _port(server: BaseServer) -> int:
+    return int(server.server_address[1])  # type: ignore[index]  # (host, port): it is no Unix socket

@@ -51,9 +51,19 @@ def test_the_index_and_the_documents_are_served_to_this_machine_only(server):
 
 
 @pytest.mark.parametrize(
-    "path", ["/secret.txt", "/documents/secret.txt", "/documents/", "/documents", "/../etc/passwd", "/documents/../secret.txt",
-             "/%2e%2e/x.html", "/documents/%61.html", "/documents/b.html"]
-)  # fmt: skip
+    "path",
+    [
+        "/secret.txt",
+        "/documents/secret.txt",
+        "/documents/",
+        "/documents",
+        "/../etc/passwd",
+        "/documents/../secret.txt",
+        "/%2e%2e/x.html",
+        "/documents/%61.html",
+        "/documents/b.html",
+    ],
+)
 def test_nothing_else_is_served(server, path):
     response, body = get(server, path)
     assert response.status == 404

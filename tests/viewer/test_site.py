@@ -193,11 +193,12 @@ def test_every_page_and_control_has_a_name_and_a_landmark(tmp_path):
         assert {each["href"] for each in page.all("a") if each["href"].startswith("#")} <= {f"#{each}" for each in ids}
 
 
-ALLOWED_TAGS = set(
-    "html head meta title style script body a header nav h1 form label input output div button main section p span "
-    "ol ul li time strong h2 details summary figure img article pre dialog dl dt dd kbd table thead tbody tr th td "
-    "b em code br hr h3 blockquote s".split()
-)
+ALLOWED_TAGS = {
+    *("html", "head", "meta", "title", "style", "script", "body", "a", "header", "nav", "main", "section", "footer"),
+    *("h1", "h2", "h3", "form", "label", "input", "output", "div", "button", "p", "span", "ol", "ul", "li", "time"),
+    *("strong", "details", "summary", "figure", "img", "article", "pre", "dialog", "dl", "dt", "dd", "kbd", "table"),
+    *("thead", "tbody", "tr", "th", "td", "b", "em", "code", "br", "hr", "blockquote", "s"),
+}  # fmt: skip
 
 
 def test_nothing_hostile_becomes_markup(tmp_path):
@@ -208,12 +209,10 @@ def test_nothing_hostile_becomes_markup(tmp_path):
         assert page.open == []
         assert {tag for tag, _ in page.tags} <= ALLOWED_TAGS
         for tag, attributes in page.tags:
-            assert not [
-                name for name in attributes if name.startswith("on") or name in ("style", "srcdoc", "action")
-            ], tag
-        assert all(
-            re.fullmatch(r"#[\w-]+|[\w./-]+\.html|https?://.*", each.get("href", "#x")) for each in page.all("a")
-        )
+            assert not [name for name in attributes if name.startswith("on")], tag
+            assert not {"style", "srcdoc", "action", "formaction", "background"} & attributes.keys(), tag
+        links = [each["href"] for each in page.all("a") if "href" in each]
+        assert all(re.fullmatch(r"#[\w-]+|[\w./-]+\.html|https?://.*", link) for link in links)
         assert all(each["src"].startswith("data:image/webp;base64,") for each in page.all("img"))
         assert [each for each in page.all("script") if "src" in each] == []
         assert [each for each in page.all("meta") if each.get("http-equiv") == "refresh"] == []
@@ -279,13 +278,13 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_number_of_documents(tmp_path):
-    pdf = write_pdf(tmp_path / "a.pdf", pages=20)
+    pdf = write_pdf(tmp_path / "a.pdf", pages=8)
     peaks = []
     for count in (1, 6):
         workspace = tmp_path / str(count)
         for number in range(count):
             write_record(
-                workspace, ["word " * 2000] * 20, name=pdf, file=f"output_{number}.jsonl",
+                workspace, ["word " * 2000] * 8, name=pdf, file=f"output_{number}.jsonl",
                 metadata={"source-sha256": sha256(pdf)},
             )  # fmt: skip
         code = (
