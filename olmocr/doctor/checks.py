@@ -157,7 +157,7 @@ def _model(path: Path) -> Finding:
         return Finding("model", "problem", str(path), str(error))
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         return Finding("model", "problem", str(path), f"its config.json makes no sense ({error!r}): convert it again")
-    return _fit(folder.name, needed)
+    return fit(folder.name, needed, _limit(), machine.available_memory())
 
 
 def _weight_bytes(path: Path) -> int:
@@ -167,9 +167,8 @@ def _weight_bytes(path: Path) -> int:
     return sum(sizes)
 
 
-def _fit(name: str, needed: int) -> Finding:
-    """Compare what a page needs with what the device may keep, and with what is free now."""
-    total, available = _limit(), machine.available_memory()
+def fit(name: str, needed: int, total: int, available: int | None) -> Finding:
+    """Compare what a page needs with what the device may keep and with what is free now, all in bytes."""
     value = f"{name} needs {_gib(needed)} to read a page, of {_gib(total)}"
     if needed > total:
         return Finding("model", "problem", value, "it does not fit: convert with fewer bits, like --quantize 4bit")

@@ -37,12 +37,13 @@ def total_memory() -> int:
 def available_memory() -> int | None:
     """Return bytes that a new process can have without anything being swapped out; None where that is not known."""
     if sys.platform == "darwin":
-        return _available_on_a_mac(_output("vm_stat"))
+        return available_on_a_mac(_output("vm_stat"))
     found = re.search(r"^MemAvailable:\s+(\d+) kB$", _read("/proc/meminfo"), re.MULTILINE)
     return min(int(found[1]) * 1024, total_memory()) if found else None
 
 
-def _available_on_a_mac(vm_stat: str) -> int | None:
+def available_on_a_mac(vm_stat: str) -> int | None:
+    """Return the same from what ``vm_stat`` prints on a Mac."""
     size = re.search(r"page size of (\d+) bytes", vm_stat)
     counts = dict(re.findall(r"^Pages (free|inactive|speculative|purgeable):\s+(\d+)\.$", vm_stat, re.MULTILINE))
     if size is None or "free" not in counts:

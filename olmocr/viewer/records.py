@@ -104,10 +104,18 @@ def find_records(workspace: Path) -> tuple[Path, ...]:
 
 def read_documents(path: Path) -> Iterator[ViewedDocument]:
     """Yield the documents in one of :func:`find_records`' files; a line that is no record is a document that failed."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file):
-            if line.strip():
-                yield _read_line(line, path, number)
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file):
+                if line.strip():
+                    yield _read_line(line, path, number)
+    except FileNotFoundError:
+        return  # a run that goes on has put its result in another place
+    except OSError as error:
+        identity = f"{path.parent.name}/{path.name}"
+        yield ViewedDocument(
+            _key(path.stem, identity), path.name, (), shown(f"{path} cannot be read: {error.strerror}")
+        )
 
 
 def _read_line(line: bytes, path: Path, number: int) -> ViewedDocument:

@@ -61,7 +61,7 @@ class Site:
 
 @dataclass(frozen=True)
 class _ShownPage:
-    """A page with all that its part of the HTML needs."""
+    """A page with all that its part of the HTML needs; *no_picture* says why *picture* is None."""
 
     page: ViewedPage
     html: Markup
@@ -88,8 +88,11 @@ def write_site(
     entries = sorted(_entries(records), key=lambda entry: (entry.source_file.casefold(), entry.key))
     places = {entry.key: at for at, entry in enumerate(entries)}
     for done, document in enumerate(_documents(records), 1):
-        at = places[document.key]
-        _write_document(folder, document, (entries[at - 1] if at else None, *entries[at + 1 : at + 2]), katex)
+        at = places.get(document.key)
+        if at is None:
+            continue  # written by a run that goes on, after the list was made
+        around = (entries[at - 1] if at else None, entries[at + 1] if at + 1 < len(entries) else None)
+        _write_document(folder, document, around, katex)
         on_document(done, len(entries))
     return _write_index(workspace, folder, entries, records)
 
@@ -112,7 +115,7 @@ def _entries(records: Iterable[Path]) -> Iterator[Entry]:
 
 
 def _write_document(
-    folder: Path, document: ViewedDocument, neighbours: tuple[Entry | None, ...], katex: Katex | None
+    folder: Path, document: ViewedDocument, around: tuple[Entry | None, Entry | None], katex: Katex | None
 ) -> None:
     with open_pictures(document) as pictures:
         pieces = _template("document.html").generate(
@@ -121,8 +124,8 @@ def _write_document(
             source_file=shown(document.source_file),
             pages=_shown_pages(document, pictures),
             counts=Counter(page.status for page in document.pages),
-            previous=neighbours[0],
-            next=neighbours[1] if len(neighbours) > 1 else None,
+            previous=around[0],
+            next=around[1],
         )
         _write(folder / DOCUMENTS / f"{document.key}.html", pieces)
 
@@ -130,13 +133,10 @@ def _write_document(
 def _shown_pages(document: ViewedDocument, pictures: Pictures) -> Iterator[_ShownPage]:
     for page in document.pages:
         picture = pictures.of(page)
-        has_one = isinstance(picture, Picture)
-        yield _ShownPage(
-            page=page,
-            html=_page_html(page),
-            picture=picture if isinstance(picture, Picture) else None,
-            no_picture="" if has_one else str(picture),
-        )
+        if isinstance(picture, Picture):
+            yield _ShownPage(page, _page_html(page), picture, "")
+        else:
+            yield _ShownPage(page, _page_html(page), None, picture)
 
 
 def _page_html(page: ViewedPage) -> Markup:

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from olmocr.viewer.katex import Katex
 from olmocr.viewer.site import write_site
 from tests.viewer.workspaces import hostile_texts, write_hostile_workspace, write_record
 
@@ -104,3 +105,13 @@ def test_our_own_script_runs_under_the_policy(tmp_path):
     assert 'aria-current="true"' in document
     assert re.search(r'<output id="found"[^>]*>2 of 2</output>', document)
     assert site.documents == 1
+
+
+def test_katex_that_came_with_a_page_typesets_its_equations(tmp_path):
+    write_record(tmp_path / "ws", ["\\(x\\)\n\n\\[\ny\n\\]"], name="a.pdf")
+    katex = "globalThis.katex = { render(tex, to, how) { to.textContent = `set ${tex.trim()} ${how.displayMode}`; } }"
+    write_site(tmp_path / "ws", tmp_path / "site", katex=Katex(katex, ".katex { color: red }"))
+    (page,) = (tmp_path / "site/documents").iterdir()
+    _, document = opened(page, tmp_path / "profile")
+    assert re.search(r'<span class="math typeset" title="[^"]*">set x false</span>', document)
+    assert re.search(r'<div class="math display typeset" title="[^"]*">set y true</div>', document)

@@ -114,3 +114,13 @@ def test_letters_of_any_script_and_their_marks_of_direction_stay():
 def test_a_folder_that_is_no_workspace_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no workspace: it has neither results/ nor failed/"):
         find_records(tmp_path)
+
+
+def test_a_record_that_a_run_has_just_moved_is_no_document(tmp_path):
+    assert list(read_documents(tmp_path / "results/output_a.jsonl")) == []
+
+
+def test_a_record_that_cannot_be_read_is_a_document_that_failed(tmp_path):
+    (tmp_path / "results/output_a.jsonl").mkdir(parents=True)
+    (document,) = documents(tmp_path)
+    assert "cannot be read: Is a directory" in document.error

@@ -29,9 +29,9 @@
   get("keys").addEventListener("click", () => help.showModal());
   help.addEventListener("click", (event) => { if (event.target === help) help.close(); });
 
-  // Where one is among the pages: the last whose top has passed a third of the window.
+  // Where one is among the pages: the last whose top has come to where a page that is turned to stands.
   const here = () => {
-    const line = innerHeight / 3;
+    const line = parseFloat(getComputedStyle(root).scrollPaddingTop) + 16;
     let at = 0;
     pages.forEach((page, number) => { if (page.getBoundingClientRect().top <= line) at = number; });
     return at;
@@ -179,7 +179,7 @@
       paragraph.append(part.slice(done, next[0]), mark);
       done = next[0] + next[1].length;
     }
-    paragraph.append(part.slice(done), "…");
+    paragraph.append(part.slice(done), first + 170 < text.length ? "…" : "");
     return paragraph;
   };
   const showPlaces = () => {
