@@ -49,10 +49,10 @@ clean:
 
 .venv/installed-mlx: .venv/made pyproject.toml
 	@echo "installing olmocr with MLX into .venv: about a minute and 2 GB, once"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mlx,blas,fast,validate]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mlx,blas,fast,validate,viewer]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed-mlx pyproject.toml
 	@echo "installing the test tools into .venv, once"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mlx,blas,fast,validate,heic,s3,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mlx,blas,fast,validate,viewer,heic,s3,dev]'
 	@touch $@

@@ -44,6 +44,16 @@ def start_mlx() -> Device:
     return Device("metal" if mx.metal.is_available() else "cuda", None, version)
 
 
+def gpu_limit() -> int | None:
+    """Return how many bytes the GPU's driver lets a process keep there; None where MLX is not told, as on a CPU.
+
+    Raises:
+        MissingDependencyError: MLX is not installed, or not for this machine.
+    """
+    told = _import_mlx().device_info().get("max_recommended_working_set_size")
+    return told if isinstance(told, int) else None
+
+
 def _import_mlx() -> Any:
     try:
         import mlx.core as mx

@@ -18,6 +18,8 @@ MAY_IMPORT = {
     "inference": LEAVES | {"inference"},
     "pipeline": LEAVES | {"inference", "pipeline"},
     "validate": LEAVES | {"conversion", "inference", "pipeline", "validate"},
+    "viewer": LEAVES | {"pipeline", "viewer"},
+    "doctor": LEAVES | {"conversion", "doctor"},
 }
 
 INFERENCE = ("decode", "engine", "model", "prompt", "vision")
@@ -27,7 +29,9 @@ DOORS = {
     "fsspec": {"pipeline.remote"},
     "httpx": {"pipeline.remote"},
     "huggingface_hub": {"model_folder"},
-    "jinja2": {"conversion.chat_template"},
+    "jinja2": {"conversion.chat_template", "viewer.site"},
+    "markdown_it": {"viewer.markdown"},
+    "markupsafe": {"viewer.site"},
     "mlx": {
         "device",
         "conversion.arrays",
@@ -36,6 +40,7 @@ DOORS = {
         "validate.stock",
     },
     "mlx_vlm": {"inference.decode", "inference.model", "validate.stock"},
+    "nh3": {"viewer.markdown"},
     "numba": {"conversion.compiled"},
     "pillow_heif": {"pipeline.render"},
     "PIL": {"page", "inference.engine", "pipeline.blank", "pipeline.render", "pipeline.render_pool"},
@@ -104,7 +109,14 @@ def test_importing_the_package_loads_nothing_else():
 
 @pytest.mark.parametrize(
     "module",
-    ["olmocr.pipeline.run", "olmocr.conversion.folder", "olmocr.pipeline.__main__", "olmocr.validate.weights"],
+    [
+        "olmocr.pipeline.run",
+        "olmocr.conversion.folder",
+        "olmocr.pipeline.__main__",
+        "olmocr.validate.weights",
+        "olmocr.viewer.site",
+        "olmocr.doctor.checks",
+    ],
 )
 def test_mlx_is_not_imported_before_its_blas_can_be(module):
     assert not {"mlx", "mlx_vlm", "transformers"} & loaded_by(f"import {module}")

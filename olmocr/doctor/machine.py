@@ -1,0 +1,101 @@
+"""The machine: processor, memory, disk, ports. Each question has an answer on Linux and on macOS, or None."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+_SECONDS = 1.0  # for a program of the system to answer
+
+
+def chip() -> str:
+    """Return what the processor calls itself."""
+    if sys.platform == "darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+    named = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    return named[1] if named else platform.machine()
+
+
+def runs_translated() -> bool:
+    """Say whether this Python was built for Intel and runs on an Apple chip, where MLX cannot be installed for it."""
+    return sys.platform == "darwin" and _output("sysctl", "-in", "sysctl.proc_translated") == "1"
+
+
+def total_memory() -> int:
+    """Return bytes of memory: the machine's, or what a container may use of it."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _read("/sys/fs/cgroup/memory.max").strip()
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def available_memory() -> int | None:
+    """Return bytes that a new process can have without anything being swapped out; None where that is not known."""
+    if sys.platform == "darwin":
+        return available_on_a_mac(_output("vm_stat"))
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _read("/proc/meminfo"), re.MULTILINE)
+    return min(int(found[1]) * 1024, total_memory()) if found else None
+
+
+def available_on_a_mac(vm_stat: str) -> int | None:
+    """Return the same from what ``vm_stat`` prints on a Mac."""
+    size = re.search(r"page size of (\d+) bytes", vm_stat)
+    counts = dict(re.findall(r"^Pages (free|inactive|speculative|purgeable):\s+(\d+)\.$", vm_stat, re.MULTILINE))
+    if size is None or "free" not in counts:
+        return None
+    # Purgeable pages are counted among the others already.
+    return int(size[1]) * sum(int(counts.get(kind, 0)) for kind in ("free", "inactive", "speculative"))
+
+
+def free_disk(path: Path) -> int | None:
+    """Return bytes that are free where *path* is, or would be."""
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        return shutil.disk_usage(there).free
+    except (OSError, StopIteration):
+        return None
+
+
+def hub_cache() -> Path:
+    """Return where the Hub's client keeps what it downloads, by the environment variables that it heeds."""
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if named:
+        return Path(named).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("HF_HOME") or f"{cache}/huggingface").expanduser() / "hub"
+
+
+def is_port_free(port: int) -> bool:
+    """Say whether a server could listen at *port* of the loopback address."""
+    with socket.socket() as client:
+        client.settimeout(0.2)
+        if client.connect_ex(("127.0.0.1", port)) == 0:
+            return False
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _output(*command: str) -> str:
+    """Return what a program of the system prints; nothing if it cannot say."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,57 @@
+"""A folder with KaTeX in it -> one script and one style sheet that need no other file."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmocr.errors import InputError
+
+_SOURCES = re.compile(r"src:([^;}]+)")
+_WOFF2 = re.compile(r"url\(\s*[\"']?(?:\./)?fonts/([A-Za-z0-9_-]+\.woff2)[\"']?\s*\)")
+
+
+@dataclass(frozen=True)
+class Katex:
+    """KaTeX, fonts included, as text that can stand in a page."""
+
+    script: str
+    style: str
+
+
+def read_katex(folder: Path) -> Katex:
+    """Read ``katex.min.js``, ``katex.min.css`` and ``fonts/*.woff2``, as KaTeX's own releases have them.
+
+    Raises:
+        InputError: one is missing, or cannot stand within a page.
+    """
+    script, style = (_read(folder / name).decode("utf-8", "replace") for name in ("katex.min.js", "katex.min.css"))
+    if "</script" in script.lower() or "<!--" in script or "</style" in style.lower():
+        raise InputError(f"{folder} holds a KaTeX that cannot stand within a page; take one of its releases")
+    return Katex(_plain(script), _plain(_SOURCES.sub(lambda match: _with_font(match[1], folder), style)))
+
+
+def _plain(text: str) -> str:
+    """Return *text* with the line ends that a browser makes of it before it computes the hash."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _with_font(sources: str, folder: Path) -> str:
+    """Return a font face's sources as one data URI."""
+    found = _WOFF2.search(sources)
+    if found is None:
+        return f"src:{sources}"
+    font = base64.b64encode(_read(folder / "fonts" / found[1])).decode("ascii")
+    return f"src:url(data:font/woff2;base64,{font})format('woff2')"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); --katex names a folder with katex.min.js, katex.min.css "
+            "and fonts/, like the one that KaTeX's releases hold"
+        ) from error

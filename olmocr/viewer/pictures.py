@@ -1,0 +1,99 @@
+"""A document's source file -> its pages as pictures in data URIs."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmocr.errors import InputError
+from olmocr.pipeline.render import Pages, open_document, turned
+from olmocr.pipeline.sources import Source
+from olmocr.viewer.records import ViewedDocument, ViewedPage, shown
+
+LONGEST_SIDE = 1000
+"""Pixels on the longer side of a picture."""
+
+_QUALITY = 70  # of WebP, from 0 to 100: small print stays sharp
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A page as an image. *uri* holds its bytes; *width* and *height* are pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of one document: *pages* is None where there are none, and *why* says so."""
+
+    pages: Pages | None
+    why: str = ""
+
+    def of(self, page: ViewedPage) -> Picture | str:
+        """Return the page's picture, turned as it was read, or a sentence that says why there is none."""
+        if self.pages is None:
+            return self.why
+        if not 1 <= page.number <= self.pages.page_count:
+            return f"The file has no page {page.number}."
+        try:
+            image = turned(self.pages.render(page.number, LONGEST_SIDE), page.rotation)
+        except InputError as error:
+            return shown(f"This page cannot be drawn: {error}.")
+        encoded = io.BytesIO()
+        image.pixels.save(encoded, "WEBP", quality=_QUALITY, method=2)
+        uri = "data:image/webp;base64," + base64.b64encode(encoded.getbuffer()).decode("ascii")
+        return Picture(uri, image.pixels.width, image.pixels.height)
+
+
+@contextlib.contextmanager
+def open_pictures(document: ViewedDocument) -> Iterator[Pictures]:
+    """Open a document's source, if it is still the file that was read; the pictures are made as they are asked for."""
+    path = _path(document.source_file)
+    why = _why_not(path, document.sha256)
+    if why:
+        yield Pictures(None, why)
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            pages = stack.enter_context(_open(path, document.source_file))
+        except InputError as error:
+            yield Pictures(None, shown(f"No picture: {error}."))
+        else:
+            yield Pictures(pages)
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~nobody
+        return Path(name)
+
+
+def _open(path: Path, name: str) -> AbstractContextManager[Pages]:
+    return open_document(Source(name, path))
+
+
+def _why_not(path: Path, sha256: str | None) -> str | None:
+    """Return a sentence where the file must not be shown as the one that was read; None if it may.
+
+    A record can name any file: only one whose bytes it knows the hash of is opened.
+    """
+    if sha256 is None:
+        return "No picture: the record does not say which file was read."
+    try:
+        if not path.is_file():
+            return "No picture: the file is not here any more, or was named from another folder."
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):  # may not be read; a name that no file can have
+        return "No picture: the file cannot be read."
+    return None if digest == sha256 else "No picture: the file has changed since it was read."

@@ -1,0 +1,200 @@
+"""A workspace's folder -> what each document's record says, page by page. Nothing in a record is trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from olmocr.errors import InputError
+from olmocr.page import ROTATIONS
+
+Status = Literal["valid", "retried", "blank", "fallback", "failed"]
+
+STATUSES: dict[Status, str] = {
+    "valid": "read at the first attempt",
+    "retried": "read, but not at the first attempt",
+    "blank": "read, and without text",
+    "fallback": "no good answer: the file's own text",
+    "failed": "no good answer, and no text in the file",
+}
+"""What each status of a page means."""
+
+_LANGUAGE = re.compile("[a-z]{2,3}")
+
+# Control characters but tab and line end, what turns the direction of writing, and half of a character.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]|[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class ViewedPage:
+    """A page as its record has it. What a record does not say is None; *rotation* is counter-clockwise degrees."""
+
+    number: int
+    text: str
+    status: Status
+    attempts: int | None = None
+    rejected: tuple[str, ...] = ()
+    temperature: float | None = None
+    rotation: int = 0
+    language: str | None = None
+    is_table: bool = False
+    is_diagram: bool = False
+    low_coverage: bool = False
+
+    @property
+    def needs_a_look(self) -> bool:
+        """Whether something about the page is out of the ordinary."""
+        return self.status not in ("valid", "blank") or self.low_coverage
+
+
+@dataclass(frozen=True)
+class ViewedDocument:
+    """A document as its record has it. *error* says why it failed; *key* is the name of its page, safe in a path.
+
+    *source_file* is the file's name as it was given, in which anything may stand; *sha256* is of the bytes read.
+    """
+
+    key: str
+    source_file: str
+    pages: tuple[ViewedPage, ...]
+    error: str | None = None
+    sha256: str | None = None
+    model: str | None = None
+    created: str | None = None
+    output_tokens: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folders, to be shown."""
+        return shown(re.split(r"[/\\]", self.source_file.rstrip("/\\"))[-1] or self.source_file) or "without a name"
+
+
+def shown(text: str) -> str:
+    """Return *text* with line ends as LF, and characters that cannot be seen or that turn the line as their names."""
+    return _HIDDEN.sub(_visible, text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _visible(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)  # the pictures of control characters: ␛ for escape
+    return "\ufffd" if 0xD800 <= code < 0xE000 else f"[U+{code:04X}]"
+
+
+def find_records(workspace: Path) -> tuple[Path, ...]:
+    """Return the files that hold a workspace's records, in the order of their names.
+
+    Raises:
+        InputError: the folder is no workspace.
+    """
+    folders = (workspace / "results", workspace / "failed")
+    if not any(folder.is_dir() for folder in folders):
+        raise InputError(f"{workspace} is no workspace: it has neither results/ nor failed/; name the folder of a run")
+    try:
+        results, failed = sorted(folders[0].glob("output_*.jsonl")), sorted(folders[1].glob("*.json"))
+    except OSError as error:
+        raise InputError(f"{workspace} cannot be read: {error.strerror}") from error
+    return (*results, *failed)
+
+
+def read_documents(path: Path) -> Iterator[ViewedDocument]:
+    """Yield the documents in one of :func:`find_records`' files; a line that is no record is a document that failed."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file):
+                if line.strip():
+                    yield _read_line(line, path, number)
+    except FileNotFoundError:
+        return  # a run that goes on has put its result in another place
+    except OSError as error:
+        identity = f"{path.parent.name}/{path.name}"
+        yield ViewedDocument(
+            _key(path.stem, identity), path.name, (), shown(f"{path} cannot be read: {error.strerror}")
+        )
+
+
+def _read_line(line: bytes, path: Path, number: int) -> ViewedDocument:
+    identity = f"{path.parent.name}/{path.name}/{number}"
+    try:
+        record = json.loads(line)
+        if path.parent.name == "failed":
+            return _failed_document(record, identity)
+        return _document(record, identity)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        reason = f"line {number + 1} of {path} is no record of a document: {type(error).__name__}: {error}"
+        return ViewedDocument(_key(path.stem, identity), path.name, (), shown(reason))
+
+
+def _failed_document(record: dict[str, Any], identity: str) -> ViewedDocument:
+    source_file, error = str(record["Source-File"]), shown(str(record["error"]))
+    if isinstance(record.get("document"), dict):
+        return _document({**record["document"], "error": error}, identity)
+    return ViewedDocument(_key(source_file, identity), source_file, (), error)
+
+
+def _document(record: dict[str, Any], identity: str) -> ViewedDocument:
+    metadata = record["metadata"]
+    source_file = str(metadata["Source-File"])
+    return ViewedDocument(
+        key=_key(source_file, identity),
+        source_file=source_file,
+        pages=tuple(_pages(str(record["text"] or ""), record["attributes"])),
+        error=record.get("error"),
+        sha256=_text_or_none(metadata.get("source-sha256")),
+        model=_text_or_none(metadata.get("model")),
+        created=_text_or_none(record.get("created")),
+        output_tokens=_integer(metadata.get("total-output-tokens")),
+    )
+
+
+def _key(name: str, identity: str) -> str:
+    """Return a name for a file: what is plain in the source's, for a person, and a hash, so that each has its own."""
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", re.split(r"[/\\]", name)[-1].rpartition(".")[0] or name).strip("-")
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{stem[:40].strip('-') or 'document'}-{digest[:12]}"
+
+
+def _pages(text: str, attributes: dict[str, Any]) -> Iterator[ViewedPage]:
+    for at, span in enumerate(attributes["pdf_page_numbers"]):
+        start, end, number = (int(value) for value in span)
+        entry = {key: values[at] for key, values in attributes.items() if isinstance(values, list) and at < len(values)}
+        yield _page(number, shown(text[max(start, 0) : max(end, 0)]).strip("\n"), entry)
+
+
+def _page(number: int, text: str, entry: dict[str, Any]) -> ViewedPage:
+    attempts, rotation = _integer(entry.get("attempts")), _integer(entry.get("rotation"))
+    rejected, language, temperature = (entry.get(key) for key in ("rejected", "primary_language", "temperature"))
+    return ViewedPage(
+        number=number,
+        text=text,
+        status=_status(text, entry.get("is_fallback") is True, attempts),
+        attempts=attempts,
+        rejected=tuple(shown(str(why)) for why in rejected) if isinstance(rejected, list) else (),
+        temperature=float(temperature) if isinstance(temperature, int | float) else None,
+        rotation=rotation if rotation in ROTATIONS else 0,
+        language=language if isinstance(language, str) and _LANGUAGE.fullmatch(language) else None,
+        is_table=entry.get("is_table") is True,
+        is_diagram=entry.get("is_diagram") is True,
+        low_coverage=entry.get("low_coverage") is True,
+    )
+
+
+def _status(text: str, is_fallback: bool, attempts: int | None) -> Status:
+    if is_fallback:
+        return "fallback" if text.strip() else "failed"
+    if not text.strip():
+        return "blank"
+    return "retried" if attempts is not None and attempts > 1 else "valid"
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text_or_none(value: object) -> str | None:
+    return shown(value) if isinstance(value, str) else None

@@ -1,0 +1,246 @@
+"""A workspace's records -> a folder of HTML: one page a document, and an index. The one door to jinja2 here.
+
+Every page holds all it needs and may load nothing: its Content-Security-Policy allows the style sheet and the script
+that this module wrote, by their hashes, and pictures that are in the page itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from olmocr.errors import output_error
+from olmocr.viewer.katex import Katex
+from olmocr.viewer.markdown import to_html
+from olmocr.viewer.pictures import Picture, Pictures, open_pictures
+from olmocr.viewer.records import STATUSES, Status, ViewedDocument, ViewedPage, find_records, read_documents, shown
+
+DOCUMENTS = "documents"
+
+_MOST_SEARCHABLE = 50_000_000  # characters in the index; a browser holds that
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A document as the index lists it."""
+
+    key: str
+    name: str
+    source_file: str
+    statuses: tuple[Status, ...]
+    to_look_at: int
+    error: str | None
+
+    @property
+    def counts(self) -> Counter[Status]:
+        """How many pages have which status."""
+        return Counter(self.statuses)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What was written: *index* is the file to open."""
+
+    index: Path
+    documents: int
+    failed: int
+    pages: int
+    to_look_at: int
+
+
+@dataclass(frozen=True)
+class _ShownPage:
+    """A page with all that its part of the HTML needs; *no_picture* says why *picture* is None."""
+
+    page: ViewedPage
+    html: Markup
+    picture: Picture | None
+    no_picture: str
+
+
+OnDocument = Callable[[int, int], None]
+"""Called with the number of documents written so far, and how many there are."""
+
+
+def write_site(
+    workspace: Path, folder: Path, *, katex: Katex | None = None, on_document: OnDocument = lambda done, total: None
+) -> Site:
+    """Write HTML for all documents of *workspace* into *folder*, which is made where it is missing.
+
+    One document is held at a time, and of that one picture.
+
+    Raises:
+        InputError: the folder is no workspace, or cannot be read.
+        OutputError: *folder* cannot be written.
+    """
+    records = find_records(workspace)
+    entries = sorted(_entries(records), key=lambda entry: (entry.source_file.casefold(), entry.key))
+    places = {entry.key: at for at, entry in enumerate(entries)}
+    for done, document in enumerate(_documents(records), 1):
+        at = places.get(document.key)
+        if at is None:
+            continue  # written by a run that goes on, after the list was made
+        around = (entries[at - 1] if at else None, entries[at + 1] if at + 1 < len(entries) else None)
+        _write_document(folder, document, around, katex)
+        on_document(done, len(entries))
+    return _write_index(workspace, folder, entries, records)
+
+
+def _documents(records: Iterable[Path]) -> Iterator[ViewedDocument]:
+    for path in records:
+        yield from read_documents(path)
+
+
+def _entries(records: Iterable[Path]) -> Iterator[Entry]:
+    for document in _documents(records):
+        yield Entry(
+            key=document.key,
+            name=document.name,
+            source_file=shown(document.source_file),
+            statuses=tuple(page.status for page in document.pages),
+            to_look_at=sum(page.needs_a_look for page in document.pages),
+            error=document.error,
+        )
+
+
+def _write_document(
+    folder: Path, document: ViewedDocument, around: tuple[Entry | None, Entry | None], katex: Katex | None
+) -> None:
+    with open_pictures(document) as pictures:
+        pieces = _template("document.html").generate(
+            **_frame(katex),
+            document=document,
+            source_file=shown(document.source_file),
+            pages=_shown_pages(document, pictures),
+            counts=Counter(page.status for page in document.pages),
+            previous=around[0],
+            next=around[1],
+        )
+        _write(folder / DOCUMENTS / f"{document.key}.html", pieces)
+
+
+def _shown_pages(document: ViewedDocument, pictures: Pictures) -> Iterator[_ShownPage]:
+    for page in document.pages:
+        picture = pictures.of(page)
+        if isinstance(picture, Picture):
+            yield _ShownPage(page, _page_html(page), picture, "")
+        else:
+            yield _ShownPage(page, _page_html(page), None, picture)
+
+
+def _page_html(page: ViewedPage) -> Markup:
+    """Return a page's text as HTML; what a file itself held is no markdown."""
+    if page.status == "fallback":
+        return Markup("<pre>{}</pre>").format(page.text)
+    return Markup(to_html(page.text))  # noqa: S704  # to_html is what makes it safe
+
+
+def _write_index(workspace: Path, folder: Path, entries: list[Entry], records: Iterable[Path]) -> Site:
+    site = Site(
+        index=folder / "index.html",
+        documents=len(entries),
+        failed=sum(entry.error is not None for entry in entries),
+        pages=sum(len(entry.statuses) for entry in entries),
+        to_look_at=sum(entry.to_look_at for entry in entries),
+    )
+    pieces = _template("index.html").generate(
+        **_frame(None),
+        title=shown(workspace.resolve().name),
+        entries=entries,
+        site=site,
+        texts=_texts(records),
+    )
+    _write(site.index, pieces)
+    return site
+
+
+def _texts(records: Iterable[Path]) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    """Yield what the index searches, document by document: key, and its pages' numbers and text."""
+    room = _MOST_SEARCHABLE
+    for document in _documents(records):
+        pages = [(page.number, page.text) for page in document.pages if page.text]
+        room -= sum(len(text) for _, text in pages)
+        if room < 0:
+            return
+        yield document.key, pages
+
+
+def _frame(katex: Katex | None) -> dict[str, Any]:
+    """Return what every page has: styles, scripts, and the policy that allows just these."""
+    styles = [_asset("viewer.css"), *([katex.style] if katex else [])]
+    scripts = [*([katex.script] if katex else []), _asset("viewer.js")]
+    return {
+        "styles": [Markup(style) for style in styles],  # noqa: S704  # ours, and KaTeX's that has been looked at
+        "scripts": [Markup(script) for script in scripts],  # noqa: S704
+        "policy": _policy(styles, scripts),
+        "meanings": STATUSES,
+        "documents": DOCUMENTS,
+    }
+
+
+def _policy(styles: list[str], scripts: list[str]) -> str:
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {_hashes(scripts)}",
+            f"style-src {_hashes(styles)}",
+            "img-src data:",
+            "font-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        )
+    )
+
+
+def _hashes(texts: list[str]) -> str:
+    digests = (hashlib.sha256(text.encode()).digest() for text in texts)
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode('ascii')}'" for digest in digests)
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return resources.files("olmocr.viewer").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("olmocr.viewer"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _template(name: str) -> jinja2.Template:
+    return _environment().get_template(name)
+
+
+def _write(path: Path, pieces: Iterable[str]) -> None:
+    """Write a page beside its place as it comes, then rename it."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
+        with temporary.open("x", encoding="utf-8", newline="\n") as file:
+            file.writelines(pieces)
+        temporary.replace(path)
+    except OSError as error:
+        raise output_error(error, str(path)) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

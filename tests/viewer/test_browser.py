@@ -1,0 +1,117 @@
+"""Hostile text in a real browser: nothing of it runs, and nothing is asked of a server."""
+
+import re
+import shutil
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from olmocr.viewer.katex import Katex
+from olmocr.viewer.site import write_site
+from tests.viewer.workspaces import hostile_texts, write_hostile_workspace, write_record
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+
+
+class Trap:
+    """A server that remembers what it was asked for."""
+
+    def __init__(self):
+        asked = self.asked = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.path)
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+@pytest.fixture
+def trap():
+    trap = Trap()
+    thread = threading.Thread(target=trap.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield trap
+    trap.server.shutdown()
+    thread.join()
+    trap.server.server_close()
+
+
+def opened(path, profile, fragment=""):
+    """Return a page's root element and its whole document, after its scripts have run."""
+    command = [
+        BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}",
+        "--virtual-time-budget=1500", "--dump-dom", f"{path.as_uri()}{fragment}",
+    ]  # fmt: skip
+    dump = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return re.search("<html[^>]*>", dump)[0], dump
+
+
+def unsafe(url):
+    """Return all hostile texts but the one that goes to another page."""
+    return "\n".join(text for text in hostile_texts(url) if "refresh" not in text)
+
+
+def write(path, html):
+    path.write_bytes(html.encode("utf-8", "replace"))
+
+
+def test_a_page_that_is_not_made_safe_is_harmed_and_does_ask(tmp_path, trap):
+    page = tmp_path / "unsafe.html"
+    write(page, f"<!doctype html><html><body>{unsafe(trap.url)}")
+    root, _ = opened(page, tmp_path / "profile")
+    assert "data-harmed" in root, "the test could not see harm"
+    assert "/ran" in trap.asked
+
+
+def test_hostile_text_runs_nowhere_and_loads_nothing(tmp_path, trap):
+    write_hostile_workspace(tmp_path / "ws", trap.url)
+    site = write_site(tmp_path / "ws", tmp_path / "site")
+    pages = [site.index, *sorted((tmp_path / "site/documents").iterdir())]
+    assert len(pages) == 6
+    for page in pages:
+        root, document = opened(page, tmp_path / "profile")
+        assert "data-harmed" not in root
+        assert ">Dark</button>" in document or ">Light</button>" in document
+    assert trap.asked == []
+
+
+def test_were_the_sanitiser_to_let_something_through_the_policy_would_stop_it(tmp_path, trap):
+    write_record(tmp_path / "ws", ["MARK"], name="a.pdf")
+    write_site(tmp_path / "ws", tmp_path / "site")
+    (page,) = (tmp_path / "site/documents").iterdir()
+    html = page.read_text()
+    assert "<p>MARK</p>" in html
+    write(page, html.replace("<p>MARK</p>", unsafe(trap.url)))
+    root, _ = opened(page, tmp_path / "profile")
+    assert "data-harmed" not in root
+    assert trap.asked == []
+
+
+def test_our_own_script_runs_under_the_policy(tmp_path):
+    write_record(tmp_path / "ws", ["# One\n\nwords", "two words"], name="a.pdf")
+    site = write_site(tmp_path / "ws", tmp_path / "site")
+    (page,) = (tmp_path / "site/documents").iterdir()
+    _, document = opened(page, tmp_path / "profile", "#page-2~words")
+    assert 'aria-current="true"' in document
+    assert re.search(r'<output id="found"[^>]*>2 of 2</output>', document)
+    assert site.documents == 1
+
+
+def test_katex_that_came_with_a_page_typesets_its_equations(tmp_path):
+    write_record(tmp_path / "ws", ["\\(x\\)\n\n\\[\ny\n\\]"], name="a.pdf")
+    katex = "globalThis.katex = { render(tex, to, how) { to.textContent = `set ${tex.trim()} ${how.displayMode}`; } }"
+    write_site(tmp_path / "ws", tmp_path / "site", katex=Katex(katex, ".katex { color: red }"))
+    (page,) = (tmp_path / "site/documents").iterdir()
+    _, document = opened(page, tmp_path / "profile")
+    assert re.search(r'<span class="math typeset" title="[^"]*">set x false</span>', document)
+    assert re.search(r'<div class="math display typeset" title="[^"]*">set y true</div>', document)
