@@ -235,7 +235,10 @@ class _Worker:
             await stdin.drain()
         answer = await _read(process)
         width, height = answer.get("size", (0, 0))
-        return answer, os.pread(self._pixels.fileno(), width * height * 3, 0)
+        pixels = os.pread(self._pixels.fileno(), width * height * 3, 0)
+        if len(pixels) != width * height * 3:
+            raise _DeathError("its answer is no answer")
+        return answer, pixels
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
