@@ -13,9 +13,7 @@ _STRIDE = 500  # characters
 
 # How many characters of repetition no page has. A loop is stopped late rather than a real page early: a thousand
 # characters more are seconds, a real page that is taken for a loop is lost.
-_WORDS = (
-    2000  # real: 30 address labels of 65 characters, 10 equal business cards, 40 lines "Name: ____ Signature: ____"
-)
+_WORDS = 2000  # real: 30 equal address labels, 10 business cards, 40 lines of "Name: ____ Signature: ____"
 _ROWS = 4000  # real: 50 table rows of "Yes", "No", "No", the tags counted
 _FILLER = 8000  # real: 60 rows of 10 empty cells or zeros, 60 lines of dots or underscores over the whole width
 
