@@ -16,11 +16,12 @@ running heads, page numbers and labels within figures, is seldom three words in 
 
 _FEWEST_WORDS = 20  # with fewer, a running head alone is a third of the page
 _LONGEST = 200_000  # characters; a page of newsprint has 40,000
-_FEWEST_READABLE = 0.9  # of a layer's characters; a font without a Unicode table gives private ones or none at all
+_MOST_UNREADABLE = 0.1  # of a layer's characters; a font without a Unicode table gives private ones or none at all
 _MOST_SINGLE = 0.5  # of a layer's words; "T h i s" is a layer whose spaces mean nothing
 
-_TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
-_INLINE_TAG = re.compile(r"</?(?:a|b|em|i|s|small|span|strong|sub|sup|u)\b[^<>]*>", re.IGNORECASE)
+_UNREADABLE = re.compile("[\\x00-\\x08\\x0e-\\x1f\\x7f-\\x9f\\ue000-\\uf8ff\\ufffd]")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+_INLINE_TAG = re.compile(r"</?(?:a|b|em|i|s|small|span|strong|sub|sup|u)\b[^<>]*>")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _MARKS = re.compile("[_^{}\\\\*`\u0300-\u036f]+")  # x_2 and x^{2} are x2, *word* is word, accents go
 _HYPHEN = re.compile("(?<=\\w)[-\u00ad\u2010\u2011\u2013\ufffe](?:[ \t]*\r?\n[ \t]*)?(?=\\w)")
@@ -35,13 +36,24 @@ def coverage(text_layer: str | None, answer: str | None) -> float | None:
     Order, case, accents, hyphens, ligatures and markup do not matter; single letters, which formulas are full of, do
     not count. None where the file's text is no measure: fewer than 20 words, or unreadable.
     """
-    if not text_layer:
-        return None
-    wanted = _words(text_layer[:_LONGEST])
-    if wanted.total() < _FEWEST_WORDS or not _is_readable(text_layer[:_LONGEST]):
+    wanted = _readable_words((text_layer or "")[:_LONGEST])
+    if wanted is None or wanted.total() < _FEWEST_WORDS:
         return None
     found = wanted & _words(_without_markup((answer or "")[: 2 * _LONGEST]))
     return found.total() / wanted.total()
+
+
+def _readable_words(layer: str) -> Counter[str] | None:
+    """Return a layer's words without single letters; None if it is glyph numbers in disguise or only single letters."""
+    words = _words(layer)
+    if len(_UNREADABLE.findall(layer)) > _MOST_UNREADABLE * len(layer):
+        return None
+    singles = [word for word in words if len(word) == 1 and word.isalpha() and not _UNSPACED_CHARACTER.match(word)]
+    if sum(words[word] for word in singles) > _MOST_SINGLE * words.total():
+        return None
+    for word in singles:
+        del words[word]
+    return words
 
 
 def _without_markup(answer: str) -> str:
@@ -53,18 +65,4 @@ def _without_markup(answer: str) -> str:
 def _words(text: str) -> Counter[str]:
     if not text.isascii():
         text = unicodedata.normalize("NFKD", text)
-    text = _MARKS.sub("", _HYPHEN.sub("", text.casefold()))
-    return Counter(word for word in _WORD.findall(text) if len(word) > 1 or word.isdigit() or _is_unspaced(word))
-
-
-def _is_unspaced(character: str) -> bool:
-    return _UNSPACED_CHARACTER.match(character) is not None
-
-
-def _is_readable(text: str) -> bool:
-    """Say whether a layer is text, and not glyph numbers in disguise or single letters."""
-    kinds = Counter(map(unicodedata.category, "".join(text.split())))
-    readable = 1 - (kinds["Co"] + kinds["Cn"] + kinds["Cc"] + text.count("\ufffd")) / len(text)
-    words = [word for word in text.split() if word.isalpha() and word.isascii()]
-    singles = sum(len(word) == 1 for word in words)
-    return readable >= _FEWEST_READABLE and singles <= _MOST_SINGLE * max(1, len(words))
+    return Counter(_WORD.findall(_MARKS.sub("", _HYPHEN.sub("", text.casefold()))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -77,10 +78,16 @@ class RenderPool:
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
         self._time_limit = time_limit
-        self._workers = [_Worker(command, memory_limit, grown) for _ in range(workers or default_workers())]
+        self._count = workers or default_workers()
+        self._make_worker = functools.partial(_Worker, command, memory_limit, grown)
+        self._workers: list[_Worker] = []
         self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
+        try:
+            self._workers = [self._make_worker() for _ in range(self._count)]
+        except OSError as error:
+            raise output_error(error, "a temporary file (TMPDIR names another folder)") from error
         for worker in self._workers:
             self._idle.put_nowait(worker)
         return self
@@ -123,7 +130,9 @@ class RenderPool:
             raise InputError(str(answer["refused"]))
         if "unwritten" in answer:
             number = int(answer["unwritten"])
-            raise output_error(OSError(number, os.strerror(number)), f"the pixels of {what} in {tempfile.gettempdir()}")
+            raise output_error(
+                OSError(number, os.strerror(number)), f"a temporary file with {what} (TMPDIR names another folder)"
+            )
         return answer, pixels
 
     async def _answer(self, worker: _Worker, request: dict[str, Any], what: str) -> tuple[dict[str, Any], bytes]:
@@ -226,7 +235,10 @@ class _Worker:
             await stdin.drain()
         answer = await _read(process)
         width, height = answer.get("size", (0, 0))
-        return answer, os.pread(self._pixels.fileno(), width * height * 3, 0)
+        pixels = os.pread(self._pixels.fileno(), width * height * 3, 0)
+        if len(pixels) != width * height * 3:
+            raise _DeathError("its answer is no answer")
+        return answer, pixels
 
     async def _stop(self) -> None:
         process, self._process = self._process, None

@@ -13,9 +13,7 @@ _STRIDE = 500  # characters
 
 # How many characters of repetition no page has. A loop is stopped late rather than a real page early: a thousand
 # characters more are seconds, a real page that is taken for a loop is lost.
-_WORDS = (
-    2000  # real: 30 address labels of 65 characters, 10 equal business cards, 40 lines "Name: ____ Signature: ____"
-)
+_WORDS = 2000  # real: 30 equal address labels, 10 business cards, 40 lines of "Name: ____ Signature: ____"
 _ROWS = 4000  # real: 50 table rows of "Yes", "No", "No", the tags counted
 _FILLER = 8000  # real: 60 rows of 10 empty cells or zeros, 60 lines of dots or underscores over the whole width
 
@@ -38,8 +36,9 @@ def is_looping(text: str) -> bool:
     first = max(0, len(tail) - LONGEST_PERIOD - _NEEDLE)
     at = tail.rfind(needle, first, -1)
     while at >= 0:
-        if _is_loop(tail, len(tail) - _NEEDLE - at):
-            return True
+        period = len(tail) - _NEEDLE - at
+        if _repeats(tail, period, _WORDS):  # the shortest period, of which all longer ones are multiples
+            return _repeats(tail, period, _enough(tail[-period:]))
         at = tail.rfind(needle, first, at + _NEEDLE - 1)
     return False
 
@@ -52,14 +51,8 @@ def has_looped(text: str) -> bool:
     return any(is_looping(text[:end]) for end in range(_WORDS, len(text), _STRIDE)) or is_looping(text)
 
 
-def _is_loop(tail: str, period: int) -> bool:
-    """Say whether *tail* ends in repetitions of its last *period* characters, enough of them for what they are."""
-    if not _repeats(tail, period, _WORDS):
-        return False
-    return _repeats(tail, period, _enough(tail[-period:]))
-
-
 def _repeats(tail: str, period: int, characters: int) -> bool:
+    """Say whether *tail* ends in its last *period* characters 12 times, and in so many *characters* of repetition."""
     span = max(characters, period * _FEWEST_REPEATS)
     return len(tail) >= span and tail[-span:-period] == tail[len(tail) - span + period :]
 

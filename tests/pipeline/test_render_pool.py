@@ -241,6 +241,18 @@ def test_nothing_runs_after_the_context_whatever_ended_it(tmp_path):
     assert kept[1].cancelled() or "is closed" in str(kept[1].exception())
 
 
+def test_what_ctrl_c_means_is_the_parents_decision(tmp_path):
+    path = script(tmp_path, "good")
+
+    async def use(pool):
+        first = (await pool.render(path, "a", 1, 50)).text_layer
+        os.kill(int(first), signal.SIGINT)
+        return first, (await pool.render(path, "a", 1, 50)).text_layer
+
+    first, second = with_pool(use, 1)
+    assert first == second
+
+
 def test_a_cancelled_page_does_not_leave_its_answer_to_the_next(tmp_path):
     path = script(tmp_path, "hang", "good")
 
