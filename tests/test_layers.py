@@ -24,6 +24,7 @@ INFERENCE = ("decode", "engine", "model", "prompt", "vision")
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
+    "httpx": {"pipeline.client"},
     "huggingface_hub": {"model_folder"},
     "jinja2": {"conversion.chat_template"},
     "mlx": {
@@ -31,13 +32,16 @@ DOORS = {
         "conversion.arrays",
         "conversion.quantize",
         *(f"inference.{each}" for each in INFERENCE),
+        "inference.guided_server",
         "validate.stock",
     },
-    "mlx_vlm": {"inference.decode", "inference.model", "validate.stock"},
+    "llguidance": {"inference.guided_server"},
+    "mlx_vlm": {"inference.decode", "inference.guided_server", "inference.model", "validate.stock"},
     "numba": {"conversion.compiled"},
     "PIL": {"page", "inference.engine", "pipeline.render"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
+    "tenacity": {"pipeline.backoff"},
     "yaml": {"conversion.recipe", "page"},
 }
 
@@ -101,7 +105,13 @@ def test_importing_the_package_loads_nothing_else():
 
 @pytest.mark.parametrize(
     "module",
-    ["olmocr.pipeline.run", "olmocr.conversion.folder", "olmocr.pipeline.__main__", "olmocr.validate.weights"],
+    [
+        "olmocr.pipeline.run",
+        "olmocr.pipeline.server",
+        "olmocr.conversion.folder",
+        "olmocr.pipeline.__main__",
+        "olmocr.validate.weights",
+    ],
 )
 def test_mlx_is_not_imported_before_its_blas_can_be(module):
     assert not {"mlx", "mlx_vlm", "transformers"} & loaded_by(f"import {module}")
