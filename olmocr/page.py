@@ -40,6 +40,13 @@ TEMPERATURES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 0.9, 1.0)
 
 ROTATIONS = (0, 90, 180, 270)
 
+FRONT_MATTER_REGEX = (
+    r"---\nprimary_language: (?:[a-z]{2}|null|None)\nis_rotation_valid: (?:True|False|true|false)\n"
+    r"rotation_correction: (?:0|90|180|270)\nis_table: (?:True|False|true|false)\n"
+    r"is_diagram: (?:True|False|true|false)\n(?:---|---\n[\s\S]+)"
+)
+"""What a guided answer is made to match: upstream's expression, which does not know ``None``, and that."""
+
 ParseMode = Literal["strict", "lenient"]
 
 

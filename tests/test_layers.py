@@ -27,7 +27,7 @@ INFERENCE = ("decode", "engine", "model", "prompt", "vision")
 # Each outside library has one door; everything else asks there.
 DOORS = {
     "fsspec": {"pipeline.remote"},
-    "httpx": {"pipeline.remote"},
+    "httpx": {"pipeline.client", "pipeline.remote"},
     "huggingface_hub": {"model_folder"},
     "jinja2": {"conversion.chat_template", "viewer.site"},
     "markdown_it": {"viewer.markdown"},
@@ -37,15 +37,18 @@ DOORS = {
         "conversion.arrays",
         "conversion.quantize",
         *(f"inference.{each}" for each in INFERENCE),
+        "inference.guided_server",
         "validate.stock",
     },
-    "mlx_vlm": {"inference.decode", "inference.model", "validate.stock"},
+    "llguidance": {"inference.guided_server"},
+    "mlx_vlm": {"inference.decode", "inference.guided_server", "inference.model", "validate.stock"},
     "nh3": {"viewer.markdown"},
     "numba": {"conversion.compiled"},
     "pillow_heif": {"pipeline.render"},
     "PIL": {"page", "inference.engine", "pipeline.blank", "pipeline.render", "pipeline.render_pool"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
+    "tenacity": {"pipeline.backoff"},
     "yaml": {"conversion.recipe", "page"},
 }
 
@@ -111,6 +114,7 @@ def test_importing_the_package_loads_nothing_else():
     "module",
     [
         "olmocr.pipeline.run",
+        "olmocr.pipeline.server",
         "olmocr.conversion.folder",
         "olmocr.pipeline.__main__",
         "olmocr.validate.weights",

@@ -1,0 +1,100 @@
+"""mlx-vlm's own server, whose answers can be made to match a regular expression. Run it with ``python -m``.
+
+It takes mlx-vlm's options. A request's ``response_format`` of type ``json_schema`` may have the schema
+``{"x-regex": EXPRESSION}``. On machines without Metal, tokens are masked with plain MLX operations.
+It ends when its standard input does: with whoever started it, however that one ends.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from olmocr.device import start_mlx
+
+GUIDANCE_PATH = "/olmocr/guidance"
+"""Where this server says that it takes expressions; mlx-vlm's own, which would take them for JSON, has no such path."""
+
+
+def main() -> None:
+    """Serve until stopped."""
+    device = start_mlx()
+    import mlx_vlm.server as server
+    import mlx_vlm.structured as structured
+
+    if device.kind != "metal":
+        structured._apply_llguidance_mask = masked
+    # The server looks this name up at each request.
+    server.build_json_schema_logits_processor = with_expressions(structured.build_json_schema_logits_processor)
+    server.app.add_api_route(GUIDANCE_PATH, lambda: {"regex": True})
+    threading.Thread(target=_end_with_standard_input, daemon=True).start()
+    server.main()
+
+
+def _end_with_standard_input() -> None:
+    while sys.stdin.buffer.read(1 << 16):
+        pass
+    os._exit(1)
+
+
+def with_expressions(build_for_schema: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return a function as mlx-vlm's *build_for_schema*: (tokenizer, schema) -> logits processor."""
+
+    def build(tokenizer: Any, schema: Any) -> Any:
+        if isinstance(schema, dict) and "x-regex" in schema:
+            return _expression_processor(tokenizer, schema["x-regex"])
+        return build_for_schema(tokenizer, schema)
+
+    return build
+
+
+def _expression_processor(tokenizer: Any, expression: Any) -> Any:
+    """Return a processor that leaves only tokens by which the answer can still match.
+
+    Raises:
+        ValueError: *expression* is none.
+    """
+    from llguidance import LLMatcher
+    from mlx_vlm.structured import LLGuidanceLogitsProcessor
+
+    if not isinstance(expression, str):
+        raise ValueError("x-regex must be a regular expression, as a string")
+    tokens = _tokens(tokenizer)
+    grammar = LLMatcher.grammar_from_regex(expression)
+    if fault := LLMatcher.validate_grammar(grammar, tokens):
+        raise ValueError(f"x-regex cannot be used: {fault}")
+    return LLGuidanceLogitsProcessor(grammar, tokens)
+
+
+@functools.lru_cache(maxsize=1)  # it reads the whole vocabulary, which takes a second
+def _tokens(tokenizer: Any) -> Any:
+    import llguidance.hf
+
+    return llguidance.hf.from_tokenizer(tokenizer)
+
+
+def masked(logits: Any, mask: Any) -> Any:
+    """Return *logits* (rows, vocabulary), minus infinity where *mask* (rows, words of 32 bits) has no bit set.
+
+    mlx-vlm's own function for this is a Metal kernel. Bits that the mask does not reach count as not set.
+    """
+    import mlx.core as mx
+
+    if logits.ndim == 1:
+        logits = logits[None]
+    if mask.ndim == 1:
+        mask = mask[None]
+    # Made anew each time: an array belongs to the thread that made it.
+    places = mx.arange(32, dtype=mx.uint32)
+    bits = ((mask.view(mx.uint32)[..., None] >> places) & 1).reshape(mask.shape[0], -1).astype(mx.bool_)
+    missing = max(0, logits.shape[-1] - bits.shape[-1])
+    allowed = mx.pad(bits, [(0, 0), (0, missing)])[:, : logits.shape[-1]]
+    return mx.where(allowed, logits, mx.array(-mx.inf, dtype=logits.dtype))
+
+
+if __name__ == "__main__":
+    main()

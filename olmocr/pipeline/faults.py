@@ -1,0 +1,118 @@
+"""What a model server answers instead of an answer -> the error that says who can help: nobody, time, or a person."""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from olmocr.errors import InputError, OlmocrError, ServerError, ServerUnavailableError
+
+_LONGEST_DETAIL = 300  # characters of a server's own words in one of our sentences
+_BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{100,}")
+_SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+
+# Servers answer 500 to these, too, though nothing is wrong with them.
+_ABOUT_THE_PAGE = re.compile(
+    r"(load|decode|process|identify|open|read)\b.{0,20}\bimage|image.{0,40}\b(truncated|corrupt|invalid)"
+    r"|context (length|window|size|tokens)|exceed_context_size|(prompt|input) is too long|too many tokens"
+    r"|leaves no room",
+    re.IGNORECASE,
+)
+# Some answer 400 or 500 to a model's name that they do not know, and not 404.
+_ABOUT_THE_MODEL = re.compile(
+    r"failed to load model|model\b.{0,200}\b(not found|not exist|not loaded|unknown)|no models? loaded"
+    r"|(invalid|unknown) model\b",
+    re.IGNORECASE,
+)
+
+
+def fault_of_status(
+    status: int, headers: Mapping[str, str], body: bytes, *, url: str, model: str, has_key: bool
+) -> OlmocrError:
+    """Return the error for an HTTP status other than 200; *url* is the server's, *model* the one that was asked."""
+    detail = detail_of(body)
+    if status in (401, 403):
+        key = "refuses the API key; give its own" if has_key else "wants an API key; give it"
+        return ServerError(f"{url} {key} with --api_key (it says: {detail})")
+    if status in (408, 425, 429):
+        return ServerUnavailableError(
+            f"{url} is overloaded (HTTP {status}: {detail})", parse_retry_after(headers.get("retry-after"))
+        )
+    if 300 <= status < 400:
+        target = plain(headers.get("location", "another address"))
+        return ServerError(f"{url} sends its callers on to {target}; give that address")
+    if status in (404, 405) and not re.search("model", detail, re.IGNORECASE):
+        return ServerError(
+            f"{url} does not speak this API (HTTP {status}: {detail}); check the address, which often ends in /v1, "
+            "or choose the other --api"
+        )
+    return _fault_in_words(status, detail, parse_retry_after(headers.get("retry-after")), url=url, model=model)
+
+
+def fault_in_answer(error: Any, *, url: str, model: str) -> OlmocrError:
+    """Return the error for one that comes under status 200: in a stream that had begun, or as the answer's JSON."""
+    return _fault_in_words(500, _detail_in({"error": error}), None, url=url, model=model)
+
+
+def _fault_in_words(status: int, detail: str, retry_after: float | None, *, url: str, model: str) -> OlmocrError:
+    if status == 404 or _ABOUT_THE_MODEL.search(detail):
+        return ServerError(
+            f"{url} does not have the model {plain(model)} ({detail}); name one that it has: {url}/models lists them"
+        )
+    if status in (400, 413, 422) or _ABOUT_THE_PAGE.search(detail):
+        return InputError(f"the server refuses the page: {detail}")
+    if status >= 500:
+        return ServerUnavailableError(f"{url} failed (HTTP {status}: {detail})", retry_after)
+    return ServerError(f"{url} answered HTTP {status}, which no model server should ({detail})")
+
+
+def detail_of(body: bytes) -> str:
+    """Return a server's own words about a fault, from whichever of the usual places, fit to be shown."""
+    try:
+        return _detail_in(json.loads(body))
+    except (ValueError, RecursionError):
+        return plain(body[:100_000].decode("utf-8", "replace"))
+
+
+def _detail_in(body: Any) -> str:
+    if isinstance(body, dict):
+        error = body.get("error")
+        nested = error.get("message") if isinstance(error, dict) else error
+        body = nested or body.get("detail") or body.get("message") or body
+    if isinstance(body, list):  # FastAPI's: each says what and where, and repeats the whole input, which is left out
+        body = "; ".join(_where_and_what(each) for each in body[:3])
+    return plain(body if isinstance(body, str) else json.dumps(body))
+
+
+def _where_and_what(fault: Any) -> str:
+    if not isinstance(fault, dict):
+        return str(fault)
+    place = fault.get("loc")
+    where = ".".join(map(str, place)) if isinstance(place, list) else ""
+    return f"{where}: {fault.get('msg')}" if where else str(fault.get("msg"))
+
+
+def plain(text: str) -> str:
+    """Return *text* on one line, without control characters and images in base64, cut at 300 characters."""
+    text = _BASE64.sub("…", text[:100_000])
+    text = _SPACE_OR_CONTROL.sub(" ", text).strip() or "no reason given"
+    return text if len(text) <= _LONGEST_DETAIL else text[: _LONGEST_DETAIL - 1] + "…"
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for, by number or by date; None if it is neither."""
+    if value is None:
+        return None
+    if re.fullmatch(r"\s*\d{1,9}(\.\d{0,9})?\s*", value, re.ASCII):
+        return float(value)
+    try:
+        until = email.utils.parsedate_to_datetime(value)
+        if until.tzinfo is None:
+            until = until.replace(tzinfo=datetime.UTC)
+        return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
