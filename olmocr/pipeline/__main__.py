@@ -256,7 +256,7 @@ def ocr(
         server=server,
         api_key=api_key,
         port=port,
-        api=api,
+        api=api,  # type: ignore[arg-type]  # the config refuses what is none
         server_options=tuple(context.obj or ()),
         workers=workers,
         max_concurrent_pages=max_concurrent_pages,

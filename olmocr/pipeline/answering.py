@@ -10,11 +10,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from olmocr.device import REFERENCE_BLAS, start_mlx
-from olmocr.model_folder import find_model
+from olmocr.model_folder import find_model, read_config
 from olmocr.page import Ask
+from olmocr.pipeline.backoff import with_backoff
+from olmocr.pipeline.client import connected
 from olmocr.pipeline.config import PipelineConfig
+from olmocr.pipeline.repetition import is_looping
+from olmocr.pipeline.server import MLX_VLM_PORT, VLLM_PORT, ServerCommand, mlx_vlm_command, serving, vllm_command
 
 log = logging.getLogger(__name__)
+
+SERVER_LOG = "server.log"
+
+_GROWTH_BYTES = 6 << 30
+"""What a server may take beyond its model's weights before it is started again: caches, activations, and leaks."""
+
+_PATIENCE = 8
+"""Attempts to reach a server that gives no answer, about two minutes in all."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,8 @@ async def answering(config: PipelineConfig) -> AsyncIterator[Answering]:
     Raises:
         OlmocrError: the model cannot be loaded, or its server not be reached.
     """
-    async with _engine(config) as found:
+    opener = _server if config.server else {"mlx": _engine, "mlx-vlm": _mlx_vlm, "vllm": _vllm}[config.backend]
+    async with opener(config) as found:
         yield found
 
 
@@ -54,3 +67,60 @@ def _open_engine(model: str) -> Any:
     engine = Engine(folder, device)
     log.info("%s: %s", folder.name, engine)
     return engine
+
+
+@contextlib.asynccontextmanager
+async def _server(config: PipelineConfig) -> AsyncIterator[Answering]:
+    url = config.server or ""
+    async with connected(url, model=config.model, api_key=config.api_key, api=config.api, is_looping=is_looping) as (
+        ask,
+        info,
+    ):
+        log.info("%s", info)
+        if config.guided_decoding != "never" and info.guide is None:
+            log.warning("%s cannot force the form of an answer: it is asked without", info.url)
+        yield Answering(_patient(ask), info.model)
+
+
+@contextlib.asynccontextmanager
+async def _mlx_vlm(config: PipelineConfig) -> AsyncIterator[Answering]:
+    folder = await asyncio.to_thread(find_model, config.model or "")
+    read_config(folder)  # another family, or one with code of its own, is refused before anything starts
+    weights = sum(path.stat().st_size for path in folder.path.glob("*.safetensors"))
+    command = mlx_vlm_command(
+        str(folder.path),
+        port=config.port or MLX_VLM_PORT,
+        max_num_seqs=config.pages_at_once,
+        max_tokens=config.max_tokens,
+        extra=config.server_options,
+    )
+    async with _serving(command, config, weights + _GROWTH_BYTES) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def _vllm(config: PipelineConfig) -> AsyncIterator[Answering]:
+    command = vllm_command(config.model or "", port=config.port or VLLM_PORT, extra=config.server_options)
+    async with _serving(command, config, None) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def _serving(command: ServerCommand, config: PipelineConfig, most: int | None) -> AsyncIterator[Answering]:
+    log.info("starting the %s server; what it prints goes to %s", command.name, config.workspace / SERVER_LOG)
+    async with serving(
+        command,
+        api=config.api,
+        is_looping=is_looping,
+        max_resident_bytes=most,
+        log_file=config.workspace / SERVER_LOG,
+    ) as ask:
+        yield Answering(_patient(ask), config.model or "")
+
+
+def _patient(ask: Ask) -> Ask:
+    return with_backoff(
+        ask,
+        attempts=_PATIENCE,
+        on_wait=lambda error, seconds: log.warning("%s; asked again in %.0f s", error, seconds),
+    )

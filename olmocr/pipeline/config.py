@@ -11,9 +11,10 @@ from olmocr.errors import UsageError
 from olmocr.page import PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
 from olmocr.pipeline.ocr_page import Guided
 from olmocr.pipeline.page_ranges import PageRanges, parse_page_ranges
+from olmocr.pipeline.wire import Api
 
 BACKENDS = ("mlx", "mlx-vlm", "vllm")
-APIS = ("chat", "responses")
+APIS: tuple[Api, ...] = ("chat", "responses")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class PipelineConfig:
     server: str | None = None
     api_key: str | None = field(default=None, repr=False)
     port: int | None = None
-    api: str = "chat"
+    api: Api = "chat"
     server_options: tuple[str, ...] = ()
     workers: int = 4
     max_concurrent_pages: int | None = None

@@ -104,6 +104,7 @@ async def run_pipeline(
         if not config.pdfs:
             sources = _sources_to_retry(records)
         run = _Run(config, workspace, records, scratch, on_page)
+        run.order = {source.key: number for number, source in enumerate(sources)}
         waiting = [source for source in sources if not run.is_done(source)]
         if waiting:
             await _read_all(run, waiting, ask)
@@ -229,6 +230,7 @@ class _Run:
         # Pages that are rendered or asked: what is ahead of the model is as much as the renderers have in hand.
         self.in_hand = asyncio.Semaphore(config.pages_at_once + default_workers() + 1)
         self.left_to_others: list[Source] = []
+        self.order: dict[str, int] = {}
         self.unanswered = 0
         self.forced: set[str] = set()
         self.turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -460,7 +462,7 @@ class _Run:
         return RunSummary(
             done=self.done,
             skipped=self.skipped,
-            failures=tuple(self.failures.values()),
+            failures=tuple(self.failures[key] for key in sorted(self.failures, key=self.order.__getitem__)),
             **{name: self.counts[name] for name in (*names, "input_tokens", "output_tokens")},
             seconds=self.seconds,
         )

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from olmocr.errors import InputError
 from olmocr.pipeline.render import Pages, open_document, turned
-from olmocr.pipeline.sources import Source
 from olmocr.viewer.records import ViewedDocument, ViewedPage, shown
 
 LONGEST_SIDE = 1000
@@ -79,7 +78,7 @@ def _path(name: str) -> Path:
 
 
 def _open(path: Path, name: str) -> AbstractContextManager[Pages]:
-    return open_document(Source(name, path))
+    return open_document(path, name)
 
 
 def _why_not(path: Path, sha256: str | None) -> str | None:
