@@ -148,6 +148,11 @@ def test_what_is_no_address_is_refused(given):
     assert "secret" not in str(caught.value)
 
 
+def test_a_proxy_for_the_outside_world_is_not_asked_for_this_machine(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{closed_port()}")
+    assert ask(whole(chat_body())) == READ
+
+
 # What is answered
 
 
