@@ -16,12 +16,14 @@ import httpx
 from olmocr.errors import AnswerError, ServerError, ServerUnavailableError, UsageError
 from olmocr.inference.guided_server import GUIDANCE_PATH
 from olmocr.page import Ask, ModelResponse, PageRequest
-from olmocr.pipeline.faults import fault_in_answer, fault_of_status, plain
+from olmocr.pipeline.batches import sampled_alone
+from olmocr.pipeline.faults import detail_of, fault_in_answer, fault_of_status, plain
 from olmocr.pipeline.wire import PATHS, Api, Guide, Stream, load_json, make_body, parse_answer
 
 LONGEST_ANSWER = 16 << 20
 """Bytes that are read of one answer, at most."""
 
+_SAYS_WHAT_TO_DO = {401, 403, *range(300, 400)}
 _LOOK_EVERY = 256  # characters of an answer between two looks at whether it goes round in circles
 _CONNECT_SECONDS = 10.0
 _PROBE_SECONDS = 10.0
@@ -290,18 +292,28 @@ async def _models(http: httpx.AsyncClient, url: str, api_key: str | None) -> lis
         async with http.stream("GET", "/models") as response:
             content = await _content(response)
             if response.status_code != 200:
-                raise fault_of_status(
-                    response.status_code, response.headers, content, url=url, model="", has_key=api_key is not None
-                )
+                raise _fault_of_list(response, content, url, api_key)
     try:
         listed = load_json(content)
     except AnswerError as error:
-        raise ServerError(
-            f"{url}/models gives no list of models: this is no model server, or another path; check the address"
-        ) from error
+        raise _no_list(url, detail_of(content)) from error
     entries = listed.get("data") if isinstance(listed, dict) else None
     entries = entries if isinstance(entries, list) else []
     return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+
+def _fault_of_list(response: httpx.Response, content: bytes, url: str, api_key: str | None) -> ServerError:
+    status = response.status_code
+    fault = fault_of_status(status, response.headers, content, url=url, model="", has_key=api_key is not None)
+    if isinstance(fault, ServerUnavailableError) or (isinstance(fault, ServerError) and status in _SAYS_WHAT_TO_DO):
+        return fault
+    return _no_list(url, f"HTTP {status}: {detail_of(content)}")
+
+
+def _no_list(url: str, found: str) -> ServerError:
+    return ServerError(
+        f"{url}/models gives no list of models ({found}): this is no model server, or another path; check the address"
+    )
 
 
 def _choose(url: str, names: tuple[str, ...], entries: list[dict[str, Any]], model: str | None) -> str:
@@ -319,6 +331,7 @@ def _choose(url: str, names: tuple[str, ...], entries: list[dict[str, Any]], mod
     raise ServerError(f"{url} has several models; choose one with --model: {listed}")
 
 
+MLX_VLM = "mlx-vlm"
 _KINDS = {"vllm": "vLLM", "llamacpp": "llama.cpp", "library": "Ollama", "organization_owner": "LM Studio"}
 
 
@@ -333,7 +346,7 @@ async def _recognise(
         return kind, _version(await _glance(http, f"{root}/version")), "vllm"
     if kind is None and "loaded_model" in await _glance(http, f"{root}/health"):
         takes_expressions = (await _glance(http, f"{root}{GUIDANCE_PATH}")).get("regex") is True
-        return "mlx-vlm", None, "mlx-vlm" if takes_expressions else None
+        return MLX_VLM, None, "mlx-vlm" if takes_expressions else None
     if kind in (None, "Ollama") and (version := _version(await _glance(http, f"{root}/api/version"))):
         return "Ollama", version, None
     return kind, None, None
@@ -382,4 +395,4 @@ async def connected(
     async with ServerClient(
         url, model=info.model, api_key=api_key, api=api, timeout=timeout, guide=info.guide, is_looping=is_looping
     ) as client:
-        yield client.ask, info
+        yield sampled_alone(client.ask) if info.kind == MLX_VLM else client.ask, info

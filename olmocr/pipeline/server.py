@@ -23,6 +23,7 @@ from typing import BinaryIO, Self
 
 from olmocr.errors import MissingDependencyError, ServerError, ServerUnavailableError, output_error
 from olmocr.page import Ask, ModelResponse, PageRequest
+from olmocr.pipeline.batches import sampled_alone
 from olmocr.pipeline.client import IsLooping, ServerClient, has_loaded
 from olmocr.pipeline.faults import plain
 from olmocr.pipeline.wire import Api, Guide
@@ -38,7 +39,11 @@ _LAST_LINES = 20
 
 @dataclass(frozen=True)
 class ServerCommand:
-    """How to start a server, and how to speak to it. *key_variable* is where it takes its API key from."""
+    """How to start a server, and how to speak to it.
+
+    *key_variable* is where it takes its API key from. *samples_by_batch* says that it needs
+    :func:`~olmocr.pipeline.batches.sampled_alone`.
+    """
 
     name: str
     arguments: tuple[str, ...]
@@ -46,6 +51,7 @@ class ServerCommand:
     port: int
     guide: Guide
     key_variable: str
+    samples_by_batch: bool = False
 
     @property
     def url(self) -> str:
@@ -58,8 +64,7 @@ def mlx_vlm_command(
 ) -> ServerCommand:
     """Return the command for mlx-vlm's server with *model*, a folder or a Hub repository.
 
-    With *max_num_seqs* above 1 it reads that many pages at once, but with the temperature of the first: the
-    others' retries at higher temperatures are then no different from their first attempts.
+    It reads at most *max_num_seqs* pages at once; others wait.
 
     Raises:
         MissingDependencyError: mlx-vlm is not installed.
@@ -70,7 +75,7 @@ def mlx_vlm_command(
     options = ("--model", model, "--host", HOST, "--port", str(port))
     limits = ("--max-num-seqs", str(max_num_seqs), "--max-tokens", str(max_tokens), "--log-level", "WARNING")
     return ServerCommand(
-        "mlx-vlm", (*launcher, *options, *limits, *extra), model, port, "mlx-vlm", "MLX_VLM_SERVER_API_KEY"
+        "mlx-vlm", (*launcher, *options, *limits, *extra), model, port, "mlx-vlm", "MLX_VLM_SERVER_API_KEY", True
     )
 
 
@@ -248,7 +253,10 @@ class LocalServer:
         if self._reader is not None:
             await asyncio.wait([self._reader], timeout=1)
         status = self._process.returncode if self._process else None
-        return ServerError(f"the {self.command.name} server ended with status {status} {when}{self._last_lines()}")
+        how = f"ended with status {status}"
+        if status is not None and status < 0:
+            how = f"was ended by signal {-status}" + (" (the memory may have run out)" if status == -9 else "")
+        return ServerError(f"the {self.command.name} server {how} {when}{self._last_lines()}")
 
     def _last_lines(self) -> str:
         if not self._lines:
@@ -426,4 +434,5 @@ async def serving(
             is_looping=is_looping,
         ) as client,
     ):
-        yield server.guarded(client.ask)
+        ask = server.guarded(client.ask)
+        yield sampled_alone(ask) if command.samples_by_batch else ask

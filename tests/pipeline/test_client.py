@@ -148,6 +148,11 @@ def test_what_is_no_address_is_refused(given):
     assert "secret" not in str(caught.value)
 
 
+def test_a_proxy_for_the_outside_world_is_not_asked_for_this_machine(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{closed_port()}")
+    assert ask(whole(chat_body())) == READ
+
+
 # What is answered
 
 
@@ -474,9 +479,24 @@ def test_a_list_of_models_that_is_none_is_no_crash(page):
         look(server)
 
 
-def test_what_is_no_model_server_is_named():
-    pages = {"/v1/models": whole(b"<html>router</html>")}
-    with ModelServer(pages=pages) as server, pytest.raises(ServerError, match="no model server"):
+@pytest.mark.parametrize("page", [whole(b"<html>router</html>"), fault(404, "no models here"), fault(400), fault(418)])
+def test_what_is_no_model_server_is_named(page):
+    with (
+        ModelServer(pages={"/v1/models": page}) as server,
+        pytest.raises(ServerError, match="no model server") as caught,
+    ):
+        look(server)
+    assert not isinstance(caught.value, ServerUnavailableError)
+
+
+def test_a_server_that_has_trouble_while_it_is_looked_at_is_unavailable():
+    with ModelServer(pages={"/v1/models": fault(503)}) as server, pytest.raises(ServerUnavailableError):
+        look(server)
+
+
+def test_a_server_that_is_looked_at_through_another_address_is_not_followed():
+    moved = whole(b"", 301, headers=[("Location", "http://elsewhere/v1")])
+    with ModelServer(pages={"/v1/models": moved}) as server, pytest.raises(ServerError, match="elsewhere"):
         look(server)
 
 

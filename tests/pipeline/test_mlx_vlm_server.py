@@ -11,6 +11,7 @@ from olmocr.conversion.convert import convert
 from olmocr.conversion.recipe import changed, find_recipe
 from olmocr.errors import InputError, ServerError
 from olmocr.page import PageImage, PageRequest, PageResponseError, parse_page_response
+from olmocr.pipeline.batches import sampled_alone
 from olmocr.pipeline.client import ServerClient, probe
 from olmocr.pipeline.render import open_document
 from olmocr.pipeline.server import LocalServer, mlx_vlm_command
@@ -62,6 +63,11 @@ async def ask_everything(command):
                     answers[api, name] = await outcome(client.ask(request))
                 requests = [PageRequest(image, guided=guided) for guided in (True, False)]
                 answers[api, "together"] = await asyncio.gather(*map(client.ask, requests))
+        async with ServerClient(url, model=command.model, api_key=key) as client:
+            # The server reads two pages at once, and would sample the second as the first wants it.
+            answers["batch"] = await asyncio.gather(
+                *map(sampled_alone(client.ask), (PageRequest(image), NONSENSE, PageRequest(image)))
+            )
         async with ServerClient(url, model=command.model, api_key=key, is_looping=lambda text: True) as client:
             answers["loop"] = await client.ask(PageRequest(image))
     return answers
@@ -127,6 +133,11 @@ def test_a_guided_answer_is_in_the_format_even_where_a_plain_one_is_not(answers,
 @apis
 def test_an_image_that_is_none_is_the_pages_fault_and_not_the_servers(answers, api):
     assert isinstance(answers[api, "no image"], InputError)
+
+
+def test_a_sampled_page_among_others_is_answered_as_it_would_be_alone(answers):
+    plain, nonsense = answers["chat", "plain"], answers["chat", "nonsense"]
+    assert answers["batch"] == [plain, nonsense, plain]
 
 
 def test_an_answer_that_loops_is_stopped(answers):

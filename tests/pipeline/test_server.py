@@ -127,6 +127,22 @@ def test_a_program_that_is_not_there_is_named():
         vllm_command("model", executable="no-such-vllm")
 
 
+def test_a_server_that_was_killed_says_so(command, tmp_path):
+    async def run():
+        async with LocalServer(command("never"), patience=HASTE):
+            pass
+
+    async def kill():
+        starting = asyncio.create_task(run())
+        while not pids(tmp_path):
+            await asyncio.sleep(0.01)
+        os.kill(pids(tmp_path)[0], signal.SIGKILL)
+        await starting
+
+    with pytest.raises(ServerError, match=r"ended by signal 9 \(the memory may have run out\)"):
+        asyncio.run(kill())
+
+
 def test_a_program_that_went_away_is_named(command, tmp_path):
     gone = command("good")
     (tmp_path / "vllm").unlink()
