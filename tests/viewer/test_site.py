@@ -147,7 +147,7 @@ def test_a_file_that_the_record_knows_but_is_no_document_is_not_shown(tmp_path):
     secret.write_text("the secret")
     write_record(tmp_path / "ws", ["text"], name=secret, metadata={"source-sha256": sha256(secret)})
     page = only_document(site(tmp_path / "ws"))
-    assert "is no PDF, PNG or JPEG" in page.text
+    assert "is no PDF and no picture" in page.text
     assert "the secret" not in page.text
 
 
