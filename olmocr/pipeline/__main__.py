@@ -212,6 +212,13 @@ def ocr(
         bool,
         typer.Option("--page-records", help="Also write all that is known of pages as JSON.", rich_help_panel=_OUTPUT),
     ] = False,
+    apply_filter: Annotated[
+        bool,
+        typer.Option("--apply-filter", help="Leave out forms, advertising, and other languages.", rich_help_panel=_RUN),
+    ] = False,
+    languages: Annotated[
+        str, typer.Option(metavar="CODES", help="What --apply-filter lets through: en,de", rich_help_panel=_RUN)
+    ] = "en",
     workers: Annotated[int, typer.Option(help="Documents at once.", rich_help_panel=_RUN)] = PipelineConfig.workers,
     retry_failed: Annotated[
         bool,
@@ -274,6 +281,8 @@ def ocr(
         max_tokens=max_tokens,
         page_timeout=page_timeout,
         guided_decoding="always" if guided_decoding else PipelineConfig.guided_decoding,
+        apply_filter=apply_filter,
+        languages=tuple(code.strip() for code in languages.split(",")),
         force=force,
         retry_failed=retry_failed,
     )
@@ -336,7 +345,8 @@ def _shown_progress(console: Console, *, quiet: bool) -> Iterator[Any]:
 def _say_summary(summary: Any, config: PipelineConfig) -> None:
     from olmocr.pipeline.run import pages_per_minute
 
-    say(f"documents: {summary.done} done, {len(summary.failures)} failed, {summary.skipped} done before")
+    left_out = f", {summary.filtered} left out" if summary.filtered else ""
+    say(f"documents: {summary.done} done, {len(summary.failures)} failed, {summary.skipped} done before{left_out}")
     if summary.pages:
         kinds = {
             "blank": summary.blank_pages,

@@ -52,6 +52,8 @@ class PipelineConfig:
         page_timeout: seconds for all attempts at a page together; None is no limit.
         guided_decoding: at which attempts the front matter's form is forced, by those that can: ``never``, ``retries``
             or ``always``.
+        apply_filter: leave out forms, advertising, and what is in none of *languages* (docs/inputs.md).
+        languages: ISO 639-1 codes of those that *apply_filter* lets through.
         force: read pages anew that the workspace has.
         retry_failed: read what failed before, pages that fell back included; without *pdfs* of all the workspace.
 
@@ -84,6 +86,8 @@ class PipelineConfig:
     max_tokens: int = 8000
     page_timeout: float | None = None
     guided_decoding: Guided = "never"
+    apply_filter: bool = False
+    languages: tuple[str, ...] = ("en",)
     force: bool = False
     retry_failed: bool = False
 
@@ -94,6 +98,7 @@ class PipelineConfig:
         self._set("output_dir", Path(self.output_dir).expanduser() if self.output_dir else None)
         self._set("pdfs", _names(self.pdfs))
         self._set("server_options", tuple(map(str, self.server_options)))
+        self._set("languages", tuple(self.languages))
         self._set("model", str(self.model) if self.model else None)
         self._require_one_of("backend", BACKENDS)
         self._require_one_of("api", APIS)

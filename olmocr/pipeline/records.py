@@ -64,14 +64,14 @@ CREATE TABLE IF NOT EXISTS locks (
 ) WITHOUT ROWID;
 """
 
-DocumentState = Literal["done", "failed"]
+DocumentState = Literal["done", "failed", "filtered"]
 
 
 @dataclass(frozen=True)
 class DocumentRecord:
     """What came of one source. *stat* tells whether the file may have changed, *selection* which pages were asked for.
 
-    *sha256* and *page_count* are None if it could not be opened; *why* is None unless it failed.
+    *sha256* and *page_count* are None if it could not be opened; *why* is None unless it failed or was left out.
     """
 
     key: str

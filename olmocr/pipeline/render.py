@@ -39,6 +39,8 @@ class Pages(Protocol):
     """A document that is open. Page numbers begin at 1."""
 
     page_count: int
+    has_form: bool
+    """Whether it has fields to be filled in."""
 
     def render(self, page_number: int, longest_side: int) -> PageImage:
         """Return the page as RGB pixels, its longer side *longest_side*.
@@ -130,6 +132,7 @@ class _PdfFile:
         self._name = name
         self._document = document
         self.page_count = len(document)
+        self.has_form = bool(document.get_formtype())
 
     def render(self, page_number: int, longest_side: int) -> PageImage:
         with self._page(page_number) as page:
@@ -226,6 +229,7 @@ class _ImageFile:
         self._kind = kind
         self._frames = frames
         self.page_count = len(frames)
+        self.has_form = False
 
     def render(self, page_number: int, longest_side: int) -> PageImage:
         which = f"page {page_number} of {self._name}" if self.page_count > 1 else self._name

@@ -106,6 +106,11 @@ class RenderPool:
         answer, _ = await self._ask({"path": str(path), "name": name}, name)
         return int(answer["page_count"])
 
+    async def has_form(self, path: Path, name: str) -> bool:
+        """Return whether the document has fields to be filled in; errors as of `page_count`."""
+        answer, _ = await self._ask({"path": str(path), "name": name}, name)
+        return bool(answer["has_form"])
+
     async def render(self, path: Path, name: str, page_number: int, longest_side: int) -> RenderedPage:
         """Return the page (numbers begin at 1) as RGB pixels, its longer side *longest_side*.
 

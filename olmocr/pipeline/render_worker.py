@@ -89,7 +89,7 @@ def _answer(request: dict[str, Any], documents: _OpenDocuments, pixels: int) -> 
     try:
         pages = documents.get(Path(request["path"]), name)
         if page_number is None:
-            return {"page_count": pages.page_count}
+            return {"page_count": pages.page_count, "has_form": pages.has_form}
         return _rendered(pages, page_number, request["longest_side"], pixels)
     except InputError as error:
         return {"refused": str(error)}

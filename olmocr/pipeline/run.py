@@ -20,6 +20,7 @@ from olmocr.page import Ask
 from olmocr.pipeline.answering import Answering, answering
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.document import Document, PageRecord, blank_record, record_of, unrendered_record, why_failed
+from olmocr.pipeline.document_filter import SAMPLE_PAGES, why_filtered
 from olmocr.pipeline.local_file import content_hash, local_file
 from olmocr.pipeline.ocr_page import Terms, ocr_page
 from olmocr.pipeline.origins import TarMember, ZipMember
@@ -39,6 +40,8 @@ _UNANSWERED_IN_A_ROW = 3
 
 _LOOK_AGAIN_SECONDS = 2.0
 
+_SMALL = 28  # pixels, where only a page's text is wanted
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -50,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did. *done* and *pages* count this run's; *skipped* documents were done before.
+    """What a run did. *done* and *pages* count this run's; *skipped* documents were done before, *filtered* left out.
 
     Of the *pages*, *blank_pages* had nothing on them, *retried_pages* took more than one attempt, *fallback_pages* got
     no good answer, and *poor_pages* have an answer that lacks much of the file's own text. *seconds* is the time spent
@@ -59,6 +62,7 @@ class RunSummary:
 
     done: int
     skipped: int
+    filtered: int
     failures: tuple[Failure, ...]
     pages: int
     blank_pages: int
@@ -218,6 +222,7 @@ class _Run:
     on_page: OnPage
     done: int = 0
     skipped: int = 0
+    filtered: int = 0
     failures: dict[str, Failure] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     seconds: float = 0.0
@@ -323,6 +328,13 @@ class _Run:
     async def _read_pages(self, source: Source, path: Path, sha256: str, stat: str) -> None:
         count = await self.pool.page_count(path, source.name)
         numbers = self._numbers(source, count)
+        why = await self._why_filtered(path, source.name, count) if self.config.apply_filter else None
+        if why:
+            record = DocumentRecord(source.key, source.name, stat, sha256, self._selection, count, "filtered", why)
+            self.records.add_document(record)
+            self.filtered += 1
+            log.info("%s is left out: %s", source.name, why)
+            return
         if self.config.force and sha256 not in self.forced:
             self.forced.add(sha256)
             self.records.forget_pages(sha256)
@@ -339,6 +351,14 @@ class _Run:
         if document is None:
             raise InputError(f"{source.name} lost a page while it was read; run it again")
         self._finish(document, DocumentRecord(source.key, source.name, stat, sha256, self._selection, count, "done"))
+
+    async def _why_filtered(self, path: Path, name: str, count: int) -> str | None:
+        texts = []
+        for number in range(1, min(count, SAMPLE_PAGES) + 1):
+            with contextlib.suppress(InputError):  # a damaged page says nothing
+                texts.append((await self.pool.render(path, name, number, _SMALL)).text_layer or "")
+        has_form = await self.pool.has_form(path, name)
+        return why_filtered("\n".join(texts), has_form=has_form, languages=self.config.languages)
 
     @property
     def _selection(self) -> str:
@@ -462,6 +482,7 @@ class _Run:
         return RunSummary(
             done=self.done,
             skipped=self.skipped,
+            filtered=self.filtered,
             failures=tuple(self.failures[key] for key in sorted(self.failures, key=self.order.__getitem__)),
             **{name: self.counts[name] for name in (*names, "input_tokens", "output_tokens")},
             seconds=self.seconds,
