@@ -206,7 +206,10 @@ class _Answers:
         async with self._opening:
             if self._opened is None:
                 started = time.monotonic()
-                self._opened = await self._stack.enter_async_context(answering(self._config))
+                try:
+                    self._opened = await self._stack.enter_async_context(answering(self._config))
+                except ServerUnavailableError as error:  # no page's fault, and nothing was read yet
+                    raise ServerError(str(error)) from error
                 self.seconds = time.monotonic() - started
         return self._opened
 
@@ -368,7 +371,7 @@ class _Run:
         selection = self.config.selection
         numbers = selection.numbers(count) if selection else tuple(range(1, count + 1))
         if not numbers:
-            raise InputError(f"{source.name} has {count} pages, and none of them is in {self.config.pages}")
+            raise InputError(f"{source.name} has no page {self.config.pages}: it ends with page {count}")
         return numbers
 
     async def _read_missing(self, reading: _Reading, numbers: list[int]) -> None:
