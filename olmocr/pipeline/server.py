@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import deque
@@ -396,14 +397,12 @@ def _refuse_taken_port(port: int) -> None:
 
 async def _resident_bytes(group: int) -> int:
     """Return the memory that a process group's processes hold; 0 where no ``ps`` tells."""
+    ps = ("ps", "-A", "-o", "pgid=,rss=")
     try:
-        process = await asyncio.create_subprocess_exec(
-            "ps", "-A", "-o", "pgid=,rss=", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
-    except OSError:
+        done = await asyncio.to_thread(subprocess.run, ps, capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
         return 0
-    listed, _ = await process.communicate()
-    rows = (line.split() for line in listed.splitlines())
+    rows = (line.split() for line in done.stdout.splitlines())
     return 1024 * sum(int(row[1]) for row in rows if len(row) == 2 and row[0] == str(group).encode())
 
 
