@@ -76,7 +76,13 @@ def mlx_vlm_command(
     options = ("--model", model, "--host", HOST, "--port", str(port))
     limits = ("--max-num-seqs", str(max_num_seqs), "--max-tokens", str(max_tokens), "--log-level", "WARNING")
     return ServerCommand(
-        "mlx-vlm", (*launcher, *options, *limits, *extra), model, port, "mlx-vlm", "MLX_VLM_SERVER_API_KEY", True
+        name="mlx-vlm",
+        arguments=(*launcher, *options, *limits, *extra),
+        model=model,
+        port=port,
+        guide="mlx-vlm",
+        key_variable="MLX_VLM_SERVER_API_KEY",
+        samples_by_batch=True,
     )
 
 
@@ -103,8 +109,14 @@ def vllm_command(
     options = ("--host", HOST, "--port", str(port), "--served-model-name", served_model_name)
     limits = ("--max-model-len", str(max_model_len), "--limit-mm-per-prompt", '{"video": 0}')
     quiet = ("--uvicorn-log-level", "warning")
-    arguments = (found, "serve", model, *options, *limits, *quiet, *extra)
-    return ServerCommand("vLLM", arguments, served_model_name, port, "vllm", "VLLM_API_KEY")
+    return ServerCommand(
+        name="vLLM",
+        arguments=(found, "serve", model, *options, *limits, *quiet, *extra),
+        model=served_model_name,
+        port=port,
+        guide="vllm",
+        key_variable="VLLM_API_KEY",
+    )
 
 
 @dataclass(frozen=True)
