@@ -103,7 +103,8 @@ class PipelineConfig:
         self._require_one_of("backend", BACKENDS)
         self._require_one_of("api", APIS)
         self._require_one_of("guided_decoding", get_args(Guided))
-        self._require(bool(self.pdfs) or self.retry_failed, "pdfs", "one document at least")
+        if not self.pdfs and not self.retry_failed:
+            raise UsageError("no document is named; name some with --pdfs")
         if self.model is None and self.server is None:
             raise UsageError("no model is named; name one with --model, or a server that has one with --server")
         if self.force and self.retry_failed:
