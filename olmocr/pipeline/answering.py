@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,9 @@ _GROWTH_BYTES = 6 << 30
 _PATIENCE = 8
 """Attempts to reach a server that gives no answer, about two minutes in all."""
 
+Sleep = Callable[[float], Awaitable[None]]
+"""Waits for so many seconds."""
+
 
 @dataclass(frozen=True)
 class Answering:
@@ -38,15 +41,15 @@ class Answering:
 
 
 @contextlib.asynccontextmanager
-async def answering(config: PipelineConfig) -> AsyncIterator[Answering]:
-    """Yield what answers.
+async def answering(config: PipelineConfig, sleep: Sleep = asyncio.sleep) -> AsyncIterator[Answering]:
+    """Yield what answers; a server that is away is waited for with *sleep*.
 
     Raises:
         OlmocrError: the model cannot be loaded, or its server not be reached.
     """
     opener = _server if config.server else {"mlx": _engine, "mlx-vlm": _mlx_vlm, "vllm": _vllm}[config.backend]
     async with opener(config) as found:
-        yield found
+        yield found if opener is _engine else Answering(_patient(found.ask, sleep), found.model)
 
 
 @contextlib.asynccontextmanager
@@ -79,7 +82,7 @@ async def _server(config: PipelineConfig) -> AsyncIterator[Answering]:
         log.info("%s", info)
         if config.guided_decoding != "never" and info.guide is None:
             log.warning("%s cannot force the form of an answer: it is asked without", info.url)
-        yield Answering(_patient(ask), info.model)
+        yield Answering(ask, info.model)
 
 
 @contextlib.asynccontextmanager
@@ -115,12 +118,13 @@ async def _serving(command: ServerCommand, config: PipelineConfig, most: int | N
         max_resident_bytes=most,
         log_file=config.workspace / SERVER_LOG,
     ) as ask:
-        yield Answering(_patient(ask), config.model or "")
+        yield Answering(ask, config.model or "")
 
 
-def _patient(ask: Ask) -> Ask:
+def _patient(ask: Ask, sleep: Sleep) -> Ask:
     return with_backoff(
         ask,
         attempts=_PATIENCE,
         on_wait=lambda error, seconds: log.warning("%s; asked again in %.0f s", error, seconds),
+        sleep=sleep,
     )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from olmocr.errors import OutputError, output_error
+from olmocr.errors import OutputError
 from olmocr.page import PageResponse
 from olmocr.pipeline.document import PageRecord
 
@@ -34,6 +34,12 @@ STALE_SECONDS = 60.0
 """A lock whose owner has been silent for so long is anybody's."""
 
 _BUSY_SECONDS = 30.0
+
+# SQLite knows a full disk, but takes a quota and a limit for a fault of the disk.
+_NO_ROOM = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}
+_NO_DATABASE = {"SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_ERROR"}
+
+_DOCUMENTS = "SELECT key, name, stat, sha256, selection, page_count, state, why FROM documents"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pages (
@@ -95,15 +101,21 @@ class Records:
         """
         self._path = folder / RECORDS_FILE
         self._owner = uuid.uuid4().hex
-        try:
+        with self._errors("used"):
             self._db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            # WAL: a reader never waits for the writer, and what is committed survives the process, however it ends.
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._require_version()
-            self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise OutputError(f"{self._path} cannot be used: {error}; move it away to begin anew") from error
+        try:
+            with self._errors("used"):
+                self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        # WAL: a reader never waits for the writer, and what is committed survives the process, however it ends.
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._require_version()
+        self._db.executescript(_SCHEMA)
 
     def _require_version(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -128,14 +140,13 @@ class Records:
 
     def pages(self, sha256: str) -> dict[int, PageRecord]:
         """Return what is known of a document's pages, by number, in order; what cannot be read is left out."""
-        rows = self._db.execute("SELECT record FROM pages WHERE sha256 = ? ORDER BY page_number", (sha256,))
-        found = (_from_json(text) for (text,) in rows)
-        return {page.page_number: page for page in found if page is not None}
+        rows = self._read("SELECT page_number, record FROM pages WHERE sha256 = ? ORDER BY page_number", sha256)
+        found = ((number, _from_json(text)) for number, text in rows)
+        return {number: page for number, page in found if page is not None and page.page_number == number}
 
     def finished_numbers(self, sha256: str, *, with_fallback: bool) -> set[int]:
         """Return the numbers of the pages that need no model any more."""
-        rows = self._db.execute("SELECT page_number, status FROM pages WHERE sha256 = ?", (sha256,))
-        return {number for number, status in rows if with_fallback or status != "fallback"}
+        return {number for number, page in self.pages(sha256).items() if with_fallback or not page.is_fallback}
 
     def forget_pages(self, sha256: str) -> None:
         """Forget a document's pages, so that they are read anew."""
@@ -143,17 +154,12 @@ class Records:
 
     def document(self, key: str) -> DocumentRecord | None:
         """Return what came of a source, None if it was never finished."""
-        row = self._db.execute(
-            "SELECT key, name, stat, sha256, selection, page_count, state, why FROM documents WHERE key = ?", (key,)
-        ).fetchone()
-        return DocumentRecord(*row) if row else None
+        rows = self._read(_DOCUMENTS + " WHERE key = ?", key)
+        return DocumentRecord(*rows[0]) if rows else None
 
     def documents(self) -> Iterator[DocumentRecord]:
         """Yield all documents by name."""
-        rows = self._db.execute(
-            "SELECT key, name, stat, sha256, selection, page_count, state, why FROM documents ORDER BY name, key"
-        )
-        for row in rows:
+        for row in self._read(_DOCUMENTS + " ORDER BY name, key"):
             yield DocumentRecord(*row)
 
     def add_document(self, document: DocumentRecord) -> None:
@@ -173,17 +179,23 @@ class Records:
 
     def lock(self, name: str) -> bool:
         """Take a lock if it is free, ours, or that of a process that is dead or has been silent for long."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            row = self._db.execute("SELECT owner, host, pid, heartbeat FROM locks WHERE name = ?", (name,)).fetchone()
-            is_free = row is None or row[0] == self._owner or _is_abandoned(*row[1:])
-            if is_free:
-                mine = (name, self._owner, socket.gethostname(), os.getpid(), time.time())
-                self._db.execute("INSERT OR REPLACE INTO locks VALUES (?, ?, ?, ?, ?)", mine)
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._error(error) from error
+        with self._errors("written"):
+            self._db.execute("BEGIN IMMEDIATE")  # from here on nobody else takes one
+            try:
+                is_free = self._is_free(name)
+                if is_free:
+                    mine = (name, self._owner, socket.gethostname(), os.getpid(), time.time())
+                    self._db.execute("INSERT OR REPLACE INTO locks VALUES (?, ?, ?, ?, ?)", mine)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
         return is_free
+
+    def _is_free(self, name: str) -> bool:
+        rows = self._read("SELECT owner, host, pid, heartbeat FROM locks WHERE name = ?", name)
+        return not rows or rows[0][0] == self._owner or _is_abandoned(*rows[0][1:])
 
     def beat(self) -> None:
         """Say that the owner of this process's locks is alive."""
@@ -199,15 +211,24 @@ class Records:
             self._write("DELETE FROM locks WHERE owner = ?", (self._owner,))
 
     def _write(self, statement: str, values: Iterable[Any]) -> None:
-        try:
+        with self._errors("written"):
             self._db.execute(statement, tuple(values))
-        except sqlite3.Error as error:
-            raise self._error(error) from error
 
-    def _error(self, error: sqlite3.Error) -> OutputError:
-        if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-            return output_error(OSError(28, "No space left on device"), str(self._path))
-        return OutputError(f"{self._path} could not be written: {error}")
+    def _read(self, statement: str, *values: str) -> list[Any]:
+        with self._errors("read"):
+            return self._db.execute(statement, values).fetchall()
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            kind = getattr(error, "sqlite_errorname", "")
+            if kind in _NO_ROOM:
+                reason = f"the disk is full, or fails: {self._path} could not be {what} ({error})"
+                raise OutputError(f"{reason}; free some space and run it again") from error
+            way_out = "; move it away to begin anew" if kind in _NO_DATABASE else ""
+            raise OutputError(f"{self._path} could not be {what}: {error}{way_out}") from error
 
 
 def _is_abandoned(host: str, pid: int, heartbeat: float) -> bool:
@@ -240,5 +261,5 @@ def _from_json(text: str) -> PageRecord | None:
         fields = json.loads(text)
         response = PageResponse(**fields.pop("response"))
         return PageRecord(response=response, **{**fields, "rejected": tuple(fields["rejected"])})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

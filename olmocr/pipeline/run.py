@@ -13,11 +13,11 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from olmocr.errors import ExitCode, InputError, ServerError, ServerUnavailableError
+from olmocr.errors import ExitCode, InputError, OutputError, ServerError, ServerUnavailableError, output_error
 from olmocr.page import Ask
-from olmocr.pipeline.answering import Answering, answering
+from olmocr.pipeline.answering import Answering, Sleep, answering
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.document import Document, PageRecord, blank_record, record_of, unrendered_record, why_failed
 from olmocr.pipeline.document_filter import SAMPLE_PAGES, why_filtered
@@ -28,7 +28,7 @@ from olmocr.pipeline.outputs import dolma_record, markdown_of, page_markdown, pa
 from olmocr.pipeline.records import HEARTBEAT_SECONDS, DocumentRecord, Records
 from olmocr.pipeline.render_pool import RenderPool, default_workers
 from olmocr.pipeline.repetition import has_looped
-from olmocr.pipeline.sources import Source, find_sources
+from olmocr.pipeline.sources import STANDARD_INPUT, Source, find_sources
 from olmocr.pipeline.workspace import Workspace, open_workspace
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,11 @@ OnPage = Callable[[Source, PageRecord], None]
 
 
 async def run_pipeline(
-    config: PipelineConfig, *, on_page: OnPage = lambda source, page: None, ask: Ask | None = None
+    config: PipelineConfig,
+    *,
+    on_page: OnPage = lambda source, page: None,
+    ask: Ask | None = None,
+    sleep: Sleep = asyncio.sleep,
 ) -> RunSummary:
     """Read every document of *config* that its workspace does not hold yet.
 
@@ -96,6 +100,7 @@ async def run_pipeline(
         config: what to do.
         on_page: called after each page.
         ask: answers instead of the config's backend and model.
+        sleep: waits before a server that is away is asked again.
 
     Raises:
         OlmocrError: nothing could be started, nobody answers any more, or nothing more can be written.
@@ -104,16 +109,18 @@ async def run_pipeline(
         sources = find_sources(config.pdfs, apart_from=config.workspace)
         workspace = open_workspace(config.workspace, config.output_dir)
         records = stack.enter_context(Records(config.workspace))
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="olmocr-")))
+        scratch = stack.enter_context(_scratch())
         if not config.pdfs:
             sources = _sources_to_retry(records)
         run = _Run(config, workspace, records, scratch, on_page)
         run.order = {source.key: number for number, source in enumerate(sources)}
         waiting = [source for source in sources if not run.is_done(source)]
-        if waiting:
-            await _read_all(run, waiting, ask)
-        summary = run.summary()
-        _write_reports(run, summary)
+        try:
+            if waiting:
+                await _read_all(run, waiting, _Answers(config, ask, sleep))
+        finally:  # what ended the run is one thing, what failed before another
+            summary = run.summary()
+            _write_reports(run, summary)
         return summary
 
 
@@ -131,11 +138,22 @@ def run_pipeline_sync(
         return thread.submit(lambda: asyncio.run(run_pipeline(config, on_page=on_page, ask=ask))).result()
 
 
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """Yield a folder for copies of what does not lie on this disk."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="olmocr-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise output_error(error, "a temporary folder (TMPDIR names another place)") from error
+    with folder as path:
+        yield Path(path)
+
+
 def _sources_to_retry(records: Records) -> tuple[Source, ...]:
     """Return all documents that failed, or have pages that fell back, and are there still."""
     found: list[Source] = []
     for document in records.documents():
-        if _wants_retry(document, records):
+        if document.name != STANDARD_INPUT and _wants_retry(document, records):
             try:
                 found += find_sources([document.name])
             except InputError as error:
@@ -149,10 +167,10 @@ def _wants_retry(document: DocumentRecord, records: Records) -> bool:
     return any(page.is_fallback for page in records.pages(document.sha256).values())
 
 
-async def _read_all(run: _Run, waiting: list[Source], ask: Ask | None) -> None:
+async def _read_all(run: _Run, waiting: list[Source], answers: _Answers) -> None:
     async with contextlib.AsyncExitStack() as stack:
         run.pool = await stack.enter_async_context(RenderPool())
-        run.answers = _Answers(run.config, stack, Answering(ask, run.config.model or "") if ask else None)
+        run.answers = await stack.enter_async_context(answers)
         started = time.monotonic()
         beating = asyncio.create_task(run.beat())
         stack.callback(beating.cancel)
@@ -192,22 +210,34 @@ def pages_per_minute(summary: RunSummary) -> float:
 class _Answers:
     """What answers, opened when the first page needs it: a pile that was read before loads no model.
 
-    *seconds* is what that took.
+    *seconds* is what that took. With *ask* there is nothing to open.
     """
 
-    def __init__(self, config: PipelineConfig, stack: contextlib.AsyncExitStack, opened: Answering | None) -> None:
+    def __init__(self, config: PipelineConfig, ask: Ask | None, sleep: Sleep) -> None:
         self._config = config
-        self._stack = stack
-        self._opened = opened
+        self._sleep = sleep
+        self._opened = Answering(ask, config.model or "") if ask else None
         self._opening = asyncio.Lock()
         self.seconds = 0.0
 
+    async def __aenter__(self) -> Self:
+        self._stack = contextlib.AsyncExitStack()
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        await self._stack.__aexit__(*exception)
+
     async def opened(self) -> Answering:
+        """Return what answers.
+
+        Raises:
+            ServerError: a server is not there from the first: that is a wrong address rather than a fault that passes.
+        """
         async with self._opening:
             if self._opened is None:
                 started = time.monotonic()
                 try:
-                    self._opened = await self._stack.enter_async_context(answering(self._config))
+                    self._opened = await self._stack.enter_async_context(answering(self._config, self._sleep))
                 except ServerUnavailableError as error:  # no page's fault, and nothing was read yet
                     raise ServerError(str(error)) from error
                 self.seconds = time.monotonic() - started
@@ -240,7 +270,7 @@ class _Run:
         self.left_to_others: list[Source] = []
         self.order: dict[str, int] = {}
         self.unanswered = 0
-        self.forced: set[str] = set()
+        self.anew: set[str] = set()
         self.turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.terms = Terms(
             max_attempts=config.max_page_retries,
@@ -255,7 +285,10 @@ class _Run:
         """Tell other processes that this one is alive."""
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            self.records.beat()
+            try:
+                self.records.beat()
+            except OutputError as error:  # the next beat may do it, and what cannot go on ends with the next page
+                log.warning("%s", error)
 
     def is_done(self, source: Source) -> bool:
         """Say whether *source* needs no reading; what is asked for only now is written from its pages."""
@@ -338,18 +371,14 @@ class _Run:
             self.filtered += 1
             log.info("%s is left out: %s", source.name, why)
             return
-        if self.config.force and sha256 not in self.forced:
-            self.forced.add(sha256)
-            self.records.forget_pages(sha256)
-        # What fell back is asked again where it made the document fail, or where that is asked for.
-        known = self.records.document(source.key)
-        is_retry = self.config.retry_failed or (known is not None and known.state == "failed")
-        finished = self.records.finished_numbers(sha256, with_fallback=not is_retry)
+        finished = self._finished(source, sha256)
         missing = [number for number in numbers if number not in finished]
         reading = _Reading(source, path, sha256, count)
         await self._read_missing(reading, missing)
         if reading.unanswered:
-            raise InputError(_why_unanswered(reading))
+            record = DocumentRecord(source.key, source.name, stat, sha256, self._selection, count, "failed")
+            self._fail(source, _why_unanswered(reading), record, is_lasting=False)
+            return
         document = self._assembled(source, sha256, count)
         if document is None:
             raise InputError(f"{source.name} lost a page while it was read; run it again")
@@ -362,6 +391,17 @@ class _Run:
                 texts.append((await self.pool.render(path, name, number, _SMALL)).text_layer or "")
         has_form = await self.pool.has_form(path, name)
         return why_filtered("\n".join(texts), has_form=has_form, languages=self.config.languages)
+
+    def _finished(self, source: Source, sha256: str) -> set[int]:
+        """Return the pages that are not read again. What lies there twice is read anew once, if it is."""
+        is_first = sha256 not in self.anew
+        self.anew.add(sha256)
+        if self.config.force and is_first:
+            self.records.forget_pages(sha256)
+        # What fell back is asked again where it made the document fail, or where that is asked for.
+        known = self.records.document(source.key)
+        is_retry = self.config.retry_failed or (known is not None and known.state == "failed")
+        return self.records.finished_numbers(sha256, with_fallback=not (is_retry and is_first))
 
     @property
     def _selection(self) -> str:
@@ -472,8 +512,18 @@ class _Run:
         self.counts["input_tokens"] += page.input_tokens
         self.counts["output_tokens"] += page.output_tokens
 
-    def _fail(self, source: Source, why: str, record: DocumentRecord, result: dict[str, Any] | None = None) -> None:
-        self.workspace.write_failure(source, why, result)
+    def _fail(
+        self,
+        source: Source,
+        why: str,
+        record: DocumentRecord,
+        result: dict[str, Any] | None = None,
+        *,
+        is_lasting: bool = True,
+    ) -> None:
+        """Keep why a document failed; what was read of the same content before stays if that is not *is_lasting*."""
+        stays = not is_lasting and self.workspace.result(source, record.sha256) is not None
+        self.workspace.write_failure(source, why, result, keep=stays)
         failed = DocumentRecord(**{**vars(record), "state": "failed", "why": why})
         self.records.add_document(failed)
         self.failures[source.key] = Failure(source.name, why)

@@ -21,7 +21,7 @@ from olmocr.pipeline.remote import WEB_SCHEMES, find_stored, scheme_of, web_file
 
 _LIST_ENDING = ".txt"
 _MEMBER = "::"
-_STANDARD_INPUT = "-"
+STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def _place(source: Source) -> str:
         case StoredFile(store, path):
             return f"{store}/{path}"  # the store, too: an account may be named in it
         case StandardInput():
-            return _STANDARD_INPUT
+            return STANDARD_INPUT
         case Refused():
             return source.name
 
@@ -88,7 +88,7 @@ class _Finder:
     apart_from: Path | None
 
     def sources(self, name: str) -> Iterator[Source]:
-        if name == _STANDARD_INPUT:
+        if name == STANDARD_INPUT:
             yield _standard_input()
         elif _is_list(name):
             yield from self._in_list(name)
@@ -192,7 +192,7 @@ class _Finder:
 def _standard_input() -> Source:
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("- stands for standard input, and nothing is piped into it")
-    return Source(_STANDARD_INPUT, StandardInput())
+    return Source(STANDARD_INPUT, StandardInput())
 
 
 def _path(name: str) -> Path:

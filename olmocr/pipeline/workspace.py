@@ -47,16 +47,23 @@ class Workspace:
         write_json_line(self.result_path(source), record)
         _remove(self._failure_path(source))
 
-    def write_failure(self, source: Source, why: str, record: dict[str, Any] | None) -> None:
+    def write_failure(
+        self, source: Source, why: str, record: dict[str, Any] | None = None, *, keep: bool = False
+    ) -> None:
         """Keep why a document failed, and what could be read of it, apart from the results.
 
-        What an earlier run read of it, before the file changed, is removed.
+        What an earlier run read of it, before the file changed, is removed, but with *keep*.
         """
         write_json_line(self._failure_path(source), {"Source-File": source.name, "error": why, "document": record})
+        if keep:
+            return
         _remove(self.result_path(source))
         for name in _markdown_names(source):
             if self._owner(name) == source.key:
                 _remove(self.markdown / name)
+                _remove(self._page_records_path(name))
+                for path in (self.folder / "pages" / name).glob("*.md"):
+                    _remove(path)
 
     def _failure_path(self, source: Source) -> Path:
         return self.folder / "failed" / f"{source.key}.json"
@@ -78,7 +85,10 @@ class Workspace:
 
     def write_page_records(self, source: Source, records: dict[str, Any]) -> None:
         """Write what is known of a document's pages."""
-        write_json_line(self.folder / "page_records" / self._own_name(source).with_suffix(".json"), records)
+        write_json_line(self._page_records_path(self._own_name(source)), records)
+
+    def _page_records_path(self, name: PurePosixPath) -> Path:
+        return self.folder / "page_records" / name.with_suffix(".json")
 
     def write_failures(self, failures: Iterable[tuple[str, str]]) -> None:
         """Write ``failures.jsonl``: names and reasons, a line each; none leaves no file."""

@@ -1,4 +1,6 @@
-"""Stand-ins that are passed in: a model that answers from a script, and small documents made on the spot."""
+"""Stand-ins that are passed in: models that answer from a script, and small documents made on the spot."""
+
+import asyncio
 
 from PIL import Image, ImageDraw
 from pypdf import PdfWriter
@@ -41,6 +43,62 @@ class Model:
         if isinstance(response, BaseException):
             raise response
         return response
+
+
+class Reader:
+    """Reads the numbers of pages that :func:`write_numbered_pdf` made, and tells them: "page 7".
+
+    *script* has what else comes for a number, in order, the last for ever. *asked* are the numbers in order, and
+    *most_at_once* how many questions were open at a time.
+    """
+
+    def __init__(self, script=(), seconds=0.0):
+        self.script = {number: list(steps) for number, steps in dict(script).items()}
+        self.seconds = seconds
+        self.asked = []
+        self.open = self.most_at_once = 0
+
+    async def ask(self, request):
+        number = number_of(request.image.pixels)
+        self.asked.append(number)
+        self.open += 1
+        self.most_at_once = max(self.most_at_once, self.open)
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.open -= 1
+        steps = self.script.get(number, [answer(f"page {number}")])
+        step = steps.pop(0) if len(steps) > 1 else steps[0]
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+
+_BITS = 16
+
+
+def write_numbered_pdf(path, numbers):
+    """Write a PDF with a page for each number from 1 to 65535, in black squares, that a Reader reads; 0 is blank."""
+    kids = [(4 + 2 * at, 5 + 2 * at) for at in range(len(numbers))]
+    parts = [b"%PDF-1.4\n", b"1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"]
+    names = " ".join(f"{page} 0 R" for page, _ in kids)
+    parts.append(f"2 0 obj<</Type/Pages/Kids[{names}]/Count {len(kids)}/MediaBox[0 0 64 64]>>endobj\n".encode())
+    for (page, content), number in zip(kids, numbers, strict=True):
+        squares = [at for at in range(_BITS) if number >> at & 1]
+        drawing = "0 g " + " ".join(f"{16 * (at % 4)} {16 * (at // 4)} 16 16 re f" for at in squares)
+        parts.append(f"{page} 0 obj<</Type/Page/Parent 2 0 R/Contents {content} 0 R>>endobj\n".encode())
+        parts.append(f"{content} 0 obj<</Length {len(drawing)}>>stream\n{drawing}\nendstream endobj\n".encode())
+    parts.append(b"trailer<</Root 1 0 R>>\n%%EOF\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def number_of(pixels):
+    """Return the number on a page, whatever its size."""
+    side = pixels.width / 4
+    places = [(int((at % 4 + 0.5) * side), int((3.5 - at // 4) * side)) for at in range(_BITS)]
+    return sum(1 << at for at, place in enumerate(places) if pixels.getpixel(place)[0] < 128)
 
 
 def write_pdf(path, pages=1, size=(612, 792), password=None, rotate=0, blank=False):
