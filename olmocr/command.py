@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -46,15 +46,51 @@ def ends_with_exit_code(function: Callable[P, R]) -> Callable[P, R]:
 
 def _interrupt_once() -> None:
     """Have Ctrl-C and the signals that end a process raise KeyboardInterrupt, once: what follows is cleaning up."""
-    signals = [each for name in ("SIGINT", "SIGTERM", "SIGHUP") if (each := getattr(signal, name, None))]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in signals:
+        for each in _ending_signals():
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for each in signals:
+    for each in _ending_signals():
         signal.signal(each, interrupt)
+
+
+def _ending_signals() -> list[signal.Signals]:
+    return [each for name in ("SIGINT", "SIGTERM", "SIGHUP") if (each := getattr(signal, name, None))]
+
+
+def run_interruptibly(coroutine: Coroutine[Any, Any, R]) -> R:
+    """Run *coroutine*. A signal that would end the process cancels it, once: what follows is cleaning up.
+
+    An exception out of a signal's handler could end any of its tasks, and none of the others would hear of it.
+
+    Raises:
+        KeyboardInterrupt: there was such a signal.
+    """
+    import asyncio
+
+    was_interrupted = False
+
+    def interrupt() -> None:
+        nonlocal was_interrupted
+        if not was_interrupted:
+            was_interrupted = True
+            task.cancel()
+
+    try:
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            task = loop.create_task(coroutine)
+            for each in _ending_signals():
+                loop.add_signal_handler(each, interrupt)
+            return loop.run_until_complete(task)
+    except asyncio.CancelledError:
+        if was_interrupted:
+            for each in _ending_signals():
+                signal.signal(each, signal.SIG_IGN)
+            raise KeyboardInterrupt from None
+        raise
 
 
 def say(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -23,6 +22,7 @@ from olmocr.command import (
     log_to_file,
     printable,
     progress_bar,
+    run_interruptibly,
     say,
     several_values,
     start_logging,
@@ -330,7 +330,7 @@ def _run(
             count(page)
             show(source, page)
 
-        summary: RunSummary = asyncio.run(run_pipeline(config, on_page=on_page))
+        summary: RunSummary = run_interruptibly(run_pipeline(config, on_page=on_page))
     if as_json:
         say(json.dumps({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2))
     elif not quiet:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,12 +22,17 @@ _PIECE = 1 << 20
 
 @contextlib.contextmanager
 def local_file(
-    source: Source, scratch: Path, *, limits: Limits = LIMITS, stdin: BinaryIO | None = None
+    source: Source,
+    scratch: Path,
+    *,
+    limits: Limits = LIMITS,
+    stdin: BinaryIO | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Path]:
     """Yield the path of a file that holds the document's bytes: its own, or a copy in *scratch*, removed afterwards.
 
     Standard input can be read once only: its copy stays in *scratch*, which is the caller's to remove.
-    *stdin* is read instead of the process's.
+    *stdin* is read instead of the process's. *is_over* says, between two pieces, that nobody wants a copy any more.
 
     Raises:
         InputError: it is not there, cannot be downloaded or unpacked, or is larger than *limits* allow.
@@ -40,7 +45,7 @@ def local_file(
     else:
         path = scratch / f"{source.key}-{secrets.token_hex(4)}"
         try:
-            _write(_pieces(source, scratch, limits), path, source.name, limits)
+            _write(_while_wanted(_pieces(source, scratch, limits), is_over), path, source.name, limits)
             yield path
         finally:
             path.unlink(missing_ok=True)
@@ -72,6 +77,13 @@ def _pieces(source: Source, scratch: Path, limits: Limits) -> Iterator[bytes]:
         case WebFile() as origin:
             return read_web_file(origin, source.name, limits)
     raise TypeError(source.origin)
+
+
+def _while_wanted(pieces: Iterator[bytes], is_over: Callable[[], bool]) -> Iterator[bytes]:
+    for piece in pieces:
+        if is_over():
+            raise InputError("nobody wants this copy any more")
+        yield piece
 
 
 def _standard_input(source: Source, scratch: Path, limits: Limits, stdin: BinaryIO | None) -> Path:

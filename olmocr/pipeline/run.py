@@ -8,6 +8,7 @@ import datetime
 import json
 import logging
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -29,6 +30,7 @@ from olmocr.pipeline.records import HEARTBEAT_SECONDS, DocumentRecord, Records
 from olmocr.pipeline.render_pool import RenderPool, default_workers
 from olmocr.pipeline.repetition import has_looped
 from olmocr.pipeline.sources import STANDARD_INPUT, Source, find_sources
+from olmocr.pipeline.turns import Turns
 from olmocr.pipeline.workspace import Workspace, open_workspace
 
 log = logging.getLogger(__name__)
@@ -264,9 +266,9 @@ class _Run:
         config = self.config
         self.pool: RenderPool
         self.answers: _Answers
-        self.asking = asyncio.Semaphore(config.pages_at_once)
+        self.asking = Turns(config.pages_at_once)
         # Pages that are rendered or asked: what is ahead of the model is as much as the renderers have in hand.
-        self.in_hand = asyncio.Semaphore(config.pages_at_once + default_workers() + 1)
+        self.in_hand = Turns(config.pages_at_once + default_workers() + 1)
         self.left_to_others: list[Source] = []
         self.order: dict[str, int] = {}
         self.unanswered = 0
@@ -354,8 +356,13 @@ class _Run:
 
     @contextlib.asynccontextmanager
     async def _local(self, source: Source) -> AsyncIterator[Path]:
-        manager = local_file(source, self.scratch)
-        path = await asyncio.to_thread(manager.__enter__)
+        is_over = threading.Event()  # a thread cannot be cancelled, and a download may take long
+        manager = local_file(source, self.scratch, is_over=is_over.is_set)
+        try:
+            path = await asyncio.to_thread(manager.__enter__)
+        except asyncio.CancelledError:
+            is_over.set()
+            raise
         try:
             yield path
         finally:
@@ -419,10 +426,10 @@ class _Run:
         tasks: set[asyncio.Task[None]] = set()
         try:
             for number in numbers:
-                await self.in_hand.acquire()
+                await self.in_hand.take(self._place(reading, number))
                 task = asyncio.create_task(self._read_page(reading, number))
                 tasks.add(task)
-                task.add_done_callback(lambda task: self.in_hand.release())
+                task.add_done_callback(lambda task: self.in_hand.give())
                 for ended in [each for each in tasks if each.done()]:
                     tasks.discard(ended)
                     ended.result()
@@ -431,6 +438,10 @@ class _Run:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _place(self, reading: _Reading, number: int) -> tuple[int, int]:
+        """Return a page's place in the order: documents are finished as they were given, one after the other."""
+        return self.order.get(reading.source.key, 0), number
 
     async def _read_page(self, reading: _Reading, number: int) -> None:
         """Read a page and keep it; one that nobody answers is not kept, so that the next run asks for it."""
@@ -453,7 +464,7 @@ class _Run:
             return unrendered_record(number, str(error))
         if rendered.is_blank:
             return blank_record(number)
-        async with self.asking:
+        async with self.asking.turn(self._place(reading, number)):
             answers = await self.answers.opened()
             result = await ocr_page(rendered.image, answers.ask, self.terms)
         self.unanswered = 0

@@ -19,6 +19,7 @@ class Script:
         self.path = path
         self.lines = path.read_text().splitlines()
         self.page_count = len(self.lines)
+        self.has_form = False
 
     def render(self, page_number, longest_side):
         (self.path.parent / f"{page_number}.begun").touch()

@@ -91,7 +91,7 @@ def test_pages_that_a_document_does_not_have_are_its_failure(tmp_path):
     long, short = write_numbered_pdf(tmp_path / "a.pdf", [1, 2, 3]), write_numbered_pdf(tmp_path / "b.pdf", [4])
     summary, reader = run(tmp_path / "ws", [long, short], pages="3-")
     assert (reader.asked, summary.done) == ([3], 1)
-    assert summary.failures[0].why == f"{short} has 1 pages, and none of them is in 3-"
+    assert summary.failures[0].why == f"{short} has no page 3-: it ends with page 1"
 
 
 def test_force_reads_everything_anew(tmp_path):
