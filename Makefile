@@ -16,7 +16,7 @@ demo: .venv/installed-mlx
 	$(BIN)/python demo/run.py
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
