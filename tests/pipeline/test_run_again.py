@@ -224,7 +224,7 @@ def essence(workspace):
     documents = {
         name: (record["id"], record["text"], record["attributes"]) for name, record in results(workspace).items()
     }
-    markdown = beside(workspace / "markdown")
+    markdown = {name: text for name, text in beside(workspace / "markdown").items() if name.endswith(".md")}
     failures = (workspace / "failures.jsonl").read_text()
     return documents, markdown, failures
 
