@@ -54,7 +54,7 @@ def test_demo_pages_of_every_kind_are_read_right_by_the_8_bit_model(tmp_path, co
         "--target_longest_image_dim", 644, "--markdown",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "documents: 7 done, 0 failed, 0 done before\npages:     9 (0 from the file's own text)" in done.stdout
+    assert "documents: 7 done, 0 failed, 0 done before\npages:     9 (1 blank, 2 asked more than once)" in done.stdout
     assert "computing in" in done.stderr
     read = texts(tmp_path / "ws")
     assert len(read) == 9

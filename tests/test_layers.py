@@ -46,6 +46,7 @@ DOORS = {
     "numba": {"conversion.compiled"},
     "pillow_heif": {"pipeline.render"},
     "PIL": {"page", "inference.engine", "pipeline.blank", "pipeline.render", "pipeline.render_pool"},
+    "prometheus_client": {"pipeline.metrics"},
     "py3langid": {"pipeline.document_filter"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},

@@ -33,6 +33,9 @@ from olmocr.pipeline.config import APIS, BACKENDS, PipelineConfig
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from olmocr.pipeline.document import PageRecord
+    from olmocr.pipeline.sources import Source
+
 SETTINGS_FILE = "olmocr.toml"
 
 _PAGES, _MODEL, _OUTPUT, _RUN = "Pages", "What answers", "Output", "Run"
@@ -55,6 +58,8 @@ class _OcrCommand(CommandWithBothSpellings):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         options = {parameter.name for parameter in self.params if parameter.param_type_name == "option"}
+        for parameter in self.params:  # told once, in the text above them
+            parameter.show_envvar = False  # type: ignore[attr-defined]
         settings = _settings(Path(SETTINGS_FILE), options - {"version", "api_key"})
         return super().make_context(info_name, args, parent, **extra, default_map=settings)
 
@@ -237,6 +242,12 @@ def ocr(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary, or the stats, as JSON.", rich_help_panel=_RUN)
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Serve metrics for Prometheus there, to this machine.", rich_help_panel=_RUN
+        ),
+    ] = None,
     disk_logging: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also log to a file, in detail.", rich_help_panel=_RUN)
     ] = None,
@@ -286,7 +297,7 @@ def ocr(
         force=force,
         retry_failed=retry_failed,
     )
-    _run(config, quiet=quiet, as_json=as_json, log_file=disk_logging)
+    _run(config, quiet=quiet, as_json=as_json, log_file=disk_logging, metrics_port=metrics_port)
 
 
 def _prompt(text: str | None, file: Path | None) -> str:
@@ -300,7 +311,10 @@ def _prompt(text: str | None, file: Path | None) -> str:
     return text if text is not None else PipelineConfig.prompt
 
 
-def _run(config: PipelineConfig, *, quiet: bool, as_json: bool, log_file: Path | None) -> None:
+def _run(
+    config: PipelineConfig, *, quiet: bool, as_json: bool, log_file: Path | None, metrics_port: int | None
+) -> None:
+    from olmocr.pipeline.metrics import served_metrics
     from olmocr.pipeline.run import RunSummary, run_pipeline
 
     console = start_logging(quiet=quiet)
@@ -308,7 +322,14 @@ def _run(config: PipelineConfig, *, quiet: bool, as_json: bool, log_file: Path |
         log_to_file(log_file.expanduser())
     if config.prompt != PipelineConfig.prompt:
         log.warning("olmOCR was trained on one prompt only, and this is another")
-    with _shown_progress(console, quiet=quiet) as on_page:
+    with contextlib.ExitStack() as stack:
+        count = stack.enter_context(served_metrics(metrics_port)) if metrics_port else lambda page: None
+        show = stack.enter_context(_shown_progress(console, quiet=quiet))
+
+        def on_page(source: Source, page: PageRecord) -> None:
+            count(page)
+            show(source, page)
+
         summary: RunSummary = asyncio.run(run_pipeline(config, on_page=on_page))
     if as_json:
         say(json.dumps({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2))

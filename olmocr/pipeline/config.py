@@ -104,7 +104,7 @@ class PipelineConfig:
         self._require_one_of("api", APIS)
         self._require_one_of("guided_decoding", get_args(Guided))
         if not self.pdfs and not self.retry_failed:
-            raise UsageError("no document is named; name some with --pdfs")
+            raise UsageError("no document is named: pdfs (--pdfs) is empty; name some")
         if self.model is None and self.server is None:
             raise UsageError("no model is named; name one with --model, or a server that has one with --server")
         if self.force and self.retry_failed:

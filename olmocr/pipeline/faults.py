@@ -18,8 +18,7 @@ _SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e
 # Servers answer 500 to these, too, though nothing is wrong with them.
 _ABOUT_THE_PAGE = re.compile(
     r"(load|decode|process|identify|open|read)\b.{0,20}\bimage|image.{0,40}\b(truncated|corrupt|invalid)"
-    r"|context (length|window|size|tokens)|exceed_context_size|(prompt|input) is too long|too many tokens"
-    r"|leaves no room",
+    r"|context (length|window|size|tokens)|exceed_context_size|(prompt|input) is too long|too many tokens",
     re.IGNORECASE,
 )
 # Some answer 400 or 500 to a model's name that they do not know, and not 404.

@@ -238,7 +238,7 @@ class _Answers:
                 started = time.monotonic()
                 try:
                     self._opened = await self._stack.enter_async_context(answering(self._config, self._sleep))
-                except ServerUnavailableError as error:
+                except ServerUnavailableError as error:  # no page's fault, and nothing was read yet
                     raise ServerError(str(error)) from error
                 self.seconds = time.monotonic() - started
         return self._opened
@@ -411,7 +411,7 @@ class _Run:
         selection = self.config.selection
         numbers = selection.numbers(count) if selection else tuple(range(1, count + 1))
         if not numbers:
-            raise InputError(f"{source.name} has {count} pages, and none of them is in {self.config.pages}")
+            raise InputError(f"{source.name} has no page {self.config.pages}: it ends with page {count}")
         return numbers
 
     async def _read_missing(self, reading: _Reading, numbers: list[int]) -> None:

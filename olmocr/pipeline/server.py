@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import deque
@@ -75,7 +76,13 @@ def mlx_vlm_command(
     options = ("--model", model, "--host", HOST, "--port", str(port))
     limits = ("--max-num-seqs", str(max_num_seqs), "--max-tokens", str(max_tokens), "--log-level", "WARNING")
     return ServerCommand(
-        "mlx-vlm", (*launcher, *options, *limits, *extra), model, port, "mlx-vlm", "MLX_VLM_SERVER_API_KEY", True
+        name="mlx-vlm",
+        arguments=(*launcher, *options, *limits, *extra),
+        model=model,
+        port=port,
+        guide="mlx-vlm",
+        key_variable="MLX_VLM_SERVER_API_KEY",
+        samples_by_batch=True,
     )
 
 
@@ -102,8 +109,14 @@ def vllm_command(
     options = ("--host", HOST, "--port", str(port), "--served-model-name", served_model_name)
     limits = ("--max-model-len", str(max_model_len), "--limit-mm-per-prompt", '{"video": 0}')
     quiet = ("--uvicorn-log-level", "warning")
-    arguments = (found, "serve", model, *options, *limits, *quiet, *extra)
-    return ServerCommand("vLLM", arguments, served_model_name, port, "vllm", "VLLM_API_KEY")
+    return ServerCommand(
+        name="vLLM",
+        arguments=(found, "serve", model, *options, *limits, *quiet, *extra),
+        model=served_model_name,
+        port=port,
+        guide="vllm",
+        key_variable="VLLM_API_KEY",
+    )
 
 
 @dataclass(frozen=True)
@@ -396,14 +409,12 @@ def _refuse_taken_port(port: int) -> None:
 
 async def _resident_bytes(group: int) -> int:
     """Return the memory that a process group's processes hold; 0 where no ``ps`` tells."""
+    ps = ("ps", "-A", "-o", "pgid=,rss=")
     try:
-        process = await asyncio.create_subprocess_exec(
-            "ps", "-A", "-o", "pgid=,rss=", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
-    except OSError:
+        done = await asyncio.to_thread(subprocess.run, ps, capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
         return 0
-    listed, _ = await process.communicate()
-    rows = (line.split() for line in listed.splitlines())
+    rows = (line.split() for line in done.stdout.splitlines())
     return 1024 * sum(int(row[1]) for row in rows if len(row) == 2 and row[0] == str(group).encode())
 
 

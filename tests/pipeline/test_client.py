@@ -70,6 +70,7 @@ def test_chat_completions_asks_as_the_contract_says():
     assert text == {"type": "text", "text": PAGE_PROMPT}
     assert image["type"] == "image_url"
     assert (body["model"], body["max_tokens"], body["temperature"], body["seed"]) == ("olmocr", 50, 0.2, 3)
+    assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
 
 
 def test_responses_asks_as_the_contract_says_and_has_nothing_stored():
@@ -79,6 +80,7 @@ def test_responses_asks_as_the_contract_says_and_has_nothing_stored():
     assert text == {"type": "input_text", "text": PAGE_PROMPT}
     assert image["type"] == "input_image"
     assert (body["max_output_tokens"], body["temperature"], body["seed"], body["store"]) == (50, 0.2, 3, False)
+    assert body["stream"] is True
 
 
 @apis
@@ -367,6 +369,7 @@ def test_a_server_that_wants_another_key_says_what_to_do(status, key, words):
     [
         (404, "The model `olmocr` does not exist."),
         (404, "model 'olmocr' not found, try pulling it first"),
+        (404, "this model is not offered any more"),
         (400, "Failed to load model: olmocr"),
         (500, "Failed to load model: olmocr"),
     ],

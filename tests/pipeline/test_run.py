@@ -7,7 +7,7 @@ import re
 import pytest
 
 from olmocr import PipelineConfig, run_pipeline
-from olmocr.errors import ExitCode, InputError, OutputError, UsageError
+from olmocr.errors import ExitCode, InputError, OutputError, ServerError, UsageError
 from olmocr.pipeline.sources import Source
 from olmocr.pipeline.workspace import open_workspace
 from tests.conftest import PAGES
@@ -319,3 +319,16 @@ def test_two_workspaces_at_once_never_claim_one_markdown_path(tmp_path):
     paths = [workspace.markdown_path(source) for source in sources]
     assert len(set(paths)) == 3
     assert paths == [workspace.markdown_path(source) for source in sources]
+
+
+def test_a_server_that_is_not_there_ends_the_run_at_once_and_no_document_counts_as_failed(tmp_path):
+    config = PipelineConfig(workspace=tmp_path / "ws", pdfs=write_pdf(tmp_path / "a.pdf"), server="http://127.0.0.1:9")
+    with pytest.raises(ServerError, match="cannot be reached") as caught:
+        asyncio.run(run_pipeline(config))
+    assert caught.value.exit_code == ExitCode.SERVER
+    assert not list((tmp_path / "ws").rglob("*.json"))
+
+
+def test_pages_that_a_document_does_not_have_are_its_failure(tmp_path):
+    summary, _ = run(tmp_path / "ws", [write_pdf(tmp_path / "a.pdf", pages=2)], pages="7-9")
+    assert summary.failures[0].why.endswith("has no page 7-9: it ends with page 2")

@@ -248,7 +248,7 @@ def test_a_server_is_stopped_when_we_are_cancelled_while_it_starts(command, tmp_
 
 
 PARENT = """
-import asyncio, sys
+import asyncio, signal, sys
 from olmocr.pipeline.server import serving, vllm_command
 
 async def run():
@@ -258,17 +258,19 @@ async def run():
         print("ready", flush=True)
         await asyncio.sleep(60)
 
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # as our commands do
 asyncio.run(run())
 """
 
 
-def test_a_server_is_stopped_at_ctrl_c(command, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_is_stopped_at_ctrl_c_and_when_we_are_asked_to_end(command, tmp_path, number):
     arguments = [command("good").arguments[0], str(tmp_path), str(command("good").port)]
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as parent:
         assert parent.stdout.readline() == b"ready\n"
-        parent.send_signal(signal.SIGINT)
+        parent.send_signal(number)
         parent.wait(10)
     assert are_gone(tmp_path)
 

@@ -1,0 +1,56 @@
+"""Pages as they are finished -> counters that Prometheus scrapes from this machine. The one door to its client."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterator
+
+from olmocr.errors import MissingDependencyError, UsageError
+from olmocr.pipeline.document import PageRecord
+
+HOST = "127.0.0.1"
+
+
+@contextlib.contextmanager
+def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
+    """Serve metrics at ``http://127.0.0.1:<port>/metrics``; yield what is to be called with each page.
+
+    ``olmocr_pages_total`` by *status*, ``olmocr_attempts_total``, ``olmocr_input_tokens_total``,
+    ``olmocr_output_tokens_total`` (answers that were not accepted included) and the histogram ``olmocr_page_seconds``.
+
+    Raises:
+        MissingDependencyError: the extra is not installed.
+        UsageError: the port is taken.
+    """
+    try:
+        from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+    except ImportError as error:
+        raise MissingDependencyError(
+            "--metrics-port needs a client of Prometheus; install it with: pip install 'olmocr[metrics]'"
+        ) from error
+    registry = CollectorRegistry()
+    pages = Counter("olmocr_pages", "Pages finished, by what came of them.", ["status"], registry=registry)
+    attempts = Counter("olmocr_attempts", "How often the model was asked.", registry=registry)
+    read = Counter("olmocr_input_tokens", "Tokens read for accepted answers.", registry=registry)
+    written = Counter("olmocr_output_tokens", "Tokens written, for any answer.", registry=registry)
+    seconds = Histogram("olmocr_page_seconds", "From the first question to the last answer.", registry=registry)
+
+    def count(page: PageRecord) -> None:
+        pages.labels(page.status).inc()
+        attempts.inc(page.attempts)
+        read.inc(page.input_tokens)
+        written.inc(page.total_output_tokens)
+        seconds.observe(page.seconds)
+
+    try:
+        server, thread = start_http_server(port, addr=HOST, registry=registry)
+    except OSError as error:
+        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise UsageError(f"port {port} {why}; choose another --metrics-port") from error
+    try:
+        yield count
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
