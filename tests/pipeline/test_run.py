@@ -326,7 +326,7 @@ def test_a_server_that_is_not_there_ends_the_run_at_once_and_no_document_counts_
     with pytest.raises(ServerError, match="cannot be reached") as caught:
         asyncio.run(run_pipeline(config))
     assert caught.value.exit_code == ExitCode.SERVER
-    assert not list((tmp_path / "ws").rglob("*.json"))
+    assert [path.name for path in (tmp_path / "ws").rglob("*.json*")] == ["metrics.json"]
 
 
 def test_pages_that_a_document_does_not_have_are_its_failure(tmp_path):
