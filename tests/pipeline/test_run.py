@@ -95,7 +95,7 @@ def test_no_two_sources_share_a_markdown_file(tmp_path, monkeypatch):
     for name in ("in/a.pdf", "a.pdf", "in/A.pdf", "in/b.pdf"):
         write_pdf(tmp_path / name)
     write_image(tmp_path / "in/a.png")
-    run(tmp_path / "ws", names, *[answer(f"text {number}") for number in range(6)], markdown=True)
+    run(tmp_path / "ws", names, *[answer(f"text {number}") for number in range(6)], markdown=True, workers=1)
     texts = markdown(tmp_path / "ws")
     assert sorted(texts.values()) == [f"text {number}" for number in range(5)], "b.pdf was given twice"
     assert texts["markdown/a.md"] == "text 0", "the first to come has the plain name"
