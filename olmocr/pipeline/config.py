@@ -137,6 +137,11 @@ class PipelineConfig:
         return self.workspace / "markdown" if self.markdown else None
 
     @property
+    def writes_beside(self) -> bool:
+        """Whether files under the documents' own names are asked for."""
+        return self.markdown_folder is not None or self.page_files or self.page_records
+
+    @property
     def pages_at_once(self) -> int:
         """How many pages are asked for at once."""
         is_single = self.server is None and self.backend in ("mlx", "mlx-vlm")

@@ -116,6 +116,9 @@ async def run_pipeline(
             sources = _sources_to_retry(records)
         run = _Run(config, workspace, records, scratch, on_page)
         run.order = {source.key: number for number, source in enumerate(sources)}
+        if config.writes_beside:
+            for source in sources:  # in this order, and not in that in which they are finished
+                workspace.markdown_path(source)
         waiting = [source for source in sources if not run.is_done(source)]
         try:
             if waiting:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,8 @@ from olmocr.pipeline.outputs import write_json_line, write_whole
 from olmocr.pipeline.sources import Source
 
 _LONGEST_NAME = 200  # bytes; most file systems allow 255
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # memory cards, some shares
 
 
 @dataclass(frozen=True)
@@ -113,17 +117,15 @@ class Workspace:
         return (self.markdown / name).is_dir() or any((self.markdown / parent).is_file() for parent in name.parents)
 
     def _claim(self, source: Source, name: PurePosixPath) -> bool:
-        """Make *source* the owner of *name*, if it has none: making a file fails if it is there, whoever made it."""
+        """Make *source* the owner of *name*, if it has none, whoever else may be about to."""
         claim = self._claim_path(name)
         try:
-            claim.parent.mkdir(parents=True, exist_ok=True)
-            with claim.open("x", encoding="ascii") as file:
-                file.write(source.key)
-        except FileExistsError:
-            return self._owner(name) == source.key
+            if not claim.exists():
+                claim.parent.mkdir(parents=True, exist_ok=True)
+                _write_first(claim, source.key)
         except OSError as error:
             raise output_error(error, str(claim)) from error
-        return True
+        return self._owner(name) == source.key
 
     def _owner(self, name: PurePosixPath) -> str | None:
         path = self._claim_path(name)
@@ -136,6 +138,23 @@ class Workspace:
         # Folded, since a Mac's disk does not tell A.md from a.md.
         digest = hashlib.sha1(str(name).casefold().encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
         return self.owners / digest
+
+
+def _write_first(path: Path, text: str) -> None:
+    """Write a file unless it is there by now. It is whole from the first: a run may be killed at any moment."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        temporary.write_text(text, encoding="ascii")
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:

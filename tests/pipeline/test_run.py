@@ -95,7 +95,7 @@ def test_no_two_sources_share_a_markdown_file(tmp_path, monkeypatch):
     for name in ("in/a.pdf", "a.pdf", "in/A.pdf", "in/b.pdf"):
         write_pdf(tmp_path / name)
     write_image(tmp_path / "in/a.png")
-    run(tmp_path / "ws", names, *[answer(f"text {number}") for number in range(6)], markdown=True)
+    run(tmp_path / "ws", names, *[answer(f"text {number}") for number in range(6)], markdown=True, workers=1)
     texts = markdown(tmp_path / "ws")
     assert sorted(texts.values()) == [f"text {number}" for number in range(5)], "b.pdf was given twice"
     assert texts["markdown/a.md"] == "text 0", "the first to come has the plain name"
@@ -326,4 +326,9 @@ def test_a_server_that_is_not_there_ends_the_run_at_once_and_no_document_counts_
     with pytest.raises(ServerError, match="cannot be reached") as caught:
         asyncio.run(run_pipeline(config))
     assert caught.value.exit_code == ExitCode.SERVER
-    assert not (tmp_path / "ws/failed").exists()
+    assert [path.name for path in (tmp_path / "ws").rglob("*.json*")] == ["metrics.json"]
+
+
+def test_pages_that_a_document_does_not_have_are_its_failure(tmp_path):
+    summary, _ = run(tmp_path / "ws", [write_pdf(tmp_path / "a.pdf", pages=2)], pages="7-9")
+    assert summary.failures[0].why.endswith("has no page 7-9: it ends with page 2")
