@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progress_bar, say, start_logging
+from olmocr.command import (
+    CommandWithBothSpellings,
+    ends_with_exit_code,
+    hyphenated,
+    progress_bar,
+    say,
+    several_values,
+    start_logging,
+)
 from olmocr.errors import ExitCode
 from olmocr.validate.pages import CheckedAnswer, check_answers
 
@@ -146,6 +154,47 @@ def _as_json(report: WeightsReport) -> dict[str, Any]:
         "bits_per_weight": report.bits_per_weight,
         "errors": [dataclasses.asdict(error) for error in report.errors],
     }
+
+
+class _SmokeCommand(CommandWithBothSpellings):
+    """Spreads ``--pdf a b c``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, several_values([hyphenated(arg) for arg in args], "--pdf"))
+
+
+@app.command(cls=_SmokeCommand)
+@ends_with_exit_code
+def smoke(
+    folder: Annotated[Path, typer.Argument(help="A converted model's folder.", show_default=False)],
+    pdf: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Documents, or folders of them, instead of the built-in pages; the true text of NAME.pdf is NAME.md."
+        ),
+    ] = None,
+    longest_side: Annotated[
+        int | None,
+        typer.Option(min=28, max=8192, help="Pixels on the longest side of a page. Default: what suits the model."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print smoke_report.json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Have a converted model read pages through the whole pipeline, and see whether it does.
+
+    Leaves smoke_report.json beside the weights. Ends with exit code 11 if a page does not hold.
+    """
+    from olmocr.validate.smoke import SmokeTerms, smoke_test
+    from olmocr.validate.smoke_report import smoke_lines, smoke_report_json
+
+    console = start_logging(quiet=quiet)
+    terms = SmokeTerms(tuple(path.expanduser() for path in pdf or ()), longest_side)
+    with progress_bar(console, quiet=quiet) as progress:
+        task = progress.add_task("reading", total=None)
+        report = smoke_test(folder.expanduser(), terms, lambda: progress.advance(task))
+    say(smoke_report_json(report).rstrip("\n")) if as_json else say("\n".join(smoke_lines(report)))
+    if not report.passed:
+        raise typer.Exit(ExitCode.GATE_FAILED)
 
 
 def main() -> None:
