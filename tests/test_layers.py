@@ -38,10 +38,11 @@ DOORS = {
         "conversion.quantize",
         *(f"inference.{each}" for each in INFERENCE),
         "inference.guided_server",
+        "validate.forced",
         "validate.stock",
     },
     "llguidance": {"inference.guided_server"},
-    "mlx_vlm": {"inference.decode", "inference.guided_server", "inference.model", "validate.stock"},
+    "mlx_vlm": {"inference.decode", "inference.guided_server", "inference.model", "validate.forced", "validate.stock"},
     "nh3": {"viewer.markdown"},
     "numba": {"conversion.compiled"},
     "pillow_heif": {"pipeline.render"},
@@ -49,7 +50,7 @@ DOORS = {
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
     "tenacity": {"pipeline.backoff"},
-    "yaml": {"conversion.recipe", "page"},
+    "yaml": {"conversion.recipe", "page", "validate.gates"},
 }
 
 
@@ -118,6 +119,8 @@ def test_importing_the_package_loads_nothing_else():
         "olmocr.conversion.folder",
         "olmocr.pipeline.__main__",
         "olmocr.validate.weights",
+        "olmocr.validate.smoke",
+        "olmocr.validate.fidelity",
         "olmocr.viewer.site",
         "olmocr.doctor.checks",
     ],
