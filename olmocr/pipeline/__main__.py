@@ -324,13 +324,13 @@ def _run(
         log.warning("olmOCR was trained on one prompt only, and this is another")
     with contextlib.ExitStack() as stack:
         count = stack.enter_context(served_metrics(metrics_port)) if metrics_port else lambda page: None
-        show = stack.enter_context(_shown_progress(console, quiet=quiet))
+        on_document, show = stack.enter_context(_shown_progress(console, quiet=quiet))
 
         def on_page(source: Source, page: PageRecord) -> None:
             count(page)
             show(source, page)
 
-        summary: RunSummary = run_interruptibly(run_pipeline(config, on_page=on_page))
+        summary: RunSummary = run_interruptibly(run_pipeline(config, on_page=on_page, on_document=on_document))
     if as_json:
         say(json.dumps({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2))
     elif not quiet:
@@ -340,7 +340,7 @@ def _run(
 
 @contextlib.contextmanager
 def _shown_progress(console: Console, *, quiet: bool) -> Iterator[Any]:
-    """Yield what is to be called after each page."""
+    """Yield what is to be called when a document is begun, and after each page."""
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from olmocr.pipeline.progress import Tally
@@ -349,6 +349,9 @@ def _shown_progress(console: Console, *, quiet: bool) -> Iterator[Any]:
     columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with progress_bar(console, *columns, quiet=quiet) as bar:
         task = bar.add_task("reading", total=None)
+
+        def on_document(source: Any, pages: int, waiting: int) -> None:
+            tally.begin(pages, waiting)
 
         def on_page(source: Any, page: Any) -> None:
             nonlocal last_line
@@ -360,7 +363,7 @@ def _shown_progress(console: Console, *, quiet: bool) -> Iterator[Any]:
                 log.info("%s", tally.line(now))
             log.debug("%s, page %d: %s after %d attempts", source.name, page.page_number, page.status, page.attempts)
 
-        yield on_page
+        yield on_document, on_page
 
 
 def _say_summary(summary: Any, config: PipelineConfig) -> None:

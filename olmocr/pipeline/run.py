@@ -84,11 +84,15 @@ class RunSummary:
 OnPage = Callable[[Source, PageRecord], None]
 """Called after each page that this run read."""
 
+OnDocument = Callable[[Source, int, int], None]
+"""Called when a document is begun: how many of its pages are to be read, and how many documents wait behind it."""
+
 
 async def run_pipeline(
     config: PipelineConfig,
     *,
     on_page: OnPage = lambda source, page: None,
+    on_document: OnDocument = lambda source, pages, waiting: None,
     ask: Ask | None = None,
     sleep: Sleep = asyncio.sleep,
 ) -> RunSummary:
@@ -101,6 +105,7 @@ async def run_pipeline(
     Args:
         config: what to do.
         on_page: called after each page.
+        on_document: called when a document is begun.
         ask: answers instead of the config's backend and model.
         sleep: waits before a server that is away is asked again.
 
@@ -114,12 +119,13 @@ async def run_pipeline(
         scratch = stack.enter_context(_scratch())
         if not config.pdfs:
             sources = _sources_to_retry(records)
-        run = _Run(config, workspace, records, scratch, on_page)
+        run = _Run(config, workspace, records, scratch, on_page, on_document)
         run.order = {source.key: number for number, source in enumerate(sources)}
         if config.writes_beside:
             for source in sources:  # in this order, and not in that in which they are finished
                 workspace.markdown_path(source)
         waiting = [source for source in sources if not run.is_done(source)]
+        run.waiting = len(waiting)
         try:
             if waiting:
                 await _read_all(run, waiting, _Answers(config, ask, sleep))
@@ -130,17 +136,25 @@ async def run_pipeline(
 
 
 def run_pipeline_sync(
-    config: PipelineConfig, *, on_page: OnPage = lambda source, page: None, ask: Ask | None = None
+    config: PipelineConfig,
+    *,
+    on_page: OnPage = lambda source, page: None,
+    on_document: OnDocument = lambda source, pages, waiting: None,
+    ask: Ask | None = None,
 ) -> RunSummary:
     """Do what :func:`run_pipeline` does, for scripts, and for notebooks, whose cells run in an event loop already."""
+
+    def run() -> RunSummary:
+        return asyncio.run(run_pipeline(config, on_page=on_page, on_document=on_document, ask=ask))
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(run_pipeline(config, on_page=on_page, ask=ask))
+        return run()
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(lambda: asyncio.run(run_pipeline(config, on_page=on_page, ask=ask))).result()
+        return thread.submit(run).result()
 
 
 @contextlib.contextmanager
@@ -258,6 +272,7 @@ class _Run:
     records: Records
     scratch: Path
     on_page: OnPage
+    on_document: OnDocument
     done: int = 0
     skipped: int = 0
     filtered: int = 0
@@ -274,7 +289,7 @@ class _Run:
         self.in_hand = Turns(config.pages_at_once + default_workers() + 1)
         self.left_to_others: list[Source] = []
         self.order: dict[str, int] = {}
-        self.unanswered = 0
+        self.unanswered = self.waiting = 0
         self.anew: set[str] = set()
         self.turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.terms = Terms(
@@ -383,6 +398,8 @@ class _Run:
             return
         finished = self._finished(source, sha256)
         missing = [number for number in numbers if number not in finished]
+        self.waiting = max(0, self.waiting - 1)
+        self.on_document(source, len(missing), self.waiting)
         reading = _Reading(source, path, sha256, count)
         await self._read_missing(reading, missing)
         if reading.unanswered:
