@@ -138,7 +138,7 @@ def several_values(args: list[str], option: str) -> list[str]:
     taking = False
     options, rest = _split_at_dashes(args)
     for arg in options:
-        if arg.startswith("-"):
+        if arg.startswith("-") and arg != "-":  # which is standard input
             taking = arg == option
             if not taking:
                 spread.append(arg)

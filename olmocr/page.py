@@ -7,6 +7,7 @@ the public ``allenai/olmocr`` source, version 0.4.27 (``build_no_anchoring_v4_ya
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -256,7 +257,7 @@ def _strict_entries(answer: _Answer, breaks: list[RuleBreak]) -> list[_Entry]:
 def _yaml_entries(answer: _Answer, breaks: list[RuleBreak]) -> list[_Entry]:
     """Read the front matter as YAML, down to nodes: nothing in it is ever constructed, aliases are not followed."""
     try:
-        root = yaml.compose(answer.front_matter, Loader=yaml.SafeLoader)
+        root = _composed(answer.front_matter)
     except yaml.MarkedYAMLError as error:
         line = answer.first_line + (error.problem_mark.line if error.problem_mark else 0)
         breaks.append(RuleBreak(line, "yaml", f"the front matter is not YAML: {error.problem}"))
@@ -270,6 +271,11 @@ def _yaml_entries(answer: _Answer, breaks: list[RuleBreak]) -> list[_Entry]:
             breaks.append(RuleBreak(answer.first_line, "yaml", "the front matter is not a list of 'name: value'"))
         return []
     return [_entry(key, value, answer.first_line) for key, value in root.value]
+
+
+@functools.lru_cache(maxsize=64)  # reading YAML takes as long as all else here, and pages have few front matters
+def _composed(front_matter: str) -> yaml.Node | None:
+    return yaml.compose(front_matter, Loader=yaml.SafeLoader)
 
 
 def _entry(key: yaml.Node, value: yaml.Node, first_line: int) -> _Entry:

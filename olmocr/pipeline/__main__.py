@@ -42,6 +42,8 @@ _PAGES, _MODEL, _OUTPUT, _RUN = "Pages", "What answers", "Output", "Run"
 
 _LINE_EVERY_SECONDS = 30.0  # in a log; whoever looks sees every page
 
+_NOT_IN_A_FILE = {"version", "api_key", "install_completion", "show_completion"}
+
 # Options of upstream's command that mean nothing here, with what to know about each.
 _WITHOUT_EFFECT = {
     "--pages-per-group": "pages are kept one by one here, not in groups",
@@ -57,10 +59,10 @@ class _OcrCommand(CommandWithBothSpellings):
     """Spreads ``--pdfs a b c``, keeps what follows ``--`` for a server, and takes settings from olmocr.toml."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        options = {parameter.name for parameter in self.params if parameter.param_type_name == "option"}
+        options = [parameter for parameter in self.params if parameter.param_type_name == "option"]
         for parameter in self.params:  # told once, in the text above them
             parameter.show_envvar = False  # type: ignore[attr-defined]
-        settings = _settings(Path(SETTINGS_FILE), options - {"version", "api_key"})
+        settings = _settings(Path(SETTINGS_FILE), [each for each in options if each.name not in _NOT_IN_A_FILE])
         return super().make_context(info_name, args, parent, **extra, default_map=settings)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -70,7 +72,7 @@ class _OcrCommand(CommandWithBothSpellings):
         return super().parse_args(ctx, _without_effect(options))
 
 
-def _settings(path: Path, options: set[str]) -> dict[str, Any]:
+def _settings(path: Path, options: list[Any]) -> dict[str, Any]:
     """Read *options* from a file: ``max_tokens = 4000``; the command line and the environment come before it.
 
     Raises:
@@ -82,11 +84,20 @@ def _settings(path: Path, options: set[str]) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"{path} cannot be read: {error}") from error
-    known = {name.replace("-", "_"): value for name, value in settings.items()}
-    unknown = sorted(known.keys() - options)
+    known = {option.opts[0].removeprefix("--").replace("-", "_"): option for option in options}
+    given = {name.replace("-", "_"): value for name, value in settings.items()}
+    unknown = sorted(given.keys() - known.keys())
     if unknown:
         raise typer.BadParameter(f"{path} sets {', '.join(unknown)}, which is no option that it may set")
-    return known
+    return {known[name].name: _setting(path, known[name], value) for name, value in given.items()}
+
+
+def _setting(path: Path, option: Any, value: Any) -> Any:
+    if option.multiple:
+        return value if isinstance(value, list) else [value]
+    if isinstance(value, list | dict):
+        raise typer.BadParameter(f"{path} sets {option.opts[0].removeprefix('--')} to several values; it takes one")
+    return value
 
 
 def _without_effect(args: list[str]) -> list[str]:
@@ -240,7 +251,10 @@ def ocr(
         bool, typer.Option("--stats", help="Print what the workspace holds, and read nothing.", rich_help_panel=_RUN)
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary, or the stats, as JSON.", rich_help_panel=_RUN)
+        bool,
+        typer.Option(
+            "--json", help="Print the summary, or the stats, as JSON.", envvar="OLMOCR_JSON", rich_help_panel=_RUN
+        ),
     ] = False,
     metrics_port: Annotated[
         int | None,
@@ -255,7 +269,14 @@ def ocr(
         bool, typer.Option("--quiet", help="Print warnings and errors only.", rich_help_panel=_RUN)
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version.",
+            is_eager=True,
+            callback=_print_version,
+            allow_from_autoenv=False,  # OLMOCR_VERSION may well be something else
+        ),
     ] = False,
 ) -> None:
     """Read documents with an olmOCR model: markdown and Dolma JSONL out of PDFs and pictures.

@@ -1,0 +1,298 @@
+"""The command ``olmocr``: which options it takes from where, and how it ends, with a scripted server for a model."""
+
+import json
+import os
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+import typer
+
+from olmocr import __version__
+from olmocr.pipeline.__main__ import app, ocr
+from tests.pipeline.doubles import write_numbered_pdf, write_pdf
+from tests.pipeline.model_server import ModelServer, chat_body, chat_stream, reset, whole
+
+COMMAND = typer.main.get_command(app)
+OPTIONS = [each for each in COMMAND.params if each.param_type_name == "option" and "completion" not in each.name]
+SETTABLE = [each for each in OPTIONS if each.name != "version"]
+
+GARBAGE = whole(b"<html>it works</html>")
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    """Run where there is no olmocr.toml but one's own, and no setting in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("OLMOCR_"):
+            monkeypatch.delenv(name)
+
+
+def parsed(*arguments):
+    return COMMAND.make_context("olmocr", list(arguments))
+
+
+def taken(option, *arguments):
+    """Return what an option was set to, and where."""
+    context = parsed("ws", *arguments)
+    return context.params[option.name], context.get_parameter_source(option.name).name
+
+
+def spelling(option):
+    return option.opts[0]
+
+
+TYPES = {name: {hint, *typing.get_args(hint)} for name, hint in typing.get_type_hints(ocr).items()}
+VALUES = {int: ("321", 321), float: ("0.25", 0.25), Path: ("some/path", Path("some/path")), str: ("words", "words")}
+
+
+def text_for(option):
+    """Return a value for *option* as text, and what it is read as; neither is the default."""
+    if option.is_flag:
+        return None, True
+    if option.multiple:
+        return "some.pdf", ["some.pdf"]
+    return next(value for kind, value in VALUES.items() if kind in TYPES[option.name])
+
+
+BY_NAME = [pytest.param(each, id=each.name) for each in SETTABLE]
+
+
+@pytest.mark.parametrize("option", BY_NAME)
+def test_an_option_has_two_spellings(option):
+    text, value = text_for(option)
+    hyphens = spelling(option)
+    underscores = "--" + hyphens[2:].replace("-", "_")
+    for spelled in (hyphens, underscores):
+        assert taken(option, *([spelled] if text is None else [spelled, text])) == (value, "COMMANDLINE")
+        if text is not None:
+            assert taken(option, f"{spelled}={text}") == (value, "COMMANDLINE")
+
+
+@pytest.mark.parametrize("option", BY_NAME)
+def test_an_option_may_be_set_in_the_environment_under_its_own_name(option, monkeypatch):
+    text, value = text_for(option)
+    monkeypatch.setenv("OLMOCR_" + spelling(option)[2:].replace("-", "_").upper(), text or "1")
+    assert taken(option) == (value, "ENVIRONMENT")
+
+
+@pytest.mark.parametrize("option", [each for each in BY_NAME if each.id != "api_key"])
+@pytest.mark.parametrize("separator", ["-", "_"])
+def test_an_option_may_be_set_in_a_file_under_its_own_name(option, separator):
+    text, value = text_for(option)
+    name = spelling(option)[2:].replace("-", separator)
+    Path("olmocr.toml").write_text(f"{name} = {text if isinstance(value, int | float) and text else quoted(text)}\n")
+    assert taken(option) == (value, "DEFAULT_MAP")
+
+
+def quoted(text):
+    return "true" if text is None else json.dumps(text)
+
+
+def test_the_command_line_comes_before_the_environment_and_that_before_the_file(monkeypatch):
+    (option,) = (each for each in OPTIONS if each.name == "max_tokens")
+    assert taken(option) == (8000, "DEFAULT")
+    Path("olmocr.toml").write_text("max_tokens = 1")
+    assert taken(option) == (1, "DEFAULT_MAP")
+    monkeypatch.setenv("OLMOCR_MAX_TOKENS", "2")
+    assert taken(option) == (2, "ENVIRONMENT")
+    assert taken(option, "--max-tokens", "3") == (3, "COMMANDLINE")
+
+
+def test_several_documents_may_be_set_in_the_environment_and_in_a_file(monkeypatch):
+    Path("olmocr.toml").write_text('pdfs = ["a b.pdf", "c.pdf"]')
+    assert parsed("ws").params["pdfs"] == ["a b.pdf", "c.pdf"]
+    monkeypatch.setenv("OLMOCR_PDFS", "d.pdf e.pdf")
+    assert parsed("ws").params["pdfs"] == ["d.pdf", "e.pdf"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("max_token = 1", "olmocr.toml sets max_token, which is no option that it may set"),
+        ('api_key = "secret"', "olmocr.toml sets api_key, which is no option that it may set"),
+        ("version = true", "olmocr.toml sets version, which is no option that it may set"),
+        ('workspace = "ws"', "olmocr.toml sets workspace, which is no option that it may set"),
+        ("[max_tokens]\nvalue = 1", "olmocr.toml sets max-tokens to several values; it takes one"),
+        ('languages = ["en", "de"]', "olmocr.toml sets languages to several values; it takes one"),
+        ("max_tokens = ", "olmocr.toml cannot be read: Invalid value (at end of document)"),
+        ('max_tokens = "many"', "valid integer"),
+        ('markdown = "perhaps"', "valid boolean"),
+    ],
+)
+def test_a_file_that_sets_something_else_is_refused(text, complaint):
+    Path("olmocr.toml").write_text(text)
+    with pytest.raises(typer.BadParameter) as refused:
+        parsed("ws")
+    assert complaint in refused.value.message
+    assert refused.value.exit_code == 2
+
+
+def test_a_file_that_is_no_text_is_refused():
+    Path("olmocr.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(typer.BadParameter, match=r"olmocr\.toml cannot be read"):
+        parsed("ws")
+
+
+def test_what_a_machine_calls_the_version_of_olmocr_is_no_option(monkeypatch):
+    monkeypatch.setenv("OLMOCR_VERSION", "1.2.3")
+    assert not parsed("ws").params["version"]
+
+
+def test_documents_are_taken_until_the_next_option_and_what_follows_two_dashes_is_a_servers():
+    context = parsed("ws", "--pdfs", "a_b.pdf", "c.pdf", "--max_tokens", "5", "--", "--pdfs_x", "y", "--max_model_len")
+    assert context.params["pdfs"] == ["a_b.pdf", "c.pdf"]
+    assert context.params["max_tokens"] == 5
+    assert context.obj == ["--pdfs_x", "y", "--max_model_len"]
+
+
+@pytest.mark.parametrize("arguments", [["--pages_per_group", "500"], ["--target-anchor-text-len=6000"]])
+def test_options_of_upstreams_that_mean_nothing_here_are_told_and_skipped(arguments, capsys):
+    context = parsed("ws", *arguments, "--max-tokens", "5")
+    assert context.params["max_tokens"] == 5
+    assert "has no effect" in capsys.readouterr().err
+
+
+# Processes.
+
+
+def olmocr(*arguments, **environment):
+    command = [sys.executable, "-m", "olmocr.pipeline", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def read(server, *arguments):
+    return olmocr("ws", "--server", server.url, "--target-longest-image-dim", 64, *arguments)
+
+
+def sentence_of(done):
+    """Return the one sentence that a command ended with."""
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    return last
+
+
+def test_help_is_grouped_by_subject_and_fits_on_a_screen():
+    done = olmocr("--help", COLUMNS="120")
+    assert done.returncode == 0
+    for subject in ("Arguments", "Options", "What answers", "Pages", "Output", "Run"):
+        assert f"─ {subject} ─" in done.stdout
+    for option in OPTIONS:
+        assert spelling(option) in done.stdout
+    assert len(done.stdout.splitlines()) <= 70
+
+
+def test_the_version_is_printed_and_nothing_else():
+    done = olmocr("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"olmocr {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ws", "--model", "m"], "no document is named"),
+        (["ws", "--pdfs", "a.pdf"], "no model is named; name one with --model, or a server that has one with --server"),
+        (
+            ["ws", "--pdfs", "a.pdf", "--model", "m", "--", "--max-model-len", "5"],
+            "options for a server go to one that",
+        ),
+        (["ws", "--pdfs", "a.pdf", "--model", "m", "--force", "--retry-failed"], "choose one"),
+        (["ws", "--pdfs", "a.pdf", "--model", "m", "--pages", "5-2"], "5-2"),
+        (["ws", "--pdfs", "a.pdf", "--model", "m", "--prompt-file", "none.txt"], "none.txt cannot be read"),
+    ],
+)
+def test_options_that_make_no_sense_together_are_one_sentence_and_exit_code_2(arguments, words):
+    done = olmocr(*arguments)
+    assert done.returncode == 2
+    assert words in sentence_of(done)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_run_says_what_it_did_and_stats_tell_it_later():
+    write_numbered_pdf(Path("a.pdf"), [1, 0, 3])
+    with ModelServer(chat_stream()) as server:
+        done = read(server, "--pdfs", "a.pdf", "--markdown")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "documents: 1 done, 0 failed, 0 done before"
+    assert done.stdout.splitlines()[1].startswith("pages:     3 (1 blank) in ")
+    assert Path("ws/markdown/a.md").read_text() == "Hello\nHello"
+    told = olmocr("ws", "--stats")
+    assert told.returncode == 0
+    assert told.stdout.splitlines()[:2] == [
+        "documents: 1 done; 0 with more than 32768 tokens",
+        "pages:     1 blank, 2 valid; 0 perhaps incomplete",
+    ]
+    stats = json.loads(olmocr("ws", "--stats", "--json").stdout)
+    assert (stats["documents"], stats["pages"], stats["output_tokens"]) == ({"done": 1}, {"blank": 1, "valid": 2}, 40)
+
+
+def test_stats_of_what_is_no_workspace_are_one_sentence_and_exit_code_7():
+    done = olmocr("ws", "--stats")
+    assert done.returncode == 7
+    assert "is no workspace" in sentence_of(done)
+    assert not Path("ws").exists()
+
+
+def test_a_document_that_failed_is_exit_code_9_and_in_the_json():
+    write_numbered_pdf(Path("a.pdf"), [1])
+    write_pdf(Path("\x1b[31mlocked.pdf"), password="x")
+    with ModelServer(chat_stream()) as server:
+        done = read(server, "--pdfs", "a.pdf", "\x1b[31mlocked.pdf", "--json", "--quiet")
+    assert done.returncode == 9
+    summary = json.loads(done.stdout)
+    assert (summary["done"], summary["pages"], len(summary["failures"])) == (1, 1, 1)
+    assert summary["failures"][0]["source"] == "\x1b[31mlocked.pdf"
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_server_that_talks_nonsense_is_exit_code_9_and_a_table_of_which_and_why():
+    write_numbered_pdf(Path("a.pdf"), [1])
+    with ModelServer(GARBAGE) as server:
+        done = read(server, "--pdfs", "a.pdf", "--max_page_retries", 2)
+    assert done.returncode == 9
+    assert "failed:    a.pdf: the model gave no good answer for page 1; last:" in done.stdout
+    assert len(server.requests) == 2
+
+
+def test_a_server_that_is_not_there_is_exit_code_8():
+    write_numbered_pdf(Path("a.pdf"), [1])
+    with ModelServer(reset) as server:
+        pass
+    done = read(server, "--pdfs", "a.pdf")
+    assert done.returncode == 8
+    assert "is the server running?" in sentence_of(done)
+
+
+def test_a_file_that_is_not_there_is_exit_code_7_and_starts_nothing():
+    with ModelServer(whole(chat_body())) as server:
+        done = read(server, "--pdfs", "none.pdf")
+    assert done.returncode == 7
+    assert "there is no file none.pdf; nothing was started" in sentence_of(done)
+    assert server.gets == []
+
+
+def test_what_is_piped_in_is_a_document_called_stdin():
+    content = write_numbered_pdf(Path("a.pdf"), [1, 2]).read_bytes()
+    with ModelServer(chat_stream()) as server:
+        command = [sys.executable, "-m", "olmocr.pipeline", "ws", "--pdfs", "-", "--server", server.url, "--markdown"]
+        done = subprocess.run([*command, "--target-longest-image-dim", "64"], input=content, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert Path("ws/markdown/stdin.md").read_text() == "Hello\nHello"
+        (result,) = Path("ws/results").iterdir()
+        assert json.loads(result.read_text())["metadata"]["Source-File"] == "-"
+        assert len(server.requests) == 2
+        again = subprocess.run([*command, "--target-longest-image-dim", "64"], input=content, capture_output=True)
+    assert (again.returncode, len(server.requests)) == (0, 2), "the same bytes are not read twice"
+
+
+def test_the_environment_alone_can_say_it_all():
+    write_numbered_pdf(Path("a.pdf"), [1])
+    with ModelServer(chat_stream()) as server:
+        settings = {"OLMOCR_PDFS": "a.pdf", "OLMOCR_SERVER": server.url, "OLMOCR_JSON": "1", "OLMOCR_QUIET": "1"}
+        done = olmocr("ws", **settings, OLMOCR_TARGET_LONGEST_IMAGE_DIM="64")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["done"] == 1
