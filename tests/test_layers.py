@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "validate": LEAVES | {"conversion", "inference", "pipeline", "validate"},
     "viewer": LEAVES | {"pipeline", "viewer"},
     "doctor": LEAVES | {"conversion", "doctor"},
+    "publish": LEAVES | {"conversion", "validate", "publish"},
 }
 
 INFERENCE = ("decode", "engine", "model", "prompt", "vision")
@@ -28,10 +29,10 @@ INFERENCE = ("decode", "engine", "model", "prompt", "vision")
 DOORS = {
     "fsspec": {"pipeline.remote"},
     "httpx": {"pipeline.client", "pipeline.remote"},
-    "huggingface_hub": {"model_folder"},
-    "jinja2": {"conversion.chat_template", "viewer.site"},
+    "huggingface_hub": {"model_folder", "publish.front_matter"},
+    "jinja2": {"conversion.chat_template", "publish.card", "viewer.site"},
     "markdown_it": {"viewer.markdown"},
-    "markupsafe": {"viewer.site"},
+    "markupsafe": {"publish.card", "publish.markup", "viewer.site"},
     "mlx": {
         "device",
         "conversion.arrays",
