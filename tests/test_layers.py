@@ -29,7 +29,7 @@ INFERENCE = ("decode", "engine", "model", "prompt", "vision")
 DOORS = {
     "fsspec": {"pipeline.remote"},
     "httpx": {"pipeline.client", "pipeline.remote"},
-    "huggingface_hub": {"model_folder", "publish.front_matter"},
+    "huggingface_hub": {"model_folder", "publish.front_matter", "publish.hub"},
     "jinja2": {"conversion.chat_template", "publish.card", "viewer.site"},
     "markdown_it": {"viewer.markdown"},
     "markupsafe": {"publish.card", "publish.markup", "viewer.site"},
@@ -121,6 +121,7 @@ def test_importing_the_package_loads_nothing_else():
         "olmocr.validate.weights",
         "olmocr.viewer.site",
         "olmocr.doctor.checks",
+        "olmocr.publish.push",
     ],
 )
 def test_mlx_is_not_imported_before_its_blas_can_be(module):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, say
+from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, say, start_logging
 from olmocr.errors import UsageError, output_error
 
 if TYPE_CHECKING:
     from olmocr.publish.card import Variant
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+_log = logging.getLogger(__name__)
+
+_WHERE = "Where it goes"
 
 Folder = Annotated[Path, typer.Argument(help="A folder that olmocr.convert_to_mlx made.", show_default=False)]
 Sibling = Annotated[
@@ -61,6 +66,65 @@ def card(
     if chart:
         _write(file.parent / CHART_FILE, chart)
     say(f"{file}: {'with' if chart else 'without'} a picture of size against fidelity")
+
+
+@app.command(cls=CommandWithBothSpellings)
+@ends_with_exit_code
+def push(
+    folder: Folder,
+    repo: Annotated[str, typer.Option(help="ORG/NAME; it is made if it is not there.", rich_help_panel=_WHERE)],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private.", rich_help_panel=_WHERE)
+    ] = False,
+    create_pr: Annotated[
+        bool,
+        typer.Option(
+            "--create-pr", help="Offer it as a pull request to a repository that is there.", rich_help_panel=_WHERE
+        ),
+    ] = False,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            help="Branch to push to, or refs/pr/N to go on with a pull request. Default: main.", rich_help_panel=_WHERE
+        ),
+    ] = None,
+    collection: Annotated[
+        str | None, typer.Option(metavar="SLUG", help="Collection to put it into afterwards.", rich_help_panel=_WHERE)
+    ] = None,
+    sibling: Sibling = None,
+    base_model: BaseModel = None,
+    license_id: License = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print every file, the card and what would change; change nothing.")
+    ] = False,
+    allow_failing: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GATE", help="Publish although weights, smoke or fidelity failed; the card says so."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite a repository that this package did not make.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+) -> None:
+    """Publish a model that is whole, reads, and is close to its source: weights first, the card last.
+
+    Run it again after any failure: what is on the Hub already is not sent twice.
+    """
+    from olmocr.publish.front_matter import find_facts
+    from olmocr.publish.hub import Hub
+    from olmocr.publish.push import Push, carry_out, plan_push, show_plan
+
+    start_logging(quiet=quiet)
+    asked = Push(repo, private, create_pr, revision, force, tuple(allow_failing or ()), collection)
+    variant, siblings = _variants(folder, repo, sibling or [])
+    hub = Hub()
+    plan = plan_push(asked, variant, siblings, find_facts(variant.reports.conversion, base_model, license_id), hub)
+    if dry_run:
+        say(show_plan(plan))
+        return
+    done = carry_out(plan, hub, _log.info)
+    where = done.pull_request or f"{hub.endpoint}/{repo}"
+    say(f"{where}: {len(done.uploaded)} files uploaded, {len(done.deleted)} deleted, at {done.sha}")
 
 
 def _variants(folder: Path, repo: str | None, siblings: list[Path]) -> tuple[Variant, list[Variant]]:
