@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progress_bar, say, start_logging
-from olmocr.errors import UsageError
+from olmocr.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from olmocr.conversion.folder import Target
     from olmocr.conversion.recipe import QuantRecipe
     from olmocr.conversion.report import ConversionReport
+
+log = logging.getLogger("olmocr.convert_to_mlx")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -100,6 +104,15 @@ def convert_to_mlx(
         int | None,
         typer.Option(min=1, help="Threads that convert. Default: two more than there are cores.", rich_help_panel=_RUN),
     ] = None,
+    smoke_test: Annotated[
+        bool | None,
+        typer.Option(
+            "--smoke-test/--no-smoke-test",
+            help="Have the new model read a few pages. Default: where there is a GPU, or the model is small.",
+            show_default=False,
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print warnings and errors only.", rich_help_panel=_RUN)
     ] = False,
@@ -107,6 +120,7 @@ def convert_to_mlx(
     """Convert a Hugging Face olmOCR checkpoint to MLX weights.
 
     The new folder appears when it is whole; a failure leaves none, and an interrupted conversion goes on where it was.
+    Ends with exit code 11 if the new model, which stays, does not pass its smoke test.
     """
     from olmocr.conversion.convert import plan_targets, with_weights
     from olmocr.conversion.recipe import changed
@@ -125,6 +139,8 @@ def convert_to_mlx(
         _say_json_reports(reports)
     elif not quiet:
         _say_reports(targets, reports)
+    if smoke_test is not False:
+        _require_reading(targets, console, asked=bool(smoke_test), quiet=quiet)
 
 
 def _recipes(names: str | None, file: Path | None) -> list[QuantRecipe]:
@@ -179,6 +195,27 @@ def _say_reports(targets: Sequence[Target], reports: Sequence[ConversionReport])
         )
     say(f"check it: python -m olmocr.validate weights {targets[0].output}")
     say(f"read a PDF with it: olmocr workspace --pdfs FILE.pdf --model {targets[0].output} --markdown")
+
+
+def _require_reading(targets: Sequence[Target], console: Console, *, asked: bool, quiet: bool) -> None:
+    """Have each new model read the built-in pages, where that was *asked* for or is quick; say where it is not."""
+    from olmocr.validate.smoke import smoke_test, why_not_quick
+    from olmocr.validate.smoke_report import smoke_lines, smoke_verdict
+
+    held = True
+    for target in targets:
+        why = None if asked else why_not_quick(target.output)
+        if why:
+            log.info("no smoke test: %s; run it with: python -m olmocr.validate smoke %s", why, target.output)
+            continue
+        with progress_bar(console, quiet=quiet) as progress:
+            task = progress.add_task("smoke test", total=None)
+            report = smoke_test(target.output, on_page=functools.partial(progress.advance, task))
+        held = held and report.passed
+        for line in [smoke_verdict(report)] if report.passed else smoke_lines(report):
+            log.log(logging.INFO if report.passed else logging.WARNING, "%s", line)
+    if not held:
+        raise typer.Exit(ExitCode.GATE_FAILED)
 
 
 def main() -> None:

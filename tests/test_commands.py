@@ -18,7 +18,7 @@ from tests.conftest import CHECKPOINT, PAGES, ROOT
 from tests.pipeline.doubles import write_pdf
 
 OLMOCR = [str(Path(sys.executable).with_name("olmocr"))]
-CONVERT = [sys.executable, "-m", "olmocr.convert_to_mlx"]
+CONVERT = [sys.executable, "-m", "olmocr.convert_to_mlx", "--no-smoke-test"]
 VALIDATE = [sys.executable, "-m", "olmocr.validate"]
 
 

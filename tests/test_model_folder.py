@@ -166,7 +166,7 @@ def python(folder, hub, *args, **env):
 
 
 def convert(folder, hub, model, *options, **env):
-    command = ["-m", "olmocr.convert_to_mlx", model, "--quantize", "4bit", "-o", "out", *options]
+    command = ["-m", "olmocr.convert_to_mlx", model, "--no-smoke-test", "-q", "4bit", "-o", "out", *options]
     return python(folder, hub, *command, **env)
 
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progress_bar, say, start_logging
+from olmocr.command import (
+    CommandWithBothSpellings,
+    ends_with_exit_code,
+    hyphenated,
+    printable,
+    progress_bar,
+    say,
+    several_values,
+    start_logging,
+)
 from olmocr.errors import ExitCode
 from olmocr.validate.pages import CheckedAnswer, check_answers
 
@@ -146,6 +155,110 @@ def _as_json(report: WeightsReport) -> dict[str, Any]:
         "bits_per_weight": report.bits_per_weight,
         "errors": [dataclasses.asdict(error) for error in report.errors],
     }
+
+
+class _SmokeCommand(CommandWithBothSpellings):
+    """Spreads ``--pdf a b c``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, several_values([hyphenated(arg) for arg in args], "--pdf"))
+
+
+@app.command(cls=_SmokeCommand)
+@ends_with_exit_code
+def smoke(
+    folder: Annotated[Path, typer.Argument(help="A converted model's folder.", show_default=False)],
+    pdf: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Documents, or folders of them, instead of the built-in pages; the true text of NAME.pdf is NAME.md."
+        ),
+    ] = None,
+    longest_side: Annotated[
+        int | None,
+        typer.Option(min=28, max=8192, help="Pixels on the longest side of a page. Default: what suits the model."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print smoke_report.json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Have a converted model read pages through the whole pipeline, and see whether it does.
+
+    Leaves smoke_report.json beside the weights. Ends with exit code 11 if a page does not hold.
+    """
+    from olmocr.validate.smoke import SmokeTerms, smoke_test
+    from olmocr.validate.smoke_report import smoke_lines, smoke_report_json
+
+    console = start_logging(quiet=quiet)
+    terms = SmokeTerms(tuple(path.expanduser() for path in pdf or ()), longest_side)
+    with progress_bar(console, quiet=quiet) as progress:
+        task = progress.add_task("reading", total=None)
+        report = smoke_test(folder.expanduser(), terms, lambda: progress.advance(task))
+    say(smoke_report_json(report).rstrip("\n")) if as_json else say("\n".join(smoke_lines(report)))
+    if not report.passed:
+        raise typer.Exit(ExitCode.GATE_FAILED)
+
+
+class _FidelityCommand(CommandWithBothSpellings):
+    """Spreads ``--pages a b c``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, several_values([hyphenated(arg) for arg in args], "--pages"))
+
+
+@app.command(cls=_FidelityCommand)
+@ends_with_exit_code
+def fidelity(
+    folder: Annotated[Path, typer.Argument(help="A converted model's folder.", show_default=False)],
+    source: Annotated[Path, typer.Option(help="The folder of what it was made from.", show_default=False)],
+    pages: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Documents, or folders of them, instead of the built-in pages; the true text of NAME.pdf is NAME.md."
+        ),
+    ] = None,
+    longest_side: Annotated[
+        int | None,
+        typer.Option(min=28, max=8192, help="Pixels on the longest side of a page. Default: what suits the source."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one answer.")] = 4000,
+    gate: Annotated[bool, typer.Option("--gate", help="End with exit code 11 if a limit does not hold.")] = False,
+    gates: Annotated[
+        Path | None, typer.Option(help="A YAML file of limits, instead of the packaged one.", show_default=False)
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Folder in which measurements are kept. Default: one in the user's cache."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print fidelity_report.json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Measure how far a converted model answers from its source: token by token, and in its own answers.
+
+    Leaves fidelity_report.json beside the weights. An interrupted measurement goes on where it was.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    from olmocr.validate.fidelity import FidelityTerms, measure_fidelity, write_fidelity_report
+    from olmocr.validate.fidelity_report import fidelity_lines, fidelity_report_json
+    from olmocr.validate.gates import check_gates, read_gates
+
+    console = start_logging(quiet=quiet)
+    limits = read_gates(gates.expanduser() if gates else None)
+    given = tuple(path.expanduser() for path in pages or ())
+    terms = FidelityTerms(given, longest_side, max_tokens, work.expanduser() if work else None)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with progress_bar(console, *columns, quiet=quiet) as progress:
+        task = progress.add_task("loading", total=None)
+
+        def show(name: str, total: int) -> None:
+            progress.update(task, description=printable(name), total=total, advance=1)
+
+        report = measure_fidelity(folder.expanduser(), source.expanduser(), terms, show)
+    report = dataclasses.replace(report, gate=check_gates(report, limits, gates))
+    write_fidelity_report(folder.expanduser(), report)
+    say(fidelity_report_json(report).rstrip("\n")) if as_json else say("\n".join(fidelity_lines(report)))
+    if gate and report.gate and not report.gate.passed:
+        raise typer.Exit(ExitCode.GATE_FAILED)
 
 
 def main() -> None:

@@ -205,7 +205,9 @@ class FidelityPage:
     first_divergence: int | None
     identical: bool
     looped: bool
+    source_looped: bool
     valid: bool
+    source_valid: bool
     attempts: int
     rejected: tuple[str, ...]
     character_error_rate: float
@@ -248,3 +250,68 @@ class FidelityReport:
 def fidelity_report_json(report: FidelityReport) -> str:
     """Return *report* as JSON."""
     return json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False) + "\n"
+
+
+def fidelity_lines(report: FidelityReport) -> list[str]:
+    """Return *report* as a person reads it."""
+    found, free, cut = report.distribution, report.free_running, report.distribution.truncation
+    low, high = found.mean_kl_interval.low, found.mean_kl_interval.high
+    first = found.median_first_divergence
+    return [
+        f"{report.model} beside {report.source}: {free.pages} pages ({report.page_set}, {report.longest_side} px)",
+        f"divergence    mean {found.mean_kl:.2e} nats ({low:.2e} to {high:.2e}), median {found.median_kl:.2e}, "
+        f"99th percentile {found.p99_kl:.2e}, over {found.positions} positions",
+        f"              cut to {cut.top_k} tokens it is {cut.cut_mean_kl:.3e} where whole it is {cut.whole_mean_kl:.3e} "
+        f"({cut.positions} positions)",
+        f"same token    {found.top1_agreement:.3%}; {found.pages_without_flip} of {free.pages} pages without a flip"
+        + ("" if first is None else f", elsewhere the first is at position {first:g}"),
+        "flips         " + ", ".join(f"{each.flips} of {each.positions} {each.token_class}" for each in found.flips),
+        f"identical     {free.identical_pages} of {free.pages} pages, {free.looping_pages} in a loop",
+        f"from source   {_errors(free.against_source)}",
+        *([] if free.against_truth is None else [f"from truth    {_errors(free.against_truth)}"]),
+        *([] if free.source_against_truth is None else [f"   source's   {_errors(free.source_against_truth)}"]),
+        f"valid         {_structure(report.structure)}",
+        f"   source's   {_structure(report.source_structure)}",
+        f"cost          {_cost(report.cost)}",
+        f"   source's   {_cost(report.source_cost)}",
+        *([] if report.parity is None else [_parity(report.parity)]),
+        *([] if report.gate is None else _gate_lines(report.gate)),
+    ]
+
+
+def _errors(errors: TextErrors) -> str:
+    return (
+        f"{errors.character_error_rate:.2%} of characters, {errors.word_error_rate:.2%} of words wrong; right are "
+        f"{errors.exact_numbers} of {errors.numbers} numbers, {errors.exact_tables} of {errors.tables} tables, "
+        f"{errors.exact_cells} of {errors.cells} cells"
+    )
+
+
+def _structure(structure: Structure) -> str:
+    return (
+        f"{structure.valid_pages} of {structure.pages} pages, {structure.valid_first_answers} at the first answer; "
+        f"{structure.mean_attempts:.2f} attempts a page, {structure.loops} pages with a loop"
+    )
+
+
+def _cost(cost: Cost) -> str:
+    bits = "" if cost.bits_per_weight is None else f", {cost.bits_per_weight:.2f} bits per weight"
+    return (
+        f"{cost.weight_bytes / 1e9:.3f} GB{bits}, loaded in {cost.load_seconds:.1f} s, "
+        f"at most {cost.peak_memory / 1e9:.2f} GB; {cost.prefill_rate:.0f} tokens/s read, "
+        f"{cost.decode_rate:.0f} written, {cost.pages_per_minute:.1f} pages/min"
+    )
+
+
+def _parity(parity: Parity) -> str:
+    return (
+        f"parity        with {parity.reference}: mean {parity.mean_kl:.2e} nats, at most {parity.max_kl:.2e}, logarithms "
+        f"differ by up to {parity.max_log_probability_difference:.2e}, same token {parity.top1_agreement:.3%}, "
+        f"{parity.identical_pages} of {parity.pages} texts identical"
+    )
+
+
+def _gate_lines(gate: GateResult) -> list[str]:
+    verdict = "passed" if gate.passed else f"{len(gate.broken)} limits broken"
+    limits = [f"{'':<14}{each.name} is {each.limit:g}, measured was {each.measured:.4g}" for each in gate.broken]
+    return [f"gate          {verdict} ({gate.file}, {gate.recipe})", *limits]

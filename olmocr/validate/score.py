@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from itertools import zip_longest
+from typing import Any
+
 from olmocr.errors import MissingDependencyError
+
+Table = tuple[tuple[str, ...], ...]
+"""Rows of cells, as text."""
+
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_MARK = re.compile(r"^#{1,6} |\*\*|^[-*] ", re.MULTILINE)
+_NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 
 
 def character_error_rate(text: str, truth: str) -> float:
@@ -13,10 +27,93 @@ def character_error_rate(text: str, truth: str) -> float:
     Raises:
         MissingDependencyError: rapidfuzz is not installed.
     """
+    return _distance(text, truth) / max(1, len(truth))
+
+
+def word_error_rate(text: str, truth: str) -> float:
+    """Return the same, counted in words.
+
+    Raises:
+        MissingDependencyError: rapidfuzz is not installed.
+    """
+    words = truth.split()
+    return _distance(text.split(), words) / max(1, len(words))
+
+
+def _distance(text: Sequence[str], truth: Sequence[str]) -> int:
+    return int(_levenshtein().distance(text, truth))
+
+
+def _levenshtein() -> Any:
     try:
         from rapidfuzz.distance import Levenshtein
     except ImportError as error:
         raise MissingDependencyError(
             "rapidfuzz is not installed; install it with: pip install 'olmocr[validate]'"
         ) from error
-    return Levenshtein.distance(text, truth) / max(1, len(truth))
+    return Levenshtein
+
+
+def plain(text: str) -> str:
+    """Return *text* without HTML's tags, marks of headings, lists and bold type, and with single spaces."""
+    return " ".join(_MARK.sub("", _TAG.sub(" ", text)).split())
+
+
+def numbers_in(text: str) -> list[str]:
+    """Return the numbers, dates and times in *text*: 1,479.68 and 2019-04-27 are one each."""
+    return _NUMBER.findall(_TAG.sub(" ", text))
+
+
+def exact_numbers(text: str, truth: str) -> int:
+    """Return how many of the truth's numbers are in *text*, each as often as it is there, wherever it stands."""
+    return (Counter(numbers_in(text)) & Counter(numbers_in(truth))).total()
+
+
+def tables_in(text: str) -> list[Table]:
+    """Return the HTML tables in *text*, nested ones not told apart."""
+    reader = _TableReader()
+    reader.feed(text)
+    reader.close()
+    return [tuple(tuple(" ".join(cell.split()) for cell in row) for row in table) for table in reader.tables]
+
+
+def exact_cells(tables: Sequence[Table], true: Sequence[Table]) -> int:
+    """Return how many cells of *true* stand in the same table, row and column with the same text."""
+    return sum(
+        cell == other
+        for table, found in zip(true, tables, strict=False)
+        for row, found_row in zip(table, found, strict=False)
+        for cell, other in zip(row, found_row, strict=False)
+    )
+
+
+def exact_tables(tables: Sequence[Table], true: Sequence[Table]) -> int:
+    """Return how many tables of *true* have the same rows and columns, and the same text in each."""
+    return sum(table == found for table, found in zip_longest(true, tables) if table is not None)
+
+
+class _TableReader(HTMLParser):
+    """Collects tables. Cells that are never closed, as in an answer that was cut, end where the next begins."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tables: list[list[list[str]]] = []
+        self._is_open = False
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr" and self.tables:
+            self.tables[-1].append([])
+        elif tag in ("td", "th") and self.tables:
+            if not self.tables[-1]:
+                self.tables[-1].append([])
+            self.tables[-1][-1].append("")
+        self._is_open = tag in ("td", "th") or (self._is_open and tag not in ("table", "tr"))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_open = self._is_open and tag not in ("td", "th", "tr", "table")
+
+    def handle_data(self, data: str) -> None:
+        if self._is_open and self.tables and self.tables[-1]:
+            self.tables[-1][-1][-1] += data

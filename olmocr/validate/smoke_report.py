@@ -75,3 +75,31 @@ class SmokeReport:
 def smoke_report_json(report: SmokeReport) -> str:
     """Return *report* as JSON."""
     return json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False) + "\n"
+
+
+def smoke_lines(report: SmokeReport) -> list[str]:
+    """Return *report* as a person reads it: a line for each page, what is wrong with it, and a verdict."""
+    lines = [line for page in report.pages for line in _page_lines(page)]
+    lines += report.problems
+    lines += [f"{each.package} {each.installed} is known to be bad: {each.why}" for each in report.known_faults]
+    return [*lines, smoke_verdict(report)]
+
+
+def smoke_verdict(report: SmokeReport) -> str:
+    """Return in one sentence whether the model reads."""
+    passed = sum(page.passed for page in report.pages)
+    verdict = "reads" if report.passed else "does not read as it should"
+    pages = f"{passed} of {len(report.pages)} pages ({report.page_set}, {report.longest_side} px)"
+    return f"{report.model} {verdict}: {pages} passed in {report.seconds:.1f} s"
+
+
+def _page_lines(page: SmokePage) -> list[str]:
+    rate = "" if page.character_error_rate is None else f", {page.character_error_rate:.1%} errors"
+    found = len(page.phrases) - len(page.missing_phrases)
+    phrases = f", {found} of {len(page.phrases)} phrases" if page.phrases else ""
+    state = "ok" if page.passed else "broken"
+    first = (
+        f"{state:<6}  {page.document}, page {page.page_number} ({page.kind}): {page.status}, {page.attempts} attempts, "
+        f"{page.output_tokens} tokens{rate}{phrases}, {page.seconds:.1f} s"
+    )
+    return [first, *(f"{'':<8}{problem}" for problem in page.problems)]
