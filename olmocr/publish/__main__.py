@@ -123,8 +123,7 @@ def push(
         say(show_plan(plan))
         return
     done = carry_out(plan, hub, _log.info)
-    where = done.pull_request or f"{hub.endpoint}/{repo}"
-    say(f"{where}: {len(done.uploaded)} files uploaded, {len(done.deleted)} deleted, at {done.sha}")
+    say(f"{done.where}: {len(done.uploaded)} files uploaded, {len(done.deleted)} deleted, at {done.sha}")
 
 
 def _variants(folder: Path, repo: str | None, siblings: list[Path]) -> tuple[Variant, list[Variant]]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from olmocr import __version__
 from olmocr.conversion.report import REPORT_FILE, ConversionReport
 from olmocr.errors import HubError, UsageError
 from olmocr.publish.card import CHART_FILE, Variant, make_card, make_chart
-from olmocr.publish.front_matter import REPO_ID, SourceFacts
+from olmocr.publish.front_matter import REPO_ID, SourceFacts, find_facts
 from olmocr.publish.gates import CheckWeights, Gate, GateFailedError, failing_gates, judge
 from olmocr.publish.hub import Hub, RemoteState
-from olmocr.publish.reports import parse_conversion_report
+from olmocr.publish.reports import parse_conversion_report, read_reports
 from olmocr.publish.scan import CARD_FILE, LocalFile, is_ours, made_file, scan_folder, text_problems
 from olmocr.publish.typed_json import WrongTypeError
 from olmocr.validate.weights import check_weights
@@ -73,13 +74,13 @@ class PushPlan:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was done: *revision* is where it is now; *uploaded* and *deleted* are files' names."""
+    """What was done: *where* is its address, *revision* the branch there; *uploaded* and *deleted* name files."""
 
+    where: str
     revision: str
     sha: str
     uploaded: tuple[str, ...]
     deleted: tuple[str, ...]
-    pull_request: str | None
 
 
 def plan_push(
@@ -124,13 +125,23 @@ def carry_out(plan: PushPlan, hub: Hub, say: Say = lambda text: None) -> Pushed:
     state = plan.state or _create(push, hub, say)
     if state.new_branch and push.revision:
         hub.create_branch(push.repo, push.revision)
-    done = Pushed(push.revision or "main", state.sha, (), (), None)
+    done = Pushed(f"{hub.endpoint}/{push.repo}", push.revision or "main", state.sha, (), ())
     done = _commit(push, hub, done, _changes(state, plan.files), f"Add weights made with olmocr {__version__}", say)
     done = _commit(push, hub, done, _changes(state, (plan.card,), deleting=False), "Add the model card", say)
     if push.collection:
         say(f"putting it into {push.collection}")
         hub.collect(push.collection, push.repo)
     return done
+
+
+def push_folder(folder: Path, push: Push, hub: Hub, say: Say) -> Pushed:
+    """Plan and carry out in one; what is not in the reports is not known of the source.
+
+    Raises:
+        OlmocrError: as in reading the reports, ``plan_push`` and ``carry_out``.
+    """
+    variant = Variant(push.repo, read_reports(folder))
+    return carry_out(plan_push(push, variant, (), find_facts(variant.reports.conversion), hub), hub, say)
 
 
 def show_plan(plan: PushPlan) -> str:
@@ -230,16 +241,16 @@ def _commit(push: Push, hub: Hub, done: Pushed, changes: Sequence[Change], messa
         message,
         parent=done.sha,
         revision=done.revision,
-        create_pr=push.create_pr and done.pull_request is None,
+        create_pr=push.create_pr and not done.revision.startswith("refs/pr/"),
     )
     _require_there(push.repo, hub, commit.revision, commit.sha, [change.file for change in changes if change.file])
     return replace(
         done,
+        where=commit.pull_request or done.where,
         revision=commit.revision,
         sha=commit.sha,
         uploaded=(*done.uploaded, *(file.name for file in files)),
         deleted=(*done.deleted, *deleted),
-        pull_request=commit.pull_request or done.pull_request,
     )
 
 

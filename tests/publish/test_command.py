@@ -6,8 +6,10 @@ import pytest
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
+from olmocr.convert_to_mlx import app as convert_app
 from olmocr.errors import ExitCode
 from olmocr.publish.__main__ import app
+from tests.checkpoints import tiny_checkpoint
 from tests.publish.hub_writes import TOKEN
 from tests.publish.pushes import REPO, files_of
 from tests.publish.samples import model_copy
@@ -83,3 +85,29 @@ def test_a_gate_that_failed_ends_with_its_exit_code(hub, tiny, tmp_path):
     out = run("push", folder, "--repo", REPO, "--quiet", code=ExitCode.GATE_FAILED)
     assert "name the gate with --allow-failing" in out
     run("push", folder, "--repo", REPO, "--quiet", "--allow-failing", "fidelity")
+
+
+def convert(*args, code=0):
+    result = CliRunner().invoke(convert_app, [str(arg) for arg in args])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_a_conversion_can_end_in_a_push_with_the_same_gates(hub, tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    args = (source, "-q", "8bit", "--no-smoke-test", "--quiet", "--upload-repo", REPO)
+    out = convert(*args, "-o", tmp_path / "one", code=ExitCode.GATE_FAILED)
+    assert "fidelity: How close it is to its source was not measured." in out
+    assert hub.repositories == {}
+    convert(*args, "-o", tmp_path / "two", "--allow-failing", "smoke", "--allow-failing", "fidelity")
+    assert files_of(hub)["model.safetensors"].content == (tmp_path / "two" / "model.safetensors").read_bytes()
+
+
+def test_a_conversion_that_could_not_be_pushed_is_not_begun(hub, tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    one = ("--quantize", "8bit", "--upload-repo", "somebody/model")
+    out = convert(source, *one, "-o", tmp_path / "out", code=ExitCode.HUB)
+    assert "the token may not write to somebody/model" in out
+    two = ("--quantize", "none,8bit", "--upload-repo", REPO)
+    assert "ask for one recipe" in convert(source, *two, "-o", tmp_path / "out", code=ExitCode.USAGE)
+    assert not (tmp_path / "out").exists()

@@ -197,7 +197,7 @@ def test_a_pull_request_offers_it_and_leaves_main_as_it_is(hub, model):
     hub.repositories["somebody/model"] = Repository()
     before = hub.repositories["somebody/model"].add(FOREIGN)
     done = push(hub, model, "somebody/model", create_pr=True)
-    assert done.pull_request == f"{hub.endpoint}/somebody/model/discussions/1"
+    assert done.where == f"{hub.endpoint}/somebody/model/discussions/1"
     assert hub.repositories["somebody/model"].find("main") == before
     there = files_of(hub, "somebody/model", "refs/pr/1")
     assert there[WEIGHTS].content == (model / WEIGHTS).read_bytes()
