@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, say, start_logging
-from olmocr.errors import UsageError, output_error
+from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progress_bar, say, start_logging
+from olmocr.errors import ExitCode, UsageError, output_error
 
 if TYPE_CHECKING:
     from olmocr.publish.card import Variant
@@ -124,6 +124,40 @@ def push(
         return
     done = carry_out(plan, hub, _log.info)
     say(f"{done.where}: {len(done.uploaded)} files uploaded, {len(done.deleted)} deleted, at {done.sha}")
+
+
+@app.command(cls=CommandWithBothSpellings)
+@ends_with_exit_code
+def reproduce(
+    folder: Folder,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Folder or repository of the source. Default: the one that the report names."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Convert the source again, as conversion_report.json says, and compare: the same bytes should come of it.
+
+    Ends with exit code 11 if they do not.
+    """
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+
+    from olmocr.publish.reproduce import reproduce as convert_again
+
+    console = start_logging(quiet=quiet)
+    columns = (TextColumn("converting again"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with progress_bar(console, *columns, quiet=quiet) as progress:
+        task = progress.add_task("converting again", total=None)
+        found = convert_again(folder.expanduser(), source, lambda nbytes: progress.advance(task, nbytes))
+    for file in found.files:
+        say(f"{'same' if file.same else 'OTHER':<6}  {file.name}  {file.detail}")
+    for name, (then, now) in found.versions.items():
+        say(f"{name} was {then} and is {now}")
+    if not found.source_is_same:
+        say("the source is another one than the report names, by the hashes of its shards")
+    say(f"{folder} {'is' if found.holds else 'is NOT'} what its report makes again")
+    if not found.holds:
+        raise typer.Exit(ExitCode.GATE_FAILED)
 
 
 def _variants(folder: Path, repo: str | None, siblings: list[Path]) -> tuple[Variant, list[Variant]]:

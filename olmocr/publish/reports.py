@@ -42,9 +42,7 @@ def read_reports(folder: Path) -> Reports:
         CheckpointError: the folder has no config.json that can be read.
         InputError: it has no conversion report, or a report that is damaged, of another version or of other weights.
     """
-    conversion = _read(folder / REPORT_FILE, ConversionReport, REPORT_VERSION)
-    if conversion is None:
-        raise InputError(f"{folder} has no {REPORT_FILE}; give a folder that olmocr.convert_to_mlx made")
+    conversion = read_conversion_report(folder)
     smoke = _read(folder / SMOKE_REPORT_FILE, SmokeReport, SMOKE_REPORT_VERSION)
     fidelity = _read(folder / FIDELITY_REPORT_FILE, FidelityReport, FIDELITY_REPORT_VERSION)
     weights = {file.name: file.sha256 for file in conversion.files}
@@ -53,6 +51,18 @@ def read_reports(folder: Path) -> Reports:
             raise InputError(f"{folder / name} was made of other weights than {REPORT_FILE} names; measure these again")
     memory = running_memory(flat_config(read_json(folder / "config.json")), conversion.weight_bytes)
     return Reports(folder, conversion, memory, smoke, fidelity)
+
+
+def read_conversion_report(folder: Path) -> ConversionReport:
+    """Read what a conversion left beside the weights.
+
+    Raises:
+        InputError: there is none, or it is damaged or of another version.
+    """
+    conversion = _read(folder / REPORT_FILE, ConversionReport, REPORT_VERSION)
+    if conversion is None:
+        raise InputError(f"{folder} has no {REPORT_FILE}; give a folder that olmocr.convert_to_mlx made")
+    return conversion
 
 
 def parse_conversion_report(text: str) -> ConversionReport:
