@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("olmocr.publish")
 
 _WHERE = "Where it goes"
 

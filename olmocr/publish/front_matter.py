@@ -9,7 +9,9 @@ from olmocr.conversion.report import ConversionReport
 from olmocr.errors import UsageError
 from olmocr.model_folder import BF16_REPOSITORY
 
-REPO_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,95}/[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,95}")
+_PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?=[A-Za-z0-9_])){0,95}"
+
+REPO_ID = re.compile(rf"{_PART}/(?!.*\.git$){_PART}")
 """A repository with its organisation, as the Hub lets it be called."""
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{1,40}")

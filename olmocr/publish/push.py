@@ -233,7 +233,7 @@ def _commit(push: Push, hub: Hub, done: Pushed, changes: Sequence[Change], messa
     deleted = [change.name for change in changes if change.action == "delete"]
     if not files and not deleted:
         return done
-    say(f"uploading {', '.join(file.name for file in files)}" if files else f"deleting {', '.join(deleted)}")
+    say(_doing(files, deleted))
     commit = hub.commit(
         push.repo,
         files,
@@ -252,6 +252,13 @@ def _commit(push: Push, hub: Hub, done: Pushed, changes: Sequence[Change], messa
         uploaded=(*done.uploaded, *(file.name for file in files)),
         deleted=(*done.deleted, *deleted),
     )
+
+
+def _doing(files: Sequence[LocalFile], deleted: Sequence[str]) -> str:
+    size = sum(file.size for file in files) / 1e6
+    names = files[0].name if len(files) == 1 else f"{len(files)} files"
+    parts = [f"uploading {names}, {size:.1f} MB"] if files else []
+    return "; ".join([*parts, *([f"deleting {', '.join(deleted)}"] if deleted else [])])
 
 
 def _require_there(repo: str, hub: Hub, revision: str, sha: str, files: Sequence[LocalFile]) -> None:

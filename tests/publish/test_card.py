@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -10,12 +12,14 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from olmocr.errors import InputError, UsageError
-from olmocr.page import PAGE_PROMPT
+from olmocr.page import PAGE_PROMPT, parse_page_response
+from olmocr.pipeline.render import open_document
 from olmocr.publish.card import Variant, make_card, make_chart
 from olmocr.publish.chart import Point, size_against_fidelity
 from olmocr.publish.front_matter import find_facts
 from olmocr.publish.markup import code_block, code_span, escaped
 from olmocr.publish.reports import read_reports
+from tests.conftest import PAGES
 from tests.publish.samples import HOSTILE, change_report, model_copy
 
 OLMOCR_2 = "allenai/olmOCR-2-7B-1025"
@@ -117,6 +121,18 @@ def test_the_prompt_is_given_as_it_is_asked(tiny):
     asked = {}
     exec(code.split("\n\nmodel")[0].split("import Image\n")[1], asked)
     assert asked["PROMPT"] == PAGE_PROMPT
+
+
+@pytest.mark.slow
+def test_the_python_in_a_card_reads_a_page_with_stock_mlx_vlm(converted, tmp_path):
+    folder = converted("8bit")
+    this = variant(folder, str(folder))
+    card = make_card(this, find_facts(this.reports.conversion))
+    (code,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
+    with open_document(PAGES / "sparse_14.pdf", "sparse_14.pdf") as pages:
+        pages.render(1, 644).pixels.save(tmp_path / "page.png")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert parse_page_response(done.stdout.strip(), "lenient"), done.stderr
 
 
 def test_hostile_text_in_a_report_becomes_no_markup(tiny, tmp_path):

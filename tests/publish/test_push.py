@@ -154,7 +154,7 @@ def test_a_gate_that_there_is_not_is_a_usage_error(hub, model):
         push(hub, model, allow_failing=("weight",))
 
 
-@pytest.mark.parametrize("repo", ["model", "a/b/c", "../x", "a/b c", "a/-b", "a/b..c", ""])
+@pytest.mark.parametrize("repo", ["model", "a/b/c", "../x", "a/b c", "a/-b", "a/b..c", "a/b-", "a/b.git", "a/b\n", ""])
 def test_a_name_that_is_no_repository_is_a_usage_error(repo):
     with pytest.raises(UsageError, match="is no repository's name"):
         Push(repo)

@@ -1,7 +1,7 @@
 """``python -m tests.publish.transcript``: the whole way to the Hub and back, as text for docs/publishing.md.
 
 Every command runs as a process of its own, against a Hub on the loopback interface, in a folder that is made for it.
-What differs from run to run (ports, commits, seconds) is masked, so that a test can compare.
+What differs from run to run (port, commits, the report that tells seconds) is masked, so that a test can compare.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ ORGANISATION = "small-ocr"
 CONVERT = (
     "python -m olmocr.convert_to_mlx demo/checkpoint --quantize 8bit,mixed,4bit --output models --no-smoke-test --quiet"
 )
-PUSH = f"python -m olmocr.publish push models/8bit --repo {ORGANISATION}/tiny-olmocr-8bit --license apache-2.0"
+MODEL = "models/checkpoint-mlx-8bit"
+PUSH = f"python -m olmocr.publish push {MODEL} --repo {ORGANISATION}/tiny-olmocr-8bit --license apache-2.0"
 READ = (
     f"olmocr workspace --pdfs demo/pages/sparse_14.pdf --model {ORGANISATION}/tiny-olmocr-8bit "
     "--target-longest-image-dim 644 --markdown --quiet"
 )
-
-_LONGEST = 118
 
 
 def transcript() -> str:
@@ -41,7 +40,7 @@ def transcript() -> str:
         terminal.run(PUSH)
         terminal.say("# with what `olmocr.validate smoke` and `olmocr.validate fidelity` wrote beside the weights")
         for name in ("smoke_report.json", "fidelity_report.json"):
-            shutil.copyfile(REPORTS / "tiny-olmocr-8bit" / name, Path(folder) / "models" / "8bit" / name)
+            shutil.copyfile(REPORTS / "tiny-olmocr-8bit" / name, Path(folder) / "models" / "checkpoint-mlx-8bit" / name)
         terminal.run(f"{PUSH} --dry-run", lines=22)
         terminal.say("# the connection breaks when all is uploaded and nothing is committed")
         hub.faults.append(Fault("POST", "/commit/", cut=1000))
@@ -50,6 +49,7 @@ def transcript() -> str:
         terminal.run(PUSH)
         terminal.say(f"# sent to the storage, in both: {len(hub.puts())} file of weights")
         terminal.run(PUSH)
+        terminal.run(f"python -m olmocr.publish reproduce {MODEL} --source demo/checkpoint --quiet")
         terminal.say("# and back, from the Hub")
         terminal.run(READ)
         terminal.run("head -3 workspace/markdown/demo/pages/sparse_14.md")
@@ -82,9 +82,14 @@ class _Terminal:
             self.lines.append(f"(exit code {done.returncode})")
 
     def text(self) -> str:
-        text = "\n".join(line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…" for line in self.lines)
+        text = "\n".join(self.lines)
         text = text.replace(self.hub.endpoint, "http://127.0.0.1:PORT").replace(str(self.folder), "FOLDER")
-        return re.sub(r"\b[0-9a-f]{40}\b", lambda match: "COMMIT", text) + "\n"
+        text = re.sub(r"\[Errno \d+\]", "[Errno N]", text)  # Linux and macOS count differently
+        text = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", text)
+        text = re.sub(r"\b[0-9a-f]{40}\b", "COMMIT", text)
+        # These two tell how long the conversion took, and with what.
+        times = r"(?m)^(add +(?:README\.md|conversion_report\.json))  .*$"
+        return re.sub(times, r"\1  N bytes  SHA-256 …", text) + "\n"
 
 
 if __name__ == "__main__":
