@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -28,6 +28,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _WHAT = "What to make"
 _HOW = "How it is quantized"
 _RUN = "How the conversion runs"
+_PUBLISH = "Where it is published"
 
 
 @app.command(cls=CommandWithBothSpellings)
@@ -113,6 +114,23 @@ def convert_to_mlx(
             rich_help_panel=_RUN,
         ),
     ] = None,
+    upload_repo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORG/NAME",
+            help="Then publish it there, if it passes all gates (docs/publishing.md).",
+            show_default=False,
+            rich_help_panel=_PUBLISH,
+        ),
+    ] = None,
+    allow_failing: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GATE",
+            help="Publish although weights, smoke or fidelity failed, or was not measured; the card says so.",
+            rich_help_panel=_PUBLISH,
+        ),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print warnings and errors only.", rich_help_panel=_RUN)
     ] = False,
@@ -133,6 +151,7 @@ def convert_to_mlx(
     if dry_run:
         _say_plans(targets, threads, as_json=as_json)
         return
+    upload = _upload(upload_repo, allow_failing or [], targets)
     targets = with_weights(targets, low_disk=low_disk)
     reports = _write(targets, console, threads, quiet=quiet)
     if as_json:
@@ -141,6 +160,8 @@ def convert_to_mlx(
         _say_reports(targets, reports)
     if smoke_test is not False:
         _require_reading(targets, console, asked=bool(smoke_test), quiet=quiet)
+    if upload:
+        upload(targets[0].output)
 
 
 def _recipes(names: str | None, file: Path | None) -> list[QuantRecipe]:
@@ -216,6 +237,20 @@ def _require_reading(targets: Sequence[Target], console: Console, *, asked: bool
             log.log(logging.INFO if report.passed else logging.WARNING, "%s", line)
     if not held:
         raise typer.Exit(ExitCode.GATE_FAILED)
+
+
+def _upload(repo: str | None, allowed: list[str], targets: Sequence[Target]) -> Callable[[Path], None] | None:
+    """Return what publishes a folder in *repo*; that it may be written to is found out before anything is converted."""
+    if repo is None:
+        return None
+    if len(targets) > 1:
+        raise UsageError("--upload-repo is one repository; ask for one recipe, or publish each with olmocr.publish")
+    from olmocr.publish.hub import Hub
+    from olmocr.publish.push import Push, push_folder
+
+    push, hub = Push(repo, allow_failing=tuple(allowed)), Hub()
+    hub.require_permission(repo)
+    return lambda folder: log.info("published %s", push_folder(folder, push, hub, log.info).where)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "validate": LEAVES | {"conversion", "doctor", "inference", "pipeline", "validate"},
     "viewer": LEAVES | {"pipeline", "viewer"},
     "doctor": LEAVES | {"conversion", "doctor"},
+    "publish": LEAVES | {"conversion", "validate", "publish"},
 }
 
 INFERENCE = ("decode", "engine", "model", "prompt", "vision")
@@ -28,10 +29,10 @@ INFERENCE = ("decode", "engine", "model", "prompt", "vision")
 DOORS = {
     "fsspec": {"pipeline.remote"},
     "httpx": {"pipeline.client", "pipeline.remote"},
-    "huggingface_hub": {"model_folder"},
-    "jinja2": {"conversion.chat_template", "viewer.site"},
+    "huggingface_hub": {"model_folder", "publish.front_matter", "publish.hub"},
+    "jinja2": {"conversion.chat_template", "publish.card", "viewer.site"},
     "markdown_it": {"viewer.markdown"},
-    "markupsafe": {"viewer.site"},
+    "markupsafe": {"publish.card", "publish.markup", "viewer.site"},
     "mlx": {
         "device",
         "conversion.arrays",
@@ -85,7 +86,7 @@ def is_command(name):
 @pytest.mark.parametrize(("name", "tree"), [pair for pair in MODULES if pair[0] != "__init__"])
 def test_a_module_imports_only_what_its_layer_may(name, tree):
     if name == "convert_to_mlx":
-        allowed = LEAVES | {"command", "conversion", "validate"}
+        allowed = LEAVES | {"command", "conversion", "validate", "publish"}
     else:
         allowed = MAY_IMPORT[name.split(".")[0]] | ({"command"} if is_command(name) else set())
     assert {imported.split(".")[0] for imported in own_imports(tree)} <= allowed
@@ -125,6 +126,7 @@ def test_importing_the_package_loads_nothing_else():
         "olmocr.validate.fidelity",
         "olmocr.viewer.site",
         "olmocr.doctor.checks",
+        "olmocr.publish.push",
     ],
 )
 def test_mlx_is_not_imported_before_its_blas_can_be(module):

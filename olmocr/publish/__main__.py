@@ -1,0 +1,189 @@
+"""The command ``python -m olmocr.publish``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progress_bar, say, start_logging
+from olmocr.errors import ExitCode, UsageError, output_error
+
+if TYPE_CHECKING:
+    from olmocr.publish.card import Variant
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+_log = logging.getLogger("olmocr.publish")
+
+_WHERE = "Where it goes"
+
+Folder = Annotated[Path, typer.Argument(help="A folder that olmocr.convert_to_mlx made.", show_default=False)]
+Sibling = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="DIR", help="Another variant, to stand in the card's tables; may be given again."),
+]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(help="The repository that the source is, where the conversion's report names none.", metavar="REPO"),
+]
+License = Annotated[
+    str | None,
+    typer.Option(
+        "--license", help="The source's license, as the Hub spells it; that of olmOCR-2 is known.", metavar="ID"
+    ),
+]
+
+
+@app.callback()
+def publish() -> None:
+    """Describe a converted model, and put it on the Hub."""
+
+
+@app.command(cls=CommandWithBothSpellings)
+@ends_with_exit_code
+def card(
+    folder: Folder,
+    repo: Annotated[str | None, typer.Option(help="ORG/NAME that it is to be published as.")] = None,
+    sibling: Sibling = None,
+    base_model: BaseModel = None,
+    license_id: License = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write. Default: README.md in DIR.")
+    ] = None,
+) -> None:
+    """Write a model's card from the reports beside it; what they do not tell is said not to be measured."""
+    from olmocr.publish.card import CHART_FILE, make_card, make_chart
+    from olmocr.publish.front_matter import find_facts
+
+    variant, siblings = _variants(folder, repo, sibling or [])
+    facts = find_facts(variant.reports.conversion, base_model, license_id)
+    file = output.expanduser() if output else folder.expanduser() / "README.md"
+    _write(file, make_card(variant, facts, siblings))
+    chart = make_chart([variant, *siblings])
+    if chart:
+        _write(file.parent / CHART_FILE, chart)
+    say(f"{file}: {'with' if chart else 'without'} a picture of size against fidelity")
+
+
+@app.command(cls=CommandWithBothSpellings)
+@ends_with_exit_code
+def push(
+    folder: Folder,
+    repo: Annotated[str, typer.Option(help="ORG/NAME; it is made if it is not there.", rich_help_panel=_WHERE)],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private.", rich_help_panel=_WHERE)
+    ] = False,
+    create_pr: Annotated[
+        bool,
+        typer.Option(
+            "--create-pr", help="Offer it as a pull request to a repository that is there.", rich_help_panel=_WHERE
+        ),
+    ] = False,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            help="Branch to push to, or refs/pr/N to go on with a pull request. Default: main.", rich_help_panel=_WHERE
+        ),
+    ] = None,
+    collection: Annotated[
+        str | None, typer.Option(metavar="SLUG", help="Collection to put it into afterwards.", rich_help_panel=_WHERE)
+    ] = None,
+    sibling: Sibling = None,
+    base_model: BaseModel = None,
+    license_id: License = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print every file, the card and what would change; change nothing.")
+    ] = False,
+    allow_failing: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GATE", help="Publish although weights, smoke or fidelity failed; the card says so."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite a repository that this package did not make.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+) -> None:
+    """Publish a model that is whole, reads, and is close to its source: weights first, the card last.
+
+    Run it again after any failure: what is on the Hub already is not sent twice.
+    """
+    from olmocr.publish.front_matter import find_facts
+    from olmocr.publish.hub import Hub
+    from olmocr.publish.push import Push, carry_out, plan_push, show_plan
+
+    start_logging(quiet=quiet)
+    asked = Push(repo, private, create_pr, revision, force, tuple(allow_failing or ()), collection)
+    variant, siblings = _variants(folder, repo, sibling or [])
+    hub = Hub()
+    plan = plan_push(asked, variant, siblings, find_facts(variant.reports.conversion, base_model, license_id), hub)
+    if dry_run:
+        say(show_plan(plan))
+        return
+    done = carry_out(plan, hub, _log.info)
+    say(f"{done.where}: {len(done.uploaded)} files uploaded, {len(done.deleted)} deleted, at {done.sha}")
+
+
+@app.command(cls=CommandWithBothSpellings)
+@ends_with_exit_code
+def reproduce(
+    folder: Folder,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Folder or repository of the source. Default: the one that the report names."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Convert the source again, as conversion_report.json says, and compare: the same bytes should come of it.
+
+    Ends with exit code 11 if they do not.
+    """
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+
+    from olmocr.publish.reproduce import reproduce as convert_again
+
+    console = start_logging(quiet=quiet)
+    columns = (TextColumn("converting again"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with progress_bar(console, *columns, quiet=quiet) as progress:
+        task = progress.add_task("converting again", total=None)
+        found = convert_again(folder.expanduser(), source, lambda nbytes: progress.advance(task, nbytes))
+    for file in found.files:
+        say(f"{'same' if file.same else 'OTHER':<6}  {file.name}  {file.detail}")
+    for name, (then, now) in found.versions.items():
+        say(f"{name} was {then} and is {now}")
+    if not found.source_is_same:
+        say("the source is another one than the report names, by the hashes of its shards")
+    say(f"{folder} {'is' if found.holds else 'is NOT'} what its report makes again")
+    if not found.holds:
+        raise typer.Exit(ExitCode.GATE_FAILED)
+
+
+def _variants(folder: Path, repo: str | None, siblings: list[Path]) -> tuple[Variant, list[Variant]]:
+    """Read *folder* and *siblings*, which are called by their folders' names, in the organisation of *repo*."""
+    from olmocr.publish.card import Variant
+    from olmocr.publish.front_matter import REPO_ID
+    from olmocr.publish.reports import read_reports
+
+    if repo is not None and not REPO_ID.fullmatch(repo):
+        raise UsageError(f"--repo {repo} is no repository's name; give one like ORG/NAME")
+    organisation = f"{repo.partition('/')[0]}/" if repo else ""
+    others = [Variant(f"{organisation}{path.resolve().name}", read_reports(path.expanduser())) for path in siblings]
+    return Variant(repo or folder.resolve().name, read_reports(folder.expanduser())), others
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise output_error(error, str(path)) from error
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Reports of a model and of its siblings -> its card, in which every number is one of a report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Protocol
+
+import jinja2
+from markupsafe import Markup
+
+from olmocr.conversion.memory import TOKENS, smallest_mac
+from olmocr.conversion.report import TensorReport
+from olmocr.model_folder import BF16_REPOSITORY
+from olmocr.page import PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
+from olmocr.publish.chart import Point, size_against_fidelity
+from olmocr.publish.front_matter import SourceFacts, front_matter
+from olmocr.publish.markup import code_block, escaped
+from olmocr.publish.reports import Reports
+from olmocr.validate.fidelity_report import FidelityReport
+
+CHART_FILE = "size-fidelity.svg"
+
+_METHODS = {
+    "fit": "scales and biases of each group are searched for the least error",
+    "stock": "the numbers are those of mx.quantize, bit for bit",
+}
+
+_STOCK = '''\
+import mlx_vlm
+from mlx_vlm.prompt_utils import apply_chat_template
+from PIL import Image
+
+PROMPT = """{prompt}"""
+
+model, processor = mlx_vlm.load({model!r})
+asked = apply_chat_template(processor, model.config, PROMPT, num_images=1)
+page = Image.open("page.png").convert("RGB")
+answer = mlx_vlm.generate(model, processor, asked, image=[page], max_tokens=8000, temperature=0.0)
+print(answer.text)'''
+
+_CITATION = """\
+@misc{poznanski2025olmocr2unittest,
+  title = {olmOCR 2: Unit Test Rewards for Document OCR},
+  author = {Jake Poznanski and Luca Soldaini and Kyle Lo},
+  year = {2025},
+  eprint = {2510.19817},
+  archivePrefix = {arXiv},
+  primaryClass = {cs.CV}
+}"""
+
+
+class FailedGate(Protocol):
+    """A gate that a model failed and is published in spite of; *detail* says how."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def detail(self) -> str:
+        """What was found."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model as its card or a sibling's calls it: *title* is its repository, or its folder's own name."""
+
+    title: str
+    reports: Reports
+
+    def bits_of(self, component: str) -> str:
+        """Return the bits per weight of a component, as a table shows them."""
+        found = [part for part in self.reports.conversion.components if part.component == component]
+        return f"{found[0].bits_per_weight:.2f}" if found else "none"
+
+
+def make_card(
+    variant: Variant,
+    facts: SourceFacts,
+    siblings: Sequence[Variant] = (),
+    failing: Sequence[FailedGate] = (),
+) -> str:
+    """Return the card of *variant* as markdown, with a table of it and its *siblings*.
+
+    What was not measured is said to be so. Text from reports is escaped: it never becomes markup.
+    """
+    conversion = variant.reports.conversion
+    variants = [variant, *siblings]
+    text = _template().render(
+        front_matter=Markup(front_matter(conversion, facts)),  # noqa: S704
+        failing=list(failing),
+        title=variant.title,
+        facts=facts,
+        source_link=_source_link(conversion.source.name, facts),
+        reports=variant.reports,
+        conversion=conversion,
+        smoke=variant.reports.smoke,
+        fidelity=variant.reports.fidelity,
+        variants=variants,
+        components=_components(variants),
+        chart=CHART_FILE if make_chart(variants) else None,
+        kinds=_kinds(variant.reports),
+        quantized=_quantized(conversion.tensors),
+        tokens=TOKENS,
+        longest_side=TARGET_LONGEST_IMAGE_DIM,
+        prompt=PAGE_PROMPT,
+        pipeline_command=f"olmocr WORKSPACE --pdfs FILE.pdf --model {shlex.quote(variant.title)} --markdown",
+        stock_code=_STOCK.format(prompt=PAGE_PROMPT, model=variant.title),
+        method=_METHODS.get(conversion.method, "not known to this version"),
+        citation=_CITATION if facts.base_model == BF16_REPOSITORY else None,
+    )
+    return text.rstrip("\n") + "\n"
+
+
+def make_chart(variants: Sequence[Variant]) -> str | None:
+    """Return the picture that a card of *variants* shows; None unless the fidelity of two of them was measured."""
+    points = [_point(each.title, each.reports.fidelity) for each in variants if each.reports.fidelity]
+    return size_against_fidelity(points) if len(points) >= 2 else None
+
+
+def _point(title: str, fidelity: FidelityReport) -> Point:
+    distribution, interval = fidelity.distribution, fidelity.distribution.mean_kl_interval
+    return Point(
+        title.rpartition("/")[2], fidelity.cost.weight_bytes, distribution.mean_kl, interval.low, interval.high
+    )
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, finalize=_shown, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"size": _size, "mac": _mac, "small": _small, "percent": _percent, "code_block": code_block}
+    return environment.from_string(resources.files(__package__).joinpath("template.md.j2").read_text(encoding="utf-8"))
+
+
+def _shown(value: Any) -> Markup:
+    """Return what the template may print: text that was made to be markdown, and all other text escaped."""
+    return value if isinstance(value, Markup) else escaped(str(value))
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
+
+
+def _mac(nbytes: int) -> str:
+    smallest = smallest_mac(nbytes)
+    return "none" if smallest is None else f"{smallest} GB"
+
+
+def _small(number: float) -> str:
+    return f"{number:.3g}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}"
+
+
+def _source_link(name: str, facts: SourceFacts) -> Markup:
+    """Return a link where the source is a repository, whose name (checked) can hold no markup."""
+    if facts.base_model is None:
+        return escaped(name)
+    return Markup(f"[{escaped(facts.base_model)}](https://huggingface.co/{facts.base_model})")  # noqa: S704
+
+
+def _components(variants: Sequence[Variant]) -> list[str]:
+    """Return the components' names in the order in which they are first named."""
+    return list(dict.fromkeys(part.component for each in variants for part in each.reports.conversion.components))
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Pages of one kind in the smoke test; *error_rate* is their mean where the truth is known."""
+
+    kind: str
+    pages: int
+    passed: int
+    error_rate: float | None
+
+
+def _kinds(reports: Reports) -> list[_Kind]:
+    pages = reports.smoke.pages if reports.smoke else ()
+    kinds = []
+    for kind in dict.fromkeys(page.kind for page in pages):
+        of_kind = [page for page in pages if page.kind == kind]
+        rates = [page.character_error_rate for page in of_kind if page.character_error_rate is not None]
+        mean = sum(rates) / len(rates) if rates else None
+        kinds.append(_Kind(kind, len(of_kind), sum(page.passed for page in of_kind), mean))
+    return kinds
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    """The matrices of one part that have the same bits; *error* is the mean of their relative errors."""
+
+    component: str
+    bits: int
+    group_size: int
+    mode: str
+    tensors: int
+    error: float
+
+
+def _quantized(tensors: Sequence[TensorReport]) -> list[_Quantized]:
+    groups: dict[tuple[str, int, int, str], list[float]] = {}
+    for tensor in tensors:
+        if tensor.bits is not None and tensor.group_size is not None and tensor.mode is not None:
+            key = (_part(tensor.name), tensor.bits, tensor.group_size, tensor.mode)
+            groups.setdefault(key, []).append(tensor.relative_error)
+    return [_Quantized(*key, len(errors), sum(errors) / len(errors)) for key, errors in sorted(groups.items())]
+
+
+def _part(name: str) -> str:
+    """Return what a matrix is called apart from its layer: ``language_model.model.layers.*.mlp.up_proj``."""
+    path = name.removesuffix(".weight").split(".")
+    return ".".join("*" if part.isdigit() else part for part in path)

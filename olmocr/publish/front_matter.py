@@ -1,0 +1,75 @@
+"""What is known of a model -> the YAML on top of its card, held to the rules that the Hub holds it to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from olmocr.conversion.report import ConversionReport
+from olmocr.errors import UsageError
+from olmocr.model_folder import BF16_REPOSITORY
+
+_PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?=[A-Za-z0-9_])){0,95}"
+
+REPO_ID = re.compile(rf"{_PART}/(?!.*\.git$){_PART}")
+"""A repository with its organisation, as the Hub lets it be called."""
+
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{1,40}")
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What a source's own card says, as far as it goes on holding. *license* and *base_model* are the Hub's names."""
+
+    base_model: str | None
+    license: str | None
+    languages: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+
+
+_KNOWN = SourceFacts(BF16_REPOSITORY, "apache-2.0", ("en",), ("allenai/olmOCR-mix-1025",))
+
+
+def find_facts(report: ConversionReport, base_model: str | None = None, license_id: str | None = None) -> SourceFacts:
+    """Return what is known of the source of a conversion; *base_model* and *license_id* are what a person says of it.
+
+    Raises:
+        UsageError: one of them is nothing that the Hub knows by such a name.
+    """
+    base = base_model or (report.source.name if REPO_ID.fullmatch(report.source.name) else None)
+    if base is not None and not REPO_ID.fullmatch(base):
+        raise UsageError(f"--base-model {base} is no repository's name; give one like {BF16_REPOSITORY}")
+    if license_id is not None and not _LICENSE.fullmatch(license_id):
+        raise UsageError(f"--license {license_id} is no license of the Hub; give its identifier, like apache-2.0")
+    if base == _KNOWN.base_model:
+        return SourceFacts(base, license_id or _KNOWN.license, _KNOWN.languages, _KNOWN.datasets)
+    return SourceFacts(base, license_id)
+
+
+def front_matter(report: ConversionReport, facts: SourceFacts) -> str:
+    """Return the YAML without its fences. What the source's card says of its scores (model-index) is not inherited.
+
+    A source that is no repository has no ``base_model``, and one whose license nobody stated no ``license``.
+    """
+    from huggingface_hub import ModelCardData
+
+    quantized = any(tensor.bits is not None for tensor in report.tensors)
+    tags = ["mlx", "mlx-vlm", "ocr", "olmocr", "pdf", "apple-silicon", *_bits_tag(report)]
+    data = ModelCardData(
+        language=list(facts.languages) or None,
+        license=facts.license,
+        library_name="mlx",
+        pipeline_tag="image-text-to-text",
+        base_model=facts.base_model,
+        # The Hub has no word for a conversion that leaves the numbers as they are; "quantized" is its word for MLX.
+        base_model_relation="quantized" if facts.base_model else None,
+        datasets=list(facts.datasets) or None,
+        tags=[*tags, "quantized"] if quantized else tags,
+    )
+    return data.to_yaml()
+
+
+def _bits_tag(report: ConversionReport) -> list[str]:
+    """Return the tag for the bits if all that is quantized has the same; a mixed model has none."""
+    bits = {tensor.bits for tensor in report.tensors if tensor.bits is not None}
+    return [f"{bits.pop()}-bit"] if len(bits) == 1 else []

@@ -1,0 +1,267 @@
+"""A repository on the Hub: what it holds, and commits to it. The one door to the part of the Hub that is written to.
+
+Tokens come from where huggingface_hub keeps them. No text of theirs is in a sentence of ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from olmocr.errors import HubError
+from olmocr.publish.scan import LocalFile
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_LARGEST_REPORT = 50_000_000
+
+_SECRET = re.compile(r"hf_\w+|(?<=Bearer )\S+|(?<=://)[^/@\s]+(?=@)|[?&]\S*(?:[Ss]ignature|[Tt]oken|Credential)=\S*")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as the Hub lists it: *sha256* if it is in the large file storage, *git_sha1* if it is in git itself."""
+
+    size: int
+    sha256: str | None
+    git_sha1: str
+
+    def is_same(self, file: LocalFile) -> bool:
+        """Tell whether this is *file*, by size and hash."""
+        same = self.sha256 == file.sha256 if self.sha256 is not None else self.git_sha1 == file.git_sha1
+        return same and self.size == file.size
+
+
+@dataclass(frozen=True)
+class RemoteState:
+    """A repository at one commit, *sha*. *new_branch*: the branch that was asked for is not there; this is main."""
+
+    sha: str
+    private: bool
+    files: Mapping[str, RemoteFile]
+    new_branch: bool = False
+
+
+@dataclass(frozen=True)
+class RemoteCommit:
+    """A commit that was made; *revision* is where it is, and *pull_request* its address if it is only offered."""
+
+    sha: str
+    revision: str
+    url: str
+    pull_request: str | None = None
+
+
+class Hub:
+    """A Hub and the token for it; without arguments, those that huggingface_hub finds by itself."""
+
+    def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
+        with _sentences("the Hub"):
+            from huggingface_hub import HfApi
+
+            self._api: HfApi = HfApi(endpoint=endpoint, token=token)
+        self._token = token
+        # Its warnings repeat addresses of the storage, which are signed: whoever has one may write there.
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is."""
+        return self._api.endpoint
+
+    def require_permission(self, repo: str, *, offering: bool = False) -> str:
+        """Return whose token it is, if by what the Hub says of it, it may write to *repo*, or offer it something.
+
+        Raises:
+            HubError: there is no token, it is not valid, or it may not.
+        """
+        from huggingface_hub import get_token
+
+        if self._token is None and get_token() is None:
+            raise HubError("there is no token for the Hub; run 'hf auth login', or set HF_TOKEN to one that may write")
+        with _sentences(repo):
+            about = self._api.whoami()
+        reason = why_not_writable(about, str(about.get("name")) if offering else repo)
+        if reason:
+            raise HubError(f"the token may not write to {repo}: {reason}; take another token, or another --repo")
+        return str(about.get("name"))
+
+    def require_valid_card(self, text: str) -> None:
+        """Have the Hub look at the card's front matter, before anything is uploaded.
+
+        Raises:
+            HubError: it does not like it, or gives no answer.
+        """
+        from huggingface_hub import get_session
+        from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
+
+        with _sentences("the card"):
+            asked = {"repoType": "model", "content": text}
+            hf_raise_for_status(get_session().post(f"{self.endpoint}/api/validate-yaml", json=asked))
+
+    def read_state(self, repo: str, revision: str | None = None) -> RemoteState | None:
+        """Return what *repo* holds; None if there is no such repository (or none that the token may see).
+
+        Raises:
+            HubError: the Hub gives no answer, or the repository has no such pull request.
+        """
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+        from huggingface_hub.hf_api import RepoFile
+
+        new_branch = False
+        with _sentences(repo):
+            try:
+                info = self._api.model_info(repo, revision=revision)
+            except RepositoryNotFoundError:
+                return None
+            except RevisionNotFoundError:
+                if revision is None or revision.startswith("refs/"):
+                    raise
+                info, new_branch = self._api.model_info(repo), True
+            entries = self._api.list_repo_tree(repo, recursive=True, revision=info.sha)
+            files = {entry.path: _remote_file(entry) for entry in entries if isinstance(entry, RepoFile)}
+        return RemoteState(str(info.sha), bool(info.private), files, new_branch)
+
+    def read_text(self, repo: str, sha: str, name: str, size: int) -> str | None:
+        """Return a small text file of *repo* at a commit; None if it is none."""
+        if size > _LARGEST_REPORT:
+            return None
+        with _sentences(repo), tempfile.TemporaryDirectory() as folder:
+            path = self._api.hf_hub_download(repo, name, revision=sha, local_dir=folder)
+            return Path(path).read_bytes().decode(errors="replace")
+
+    def create(self, repo: str, *, private: bool) -> None:
+        """Make an empty repository.
+
+        Raises:
+            HubError: it is there by now, or may not be made.
+        """
+        with _sentences(repo):
+            self._api.create_repo(repo, private=private)
+
+    def create_branch(self, repo: str, branch: str) -> None:
+        """Make *branch* from main, unless it is there."""
+        with _sentences(repo):
+            self._api.create_branch(repo, branch=branch, exist_ok=True)
+
+    def commit(
+        self,
+        repo: str,
+        files: Sequence[LocalFile],
+        deleted: Sequence[str],
+        message: str,
+        *,
+        parent: str,
+        revision: str,
+        create_pr: bool = False,
+    ) -> RemoteCommit:
+        """Upload *files*, but what the Hub has already, and commit them onto *parent*: all of them, or none.
+
+        Raises:
+            HubError: something failed, or *revision* is not at *parent* any more. What was uploaded stays in the Hub's
+                storage, where the next try finds it.
+        """
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        with _sentences(repo):
+            operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in deleted]
+            for file in files:
+                content = file.content if file.content is not None else str(file.path)
+                operations.append(CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=content))
+            info = self._api.create_commit(
+                repo,
+                operations,
+                commit_message=message,
+                revision=revision,
+                parent_commit=parent,
+                create_pr=create_pr,
+            )
+        return RemoteCommit(info.oid, info.pr_revision or revision, str(info.commit_url), info.pr_url)
+
+    def collect(self, slug: str, repo: str) -> None:
+        """Put *repo* into a collection, if it is not in it."""
+        with _sentences(f"the collection {slug}"):
+            self._api.add_collection_item(slug, item_id=repo, item_type="model", exists_ok=True)
+
+
+def why_not_writable(about: Mapping[str, Any], repo: str) -> str | None:
+    """Return why a token, of which the Hub says *about*, may not write to *repo*; None if nothing speaks against it."""
+    namespace = repo.partition("/")[0]
+    roles = {each.get("name"): each.get("roleInOrg") for each in about.get("orgs", []) if isinstance(each, dict)}
+    if namespace != about.get("name") and namespace not in roles:
+        return f"{namespace} is neither its owner, {about.get('name')}, nor an organisation of theirs"
+    if roles.get(namespace) == "read":
+        return f"its owner may only read in {namespace}"
+    token = (about.get("auth") or {}).get("accessToken") or {}
+    if token.get("role") == "read":
+        return "it is a token that may only read"
+    if token.get("role") == "fineGrained" and not _is_scoped(token.get("fineGrained") or {}, {namespace, repo}):
+        return f"it is a fine-grained token without write access to {namespace}"
+    return None
+
+
+def _is_scoped(fine_grained: Mapping[str, Any], names: set[str]) -> bool:
+    for scope in fine_grained.get("scoped", []):
+        if scope.get("entity", {}).get("name") in names and "repo.write" in scope.get("permissions", []):
+            return True
+    return False
+
+
+def _remote_file(entry: Any) -> RemoteFile:
+    return RemoteFile(entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
+
+
+@contextmanager
+def _sentences(what: str) -> Iterator[None]:
+    """Raise what huggingface_hub raises in the block as a HubError."""
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    try:
+        yield
+    except (HTTPError, OSError, ValueError, RuntimeError, ImportError) as error:
+        # A file that did not go up is told of by a RuntimeError, whose cause says why.
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        raise HubError(_sentence(cause, what)) from error
+
+
+_AGAIN = "run the same command again, what was uploaded is not sent twice"
+
+# What a status means, and what to do.
+_MEANINGS = {
+    401: ("does not know the token", "set HF_TOKEN to one that is valid, or run 'hf auth login'"),
+    402: ("asks for a payment", "look at the account's settings"),
+    403: ("refuses it", "check what the token may do and how much room there is, then run the same command again"),
+    404: ("does not know it, or not with this token", "check the name"),
+    409: ("has it in another state by now", _AGAIN),
+    412: ("has had another commit meanwhile", "look at that, then run the same command again"),
+    413: ("says that it is too large", "make room, then run the same command again"),
+    429: ("asks for patience", f"later, {_AGAIN}"),
+}
+_UNKNOWN = ("does not take it", _AGAIN)
+_BROKEN = ("has a failure of its own", _AGAIN)
+
+
+def _sentence(error: BaseException, what: str) -> str:
+    from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
+
+    if isinstance(error, RevisionNotFoundError):
+        return f"{what} has no such revision; name a branch that it has"
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        meaning, advice = _MEANINGS.get(status, _BROKEN if status >= 500 else _UNKNOWN)
+        said = _without_secrets(error.server_message or "")
+        return f"{what}: the Hub {meaning} ({status}{': ' + said if said else ''}); {advice}"
+    reason = _without_secrets(str(error)) or type(error).__name__
+    return f"{what}: the connection to the Hub broke off ({reason}); {_AGAIN}"
+
+
+def _without_secrets(text: str) -> str:
+    """Return what a server said on one line, shortened, without what could be a token in it."""
+    return _SECRET.sub("***", " ".join(text.split()))[:300]

@@ -1,0 +1,274 @@
+"""A folder that is good enough -> a repository on the Hub: weights first, looked at there, the card last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from olmocr import __version__
+from olmocr.conversion.report import REPORT_FILE, ConversionReport
+from olmocr.errors import HubError, UsageError
+from olmocr.publish.card import CHART_FILE, Variant, make_card, make_chart
+from olmocr.publish.front_matter import REPO_ID, SourceFacts, find_facts
+from olmocr.publish.gates import CheckWeights, Gate, GateFailedError, failing_gates, judge
+from olmocr.publish.hub import Hub, RemoteState
+from olmocr.publish.reports import parse_conversion_report, read_reports
+from olmocr.publish.scan import CARD_FILE, LocalFile, is_ours, made_file, scan_folder, text_problems
+from olmocr.publish.typed_json import WrongTypeError
+from olmocr.validate.weights import check_weights
+
+# The Hub puts it into every new repository.
+_ATTRIBUTES = ".gitattributes"
+
+Say = Callable[[str], None]
+"""Called with what is done next."""
+
+
+@dataclass(frozen=True)
+class Push:
+    """What is asked for. *allow_failing* names gates; *collection* is the slug of one."""
+
+    repo: str
+    private: bool = False
+    create_pr: bool = False
+    revision: str | None = None
+    force: bool = False
+    allow_failing: tuple[str, ...] = ()
+    collection: str | None = None
+
+    def __post_init__(self) -> None:
+        if not REPO_ID.fullmatch(self.repo):
+            raise UsageError(f"--repo {self.repo} is no repository's name; give one like ORG/NAME")
+        if self.create_pr and (self.revision or self.collection):
+            raise UsageError("--create-pr offers a change to main; leave --revision and --collection out")
+
+    @property
+    def offers(self) -> bool:
+        """Whether it goes into a pull request, to which its author needs no more than a token."""
+        return self.create_pr or (self.revision or "").startswith("refs/pr/")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of a file in the repository; *file* is None for one that is deleted."""
+
+    action: Literal["add", "replace", "keep", "delete"]
+    name: str
+    file: LocalFile | None
+
+
+@dataclass(frozen=True)
+class PushPlan:
+    """Everything that will be done. *state* is None for a repository that will be made; *card* is not in *files*."""
+
+    push: Push
+    owner: str
+    gates: tuple[Gate, ...]
+    state: RemoteState | None
+    files: tuple[LocalFile, ...]
+    card: LocalFile
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was done: *where* is its address, *revision* the branch there; *uploaded* and *deleted* name files."""
+
+    where: str
+    revision: str
+    sha: str
+    uploaded: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+
+def plan_push(
+    push: Push,
+    variant: Variant,
+    siblings: Sequence[Variant],
+    facts: SourceFacts,
+    hub: Hub,
+    check: CheckWeights = check_weights,
+) -> PushPlan:
+    """Find out whether *variant* may be published, and what that changes; nothing is changed yet.
+
+    Raises:
+        GateFailedError: a gate failed that is not allowed to, or the folder holds what must not go up.
+        HubError: the token may not write, the repository is not ours, or the Hub gives no answer.
+        UsageError: a gate is named that there is not.
+    """
+    scan = scan_folder(variant.reports.folder)
+    if scan.problems:
+        raise GateFailedError("nothing was published, for what is in the folder:\n  " + "\n  ".join(scan.problems))
+    gates = judge(variant.reports, scan.files, check)
+    failing = failing_gates(gates, push.allow_failing)
+    card = _card(variant, facts, siblings, failing)
+    chart = make_chart([variant, *siblings])
+    files = (*scan.files, *([made_file(CHART_FILE, chart)] if chart else []))
+    owner = hub.require_permission(push.repo, offering=push.offers)
+    hub.require_valid_card((card.content or b"").decode())
+    state = hub.read_state(push.repo, push.revision)
+    _require_ours(push, state, variant.reports.conversion, hub)
+    return PushPlan(push, owner, gates, state, files, card, _changes(state, (*files, card)))
+
+
+def carry_out(plan: PushPlan, hub: Hub, say: Say = lambda text: None) -> Pushed:
+    """Upload, compare what is there with what is here, and only then write the card.
+
+    It can be run again after any failure, with a new plan: what is there already is not sent again.
+
+    Raises:
+        HubError: something failed, or somebody else changed the repository meanwhile.
+    """
+    push = plan.push
+    state = plan.state or _create(push, hub, say)
+    if state.new_branch and push.revision:
+        hub.create_branch(push.repo, push.revision)
+    done = Pushed(f"{hub.endpoint}/{push.repo}", push.revision or "main", state.sha, (), ())
+    done = _commit(push, hub, done, _changes(state, plan.files), f"Add weights made with olmocr {__version__}", say)
+    done = _commit(push, hub, done, _changes(state, (plan.card,), deleting=False), "Add the model card", say)
+    if push.collection:
+        say(f"putting it into {push.collection}")
+        hub.collect(push.collection, push.repo)
+    return done
+
+
+def push_folder(folder: Path, push: Push, hub: Hub, say: Say) -> Pushed:
+    """Plan and carry out in one; what is not in the reports is not known of the source.
+
+    Raises:
+        OlmocrError: as in reading the reports, ``plan_push`` and ``carry_out``.
+    """
+    variant = Variant(push.repo, read_reports(folder))
+    return carry_out(plan_push(push, variant, (), find_facts(variant.reports.conversion), hub), hub, say)
+
+
+def show_plan(plan: PushPlan) -> str:
+    """Return what a person reads before it is carried out: each file, its size and hash, and the card."""
+    push, state = plan.push, plan.state
+    where = f"{push.repo}{' at ' + push.revision if push.revision else ''}"
+    if state is None:
+        head = f"{where} will be made, {'private' if push.private else 'public'}"
+    else:
+        head = f"{where} is at {state.sha}, {'private' if state.private else 'public'}"
+        head += "; a pull request is made" if push.create_pr else ""
+    lines = [f"repository  {head}", f"token       of {plan.owner}"]
+    lines += [f"gate        {gate.name}: {'ok' if gate.holds else 'FAILED'}: {gate.detail}" for gate in plan.gates]
+    lines += [_line(change) for change in plan.changes]
+    return "\n".join([*lines, "", (plan.card.content or b"").decode().rstrip("\n")])
+
+
+def _line(change: Change) -> str:
+    file = change.file
+    return f"{change.action:<10}  {change.name}" + (f"  {file.size:,} bytes  SHA-256 {file.sha256}" if file else "")
+
+
+def _card(variant: Variant, facts: SourceFacts, siblings: Sequence[Variant], failing: Sequence[Gate]) -> LocalFile:
+    text = make_card(variant, facts, siblings, failing)
+    problems = text_problems(CARD_FILE, text)
+    if problems:
+        raise GateFailedError("nothing was published, for what the card would say:\n  " + "\n  ".join(problems))
+    return made_file(CARD_FILE, text)
+
+
+def _require_ours(push: Push, state: RemoteState | None, conversion: ConversionReport, hub: Hub) -> None:
+    if state is None:
+        if push.offers:
+            raise HubError(f"{push.repo} is not there, or not for this token; nothing can be offered to it")
+        return
+    if push.private and not state.private:
+        raise HubError(f"{push.repo} is public, and --private does not change that; change it on the Hub first")
+    reason = _why_not_ours(push.repo, state, conversion, hub)
+    if reason and not (push.force or push.offers):
+        raise HubError(f"{reason}; take another --repo, offer it with --create-pr, or overwrite it with --force")
+
+
+def _why_not_ours(repo: str, state: RemoteState, conversion: ConversionReport, hub: Hub) -> str | None:
+    """Return why a repository must not be overwritten; None if it is empty, or an earlier version of the same."""
+    if set(state.files) <= {_ATTRIBUTES}:
+        return None
+    if REPORT_FILE not in state.files:
+        return f"{repo} holds {len(state.files)} files that this package did not put there"
+    text = hub.read_text(repo, state.sha, REPORT_FILE, state.files[REPORT_FILE].size)
+    try:
+        there = parse_conversion_report(text or "")
+    except WrongTypeError as error:
+        return f"{repo} holds a {REPORT_FILE} that is not of this package ({error})"
+    if (there.source.name, there.recipe.name) != (conversion.source.name, conversion.recipe.name):
+        return (
+            f"{repo} holds {there.recipe.name} of {there.source.name}, "
+            f"and this is {conversion.recipe.name} of {conversion.source.name}"
+        )
+    return None
+
+
+def _changes(state: RemoteState | None, files: Sequence[LocalFile], *, deleting: bool = True) -> tuple[Change, ...]:
+    """Return what *files* change: of the kinds that we publish, what is not among them is deleted."""
+    remote = state.files if state else {}
+    changes = []
+    for file in sorted(files, key=lambda each: each.name):
+        there = remote.get(file.name)
+        action: Literal["add", "replace", "keep"] = "add"
+        if there is not None:
+            action = "keep" if there.is_same(file) else "replace"
+        changes.append(Change(action, file.name, file))
+    names = {file.name for file in files}
+    gone = sorted(name for name in remote if deleting and is_ours(name) and name not in names)
+    return (*changes, *(Change("delete", name, None) for name in gone))
+
+
+def _create(push: Push, hub: Hub, say: Say) -> RemoteState:
+    say(f"making {push.repo}, {'private' if push.private else 'public'}")
+    hub.create(push.repo, private=push.private)
+    state = hub.read_state(push.repo, push.revision)
+    if state is None:
+        raise HubError(f"{push.repo} was made, and the Hub does not know it yet; run the same command again")
+    return state
+
+
+def _commit(push: Push, hub: Hub, done: Pushed, changes: Sequence[Change], message: str, say: Say) -> Pushed:
+    """Commit onto what was done so far, unless nothing changes, and compare what is there then with what is here."""
+    files = [change.file for change in changes if change.file and change.action != "keep"]
+    deleted = [change.name for change in changes if change.action == "delete"]
+    if not files and not deleted:
+        return done
+    say(_doing(files, deleted))
+    commit = hub.commit(
+        push.repo,
+        files,
+        deleted,
+        message,
+        parent=done.sha,
+        revision=done.revision,
+        create_pr=push.create_pr and not done.revision.startswith("refs/pr/"),
+    )
+    _require_there(push.repo, hub, commit.revision, commit.sha, [change.file for change in changes if change.file])
+    return replace(
+        done,
+        where=commit.pull_request or done.where,
+        revision=commit.revision,
+        sha=commit.sha,
+        uploaded=(*done.uploaded, *(file.name for file in files)),
+        deleted=(*done.deleted, *deleted),
+    )
+
+
+def _doing(files: Sequence[LocalFile], deleted: Sequence[str]) -> str:
+    size = sum(file.size for file in files) / 1e6
+    names = files[0].name if len(files) == 1 else f"{len(files)} files"
+    parts = [f"uploading {names}, {size:.1f} MB"] if files else []
+    return "; ".join([*parts, *([f"deleting {', '.join(deleted)}"] if deleted else [])])
+
+
+def _require_there(repo: str, hub: Hub, revision: str, sha: str, files: Sequence[LocalFile]) -> None:
+    """Refuse to go on unless the Hub lists each of *files* with our size and hash, at our commit."""
+    state = hub.read_state(repo, revision)
+    if state is None or state.sha != sha:
+        raise HubError(f"{repo} was changed by somebody else meanwhile; look at that, then run the same command again")
+    wrong = [file.name for file in files if file.name not in state.files or not state.files[file.name].is_same(file)]
+    if wrong:
+        raise HubError(
+            f"{repo} holds other files than were sent: {', '.join(wrong)}, by size or hash; "
+            "the card was not written, run the same command again"
+        )

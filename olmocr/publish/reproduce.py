@@ -1,0 +1,127 @@
+"""A conversion report -> the same conversion again, and whether the same bytes come of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from olmocr.conversion.convert import convert
+from olmocr.conversion.recipe import Method, QuantRecipe, parse_recipe
+from olmocr.conversion.report import REPORT_FILE, ConversionReport, RecipeReport, RuleReport
+from olmocr.errors import InputError, UsageError
+from olmocr.publish.front_matter import REPO_ID
+from olmocr.publish.reports import read_conversion_report
+from olmocr.publish.scan import WEIGHTS, scan_folder
+from olmocr.validate.weights import HASHES_FILE
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A file of the folder or of the new conversion: *same* if both have it, with the same SHA-256."""
+
+    name: str
+    same: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of it. *source_is_same* by the hashes of its shards; *versions* are packages that differ: then, now."""
+
+    source_is_same: bool
+    files: tuple[Compared, ...]
+    versions: dict[str, tuple[str, str]]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the weights, and everything else that a conversion writes, came out the same."""
+        return self.source_is_same and all(file.same for file in self.files)
+
+
+def reproduce(folder: Path, source: str | None = None, progress: Progress = lambda nbytes: None) -> Reproduction:
+    """Convert the source of *folder* again, as its report says, and compare every file that a conversion writes.
+
+    *source* is a folder or repository to take instead of the one that the report names. The new folder is made beside
+    *folder* and removed again.
+
+    Raises:
+        InputError: the folder has no conversion report, or one that names no recipe or method of this version.
+        UsageError: the report names a source that is no repository, and none is given.
+        OlmocrError: the source cannot be converted.
+    """
+    report = read_conversion_report(folder)
+    if source is None and not REPO_ID.fullmatch(report.source.name):
+        raise UsageError(f"{folder} was made from a folder called {report.source.name}; say where it is with --source")
+    recipe = recipe_of(report.recipe)
+    revision = report.source.revision if source is None else None
+    with tempfile.TemporaryDirectory(dir=folder.resolve().parent, prefix=".reproduce-") as temporary:
+        again = Path(temporary) / "model"
+        (made,) = convert(
+            source or report.source.name,
+            recipe,
+            again,
+            method=_method(report),
+            revision=revision,
+            progress=progress,
+        )
+        files = _compare(folder, again)
+    return Reproduction(made.source.files == report.source.files, files, _differing_versions(report, made))
+
+
+def recipe_of(report: RecipeReport) -> QuantRecipe:
+    """Return the recipe that a report describes, as if it were read from its file.
+
+    Raises:
+        InputError: it describes none.
+    """
+    described: dict[str, Any] = {
+        "name": report.name,
+        "summary": report.summary,
+        "dtype": report.dtype,
+        "vision_mlp_multiple": report.vision_mlp_multiple,
+        "rules": [_without_none(rule) for rule in report.rules],
+    }
+    text = json.dumps({key: value for key, value in described.items() if value is not None}, ensure_ascii=False)
+    try:
+        recipe = parse_recipe(text.encode(), f"the recipe in {REPORT_FILE}")
+    except (UsageError, UnicodeEncodeError) as error:
+        raise InputError(str(error)) from error
+    return dataclasses.replace(recipe, changes=report.changes, file=report.file)
+
+
+def _without_none(rule: RuleReport) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(rule).items() if value is not None}
+
+
+def _method(report: ConversionReport) -> Method:
+    for method in get_args(Method):
+        if method == report.method:
+            return method  # type: ignore[no-any-return]
+    raise InputError(f"{REPORT_FILE} names the method {report.method!r}, which this version does not have")
+
+
+def _compare(folder: Path, again: Path) -> tuple[Compared, ...]:
+    """Compare what a conversion writes: not the report, which tells how long it took, nor what was put there later."""
+    there = {file.name: file.sha256 for file in scan_folder(folder).files}
+    new = {file.name: file.sha256 for file in scan_folder(again).files if file.name != REPORT_FILE}
+    names = sorted(new.keys() | {name for name in there if WEIGHTS.fullmatch(name) or name == HASHES_FILE})
+    return tuple(Compared(name, there.get(name) == new.get(name), _detail(name, there, new)) for name in names)
+
+
+def _detail(name: str, there: dict[str, str], new: dict[str, str]) -> str:
+    if name not in there or name not in new:
+        return "only in the new one" if name in new else "only in the folder"
+    return there[name] if there[name] == new[name] else f"{there[name]} is {new[name]} in the new one"
+
+
+def _differing_versions(then: ConversionReport, now: ConversionReport) -> dict[str, tuple[str, str]]:
+    names = sorted({*then.versions, *now.versions})
+    pairs = {name: (then.versions.get(name, "none"), now.versions.get(name, "none")) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

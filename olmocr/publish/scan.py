@@ -1,0 +1,174 @@
+"""A folder -> the files of it that may be published, with their hashes, or all reasons why it must not be."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmocr.conversion.report import REPORT_FILE
+from olmocr.errors import InputError
+from olmocr.model_folder import INDEX_FILE
+from olmocr.publish.card import CHART_FILE
+from olmocr.validate.fidelity_report import FIDELITY_REPORT_FILE
+from olmocr.validate.smoke_report import SMOKE_REPORT_FILE
+from olmocr.validate.weights import HASHES_FILE
+
+CARD_FILE = "README.md"
+
+# All that a model consists of and that we publish beside it. What is not named here stays where it is.
+_NAMES = {
+    "LICENSE",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "video_preprocessor_config.json",
+    "vocab.json",
+    HASHES_FILE,
+    INDEX_FILE,
+    REPORT_FILE,
+    SMOKE_REPORT_FILE,
+    FIDELITY_REPORT_FILE,
+}
+WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+
+# Made anew from the reports when a model is published, whatever lies in the folder.
+_MADE = {CARD_FILE, CHART_FILE}
+
+_TOKENS = re.compile(
+    r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{22,}|glpat-[\w-]{20,}"
+    r"|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|xox[abprs]-[\w-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|\bBearer [\w.-]{20,}"
+)
+_HOMES = re.compile(r"/(?:home|Users)/[\w.-]+|/root/|[A-Za-z]:\\+Users\\+\w+")
+
+_CHUNK = 4 << 20
+_LONGEST_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file to publish: *content* is set where it is not in the folder, *path* where it is.
+
+    *git_sha1* is what git calls it, which is what the Hub tells of a file that is not in its large file storage.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    git_sha1: str
+    path: Path | None = None
+    content: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What may go up, by name, and what must be put right before anything does."""
+
+    files: tuple[LocalFile, ...]
+    problems: tuple[str, ...]
+
+
+def scan_folder(folder: Path) -> Scan:
+    """Look at everything in *folder*: only kinds of files that are known, no links out, no tokens, no home paths.
+
+    Problems name the file and the line, never what was found there.
+
+    Raises:
+        InputError: the folder or a file in it cannot be read.
+    """
+    files, problems = [], []
+    try:
+        for path in _entries(folder):
+            name = path.relative_to(folder).as_posix()
+            problem = _refusal(path, name, folder)
+            if problem:
+                problems.append(problem)
+            elif name not in _MADE:
+                files.append(_local_file(path, name))
+                problems += _text_problems(path, name)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder} cannot be read: {error.strerror}") from error
+    return Scan(tuple(files), tuple(problems))
+
+
+def is_ours(name: str) -> bool:
+    """Tell whether a file of this name in a repository is one that a push may delete: not a license, not the card."""
+    return name in (_NAMES | {CHART_FILE}) - {"LICENSE"} or WEIGHTS.fullmatch(name) is not None
+
+
+def made_file(name: str, text: str) -> LocalFile:
+    """Return a file that is not in the folder."""
+    content = text.encode()
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+    return LocalFile(name, len(content), hashlib.sha256(content).hexdigest(), git.hexdigest(), content=content)
+
+
+def text_problems(name: str, text: str) -> list[str]:
+    """Return which lines of *text* hold what looks like a token, or a path into somebody's home."""
+    problems = []
+    home = f"{Path.home()}{os.sep}"
+    for number, line in enumerate(text.replace("\\/", "/").splitlines(), 1):  # JSON may have a backslash there
+        if _TOKENS.search(line):
+            problems.append(f"{name}:{number} holds what looks like an access token or a key; take it out")
+        if _HOMES.search(line) or home in line:
+            problems.append(f"{name}:{number} holds a path into a home folder; take it out")
+    return problems
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """Yield all that is no folder, in order, and folders that are links; no link is followed."""
+    for root, folders, files in os.walk(folder, onerror=_raise):
+        folders.sort()
+        links = [name for name in folders if (Path(root) / name).is_symlink()]
+        yield from sorted(Path(root) / name for name in [*files, *links])
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _refusal(path: Path, name: str, folder: Path) -> str | None:
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        return f"{name} is a link out of the folder; copy what it leads to, if that is to be published"
+    if not path.is_file():
+        return f"{name} is no plain file; remove it"
+    if name not in _NAMES | _MADE and not WEIGHTS.fullmatch(name):
+        return f"{name} is nothing that a model consists of; take it out of the folder"
+    return None
+
+
+def _local_file(path: Path, name: str) -> LocalFile:
+    size = path.stat().st_size
+    sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            sha256.update(chunk)
+            git.update(chunk)
+    return LocalFile(name, size, sha256.hexdigest(), git.hexdigest(), path=path)
+
+
+def _text_problems(path: Path, name: str) -> list[str]:
+    """Look into a text, and into what stands in front of weights, which a program may have written more into."""
+    content = _header(path) if WEIGHTS.fullmatch(name) else path.read_bytes()
+    try:
+        return text_problems(name, content.decode())
+    except UnicodeDecodeError:
+        return [f"{name} is no text in UTF-8, which it should be; make it again"]
+
+
+def _header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
+        return file.read(min(length, _LONGEST_HEADER))

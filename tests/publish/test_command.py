@@ -1,0 +1,113 @@
+"""The commands: what they print, write and end with."""
+
+import json
+
+import pytest
+from huggingface_hub import constants
+from typer.testing import CliRunner
+
+from olmocr.convert_to_mlx import app as convert_app
+from olmocr.errors import ExitCode
+from olmocr.publish.__main__ import app
+from tests.checkpoints import tiny_checkpoint
+from tests.publish.hub_writes import TOKEN
+from tests.publish.pushes import REPO, files_of
+from tests.publish.samples import model_copy
+
+
+def run(*args, code=0):
+    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def hub(hub, monkeypatch):
+    """A Hub that the client finds by itself."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+def test_a_card_is_written_into_the_folder(model):
+    assert "without a picture" in run("card", model, "--repo", REPO)
+    assert f"--model {REPO} --markdown" in (model / "README.md").read_text()
+
+
+def test_a_card_of_several_variants_is_written_with_its_picture(model, tiny, tmp_path):
+    other = model_copy(tiny, tmp_path / "other", mean_kl=0.3)
+    file = tmp_path / "cards" / "card.md"
+    file.parent.mkdir()
+    out = run("card", model, "--repo", REPO, "--sibling", other, "--license", "mit", "--output", file)
+    assert "with a picture" in out
+    text = file.read_text()
+    assert "| tester/other |" in text
+    assert "\nlicense: mit\n" in text
+    assert (file.parent / "size-fidelity.svg").read_text().startswith("<svg")
+    assert not (model / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (("--repo", "x"), ExitCode.USAGE, "--repo x is no repository's name"),
+        (("--sibling", "nothing"), ExitCode.UNREADABLE_INPUT, "nothing has no conversion_report.json"),
+        (("--output", "no/such/folder.md"), ExitCode.OUTPUT, "could not be written"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(args, code, says, model):
+    out = run("card", model, *args, code=code)
+    assert out.startswith("error: ")
+    assert says in out
+
+
+def test_a_dry_run_prints_and_a_push_does(hub, model):
+    out = run("push", model, "--repo", REPO, "--dry-run", "--quiet")
+    assert "add         model.safetensors" in out
+    assert "gate        weights: ok: The folder is whole." in out
+    assert hub.repositories == {}
+    out = run("push", model, "--repo", REPO, "--quiet", "--private")
+    assert f"{hub.endpoint}/{REPO}: 13 files uploaded, 0 deleted, at " in out
+    assert json.loads(files_of(hub)["conversion_report.json"].content)["version"] == 2
+    assert TOKEN not in out
+
+
+def test_a_push_without_a_token_says_where_to_get_one(hub, model, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    out = run("push", model, "--repo", REPO, "--quiet", code=ExitCode.HUB)
+    assert "there is no token for the Hub; run 'hf auth login'" in out
+    assert hub.asked == []
+
+
+def test_a_gate_that_failed_ends_with_its_exit_code(hub, tiny, tmp_path):
+    folder = model_copy(tiny, tmp_path / "model", fidelity=None)
+    out = run("push", folder, "--repo", REPO, "--quiet", code=ExitCode.GATE_FAILED)
+    assert "name the gate with --allow-failing" in out
+    run("push", folder, "--repo", REPO, "--quiet", "--allow-failing", "fidelity")
+
+
+def convert(*args, code=0):
+    result = CliRunner().invoke(convert_app, [str(arg) for arg in args])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_a_conversion_can_end_in_a_push_with_the_same_gates(hub, tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    args = (source, "-q", "8bit", "--no-smoke-test", "--quiet", "--upload-repo", REPO)
+    out = convert(*args, "-o", tmp_path / "one", code=ExitCode.GATE_FAILED)
+    assert "fidelity: How close it is to its source was not measured." in out
+    assert hub.repositories == {}
+    convert(*args, "-o", tmp_path / "two", "--allow-failing", "smoke", "--allow-failing", "fidelity")
+    assert files_of(hub)["model.safetensors"].content == (tmp_path / "two" / "model.safetensors").read_bytes()
+
+
+def test_a_conversion_that_could_not_be_pushed_is_not_begun(hub, tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    one = ("--quantize", "8bit", "--upload-repo", "somebody/model")
+    out = convert(source, *one, "-o", tmp_path / "out", code=ExitCode.HUB)
+    assert "the token may not write to somebody/model" in out
+    two = ("--quantize", "none,8bit", "--upload-repo", REPO)
+    assert "ask for one recipe" in convert(source, *two, "-o", tmp_path / "out", code=ExitCode.USAGE)
+    assert not (tmp_path / "out").exists()

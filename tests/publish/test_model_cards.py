@@ -1,0 +1,46 @@
+"""The cards in model_cards/ are what their command makes of the reports beside them, and these are of this code."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from olmocr.publish.__main__ import app
+from tests.conftest import ROOT
+
+CARDS = ROOT / "model_cards"
+REPORTS = CARDS / "reports"
+RECIPES = ("8bit", "mixed", "4bit")
+
+# Of a conversion report: how it went on the machine where it was made.
+OF_THE_RUN = {"processor", "threads", "resumed_shards", "seconds", "peak_memory", "versions"}
+
+
+def name_of(recipe):
+    return f"tiny-olmocr-{recipe}"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_card_is_what_the_command_makes_of_the_reports(recipe, tmp_path):
+    args = ["card", str(REPORTS / name_of(recipe)), "--repo", f"small-ocr/{name_of(recipe)}", "--license", "apache-2.0"]
+    for other in RECIPES:
+        if other != recipe:
+            args += ["--sibling", str(REPORTS / name_of(other))]
+    done = CliRunner().invoke(app, [*args, "--output", str(tmp_path / "card.md")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "card.md").read_text() == (CARDS / f"{name_of(recipe)}.md").read_text()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_reports_are_of_what_the_demo_checkpoint_converts_to(recipe, converted):
+    here = converted(recipe)
+    there = REPORTS / name_of(recipe)
+    reports = [json.loads((folder / "conversion_report.json").read_text()) for folder in (here, there)]
+    ours, theirs = ({key: value for key, value in report.items() if key not in OF_THE_RUN} for report in reports)
+    assert ours == theirs
+    assert (here / "config.json").read_text() == (there / "config.json").read_text()
+
+
+def test_the_template_beside_the_cards_is_the_one_that_is_used():
+    packaged = ROOT / "olmocr" / "publish" / "template.md.j2"
+    assert (CARDS / "template.md.j2").resolve() == packaged.resolve()
