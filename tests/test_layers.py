@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "doctor": LEAVES | {"conversion", "doctor"},
 }
 
-INFERENCE = ("decode", "engine", "model", "prompt", "vision")
+INFERENCE = ("decode", "engine", "forward", "model", "prompt", "reading", "sampling", "vision")
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
@@ -40,8 +40,8 @@ DOORS = {
         "inference.guided_server",
         "validate.stock",
     },
-    "llguidance": {"inference.guided_server"},
-    "mlx_vlm": {"inference.decode", "inference.guided_server", "inference.model", "validate.stock"},
+    "llguidance": {"inference.guided"},
+    "mlx_vlm": {"inference.forward", "inference.guided_server", "inference.model", "validate.stock"},
     "nh3": {"viewer.markdown"},
     "numba": {"conversion.compiled"},
     "pillow_heif": {"pipeline.render"},
