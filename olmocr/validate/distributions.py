@@ -24,6 +24,9 @@ _RESAMPLES = 2000
 _CONFIDENCE = 0.95
 _SMALLEST = 1e-38
 
+MOST = 87.5
+"""Nats: what is farther apart counts as this, and so does what is no number, as a broken model's logits are."""
+
 
 @dataclass(frozen=True)
 class KeptDistributions:
@@ -93,7 +96,7 @@ def diverge(kept: KeptDistributions, blocks: Iterable[Floats]) -> PageDivergence
         other.append(block[_within(kept.places, start, block)].astype(np.float64))
         start += len(block)
     every, mine = np.concatenate(divergence), kept.whole.astype(np.float64)
-    whole = (np.exp(mine) * (mine - np.concatenate(other))).sum(axis=1).clip(0)
+    whole = _bounded((np.exp(mine) * (mine - np.concatenate(other))).sum(axis=1))
     return PageDivergence(every, np.concatenate(choices), np.concatenate(given), whole, every[kept.places])
 
 
@@ -142,7 +145,11 @@ def _cut_divergence(ids: Ids, likely: Floats, tail: Doubles, block: Floats) -> D
     mine = likely.astype(np.float64)
     found: Doubles = (np.exp(mine) * (mine - other)).sum(axis=1)
     found += np.exp(tail) * (tail - _log_of_others(block, ids))
-    return found.clip(0)
+    return _bounded(found)
+
+
+def _bounded(divergence: Doubles) -> Doubles:
+    return np.nan_to_num(divergence, nan=MOST, posinf=MOST).clip(0, MOST)
 
 
 def _within(places: Ids, start: int, block: Floats) -> Ids:
