@@ -50,6 +50,8 @@ DOORS = {
     "PIL": {"page", "inference.engine", "pipeline.blank", "pipeline.render", "pipeline.render_pool"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
+    "torch": {"validate.reference"},
+    "transformers": {"validate.reference"},
     "tenacity": {"pipeline.backoff"},
     "yaml": {"conversion.recipe", "page", "validate.gates"},
 }
