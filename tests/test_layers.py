@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "doctor": LEAVES | {"conversion", "doctor"},
 }
 
-INFERENCE = ("decode", "engine", "forward", "model", "prompt", "reading", "sampling", "vision")
+INFERENCE = ("costs", "decode", "engine", "forward", "model", "prompt", "reading", "sampling", "vision")
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
