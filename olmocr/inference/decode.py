@@ -394,9 +394,12 @@ def _failing(asked: Asked) -> Iterator[list[Exception]]:
     except OlmocrError as error:
         failed.append(error)
         _give(asked, error)
-    except Exception as error:  # from the processor, the vision tower or a guide: it is about this page alone
+    except ValueError as error:  # from the processor, the vision tower or a guide: what this page has does not fit
         failed.append(error)
         _give(asked, InputError(f"the model cannot read this page: {_reason(error)}"))
+    except Exception as error:  # no memory left, for one, which may be over next time
+        failed.append(error)
+        _give(asked, AnswerError(f"the model failed at this page: {_reason(error)}"))
 
 
 def _give(asked: Asked, result: Answer | Exception) -> None:

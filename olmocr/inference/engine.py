@@ -128,6 +128,7 @@ class Engine:
     def _run(self, folder: ModelFolder, device: Device, loading: Future[str]) -> None:
         """Own MLX: load the model, then answer until closed."""
         try:
+            _set_limits(device)
             loaded = _load(folder, device)
             batch = self._make_batch(loaded)
             self._counts = batch.counts
@@ -167,6 +168,14 @@ def _load(folder: ModelFolder, device: Device) -> LoadedModel:
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(f"{folder.path} can be loaded but not asked: {reason}; convert it again") from error
     return loaded
+
+
+def _set_limits(device: Device) -> None:
+    """Have macOS keep the weights in memory, and MLX give back most of what it has freed."""
+    most = gpu_limit()
+    if device.kind == "metal" and most:
+        mx.set_wired_limit(most)
+        mx.set_cache_limit(_WORK_BYTES)
 
 
 def _spare_bytes() -> int:

@@ -66,6 +66,7 @@ class Row:
         self._text = text
         self._is_looping = is_looping
         self._next_look = _LOOKED_AT
+        self._was_drafted_for = False
         self._append_forced()
 
     @property
@@ -97,6 +98,7 @@ class Row:
         """Return tokens that may come next, in a batch of so many *rows*; the model will tell."""
         if self._drafter is None or self._drafter.is_resting or self.guide:
             return []
+        self._was_drafted_for = True
         return self._drafter.propose(self.text, rows, self.most_tokens - self.written - 1)
 
     def take_all(self, chosen: list[int], draft: list[int], rows: int) -> int:
@@ -115,8 +117,9 @@ class Row:
         self.cache.drop_last(len(draft) - accepted)
         if self._drafter and self._drafter.is_resting:
             self._drafter.rest()
-        elif self._drafter and not self.guide:
+        elif self._drafter and self._was_drafted_for:
             self._drafter.learn(len(draft), accepted, rows)
+        self._was_drafted_for = False
         return accepted
 
     def draw(self, ahead: int = 0) -> Draw:
