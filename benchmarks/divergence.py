@@ -11,7 +11,7 @@ import argparse
 import json
 import statistics
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,8 @@ def ask(loaded: Any, request: PageRequest) -> Question:
     from olmocr.inference.prompt import make_inputs
 
     inputs = make_inputs(loaded.processor, request)
-    answer = decode(loaded, inputs, temperature=0, seed=0, max_tokens=2000)
-    return Question(inputs, answer.tokens)
+    answer = decode(loaded, replace(request, max_tokens=2000))
+    return Question(inputs, list(answer.tokens))
 
 
 def log_probabilities(loaded: Any, question: Question) -> Floats:

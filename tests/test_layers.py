@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "publish": LEAVES | {"conversion", "validate", "publish"},
 }
 
-INFERENCE = ("decode", "engine", "model", "prompt", "vision")
+INFERENCE = ("decode", "engine", "forward", "model", "prompt", "reading", "sampling", "vision")
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
@@ -42,8 +42,8 @@ DOORS = {
         "validate.forced",
         "validate.stock",
     },
-    "llguidance": {"inference.guided_server"},
-    "mlx_vlm": {"inference.decode", "inference.guided_server", "inference.model", "validate.forced", "validate.stock"},
+    "llguidance": {"inference.guided"},
+    "mlx_vlm": {"inference.forward", "inference.guided_server", "inference.model", "validate.forced", "validate.stock"},
     "nh3": {"viewer.markdown"},
     "numba": {"conversion.compiled"},
     "pillow_heif": {"pipeline.render"},

@@ -1,55 +1,77 @@
-"""PageRequest -> ModelResponse by a model in this process."""
+"""PageRequest -> ModelResponse by a model in this process, many pages at once."""
 
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
 import mlx.core as mx
 from PIL import Image
 
-from olmocr.device import Device
-from olmocr.errors import CheckpointError
-from olmocr.inference.decode import CancelledError, decode
-from olmocr.inference.model import LoadedModel, load_model
-from olmocr.inference.prompt import make_inputs
+from olmocr.device import Device, gpu_limit
+from olmocr.errors import CheckpointError, ServerError
+from olmocr.inference.decode import Batch, Limits, decode
+from olmocr.inference.model import LoadedModel, load_model, physical_memory
+from olmocr.inference.row import Answer, Asked
 from olmocr.model_folder import ModelFolder
 from olmocr.page import ModelResponse, PageImage, PageRequest
 
+MOST_PAGES = 8
+"""Pages that are written at once, unless the caller says otherwise."""
 
-def _load(folder: ModelFolder, device: Device) -> LoadedModel:
-    """Load the model and have it begin one answer, so that a damaged one is noticed now and not at every page."""
-    loaded = load_model(folder, device)
-    blank = PageRequest(PageImage(Image.new("RGB", (56, 56), "white")))
-    try:
-        decode(loaded, make_inputs(loaded.processor, blank), temperature=0, seed=0, max_tokens=1)
-    except Exception as error:  # whatever a wrong size or setting makes of the arithmetic
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{folder.path} can be loaded but not asked: {reason}; convert it again") from error
-    return loaded
+PROMPT_STEP = 512
+"""Tokens of a new page's prompt that are read between two steps of the others."""
+
+_WORK_BYTES = 3 << 29
+"""What a step takes beside weights and caches: activations, logits, and the vision tower at work on a page."""
+
+_LEAST_KV_BYTES = 1 << 29
+"""A page of the 7B model, and its answer: less would be of no use."""
 
 
 class Engine:
     """A loaded model and the one thread that owns it: MLX's streams belong to the thread that made them.
 
-    Use it as a context manager; leaving it stops an answer in the making.
+    Use it as a context manager; leaving it stops the answers in the making.
     """
 
-    def __init__(self, folder: ModelFolder, device: Device) -> None:
+    def __init__(
+        self,
+        folder: ModelFolder,
+        device: Device,
+        *,
+        is_looping: Callable[[str], bool] = lambda text: False,
+        kv_budget: int | None = None,
+        most_pages: int = MOST_PAGES,
+        prompt_step: int = PROMPT_STEP,
+    ) -> None:
         """Load the model.
+
+        *is_looping* says of an answer so far whether it goes round in circles, which ends it. *kv_budget* is how many
+        bytes keys and values may take, by default what the device has beside the weights; *most_pages* are written at
+        once, and *prompt_step* tokens of a new page are read between two steps of the others.
 
         Raises:
             CheckpointError: *folder* holds no model that can be loaded.
         """
-        self._stopping = threading.Event()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="olmocr-mlx")
+        self._inbox: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._make_batch: Callable[[LoadedModel], Batch] = lambda loaded: Batch(
+            loaded, Limits(most_pages, kv_budget or _spare_bytes(), prompt_step), is_looping
+        )
+        loading: Future[str] = Future()
+        self._thread = threading.Thread(target=self._run, args=(folder, device, loading), name="olmocr-mlx")
+        self._thread.start()
         try:
-            self._loaded: LoadedModel = self._thread.submit(_load, folder, device).result()
+            self._description = loading.result()
         except BaseException:
-            self._end_thread()
+            self._close()
             raise
 
     def __enter__(self) -> Self:
@@ -58,43 +80,86 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopping.set()
-        self._end_thread()
+        self._close()
 
     def __str__(self) -> str:
-        return str(self._loaded)
+        return self._description
 
     async def ask(self, request: PageRequest) -> ModelResponse:
-        """Answer *request*; requests are answered one after the other."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, request)
+        """Answer *request*, beside others. Cancelling this ends the page's answer and frees its memory.
 
-    def _end_thread(self) -> None:
-        self._thread.submit(self._release)
-        self._thread.shutdown(wait=True)
-
-    def _release(self) -> None:
-        """Let go of all that the thread owns: one that ends with streams of its own takes the process with it."""
-        vars(self).pop("_loaded", None)
-        mx.clear_streams()
-
-    def _answer(self, request: PageRequest) -> ModelResponse:
-        if self._stopping.is_set():
-            raise CancelledError
-        inputs = make_inputs(self._loaded.processor, request)
-        answer = decode(
-            self._loaded,
-            inputs,
-            temperature=request.temperature,
-            seed=request.seed,
-            max_tokens=request.max_tokens,
-            is_cancelled=self._stopping.is_set,
-        )
-        text = self._loaded.processor.tokenizer.decode(
-            answer.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        Raises:
+            InputError: the model cannot read this page.
+            AnswerError: the model failed; asking again may help.
+            ServerError: the engine is closed.
+        """
+        asked = Asked(request, Future())
+        with self._lock:
+            if self._is_closed:
+                raise _closed()
+            self._inbox.put(asked)
+        answer: Answer = await asyncio.wrap_future(asked.answer)
         return ModelResponse(
-            text=text,
+            text=answer.text,
             finish_reason=answer.finish_reason,
-            input_tokens=inputs.input_ids.shape[1],
+            input_tokens=answer.input_tokens,
             output_tokens=len(answer.tokens) + (answer.finish_reason == "stop"),
         )
+
+    def _close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            self._inbox.put(None)
+        self._thread.join()
+
+    def _run(self, folder: ModelFolder, device: Device, loading: Future[str]) -> None:
+        """Own MLX: load the model, then answer until closed."""
+        try:
+            loaded = _load(folder, device)
+            batch = self._make_batch(loaded)
+        except BaseException as error:
+            loading.set_exception(error)
+            del error  # with the frames that it came from, and their arrays
+        else:
+            loading.set_result(str(loaded))
+            self._answer(batch)
+            del loaded, batch
+        # A thread that ends with streams of its own takes the process with it.
+        mx.clear_streams()
+
+    def _answer(self, batch: Batch) -> None:
+        while not self._is_closed:
+            self._hand_in(batch)
+            if not self._is_closed:
+                batch.advance()
+        self._hand_in(batch)
+        batch.refuse_all(_closed())
+
+    def _hand_in(self, batch: Batch) -> None:
+        """Hand on what was asked meanwhile; where there is nothing to do, wait until something is."""
+        while not self._inbox.empty() or (batch.is_idle and not self._is_closed):
+            asked = self._inbox.get()
+            if asked:
+                batch.add(asked)
+
+
+def _load(folder: ModelFolder, device: Device) -> LoadedModel:
+    """Load the model and have it begin one answer, so that a damaged one is noticed now and not at every page."""
+    loaded = load_model(folder, device)
+    blank = PageRequest(PageImage(Image.new("RGB", (56, 56), "white")), max_tokens=1)
+    try:
+        decode(loaded, blank)
+    except Exception as error:  # whatever a wrong size or setting makes of the arithmetic
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"{folder.path} can be loaded but not asked: {reason}; convert it again") from error
+    return loaded
+
+
+def _spare_bytes() -> int:
+    """Return what the device has for keys and values, now that the weights lie in its memory."""
+    most = gpu_limit() or physical_memory() // 2
+    return max(_LEAST_KV_BYTES, most - mx.get_active_memory() - _WORK_BYTES)
+
+
+def _closed() -> ServerError:
+    return ServerError("the model was closed before this page was answered; open it again to go on")

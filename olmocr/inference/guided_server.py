@@ -58,23 +58,24 @@ def _expression_processor(tokenizer: Any, expression: Any) -> Any:
     Raises:
         ValueError: *expression* is none.
     """
-    from llguidance import LLMatcher
     from mlx_vlm.structured import LLGuidanceLogitsProcessor
+
+    from olmocr.inference.guided import grammar
 
     if not isinstance(expression, str):
         raise ValueError("x-regex must be a regular expression, as a string")
     tokens = _tokens(tokenizer)
-    grammar = LLMatcher.grammar_from_regex(expression)
-    if fault := LLMatcher.validate_grammar(grammar, tokens):
-        raise ValueError(f"x-regex cannot be used: {fault}")
-    return LLGuidanceLogitsProcessor(grammar, tokens)
+    try:
+        return LLGuidanceLogitsProcessor(grammar(expression, tokens), tokens)
+    except ValueError as error:
+        raise ValueError(f"x-regex cannot be used: {error}") from error
 
 
-@functools.lru_cache(maxsize=1)  # it reads the whole vocabulary, which takes a second
+@functools.lru_cache(maxsize=1)
 def _tokens(tokenizer: Any) -> Any:
-    import llguidance.hf
+    from olmocr.inference.guided import vocabulary
 
-    return llguidance.hf.from_tokenizer(tokenizer)
+    return vocabulary(tokenizer)
 
 
 def masked(logits: Any, mask: Any) -> Any:

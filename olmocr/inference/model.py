@@ -52,7 +52,7 @@ def load_model(folder: ModelFolder, device: Device) -> LoadedModel:
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(f"{folder.path} cannot be loaded: {reason}; convert the checkpoint again") from error
     vision = None
-    if device.kind == "cpu" and _float32_bytes(model) < _memory_bytes():
+    if device.kind == "cpu" and _float32_bytes(model) < physical_memory():
         _compute_in_float32(model)
         vision = CpuVisionTower(model)
     mx.eval(model.parameters())
@@ -68,7 +68,8 @@ def _float32_bytes(model: nn.Module) -> int:
     return 4 * (inside + outside)
 
 
-def _memory_bytes() -> int:
+def physical_memory() -> int:
+    """Return the bytes of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 import threading
+import time
 
 import mlx.core as mx
 import mlx_vlm
@@ -12,16 +13,18 @@ from mlx.utils import tree_flatten, tree_map
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from olmocr.errors import CheckpointError, InputError
-from olmocr.inference.decode import CancelledError, decode
+from olmocr.errors import CheckpointError, InputError, ServerError
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
 from olmocr.inference.prompt import make_inputs
+from olmocr.inference.row import GrowingText
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageImage, PageRequest, chat_prompt, parse_page_response
 from olmocr.pipeline.render import open_document
+from olmocr.pipeline.repetition import is_looping
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import CHECKPOINT, DEVICE, PAGES
+from tests.inference.random_models import random_model
 
 
 def page_image(name="sparse_14.pdf", number=1, longest_side=644):
@@ -78,7 +81,7 @@ def test_an_answer_does_not_depend_on_the_page_before(engine):
     assert ask(engine, max_tokens=40) == alone
 
 
-def test_requests_at_the_same_time_are_answered_one_by_one(engine):
+def test_requests_at_the_same_time_are_answered_each_for_itself(engine):
     async def both():
         requests = [PageRequest(page_image(name), max_tokens=40) for name in ("sparse_14.pdf", "scan_18.pdf")]
         return await asyncio.gather(*map(engine.ask, requests))
@@ -132,31 +135,140 @@ def test_on_a_cpu_nothing_stays_quantized_or_in_16_bits(loaded):
     assert DEVICE.blas in str(loaded)
 
 
-def test_an_answer_that_nobody_wants_any_more_is_not_finished(loaded):
-    inputs = make_inputs(loaded.processor, PageRequest(page_image()))
-    asked = []
-    with pytest.raises(CancelledError):
-        decode(
-            loaded,
-            inputs,
-            temperature=0,
-            seed=0,
-            max_tokens=500,
-            is_cancelled=lambda: asked.append(1) or len(asked) > 3,
-        )
-    assert len(asked) == 4
+async def while_being_written(engine, act, **options):
+    """Ask for an endless answer, *act* on the task when it is under way, and return the task."""
+    asked = asyncio.ensure_future(engine.ask(PageRequest(page_image(), temperature=9.0, max_tokens=10**6, **options)))
+    await engine.ask(PageRequest(page_image("scan_18.pdf"), max_tokens=2))  # by now the other is being written, too
+    assert not asked.done()
+    act(asked)
+    return asked
 
 
 def test_leaving_the_engine_stops_the_answer_in_the_making(converted):
     async def leave_early():
         with Engine(ModelFolder(converted("8bit")), DEVICE) as engine:
-            asked = asyncio.ensure_future(engine.ask(PageRequest(page_image(), temperature=9.0, max_tokens=10**6)))
-            await asyncio.sleep(0.1)
-        with pytest.raises(CancelledError):
+            asked = await while_being_written(engine, lambda asked: None)
+        with pytest.raises(ServerError, match="the model was closed before this page was answered"):
+            await asked
+        with pytest.raises(ServerError, match="closed"):
+            await engine.ask(PageRequest(page_image()))
+
+    threads = set(threading.enumerate())
+    asyncio.run(leave_early())
+    assert not {thread for thread in threading.enumerate() if thread.name == "olmocr-mlx"} - threads
+
+
+def memory_at_rest():
+    """Return MLX's memory when it no longer falls: the last rows are let go just after their answers are given."""
+    least = mx.get_active_memory()
+    for _ in range(20):
+        time.sleep(0.01)
+        least = min(least, mx.get_active_memory())
+    return least
+
+
+def test_a_page_that_is_cancelled_gives_its_memory_back_and_the_next_ones_are_read(engine):
+    async def cancel():
+        asked = await while_being_written(engine, lambda asked: asked.cancel())
+        with pytest.raises(asyncio.CancelledError):
             await asked
 
-    asyncio.run(leave_early())
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("olmocr-mlx_1")]
+    ask(engine, image=page_image("scan_18.pdf"), max_tokens=20)
+    alone = ask(engine, max_tokens=20)  # what is kept of both prompts is there before and after
+    before = memory_at_rest()
+    asyncio.run(cancel())
+    assert ask(engine, max_tokens=20) == alone
+    assert memory_at_rest() < before + 200_000  # a row of this model takes 5 MB
+
+
+def test_a_page_that_is_cancelled_while_it_waits_is_never_begun(engine):
+    async def cancel():
+        tasks = [asyncio.ensure_future(engine.ask(PageRequest(page_image(), max_tokens=3))) for _ in range(12)]
+        await asyncio.sleep(0)
+        for task in tasks[2:]:
+            task.cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = asyncio.run(cancel())
+    assert [type(answer).__name__ for answer in answers] == ["ModelResponse"] * 2 + ["CancelledError"] * 10
+
+
+@pytest.fixture(scope="module")
+def nonsense(tmp_path_factory):
+    """Yield an engine whose model writes nonsense, each token by the last one alone, so that it goes round in circles.
+
+    If the prompt has a Z in it, its logits are no numbers.
+    """
+    (letter,) = AutoTokenizer.from_pretrained(CHECKPOINT).encode("Z", add_special_tokens=False)
+
+    def change(tensors):
+        dtype, shape, data = tensors["model.embed_tokens.weight"]
+        rows = np.frombuffer(data, np.uint16).reshape(shape).copy()
+        rows[letter] = 0x7FC0
+        tensors = {**tensors, "model.embed_tokens.weight": (dtype, shape, rows.tobytes())}
+        for name in ("model.layers.0.self_attn.o_proj.weight", "model.layers.0.mlp.down_proj.weight"):
+            dtype, shape, data = tensors[name]
+            tensors[name] = (dtype, shape, bytes(len(data)))
+        return tensors
+
+    folder = random_model(tmp_path_factory.mktemp("random") / "model", change=change)
+    with Engine(ModelFolder(folder), DEVICE, is_looping=is_looping) as engine:
+        yield engine
+
+
+def small(seed=0, **options):
+    return PageRequest(PageImage(Image.new("RGB", (56, 84), (seed % 256, 90, 30))), seed=seed, **options)
+
+
+def all_at_once(engine, requests):
+    async def gather():
+        return await asyncio.gather(*map(engine.ask, requests), return_exceptions=True)
+
+    return asyncio.run(gather())
+
+
+def test_a_page_whose_arithmetic_gives_no_numbers_fails_alone(nonsense):
+    bad = small(prompt="Z", max_tokens=30)
+    answers = all_at_once(nonsense, [small(1, max_tokens=30), bad, small(2, max_tokens=30)])
+    assert isinstance(answers[1], InputError)
+    assert "gave no numbers for this page" in str(answers[1])
+    assert [answer.output_tokens for answer in (answers[0], answers[2])] == [30, 30]
+
+
+def test_a_page_whose_image_is_refused_fails_alone(nonsense):
+    answers = all_at_once(nonsense, [small(1, max_tokens=9), PageRequest(PageImage(Image.new("RGB", (3000, 4))))])
+    assert answers[0].output_tokens == 9
+    assert isinstance(answers[1], InputError)
+
+
+def test_a_page_whose_prompt_is_longer_than_the_model_knows_positions_fails_alone(nonsense):
+    answers = all_at_once(nonsense, [small(prompt="word " * 5000), small(1, max_tokens=9)])
+    assert isinstance(answers[0], InputError)
+    assert "the model has room for 4096" in str(answers[0])
+    assert answers[1].output_tokens == 9
+
+
+def test_an_answer_ends_where_the_model_knows_no_positions_any_more(nonsense):
+    (answer,) = all_at_once(nonsense, [small(prompt="word " * 3950, temperature=1.0, max_tokens=9000)])
+    assert answer.finish_reason == "length"
+    assert answer.input_tokens + answer.output_tokens == 4096
+
+
+def test_an_answer_that_goes_round_in_circles_is_ended(nonsense):
+    looping, other = all_at_once(nonsense, [small(max_tokens=9000), small(1, temperature=1.0, max_tokens=200)])
+    assert looping.finish_reason == "loop"
+    assert is_looping(looping.text)
+    assert not is_looping(looping.text[: len(looping.text) // 2])
+    assert (other.finish_reason, other.output_tokens) == ("length", 200)
+
+
+def test_letters_whose_bytes_are_in_several_tokens_do_not_hide_a_loop():
+    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+    tokens = tokenizer.encode("🦊é ñ " * 40, add_special_tokens=False)
+    growing = GrowingText(tokenizer)
+    for count in range(0, len(tokens) + 1, 3):
+        growing.update(tokens[:count])
+    assert growing.update(tokens) == "🦊é ñ " * 40
 
 
 def refusal(folder):

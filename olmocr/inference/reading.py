@@ -1,0 +1,131 @@
+"""PageInputs -> a cache that holds the prompt, in steps; what was computed once is not computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from olmocr.inference.forward import Piece, RowCache, embed, forward
+from olmocr.inference.kept import Kept
+from olmocr.inference.model import LoadedModel
+from olmocr.inference.prompt import PageInputs
+
+_FEATURE_BYTES = 128 << 20
+"""How much of pages' image features is kept: about ten pages of the 7B model at 1288 pixels."""
+
+
+@dataclass(frozen=True)
+class _ReadPrompt:
+    """A prompt, or its beginning, that was read: keys and values of each layer, and where positions go on."""
+
+    layers: Sequence[tuple[mx.array, mx.array]]
+    rope_delta: int
+
+
+class Reading:
+    """One prompt being read. Its last token is left for the step that writes the first token of the answer.
+
+    ``ids`` are the prompt's tokens; a token that follows them at place n has the position n + ``rope_delta``.
+    """
+
+    def __init__(self, key: tuple[bytes, bytes], ids: list[int], cache: RowCache, rope_delta: int) -> None:
+        self.key = key
+        self.ids = ids
+        self.cache = cache
+        self.rope_delta = rope_delta
+        self.embeddings: mx.array | None = None
+        self.position_ids: mx.array | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all but the last token have been read."""
+        return self.cache.length >= len(self.ids) - 1
+
+
+class Reader:
+    """Reads prompts of one model, *step* tokens at a time, and keeps at most *most_bytes* of what it has read."""
+
+    def __init__(self, loaded: LoadedModel, *, step: int, most_bytes: int) -> None:
+        self._loaded = loaded
+        self._step = step
+        self._features: Kept[mx.array] = Kept(_FEATURE_BYTES)
+        self.read: Kept[_ReadPrompt] = Kept(most_bytes)
+
+    def begin(self, inputs: PageInputs) -> Reading:
+        """Return the prompt's reading, as far as it was read before."""
+        ids: list[int] = inputs.input_ids[0].tolist()  # type: ignore[assignment]
+        key = (inputs.image_key, inputs.prompt_key)
+        whole = self.read.get(key)
+        if whole:
+            return Reading(key, ids, RowCache(whole.layers), whole.rope_delta)
+        text = self.read.get((b"", self._text_key(ids)))
+        layers = len(self._loaded.model.language_model.layers)
+        reading = Reading(key, ids, RowCache(text.layers if text else layers), 0)
+        self._embed(reading, inputs)
+        return reading
+
+    def advance(self, reading: Reading) -> None:
+        """Read one step more. A step ends where the image begins, so that all pages' prompts are read alike."""
+        start, text = reading.cache.length, self._text_length(reading.ids)
+        end = min(start + self._step, len(reading.ids) - 1, text if start < text else len(reading.ids))
+        if end > start and reading.embeddings is not None and reading.position_ids is not None:
+            forward(
+                self._loaded.model,
+                reading.embeddings[:, start:end],
+                reading.position_ids[..., start:end],
+                [Piece(reading.cache, end - start)],
+            )
+            mx.eval(reading.cache.arrays())
+        if start < text == end:
+            self._keep((b"", self._text_key(reading.ids)), reading.cache, end, 0)
+        if reading.is_done:
+            reading.embeddings = reading.position_ids = None
+
+    def keep(self, key: tuple[bytes, bytes], cache: RowCache, prompt_length: int, rope_delta: int) -> None:
+        """Keep the prompt that *cache* begins with, for when the same page is asked again."""
+        if cache.length >= prompt_length - 1 and self.read.get(key) is None:
+            self._keep(key, cache, prompt_length - 1, rope_delta)
+
+    def _keep(self, key: tuple[bytes, bytes], cache: RowCache, count: int, rope_delta: int) -> None:
+        layers = cache.beginning(count)
+        nbytes = sum(keys.nbytes + values.nbytes for keys, values in layers)
+        self.read.put(key, _ReadPrompt(layers, rope_delta), nbytes)
+
+    def _text_length(self, ids: list[int]) -> int:
+        """Return how many tokens stand before the image: the same for all pages that are asked the same."""
+        return ids.index(self._loaded.model.config.image_token_id)
+
+    def _text_key(self, ids: list[int]) -> bytes:
+        return b",".join(b"%d" % token for token in ids[: self._text_length(ids)])
+
+    def _embed(self, reading: Reading, inputs: PageInputs) -> None:
+        """Put the image's features into the embeddings of the prompt, and find its positions."""
+        model = self._loaded.model
+        position_ids, deltas = model.language_model.get_rope_index(inputs.input_ids, inputs.image_grid_thw)
+        reading.position_ids, reading.rope_delta = position_ids, int(deltas.item())
+        reading.embeddings = model.merge_input_ids_with_image_features(
+            model.config.image_token_id,
+            model.config.video_token_id,
+            self._image_features(inputs),
+            embed(model, inputs.input_ids[0]),
+            inputs.input_ids,
+        )
+        mx.eval(reading.embeddings, reading.position_ids)
+
+    def _image_features(self, inputs: PageInputs) -> mx.array:
+        features = self._features.get(inputs.image_key)
+        if features is None:
+            features = self._compute_features(inputs)
+            mx.eval(features)
+            self._features.put(inputs.image_key, features, features.nbytes)
+        return features
+
+    def _compute_features(self, inputs: PageInputs) -> mx.array:
+        if self._loaded.vision:
+            return self._loaded.vision(inputs.pixel_values, inputs.image_grid_thw)
+        tower = self._loaded.model.vision_tower
+        pixels = inputs.pixel_values.astype(tower.patch_embed.proj.weight.dtype)
+        features: mx.array = tower(pixels, inputs.image_grid_thw, output_hidden_states=False)
+        return features

@@ -1,0 +1,149 @@
+"""One answer in the making: its tokens, what must come next, and why it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from olmocr.errors import InputError
+from olmocr.inference.guided import Guide
+from olmocr.inference.reading import Reading
+from olmocr.inference.sampling import NOT_FINITE, Draw
+from olmocr.page import FinishReason, PageRequest
+
+_LOOKED_AT = 32
+"""Tokens between two looks for a loop."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model wrote; *tokens* are without the stop token."""
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason
+    input_tokens: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A page, and where its answer goes. Who does not want the answer any more cancels the future."""
+
+    request: PageRequest
+    answer: Future[Answer]
+
+
+class Row:
+    """An answer in a running batch.
+
+    ``ids`` are the prompt's tokens and the answer's. The model has been given the first ``cache.length`` of them.
+    """
+
+    def __init__(
+        self,
+        asked: Asked,
+        reading: Reading,
+        *,
+        most_tokens: int,
+        stop_tokens: frozenset[int],
+        text: GrowingText,
+        guide: Guide | None,
+        is_looping: Callable[[str], bool],
+    ) -> None:
+        self.asked = asked
+        self.key, self.cache, self.rope_delta = reading.key, reading.cache, reading.rope_delta
+        self.ids = list(reading.ids)
+        self.prompt_length = len(reading.ids)
+        self.finish_reason: FinishReason | None = None
+        self.guide = guide
+        self.most_tokens = most_tokens
+        self._stop_tokens = stop_tokens
+        self._text = text
+        self._is_looping = is_looping
+        self._next_look = _LOOKED_AT
+        self._append_forced()
+
+    @property
+    def written(self) -> int:
+        """How many tokens the answer has."""
+        return len(self.ids) - self.prompt_length
+
+    @property
+    def unread(self) -> list[int]:
+        """The tokens that the model has not been given yet."""
+        return self.ids[self.cache.length :]
+
+    @property
+    def waits(self) -> bool:
+        """Whether its next step cannot begin before the tokens of the last one are known."""
+        return self.guide is not None
+
+    def draw(self, ahead: int = 0) -> Draw:
+        """Return how the token is chosen that comes *ahead* places after the next one."""
+        request = self.asked.request
+        return Draw(request.temperature, request.seed, self.written + ahead)
+
+    def take(self, token: int) -> None:
+        """Append a token that was chosen, and what must follow it. Afterwards ``finish_reason`` may be set.
+
+        Raises:
+            InputError: it stands for logits that are no numbers.
+        """
+        if token == NOT_FINITE:
+            raise InputError("the model's arithmetic gave no numbers for this page; it cannot be read by this model")
+        if token in self._stop_tokens:
+            self.finish_reason = "stop"
+            return
+        self._append(token)
+        if self.guide and self.finish_reason is None:
+            self.guide.take(token)
+            self._append_forced()
+        if self.finish_reason is None and self.written >= self._next_look:
+            self._next_look = self.written + _LOOKED_AT
+            if self._is_looping(self._text.update(self.ids[self.prompt_length :])):
+                self.finish_reason = "loop"
+
+    def result(self) -> Answer:
+        """Return the finished answer."""
+        tokens = self.ids[self.prompt_length :]
+        return Answer(self._text.whole(tokens), tuple(tokens), self.finish_reason or "length", self.prompt_length)
+
+    def _append(self, token: int) -> None:
+        self.ids.append(token)
+        if self.written >= self.most_tokens:
+            self.finish_reason = "length"
+
+    def _append_forced(self) -> None:
+        """Append the tokens that leave no choice: they cost one step together, and no sampling."""
+        while self.guide and self.finish_reason is None and (forced := self.guide.forced()):
+            for token in forced:
+                if self.finish_reason is None:
+                    self.guide.take(token)
+                    self._append(token)
+        if self.guide and self.guide.is_over:
+            self.guide = None
+
+
+class GrowingText:
+    """Tokens that become more -> their text, each decoded once."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._text = ""
+        self._count = 0
+
+    def update(self, tokens: list[int]) -> str:
+        """Return the text of *tokens*, which begin with those of the last call."""
+        more = self.whole(tokens[self._count :])
+        if more.endswith("\ufffd"):
+            return self._text + more  # a letter whose bytes are not all there yet, perhaps
+        self._text += more
+        self._count = len(tokens)
+        return self._text
+
+    def whole(self, tokens: list[int]) -> str:
+        """Return the text of *tokens* alone, special ones left out."""
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text

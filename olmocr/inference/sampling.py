@@ -1,0 +1,43 @@
+"""Logits -> one token for each position, greedy or sampled, whatever else is in the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+NOT_FINITE = -1
+"""Stands for a token where the logits hold a NaN."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How the token at one place of an answer is chosen; *index* is that place, from 0."""
+
+    temperature: float
+    seed: int
+    index: int
+
+
+def choose(logits: mx.array, draws: Sequence[Draw], allowed: mx.array | None = None) -> mx.array:
+    """Return a token (positions,) for each row of *logits* (positions, vocabulary), or :data:`NOT_FINITE`.
+
+    The greatest of logits / temperature + Gumbel noise is a sample of exactly the distribution that softmax gives.
+    The noise comes from the seed and the place in the answer alone, so a page is answered in a batch as alone, and
+    with drafts as without. *allowed* (positions, vocabulary) leaves out what it is False for.
+    """
+    is_broken = mx.any(mx.isnan(logits), axis=-1)
+    scores = logits
+    if any(draw.temperature > 0 for draw in draws):
+        scores = mx.stack([_noisy(row, draw) for row, draw in zip(logits.astype(mx.float32), draws, strict=True)])
+    if allowed is not None:
+        scores = mx.where(allowed, scores, mx.array(-mx.inf, dtype=scores.dtype))
+    return mx.where(is_broken, NOT_FINITE, mx.argmax(scores, axis=-1).astype(mx.int32))
+
+
+def _noisy(logits: mx.array, draw: Draw) -> mx.array:
+    if draw.temperature == 0:
+        return logits
+    key = mx.random.key(((draw.seed << 24) + draw.index) % 2**64)
+    return logits / draw.temperature + mx.random.gumbel(logits.shape, key=key)
