@@ -52,6 +52,8 @@ DOORS = {
     "py3langid": {"pipeline.document_filter"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
+    "torch": {"validate.reference"},
+    "transformers": {"validate.reference"},
     "tenacity": {"pipeline.backoff"},
     "yaml": {"conversion.recipe", "page", "validate.gates"},
 }

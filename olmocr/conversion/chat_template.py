@@ -37,12 +37,20 @@ def text_first(template: str) -> str:
         CheckpointError: *template* cannot be rendered, or drops the text or the image.
     """
     changed = template if template.startswith(_TEXT_FIRST) else _TEXT_FIRST + template
-    content = [{"type": "image"}, {"type": "text", "text": "PROMPT"}]
-    rendered = _render(changed, [{"role": "user", "content": content}])
-    text, image = rendered.find("PROMPT"), rendered.find("<|image_pad|>")
-    if not 0 <= text < image:
+    if not renders_text_first(changed):
         raise CheckpointError("the chat template does not render a page's prompt and image; take the base model's")
     return changed
+
+
+def renders_text_first(template: str) -> bool:
+    """Tell whether *template* has a page's prompt before its image where a client lists the image first.
+
+    Raises:
+        CheckpointError: *template* cannot be rendered.
+    """
+    content = [{"type": "image"}, {"type": "text", "text": "PROMPT"}]
+    rendered = _render(template, [{"role": "user", "content": content}])
+    return 0 <= rendered.find("PROMPT") < rendered.find("<|image_pad|>")
 
 
 def _render(template: str, messages: list[dict[str, object]]) -> str:

@@ -12,7 +12,9 @@ from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progre
 from olmocr.errors import ExitCode, UsageError, output_error
 
 if TYPE_CHECKING:
+    from olmocr.model_folder import ModelFolder
     from olmocr.publish.card import Variant
+    from olmocr.publish.hub import Hub
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -158,6 +160,60 @@ def reproduce(
     say(f"{folder} {'is' if found.holds else 'is NOT'} what its report makes again")
     if not found.holds:
         raise typer.Exit(ExitCode.GATE_FAILED)
+
+
+@app.command(cls=CommandWithBothSpellings)
+@ends_with_exit_code
+def audit(
+    model: Annotated[str, typer.Argument(help="An MLX model of anybody's: its folder, or a Hub repository.")],
+    source: Annotated[
+        Path | None, typer.Option(help="The Hugging Face checkpoint's folder that it was made from.")
+    ] = None,
+    base_model: BaseModel = None,
+    license_id: License = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a corrected card there.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Offer the corrected card to the repository.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+) -> None:
+    """Look at an MLX model: the bits really there, settings, template, files, card. Ends with 11 if one is wrong."""
+    from olmocr.model_folder import find_model
+    from olmocr.publish.audit import audit_lines, audit_model, corrected_card
+    from olmocr.publish.front_matter import stated_facts
+    from olmocr.publish.hub import Hub
+    from olmocr.publish.push import offer_card
+
+    start_logging(quiet=quiet)
+    facts = stated_facts(base_model, license_id)
+    folder = find_model(model)
+    if create_pr and folder.repo_id is None:
+        raise UsageError(f"{model} is a folder here; --create-pr offers the card to a repository, name that")
+    hub = Hub() if folder.repo_id else None
+    card_text = _card_of(folder, hub)
+    found = audit_model(folder, card_text, source.expanduser() if source else None)
+    for line in audit_lines(found):
+        say(line)
+    corrected = corrected_card(found, card_text, facts)
+    if output:
+        _write(output.expanduser(), corrected)
+        say(f"{output}: a corrected card")
+    if create_pr and hub and folder.repo_id:
+        say(f"{offer_card(hub, folder.repo_id, corrected)}: the corrected card is offered")
+    if not found.holds:
+        raise typer.Exit(ExitCode.GATE_FAILED)
+
+
+def _card_of(model: ModelFolder, hub: Hub | None) -> str:
+    """Return a model's card; that of a repository is not among the files that are downloaded with it."""
+    from olmocr.publish.scan import CARD_FILE
+
+    if hub is None or model.repo_id is None:
+        path = model.path / CARD_FILE
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    state = hub.read_state(model.repo_id, model.revision)
+    there = state.files.get(CARD_FILE) if state else None
+    if state is None or there is None:
+        return ""
+    return hub.read_text(model.repo_id, state.sha, CARD_FILE, there.size) or ""
 
 
 def _variants(folder: Path, repo: str | None, siblings: list[Path]) -> tuple[Variant, list[Variant]]:

@@ -118,7 +118,7 @@ def make_card(
 def make_chart(variants: Sequence[Variant]) -> str | None:
     """Return the picture that a card of *variants* shows; None unless the fidelity of two of them was measured."""
     points = [_point(each.title, each.reports.fidelity) for each in variants if each.reports.fidelity]
-    return size_against_fidelity(points) if len(points) >= 2 else None
+    return size_against_fidelity(sorted(points, key=lambda point: -point.nbytes)) if len(points) >= 2 else None
 
 
 def _point(title: str, fidelity: FidelityReport) -> Point:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from olmocr.conversion.report import ConversionReport
 from olmocr.errors import UsageError
@@ -36,7 +38,16 @@ def find_facts(report: ConversionReport, base_model: str | None = None, license_
     Raises:
         UsageError: one of them is nothing that the Hub knows by such a name.
     """
-    base = base_model or (report.source.name if REPO_ID.fullmatch(report.source.name) else None)
+    named = report.source.name if REPO_ID.fullmatch(report.source.name) else None
+    return stated_facts(base_model or named, license_id)
+
+
+def stated_facts(base: str | None, license_id: str | None) -> SourceFacts:
+    """Return what is known of the source *base*, a repository, with what a person says of its license.
+
+    Raises:
+        UsageError: one of them is nothing that the Hub knows by such a name.
+    """
     if base is not None and not REPO_ID.fullmatch(base):
         raise UsageError(f"--base-model {base} is no repository's name; give one like {BF16_REPOSITORY}")
     if license_id is not None and not _LICENSE.fullmatch(license_id):
@@ -73,3 +84,36 @@ def _bits_tag(report: ConversionReport) -> list[str]:
     """Return the tag for the bits if all that is quantized has the same; a mixed model has none."""
     bits = {tensor.bits for tensor in report.tensors if tensor.bits is not None}
     return [f"{bits.pop()}-bit"] if len(bits) == 1 else []
+
+
+def split_card(text: str) -> tuple[dict[str, Any], str]:
+    """Return what a card's front matter says, and the rest; nothing and all of it where there is none to be read."""
+    from huggingface_hub import RepoCard
+
+    if not text.startswith("---"):
+        return {}, text
+    try:
+        card = RepoCard(text, ignore_metadata_errors=True)
+    except ValueError:
+        return {}, text
+    data: dict[str, Any] = card.data.to_dict()  # type: ignore[no-untyped-call]
+    return (data, card.text) if data else ({}, text)
+
+
+def corrected_front_matter(data: Mapping[str, Any], facts: SourceFacts) -> str:
+    """Return a card's front matter as it should be for an MLX conversion; what else it says stays."""
+    from huggingface_hub import ModelCardData
+
+    own = {key: value for key, value in data.items() if key not in ("model-index", "eval_results")}
+    tags = own.pop("tags", None)
+    found = [str(tag) for tag in tags] if isinstance(tags, list) else []
+    stated = {"license": facts.license, "base_model": facts.base_model}
+    corrected = {
+        **own,
+        **{key: value for key, value in stated.items() if value},
+        "library_name": "mlx",
+        "pipeline_tag": "image-text-to-text",
+        "base_model_relation": "quantized" if facts.base_model or own.get("base_model") else None,
+        "tags": list(dict.fromkeys([*found, "mlx", "mlx-vlm", "ocr", "olmocr"])),
+    }
+    return ModelCardData(**corrected).to_yaml()

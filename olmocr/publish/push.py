@@ -144,6 +144,22 @@ def push_folder(folder: Path, push: Push, hub: Hub, say: Say) -> Pushed:
     return carry_out(plan_push(push, variant, (), find_facts(variant.reports.conversion), hub), hub, say)
 
 
+def offer_card(hub: Hub, repo: str, text: str) -> str:
+    """Offer *text* as the card of *repo*; return the pull request's address.
+
+    Raises:
+        HubError: there is no such repository, or it cannot be offered to.
+    """
+    hub.require_permission(repo, offering=True)
+    hub.require_valid_card(text)
+    state = hub.read_state(repo)
+    if state is None:
+        raise HubError(f"{repo} is not there, or not for this token; nothing can be offered to it")
+    files = [made_file(CARD_FILE, text)]
+    made = hub.commit(repo, files, [], "Correct the model card", parent=state.sha, revision="main", create_pr=True)
+    return made.pull_request or made.url
+
+
 def show_plan(plan: PushPlan) -> str:
     """Return what a person reads before it is carried out: each file, its size and hash, and the card."""
     push, state = plan.push, plan.state
@@ -256,8 +272,10 @@ def _commit(push: Push, hub: Hub, done: Pushed, changes: Sequence[Change], messa
 
 def _doing(files: Sequence[LocalFile], deleted: Sequence[str]) -> str:
     size = sum(file.size for file in files) / 1e6
-    names = files[0].name if len(files) == 1 else f"{len(files)} files"
-    parts = [f"uploading {names}, {size:.1f} MB"] if files else []
+    names = (
+        files[0].name if len(files) == 1 else f"{len(files)} files, {size:.1f} MB, but what is in its storage already"
+    )
+    parts = [f"sending {names}"] if files else []
     return "; ".join([*parts, *([f"deleting {', '.join(deleted)}"] if deleted else [])])
 
 

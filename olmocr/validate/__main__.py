@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -229,6 +229,10 @@ def fidelity(
         Path | None,
         typer.Option(help="Folder in which measurements are kept. Default: one in the user's cache."),
     ] = None,
+    reference: Annotated[
+        Literal["transformers"] | None,
+        typer.Option(help="Also compare the source in MLX with transformers on the CPU, which is slow."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print fidelity_report.json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
@@ -245,7 +249,7 @@ def fidelity(
     console = start_logging(quiet=quiet)
     limits = read_gates(gates.expanduser() if gates else None)
     given = tuple(path.expanduser() for path in pages or ())
-    terms = FidelityTerms(given, longest_side, max_tokens, work.expanduser() if work else None)
+    terms = FidelityTerms(given, longest_side, max_tokens, work.expanduser() if work else None, reference)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with progress_bar(console, *columns, quiet=quiet) as progress:
         task = progress.add_task("loading", total=None)

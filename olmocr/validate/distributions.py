@@ -24,6 +24,9 @@ _RESAMPLES = 2000
 _CONFIDENCE = 0.95
 _SMALLEST = 1e-38
 
+MOST = 87.5
+"""Nats: what is farther apart counts as this, and so does what is no number, as a broken model's logits are."""
+
 
 @dataclass(frozen=True)
 class KeptDistributions:
@@ -49,11 +52,13 @@ class KeptDistributions:
 class PageDivergence:
     """Another model beside what was kept: *divergence* (positions,) in nats, *choices* its likeliest tokens.
 
+    *given* (positions,) is the logarithm of the probability that it gave to what was likeliest before.
     *whole* and *cut* (m,) are the divergences of whole and of cut distributions at the places that were kept whole.
     """
 
     divergence: Doubles
     choices: Ids
+    given: Floats
     whole: Doubles
     cut: Doubles
 
@@ -82,16 +87,17 @@ def keep(
 
 def diverge(kept: KeptDistributions, blocks: Iterable[Floats]) -> PageDivergence:
     """Return how far *blocks*, another model's distributions of the same answer, are from what was kept."""
-    divergence, choices, other, start = [], [], [], 0
+    divergence, choices, given, other, start = [], [], [], [], 0
     for block in blocks:
         rows = slice(start, start + len(block))
         divergence.append(_cut_divergence(kept.ids[rows], kept.likely[rows], kept.tail[rows], block))
         choices.append(block.argmax(axis=1).astype(np.int32))
+        given.append(np.take_along_axis(block, kept.ids[rows, :1], axis=1)[:, 0])
         other.append(block[_within(kept.places, start, block)].astype(np.float64))
         start += len(block)
     every, mine = np.concatenate(divergence), kept.whole.astype(np.float64)
-    whole = (np.exp(mine) * (mine - np.concatenate(other))).sum(axis=1).clip(0)
-    return PageDivergence(every, np.concatenate(choices), whole, every[kept.places])
+    whole = _bounded((np.exp(mine) * (mine - np.concatenate(other))).sum(axis=1))
+    return PageDivergence(every, np.concatenate(choices), np.concatenate(given), whole, every[kept.places])
 
 
 def mean_interval(pages: Sequence[Doubles]) -> Interval:
@@ -139,7 +145,11 @@ def _cut_divergence(ids: Ids, likely: Floats, tail: Doubles, block: Floats) -> D
     mine = likely.astype(np.float64)
     found: Doubles = (np.exp(mine) * (mine - other)).sum(axis=1)
     found += np.exp(tail) * (tail - _log_of_others(block, ids))
-    return found.clip(0)
+    return _bounded(found)
+
+
+def _bounded(divergence: Doubles) -> Doubles:
+    return np.nan_to_num(divergence, nan=MOST, posinf=MOST).clip(0, MOST)
 
 
 def _within(places: Ids, start: int, block: Floats) -> Ids:

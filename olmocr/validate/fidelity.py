@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from olmocr.device import Device, start_mlx
 from olmocr.model_folder import ModelFolder, read_config, read_json
 from olmocr.page import PAGE_PROMPT, PageImage
 from olmocr.pipeline.outputs import write_whole
-from olmocr.pipeline.render import open_document
+from olmocr.pipeline.render import open_document, turned
 from olmocr.validate.built_in_pages import BUILT_IN, draw_built_in_pages
 from olmocr.validate.distributions import (
     TOP_K,
@@ -44,6 +44,7 @@ from olmocr.validate.fidelity_report import (
     FidelityReport,
     FlipClass,
     FreeRunning,
+    Parity,
     Structure,
     TextErrors,
     Truncation,
@@ -65,7 +66,7 @@ from olmocr.validate.token_classes import TOKEN_CLASSES, token_classes
 log = logging.getLogger(__name__)
 
 _CONVERSION_REPORT = "conversion_report.json"
-_FORMAT = 1  # of what is kept; another one is measured anew
+_FORMAT = 2  # of what is kept; another one is measured anew
 
 OnPage = Callable[[str, int], None]
 """Called with the name of the model that has just read a page, and how often it will be called in all."""
@@ -76,13 +77,15 @@ class FidelityTerms:
     """On which terms a model is measured.
 
     *pages* are documents and folders, none for the built-in pages; *longest_side* is in pixels, None for what suits the
-    source; *work* is where measurements are kept, None for the user's cache.
+    source; *work* is where measurements are kept, None for the user's cache. *reference* asks to compare the source in
+    MLX with the same checkpoint there, too.
     """
 
     pages: tuple[Path, ...] = ()
     longest_side: int | None = None
     max_tokens: int = 4000
     work: Path | None = None
+    reference: Literal["transformers"] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ class _Question:
     pages: tuple[KnownPage, ...]
     longest_side: int
     max_tokens: int
+    models: int
+
+    def report(self, on_page: OnPage, folder: Path) -> None:
+        """Say that the model in *folder* has read a page."""
+        on_page(folder.resolve().name, self.models * len(self.pages))
 
     def image(self, page: KnownPage) -> PageImage:
         with open_document(page.path, page.path.name) as document:
@@ -118,13 +126,16 @@ def measure_fidelity(
     with tempfile.TemporaryDirectory(prefix="olmocr-fidelity-") as scratch:
         side = terms.longest_side or longest_side_for(source)
         pages = read_page_set(terms.pages) if terms.pages else draw_built_in_pages(Path(scratch), side)
-        question = _Question(pages, side, terms.max_tokens)
+        question = _Question(pages, side, terms.max_tokens, 3 if terms.reference else 2)
         hashes, source_hashes, documents = weight_hashes(folder), weight_hashes(source), page_hashes(pages)
         key = _key(source_hashes, documents, question, device)
         work = (terms.work or default_work()) / key
         before, after = Work(work / "source"), Work(work / _digest(hashes))
         _measure_source(source, question, before, device, on_page)
         _measure_model(folder, question, before, after, device, on_page)
+        parity = None
+        if terms.reference:
+            parity = _measure_parity(source, question, before, Work(work / terms.reference), on_page)
         found = _Measured(question, before, after)
         return FidelityReport(
             model=folder.resolve().name,
@@ -142,7 +153,7 @@ def measure_fidelity(
             source_structure=found.structure(of_source=True),
             cost=found.cost(folder, of_source=False),
             source_cost=found.cost(source, of_source=True),
-            parity=None,
+            parity=parity,
             gate=None,
             pages=found.pages(),
             device=str(device),
@@ -219,7 +230,7 @@ def _measure(
 
     missing = [number for number in range(len(question.pages)) if work.page(number) is None]
     for _ in range(len(question.pages) - len(missing)):
-        on_page(folder.resolve().name, 2 * len(question.pages))
+        question.report(on_page, folder)
     if not missing:
         return
     forget_peak()
@@ -230,7 +241,48 @@ def _measure(
     for number in missing:
         measure(loaded, question.image(question.pages[number]), number)
         work.keep_cost(PhaseCost(loaded.dtype, round(load_seconds, 3), peak_memory()))
-        on_page(folder.resolve().name, 2 * len(question.pages))
+        question.report(on_page, folder)
+
+
+def _measure_parity(folder: Path, question: _Question, before: Any, work: Any, on_page: OnPage) -> Parity:
+    """Have transformers read what the source in MLX read; return how far the one is from the other."""
+    from olmocr.validate.fidelity_work import PageMeasurement, PhaseCost
+    from olmocr.validate.reading import PageReading
+    from olmocr.validate.reference import Reference
+
+    reference = None
+    for number, page in enumerate(question.pages):
+        if work.page(number) is None:
+            reference = reference or Reference(folder)
+            work.keep_cost(PhaseCost(reference.name, reference.load_seconds, 0))
+            asked = before.page(number).reading.greedy
+            image = turned(question.image(page), asked.rotation)
+            found = diverge(before.arrays(number, KeptDistributions), reference.blocks(image, asked.tokens))
+            answer = reference.answer(image, question.max_tokens)
+            reading = PageReading(
+                answer, answer.holds, answer.finish_reason, answer.holds, 1, (), answer.looped, answer.seconds
+            )
+            work.keep(number, PageMeasurement(reading, 0, 0.0), found)
+        question.report(on_page, folder)
+    return _parity(len(question.pages), before, work)
+
+
+def _parity(count: int, before: Any, work: Any) -> Parity:
+    pairs = [(before.arrays(each, KeptDistributions), work.arrays(each, PageDivergence)) for each in range(count)]
+    answers = [(before.page(each).reading.greedy, work.page(each).reading.greedy) for each in range(count)]
+    divergence = np.concatenate([found.divergence for _, found in pairs])
+    apart = np.concatenate([np.abs(found.given - kept.likely[:, 0]) for kept, found in pairs])
+    same = np.concatenate([found.choices == kept.choices for kept, found in pairs])
+    return Parity(
+        reference=work.cost().computed_in,
+        pages=count,
+        positions=len(divergence),
+        mean_kl=float(divergence.mean()),
+        max_kl=float(divergence.max()),
+        max_log_probability_difference=float(apart.max()),
+        top1_agreement=float(same.mean()),
+        identical_pages=sum(_is_same(answer, other) for answer, other in answers),
+    )
 
 
 def _conversion_report(folder: Path) -> dict[str, Any]:

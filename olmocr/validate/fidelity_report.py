@@ -158,7 +158,8 @@ class Cost:
 class Parity:
     """How far the unquantized model in MLX is from the same checkpoint in *reference*, on the same answers.
 
-    What is left is the port's own error, and that of computing in another order.
+    What is left is the port's own error, and that of computing in another order. The largest difference of logarithms
+    is that of the probabilities of MLX's likeliest tokens.
     """
 
     reference: str
@@ -261,7 +262,7 @@ def fidelity_lines(report: FidelityReport) -> list[str]:
         f"{report.model} beside {report.source}: {free.pages} pages ({report.page_set}, {report.longest_side} px)",
         f"divergence    mean {found.mean_kl:.2e} nats ({low:.2e} to {high:.2e}), median {found.median_kl:.2e}, "
         f"99th percentile {found.p99_kl:.2e}, over {found.positions} positions",
-        f"              cut to {cut.top_k} tokens it is {cut.cut_mean_kl:.3e} where whole it is {cut.whole_mean_kl:.3e} "
+        f"{'':<14}cut to {cut.top_k} tokens it is {cut.cut_mean_kl:.3e} where whole it is {cut.whole_mean_kl:.3e} "
         f"({cut.positions} positions)",
         f"same token    {found.top1_agreement:.3%}; {found.pages_without_flip} of {free.pages} pages without a flip"
         + ("" if first is None else f", elsewhere the first is at position {first:g}"),
@@ -305,8 +306,8 @@ def _cost(cost: Cost) -> str:
 
 def _parity(parity: Parity) -> str:
     return (
-        f"parity        with {parity.reference}: mean {parity.mean_kl:.2e} nats, at most {parity.max_kl:.2e}, logarithms "
-        f"differ by up to {parity.max_log_probability_difference:.2e}, same token {parity.top1_agreement:.3%}, "
+        f"parity        with {parity.reference}: mean {parity.mean_kl:.2e} nats, at most {parity.max_kl:.2e}, "
+        f"logarithms up to {parity.max_log_probability_difference:.2e} apart, same token {parity.top1_agreement:.3%}, "
         f"{parity.identical_pages} of {parity.pages} texts identical"
     )
 

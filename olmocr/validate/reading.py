@@ -114,11 +114,7 @@ def pieces_of(loaded: Any, tokens: tuple[int, ...]) -> list[str]:
 
 def _answer(loaded: Any, request: PageRequest) -> Answer:
     started = time.monotonic()
-    inputs = make_inputs(loaded.processor, request)
-    decoded = decode(loaded, inputs, temperature=request.temperature, seed=request.seed, max_tokens=request.max_tokens)
-    text = loaded.processor.tokenizer.decode(
-        decoded.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    looped = decoded.finish_reason == "loop" or has_looped(text)
+    decoded = decode(loaded, request)
+    looped = decoded.finish_reason == "loop" or has_looped(decoded.text)
     seconds = time.monotonic() - started
-    return Answer(tuple(decoded.tokens), text, decoded.finish_reason, request.image.rotation, looped, seconds)
+    return Answer(decoded.tokens, decoded.text, decoded.finish_reason, request.image.rotation, looped, seconds)

@@ -29,6 +29,7 @@ def test_a_card_is_what_the_command_makes_of_the_reports(recipe, tmp_path):
     done = CliRunner().invoke(app, [*args, "--output", str(tmp_path / "card.md")])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "card.md").read_text() == (CARDS / f"{name_of(recipe)}.md").read_text()
+    assert (tmp_path / "size-fidelity.svg").read_text() == (CARDS / "size-fidelity.svg").read_text()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

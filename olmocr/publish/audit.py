@@ -1,0 +1,245 @@
+"""Any MLX folder of this model -> what it really is, what its card and settings get wrong, and a card that is right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from olmocr import __version__
+from olmocr.conversion.chat_template import renders_text_first
+from olmocr.conversion.checkpoint import read_header
+from olmocr.conversion.companions import MOST_PIXELS
+from olmocr.conversion.names import Component, component_of
+from olmocr.errors import CheckpointError
+from olmocr.model_folder import ModelFolder, read_json
+from olmocr.page import PAGE_PROMPT
+from olmocr.publish.front_matter import SourceFacts, corrected_front_matter, split_card
+from olmocr.publish.gates import CheckWeights
+from olmocr.publish.markup import code_block, escaped
+from olmocr.publish.scan import CARD_FILE, is_ours
+from olmocr.validate.packing import PackedModules, read_packing
+from olmocr.validate.values import StoredTensor
+from olmocr.validate.weights import WeightsReport, check_weights
+
+_NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")
+_TEMPLATES: tuple[tuple[str, Callable[[Path], object]], ...] = (
+    ("chat_template.jinja", lambda path: path.read_text(encoding="utf-8")),
+    ("chat_template.json", lambda path: read_json(path).get("chat_template")),
+    ("tokenizer_config.json", lambda path: read_json(path).get("chat_template")),
+)
+_HEAD = "language_model.lm_head"
+_HARMLESS = {CARD_FILE, "LICENSE", ".gitattributes"}
+
+
+@dataclass(frozen=True)
+class ComponentBits:
+    """What a part of the model takes; *packings* says in words how its matrices are stored."""
+
+    component: Component
+    parameters: int
+    nbytes: int
+    packings: tuple[str, ...]
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits stored for each weight, scales and biases included."""
+        return self.nbytes * 8 / self.parameters
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. *good* is None where it could not be."""
+
+    what: str
+    good: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found in a folder. *head* says how the output head is stored."""
+
+    name: str
+    components: tuple[ComponentBits, ...]
+    head: str
+    findings: tuple[Finding, ...]
+    weights: WeightsReport
+
+    @property
+    def parameters(self) -> int:
+        """How many weights are stored, padding included."""
+        return sum(part.parameters for part in self.components)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(part.nbytes for part in self.components)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is wrong; some things may not have been looked at."""
+        return all(finding.good is not False for finding in self.findings)
+
+
+def audit_model(model: ModelFolder, card: str, source: Path | None = None, check: CheckWeights | None = None) -> Audit:
+    """Look at all of *model*, an MLX folder of anybody's; with *source* also at how far its weights are from that.
+
+    *card* is its README.md, empty if it has none.
+
+    Raises:
+        CheckpointError: it is no model, or its headers or its config.json are damaged.
+    """
+    folder = model.path
+    report = check(folder) if check else check_weights(folder, source)
+    config = read_json(folder / "config.json")
+    tensors = {info.name: StoredTensor(path, info) for path in _shards(folder) for info in read_header(path)}
+    packing = read_packing(tensors, config)
+    findings = [
+        *_weights_findings(report),
+        *_missing(folder),
+        _quantization_finding(config, packing),
+        *_template_findings(folder),
+        _pixels_finding(folder),
+        *_card_findings(split_card(card)[0]),
+        _foreign_finding(folder),
+    ]
+    head = "tied to the embeddings" if config.get("tie_word_embeddings") else _packing_of(_HEAD, packing, tensors)
+    return Audit(model.name, _components(tensors, packing), head, tuple(findings), report)
+
+
+def audit_lines(audit: Audit) -> list[str]:
+    """Return *audit* as a person reads it."""
+    bits = audit.nbytes * 8 / audit.parameters
+    lines = [f"{audit.name}: {audit.nbytes:,} bytes, {bits:.2f} bits per weight, head {audit.head}"]
+    lines += [
+        f"{part.component:<10}  {part.bits_per_weight:5.2f} bits per weight  {part.nbytes:>13,} bytes  "
+        f"{'; '.join(part.packings)}"
+        for part in audit.components
+    ]
+    states = {True: "ok", False: "WRONG", None: "unknown"}
+    return [*lines, *(f"{states[each.good]:<7}  {each.what}: {each.detail}" for each in audit.findings)]
+
+
+def corrected_card(audit: Audit, card: str, facts: SourceFacts) -> str:
+    """Return *card* with a front matter as it should be, and what was found before all else that it says."""
+    data, body = split_card(card)
+    bits = audit.nbytes * 8 / audit.parameters
+    rows = [
+        f"| {part.component} | {part.bits_per_weight:.2f} | {part.nbytes:,} | {escaped('; '.join(part.packings))} |"
+        for part in audit.components
+    ]
+    found = [each for each in audit.findings if each.good is False and not each.what.startswith("card")]
+    wrong = [f"- {escaped(each.what)}: {escaped(each.detail)}" for each in found]
+    rest = body.strip()
+    parts = [
+        f"---\n{corrected_front_matter(data, facts)}\n---",
+        f"# {escaped(audit.name)}" if not rest else "",
+        f"{audit.nbytes:,} bytes, {bits:.2f} bits per weight; the output head is {escaped(audit.head)}. "
+        f"Counted from the files by olmocr {__version__}.",
+        "\n".join(["| | bits per weight | bytes | stored as |", "| --- | ---: | ---: | --- |", *rows]),
+        "What was found wrong:\n\n" + "\n".join(wrong) if wrong else "Nothing was found wrong in the files.",
+        f"The prompt that it was trained to answer, to be sent before the image:\n\n{code_block(PAGE_PROMPT)}",
+        rest,
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("."))
+
+
+def _components(tensors: dict[str, StoredTensor], packing: PackedModules) -> tuple[ComponentBits, ...]:
+    packed = {f"{path}.weight": module for path, module in packing.modules.items()}
+    belongs = {f"{path}.{part}" for path in packing.modules for part in ("scales", "biases")}
+    found = []
+    for component in get_args(Component):
+        own = {name: tensor for name, tensor in tensors.items() if component_of(name) == component}
+        shapes = [packed[name].shape if name in packed else own[name].shape for name in own if name not in belongs]
+        words = sorted({_packing_of(name.removesuffix(".weight"), packing, tensors) for name in own if name in packed})
+        nbytes = sum(tensor.info.nbytes for tensor in own.values())
+        if own:
+            found.append(ComponentBits(component, sum(map(math.prod, shapes)), nbytes, tuple(words or ["kept"])))
+    return tuple(found)
+
+
+def _packing_of(path: str, packing: PackedModules, tensors: dict[str, StoredTensor]) -> str:
+    if path in packing.modules:
+        return str(packing.modules[path].packing)
+    tensor = tensors.get(f"{path}.weight")
+    return f"kept as {tensor.info.dtype}" if tensor else "missing"
+
+
+def _weights_findings(report: WeightsReport) -> Iterator[Finding]:
+    for check in report.checks:
+        problems = "; ".join(check.problems[:3])
+        yield Finding(check.name, check.holds, f"{check.detail}: {problems}" if problems else check.detail)
+
+
+def _missing(folder: Path) -> Iterator[Finding]:
+    names = [name for name in _NEEDED if not (folder / name).is_file()]
+    yield Finding("files", not names, f"{', '.join(names)} missing" if names else "all that a client needs are there")
+
+
+def _quantization_finding(config: dict[str, Any], packing: PackedModules) -> Finding:
+    keys = ("quantization", "quantization_config")
+    absent = [key for key in keys if key not in config]
+    if not packing.modules:
+        return Finding("config", not packing.problems, "nothing is quantized")
+    if absent:
+        return Finding("config", False, f"it has no {absent[0]}, by which {_READERS[absent[0]]} learns of the bits")
+    return Finding("config", config[keys[0]] == config[keys[1]], "quantization and quantization_config say the same")
+
+
+_READERS = {"quantization": "MLX", "quantization_config": "the Hub"}
+
+
+def _template_findings(folder: Path) -> Iterator[Finding]:
+    for name, read in _TEMPLATES:
+        try:
+            template = read(folder / name) if (folder / name).is_file() else None
+            if isinstance(template, str):
+                good = renders_text_first(template)
+                order = "text before image" if good else "image before text, if a client lists it so; trained otherwise"
+                yield Finding(name, good, order)
+        except (CheckpointError, OSError, UnicodeDecodeError) as error:
+            yield Finding(name, False, str(error))
+
+
+def _pixels_finding(folder: Path) -> Finding:
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return Finding("pixels", None, "there is no preprocessor_config.json")
+    settings = read_json(path)
+    size = settings.get("size")
+    sizes = [settings.get("max_pixels"), *(size.values() if isinstance(size, dict) else [])]
+    most = max((value for value in sizes if isinstance(value, int)), default=0)
+    return Finding(
+        "pixels", most <= MOST_PIXELS, f"{most:,} pixels are let through; a page has {MOST_PIXELS:,} at most"
+    )
+
+
+def _card_findings(card: Mapping[str, Any]) -> Iterator[Finding]:
+    if not card:
+        yield Finding("card", False, f"there is no {CARD_FILE} with a front matter")
+        return
+    expected = {"library_name": "mlx", "pipeline_tag": "image-text-to-text", "base_model_relation": "quantized"}
+    for key, value in expected.items():
+        good = card.get(key) == value
+        yield Finding(f"card: {key}", good, repr(value) if good else f"{card.get(key)!r} should be {value!r}")
+    for key in ("base_model", "license"):
+        yield Finding(f"card: {key}", bool(card.get(key)), f"{card.get(key)!r}")
+    inherited = "model-index" in card
+    yield Finding(
+        "card: model-index", not inherited, "scores of the source are claimed" if inherited else "none claimed"
+    )
+
+
+def _foreign_finding(folder: Path) -> Finding:
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    foreign = [name for name in names if not is_ours(name) and name not in _HARMLESS]
+    return Finding(
+        "contents", not foreign, f"{', '.join(foreign[:5])} belong to no model" if foreign else "as it should be"
+    )
