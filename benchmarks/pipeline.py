@@ -42,8 +42,8 @@ def main() -> None:
         os.sched_setaffinity(0, {args.core})  # the renderers inherit it
     print(f"{describe_machine()}; {args.documents} documents of {args.pages} pages, one core\n")
     print(
-        "| longest side, px | pages/s by the clock | pages a second of CPU | coordinator, ms a page | renderer, ms a page | "
-        "pages/s of the coordinator alone | peak, coordinator, MiB | peak, renderer, MiB |"
+        "| longest side, px | pages/s by the clock | pages a second of CPU | coordinator, ms a page | "
+        "renderer, ms a page | pages/s of the coordinator alone | peak, coordinator, MiB | peak, renderer, MiB |"
     )
     print(f"|{' ---: |' * 8}")
     for side in args.sides:
@@ -150,8 +150,9 @@ def print_row(side: int, found: dict[str, float]) -> None:
     pages = found["pages"]
     own, renderer = found["own_cpu"] / pages, found["renderer_cpu"] / pages
     print(
-        f"| {side} | {pages / found['seconds']:.0f} | {1 / (own + renderer):.0f} | {own * 1e3:.2f} | {renderer * 1e3:.2f} | "
-        f"{1 / own:.0f} | {found['own_peak'] / 2**20:.0f} | {found['renderer_peak'] / 2**20:.0f} |",
+        f"| {side} | {pages / found['seconds']:.0f} | {1 / (own + renderer):.0f} | {own * 1e3:.2f} | "
+        f"{renderer * 1e3:.2f} | {1 / own:.0f} | {found['own_peak'] / 2**20:.0f} | "
+        f"{found['renderer_peak'] / 2**20:.0f} |",
         flush=True,
     )
     if found["failed"]:

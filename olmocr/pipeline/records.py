@@ -16,7 +16,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +39,7 @@ _BUSY_SECONDS = 30.0
 _NO_ROOM = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}
 _NO_DATABASE = {"SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_ERROR"}
 
-_DOCUMENTS = "SELECT key, name, stat, sha256, selection, page_count, state, why FROM documents"
+_DOCUMENTS = "SELECT key, name, stat, sha256, selection, page_count, state, why, updated FROM documents"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pages (
@@ -78,6 +78,7 @@ class DocumentRecord:
     """What came of one source. *stat* tells whether the file may have changed, *selection* which pages were asked for.
 
     *sha256* and *page_count* are None if it could not be opened; *why* is None unless it failed or was left out.
+    *updated* is when it was kept, in seconds since 1970.
     """
 
     key: str
@@ -88,6 +89,7 @@ class DocumentRecord:
     page_count: int | None
     state: DocumentState
     why: str | None = None
+    updated: float = field(default=0.0, compare=False)
 
 
 class Records:
@@ -111,11 +113,20 @@ class Records:
             raise
 
     def _prepare(self) -> None:
-        # WAL: a reader never waits for the writer, and what is committed survives the process, however it ends.
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._require_version()
-        self._db.executescript(_SCHEMA)
+        """Make the tables. SQLite itself does not wait for a process that chooses WAL at the same moment."""
+        until = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                # WAL: a reader never waits for the writer, and what is committed survives the process, however it ends.
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                self._require_version()
+                self._db.executescript(_SCHEMA)
+                return
+            except sqlite3.OperationalError as error:
+                if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > until:
+                    raise
+            time.sleep(0.02)
 
     def _require_version(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()

@@ -290,6 +290,7 @@ class _Run:
         self.left_to_others: list[Source] = []
         self.order: dict[str, int] = {}
         self.unanswered = self.waiting = 0
+        self.began = time.time()
         self.anew: set[str] = set()
         self.turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.terms = Terms(
@@ -420,13 +421,16 @@ class _Run:
         return why_filtered("\n".join(texts), has_form=has_form, languages=self.config.languages)
 
     def _finished(self, source: Source, sha256: str) -> set[int]:
-        """Return the pages that are not read again. What lies there twice is read anew once, if it is."""
-        is_first = sha256 not in self.anew
+        """Return the pages that are not read again.
+
+        What is read anew is so once: not again where it lies there twice, or another process has just done it.
+        """
+        known = self.records.document(source.key)
+        is_first = sha256 not in self.anew and not (known is not None and known.updated >= self.began)
         self.anew.add(sha256)
         if self.config.force and is_first:
             self.records.forget_pages(sha256)
         # What fell back is asked again where it made the document fail, or where that is asked for.
-        known = self.records.document(source.key)
         is_retry = self.config.retry_failed or (known is not None and known.state == "failed")
         return self.records.finished_numbers(sha256, with_fallback=not (is_retry and is_first))
 

@@ -4,6 +4,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -244,6 +245,18 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path):
     with Records(tmp_path) as records:
         assert [list(records.pages(sha)) for sha in ("one", "two")] == [list(range(1, 201))] * 2
         assert records.lock("turn")
+
+
+def test_a_process_that_begins_while_another_makes_the_file_waits_for_it(tmp_path):
+    other = sqlite3.connect(tmp_path / RECORDS_FILE, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    other.execute("CREATE TABLE anything (x)")
+    end = threading.Timer(0.2, other.execute, ["COMMIT"])
+    end.start()
+    with Records(tmp_path) as records:
+        records.add_page(SHA, page())
+    end.join()
+    other.close()
 
 
 def test_what_a_later_version_wrote_is_left_alone(tmp_path):

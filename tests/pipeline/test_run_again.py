@@ -275,16 +275,36 @@ def test_a_database_that_lost_its_shared_memory_is_opened_as_it_was(tmp_path):
         assert list(records.pages("a")) == [1]
 
 
-def test_a_page_in_a_document_that_another_run_forces_is_not_lost(tmp_path):
-    pdf = write_numbered_pdf(tmp_path / "a.pdf", [1, 2])
-    config = PipelineConfig(workspace=tmp_path / "ws", pdfs=pdf, model="m", target_longest_image_dim=64)
+def two_runs_at_once(folder, *readers, **options):
+    """Run two in one process, in one workspace: they know of each other what two processes do."""
+    config = PipelineConfig(workspace=folder / "ws", model="m", target_longest_image_dim=64, **options)
 
     async def both():
-        return await asyncio.gather(
-            run_pipeline(config, ask=Reader(seconds=0.05).ask),
-            run_pipeline(config, ask=Reader(seconds=0.05).ask),
-        )
+        return await asyncio.gather(*(run_pipeline(config, ask=reader.ask) for reader in readers))
 
-    first, second = asyncio.run(both())
-    assert first.pages + second.pages == 2, "two runs in one process keep out of each other's way, too"
+    return asyncio.run(both())
+
+
+def test_two_runs_in_one_process_share_the_work_too(tmp_path):
+    pdf = write_numbered_pdf(tmp_path / "a.pdf", [1, 2])
+    readers = Reader(seconds=0.05), Reader(seconds=0.05)
+    summaries = two_runs_at_once(tmp_path, *readers, pdfs=pdf)
+    assert sorted(number for reader in readers for number in reader.asked) == [1, 2]
+    assert sorted((summary.done, summary.skipped) for summary in summaries) == [(0, 1), (1, 0)]
+
+
+def test_what_another_run_has_just_failed_at_is_reported_and_not_tried_again(tmp_path):
+    pdf = write_numbered_pdf(tmp_path / "a.pdf", [1, 2])
+    readers = [Reader({2: [BROKEN]}, seconds=0.05) for _ in range(2)]
+    summaries = two_runs_at_once(tmp_path, *readers, pdfs=pdf, max_page_retries=2)
+    assert sorted(number for reader in readers for number in reader.asked) == [1, 2, 2]
+    assert [len(summary.failures) for summary in summaries] == [1, 1]
+
+
+def test_what_two_runs_are_forced_to_read_anew_is_read_once(tmp_path):
+    pdf = write_numbered_pdf(tmp_path / "a.pdf", [1, 2])
+    run(tmp_path / "ws", pdf)
+    readers = Reader(seconds=0.05), Reader(seconds=0.05)
+    two_runs_at_once(tmp_path, *readers, pdfs=pdf, force=True)
+    assert sorted(number for reader in readers for number in reader.asked) == [1, 2]
     assert json.loads((tmp_path / "ws/metrics.json").read_text())["failed"] == 0
