@@ -110,7 +110,7 @@ class Batch:
         self._loaded = loaded
         self._limits = limits
         self._is_looping = is_looping
-        self._reader = Reader(loaded, step=limits.prompt_step, most_bytes=limits.kv_bytes // 2)
+        self._reader = Reader(loaded, step=limits.prompt_step, most_bytes=limits.kv_bytes // 2, most=2 * limits.pages)
         self._waiting: deque[Asked] = deque()
         self._prepared: _Prepared | None = None
         self._joining: tuple[_Prepared, Reading] | None = None

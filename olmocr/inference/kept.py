@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -10,10 +11,11 @@ Value = TypeVar("Value")
 
 
 class Kept(Generic[Value]):
-    """Values by key. What is larger than all of the memory is not kept."""
+    """At most so many values, by key. What is larger than all of the memory is not kept."""
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, most: int = sys.maxsize) -> None:
         self._most_bytes = most_bytes
+        self._most = most
         self._found: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
 
     @property
@@ -33,6 +35,8 @@ class Kept(Generic[Value]):
         self._found.pop(key, None)
         if nbytes <= self._most_bytes:
             self._found[key] = (value, nbytes)
+            if len(self._found) > self._most:
+                self._found.popitem(last=False)
             self.shrink(self._most_bytes)
 
     def shrink(self, to_bytes: int) -> None:

@@ -45,13 +45,13 @@ class Reading:
 
 
 class Reader:
-    """Reads prompts of one model, *step* tokens at a time, and keeps at most *most_bytes* of what it has read."""
+    """Reads prompts of one model, *step* tokens at a time; keeps what it has read of *most* pages, at *most_bytes*."""
 
-    def __init__(self, loaded: LoadedModel, *, step: int, most_bytes: int) -> None:
+    def __init__(self, loaded: LoadedModel, *, step: int, most_bytes: int, most: int) -> None:
         self._loaded = loaded
         self._step = step
         self._features: Kept[mx.array] = Kept(_FEATURE_BYTES)
-        self.read: Kept[_ReadPrompt] = Kept(most_bytes)
+        self.read: Kept[_ReadPrompt] = Kept(most_bytes, most)
 
     def begin(self, inputs: PageInputs) -> Reading:
         """Return the prompt's reading, as far as it was read before."""

@@ -490,7 +490,7 @@ class _Run:
             return blank_record(number)
         async with self.asking.turn(self._place(reading, number)):
             answers = await self.answers.opened()
-            result = await ocr_page(rendered.image, answers.ask, self.terms)
+            result = await ocr_page(rendered.image, answers.ask, self.terms, text_layer=rendered.text_layer)
         self.unanswered = 0
         return record_of(number, result, rendered.text_layer, answers.model)
 
