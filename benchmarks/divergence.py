@@ -111,10 +111,7 @@ def log_probabilities(loaded: Any, question: Question) -> Floats:
 
 
 def print_table(folder: Path, questions: list[Question], expected: list[Floats]) -> None:
-    print(
-        "| recipe | method | weights, bytes | mean KL, nats | 99th percentile | same most likely token | on whole pages |"
-    )
-    print("| | | | | | | every token is the same |")
+    print("| recipe | method | weights, bytes | mean KL | 99th percentile | same most likely token | on whole pages |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for recipe, method in VARIANTS:
         loaded = load(folder, recipe, method)

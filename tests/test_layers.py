@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "publish": LEAVES | {"conversion", "validate", "publish"},
 }
 
-INFERENCE = ("decode", "engine", "forward", "model", "prompt", "reading", "sampling", "vision")
+INFERENCE = ("costs", "decode", "engine", "forward", "model", "prompt", "reading", "sampling", "vision")
 
 # Each outside library has one door; everything else asks there.
 DOORS = {

@@ -14,8 +14,11 @@ import mlx.core as mx
 import numpy as np
 
 from olmocr.errors import AnswerError, InputError, OlmocrError
+from olmocr.inference.costs import measure_costs
+from olmocr.inference.draft import Costs, Drafter, Source
 from olmocr.inference.forward import Piece, embed, forward, logits
 from olmocr.inference.guided import FrontMatter, Guide
+from olmocr.inference.kept import Kept
 from olmocr.inference.model import LoadedModel
 from olmocr.inference.prompt import PageInputs, make_inputs
 from olmocr.inference.reading import Reader, Reading
@@ -23,34 +26,70 @@ from olmocr.inference.row import Answer, Asked, GrowingText, Row
 from olmocr.inference.sampling import choose
 from olmocr.page import PageRequest
 
-_EXPECTED_TOKENS = 1024
-"""Tokens of an answer for which there must be memory before its page joins; few pages have more."""
-
 _ROOM = 256
 """Tokens by which a cache grows."""
+
+_BODY_BYTES = 4 << 20
+"""How much of earlier answers is kept, as drafts: some hundred pages."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a batch may hold: rows, bytes of keys and values, and tokens of a prompt between two steps."""
+    """How much a batch may hold: pages, bytes of keys and values, and tokens of a prompt between two steps.
+
+    Where more than *drafted_pages* are written at once, there are no drafts. *costs* say how long drafts may be; they
+    are measured before the first one, where they are None. A page joins when there is memory for *expected_tokens* of
+    its answer; few have more.
+    """
 
     pages: int
     kv_bytes: int
     prompt_step: int
+    drafted_pages: int
+    costs: Costs | None = None
+    expected_tokens: int = 1024
+
+
+@dataclass
+class Counts:
+    """What has been done. A row step is one answer's part in a step: it gives a token, and what fits of a draft."""
+
+    prompt_tokens: int = 0
+    steps: int = 0
+    row_steps: int = 0
+    tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    sent_back: int = 0
+
+    @property
+    def steps_a_token(self) -> float:
+        """Passes over the weights that an answer took for each of its tokens; below 1 by drafts and forced tokens."""
+        return self.row_steps / max(1, self.tokens)
 
 
 @dataclass(frozen=True)
 class _Step:
     """A pass over the weights that has been queued.
 
-    ``tokens`` (positions,) are those chosen, one for each row, in this order.
+    ``tokens`` are those chosen: for each row, in this order, one, and one more for each token of its draft.
     """
 
     rows: Sequence[Row]
+    drafts: Sequence[list[int]]
     tokens: mx.array
 
-    def place_of(self, row: Row) -> int | None:
-        return self.rows.index(row) if row in self.rows else None
+    @property
+    def is_plain(self) -> bool:
+        """Whether each row has just one token in it, so that the next step may begin with it, still unseen."""
+        return not any(self.drafts)
+
+    def token_of(self, row: Row) -> mx.array | None:
+        """Return a row's one token (1,), still unseen."""
+        if row not in self.rows:
+            return None
+        place = self.rows.index(row)
+        return self.tokens[place : place + 1]
 
 
 @dataclass(frozen=True)
@@ -77,6 +116,8 @@ class Batch:
         self._joining: tuple[_Prepared, Reading] | None = None
         self._rows: list[Row] = []
         self._flying: _Step | None = None
+        self._bodies: Kept[str] = Kept(_BODY_BYTES)
+        self.counts = Counts()
 
     @property
     def is_idle(self) -> bool:
@@ -130,14 +171,14 @@ class Batch:
         """Say whether a page may join; what was only kept makes way for it."""
         if len(self._rows) >= self._limits.pages:
             return False
-        needed = _rounded(prepared.prompt_length + min(prepared.most_tokens, _EXPECTED_TOKENS))
+        needed = _rounded(prepared.prompt_length + min(prepared.most_tokens, self._limits.expected_tokens))
         free = self._most_tokens - sum(map(self._promised, self._rows)) - needed
         if free >= 0:
             self._reader.read.shrink(free * self._token_bytes)
         return free >= 0 or not self._rows
 
     def _promised(self, row: Row) -> int:
-        return max(row.cache.capacity, _rounded(row.prompt_length + min(row.most_tokens, _EXPECTED_TOKENS)))
+        return max(row.cache.capacity, _rounded(row.prompt_length + min(row.most_tokens, self._limits.expected_tokens)))
 
     def _read(self) -> None:
         """Read a piece of the prompt of the page that joins; when it is read, its answer begins."""
@@ -145,7 +186,7 @@ class Batch:
             return
         prepared, reading = self._joining
         with _failing(prepared.asked):
-            self._reader.advance(reading)
+            self.counts.prompt_tokens += self._reader.advance(reading)
             if not reading.is_done:
                 return
             self._rows.append(self._begin(prepared, reading))
@@ -153,15 +194,26 @@ class Batch:
         self._joining = None
 
     def _begin(self, prepared: _Prepared, reading: Reading) -> Row:
+        request = prepared.asked.request
         return Row(
             prepared.asked,
             reading,
             most_tokens=prepared.most_tokens,
             stop_tokens=self._loaded.stop_tokens,
             text=GrowingText(self._loaded.processor.tokenizer),
-            guide=self._front_matter.begin() if prepared.asked.request.guided else None,
+            guide=self._front_matter.begin() if request.guided else None,
+            drafter=self._drafter(request, reading.key) if self._limits.drafted_pages else None,
             is_looping=self._is_looping,
         )
+
+    def _drafter(self, request: PageRequest, key: tuple[bytes, bytes]) -> Drafter:
+        sources = [Source(earlier, is_exact=True)] if (earlier := self._bodies.get(key)) else []
+        sources += [Source(request.draft_text, is_exact=False)] if request.draft_text else []
+        return Drafter(self._loaded.processor.tokenizer, self._costs, sources)
+
+    @cached_property
+    def _costs(self) -> Costs:
+        return self._limits.costs or measure_costs(self._loaded)
 
     @cached_property
     def _front_matter(self) -> FrontMatter:
@@ -175,7 +227,7 @@ class Batch:
         """
         flying, self._flying = self._flying, None
         try:
-            if flying and any(row.waits for row in self._rows):
+            if flying and not (flying.is_plain and not any(map(self._waits, self._rows))):
                 self._settle(flying)
                 flying = None
             self._make_room()
@@ -188,43 +240,54 @@ class Batch:
         except Exception as error:  # out of memory, for one: whatever it was, the caches cannot be trusted any more
             self._fail_rows(error)
 
+    def _waits(self, row: Row) -> bool:
+        """Say whether a row's next step cannot begin before the token of the last one is known."""
+        return row.guide is not None or (self._may_draft and row.is_drafting)
+
+    @property
+    def _may_draft(self) -> bool:
+        return len(self._rows) <= self._limits.drafted_pages
+
     def _step(self, rows: Sequence[Row], before: _Step | None) -> _Step:
-        """Queue a pass over the weights that gives each row its next token."""
+        """Queue a pass over the weights that gives each row its next token, and what fits of its draft."""
         model = self._loaded.model
-        places = [before.place_of(row) if before else None for row in rows]
+        unseen = [before.token_of(row) if before else None for row in rows]
+        drafts = [row.propose(len(rows)) if self._may_draft else [] for row in rows]
         parts = [
-            mx.array(row.unread, dtype=mx.int32) if place is None or before is None else before.tokens[place][None]
-            for row, place in zip(rows, places, strict=True)
+            mx.array(row.unread + draft, dtype=mx.int32) if token is None else token
+            for row, token, draft in zip(rows, unseen, drafts, strict=True)
         ]
-        counts = [part.shape[0] for part in parts]
-        positions = np.concatenate(
-            [row.cache.length + row.rope_delta + np.arange(count) for row, count in zip(rows, counts, strict=True)]
-        )
-        hidden = forward(
-            model,
-            embed(model, mx.concatenate(parts)),
-            mx.array(np.broadcast_to(positions.astype(np.int32), (3, 1, len(positions)))),
-            [Piece(row.cache, count) for row, count in zip(rows, counts, strict=True)],
-        )
-        if len(positions) > len(rows):
-            hidden = hidden[:, mx.array(np.cumsum(counts) - 1)]
-        # A row whose last token is not known yet has written one more than it knows of.
-        draws = [row.draw(ahead=int(place is not None)) for row, place in zip(rows, places, strict=True)]
-        scores = logits(model, hidden)
-        tokens = choose(scores, draws, _allowed([row.guide for row in rows], scores.shape[1]))
+        pieces = [Piece(row.cache, part.shape[0]) for row, part in zip(rows, parts, strict=True)]
+        hidden = forward(model, embed(model, mx.concatenate(parts)), _positions(rows, pieces), pieces)
+        wanted = [len(draft) + 1 for draft in drafts]
+        scores = logits(model, _last(hidden, pieces, wanted))
+        draws = [
+            # A row whose last token is not seen yet has written one more than it knows of.
+            row.draw(int(token is not None) + ahead)
+            for row, token, count in zip(rows, unseen, wanted, strict=True)
+            for ahead in range(count)
+        ]
+        tokens = choose(scores, draws, _allowed([row.guide for row in rows], wanted, scores.shape[1]))
         mx.async_eval(tokens)  # type: ignore[no-untyped-call]
-        return _Step(tuple(rows), tokens)
+        self.counts.steps += 1
+        return _Step(tuple(rows), drafts, tokens)
 
     def _settle(self, step: _Step) -> None:
         """Look at the tokens of a step, and let rows go that are finished."""
         tokens = cast(list[int], step.tokens.tolist())
-        for row, token in zip(step.rows, tokens, strict=True):
+        for row, draft in zip(step.rows, step.drafts, strict=True):
+            chosen, tokens = tokens[: len(draft) + 1], tokens[len(draft) + 1 :]
             if row in self._rows:
-                self._take(row, token)
+                self._take(row, chosen, draft, len(step.rows))
 
-    def _take(self, row: Row, token: int) -> None:
+    def _take(self, row: Row, chosen: list[int], draft: list[int], rows: int) -> None:
+        before = row.written
         with _failing(row.asked) as failed:
-            row.take(token)
+            accepted = row.take_all(chosen, draft, rows)
+            self.counts.drafted += len(draft)
+            self.counts.accepted += accepted
+        self.counts.row_steps += 1
+        self.counts.tokens += row.written - before
         if failed:
             self._rows.remove(row)
         else:
@@ -233,13 +296,21 @@ class Batch:
     def _let_go_if_finished(self, row: Row) -> None:
         if row.finish_reason:
             self._rows.remove(row)
-            self._reader.keep(row.key, row.cache, row.prompt_length, row.rope_delta)
+            self._keep(row)
             _give(row.asked, row.result())
+
+    def _keep(self, row: Row) -> None:
+        """Keep what helps if the same page is asked again: its prompt, as read, and its answer, as a draft."""
+        self._reader.keep(row.key, row.cache, row.prompt_length, row.rope_delta)
+        self._bodies.put(row.key, row.body, 4 * len(row.body))
 
     def _make_room(self) -> None:
         """Send the pages that came last back to wait, while the answers would grow past the memory."""
         while len(self._rows) > 1 and sum(map(_grown, self._rows)) > self._most_tokens:
-            self._waiting.appendleft(self._rows.pop().asked)
+            row = self._rows.pop()
+            self._bodies.put(row.key, row.body, 4 * len(row.body))  # then it comes as far again in a few steps
+            self._waiting.appendleft(row.asked)
+            self.counts.sent_back += 1
         free = self._most_tokens - sum(map(_grown, self._rows))
         self._reader.read.shrink(max(0, free) * self._token_bytes)
 
@@ -276,7 +347,7 @@ def decode(loaded: LoadedModel, request: PageRequest) -> Answer:
     Raises:
         InputError: the page cannot be read.
     """
-    batch = Batch(loaded, Limits(pages=1, kv_bytes=1 << 40, prompt_step=512), lambda text: False)
+    batch = Batch(loaded, Limits(pages=1, kv_bytes=1 << 40, prompt_step=512, drafted_pages=0), lambda text: False)
     asked = Asked(request, Future())
     batch.add(asked)
     while not batch.is_idle:
@@ -284,12 +355,34 @@ def decode(loaded: LoadedModel, request: PageRequest) -> Answer:
     return asked.answer.result()
 
 
-def _allowed(guides: Sequence[Guide | None], size: int) -> mx.array | None:
-    """Return which of *size* tokens each row may go on with (rows, size); None if all may go on with any."""
+def _positions(rows: Sequence[Row], pieces: Sequence[Piece]) -> mx.array:
+    """Return the position ids (3, 1, tokens) of text that goes on behind each row's cache."""
+    places = [
+        row.cache.length + row.rope_delta + np.arange(piece.count) for row, piece in zip(rows, pieces, strict=True)
+    ]
+    together = np.concatenate(places).astype(np.int32)
+    return mx.array(np.broadcast_to(together, (3, 1, len(together))))
+
+
+def _last(hidden: mx.array, pieces: Sequence[Piece], wanted: Sequence[int]) -> mx.array:
+    """Return the hidden states of each piece's last *wanted* tokens."""
+    counts = [piece.count for piece in pieces]
+    if counts == list(wanted):
+        return hidden
+    ends = np.cumsum(counts)
+    places = [np.arange(end - count, end) for end, count in zip(ends, wanted, strict=True)]
+    return hidden[:, mx.array(np.concatenate(places))]
+
+
+def _allowed(guides: Sequence[Guide | None], wanted: Sequence[int], size: int) -> mx.array | None:
+    """Return which of *size* tokens may come at each place (places, size); None if any may come at all of them."""
     if not any(guides):
         return None
-    rows = [guide.allowed(size) if guide else np.ones(size, dtype=np.bool_) for guide in guides]
-    return mx.array(np.stack(rows))
+    rows = [
+        guide.allowed(size)[None] if guide else np.ones((count, size), dtype=np.bool_)
+        for guide, count in zip(guides, wanted, strict=True)
+    ]
+    return mx.array(np.concatenate(rows))
 
 
 @contextmanager
@@ -301,9 +394,12 @@ def _failing(asked: Asked) -> Iterator[list[Exception]]:
     except OlmocrError as error:
         failed.append(error)
         _give(asked, error)
-    except Exception as error:  # from the processor, the vision tower or a guide: it is about this page alone
+    except ValueError as error:  # from the processor, the vision tower or a guide: what this page has does not fit
         failed.append(error)
         _give(asked, InputError(f"the model cannot read this page: {_reason(error)}"))
+    except Exception as error:  # no memory left, for one, which may be over next time
+        failed.append(error)
+        _give(asked, AnswerError(f"the model failed at this page: {_reason(error)}"))
 
 
 def _give(asked: Asked, result: Answer | Exception) -> None:

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +16,8 @@ from PIL import Image
 
 from olmocr.device import Device, gpu_limit
 from olmocr.errors import CheckpointError, ServerError
-from olmocr.inference.decode import Batch, Limits, decode
+from olmocr.inference.decode import Batch, Counts, Limits, decode
+from olmocr.inference.draft import Costs
 from olmocr.inference.model import LoadedModel, load_model, physical_memory
 from olmocr.inference.row import Answer, Asked
 from olmocr.model_folder import ModelFolder
@@ -23,6 +25,9 @@ from olmocr.page import ModelResponse, PageImage, PageRequest
 
 MOST_PAGES = 8
 """Pages that are written at once, unless the caller says otherwise."""
+
+DRAFTED_PAGES = 4
+"""Pages written at once up to which drafts are tried: beyond, a pass is full without them."""
 
 PROMPT_STEP = 512
 """Tokens of a new page's prompt that are read between two steps of the others."""
@@ -48,13 +53,16 @@ class Engine:
         is_looping: Callable[[str], bool] = lambda text: False,
         kv_budget: int | None = None,
         most_pages: int = MOST_PAGES,
+        drafted_pages: int = DRAFTED_PAGES,
         prompt_step: int = PROMPT_STEP,
+        costs: Costs | None = None,
     ) -> None:
         """Load the model.
 
         *is_looping* says of an answer so far whether it goes round in circles, which ends it. *kv_budget* is how many
         bytes keys and values may take, by default what the device has beside the weights; *most_pages* are written at
-        once, and *prompt_step* tokens of a new page are read between two steps of the others.
+        once, with drafts where they are no more than *drafted_pages* (0: never), and *prompt_step* tokens of a new page
+        are read between two steps of the others. *costs* say how long drafts may be; by default they are measured.
 
         Raises:
             CheckpointError: *folder* holds no model that can be loaded.
@@ -63,7 +71,7 @@ class Engine:
         self._lock = threading.Lock()
         self._is_closed = False
         self._make_batch: Callable[[LoadedModel], Batch] = lambda loaded: Batch(
-            loaded, Limits(most_pages, kv_budget or _spare_bytes(), prompt_step), is_looping
+            loaded, Limits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted_pages, costs), is_looping
         )
         loading: Future[str] = Future()
         self._thread = threading.Thread(target=self._run, args=(folder, device, loading), name="olmocr-mlx")
@@ -84,6 +92,11 @@ class Engine:
 
     def __str__(self) -> str:
         return self._description
+
+    @property
+    def counts(self) -> Counts:
+        """What has been done so far."""
+        return replace(self._counts)
 
     async def ask(self, request: PageRequest) -> ModelResponse:
         """Answer *request*, beside others. Cancelling this ends the page's answer and frees its memory.
@@ -115,8 +128,10 @@ class Engine:
     def _run(self, folder: ModelFolder, device: Device, loading: Future[str]) -> None:
         """Own MLX: load the model, then answer until closed."""
         try:
+            _set_limits(device)
             loaded = _load(folder, device)
             batch = self._make_batch(loaded)
+            self._counts = batch.counts
         except BaseException as error:
             loading.set_exception(error)
             del error  # with the frames that it came from, and their arrays
@@ -153,6 +168,14 @@ def _load(folder: ModelFolder, device: Device) -> LoadedModel:
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(f"{folder.path} can be loaded but not asked: {reason}; convert it again") from error
     return loaded
+
+
+def _set_limits(device: Device) -> None:
+    """Have macOS keep the weights in memory, and MLX give back most of what it has freed."""
+    most = gpu_limit()
+    if device.kind == "metal" and most:
+        mx.set_wired_limit(most)
+        mx.set_cache_limit(_WORK_BYTES)
 
 
 def _spare_bytes() -> int:

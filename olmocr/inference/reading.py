@@ -66,8 +66,11 @@ class Reader:
         self._embed(reading, inputs)
         return reading
 
-    def advance(self, reading: Reading) -> None:
-        """Read one step more. A step ends where the image begins, so that all pages' prompts are read alike."""
+    def advance(self, reading: Reading) -> int:
+        """Read one step more, and return how many tokens that were.
+
+        A step ends where the image begins, so that all pages' prompts are read alike.
+        """
         start, text = reading.cache.length, self._text_length(reading.ids)
         end = min(start + self._step, len(reading.ids) - 1, text if start < text else len(reading.ids))
         if end > start and reading.embeddings is not None and reading.position_ids is not None:
@@ -82,6 +85,7 @@ class Reader:
             self._keep((b"", self._text_key(reading.ids)), reading.cache, end, 0)
         if reading.is_done:
             reading.embeddings = reading.position_ids = None
+        return reading.cache.length - start
 
     def keep(self, key: tuple[bytes, bytes], cache: RowCache, prompt_length: int, rope_delta: int) -> None:
         """Keep the prompt that *cache* begins with, for when the same page is asked again."""

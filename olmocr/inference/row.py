@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from olmocr.errors import InputError
+from olmocr.inference.draft import CLOSER, Drafter
 from olmocr.inference.guided import Guide
 from olmocr.inference.reading import Reading
 from olmocr.inference.sampling import NOT_FINITE, Draw
@@ -50,6 +51,7 @@ class Row:
         stop_tokens: frozenset[int],
         text: GrowingText,
         guide: Guide | None,
+        drafter: Drafter | None,
         is_looping: Callable[[str], bool],
     ) -> None:
         self.asked = asked
@@ -58,11 +60,13 @@ class Row:
         self.prompt_length = len(reading.ids)
         self.finish_reason: FinishReason | None = None
         self.guide = guide
+        self._drafter = drafter
         self.most_tokens = most_tokens
         self._stop_tokens = stop_tokens
         self._text = text
         self._is_looping = is_looping
         self._next_look = _LOOKED_AT
+        self._was_drafted_for = False
         self._append_forced()
 
     @property
@@ -76,9 +80,47 @@ class Row:
         return self.ids[self.cache.length :]
 
     @property
-    def waits(self) -> bool:
-        """Whether its next step cannot begin before the tokens of the last one are known."""
-        return self.guide is not None
+    def is_drafting(self) -> bool:
+        """Whether tokens are proposed for it; that needs its last token's value."""
+        return self._drafter is not None and not self._drafter.is_resting
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return self._text.update(self.ids[self.prompt_length :])
+
+    @property
+    def body(self) -> str:
+        """The answer so far without its front matter; empty as long as that is not closed."""
+        return self.text.partition(CLOSER)[2]
+
+    def propose(self, rows: int) -> list[int]:
+        """Return tokens that may come next, in a batch of so many *rows*; the model will tell."""
+        if self._drafter is None or self._drafter.is_resting or self.guide:
+            return []
+        self._was_drafted_for = True
+        return self._drafter.propose(self.text, rows, self.most_tokens - self.written - 1)
+
+    def take_all(self, chosen: list[int], draft: list[int], rows: int) -> int:
+        """Take what the model chose behind the last token and behind each token of the *draft*; return how many fit.
+
+        What it chose behind a token that it would not have written itself is not taken, and the cache forgets it.
+
+        Raises:
+            InputError: one of those taken stands for logits that are no numbers.
+        """
+        accepted = 0
+        self.take(chosen[0])
+        while accepted < len(draft) and self.finish_reason is None and chosen[accepted] == draft[accepted]:
+            accepted += 1
+            self.take(chosen[accepted])
+        self.cache.drop_last(len(draft) - accepted)
+        if self._drafter and self._drafter.is_resting:
+            self._drafter.rest()
+        elif self._drafter and self._was_drafted_for:
+            self._drafter.learn(len(draft), accepted, rows)
+        self._was_drafted_for = False
+        return accepted
 
     def draw(self, ahead: int = 0) -> Draw:
         """Return how the token is chosen that comes *ahead* places after the next one."""
@@ -102,7 +144,7 @@ class Row:
             self._append_forced()
         if self.finish_reason is None and self.written >= self._next_look:
             self._next_look = self.written + _LOOKED_AT
-            if self._is_looping(self._text.update(self.ids[self.prompt_length :])):
+            if self._is_looping(self.text):
                 self.finish_reason = "loop"
 
     def result(self) -> Answer:

@@ -160,9 +160,7 @@ def ocr(
     ] = PipelineConfig.api,
     max_concurrent_pages: Annotated[
         int | None,
-        typer.Option(
-            help="Pages asked for at once. Default: 1 in this process and for mlx-vlm, else 8.", rich_help_panel=_MODEL
-        ),
+        typer.Option(help="Pages asked for at once. Default: 8, and 1 for mlx-vlm.", rich_help_panel=_MODEL),
     ] = None,
     max_tokens: Annotated[
         int, typer.Option(help="Tokens in one answer; a longer one is not accepted.", rich_help_panel=_MODEL)
@@ -171,7 +169,7 @@ def ocr(
         bool,
         typer.Option(
             "--guided-decoding",
-            help="Force the form of the answer's front matter, where the backend can.",
+            help="Force the front matter's form at once, not only when a page is asked again.",
             rich_help_panel=_MODEL,
         ),
     ] = False,

@@ -72,7 +72,7 @@ def _open_engine(model: str) -> Any:
     # Only now, since it imports MLX, which must find its BLAS loaded.
     from olmocr.inference.engine import Engine
 
-    engine = Engine(folder, device)
+    engine = Engine(folder, device, is_looping=is_looping)
     log.info("%s: %s", folder.name, engine)
     return engine
 
@@ -85,7 +85,7 @@ async def _server(config: PipelineConfig) -> AsyncIterator[Answering]:
         info,
     ):
         log.info("%s", info)
-        if config.guided_decoding != "never" and info.guide is None:
+        if config.guided_decoding == "always" and info.guide is None:
             log.warning("%s cannot force the form of an answer: it is asked without", info.url)
         yield Answering(ask, info.model)
 

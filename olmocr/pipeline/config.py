@@ -34,8 +34,8 @@ class PipelineConfig:
         api: how servers are spoken to, ``chat`` (chat completions) or ``responses``.
         server_options: further options for the server that is started, as its own command line takes them.
         workers: documents at once.
-        max_concurrent_pages: pages that are asked for at once; None is 1 for a model in this process or mlx-vlm's
-            server, and 8 for other servers.
+        max_concurrent_pages: pages that are asked for at once; None is 1 for mlx-vlm's server and 8 for all else. A
+            model in this process also sees to it that they fit into its memory.
         markdown: also write one markdown file for each document.
         output_dir: the folder for markdown, instead of ``markdown`` in the workspace; asks for markdown, too.
         page_separator: what stands between two pages in markdown, ``{page}`` being the next one's number.
@@ -85,7 +85,7 @@ class PipelineConfig:
     max_page_error_rate: float = 0.004
     max_tokens: int = 8000
     page_timeout: float | None = None
-    guided_decoding: Guided = "never"
+    guided_decoding: Guided = "retries"
     apply_filter: bool = False
     languages: tuple[str, ...] = ("en",)
     force: bool = False
@@ -144,7 +144,7 @@ class PipelineConfig:
     @property
     def pages_at_once(self) -> int:
         """How many pages are asked for at once."""
-        is_single = self.server is None and self.backend in ("mlx", "mlx-vlm")
+        is_single = self.server is None and self.backend == "mlx-vlm"
         return self.max_concurrent_pages or (1 if is_single else 8)
 
     def _set(self, name: str, value: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from olmocr.conversion.checkpoint import read_header
 from olmocr.conversion.companions import MOST_PIXELS
 from olmocr.conversion.names import Component, component_of
 from olmocr.errors import CheckpointError
-from olmocr.model_folder import ModelFolder, read_json
+from olmocr.model_folder import ModelFolder, read_json, shard_sha256
 from olmocr.page import PAGE_PROMPT
 from olmocr.publish.front_matter import SourceFacts, corrected_front_matter, split_card
 from olmocr.publish.gates import CheckWeights
@@ -99,6 +100,7 @@ def audit_model(model: ModelFolder, card: str, source: Path | None = None, check
     packing = read_packing(tensors, config)
     findings = [
         *_weights_findings(report),
+        *_hub_finding(model),
         *_missing(folder),
         _quantization_finding(config, packing),
         *_template_findings(folder),
@@ -176,6 +178,22 @@ def _weights_findings(report: WeightsReport) -> Iterator[Finding]:
     for check in report.checks:
         problems = "; ".join(check.problems[:3])
         yield Finding(check.name, check.holds, f"{check.detail}: {problems}" if problems else check.detail)
+
+
+def _hub_finding(model: ModelFolder) -> Iterator[Finding]:
+    """Compare the weights of a repository with the hashes that the Hub lists; a folder has none there."""
+    stated = {path: shard_sha256(model, path.name) for path in _shards(model.path)}
+    if any(stated.values()):
+        other = [path.name for path, sha256 in stated.items() if sha256 and _sha256(path) != sha256]
+        detail = (
+            f"{', '.join(other)} is not what the Hub lists" if other else "the weights are those that the Hub lists"
+        )
+        yield Finding("hashes on the Hub", not other, detail)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _missing(folder: Path) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """What an audit finds in MLX folders of anybody's, and the card that it makes of theirs."""
 
+import hashlib
 import json
 import shutil
 
@@ -175,10 +176,19 @@ def test_a_repository_is_audited_and_a_corrected_card_offered(hub, tiny, monkeyp
     done = CliRunner().invoke(app, args)
     assert done.exit_code == ExitCode.GATE_FAILED, done.output
     assert "WRONG    card: library_name" in done.output
+    assert "ok       hashes on the Hub: the weights are those that the Hub lists" in done.output
     assert f"{hub.endpoint}/somebody/model/discussions/1: the corrected card is offered" in done.output
     assert hub.repositories["somebody/model"].find("main") == before
     offered = hub.repositories["somebody/model"].find("refs/pr/1").files["README.md"].content
     assert b"library_name: mlx" in offered
+
+
+def test_weights_that_changed_since_the_hub_listed_them_are_told(folder):
+    blob = folder.parent / hashlib.sha256(b"what the Hub lists").hexdigest()
+    shutil.move(folder / "model.safetensors", blob)
+    (folder / "model.safetensors").symlink_to(blob)
+    found = audit_model(ModelFolder(folder, "somebody/model", "0" * 40), GOOD, check=whole)
+    assert wrong(found) == {"hashes on the Hub": "model.safetensors is not what the Hub lists"}
 
 
 def test_a_card_is_offered_to_repositories_only(folder, tmp_path):

@@ -1,0 +1,177 @@
+import asyncio
+
+import pytest
+from PIL import Image
+from transformers import AutoTokenizer
+
+from olmocr.inference.costs import measure_costs
+from olmocr.inference.draft import Costs, Drafter, Source, as_plain, as_written, usual_rest
+from olmocr.inference.engine import Engine
+from olmocr.inference.model import load_model
+from olmocr.model_folder import ModelFolder
+from olmocr.page import PageImage, PageRequest
+from tests.conftest import CHECKPOINT, DEVICE
+from tests.inference.random_models import random_model
+from tests.inference.test_engine import page_image
+
+CHEAP = Costs({1: 1.0, 64: 1.6})
+DEAR = Costs({1: 1.0, 2: 2.0, 64: 64.0})
+FRONT = (
+    "---\nprimary_language: en\nis_rotation_valid: True\nrotation_correction: 0\n"
+    "is_table: False\nis_diagram: False\n---\n"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(CHECKPOINT)
+
+
+def ask(engine, *requests):
+    async def gather():
+        return await asyncio.gather(*map(engine.ask, requests))
+
+    return asyncio.run(gather())
+
+
+def test_a_page_is_read_with_its_own_text_as_without_and_in_a_tenth_of_the_passes(converted, truth):
+    image, folder = page_image("digital_04.pdf"), ModelFolder(converted("8bit"))
+    text = truth["digital_04.pdf", 1]["natural_text"]
+    with Engine(folder, DEVICE, drafted_pages=0) as engine:
+        (plain,) = ask(engine, PageRequest(image))
+        assert engine.counts.steps_a_token > 1
+    with Engine(folder, DEVICE, costs=CHEAP) as engine:
+        (drafted,) = ask(engine, PageRequest(image, draft_text=text.replace("\n\n", "\r\n")))
+        assert engine.counts.steps_a_token < 0.15
+    assert drafted == plain
+
+
+@pytest.fixture(scope="module")
+def random_folder(tmp_path_factory):
+    return ModelFolder(random_model(tmp_path_factory.mktemp("random") / "model"))
+
+
+def test_sampled_answers_of_a_batch_are_the_same_whatever_the_drafts(random_folder):
+    pages = [PageImage(Image.new("RGB", (56, 84), (number, 0, 0))) for number in range(3)]
+    options = [
+        {"temperature": 1.0, "seed": 7, "max_tokens": 80, "guided": True},
+        {"temperature": 0.0, "max_tokens": 60, "guided": True},
+        {"temperature": 0.7, "seed": 2, "max_tokens": 50, "guided": True},
+    ]
+    requests = [PageRequest(page, **each) for page, each in zip(pages, options, strict=True)]
+    with Engine(random_folder, DEVICE, drafted_pages=0) as engine:
+        plain = ask(engine, *requests)
+    drafts = [answer.text.partition("\n---\n")[2][:40] + " and something else" for answer in plain]
+    with Engine(random_folder, DEVICE, costs=CHEAP) as engine:
+        with_drafts = [
+            PageRequest(page, **each, draft_text=draft)
+            for page, each, draft in zip(pages, options, drafts, strict=True)
+        ]
+        assert ask(engine, *with_drafts) == plain
+        assert 0 < engine.counts.accepted < engine.counts.drafted
+        # The same pages once more: now the earlier answers are the drafts.
+        before = engine.counts
+        assert ask(engine, *requests) == plain
+        again = engine.counts
+        assert again.accepted - before.accepted > before.accepted
+
+
+def test_a_draft_is_never_longer_than_what_the_answer_may_have(random_folder):
+    image = PageImage(Image.new("RGB", (56, 84)))
+    with Engine(random_folder, DEVICE, costs=CHEAP) as engine:
+        for most in (1, 2, 45, 46, 47):
+            for _ in range(2):
+                (answer,) = ask(
+                    engine, PageRequest(image, temperature=1.0, seed=3, max_tokens=most, guided=True, draft_text="w")
+                )
+                assert answer.output_tokens <= most
+
+
+@pytest.mark.parametrize(("pages", "has_drafts"), [(0, False), (2, True)])
+def test_drafts_are_for_so_many_pages_at_once_and_no_more(pages, has_drafts, random_folder):
+    image = PageImage(Image.new("RGB", (56, 84)))
+    with Engine(random_folder, DEVICE, costs=CHEAP, drafted_pages=pages) as engine:
+        ask(engine, *(PageRequest(image, max_tokens=30, draft_text="word") for _ in range(2)))
+        assert (engine.counts.drafted > 0) == has_drafts
+
+
+def drafter(tokenizer, costs=CHEAP, text="The quick brown fox jumps over the lazy dog. " * 3, is_exact=False):
+    return Drafter(tokenizer, costs, [Source(text, is_exact)])
+
+
+def proposed(tokenizer, answer, **options):
+    return tokenizer.decode(drafter(tokenizer, **options).propose(answer, rows=1, most=100))
+
+
+def test_a_draft_goes_on_where_the_answer_ends(tokenizer):
+    assert proposed(tokenizer, FRONT).startswith("The quick brown fox")
+    assert proposed(tokenizer, FRONT + "The quick brown").startswith(" fox jumps")
+    assert proposed(tokenizer, FRONT + "# A heading that is not there\n\nlazy dog.").startswith(" The quick")
+    assert proposed(tokenizer, FRONT + "<tr><td>quick brown</td><td>").startswith("fox")
+    assert proposed(tokenizer, FRONT + "something else") == ""
+
+
+def test_a_front_matter_is_drafted_line_by_line_and_then_the_bodys_beginning(tokenizer):
+    assert usual_rest("---\nprimary_language: e") == FRONT.partition("primary_language: e")[2]
+    assert usual_rest("---\nprimary_language: fr\nis_ro") == FRONT.partition("is_ro")[2]
+    assert usual_rest("---\nprimary_language: f") == ""
+    assert usual_rest("Dear model") == ""
+    assert proposed(tokenizer, FRONT.removesuffix("---\n")).startswith("---\nThe quick")
+
+
+def test_what_the_answer_has_once_is_proposed_when_it_begins_again(tokenizer):
+    row = "<tr><td>Bolts and nuts</td><td>12</td></tr>\n"
+    assert proposed(tokenizer, FRONT + row + row + "<tr><td>Bolts and", text="").startswith(" nuts</td>")
+
+
+def test_an_earlier_answer_is_proposed_with_its_line_ends(tokenizer):
+    text = "First paragraph here.\n\nSecond one."
+    assert proposed(tokenizer, FRONT + text[:21], text=text, is_exact=True).startswith("\n\nSecond")
+
+
+def test_a_pages_own_text_is_read_as_an_answer_would_have_it():
+    assert as_written("The ﬁrst para-\r\ngraph of\nthe  text\n\nNext") == "The first paragraph of the text Next"
+    assert as_written("2019-\n2020") == "2019- 2020"
+    assert as_plain("## A <b>bold</b>\n\n**word** <td") == " A bold word "
+
+
+def test_no_draft_is_longer_than_what_pays(tokenizer):
+    assert len(drafter(tokenizer).propose(FRONT, rows=1, most=100)) > 8
+    assert len(drafter(tokenizer).propose(FRONT, rows=1, most=3)) == 3
+    assert drafter(tokenizer, costs=DEAR).propose(FRONT, rows=1, most=100) == []
+    assert drafter(tokenizer, costs=Costs({1: 1.0, 4: 1.2, 64: 64.0})).propose(FRONT, rows=4, most=100) == []
+
+
+def test_drafts_that_are_wrong_become_short_and_then_rest_longer_each_time(tokenizer):
+    wrong = drafter(tokenizer)
+    longest = len(wrong.propose(FRONT, rows=1, most=100))
+    rests = []
+    for _ in range(3):
+        while not wrong.is_resting:
+            wrong.learn(longest, 0, rows=1)
+        rests.append(0)
+        while wrong.is_resting:
+            wrong.rest()
+            rests[-1] += 1
+    assert rests[0] < rests[1] < rests[2]
+    wrong.learn(longest, 0, rows=1)
+    assert len(wrong.propose(FRONT, rows=1, most=100)) < longest
+
+
+def test_drafts_that_are_right_never_rest(tokenizer):
+    right = drafter(tokenizer)
+    for _ in range(100):
+        right.learn(8, 8, rows=1)
+        assert not right.is_resting
+
+
+def test_costs_between_measured_sizes_are_interpolated_and_beyond_them_go_on():
+    costs = Costs({1: 1.0, 2: 3.0, 4: 4.0})
+    assert [costs.of(size) for size in (1, 2, 3, 4, 6)] == [1.0, 3.0, 3.5, 4.0, 5.0]
+
+
+def test_a_larger_pass_is_never_measured_as_cheaper(random_folder):
+    costs = measure_costs(load_model(random_folder, DEVICE))
+    seconds = [costs.of(size) for size in (1, 2, 8, 32, 64)]
+    assert seconds[0] > 0
+    assert seconds == sorted(seconds)
