@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from olmocr.device import REFERENCE_BLAS, start_mlx
+from olmocr.errors import OlmocrError, ServerUnavailableError
 from olmocr.model_folder import find_model, read_config
-from olmocr.page import Ask
+from olmocr.page import Ask, ModelResponse, PageRequest
 from olmocr.pipeline.backoff import with_backoff
 from olmocr.pipeline.client import connected
 from olmocr.pipeline.config import PipelineConfig
@@ -34,10 +35,14 @@ Sleep = Callable[[float], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Answering:
-    """What answers, ready to be asked, and the model's name as records have it."""
+    """What answers, ready to be asked, and the model's name as records have it.
+
+    *fault* tells why a server is away just now; None if it is not.
+    """
 
     ask: Ask
     model: str
+    fault: Callable[[], ServerUnavailableError | None] = lambda: None
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +54,7 @@ async def answering(config: PipelineConfig, sleep: Sleep = asyncio.sleep) -> Asy
     """
     opener = _server if config.server else {"mlx": _engine, "mlx-vlm": _mlx_vlm, "vllm": _vllm}[config.backend]
     async with opener(config) as found:
-        yield found if opener is _engine else Answering(_patient(found.ask, sleep), found.model)
+        yield found if opener is _engine else _patient(found, sleep)
 
 
 @contextlib.asynccontextmanager
@@ -121,10 +126,23 @@ async def _serving(command: ServerCommand, config: PipelineConfig, most: int | N
         yield Answering(ask, config.model or "")
 
 
-def _patient(ask: Ask, sleep: Sleep) -> Ask:
-    return with_backoff(
-        ask,
+def _patient(found: Answering, sleep: Sleep) -> Answering:
+    fault: ServerUnavailableError | None = None
+
+    async def watched(request: PageRequest) -> ModelResponse:
+        nonlocal fault
+        try:
+            answer = await found.ask(request)
+        except OlmocrError as error:
+            fault = error if isinstance(error, ServerUnavailableError) else None
+            raise
+        fault = None
+        return answer
+
+    ask = with_backoff(
+        watched,
         attempts=_PATIENCE,
         on_wait=lambda error, seconds: log.warning("%s; asked again in %.0f s", error, seconds),
         sleep=sleep,
     )
+    return Answering(ask, found.model, lambda: fault)

@@ -491,6 +491,8 @@ class _Run:
         async with self.asking.turn(self._place(reading, number)):
             answers = await self.answers.opened()
             result = await ocr_page(rendered.image, answers.ask, self.terms, text_layer=rendered.text_layer)
+        if result.page is None and (fault := answers.fault()) is not None:
+            raise fault  # the page ran out of time while it waited for a server: that says nothing of the page
         self.unanswered = 0
         return record_of(number, result, rendered.text_layer, answers.model)
 

@@ -182,6 +182,18 @@ def test_a_server_that_hangs_costs_a_page_its_time_and_no_more(tmp_path):
     assert server.hung_up.wait(5), "nobody writes on for one who does not listen"
 
 
+def test_pages_whose_time_runs_out_while_the_server_is_away_do_not_fall_back(tmp_path):
+    class Slow(Clock):
+        async def sleep(self, seconds):
+            await asyncio.sleep(60)
+
+    with ModelServer(GOOD, GOOD, reset) as server, pytest.raises(ServerError, match="go on with it later"):
+        read(tmp_path, server.url, pages=9, page_timeout=0.3, clock=Slow())
+    with ModelServer(GOOD) as back:
+        summary = read(tmp_path, back.url)
+    assert (summary.exit_code, summary.pages, summary.fallback_pages) == (ExitCode.OK, 7, 0)
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
 def test_a_server_that_dies_in_the_middle_of_a_run_is_gone_on_with_when_it_is_back(seconds, tmp_path):
     """It answers four pages and is gone: the run ends with exit code 8; once it is back the others are asked."""
