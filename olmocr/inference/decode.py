@@ -178,7 +178,7 @@ class Batch:
         return free >= 0 or not self._rows
 
     def _promised(self, row: Row) -> int:
-        return max(row.cache.capacity, _rounded(row.prompt_length + min(row.most_tokens, self._limits.expected_tokens)))
+        return max(_grown(row), _rounded(row.prompt_length + min(row.most_tokens, self._limits.expected_tokens)))
 
     def _read(self) -> None:
         """Read a piece of the prompt of the page that joins; when it is read, its answer begins."""
@@ -306,13 +306,24 @@ class Batch:
 
     def _make_room(self) -> None:
         """Send the pages that came last back to wait, while the answers would grow past the memory."""
-        while len(self._rows) > 1 and sum(map(_grown, self._rows)) > self._most_tokens:
+        if self._joining and self._rows and self._taken > self._most_tokens:
+            self._send_back(self._joining[0].asked)
+            self._joining = None
+        while len(self._rows) > 1 and self._taken > self._most_tokens:
             row = self._rows.pop()
             self._bodies.put(row.key, row.body, 4 * len(row.body))  # then it comes as far again in a few steps
-            self._waiting.appendleft(row.asked)
-            self.counts.sent_back += 1
-        free = self._most_tokens - sum(map(_grown, self._rows))
-        self._reader.read.shrink(max(0, free) * self._token_bytes)
+            self._send_back(row.asked)
+        self._reader.read.shrink(max(0, self._most_tokens - self._taken) * self._token_bytes)
+
+    @property
+    def _taken(self) -> int:
+        """How many tokens' memory the pages in work have after the next step."""
+        joining = _rounded(len(self._joining[1].ids)) if self._joining else 0
+        return joining + sum(map(_grown, self._rows))
+
+    def _send_back(self, asked: Asked) -> None:
+        self._waiting.appendleft(asked)
+        self.counts.sent_back += 1
 
     def refuse_all(self, error: OlmocrError) -> None:
         """Answer all pages with *error*."""
