@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx_vlm
+import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from olmocr.device import Device
@@ -55,9 +56,25 @@ def load_model(folder: ModelFolder, device: Device) -> LoadedModel:
     if device.kind == "cpu" and _float32_bytes(model) < physical_memory():
         _compute_in_float32(model)
         vision = CpuVisionTower(model)
+    _without_empty_windows(model.vision_tower)
     mx.eval(model.parameters())
     stop_tokens = frozenset(processor.tokenizer.stopping_criteria.eos_token_ids)
     return LoadedModel(model, processor, device, _dtype_name(model), stop_tokens, vision)
+
+
+def _without_empty_windows(tower: Any) -> None:
+    """Have mlx-vlm's vision tower leave out windows with no patch in them.
+
+    It cuts some where an image's side is a multiple of a window's, and attention over nothing ends the process on CUDA
+    (a division by zero, MLX 0.32.4). They add nothing to the features.
+    """
+    with_empty = tower.get_window_index
+
+    def without_empty(grid_thw: mx.array) -> tuple[mx.array, mx.array]:
+        order, ends = with_empty(grid_thw)
+        return order, mx.array(np.unique(np.array(ends)))
+
+    tower.get_window_index = without_empty
 
 
 def _float32_bytes(model: nn.Module) -> int:
