@@ -172,14 +172,14 @@ def test_demo_pages_are_read_in_a_batch_as_alone_and_with_drafts_as_without(conv
     with Engine(folder, DEVICE, drafted_pages=0) as engine:
         expected = together(engine, requests)
     with Engine(folder, DEVICE, drafted_pages=0) as engine:
-        assert alone(engine, requests) == expected
+        assert alone(engine, requests[::4]) == expected[::4]
     drafted = [
         PageRequest(each.image, max_tokens=2000, draft_text=entry["natural_text"])
         for each, entry in zip(requests, entries, strict=True)
     ]
-    with Engine(folder, DEVICE, costs=Costs({1: 1.0, 64: 2.0})) as engine:
-        assert alone(engine, drafted) == expected
-        assert engine.counts.steps_a_token < 0.5
+    with Engine(folder, DEVICE, most_pages=3, costs=Costs({1: 1.0, 64: 2.0})) as engine:
+        assert together(engine, drafted) == expected
+        assert engine.counts.steps_a_token < 0.3
 
 
 def test_the_least_recently_used_value_goes_first():
