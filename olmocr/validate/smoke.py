@@ -129,7 +129,8 @@ def _judged(page: KnownPage, record: PageRecord | None, summary: RunSummary) -> 
     if record is None:
         why = [failure.why for failure in summary.failures if failure.source == str(page.path)]
         return _missing(page, tuple(why) or ("it was not read",))
-    text = record.response.natural_text or ""
+    # What fell back holds the file's own text, which the model did not read.
+    text = "" if record.is_fallback else record.response.natural_text or ""
     rate = None if page.truth is None else round(character_error_rate(plain(text), plain(page.truth)), 4)
     missing = tuple(phrase for phrase in page.phrases if phrase not in plain(text))
     problems = tuple(_problems(page, record, rate, missing))

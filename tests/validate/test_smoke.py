@@ -99,6 +99,7 @@ def test_an_answer_that_breaks_a_rule_is_named(folder):
     assert (plain.passed, plain.status, plain.attempts) == (False, "fallback", 2)
     assert "yaml" in plain.problems[0]
     assert len(plain.rejected) == 2
+    assert (plain.character_error_rate, plain.missing_phrases) == (1.0, plain.phrases)
 
 
 def test_a_model_that_makes_text_up_fails_by_its_phrases_and_its_errors(folder):
@@ -167,11 +168,12 @@ def test_a_large_model_without_a_gpu_is_not_tried_unasked(tmp_path):
 
 @pytest.mark.slow
 def test_a_conversion_ends_with_a_smoke_test_and_fails_by_it(tmp_path):
-    convert = [sys.executable, "-m", "olmocr.convert_to_mlx", CHECKPOINT, "--output", tmp_path / "out", "--quantize"]
-    done = subprocess.run([*convert, "4bit"], capture_output=True, text=True)
+    def convert(source, name):
+        command = [sys.executable, "-m", "olmocr.convert_to_mlx", source, "-q", "4bit", "-o", tmp_path / name]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = convert(CHECKPOINT, "out")
     assert (done.returncode, "out reads: 10 of 10 pages" in done.stderr) == (0, True), done.stderr
     assert json.loads((tmp_path / "out" / SMOKE_REPORT_FILE).read_text())["passed"] is True
-    convert[4] = tiny_checkpoint(tmp_path / "tiny")
-    convert[6] = tmp_path / "random"
-    done = subprocess.run([*convert, "4bit"], capture_output=True, text=True)
+    done = convert(tiny_checkpoint(tmp_path / "tiny"), "random")
     assert (done.returncode, "does not read as it should" in done.stderr) == (11, True), done.stderr
