@@ -53,7 +53,7 @@ class Engine:
         is_looping: Callable[[str], bool] = lambda text: False,
         kv_budget: int | None = None,
         most_pages: int = MOST_PAGES,
-        drafted_pages: int = DRAFTED_PAGES,
+        drafted_pages: int | None = None,
         prompt_step: int = PROMPT_STEP,
         costs: Costs | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class Engine:
 
         *is_looping* says of an answer so far whether it goes round in circles, which ends it. *kv_budget* is how many
         bytes keys and values may take, by default what the device has beside the weights; *most_pages* are written at
-        once, with drafts where they are no more than *drafted_pages* (0: never), and *prompt_step* tokens of a new page
+        once, with drafts where they are no more than *drafted_pages* (0: never, the default on CUDA), and *prompt_step* tokens of a new page
         are read between two steps of the others. *costs* say how long drafts may be; by default they are measured.
 
         Raises:
@@ -70,8 +70,9 @@ class Engine:
         self._inbox: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
+        drafted = drafted_pages if drafted_pages is not None else _drafted_pages(device)
         self._make_batch: Callable[[LoadedModel], Batch] = lambda loaded: Batch(
-            loaded, Limits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted_pages, costs), is_looping
+            loaded, Limits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted, costs), is_looping
         )
         loading: Future[str] = Future()
         self._thread = threading.Thread(target=self._run, args=(folder, device, loading), name="olmocr-mlx")
@@ -176,6 +177,11 @@ def _set_limits(device: Device) -> None:
     if device.kind == "metal" and most:
         mx.set_wired_limit(most)
         mx.set_cache_limit(_WORK_BYTES)
+
+
+def _drafted_pages(device: Device) -> int:
+    """Return up to how many pages at once drafts are tried: on CUDA, where a run with drafts did not end, none."""
+    return 0 if device.kind == "cuda" else DRAFTED_PAGES
 
 
 def _spare_bytes() -> int:
