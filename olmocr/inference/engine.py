@@ -61,8 +61,8 @@ class Engine:
 
         *is_looping* says of an answer so far whether it goes round in circles, which ends it. *kv_budget* is how many
         bytes keys and values may take, by default what the device has beside the weights; *most_pages* are written at
-        once, with drafts where they are no more than *drafted_pages* (0: never, the default on CUDA), and *prompt_step* tokens of a new page
-        are read between two steps of the others. *costs* say how long drafts may be; by default they are measured.
+        once, with drafts where they are no more than *drafted_pages* (0: never, as on CUDA by default), and
+        *prompt_step* tokens of a new page are read between two steps of the others. *costs* say how long drafts may be; by default they are measured.
 
         Raises:
             CheckpointError: *folder* holds no model that can be loaded.
@@ -180,7 +180,7 @@ def _set_limits(device: Device) -> None:
 
 
 def _drafted_pages(device: Device) -> int:
-    """Return up to how many pages at once drafts are tried: on CUDA, where a run with drafts did not end, none."""
+    """Return up to how many pages at once drafts are tried: on CUDA, where they took time (docs/engine.md), none."""
     return 0 if device.kind == "cuda" else DRAFTED_PAGES
 
 
