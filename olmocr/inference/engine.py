@@ -62,7 +62,8 @@ class Engine:
         *is_looping* says of an answer so far whether it goes round in circles, which ends it. *kv_budget* is how many
         bytes keys and values may take, by default what the device has beside the weights; *most_pages* are written at
         once, with drafts where they are no more than *drafted_pages* (0: never, as on CUDA by default), and
-        *prompt_step* tokens of a new page are read between two steps of the others. *costs* say how long drafts may be; by default they are measured.
+        *prompt_step* tokens of a new page are read between two steps of the others. *costs* say how long drafts may
+        be; by default they are measured.
 
         Raises:
             CheckpointError: *folder* holds no model that can be loaded.
