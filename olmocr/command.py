@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from olmocr.errors import ExitCode, OlmocrError, output_error
+from olmocr.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,18 +113,19 @@ def complain(text: str) -> None:
     typer.echo(printable(text), err=True)
 
 
-def printable(text: str) -> str:
-    """Return *text* with control characters shown, not obeyed: file names and answers are anybody's."""
-    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
-
-
 class CommandWithBothSpellings(TyperCommand):
-    """A command whose options may be spelled ``--like_this`` or ``--like-this``."""
+    """A command whose options may be spelled ``--like_this`` or ``--like-this``.
+
+    An option that is named *several* may be given as ``--option a b c``.
+    """
+
+    several: str | None = None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Rewrite spellings, then parse."""
         options, rest = _split_at_dashes(args)
-        return super().parse_args(ctx, [hyphenated(arg) for arg in options] + rest)
+        given = [hyphenated(arg) for arg in options]
+        return super().parse_args(ctx, (several_values(given, self.several) if self.several else given) + rest)
 
 
 def hyphenated(arg: str) -> str:

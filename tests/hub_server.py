@@ -19,7 +19,7 @@ from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "hf_LoopbackSecret"
@@ -105,7 +105,21 @@ class _RefusalError(Exception):
         self.status, self.headers = status, {"X-Error-Code": code, "X-Error-Message": message}
 
 
-class HubServer(ThreadingHTTPServer):
+class LoopbackServer(ThreadingHTTPServer):
+    """Serves in a thread of its own while the context lasts."""
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class HubServer(LoopbackServer):
     """``with HubServer({"org/name": Repository({"main": Commit(folder)})}) as hub: hub.endpoint``."""
 
     def __init__(self, repositories: Mapping[str, Repository]) -> None:
@@ -119,16 +133,6 @@ class HubServer(ThreadingHTTPServer):
         self.lists_sizes = True
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self.storage = f"http://localhost:{self.server_port}/stored"
-
-    def __enter__(self) -> HubServer:
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.shutdown()
-        self.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

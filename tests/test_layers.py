@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "olmocr"
-LEAVES = {"errors", "page", "device", "model_folder"}
+LEAVES = {"errors", "page", "device", "memory", "model_folder", "text"}
 
 MAY_IMPORT = {
     **dict.fromkeys(LEAVES, LEAVES),

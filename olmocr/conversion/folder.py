@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from olmocr.conversion.shards import (
 )
 from olmocr.conversion.show import Resources
 from olmocr.errors import OutputError, PlanError, UsageError, output_error
+from olmocr.memory import peak_memory
 from olmocr.model_folder import ModelFolder, fetch_shard, shard_sha256
 
 SUMS_FILE = "SHA256SUMS"
@@ -101,7 +100,7 @@ def write_models(
                 threads=threads,
                 resumed_shards=count,
                 seconds=time.monotonic() - started,
-                peak_memory=_peak_memory(),
+                peak_memory=peak_memory(),
             )
             _complete(target, partial, report)
             reports.append(report)
@@ -236,9 +235,3 @@ def _is_taken(output: Path) -> bool:
         return output.exists() and not (output.is_dir() and not any(output.iterdir()))
     except OSError as error:  # a folder that may not be looked into, a name that is too long
         raise output_error(error, str(output)) from error
-
-
-def _peak_memory() -> int:
-    """Return the most bytes that this process has had in memory."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from olmocr.memory import physical_memory
+
 _SECONDS = 1.0  # for a program of the system to answer
 
 
@@ -29,7 +31,7 @@ def runs_translated() -> bool:
 
 def total_memory() -> int:
     """Return bytes of memory: the machine's, or what a container may use of it."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = physical_memory()
     limit = _read("/sys/fs/cgroup/memory.max").strip()
     return min(total, int(limit)) if limit.isdigit() else total
 

@@ -18,8 +18,9 @@ from olmocr.device import Device, gpu_limit
 from olmocr.errors import CheckpointError, ServerError
 from olmocr.inference.decode import Batch, Counts, Limits, decode
 from olmocr.inference.draft import Costs
-from olmocr.inference.model import LoadedModel, load_model, physical_memory
+from olmocr.inference.model import LoadedModel, load_model
 from olmocr.inference.row import Answer, Asked
+from olmocr.memory import physical_memory
 from olmocr.model_folder import ModelFolder
 from olmocr.page import ModelResponse, PageImage, PageRequest
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from mlx.utils import tree_flatten, tree_map
 from olmocr.device import Device
 from olmocr.errors import CheckpointError
 from olmocr.inference.vision import CpuVisionTower
+from olmocr.memory import physical_memory
 from olmocr.model_folder import ModelFolder, read_config
 
 
@@ -83,11 +83,6 @@ def _float32_bytes(model: nn.Module) -> int:
     outside: int = sum(array.size for _, array in tree_flatten(model.parameters()))
     outside -= sum(module.weight.size + module.scales.size + module.biases.size for module in packed)
     return 4 * (inside + outside)
-
-
-def physical_memory() -> int:
-    """Return the bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _compute_in_float32(model: nn.Module) -> None:

@@ -20,7 +20,6 @@ from olmocr.command import (
     ends_with_exit_code,
     hyphenated,
     log_to_file,
-    printable,
     progress_bar,
     run_interruptibly,
     say,
@@ -29,6 +28,7 @@ from olmocr.command import (
 )
 from olmocr.errors import UsageError
 from olmocr.pipeline.config import APIS, BACKENDS, PipelineConfig
+from olmocr.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-
+from olmocr.memory import peak_memory
 from olmocr.pipeline.document import PageRecord
 
 
@@ -38,7 +36,7 @@ class Tally:
         shown = [f"{count} {kind}" for kind, count in kinds.items() if count]
         rates = [f"{self._pages / minutes:.1f} pages/min", f"{self._tokens / minutes / 60:.0f} tokens/s"]
         left = [f"about {_duration(self.pages_left / (self._pages / minutes))} left"] if self._pages else []
-        return ", ".join([f"{self._pages}{of} pages", *shown, *rates, *left, f"{_peak_memory() / 2**20:.0f} MiB"])
+        return ", ".join([f"{self._pages}{of} pages", *shown, *rates, *left, f"{peak_memory() / 2**20:.0f} MiB"])
 
     @property
     def pages_left(self) -> float:
@@ -51,9 +49,3 @@ def _duration(minutes: float) -> str:
     if minutes < 1:
         return f"{max(1, round(60 * minutes))} s"
     return f"{round(minutes)} min" if minutes < 100 else f"{minutes / 60:.1f} h"
-
-
-def _peak_memory() -> int:
-    """Return the most bytes that this process has had in memory."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

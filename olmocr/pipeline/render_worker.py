@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from olmocr.errors import InputError
+from olmocr.memory import peak_memory
 from olmocr.pipeline.blank import is_blank
 from olmocr.pipeline.render import Pages, open_document
 
@@ -109,13 +110,7 @@ def _rendered(pages: Pages, page_number: int, longest_side: int, pixels: int) ->
         _write(pixels, image.tobytes())
     except OSError as error:
         return {"unwritten": error.errno}
-    return {"size": image.size, "text": text, "is_blank": is_blank(image, text), "peak_memory": _peak_memory()}
-
-
-def _peak_memory() -> int:
-    """Return how many bytes this process has occupied at most."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return {"size": image.size, "text": text, "is_blank": is_blank(image, text), "peak_memory": peak_memory()}
 
 
 def _write(file: int, content: bytes) -> None:

@@ -108,13 +108,13 @@ class _Finder:
             yield from (Source(*found) for found in find_stored(name))
 
     def _on_disk(self, name: str) -> Iterator[Source]:
-        path = _path(name)
+        path = path_of(name)
         archive, separator, member = name.rpartition(_MEMBER)
         if _is_file(path):
             yield from self._in_archive(name, path) if _is_archive(path) else (Source(name, path),)
         elif name and path.is_dir():
             yield from self._in_folder(str(path))
-        elif separator and _is_archive(_path(archive)):
+        elif separator and _is_archive(path_of(archive)):
             yield from self._only_member(archive, member)
         elif glob.has_magic(name):
             yield from self._matching(name)
@@ -131,7 +131,7 @@ class _Finder:
 
     def _matching(self, pattern: str) -> Iterator[Source]:
         empty = True
-        for name in files_matching(str(_path(pattern)), self.apart_from):
+        for name in files_matching(str(path_of(pattern)), self.apart_from):
             path = Path(name)
             if _is_archive(path):
                 empty = False
@@ -154,14 +154,14 @@ class _Finder:
 
     def _only_member(self, archive: str, member: str) -> Iterator[Source]:
         name = f"{archive}{_MEMBER}{member}"
-        wanted = [each for each in self._in_archive(archive, _path(archive)) if each.name in (name, archive)]
+        wanted = [each for each in self._in_archive(archive, path_of(archive)) if each.name in (name, archive)]
         if not wanted:
             raise InputError(f"there is no document {member} in {archive}")
         yield from wanted
 
     def _in_list(self, name: str) -> Iterator[Source]:
         """Yield what a list's lines stand for; a line that stands for nothing is a document that cannot be read."""
-        path = _path(name)
+        path = path_of(name)
         try:
             with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
                 for number, line in enumerate(lines, 1):
@@ -195,7 +195,8 @@ def _standard_input() -> Source:
     return Source(STANDARD_INPUT, StandardInput())
 
 
-def _path(name: str) -> Path:
+def path_of(name: str) -> Path:
+    """Return the path that a name is, its ``~`` followed where there is such a user."""
     try:
         return Path(name).expanduser()
     except RuntimeError:  # ~nobody
@@ -214,6 +215,6 @@ def _is_archive(path: Path) -> bool:
 
 
 def _is_list(name: str) -> bool:
-    path = _path(name)
+    path = path_of(name)
     is_called_so = scheme_of(name) is None and path.name.lower().endswith(_LIST_ENDING)
     return is_called_so and _is_file(path) and not is_document(read_start(str(path)))

@@ -6,18 +6,20 @@ import re
 
 from markupsafe import Markup
 
+from olmocr.text import printable
+
 # All that CommonMark, GitHub's tables and links, and the Hub's formulas, emoji and mentions could begin with.
 _MEANS_SOMETHING = re.compile(r"[\\`*_\[\]{}<>&|~$@#!^:]|(?<=[Ww]{3})\.")
 
 
 def escaped(text: str) -> Markup:
     """Return *text* on one line, every character that markdown gives a meaning behind a backslash."""
-    return Markup(_MEANS_SOMETHING.sub(lambda match: "\\" + match[0], " ".join(_visible(text).split())))  # noqa: S704
+    return Markup(_MEANS_SOMETHING.sub(lambda match: "\\" + match[0], " ".join(printable(text).split())))  # noqa: S704
 
 
 def code_span(text: str) -> Markup:
     """Return *text* on one line as inline code. Not for a table's cell, which a bar in it would end."""
-    line = " ".join(_visible(text).split())
+    line = " ".join(printable(text).split())
     fence = "`" * (_longest_run(line) + 1)
     space = " " if line.startswith("`") or line.endswith("`") else ""
     return Markup(f"{fence}{space}{line}{space}{fence}")  # noqa: S704
@@ -26,13 +28,8 @@ def code_span(text: str) -> Markup:
 def code_block(text: str, language: str = "") -> Markup:
     """Return *text* as a block of code, whatever backticks it holds."""
     fence = "`" * max(3, _longest_run(text) + 1)
-    return Markup(f"{fence}{language}\n{_visible(text)}\n{fence}")  # noqa: S704
+    return Markup(f"{fence}{language}\n{printable(text)}\n{fence}")  # noqa: S704
 
 
 def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall("`+", text)), default=0)
-
-
-def _visible(text: str) -> str:
-    """Return *text* with control characters, those that turn its direction among them, spelled out."""
-    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)

@@ -12,14 +12,12 @@ import typer
 from olmocr.command import (
     CommandWithBothSpellings,
     ends_with_exit_code,
-    hyphenated,
-    printable,
     progress_bar,
     say,
-    several_values,
     start_logging,
 )
 from olmocr.errors import ExitCode
+from olmocr.text import printable
 from olmocr.validate.pages import CheckedAnswer, check_answers
 
 if TYPE_CHECKING:
@@ -158,10 +156,9 @@ def _as_json(report: WeightsReport) -> dict[str, Any]:
 
 
 class _SmokeCommand(CommandWithBothSpellings):
-    """Spreads ``--pdf a b c``."""
+    """Takes ``--pdf a b c``."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, several_values([hyphenated(arg) for arg in args], "--pdf"))
+    several = "--pdf"
 
 
 @app.command(cls=_SmokeCommand)
@@ -199,10 +196,9 @@ def smoke(
 
 
 class _FidelityCommand(CommandWithBothSpellings):
-    """Spreads ``--pages a b c``."""
+    """Takes ``--pages a b c``."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, several_values([hyphenated(arg) for arg in args], "--pages"))
+    several = "--pages"
 
 
 @app.command(cls=_FidelityCommand)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from olmocr.errors import InputError
 from olmocr.pipeline.render import Pages, open_document, turned
+from olmocr.pipeline.sources import path_of
 from olmocr.viewer.records import ViewedDocument, ViewedPage, shown
 
 LONGEST_SIDE = 1000
@@ -56,7 +57,7 @@ class Pictures:
 @contextlib.contextmanager
 def open_pictures(document: ViewedDocument) -> Iterator[Pictures]:
     """Open a document's source, if it is still the file that was read; the pictures are made as they are asked for."""
-    path = _path(document.source_file)
+    path = path_of(document.source_file)
     why = _why_not(path, document.sha256)
     if why:
         yield Pictures(None, why)
@@ -68,13 +69,6 @@ def open_pictures(document: ViewedDocument) -> Iterator[Pictures]:
             yield Pictures(None, shown(f"No picture: {error}."))
         else:
             yield Pictures(pages)
-
-
-def _path(name: str) -> Path:
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:  # ~nobody
-        return Path(name)
 
 
 def _open(path: Path, name: str) -> AbstractContextManager[Pages]:

@@ -16,10 +16,11 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.hub_server import LoopbackServer
 
 TOKEN = "hf_" + "LoopbackWriter" * 3
 
@@ -160,7 +161,7 @@ class _RefusalError(Exception):
         self.headers = {"X-Error-Code": code, "X-Error-Message": message.replace("\n", " "), **(headers or {})}
 
 
-class WritableHub(ThreadingHTTPServer):
+class WritableHub(LoopbackServer):
     """``with WritableHub() as hub: HfApi(endpoint=hub.endpoint, token=TOKEN)``."""
 
     daemon_threads = True
@@ -178,16 +179,6 @@ class WritableHub(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self.storage = f"http://localhost:{self.server_port}"
-
-    def __enter__(self) -> WritableHub:
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.shutdown()
-        self.server_close()
 
     def puts(self) -> list[str]:
         """Return which large files' contents were uploaded, one entry an upload."""
