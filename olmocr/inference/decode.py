@@ -286,6 +286,7 @@ class Batch:
             accepted = row.take_all(chosen, draft, rows)
             self.counts.drafted += len(draft)
             self.counts.accepted += accepted
+            row.tell()
         self.counts.row_steps += 1
         self.counts.tokens += row.written - before
         if failed:

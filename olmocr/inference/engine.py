@@ -101,15 +101,18 @@ class Engine:
         """What has been done so far."""
         return replace(self._counts)
 
-    async def ask(self, request: PageRequest) -> ModelResponse:
+    async def ask(self, request: PageRequest, on_text: Callable[[str], None] | None = None) -> ModelResponse:
         """Answer *request*, beside others. Cancelling this ends the page's answer and frees its memory.
+
+        *on_text* is called, in this event loop, with all that is written so far, each time that there may be more. It
+        grows by whole letters; where memory was short and the page had to wait again, it begins anew.
 
         Raises:
             InputError: the model cannot read this page.
             AnswerError: the model failed; asking again may help.
             ServerError: the engine is closed.
         """
-        asked = Asked(request, Future())
+        asked = Asked(request, Future(), on_text and _called_in(asyncio.get_running_loop(), on_text))
         with self._lock:
             if self._is_closed:
                 raise _closed()
@@ -159,6 +162,15 @@ class Engine:
             asked = self._inbox.get()
             if asked:
                 batch.add(asked)
+
+
+def _called_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function for any thread, which has *on_text* called in *loop*."""
+
+    def call(text: str) -> None:
+        loop.call_soon_threadsafe(on_text, text)
+
+    return call
 
 
 def _load(folder: ModelFolder, device: Device) -> LoadedModel:

@@ -30,10 +30,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asked:
-    """A page, and where its answer goes. Who does not want the answer any more cancels the future."""
+    """A page, and where its answer goes. Who does not want the answer any more cancels the future.
+
+    *on_text* is called after each step with all that is written, as far as its letters are whole.
+    """
 
     request: PageRequest
     answer: Future[Answer]
+    on_text: Callable[[str], None] | None = None
 
 
 class Row:
@@ -122,6 +126,12 @@ class Row:
         self._was_drafted_for = False
         return accepted
 
+    def tell(self) -> None:
+        """Tell whoever wants to know what is written so far."""
+        if self.asked.on_text:
+            self._text.update(self.ids[self.prompt_length :])
+            self.asked.on_text(self._text.settled)
+
     def draw(self, ahead: int = 0) -> Draw:
         """Return how the token is chosen that comes *ahead* places after the next one."""
         request = self.asked.request
@@ -175,6 +185,11 @@ class GrowingText:
         self._tokenizer = tokenizer
         self._text = ""
         self._count = 0
+
+    @property
+    def settled(self) -> str:
+        """The text of the last call, without a letter whose bytes are not all there yet."""
+        return self._text
 
     def update(self, tokens: list[int]) -> str:
         """Return the text of *tokens*, which begin with those of the last call."""

@@ -59,12 +59,17 @@ async def answering(config: PipelineConfig, sleep: Sleep = asyncio.sleep) -> Asy
 
 @contextlib.asynccontextmanager
 async def _engine(config: PipelineConfig) -> AsyncIterator[Answering]:
-    engine = await asyncio.to_thread(_open_engine, config.model or "")
+    engine = await asyncio.to_thread(open_engine, config.model or "")
     with engine:
         yield Answering(engine.ask, config.model or "")
 
 
-def _open_engine(model: str) -> Any:
+def open_engine(model: str, *, kv_budget: int | None = None) -> Any:
+    """Return an :class:`olmocr.inference.engine.Engine` of *model*, to be entered; *kv_budget* as there.
+
+    Raises:
+        OlmocrError: there is no such model, it cannot be loaded, or MLX is not installed.
+    """
     folder = find_model(model)
     device = start_mlx()
     if device.blas == REFERENCE_BLAS:
@@ -72,7 +77,7 @@ def _open_engine(model: str) -> Any:
     # Only now, since it imports MLX, which must find its BLAS loaded.
     from olmocr.inference.engine import Engine
 
-    engine = Engine(folder, device, is_looping=is_looping)
+    engine = Engine(folder, device, is_looping=is_looping, kv_budget=kv_budget)
     log.info("%s: %s", folder.name, engine)
     return engine
 

@@ -332,7 +332,14 @@ def _choose(url: str, names: tuple[str, ...], entries: list[dict[str, Any]], mod
 
 
 MLX_VLM = "mlx-vlm"
-_KINDS = {"vllm": "vLLM", "llamacpp": "llama.cpp", "library": "Ollama", "organization_owner": "LM Studio"}
+OLMOCR = "olmocr serve"
+_KINDS = {
+    "vllm": "vLLM",
+    "olmocr": OLMOCR,
+    "llamacpp": "llama.cpp",
+    "library": "Ollama",
+    "organization_owner": "LM Studio",
+}
 
 
 async def _recognise(
@@ -342,7 +349,7 @@ async def _recognise(
     root = "{0.scheme}://{0.netloc}".format(urlsplit(url))
     owner = next((entry.get("owned_by") for entry in entries if isinstance(entry.get("owned_by"), str)), None)
     kind = _KINDS.get(str(owner))
-    if kind == "vLLM":
+    if kind in ("vLLM", OLMOCR):
         return kind, _version(await _glance(http, f"{root}/version")), "vllm"
     if kind is None and "loaded_model" in await _glance(http, f"{root}/health"):
         takes_expressions = (await _glance(http, f"{root}{GUIDANCE_PATH}")).get("regex") is True

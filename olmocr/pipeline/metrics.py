@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from olmocr.errors import MissingDependencyError, UsageError
 from olmocr.pipeline.document import PageRecord
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 HOST = "127.0.0.1"
 
@@ -24,12 +28,30 @@ def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
         UsageError: the port is taken.
     """
     try:
-        from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+        from prometheus_client import CollectorRegistry, start_http_server
     except ImportError as error:
         raise MissingDependencyError(
             "--metrics-port needs a client of Prometheus; install it with: pip install 'olmocr[metrics]'"
         ) from error
     registry = CollectorRegistry()
+    count = count_pages(registry)
+    try:
+        server, thread = start_http_server(port, addr=HOST, registry=registry)
+    except OSError as error:
+        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise UsageError(f"port {port} {why}; choose another --metrics-port") from error
+    try:
+        yield count
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def count_pages(registry: CollectorRegistry) -> Callable[[PageRecord], None]:
+    """Return what is to be called with each page, for it to be counted in *registry*."""
+    from prometheus_client import Counter, Histogram
+
     pages = Counter("olmocr_pages", "Pages finished, by what came of them.", ["status"], registry=registry)
     attempts = Counter("olmocr_attempts", "How often the model was asked.", registry=registry)
     read = Counter("olmocr_input_tokens", "Tokens read for accepted answers.", registry=registry)
@@ -43,14 +65,4 @@ def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
         written.inc(page.total_output_tokens)
         seconds.observe(page.seconds)
 
-    try:
-        server, thread = start_http_server(port, addr=HOST, registry=registry)
-    except OSError as error:
-        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-        raise UsageError(f"port {port} {why}; choose another --metrics-port") from error
-    try:
-        yield count
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return count

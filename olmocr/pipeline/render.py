@@ -237,13 +237,18 @@ class _ImageFile:
             image.seek(self._frames[page_number - 1])
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
-            upright = _resizable(ImageOps.exif_transpose(_inks_upright(image)))
+            upright = upright_picture(image)
             factor = longest_side / max(upright.size)
             size = (max(1, round(upright.width * factor)), max(1, round(upright.height * factor)))
-            return PageImage(_on_white(upright.resize(size, Image.Resampling.LANCZOS)))
+            return PageImage(on_white(upright.resize(size, Image.Resampling.LANCZOS)))
 
     def text(self, page_number: int) -> str | None:
         return None
+
+
+def upright_picture(image: Image.Image) -> Image.Image:
+    """Return a picture as its camera was held, with pixels that can be averaged: L, RGB or RGBA."""
+    return _resizable(ImageOps.exif_transpose(_inks_upright(image)))
 
 
 def _inks_upright(image: Image.Image) -> Image.Image:
@@ -262,7 +267,7 @@ def _resizable(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
     """Return RGB; what is transparent becomes paper, not black."""
     if image.mode != "RGBA":
         return image.convert("RGB")

@@ -1,0 +1,133 @@
+"""The command ``olmocr serve``: a converted model -> a server that other programs ask."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from olmocr.command import (
+    CommandWithBothSpellings,
+    complain,
+    ends_with_exit_code,
+    run_interruptibly,
+    say,
+    start_logging,
+)
+from olmocr.errors import ExitCode, MissingDependencyError, UsageError
+from olmocr.serving.limits import ServerLimits
+
+_GRACE_SECONDS = 10.0
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(cls=CommandWithBothSpellings)
+@ends_with_exit_code
+def serve(
+    model: Annotated[str, typer.Option(help="A converted model: its folder, or a Hub repository.")],
+    host: Annotated[
+        str, typer.Option(help="Where to listen. An address that other machines reach needs an --api-key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any that is free.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="OLMOCR_API_KEY",
+            help="What clients must show. On a command line others may see it: better in the environment.",
+            show_default=False,
+        ),
+    ] = None,
+    served_model_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What clients call the model, besides olmocr. Default: the folder's name.",
+            show_default=False,
+        ),
+    ] = None,
+    max_queue: Annotated[
+        int, typer.Option(min=0, help="Requests that may wait while others are answered; more get status 429.")
+    ] = ServerLimits.waiting,
+    max_request_bytes: Annotated[
+        int, typer.Option(min=1, help="Bytes of one request; a larger one gets status 413.")
+    ] = ServerLimits.request_bytes,
+    max_pages: Annotated[
+        int, typer.Option(min=1, help="Pages that are read of one document at POST /v1/ocr.")
+    ] = ServerLimits.pages,
+    kv_budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="BYTES",
+            help="Memory for keys and values. Default: what the device has.",
+            show_default=False,
+        ),
+    ] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="That answers in the making have at Ctrl-C.")
+    ] = _GRACE_SECONDS,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Log warnings and errors only.")] = False,
+) -> None:
+    """Keep a model in memory for other programs: OpenAI's API, and whole documents at POST /v1/ocr (docs/serve.md)."""
+    key = _checked(api_key)
+    limits = ServerLimits(waiting=max_queue, request_bytes=max_request_bytes, pages=max_pages)
+    try:
+        from olmocr.serving.app import make_app
+        from olmocr.serving.server import address, listen
+        from olmocr.serving.server import serve as serve_app
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the server needs {error.name}, which is not installed: pip install 'olmocr[serve]'"
+        ) from error
+    from olmocr.pipeline.answering import open_engine
+
+    start_logging(quiet=quiet)
+    with listen(host, port, has_key=key is not None) as listening, open_engine(model, kv_budget=kv_budget) as engine:
+        name = served_model_name or _own_name(model)
+        served = make_app(
+            engine.ask,
+            name,
+            other_names=(model,),
+            api_key=key,
+            limits=limits,
+            engine_counts=lambda: _counts(engine),
+        )
+        say(f"{name} answers at {address(listening)}/v1 until Ctrl-C")
+        try:
+            run_interruptibly(serve_app(served, listening, grace=grace))
+        except KeyboardInterrupt as interrupt:
+            complain("stopped: no more requests are taken, and those in the making were answered or ended")
+            raise typer.Exit(ExitCode.INTERRUPTED) from interrupt
+
+
+def _checked(api_key: str | None) -> str | None:
+    """Return a key that can be sent.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if api_key is not None and not (api_key.strip() and api_key.isascii() and api_key.isprintable()):
+        raise UsageError("the API key is empty or has characters that cannot be sent; choose another one")
+    return api_key.strip() if api_key else None
+
+
+def _own_name(model: str) -> str:
+    from olmocr.model_folder import find_model
+
+    return find_model(model).name
+
+
+def _counts(engine: Any) -> dict[str, float]:
+    """Return what the engine has done, for the metrics."""
+    counts = engine.counts
+    return {**vars(counts), "steps_a_token": counts.steps_a_token}
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""What answers -> a FastAPI application: OpenAI's two formats, whole documents, health, models and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from olmocr import __version__
+from olmocr.page import ModelResponse
+from olmocr.pipeline.render_pool import RenderPool
+from olmocr.pipeline.wire import Api
+from olmocr.serving.asking import Asking, Write
+from olmocr.serving.documents import DocumentReader
+from olmocr.serving.formats import Format, event, make_format
+from olmocr.serving.guard import Guard, logged_bugs, noted
+from olmocr.serving.limits import LIMITS, ServerLimits
+from olmocr.serving.metrics import CONTENT_TYPE, Metrics
+from olmocr.serving.questions import Question, parse_question
+from olmocr.serving.refusals import RequestError, bad_request, error_body
+from olmocr.serving.uploads import kept, kept_copy, parse_wanted, shown_name
+from olmocr.text import printable
+
+UPSTREAM_NAME = "olmocr"
+"""What upstream's own server calls its model, and its client asks for."""
+
+_DOCUMENT_TYPES = ("application/pdf", "application/octet-stream", "image/")
+
+_FORM_FIELDS = 8
+
+_PATHS = frozenset(
+    ("/v1/chat/completions", "/v1/responses", "/v1/ocr", "/v1/models", "/health", "/metrics", "/version")
+)
+
+
+def make_app(
+    ask: Write,
+    model: str,
+    *,
+    other_names: Iterable[str] = (),
+    api_key: str | None = None,
+    limits: ServerLimits = LIMITS,
+    engine_counts: Callable[[], Mapping[str, float]] = dict,
+) -> FastAPI:
+    """Return an application that has *ask* answer.
+
+    Args:
+        ask: takes a request and what is to be told all that is written so far; an engine's ``ask`` does.
+        model: what the model is called; it is listed under that.
+        other_names: by which it may be asked for, too, besides ``olmocr``.
+        api_key: what clients must show; None: whoever is on this machine may ask.
+        limits: how much is taken on.
+        engine_counts: what the engine has done, for ``/metrics``.
+    """
+    asking = Asking(ask, at_once=limits.at_once, waiting=limits.waiting)
+    metrics = Metrics(asking, engine_counts, _PATHS)
+    service = _Service(asking, metrics, model, frozenset((model, UPSTREAM_NAME, *other_names)), limits)
+    app = FastAPI(
+        title="olmocr", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=service.opened
+    )
+    app.state.asking = asking
+    app.add_middleware(cast(Any, Guard), api_key=api_key, asking=asking, limits=limits, on_answer=metrics.on_answer)
+    for number in (404, 405):
+        app.add_exception_handler(number, _no_such_path)
+    app.add_exception_handler(400, _no_such_form)
+    app.add_api_route("/v1/chat/completions", service.chat, methods=["POST"])
+    app.add_api_route("/v1/responses", service.responses, methods=["POST"])
+    app.add_api_route("/v1/ocr", service.ocr, methods=["POST"])
+    app.add_api_route("/v1/models", service.models)
+    app.add_api_route("/v1/models/{name:path}", service.named_model)
+    app.add_api_route("/health", service.health)
+    app.add_api_route("/version", service.version)
+    app.add_api_route("/metrics", service.metrics)
+    return app
+
+
+async def _no_such_path(request: Request, error: Exception) -> Response:
+    raise RequestError(
+        getattr(error, "status_code", 404),
+        f"{request.method} {printable(request.url.path)[:100]} is nothing that this server does; "
+        "it does POST /v1/chat/completions, /v1/responses and /v1/ocr",
+        code="unknown_url",
+    )
+
+
+async def _no_such_form(request: Request, error: Exception) -> Response:
+    raise bad_request(f"the form cannot be read: {getattr(error, 'detail', 'it is damaged')}", code="invalid_form")
+
+
+class _Service:
+    """What answers at each path."""
+
+    def __init__(
+        self, asking: Asking, metrics: Metrics, model: str, names: frozenset[str], limits: ServerLimits
+    ) -> None:
+        self._asking = asking
+        self._metrics = metrics
+        self._model = model
+        self._names = names
+        self._limits = limits
+
+    @contextlib.asynccontextmanager
+    async def opened(self, app: FastAPI) -> AsyncIterator[None]:
+        """Have what documents need while the server runs: processes that render, and a folder for uploads."""
+        with tempfile.TemporaryDirectory(prefix="olmocr-", ignore_cleanup_errors=True) as folder:
+            self._folder = Path(folder)
+            async with RenderPool() as pool:
+                self._reader = DocumentReader(
+                    ask=self._asking.ask,
+                    pool=pool,
+                    model=self._model,
+                    at_once=self._limits.at_once,
+                    most_pages=self._limits.pages,
+                    on_page=self._metrics.on_page,
+                )
+                yield
+
+    async def health(self) -> Response:
+        """Say whether questions are taken."""
+        is_closing = self._asking.is_closing
+        return JSONResponse({"status": "closing" if is_closing else "ok"}, 503 if is_closing else 200)
+
+    async def version(self) -> Response:
+        """Say which version runs."""
+        return JSONResponse({"version": __version__})
+
+    async def models(self) -> Response:
+        """List the one model."""
+        return JSONResponse({"object": "list", "data": [self._listed()]})
+
+    async def named_model(self, name: str) -> Response:
+        """Tell of the one model, by any of its names."""
+        self._require(name)
+        return JSONResponse(self._listed())
+
+    async def metrics(self) -> Response:
+        """Return counters for Prometheus."""
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
+
+    async def chat(self, request: Request) -> Response:
+        """Answer in the format of Chat Completions."""
+        return await self._answer(request, "chat")
+
+    async def responses(self, request: Request) -> Response:
+        """Answer in the format of Responses."""
+        return await self._answer(request, "responses")
+
+    async def ocr(self, request: Request) -> Response:
+        """Read a document; its pages come as they are finished, as lines of JSON or as events."""
+        is_stream = "text/event-stream" in request.headers.get("accept", "")
+        encode = _as_event if is_stream else _as_line
+        lines = self._document(request)
+        first = await anext(lines)  # what is wrong with the whole document has a status of its own
+        media_type = "text/event-stream" if is_stream else "application/x-ndjson"
+        return _Streamed(_encoded(first, lines, encode), media_type=media_type)
+
+    async def _answer(self, request: Request, api: Api) -> Response:
+        question = await asyncio.to_thread(parse_question, await request.body(), api)
+        self._require(question.model)
+        pieces = self._written(request, question)
+        form = make_format(api, question)
+        first = await anext(pieces)  # and so has what goes wrong before there is any text
+        if question.stream:
+            return _Streamed(_events(form, first, pieces), media_type="text/event-stream")
+        while isinstance(first, str):
+            first = await anext(pieces)
+        return JSONResponse(form.whole(first))
+
+    async def _written(self, request: Request, question: Question) -> AsyncGenerator[str | ModelResponse]:
+        async with contextlib.aclosing(self._asking.stream(question.page_request)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, ModelResponse):
+                    self._metrics.on_response(piece)
+                    noted(request.scope, piece.input_tokens, piece.output_tokens)
+                yield piece
+
+    async def _document(self, request: Request) -> AsyncGenerator[dict[str, Any]]:
+        async with _uploaded(request, self._folder) as (path, name, given):
+            wanted = parse_wanted(given)
+            async with contextlib.aclosing(self._reader.read(path, name, wanted)) as lines:
+                async for line in lines:
+                    if line["type"] == "summary":
+                        noted(request.scope, line["input_tokens"], line["output_tokens"])
+                    yield line
+
+    def _require(self, name: str) -> None:
+        if name not in self._names:
+            names = ", ".join(sorted(self._names))
+            raise RequestError(
+                404,
+                f"the model {printable(name)[:100]!r} is not here; this server has one, by the names {names}",
+                code="model_not_found",
+                param="model",
+            )
+
+    def _listed(self) -> dict[str, Any]:
+        return {"id": self._model, "object": "model", "created": 0, "owned_by": UPSTREAM_NAME}
+
+
+@contextlib.asynccontextmanager
+async def _uploaded(request: Request, folder: Path) -> AsyncIterator[tuple[Path, str, dict[str, str]]]:
+    """Yield the document's file, its name, and what else the request says.
+
+    Raises:
+        RequestError: there is none in it.
+    """
+    given = dict(request.query_params)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        async with request.form(max_files=1, max_fields=_FORM_FIELDS) as form:
+            file = form.get("file")
+            if file is None or isinstance(file, str):
+                raise bad_request("the form has no file in its field 'file'", "file")
+            given |= {name: value for name, value in form.items() if isinstance(value, str)}
+            async with kept_copy(file.file, folder) as path:
+                yield path, shown_name(file.filename), given
+    elif not kind or kind.startswith(_DOCUMENT_TYPES):
+        async with kept(request.stream(), folder) as path:
+            yield path, shown_name(None), given
+    else:
+        raise RequestError(
+            415,
+            "send the document as multipart/form-data in the field 'file', or as the body itself, as application/pdf",
+            code="unsupported_media_type",
+        )
+
+
+async def _events(
+    form: Format, first: str | ModelResponse, pieces: AsyncGenerator[str | ModelResponse]
+) -> AsyncGenerator[bytes]:
+    async with contextlib.aclosing(pieces):
+        for each in form.begin():
+            yield each
+        try:
+            piece = first
+            while isinstance(piece, str):
+                yield form.piece(piece)
+                piece = await anext(pieces)
+            ending = form.end(piece)
+        except Exception as error:  # the status is sent: it can only be told in the stream
+            ending = form.fail(logged_bugs(error))
+        for each in ending:
+            yield each
+
+
+async def _encoded(
+    first: dict[str, Any], lines: AsyncGenerator[dict[str, Any]], encode: Callable[[dict[str, Any]], bytes]
+) -> AsyncGenerator[bytes]:
+    async with contextlib.aclosing(lines):
+        yield encode(first)
+        try:
+            async for line in lines:
+                yield encode(line)
+        except Exception as error:
+            yield encode({"type": "error", **error_body(logged_bugs(error))})
+
+
+def _as_line(line: dict[str, Any]) -> bytes:
+    return json.dumps(line).encode() + b"\n"
+
+
+def _as_event(line: dict[str, Any]) -> bytes:
+    return event(line, line["type"])
+
+
+class _Streamed(StreamingResponse):
+    """Pieces that are sent as they come, and closed however that ends. Whether the client is there, the guard knows."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes], *, media_type: str) -> None:
+        super().__init__(pieces, media_type=media_type)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async with contextlib.aclosing(self._pieces) as pieces:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,154 @@
+"""PageRequests of many clients -> answers, some at once, some waiting, and no more: whoever comes then is sent away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from olmocr.errors import AnswerError, ServerUnavailableError
+from olmocr.page import ModelResponse, PageRequest
+from olmocr.serving.refusals import RequestError
+
+OnText = Callable[[str], None]
+"""Is told all of an answer that is written so far."""
+
+Write = Callable[[PageRequest, OnText], Awaitable[ModelResponse]]
+"""Answers a request and tells what it writes: the engine's ``ask``, or a scripted one in a test."""
+
+_MOST_SECONDS = 60.0
+"""How long, at most, somebody is asked to wait before asking again."""
+
+
+class Asking:
+    """The one way to the model. *at_once* questions are with it, *waiting* requests may wait besides.
+
+    A document is one request, however many of its pages are asked about.
+    """
+
+    def __init__(self, write: Write, *, at_once: int, waiting: int) -> None:
+        self._write = write
+        self._most = at_once + waiting
+        self._at_once = at_once
+        self._places = asyncio.Semaphore(at_once)
+        self._tasks: set[asyncio.Task[ModelResponse]] = set()
+        self._seconds = 1.0  # that an answer takes, of the last few
+        self._is_closing = self._is_over = False
+        self.admitted = 0
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing new is taken on."""
+        return self._is_closing
+
+    @property
+    def asked(self) -> int:
+        """How many questions there are that are not answered yet, pages of documents included."""
+        return len(self._tasks)
+
+    @contextmanager
+    def admission(self) -> Iterator[None]:
+        """Hold one of the places of requests.
+
+        Raises:
+            RequestError: there is none left, or no more are given.
+        """
+        if self._is_closing:
+            raise RequestError(503, _CLOSING, code="unavailable", retry_after=_MOST_SECONDS)
+        if self.admitted >= self._most:
+            raise RequestError(
+                429,
+                f"{self.admitted} requests are being answered or wait, which is all that this server takes; ask later",
+                code="queue_full",
+                retry_after=min(_MOST_SECONDS, self._seconds * self._most / self._at_once),
+            )
+        self.admitted += 1
+        try:
+            yield
+        finally:
+            self.admitted -= 1
+
+    async def ask(self, request: PageRequest) -> ModelResponse:
+        """Answer *request* in its turn; cancelling this ends the answer."""
+        task = self._begin(lambda: request, lambda text: None)
+        try:
+            return await _result(task)
+        finally:
+            await _end(task)
+
+    async def stream(self, make_request: Callable[[], PageRequest]) -> AsyncGenerator[str | ModelResponse]:
+        """Yield an answer's text in pieces, as it is written, and then the whole; closing this ends the answer.
+
+        *make_request* is called, in a thread, when its turn has come: a picture takes memory once it is read.
+
+        Raises:
+            OlmocrError: there is no answer, or it ends in the middle.
+        """
+        written, news = "", asyncio.Event()
+
+        def tell(text: str) -> None:
+            nonlocal written
+            written = text
+            news.set()
+
+        task = self._begin(make_request, tell)
+        task.add_done_callback(lambda task: news.set())
+        sent = ""
+        try:
+            while not task.done():
+                await news.wait()
+                news.clear()
+                if len(written) > len(sent) and written.startswith(sent):
+                    piece, sent = written[len(sent) :], written
+                    yield piece
+            answer = await _result(task)
+            if not answer.text.startswith(sent):
+                raise AnswerError("this answer had to be begun anew and came out otherwise; ask again")
+            if len(answer.text) > len(sent):
+                yield answer.text[len(sent) :]
+            yield answer
+        finally:
+            await _end(task)
+
+    def close(self) -> None:
+        """Take on no more requests."""
+        self._is_closing = True
+
+    def end_all(self) -> None:
+        """End the answers in the making, too: whoever waits for them is told."""
+        self._is_closing = self._is_over = True
+        for task in self._tasks:
+            task.cancel()
+
+    def _begin(self, make_request: Callable[[], PageRequest], tell: OnText) -> asyncio.Task[ModelResponse]:
+        if self._is_over:
+            raise ServerUnavailableError(_CLOSING, _MOST_SECONDS)
+        task = asyncio.create_task(self._answer(make_request, tell))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _answer(self, make_request: Callable[[], PageRequest], tell: OnText) -> ModelResponse:
+        async with self._places:  # given back with the answer, however slowly that is read
+            request = await asyncio.to_thread(make_request)
+            started = time.monotonic()
+            answer = await self._write(request, tell)
+            self._seconds += 0.2 * (time.monotonic() - started - self._seconds)
+            return answer
+
+
+async def _result(task: asyncio.Task[ModelResponse]) -> ModelResponse:
+    await asyncio.wait([task])
+    if task.cancelled():
+        raise ServerUnavailableError(_CLOSING, _MOST_SECONDS)
+    return task.result()
+
+
+async def _end(task: asyncio.Task[ModelResponse]) -> None:
+    if not task.done():
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+_CLOSING = "this server is closing; ask again when it runs"

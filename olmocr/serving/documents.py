@@ -1,0 +1,158 @@
+"""A document on this disk -> its pages, each as soon as it is read, and what came of all of them, as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from olmocr.errors import InputError
+from olmocr.page import Ask
+from olmocr.pipeline.document import Document, PageRecord, blank_record, record_of, unrendered_record
+from olmocr.pipeline.local_file import content_hash
+from olmocr.pipeline.ocr_page import Terms, ocr_page
+from olmocr.pipeline.outputs import markdown_of
+from olmocr.pipeline.render_pool import RenderPool
+from olmocr.pipeline.repetition import has_looped
+from olmocr.pipeline.sources import Source
+from olmocr.serving.refusals import RequestError, bad_request
+from olmocr.serving.uploads import Wanted
+
+TERMS = Terms(guided="retries", is_looping=has_looped)
+"""The pipeline's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentReader:
+    """Reads documents: renders pages with *pool*, asks *ask* about *at_once* of one document.
+
+    *model* is what records call the model, *on_page* is called with each page.
+    """
+
+    ask: Ask
+    pool: RenderPool
+    model: str
+    at_once: int
+    most_pages: int
+    on_page: Callable[[PageRecord], None] = lambda page: None
+
+    async def read(self, path: Path, name: str, wanted: Wanted) -> AsyncGenerator[dict[str, Any]]:
+        """Yield what the document is, its pages as they are finished, and what came of all; each with its *type*.
+
+        Raises:
+            InputError: it cannot be read at all.
+            RequestError: it has more pages than are read, or none of those that are wanted.
+            ServerError: nobody answers any more.
+        """
+        started = time.monotonic()
+        count = await self.pool.page_count(path, name)
+        numbers = self._numbers(count, wanted)
+        sha256 = await asyncio.to_thread(content_hash, path, name)
+        yield {"type": "document", "name": name, "sha256": sha256, "page_count": count, "pages": list(numbers)}
+        records: list[PageRecord] = []
+        async with contextlib.aclosing(self._pages(path, name, numbers, wanted.longest_side)) as pages:
+            async for record in pages:
+                records.append(record)
+                self.on_page(record)
+                yield page_json(record)
+        records.sort(key=lambda record: record.page_number)
+        document = Document(Source(name, path), sha256, tuple(records), count)
+        yield summary_json(document, time.monotonic() - started, markdown=wanted.markdown)
+
+    def _numbers(self, count: int, wanted: Wanted) -> tuple[int, ...]:
+        numbers = wanted.pages.numbers(count) if wanted.pages else tuple(range(1, count + 1))
+        if not numbers:
+            raise bad_request(f"the document has {count} pages and none of those that are asked for", "pages")
+        if len(numbers) > self.most_pages:
+            raise RequestError(
+                413,
+                f"{len(numbers)} pages are to be read, and this server reads {self.most_pages} at most; ask for some",
+                code="too_many_pages",
+                param="pages",
+            )
+        return numbers
+
+    async def _pages(
+        self, path: Path, name: str, numbers: tuple[int, ...], longest_side: int
+    ) -> AsyncGenerator[PageRecord]:
+        """Yield pages as they are finished; closing this ends those in the making."""
+        waiting = iter(numbers)
+        reading: set[asyncio.Task[PageRecord]] = set()
+
+        def begin_next() -> None:
+            for number in waiting:
+                reading.add(
+                    asyncio.create_task(self._page(path, name, number, longest_side, is_only=len(numbers) == 1))
+                )
+                return
+
+        try:
+            for _ in range(self.at_once):
+                begin_next()
+            while reading:
+                finished, _ = await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
+                for task in finished:
+                    reading.discard(task)
+                    begin_next()
+                    yield task.result()
+        finally:
+            for task in reading:
+                task.cancel()
+            await asyncio.gather(*reading, return_exceptions=True)
+
+    async def _page(self, path: Path, name: str, number: int, longest_side: int, *, is_only: bool) -> PageRecord:
+        try:
+            rendered = await self.pool.render(path, name, number, longest_side)
+        except InputError as error:
+            if is_only:
+                raise
+            return unrendered_record(number, str(error))
+        if rendered.is_blank:
+            return blank_record(number)
+        result = await ocr_page(rendered.image, self.ask, TERMS, text_layer=rendered.text_layer)
+        return record_of(number, result, rendered.text_layer, self.model)
+
+
+def page_json(record: PageRecord) -> dict[str, Any]:
+    """Return a page as a client is told of it; *error* says why its text is not the model's."""
+    response = record.response
+    return {
+        "type": "page",
+        "page_number": record.page_number,
+        "status": record.status,
+        "error": record.rejected[-1] if record.is_fallback and record.rejected else None,
+        "text": response.natural_text,
+        "primary_language": response.primary_language,
+        "is_table": response.is_table,
+        "is_diagram": response.is_diagram,
+        "rotation": record.rotation,
+        "attempts": record.attempts,
+        "rejected": list(record.rejected),
+        "temperature": record.temperature,
+        "input_tokens": record.input_tokens,
+        "output_tokens": record.output_tokens,
+        "total_output_tokens": record.total_output_tokens,
+        "text_coverage": record.coverage,
+        "low_coverage": record.lacks_text,
+        "seconds": record.seconds,
+    }
+
+
+def summary_json(document: Document, seconds: float, *, markdown: bool) -> dict[str, Any]:
+    """Return what came of a document: counts, and its text as markdown."""
+    pages = document.pages
+    return {
+        "type": "summary",
+        "pages": len(pages),
+        "blank_pages": [page.page_number for page in pages if page.status == "blank"],
+        "retried_pages": [page.page_number for page in pages if page.attempts > 1],
+        "fallback_pages": list(document.fallback_pages),
+        "input_tokens": sum(page.input_tokens for page in pages),
+        "output_tokens": sum(page.total_output_tokens for page in pages),
+        "seconds": round(seconds, 3),
+        **({"markdown": markdown_of(document)} if markdown else {}),
+    }

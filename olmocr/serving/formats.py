@@ -1,0 +1,182 @@
+"""ModelResponse -> JSON, or text as it is written -> events, in either of OpenAI's formats."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from olmocr.page import ModelResponse
+from olmocr.pipeline.wire import Api
+from olmocr.serving.questions import Question
+from olmocr.serving.refusals import RequestError, error_body
+
+DONE = b"data: [DONE]\n\n"
+
+
+class Format(Protocol):
+    """How one answer is told. A stream is what ``begin`` gives, ``piece`` of each text, and ``end`` or ``fail``."""
+
+    def whole(self, answer: ModelResponse) -> dict[str, Any]:
+        """Return a whole answer."""
+
+    def begin(self) -> Iterator[bytes]:
+        """Yield the events before any text."""
+
+    def piece(self, text: str) -> bytes:
+        """Return the event of some more text."""
+
+    def end(self, answer: ModelResponse) -> Iterator[bytes]:
+        """Yield the events after the last text."""
+
+    def fail(self, refusal: RequestError) -> Iterator[bytes]:
+        """Yield the events of an answer that is broken off."""
+
+
+def make_format(api: Api, question: Question) -> Format:
+    """Return how *question* is answered."""
+    return _Chat(question) if api == "chat" else _Responses(question)
+
+
+def event(data: Any, name: str | None = None) -> bytes:
+    """Return a server-sent event."""
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {json.dumps(data)}\n\n".encode()
+
+
+class _Chat:
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._common = {"id": f"chatcmpl-{_id()}", "created": int(time.time()), "model": question.model}
+
+    def whole(self, answer: ModelResponse) -> dict[str, Any]:
+        message = {"role": "assistant", "content": answer.text, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, **_ending(answer)}
+        return {**self._common, "object": "chat.completion", "choices": [choice], "usage": _chat_usage(answer)}
+
+    def begin(self) -> Iterator[bytes]:
+        yield self._chunk({"role": "assistant", "content": ""})
+
+    def piece(self, text: str) -> bytes:
+        return self._chunk({"content": text})
+
+    def end(self, answer: ModelResponse) -> Iterator[bytes]:
+        yield self._chunk({}, **_ending(answer))
+        if self._question.usage:
+            yield event(
+                {**self._common, "object": "chat.completion.chunk", "choices": [], "usage": _chat_usage(answer)}
+            )
+        yield DONE
+
+    def fail(self, refusal: RequestError) -> Iterator[bytes]:
+        yield event(error_body(refusal))
+        yield DONE
+
+    def _chunk(self, delta: dict[str, Any], **ending: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None, **ending}
+        return event({**self._common, "object": "chat.completion.chunk", "choices": [choice]})
+
+
+def _ending(answer: ModelResponse) -> dict[str, Any]:
+    """Return why an answer ended. One that went round in circles was cut, and *stop_reason* says by what."""
+    is_loop = answer.finish_reason == "loop"
+    return {"finish_reason": "length" if is_loop else answer.finish_reason, "stop_reason": "loop" if is_loop else None}
+
+
+def _chat_usage(answer: ModelResponse) -> dict[str, int]:
+    return {
+        "prompt_tokens": answer.input_tokens,
+        "completion_tokens": answer.output_tokens,
+        "total_tokens": answer.input_tokens + answer.output_tokens,
+    }
+
+
+class _Responses:
+    def __init__(self, question: Question) -> None:
+        self._message_id = f"msg_{_id()}"
+        self._number = 0
+        self._common = {
+            "id": f"resp_{_id()}",
+            "object": "response",
+            "created_at": int(time.time()),
+            "model": question.model,
+            "instructions": None,
+            "max_output_tokens": question.max_tokens,
+            "metadata": {},
+            "parallel_tool_calls": False,
+            "previous_response_id": None,
+            "store": False,
+            "temperature": question.temperature,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "none",
+            "tools": [],
+            "top_p": 1.0,
+        }
+
+    def whole(self, answer: ModelResponse) -> dict[str, Any]:
+        is_whole = answer.finish_reason == "stop"
+        return {
+            **self._common,
+            "status": "completed" if is_whole else "incomplete",
+            "error": None,
+            "incomplete_details": None if is_whole else {"reason": "max_output_tokens"},
+            "stop_reason": "loop" if answer.finish_reason == "loop" else None,
+            "output": [self._message(answer.text, "completed" if is_whole else "incomplete")],
+            "usage": {
+                "input_tokens": answer.input_tokens,
+                "input_tokens_details": {"cached_tokens": 0},
+                "output_tokens": answer.output_tokens,
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": answer.input_tokens + answer.output_tokens,
+            },
+        }
+
+    def begin(self) -> Iterator[bytes]:
+        response = self._begun("in_progress")
+        yield self._event("response.created", response=response)
+        yield self._event("response.in_progress", response=response)
+        item = {**self._message("", "in_progress"), "content": []}
+        yield self._event("response.output_item.added", output_index=0, item=item)
+        yield self._event("response.content_part.added", **self._place, part=_part(""))
+
+    def piece(self, text: str) -> bytes:
+        return self._event("response.output_text.delta", **self._place, delta=text, logprobs=[])
+
+    def end(self, answer: ModelResponse) -> Iterator[bytes]:
+        whole = self.whole(answer)
+        yield self._event("response.output_text.done", **self._place, text=answer.text, logprobs=[])
+        yield self._event("response.content_part.done", **self._place, part=_part(answer.text))
+        yield self._event("response.output_item.done", output_index=0, item=whole["output"][0])
+        yield self._event(f"response.{whole['status']}", response=whole)
+
+    def fail(self, refusal: RequestError) -> Iterator[bytes]:
+        error = {"code": "server_error", "message": str(refusal)}
+        yield self._event("response.failed", response={**self._begun("failed"), "error": error})
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {"item_id": self._message_id, "output_index": 0, "content_index": 0}
+
+    def _begun(self, status: str) -> dict[str, Any]:
+        return {
+            **self._common, "status": status, "error": None, "incomplete_details": None, "output": [], "usage": None
+        }  # fmt: skip
+
+    def _message(self, text: str, status: str) -> dict[str, Any]:
+        return {
+            "type": "message", "id": self._message_id, "status": status, "role": "assistant", "content": [_part(text)]
+        }  # fmt: skip
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        number, self._number = self._number, self._number + 1
+        return event({"type": kind, "sequence_number": number, **fields}, kind)
+
+
+def _part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _id() -> str:
+    return secrets.token_hex(12)

@@ -1,0 +1,239 @@
+"""A request -> who may ask, how much, how long; what goes wrong -> an answer; and one line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from olmocr.errors import OlmocrError
+from olmocr.serving.asking import Asking
+from olmocr.serving.limits import ServerLimits
+from olmocr.serving.refusals import RequestError, error_body, error_headers, refusal_of
+from olmocr.text import printable
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OnAnswer = Callable[[str, int | None], None]
+"""Is told the path and the status of each request; None where the client left before there was one."""
+
+NOTE = "olmocr.note"
+"""Where a request's scope holds what its line in the log says beside."""
+
+OPEN_PATHS = ("/health",)
+"""What is told without a key: whether anything runs."""
+
+_LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
+
+_DRAINED_BYTES = 256 << 20
+_DRAINED_SECONDS = 5.0
+
+
+class Guard:
+    """The outermost layer of the server, as ASGI has them.
+
+    With an *api_key* whoever knows it may ask. Without one, whoever calls this machine by a name of its own: a web page
+    that has its own name lead here (DNS rebinding) does not. No other web page may ask at all.
+    """
+
+    def __init__(
+        self, app: App, *, api_key: str | None, asking: Asking, limits: ServerLimits, on_answer: OnAnswer
+    ) -> None:
+        self._app = app
+        self._key = api_key.encode() if api_key else None
+        self._asking = asking
+        self._limits = limits
+        self._on_answer = on_answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange, started = _Exchange(scope, receive, send, self._limits), time.monotonic()
+        try:
+            await self._answer(exchange)
+        finally:
+            self._on_answer(scope["path"], exchange.status)
+            _log_line(scope, exchange.status, time.monotonic() - started)
+
+    async def _answer(self, exchange: _Exchange) -> None:
+        try:
+            self._check(exchange.scope)
+            with self._admission(exchange.scope):
+                await exchange.run(self._app)
+        except Exception as error:  # the last place where it can become an answer
+            if not isinstance(error, OlmocrError):
+                _log_bug(error)
+            await exchange.refuse(refusal_of(error))
+
+    def _check(self, scope: Scope) -> None:
+        headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
+        host = headers.get("host", b"").decode("latin-1")
+        if self._key is None and _name(host) not in _LOOPBACK_NAMES:
+            raise RequestError(403, "this server answers to its own address only: http://127.0.0.1", code="wrong_host")
+        origin = headers.get("origin", b"").decode("latin-1")
+        if origin and origin.partition("://")[2] != host:
+            raise RequestError(403, "this server answers no web pages of other servers", code="wrong_origin")
+        if self._key is not None and scope["path"] not in OPEN_PATHS:
+            self._check_key(headers.get("authorization", b""))
+        length = headers.get("content-length", b"0")
+        if length.isdigit() and int(length) > self._limits.request_bytes:
+            raise _too_large(self._limits)
+
+    def _check_key(self, authorization: bytes) -> None:
+        scheme, _, given = authorization.partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._key or b""):
+            what = "the API key is wrong" if authorization else "an API key is wanted: Authorization: Bearer KEY"
+            raise RequestError(401, what, code="invalid_api_key")
+
+    def _admission(self, scope: Scope) -> contextlib.AbstractContextManager[None]:
+        return self._asking.admission() if scope["method"] == "POST" else contextlib.nullcontext()
+
+
+class _Exchange:
+    """One request and its answer: as large as allowed, as slow as allowed, and ended when the client leaves."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: ServerLimits) -> None:
+        self.scope = scope
+        self.status: int | None = None
+        self._receive = receive
+        self._send = send
+        self._limits = limits
+        self._received = 0
+        self._is_asked = asyncio.Event()
+        self._is_gone = asyncio.Event()
+        self._is_answered = False
+
+    async def run(self, app: App) -> None:
+        """Let *app* answer; when the client leaves, that is cancelled."""
+        answering = asyncio.ensure_future(app(self.scope, self._take, self._give))
+        watching = asyncio.create_task(self._watch())
+        try:
+            await asyncio.wait((answering, watching), return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done() and not self._is_answered:
+                answering.cancel()
+                await asyncio.wait((answering,))
+                return
+            await answering
+        finally:
+            answering.cancel()
+            watching.cancel()
+            await asyncio.gather(answering, watching, return_exceptions=True)
+
+    async def refuse(self, refusal: RequestError) -> None:
+        """Answer with an error, unless an answer has begun: then the connection is closed, which says it all."""
+        if self.status is not None or self._is_gone.is_set():
+            return
+        await self._drain()
+        body = json.dumps(error_body(refusal)).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body)), **error_headers(refusal)}
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        with contextlib.suppress(TimeoutError):
+            await self._give({"type": "http.response.start", "status": refusal.status, "headers": raw})
+            await self._give({"type": "http.response.body", "body": body})
+
+    async def _take(self) -> Message:
+        """Return the next piece of the body.
+
+        Raises:
+            RequestError: it is too large, or does not come.
+        """
+        if self._is_asked.is_set():
+            await self._is_gone.wait()
+            return {"type": "http.disconnect"}
+        try:
+            async with asyncio.timeout(self._limits.stall_seconds):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise RequestError(408, "the request's body does not come", code="timeout") from error
+        self._received += len(message.get("body", b""))
+        if message["type"] == "http.disconnect":
+            self._is_gone.set()
+        elif not message.get("more_body", False):
+            self._is_asked.set()
+        if self._received > self._limits.request_bytes:
+            raise _too_large(self._limits)
+        return message
+
+    async def _give(self, message: Message) -> None:
+        """Send on what is answered; a client that does not take it is left."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message["headers"], *_HEADERS]}
+        self._is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+        async with asyncio.timeout(2 * self._limits.stall_seconds):
+            await self._send(message)
+
+    async def _watch(self) -> None:
+        """Wait until the client leaves."""
+        await self._is_asked.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._is_gone.set()
+
+    async def _drain(self) -> None:
+        """Read what is still being sent, or the client would see a broken connection and not our answer."""
+        if any(name == b"expect" for name, _ in self.scope["headers"]):
+            return  # it waits to be told whether to send at all
+        drained = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAINED_SECONDS):
+                while not self._is_asked.is_set() and drained < _DRAINED_BYTES:
+                    message = await self._receive()
+                    drained += len(message.get("body", b""))
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
+
+
+_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+
+
+def _too_large(limits: ServerLimits) -> RequestError:
+    return RequestError(413, f"the request has more than {limits.request_bytes} bytes; send less", code="too_large")
+
+
+def _name(host: str) -> str:
+    """Return a Host header's name, without the port."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _log_line(scope: Scope, status: int | None, seconds: float) -> None:
+    note = f", {scope[NOTE]}" if NOTE in scope else ""
+    path = printable(scope["path"].replace("\n", " "))[:100]
+    log.info("%s %s: %s in %.2f s%s", scope["method"], path, status or "the client left", seconds, note)
+
+
+def _log_bug(error: Exception) -> None:
+    """Log where an exception comes from, and not what it says: that may quote a page."""
+    places = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{place.name} ({place.filename}:{place.lineno})" for place in reversed(places[-5:]))
+    log.error("a bug: %s in %s", type(error).__name__, where)
+
+
+def noted(scope: Scope, input_tokens: int, output_tokens: int) -> None:
+    """Have a request's line in the log say how many tokens were read and written."""
+    scope[NOTE] = f"{input_tokens} tokens read, {output_tokens} written"
+
+
+def logged_bugs(error: Exception) -> RequestError:
+    """Return what to answer in the middle of a stream, where no status can be sent any more."""
+    if not isinstance(error, OlmocrError):
+        _log_bug(error)
+    return refusal_of(error)

@@ -1,0 +1,39 @@
+"""How much one server takes on, and from one request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from olmocr.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerLimits:
+    """What is past these is refused, with a sentence.
+
+    Attributes:
+        at_once: questions that are with the model.
+        waiting: requests that may wait besides; more are sent away.
+        request_bytes: of one request's body.
+        pages: to be read of one document.
+        stall_seconds: between two pieces of a body that comes or goes.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+
+    at_once: int = 8
+    waiting: int = 64
+    request_bytes: int = 64 << 20
+    pages: int = 1000
+    stall_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            least = 0 if field.name == "waiting" else 1
+            if getattr(self, field.name) < least:
+                raise UsageError(f"{field.name} must be {least} or more, not {getattr(self, field.name)}")
+
+
+LIMITS = ServerLimits()
+"""What holds where nothing else is said."""

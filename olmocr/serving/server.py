@@ -1,0 +1,98 @@
+"""An application -> HTTP on an address, until it is told to end. The one door to uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from olmocr.errors import ServerError, UsageError
+from olmocr.serving.asking import Asking
+
+log = logging.getLogger(__name__)
+
+_MARGIN_SECONDS = 5.0  # for the last bytes to be sent, once the answers are ended
+
+
+def listen(host: str, port: int, *, has_key: bool) -> socket.socket:
+    """Return a socket that listens; port 0 is any that is free.
+
+    Raises:
+        UsageError: there is no such address, or other machines could ask and no key is set.
+        ServerError: the port is taken, or may not be used.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise UsageError(f"--host {host} is no address of this machine: {error}") from error
+    family, _, _, _, place = found[0]
+    if not has_key and not ipaddress.ip_address(str(place[0]).partition("%")[0]).is_loopback:
+        raise UsageError(
+            f"at {host} other machines can ask, and no key is set; give one in OLMOCR_API_KEY, or --host 127.0.0.1"
+        )
+    try:
+        return socket.create_server((str(place[0]), int(place[1])), family=family, backlog=128)
+    except OSError as error:
+        raise ServerError(f"port {port} {_why(error)}; choose another one with --port") from error
+
+
+def _why(error: OSError) -> str:
+    return "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+
+
+def address(listening: socket.socket) -> str:
+    """Return the URL at which a socket is found."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve(app: Any, listening: socket.socket, *, grace: float) -> None:
+    """Serve until cancelled. Answers in the making then have *grace* seconds to end; what does not is told so."""
+    asking: Asking = app.state.asking
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=max(1, round(grace + _MARGIN_SECONDS)),
+        )
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        await _close(asking, grace)
+        server.should_exit = True
+        await serving
+        raise
+
+
+async def _close(asking: Asking, grace: float) -> None:
+    asking.close()
+    if asking.admitted:
+        log.info("closing: %d requests have %g s to be answered", asking.admitted, grace)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(grace):
+            while asking.admitted:
+                await asyncio.sleep(0.05)
+    asking.end_all()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the command."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

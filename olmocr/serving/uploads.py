@@ -1,0 +1,98 @@
+"""A request with a document in it -> a temporary file, which is gone afterwards, and what is asked about it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from olmocr.errors import UsageError, output_error
+from olmocr.page import TARGET_LONGEST_IMAGE_DIM
+from olmocr.pipeline.page_ranges import PageRanges, parse_page_ranges
+from olmocr.serving.refusals import bad_request
+from olmocr.text import printable
+
+NAMELESS = "the document"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is asked about a document. *pages* None is all; *markdown* says whether the last line has all of its text.
+
+    *longest_side* is that of a page's image, in pixels.
+    """
+
+    pages: PageRanges | None = None
+    markdown: bool = True
+    longest_side: int = TARGET_LONGEST_IMAGE_DIM
+
+
+def parse_wanted(given: Mapping[str, str]) -> Wanted:
+    """Read the options of a request: ``pages``, ``markdown`` and ``longest_side``.
+
+    Raises:
+        RequestError: there is no such option, or its value is none.
+    """
+    if unknown := sorted(given.keys() - {"pages", "markdown", "longest_side"}):
+        raise bad_request(f"there is no option {printable(unknown[0])[:40]!r}; there are pages, markdown, longest_side")
+    try:
+        pages = parse_page_ranges(given["pages"]) if given.get("pages") else None
+    except UsageError as error:
+        raise bad_request(str(error), "pages") from error
+    markdown = given.get("markdown", "true").lower()
+    if markdown not in ("true", "false", "1", "0"):
+        raise bad_request("markdown must be true or false", "markdown")
+    side = given.get("longest_side", str(TARGET_LONGEST_IMAGE_DIM))
+    if not (side.isascii() and side.isdigit() and len(side) < 6 and 28 <= int(side) <= 8192):
+        raise bad_request("longest_side must be 28 to 8192 pixels", "longest_side")
+    return Wanted(pages=pages, markdown=markdown in ("true", "1"), longest_side=int(side))
+
+
+def shown_name(name: str | None) -> str:
+    """Return what sentences call an uploaded file: its own name, which is anybody's text, without folders."""
+    last = PurePosixPath((name or "").replace("\\", "/")).name
+    return printable(last.replace("\n", " "))[:100].strip() or NAMELESS
+
+
+@contextlib.asynccontextmanager
+async def kept(pieces: AsyncIterator[bytes], folder: Path) -> AsyncIterator[Path]:
+    """Yield a file in *folder* with these bytes; it is removed in every case.
+
+    Raises:
+        OutputError: the disk is full.
+    """
+    path = folder / secrets.token_hex(8)
+    try:
+        try:
+            with path.open("xb") as file:
+                async for piece in pieces:
+                    file.write(piece)
+        except OSError as error:
+            raise _unwritten(error) from error
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def kept_copy(file: BinaryIO, folder: Path) -> AsyncIterator[Path]:
+    """Yield a file in *folder* with what is in *file*, as of :func:`kept`."""
+    path = folder / secrets.token_hex(8)
+    try:
+        try:
+            with path.open("xb") as copy:
+                await asyncio.to_thread(shutil.copyfileobj, file, copy)
+        except OSError as error:
+            raise _unwritten(error) from error
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _unwritten(error: OSError) -> Exception:
+    return output_error(error, "the uploaded document (TMPDIR names another folder)")
