@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pypdfium2
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from olmocr.errors import InputError
 from olmocr.page import PageImage
@@ -216,6 +216,8 @@ def _picture(path: Path, name: str, kind: Kind) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} has more than {MOST_PIXELS} pixels; save a smaller copy and give that") from error
+    except UnidentifiedImageError as error:  # which says no more than where the file lies
+        raise InputError(f"{name} is a damaged picture") from error
     except Exception as error:
         raise InputError(f"{name} is a damaged picture: {error or type(error).__name__}") from error
 

@@ -52,10 +52,14 @@ class DocumentReader:
         count = await self.pool.page_count(path, name)
         numbers = self._numbers(count, wanted)
         sha256 = await asyncio.to_thread(content_hash, path, name)
-        yield {"type": "document", "name": name, "sha256": sha256, "page_count": count, "pages": list(numbers)}
+        about = {"type": "document", "name": name, "sha256": sha256, "page_count": count, "pages": list(numbers)}
         records: list[PageRecord] = []
         async with contextlib.aclosing(self._pages(path, name, numbers, wanted.longest_side)) as pages:
+            if len(numbers) > 1:  # of a single page it is not known yet whether there is anything to tell
+                yield about
             async for record in pages:
+                if len(numbers) == 1:
+                    yield about
                 records.append(record)
                 self.on_page(record)
                 yield page_json(record)

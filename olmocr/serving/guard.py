@@ -138,7 +138,8 @@ class _Exchange:
         """Answer with an error, unless an answer has begun: then the connection is closed, which says it all."""
         if self.status is not None or self._is_gone.is_set():
             return
-        await self._drain()
+        if refusal.status != 408:
+            await self._drain()
         body = json.dumps(error_body(refusal)).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body)), **error_headers(refusal)}
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]

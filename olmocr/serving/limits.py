@@ -30,9 +30,9 @@ class ServerLimits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            least = 0 if field.name == "waiting" else 1
-            if getattr(self, field.name) < least:
-                raise UsageError(f"{field.name} must be {least} or more, not {getattr(self, field.name)}")
+            value = getattr(self, field.name)
+            if value < 0 or (value == 0 and field.name != "waiting"):
+                raise UsageError(f"{field.name} cannot be {value!r}; choose a larger number")
 
 
 LIMITS = ServerLimits()

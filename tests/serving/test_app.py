@@ -1,0 +1,359 @@
+import asyncio
+import json
+import logging
+import socket
+import threading
+
+import httpx
+import pytest
+
+from olmocr.errors import AnswerError, InputError, ServerError, ServerUnavailableError, UsageError
+from olmocr.serving.server import listen
+from tests.pipeline.doubles import answer
+from tests.serving.servers import CHAT, OCR, RESPONSES, Writer, chat, data_uri, response, running, until
+
+BODIES = {CHAT: chat, RESPONSES: response}
+EACH = pytest.mark.parametrize("path", [CHAT, RESPONSES])
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running(Writer()) as server:
+        yield server
+
+
+def error_of(reply):
+    error = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert "Traceback" not in reply.text
+    return error
+
+
+def data_of(lines):
+    return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+
+
+def text_of(data):
+    """Return the text in the events of either format."""
+    events = [json.loads(each) for each in data if each != "[DONE]"]
+    chats = [each["choices"][0]["delta"].get("content") or "" for each in events if each.get("choices")]
+    return "".join(chats + [each["delta"] for each in events if each.get("type") == "response.output_text.delta"])
+
+
+def test_an_answer_in_the_chat_format(server):
+    body = server.post(CHAT, json=chat()).json()
+    assert body["choices"][0]["message"]["content"] == "---\nHello"
+    assert body["choices"][0]["finish_reason"] == "stop"
+    assert body["usage"] == {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+
+
+def test_an_answer_in_the_responses_format(server):
+    body = server.post(RESPONSES, json=response()).json()
+    assert body["output"][0]["content"][0]["text"] == "---\nHello"
+    assert (body["status"], body["usage"]["output_tokens"]) == ("completed", 20)
+
+
+@EACH
+def test_text_is_sent_as_it_is_written(path):
+    write = Writer("one ", "two ", "three", waits=True)
+    with running(write) as server, server.client() as client:
+        write.go_on()
+        with client.stream("POST", path, json=BODIES[path](stream=True)) as reply:
+            assert reply.headers["content-type"].startswith("text/event-stream")
+            lines = reply.iter_lines()
+            assert text_of(data_of(next_events(lines, until="one "))) == "one "
+            write.go_on()
+            assert text_of(data_of(next_events(lines, until="two "))) == "two "
+            write.go_on()
+            assert text_of(data_of(lines)) == "three"
+
+
+def next_events(lines, until):
+    found = []
+    for line in lines:
+        found.append(line)
+        if text_of(data_of(found)) == until:
+            return found
+    raise AssertionError(found)
+
+
+@pytest.mark.parametrize("reason", ["length", "loop"])
+def test_an_answer_that_was_cut_says_so_in_each_format(reason):
+    with running(Writer(ends=answer(finish_reason=reason))) as server:
+        whole, other = (server.post(path, json=BODIES[path]()).json() for path in (CHAT, RESPONSES))
+        streamed = data_of(server.post(CHAT, json=chat(stream=True)).text.splitlines())
+        last = data_of(server.post(RESPONSES, json=response(stream=True)).text.splitlines())[-1]
+    stop_reason = "loop" if reason == "loop" else None
+    assert (whole["choices"][0]["finish_reason"], whole["choices"][0]["stop_reason"]) == ("length", stop_reason)
+    assert (other["status"], other["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert json.loads(streamed[-2])["choices"][0]["finish_reason"] == "length"
+    assert json.loads(last)["type"] == "response.incomplete"
+
+
+def test_a_stream_counts_tokens_when_it_is_asked_to(server):
+    asked = data_of(server.post(CHAT, json=chat(stream=True, stream_options={"include_usage": True})).text.splitlines())
+    unasked = data_of(server.post(CHAT, json=chat(stream=True)).text.splitlines())
+    assert json.loads(asked[-2])["usage"]["total_tokens"] == 120
+    assert asked[-1] == unasked[-1] == "[DONE]"
+    assert not any("usage" in each for each in unasked)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (InputError("the image is too thin"), 400, "too thin"),
+        (AnswerError("the model failed at this page"), 500, "the model failed"),
+        (ServerUnavailableError("away", 7), 503, "away"),
+        (ServerError("the model was closed"), 503, "closed"),
+        (ZeroDivisionError("secret page text"), 500, "a bug"),
+    ],
+)
+def test_what_goes_wrong_before_there_is_text_has_a_status(error, status, words):
+    with running(Writer(error)) as server:
+        asked = [(path, BODIES[path](stream=stream)) for path in BODIES for stream in (False, True)]
+        replies = [server.post(path, json=body) for path, body in asked]
+    for reply in replies:
+        assert reply.status_code == status
+        assert words in error_of(reply)["message"]
+        assert "secret" not in reply.text
+        assert ("retry-after" in reply.headers) == (status == 503)
+
+
+@EACH
+def test_what_goes_wrong_afterwards_is_told_in_the_stream(path):
+    with running(Writer("one", AnswerError("no memory"))) as server:
+        data = data_of(server.post(path, json=BODIES[path](stream=True)).text.splitlines())
+    assert text_of([each for each in data if "no memory" not in each]) == "one"
+    assert any("no memory" in each for each in data[-2:])
+    assert not any("response.completed" in each for each in data)
+
+
+@EACH
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_ends_its_answer(path, stream):
+    write = Writer("one", "two", waits=True)
+    write.go_on()
+    with running(write, at_once=1, waiting=0) as server:
+        leave(server, path, BODIES[path](stream=stream), lambda: write.begun)
+        until(lambda: write.cancelled == 1)
+        write.go_on(9)
+        assert server.post(path, json=BODIES[path]()).status_code == 200  # its place is free again
+
+
+def leave(server, path, body, when):
+    """Ask, and close the connection without a word as soon as *when* says so."""
+    content = json.dumps(body).encode()
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}\r\n\r\n"
+        connection.sendall(head.encode() + content)
+        until(when)
+
+
+def test_whoever_finds_the_queue_full_is_sent_away_and_the_others_are_answered():
+    write = Writer("one", waits=True)
+
+    async def ask_all(url):
+        async with httpx.AsyncClient(
+            base_url=url, trust_env=False, verify=False, timeout=20, limits=httpx.Limits()
+        ) as client:
+            tasks = [asyncio.create_task(client.post(CHAT, json=chat())) for _ in range(100)]
+            while sum(task.done() for task in tasks) < 94:
+                await asyncio.sleep(0.01)
+            write.go_on(100)
+            return await asyncio.gather(*tasks)
+
+    with running(write, at_once=2, waiting=4) as server:
+        replies = asyncio.run(ask_all(server.url))
+    refused = [reply for reply in replies if reply.status_code == 429]
+    assert [reply.status_code for reply in replies].count(200) == 6
+    assert len(refused) == 94
+    assert error_of(refused[0])["code"] == "queue_full"
+    assert int(refused[0].headers["retry-after"]) >= 1
+    assert write.most_at_once == 2
+
+
+def test_a_picture_is_read_when_its_turn_has_come_and_not_before():
+    write = Writer("one", waits=True)
+    with running(write, at_once=1) as server:
+        threads = [threading.Thread(target=server.post, args=(CHAT,), kwargs={"json": chat()}) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        until(lambda: write.begun == 1)
+        assert len(write.requests) == 1
+        write.go_on(3)
+        for thread in threads:
+            thread.join()
+    assert len(write.requests) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"nonsense", b"[]", b"\x00" * 100])
+@EACH
+def test_a_body_that_is_no_question_is_refused_in_openais_form(server, path, content):
+    reply = server.post(path, content=content, headers={"content-type": "application/json"})
+    assert reply.status_code == 400
+    assert error_of(reply)["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, OCR])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_of_50_mb_is_refused_in_words_that_arrive(path, is_chunked):
+    def pieces():
+        for _ in range(50):
+            yield b"a" * 1_000_000
+
+    with running(Writer(), request_bytes=1_000_000) as server:
+        content = pieces() if is_chunked else b"a" * 50_000_000
+        reply = server.post(path, content=content, headers={"content-type": "application/pdf"})
+        assert reply.status_code == 413
+        assert "more than 1000000 bytes" in error_of(reply)["message"]
+        assert server.post(CHAT, json=chat()).status_code == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for():
+    with running(Writer(), stall_seconds=0.2, at_once=1, waiting=0) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(b"POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{")
+            assert connection.recv(100).startswith(b"HTTP/1.1 408")
+        assert server.post(CHAT, json=chat()).status_code == 200
+
+
+def test_an_unknown_model_is_told_which_there_is(server):
+    reply = server.post(CHAT, json=chat() | {"model": "gpt-4o"})
+    assert reply.status_code == 404
+    assert (error_of(reply)["code"], error_of(reply)["param"]) == ("model_not_found", "model")
+    assert "by the names olmocr, scripted" in error_of(reply)["message"]
+    assert server.post(CHAT, json=chat() | {"model": "olmocr"}).json()["model"] == "olmocr"
+
+
+def test_the_model_is_listed_once(server):
+    with server.client() as client:
+        assert [each["id"] for each in client.get("/v1/models").json()["data"]] == ["scripted"]
+        assert client.get("/v1/models/olmocr").json()["id"] == "scripted"
+        assert client.get("/v1/models/other/name").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/", 404), ("POST", "/v1/embeddings", 404), ("GET", CHAT, 405), ("GET", "/docs", 404),
+     ("GET", "/openapi.json", 404), ("GET", "/v1/../etc/passwd", 404), ("GET", "/%1b[31m", 404)],
+)  # fmt: skip
+def test_what_there_is_not_is_said_in_openais_form(server, method, path, status):
+    with server.client() as client:
+        reply = client.request(method, path)
+    assert reply.status_code == status
+    assert "POST /v1/chat/completions" in error_of(reply)["message"]
+    assert "\x1b" not in reply.text
+
+
+def test_only_whoever_has_the_key_may_ask():
+    with running(Writer(), api_key="sesame") as server, server.client() as client:
+        for given in (None, "Bearer wrong", "Bearer", "Basic sesame", "sesame", "Bearer sésame".encode()):
+            headers = {"authorization": given} if given else {}
+            for path in (CHAT, RESPONSES, OCR):
+                reply = client.post(path, json=chat(), headers=headers)
+                assert (reply.status_code, error_of(reply)["code"]) == (401, "invalid_api_key")
+            assert client.get("/metrics", headers=headers).status_code == 401
+        assert client.get("/health").status_code == 200
+        right = {"authorization": "Bearer sesame", "host": "ocr.example.com"}
+        assert client.post(CHAT, json=chat(), headers=right).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example:8000", "127.0.0.1.evil.example", "", "[::1", "0.0.0.0:8000"])
+def test_a_name_that_only_leads_here_is_not_answered(server, host):
+    reply = server.post(CHAT, json=chat(), headers={"host": host})
+    assert (reply.status_code, error_of(reply)["code"]) == (403, "wrong_host")
+
+
+@pytest.mark.parametrize("host", ["localhost:9", "LOCALHOST", "127.0.0.1:80", "[::1]:8000"])
+def test_this_machines_own_names_are_answered_at_any_port(server, host):
+    assert server.post(CHAT, json=chat(), headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "http://127.0.0.1"])
+def test_web_pages_of_other_servers_are_not_answered(server, origin):
+    reply = server.post(CHAT, json=chat(), headers={"origin": origin})
+    assert (reply.status_code, error_of(reply)["code"]) == (403, "wrong_origin")
+    assert "access-control-allow-origin" not in reply.headers
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_other_machines_may_ask_only_where_a_key_is_set(host):
+    with pytest.raises(UsageError, match="OLMOCR_API_KEY"):
+        listen(host, 0, has_key=False)
+    listen(host, 0, has_key=True).close()
+
+
+def test_a_host_that_is_none_is_refused():
+    with pytest.raises(UsageError, match="no address"):
+        listen("no.such.host.invalid", 0, has_key=True)
+
+
+@EACH
+def test_answers_in_the_making_are_ended_when_the_server_closes(path):
+    write = Writer("one", "two", waits=True)
+    with running(write, at_once=1) as server:
+        write.go_on()
+        replies = []
+        streamed = threading.Thread(target=lambda: replies.append(server.post(path, json=BODIES[path](stream=True))))
+        streamed.start()
+        until(lambda: write.begun)
+        waiting = threading.Thread(target=lambda: replies.append(server.post(path, json=BODIES[path]())))
+        waiting.start()
+        with server.client() as client:
+            until(lambda: "olmocr_requests_in_hand 2.0" in client.get("/metrics").text)
+        server.stop()
+        streamed.join()
+        waiting.join()
+    statuses = {reply.status_code: reply for reply in replies}
+    assert sorted(statuses) == [200, 503]
+    assert "closing" in statuses[200].text
+    assert "closing" in error_of(statuses[503])["message"]
+    assert write.cancelled == 1
+
+
+def test_answers_that_are_nearly_done_are_finished_when_the_server_closes():
+    write = Writer("one", "two", waits=True)
+    with running(write, grace=10) as server:
+        replies = []
+        thread = threading.Thread(target=lambda: replies.append(server.post(CHAT, json=chat())))
+        thread.start()
+        until(lambda: write.begun)
+        server.stop()
+        write.go_on(2)
+        thread.join()
+    assert replies[0].json()["choices"][0]["message"]["content"] == "onetwo"
+
+
+def test_the_log_has_a_line_for_each_request_and_nothing_of_a_page(server, caplog):
+    with caplog.at_level(logging.INFO, "olmocr.serving"):
+        server.post(CHAT, json=chat(text="my secret"))
+        server.post("/v1/%1b[31m")
+        until(lambda: len(caplog.messages) == 2)
+    assert caplog.messages[0].startswith("POST /v1/chat/completions: 200 in ")
+    assert caplog.messages[0].endswith("100 tokens read, 20 written")
+    assert caplog.messages[1].startswith("POST /v1/\\x1b[31m: 404 in ")
+    assert not any(word in caplog.text for word in ("secret", "Hello", data_uri()[:60]))
+
+
+def test_a_bug_is_logged_by_its_place_and_not_by_what_it_says(caplog):
+    with running(Writer(ZeroDivisionError("secret page text"))) as server:
+        server.post(CHAT, json=chat())
+    assert "a bug: ZeroDivisionError in _write (" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_metrics_tell_requests_by_status_and_tokens():
+    with running(Writer()) as server, server.client() as client:
+        client.post(CHAT, json=chat())
+        client.post(CHAT, content=b"")
+        client.post("/v1/anything")
+        until(lambda: 'path="other"' in client.get("/metrics").text)
+        lines = client.get("/metrics").text.splitlines()
+    assert 'olmocr_requests_total{path="/v1/chat/completions",status="200"} 1.0' in lines
+    assert 'olmocr_requests_total{path="/v1/chat/completions",status="400"} 1.0' in lines
+    assert 'olmocr_requests_total{path="other",status="404"} 1.0' in lines
+    assert 'olmocr_answer_tokens_total{kind="output"} 20.0' in lines
+    assert 'olmocr_answers_total{finish="stop"} 1.0' in lines
+    assert any(line.startswith("olmocr_peak_memory_bytes ") for line in lines)

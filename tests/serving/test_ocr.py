@@ -1,0 +1,229 @@
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from pypdf import PdfWriter
+
+from olmocr.errors import AnswerError, ServerUnavailableError
+from tests.pipeline.doubles import Reader, answer, write_image, write_numbered_pdf, write_pdf
+from tests.serving.servers import OCR, running, until
+
+PDF = {"content-type": "application/pdf"}
+
+
+def reading(reader=None, **options):
+    reader = reader or Reader()
+    return running(lambda request, on_text: reader.ask(request), **options)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server whose uploads lie in a folder of its own."""
+    folder, before = tmp_path_factory.mktemp("uploads"), tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        with reading(pages=4, request_bytes=1_000_000) as server:
+            server.folder = folder
+            yield server
+    finally:
+        tempfile.tempdir = before
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_of_uploads(server):
+    yield
+    until(lambda: not uploads(server))
+
+
+def uploads(server):
+    return [path for path in server.folder.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def pdf(tmp_path):
+    return lambda *numbers: write_numbered_pdf(tmp_path / "a.pdf", numbers).read_bytes()
+
+
+def lines_of(reply):
+    assert reply.status_code == 200, reply.text
+    return [json.loads(line) for line in reply.text.splitlines()]
+
+
+def refused(reply, status, *words):
+    assert reply.status_code == status
+    message = reply.json()["error"]["message"]
+    for word in words:
+        assert word in message
+    assert str(tempfile.gettempdir()) not in message
+
+
+def by_number(lines):
+    return {line["page_number"]: line for line in lines if line["type"] == "page"}
+
+
+def test_a_pdf_is_read_page_by_page(server, pdf):
+    reply = server.post(OCR, content=pdf(7, 0, 300), headers=PDF)
+    first, *pages, last = lines_of(reply)
+    assert reply.headers["content-type"] == "application/x-ndjson"
+    assert (first["type"], first["page_count"], first["pages"]) == ("document", 3, [1, 2, 3])
+    assert {n: (each["status"], each["text"]) for n, each in by_number(pages).items()} == {
+        1: ("valid", "page 7"), 2: ("blank", None), 3: ("valid", "page 300")
+    }  # fmt: skip
+    assert (last["type"], last["pages"], last["blank_pages"], last["fallback_pages"]) == ("summary", 3, [2], [])
+    assert last["markdown"] == "page 7\npage 300"
+
+
+def test_a_form_may_hold_the_file_and_the_options(server, pdf):
+    data = {"pages": "2-", "markdown": "false"}
+    reply = server.post(OCR, files={"file": ("../a\x1bb.pdf", pdf(1, 2, 3))}, data=data)
+    first, *pages, last = lines_of(reply)
+    assert "/" not in first["name"]
+    assert "\x1b" not in first["name"]
+    assert sorted(by_number(pages)) == [2, 3]
+    assert "markdown" not in last
+
+
+def test_pages_come_as_events_to_whoever_wants_these(server, pdf):
+    reply = server.post(OCR, content=pdf(5), headers=PDF | {"accept": "text/event-stream"})
+    assert [line for line in reply.text.splitlines() if line.startswith("event: ")] == [
+        "event: document", "event: page", "event: summary"
+    ]  # fmt: skip
+
+
+def test_a_page_is_sent_while_the_next_one_is_being_read(pdf):
+    release = asyncio.Event()
+
+    class Slow(Reader):
+        async def ask(self, request):
+            response = await super().ask(request)
+            if response.text.endswith("page 2"):
+                while not release.is_set():
+                    await asyncio.sleep(0.005)
+            return response
+
+    with (
+        reading(Slow()) as server,
+        server.client() as client,
+        client.stream("POST", OCR, content=pdf(1, 2), headers=PDF) as reply,
+    ):
+        lines = reply.iter_lines()
+        kinds = [json.loads(next(lines))["type"] for _ in range(2)]
+        release.set()
+        kinds += [json.loads(line)["type"] for line in lines]
+    assert kinds == ["document", "page", "page", "summary"]
+
+
+def test_a_picture_is_a_document_too(server, tmp_path):
+    with reading(Reader({})) as other:
+        content = write_image(tmp_path / "a.png", (64, 64)).read_bytes()
+        lines = lines_of(other.post(OCR + "?longest_side=112", content=content, headers={"content-type": "image/png"}))
+    assert lines[0]["page_count"] == 1
+
+
+def test_a_page_without_a_good_answer_fails_alone(pdf):
+    script = {2: [AnswerError("no words")], 3: [answer("page 3", turn=90, valid=False), answer("three")]}
+    with reading(Reader(script)) as server:
+        lines = lines_of(server.post(OCR, content=pdf(1, 2), headers=PDF))
+    pages = by_number(lines)
+    assert (pages[1]["status"], pages[1]["error"]) == ("valid", None)
+    assert (pages[2]["status"], pages[2]["error"], pages[2]["attempts"]) == ("fallback", "no words", 8)
+    assert lines[-1]["fallback_pages"] == [2]
+
+
+def test_when_nobody_answers_any_more_the_last_line_says_so(pdf):
+    with reading(Reader({2: [ServerUnavailableError("this server is closing")]}), at_once=1) as server:
+        *_, page, last = lines_of(server.post(OCR, content=pdf(1, 2), headers=PDF))
+    assert page["text"] == "page 1"
+    assert (last["type"], last["error"]["message"]) == ("error", "this server is closing")
+
+
+def many_pages(path):
+    writer = PdfWriter()
+    for _ in range(5):
+        writer.add_blank_page(50, 50)
+    writer.write(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "status", "words"),
+    [
+        (lambda path: path, 400, "is empty"),
+        (lambda path: write_pdf(path, password="x"), 400, "is encrypted"),
+        (many_pages, 413, "5 pages are to be read, and this server reads 4 at most"),
+    ],
+)
+def test_a_document_that_is_not_read_gets_one_sentence(server, tmp_path, make, status, words):
+    path = tmp_path / "a.pdf"
+    path.write_bytes(b"")
+    refused(server.post(OCR, content=make(path).read_bytes(), headers=PDF), status, words)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"%PDF-1.7\ngarbage", "damaged PDF"), (b"<html>", "web page"), (b"\x89PNG\r\n\x1a\nxx", "damaged picture")],
+)
+def test_what_is_no_document_is_called_what_it_is(server, content, words):
+    refused(server.post(OCR, content=content, headers=PDF), 400, words)
+    refused(server.post(OCR, files={"file": ("mine.pdf", content)}), 400, "mine.pdf", words)
+
+
+def test_some_pages_of_a_document_that_is_too_long_are_read(server, tmp_path):
+    content = many_pages(tmp_path / "a.pdf").read_bytes()
+    assert lines_of(server.post(OCR + "?pages=5", content=content, headers=PDF))[0]["pages"] == [5]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [("pages=0", "counted from 1"), ("pages=x", "pages must be like"), ("pages=9", "none of those"),
+     ("longest_side=0", "28 to 8192"), ("longest_side=9999999", "28 to 8192"), ("markdown=perhaps", "true or false"),
+     ("colour=red", "no option 'colour'")],
+)  # fmt: skip
+def test_an_option_that_is_none_is_named(server, pdf, query, words):
+    refused(server.post(f"{OCR}?{query}", content=pdf(1), headers=PDF), 400, words)
+
+
+def test_a_form_without_a_file_is_refused(server, pdf):
+    refused(server.post(OCR, files={"document": ("a.pdf", pdf(1))}), 400, "'file'")
+    refused(server.post(OCR, data={"file": "a.pdf"}, files={"x": b"y"}), 400, "'file'")
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    refused(server.post(OCR, content=b"--y\r\nnonsense", headers=headers), 400, "form")
+    refused(server.post(OCR, files=[("file", b"a"), ("file", b"b")]), 400, "form cannot be read")
+    refused(server.post(OCR, content=b"{}", headers={"content-type": "application/json"}), 415, "multipart/form-data")
+
+
+def test_a_client_that_leaves_ends_all_pages_of_its_document(pdf, tmp_path):
+    class Endless(Reader):
+        ended = 0
+
+        async def ask(self, request):
+            self.open += 1
+            try:
+                await asyncio.sleep(60)
+            finally:
+                self.open -= 1
+                self.ended += 1
+
+    reader = Endless()
+    with reading(reader, at_once=2, waiting=0) as server, server.client() as client:
+        with client.stream("POST", OCR, content=pdf(1, 2, 3), headers=PDF) as reply:
+            lines = reply.iter_lines()
+            assert json.loads(next(lines))["type"] == "document"
+            until(lambda: reader.open == 2)
+        until(lambda: reader.ended == 2)
+        until(lambda: "olmocr_requests_in_hand 0.0" in client.get("/metrics").text)
+    assert reader.open == 0
+
+
+def test_pages_are_counted_by_what_came_of_them(pdf):
+    with reading() as server, server.client() as client:
+        client.post(OCR, content=pdf(1, 0), headers=PDF)
+        text = client.get("/metrics").text
+    assert 'olmocr_pages_total{status="valid"} 1.0' in text
+    assert 'olmocr_pages_total{status="blank"} 1.0' in text
+
+
+def test_uploads_lie_where_temporary_files_do(server):
+    assert Path(tempfile.gettempdir()) == server.folder
