@@ -281,6 +281,8 @@ def ocr(
 
     Run it again to go on after an interruption, or to try again what failed. Options may also be set in the environment
     (OLMOCR_MAX_TOKENS=4000) or in olmocr.toml in the current folder; what follows -- goes to a server that is started.
+
+    olmocr serve keeps a model in memory for other programs instead (olmocr serve --help).
     """
     if stats:
         _say_stats(Path(workspace).expanduser(), as_json=as_json)

@@ -117,6 +117,7 @@ class _Service:
                     pool=pool,
                     model=self._model,
                     at_once=self._limits.at_once,
+                    rendered=asyncio.Semaphore(2 * self._limits.at_once),
                     most_pages=self._limits.pages,
                     on_page=self._metrics.on_page,
                 )

@@ -30,13 +30,15 @@ TERMS = Terms(guided="retries", is_looping=has_looped)
 class DocumentReader:
     """Reads documents: renders pages with *pool*, asks *ask* about *at_once* of one document.
 
-    *model* is what records call the model, *on_page* is called with each page.
+    *model* is what records call the model, *on_page* is called with each page. Pages are as many as *rendered* lets
+    through, of all documents together, since each takes memory.
     """
 
     ask: Ask
     pool: RenderPool
     model: str
     at_once: int
+    rendered: asyncio.Semaphore
     most_pages: int
     on_page: Callable[[PageRecord], None] = lambda page: None
 
@@ -109,16 +111,17 @@ class DocumentReader:
             await asyncio.gather(*reading, return_exceptions=True)
 
     async def _page(self, path: Path, name: str, number: int, longest_side: int, *, is_only: bool) -> PageRecord:
-        try:
-            rendered = await self.pool.render(path, name, number, longest_side)
-        except InputError as error:
-            if is_only:
-                raise
-            return unrendered_record(number, str(error))
-        if rendered.is_blank:
-            return blank_record(number)
-        result = await ocr_page(rendered.image, self.ask, TERMS, text_layer=rendered.text_layer)
-        return record_of(number, result, rendered.text_layer, self.model)
+        async with self.rendered:
+            try:
+                rendered = await self.pool.render(path, name, number, longest_side)
+            except InputError as error:
+                if is_only:
+                    raise
+                return unrendered_record(number, str(error))
+            if rendered.is_blank:
+                return blank_record(number)
+            result = await ocr_page(rendered.image, self.ask, TERMS, text_layer=rendered.text_layer)
+            return record_of(number, result, rendered.text_layer, self.model)
 
 
 def page_json(record: PageRecord) -> dict[str, Any]:

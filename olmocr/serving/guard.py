@@ -76,6 +76,8 @@ class Guard:
             with self._admission(exchange.scope):
                 await exchange.run(self._app)
         except Exception as error:  # the last place where it can become an answer
+            if exchange.has_left:
+                return
             if not isinstance(error, OlmocrError):
                 _log_bug(error)
             await exchange.refuse(refusal_of(error))
@@ -118,6 +120,11 @@ class _Exchange:
         self._is_gone = asyncio.Event()
         self._is_answered = False
 
+    @property
+    def has_left(self) -> bool:
+        """Whether the client is gone, or takes nothing any more."""
+        return self._is_gone.is_set()
+
     async def run(self, app: App) -> None:
         """Let *app* answer; when the client leaves, that is cancelled."""
         answering = asyncio.ensure_future(app(self.scope, self._take, self._give))
@@ -136,7 +143,7 @@ class _Exchange:
 
     async def refuse(self, refusal: RequestError) -> None:
         """Answer with an error, unless an answer has begun: then the connection is closed, which says it all."""
-        if self.status is not None or self._is_gone.is_set():
+        if self.status is not None:
             return
         if refusal.status != 408:
             await self._drain()
@@ -176,8 +183,12 @@ class _Exchange:
             self.status = message["status"]
             message = {**message, "headers": [*message["headers"], *_HEADERS]}
         self._is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
-        async with asyncio.timeout(2 * self._limits.stall_seconds):
-            await self._send(message)
+        try:
+            async with asyncio.timeout(2 * self._limits.stall_seconds):
+                await self._send(message)
+        except TimeoutError:
+            self._is_gone.set()
+            raise
 
     async def _watch(self) -> None:
         """Wait until the client leaves."""

@@ -17,6 +17,9 @@ from olmocr.pipeline.page_ranges import PageRanges, parse_page_ranges
 from olmocr.serving.refusals import bad_request
 from olmocr.text import printable
 
+MOST_SIDE = 4096
+"""Pixels on the longest side of a page's image; a model takes no more."""
+
 NAMELESS = "the document"
 
 
@@ -48,8 +51,8 @@ def parse_wanted(given: Mapping[str, str]) -> Wanted:
     if markdown not in ("true", "false", "1", "0"):
         raise bad_request("markdown must be true or false", "markdown")
     side = given.get("longest_side", str(TARGET_LONGEST_IMAGE_DIM))
-    if not (side.isascii() and side.isdigit() and len(side) < 6 and 28 <= int(side) <= 8192):
-        raise bad_request("longest_side must be 28 to 8192 pixels", "longest_side")
+    if not (side.isascii() and side.isdigit() and len(side) < 6 and 28 <= int(side) <= MOST_SIDE):
+        raise bad_request(f"longest_side must be 28 to {MOST_SIDE} pixels", "longest_side")
     return Wanted(pages=pages, markdown=markdown in ("true", "1"), longest_side=int(side))
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from olmocr.errors import CheckpointError, InputError, ServerError
 from olmocr.inference.engine import Engine
@@ -64,6 +66,20 @@ def test_an_answer_that_reaches_the_limit_says_so(engine):
     response = ask(engine, max_tokens=5)
     assert (response.finish_reason, response.output_tokens) == ("length", 5)
     assert response.text.startswith("---\npri")
+
+
+def test_what_is_written_is_told_as_it_grows_in_the_callers_loop(engine):
+    told, threads = [], set()
+
+    def on_text(text):
+        told.append(text)
+        threads.add(threading.get_ident())
+
+    whole = asyncio.run(engine.ask(PageRequest(page_image()), on_text))
+    assert threads == {threading.get_ident()}
+    assert len(set(told)) > 10
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(told))
+    assert whole.text.startswith(told[-1])
 
 
 def test_two_greedy_answers_are_the_same(engine):
@@ -269,6 +285,16 @@ def test_letters_whose_bytes_are_in_several_tokens_do_not_hide_a_loop():
     for count in range(0, len(tokens) + 1, 3):
         growing.update(tokens[:count])
     assert growing.update(tokens) == "🦊é ñ " * 40
+
+
+def test_a_letter_is_told_when_all_of_its_bytes_are_there(loaded):
+    tokenizer, letters = loaded.processor.tokenizer, "🦊é ñ漢"
+    tokens = [tokenizer.convert_tokens_to_ids(bytes_to_unicode()[byte]) for byte in letters.encode()]
+    growing, told = GrowingText(tokenizer), []
+    for count in range(1, len(tokens) + 1):
+        growing.update(tokens[:count])
+        told.append(growing.settled)
+    assert list(dict.fromkeys(told)) == [letters[:end] for end in range(len(letters) + 1)]
 
 
 def refusal(folder):

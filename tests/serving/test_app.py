@@ -140,6 +140,28 @@ def test_a_client_that_leaves_ends_its_answer(path, stream):
         assert server.post(path, json=BODIES[path]()).status_code == 200  # its place is free again
 
 
+def test_a_client_that_takes_nothing_is_left_and_its_place_is_free():
+    write = Writer(*["x" * 1_000_000] * 30)
+    with running(write, at_once=1, waiting=0, stall_seconds=0.1) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            content = json.dumps(chat(stream=True)).encode()
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}\r\n\r\n"
+            connection.sendall(head.encode() + content)
+            with server.client() as client:
+                until(lambda: write.begun)
+                until(lambda: "olmocr_requests_in_hand 0.0" in client.get("/metrics").text)
+
+
+def test_a_client_that_leaves_while_it_sends_is_no_bug(server, caplog):
+    host, port = server.url.removeprefix("http://").split(":")
+    with caplog.at_level(logging.INFO, "olmocr.serving"):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(b"POST /v1/ocr HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n%PDF")
+        until(lambda: caplog.messages)
+    assert caplog.messages[0].startswith("POST /v1/ocr: the client left")
+
+
 def leave(server, path, body, when):
     """Ask, and close the connection without a word as soon as *when* says so."""
     content = json.dumps(body).encode()

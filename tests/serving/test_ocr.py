@@ -178,7 +178,7 @@ def test_some_pages_of_a_document_that_is_too_long_are_read(server, tmp_path):
 @pytest.mark.parametrize(
     ("query", "words"),
     [("pages=0", "counted from 1"), ("pages=x", "pages must be like"), ("pages=9", "none of those"),
-     ("longest_side=0", "28 to 8192"), ("longest_side=9999999", "28 to 8192"), ("markdown=perhaps", "true or false"),
+     ("longest_side=0", "28 to 4096"), ("longest_side=9999999", "28 to 4096"), ("markdown=perhaps", "true or false"),
      ("colour=red", "no option 'colour'")],
 )  # fmt: skip
 def test_an_option_that_is_none_is_named(server, pdf, query, words):

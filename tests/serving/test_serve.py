@@ -252,12 +252,12 @@ def test_other_machines_are_not_served_without_a_key(tmp_path):
     done = run("serve", "--model", tmp_path, "--host", "0.0.0.0", "--port", 0)
     assert done.returncode == 2
     assert "OLMOCR_API_KEY" in done.stderr
-    done = run("serve", "--model", tmp_path, "--host", "0.0.0.0", "--port", 0, OLMOCR_API_KEY="key")
-    assert done.returncode == 4  # the key is taken, and then there is no model in that folder
 
 
 def test_the_command_reads_documents_as_before(tmp_path):
-    assert "Folder for results" in run("--help").stdout
+    shown = run("--help").stdout
+    assert "Folder for results" in shown
+    assert "olmocr serve --help" in shown
     assert "--kv-budget" in run("serve", "--help").stdout
     done = run("./serve", "--pdfs", tmp_path / "none.pdf", "--model", tmp_path)
     assert done.returncode == 7, done.stderr
