@@ -53,6 +53,24 @@ def test_an_answer_in_the_responses_format(server):
     assert (body["status"], body["usage"]["output_tokens"]) == ("completed", 20)
 
 
+@pytest.mark.parametrize("model", ["olmocr", "unknown"])
+def test_an_answer_is_one_that_upstreams_own_client_can_read(server, model):
+    """It names no port, closes after one question, and reads only as many bytes as Content-Length says."""
+    content = json.dumps(chat(temperature=0.1, max_tokens=8000) | {"model": model}).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+    )
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + content)
+        status, *headers = (
+            b"".join(iter(lambda: connection.recv(4096), b"")).split(b"\r\n\r\n")[0].lower().split(b"\r\n")
+        )
+    assert status.split()[1] == (b"200" if model == "olmocr" else b"404")
+    assert any(header.startswith(b"content-length: ") for header in headers)
+
+
 @EACH
 def test_text_is_sent_as_it_is_written(path):
     write = Writer("one ", "two ", "three", waits=True)

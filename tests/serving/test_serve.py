@@ -43,8 +43,8 @@ class Process:
         return self
 
     def __exit__(self, *exception):
-        self.process.kill()
-        self.process.communicate()
+        self.process.terminate()
+        self.process.communicate(timeout=30)
 
     def metric(self, name):
         text = httpx.get(f"{self.url}/metrics", trust_env=False).text
@@ -257,7 +257,9 @@ def test_other_machines_are_not_served_without_a_key(tmp_path):
 def test_the_command_reads_documents_as_before(tmp_path):
     shown = run("--help").stdout
     assert "Folder for results" in shown
-    assert "olmocr serve --help" in shown
+    assert "olmocr serve" in shown
     assert "--kv-budget" in run("serve", "--help").stdout
+    alone = subprocess.run([sys.executable, "-m", "olmocr.serving", "--help"], capture_output=True, text=True)
+    assert "--kv-budget" in alone.stdout
     done = run("./serve", "--pdfs", tmp_path / "none.pdf", "--model", tmp_path)
     assert done.returncode == 7, done.stderr
