@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
 
-from olmocr.inference.forward import Piece, RowCache, embed, forward
+from olmocr.inference.cache import Layers, RowCache
+from olmocr.inference.forward import embed, forward
 from olmocr.inference.kept import Kept
 from olmocr.inference.model import LoadedModel
 from olmocr.inference.prompt import PageInputs
@@ -20,7 +21,7 @@ _FEATURE_BYTES = 128 << 20
 class _ReadPrompt:
     """A prompt, or its beginning, that was read: keys and values of each layer, and where positions go on."""
 
-    layers: Sequence[tuple[mx.array, mx.array]]
+    layers: Layers
     rope_delta: int
 
 
@@ -78,22 +79,21 @@ class Reader:
                 self._loaded.model,
                 reading.embeddings[:, start:end],
                 reading.position_ids[..., start:end],
-                [Piece(reading.cache, end - start)],
+                reading.cache,
             )
             mx.eval(reading.cache.arrays())
         if start < text == end:
-            self._keep((b"", self._text_key(reading.ids)), reading.cache, end, 0)
+            self._keep((b"", self._text_key(reading.ids)), reading.cache.beginning(end), 0)
         if reading.is_done:
             reading.embeddings = reading.position_ids = None
         return reading.cache.length - start
 
-    def keep(self, key: tuple[bytes, bytes], cache: RowCache, prompt_length: int, rope_delta: int) -> None:
-        """Keep the prompt that *cache* begins with, for when the same page is asked again."""
-        if cache.length >= prompt_length - 1 and self.read.get(key) is None:
-            self._keep(key, cache, prompt_length - 1, rope_delta)
+    def keep(self, key: tuple[bytes, bytes], beginning: Callable[[], Layers], rope_delta: int) -> None:
+        """Keep a prompt without its last token, for when the same page is asked again."""
+        if self.read.get(key) is None:
+            self._keep(key, beginning(), rope_delta)
 
-    def _keep(self, key: tuple[bytes, bytes], cache: RowCache, count: int, rope_delta: int) -> None:
-        layers = cache.beginning(count)
+    def _keep(self, key: tuple[bytes, bytes], layers: Layers, rope_delta: int) -> None:
         nbytes = sum(keys.nbytes + values.nbytes for keys, values in layers)
         self.read.put(key, _ReadPrompt(layers, rope_delta), nbytes)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from olmocr.errors import InputError
+from olmocr.inference.cache import RowCache
 from olmocr.inference.draft import CLOSER, Drafter
 from olmocr.inference.guided import Guide
 from olmocr.inference.reading import Reading
@@ -43,7 +44,9 @@ class Asked:
 class Row:
     """An answer in a running batch.
 
-    ``ids`` are the prompt's tokens and the answer's. The model has been given the first ``cache.length`` of them.
+    ``ids`` are the prompt's tokens and the answer's. The model has been given the first ``given`` of them, and the one
+    behind them where its value is not known yet. ``prompt_cache`` is what it made of the prompt, until the batch's
+    cache has that.
     """
 
     def __init__(
@@ -59,7 +62,9 @@ class Row:
         is_looping: Callable[[str], bool],
     ) -> None:
         self.asked = asked
-        self.key, self.cache, self.rope_delta = reading.key, reading.cache, reading.rope_delta
+        self.key, self.rope_delta = reading.key, reading.rope_delta
+        self.prompt_cache: RowCache | None = reading.cache
+        self.given = reading.cache.length
         self.ids = list(reading.ids)
         self.prompt_length = len(reading.ids)
         self.finish_reason: FinishReason | None = None
@@ -81,7 +86,7 @@ class Row:
     @property
     def unread(self) -> list[int]:
         """The tokens that the model has not been given yet."""
-        return self.ids[self.cache.length :]
+        return self.ids[self.given :]
 
     @property
     def is_drafting(self) -> bool:
@@ -108,7 +113,7 @@ class Row:
     def take_all(self, chosen: list[int], draft: list[int], rows: int) -> int:
         """Take what the model chose behind the last token and behind each token of the *draft*; return how many fit.
 
-        What it chose behind a token that it would not have written itself is not taken, and the cache forgets it.
+        What it chose behind a token that it would not have written itself is not taken, and it counts as not given.
 
         Raises:
             InputError: one of those taken stands for logits that are no numbers.
@@ -118,7 +123,7 @@ class Row:
         while accepted < len(draft) and self.finish_reason is None and chosen[accepted] == draft[accepted]:
             accepted += 1
             self.take(chosen[accepted])
-        self.cache.drop_last(len(draft) - accepted)
+        self.given -= len(draft) - accepted
         if self._drafter and self._drafter.is_resting:
             self._drafter.rest()
         elif self._drafter and self._was_drafted_for:
