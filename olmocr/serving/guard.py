@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from olmocr.errors import OlmocrError
-from olmocr.serving.asking import Asking
+from olmocr.serving.asking import Asking, closing
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.refusals import RequestError, error_body, error_headers, refusal_of
 from olmocr.text import printable
@@ -63,7 +63,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange, started = _Exchange(scope, receive, send, self._limits), time.monotonic()
+        exchange = _Exchange(scope, receive, send, self._limits, self._asking.is_over)
+        started = time.monotonic()
         try:
             await self._answer(exchange)
         finally:
@@ -109,16 +110,19 @@ class Guard:
 class _Exchange:
     """One request and its answer: as large as allowed, as slow as allowed, and ended when the client leaves."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: ServerLimits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limits: ServerLimits, is_over: asyncio.Event
+    ) -> None:
         self.scope = scope
         self.status: int | None = None
         self._receive = receive
         self._send = send
         self._limits = limits
+        self._is_over = is_over
         self._received = 0
         self._is_asked = asyncio.Event()
         self._is_gone = asyncio.Event()
-        self._is_answered = False
+        self._is_answered = self._has_stalled = False
 
     @property
     def has_left(self) -> bool:
@@ -145,7 +149,7 @@ class _Exchange:
         """Answer with an error, unless an answer has begun: then the connection is closed, which says it all."""
         if self.status is not None:
             return
-        if refusal.status != 408:
+        if not self._has_stalled:
             await self._drain()
         body = json.dumps(error_body(refusal)).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body)), **error_headers(refusal)}
@@ -159,15 +163,12 @@ class _Exchange:
 
         Raises:
             RequestError: it is too large, or does not come.
+            ServerUnavailableError: the server does not wait for it any more.
         """
         if self._is_asked.is_set():
             await self._is_gone.wait()
             return {"type": "http.disconnect"}
-        try:
-            async with asyncio.timeout(self._limits.stall_seconds):
-                message = await self._receive()
-        except TimeoutError as error:
-            raise RequestError(408, "the request's body does not come", code="timeout") from error
+        message = await self._next()
         self._received += len(message.get("body", b""))
         if message["type"] == "http.disconnect":
             self._is_gone.set()
@@ -176,6 +177,22 @@ class _Exchange:
         if self._received > self._limits.request_bytes:
             raise _too_large(self._limits)
         return message
+
+    async def _next(self) -> Message:
+        coming, ending = asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._is_over.wait())
+        try:
+            await asyncio.wait(
+                (coming, ending), timeout=self._limits.stall_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if coming.done():
+                return coming.result()
+            self._has_stalled = True
+            if ending.done():
+                raise closing()
+            raise RequestError(408, "the request's body does not come", code="timeout")
+        finally:
+            coming.cancel()
+            ending.cancel()
 
     async def _give(self, message: Message) -> None:
         """Send on what is answered; a client that does not take it is left."""
