@@ -169,8 +169,9 @@ class _Service:
         first = await anext(pieces)  # and so has what goes wrong before there is any text
         if question.stream:
             return _Streamed(_events(form, first, pieces), media_type="text/event-stream")
-        while isinstance(first, str):
-            first = await anext(pieces)
+        async with contextlib.aclosing(pieces):
+            while isinstance(first, str):
+                first = await anext(pieces)
         return JSONResponse(form.whole(first))
 
     async def _written(self, request: Request, question: Question) -> AsyncGenerator[str | ModelResponse]:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from olmocr.errors import OlmocrError
+from olmocr.pipeline.client import is_this_machine
 from olmocr.serving.asking import Asking, closing
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.refusals import RequestError, error_body, error_headers, refusal_of
@@ -35,8 +36,6 @@ NOTE = "olmocr.note"
 
 OPEN_PATHS = ("/health",)
 """What is told without a key: whether anything runs."""
-
-_LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 _DRAINED_BYTES = 256 << 20
 _DRAINED_SECONDS = 5.0
@@ -86,7 +85,7 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
         host = headers.get("host", b"").decode("latin-1")
-        if self._key is None and _name(host) not in _LOOPBACK_NAMES:
+        if self._key is None and not is_this_machine(_name(host)):
             raise RequestError(403, "this server answers to its own address only: http://127.0.0.1", code="wrong_host")
         origin = headers.get("origin", b"").decode("latin-1")
         if origin and origin.partition("://")[2] != host:

@@ -306,7 +306,7 @@ def test_a_name_that_only_leads_here_is_not_answered(server, host):
     assert (reply.status_code, error_of(reply)["code"]) == (403, "wrong_host")
 
 
-@pytest.mark.parametrize("host", ["localhost:9", "LOCALHOST", "127.0.0.1:80", "[::1]:8000"])
+@pytest.mark.parametrize("host", ["localhost:9", "LOCALHOST", "127.0.0.1:80", "[::1]:8000", "127.0.0.2"])
 def test_this_machines_own_names_are_answered_at_any_port(server, host):
     assert server.post(CHAT, json=chat(), headers={"host": host}).status_code == 200
 
