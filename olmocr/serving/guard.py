@@ -37,9 +37,6 @@ NOTE = "olmocr.note"
 OPEN_PATHS = ("/health",)
 """What is told without a key: whether anything runs."""
 
-_DRAINED_BYTES = 256 << 20
-_DRAINED_SECONDS = 5.0
-
 
 class Guard:
     """The outermost layer of the server, as ASGI has them.
@@ -121,7 +118,7 @@ class _Exchange:
         self._received = 0
         self._is_asked = asyncio.Event()
         self._is_gone = asyncio.Event()
-        self._is_answered = self._has_stalled = False
+        self._is_answered = False
 
     @property
     def has_left(self) -> bool:
@@ -148,8 +145,6 @@ class _Exchange:
         """Answer with an error, unless an answer has begun: then the connection is closed, which says it all."""
         if self.status is not None:
             return
-        if not self._has_stalled:
-            await self._drain()
         body = json.dumps(error_body(refusal)).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body)), **error_headers(refusal)}
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -185,7 +180,6 @@ class _Exchange:
             )
             if coming.done():
                 return coming.result()
-            self._has_stalled = True
             if ending.done():
                 raise closing()
             raise RequestError(408, "the request's body does not come", code="timeout")
@@ -212,19 +206,6 @@ class _Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._is_gone.set()
-
-    async def _drain(self) -> None:
-        """Read what is still being sent, or the client would see a broken connection and not our answer."""
-        if any(name == b"expect" for name, _ in self.scope["headers"]):
-            return  # it waits to be told whether to send at all
-        drained = 0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DRAINED_SECONDS):
-                while not self._is_asked.is_set() and drained < _DRAINED_BYTES:
-                    message = await self._receive()
-                    drained += len(message.get("body", b""))
-                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                        return
 
 
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))

@@ -158,7 +158,7 @@ def test_a_client_that_leaves_ends_its_answer(path, stream):
         assert server.post(path, json=BODIES[path]()).status_code == 200  # its place is free again
 
 
-def test_a_client_that_takes_nothing_is_left_and_its_place_is_free():
+def test_a_client_that_takes_nothing_is_left_and_its_place_is_free(caplog):
     write = Writer(*["x" * 1_000_000] * 30)
     with running(write, at_once=1, waiting=0, stall_seconds=0.1) as server:
         host, port = server.url.removeprefix("http://").split(":")
@@ -169,6 +169,7 @@ def test_a_client_that_takes_nothing_is_left_and_its_place_is_free():
             with server.client() as client:
                 until(lambda: write.begun)
                 until(lambda: "olmocr_requests_in_hand 0.0" in client.get("/metrics").text)
+    assert "bug" not in caplog.text
 
 
 def test_a_client_that_leaves_while_it_sends_is_no_bug(server, caplog):
@@ -248,6 +249,15 @@ def test_a_body_of_50_mb_is_refused_in_words_that_arrive(path, is_chunked):
         assert reply.status_code == 413
         assert "more than 1000000 bytes" in error_of(reply)["message"]
         assert server.post(CHAT, json=chat()).status_code == 200
+
+
+def test_whoever_sends_all_before_it_reads_hears_why_it_is_refused():
+    with running(Writer(), request_bytes=1_000_000) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            head = "POST /v1/ocr HTTP/1.1\r\nhost: localhost\r\ncontent-length: 20000000\r\n\r\n"
+            connection.sendall(head.encode() + b"a" * 20_000_000)
+            assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
 def test_a_body_that_does_not_come_is_not_waited_for():
