@@ -125,6 +125,7 @@ def test_importing_the_package_loads_nothing_else():
         "olmocr.pipeline.__main__",
         "olmocr.validate.weights",
         "olmocr.validate.smoke",
+        "olmocr.validate.bench",
         "olmocr.validate.fidelity",
         "olmocr.viewer.site",
         "olmocr.doctor.checks",
