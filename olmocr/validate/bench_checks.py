@@ -310,8 +310,15 @@ def _downloaded_at(file: Path) -> str | None:
     for root in (file.parent, file.parent.parent):
         notes = root / ".cache" / "huggingface" / "download" / file.relative_to(root)
         try:
-            first = notes.with_name(f"{notes.name}.metadata").read_text(encoding="utf-8").partition("\n")[0].strip()
-        except (OSError, UnicodeDecodeError):
+            commit, etag, *_ = notes.with_name(f"{notes.name}.metadata").read_text(encoding="utf-8").split("\n")
+            content = file.read_bytes()
+        except (OSError, ValueError):
             continue
-        return first if _REVISION.fullmatch(first) else None
+        return commit if _REVISION.fullmatch(commit) and etag in _etags(content) else None
     return None
+
+
+def _etags(content: bytes) -> set[str]:
+    """Return what the Hub may call a file with this content: git's name for it, or that of its large file storage."""
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+    return {git.hexdigest(), hashlib.sha256(content).hexdigest()}

@@ -198,7 +198,7 @@ def test_two_models_are_compared_by_the_checks_that_both_have(model, bench, tmp_
     found = compared(run, read_earlier(other)).report.comparison
     assert (found.checks, found.documents, found.only_this, found.only_other) == (7, 3, 2, 0)
     assert found.difference == pytest.approx(run.report.score - found.other_score)
-    assert found.verdict.startswith("model is not told apart from other by these 7 checks: +55.6 points")
+    assert found.verdict.startswith("model is not told apart from other by these 7 checks: +44.4 points")
     assert compared(run, read_earlier(other / "bench_report.json")).report.comparison == found
 
 

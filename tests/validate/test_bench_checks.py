@@ -1,5 +1,6 @@
 """A benchmark folder is read whole, or refused with the line that is wrong."""
 
+import hashlib
 import json
 import string
 
@@ -118,10 +119,23 @@ def test_the_revision_is_that_of_all_files_if_the_hubs_client_left_one(bench):
     assert read_bench_set(folder).revision is None
     notes = folder / ".cache/huggingface/download/text.jsonl.metadata"
     notes.parent.mkdir(parents=True)
-    notes.write_text(f'{"ab" * 20}\n"etag"\n1.5\n')
+    content = (folder / "text.jsonl").read_bytes()
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    for etag in (git, hashlib.sha256(content).hexdigest()):
+        notes.write_text(f"{'ab' * 20}\n{etag}\n1.5\n")
+        assert read_bench_set(folder).revision == "ab" * 20
+    for text in ("no commit", f"{'ab' * 20}", f"no commit\n{git}\n1.5\n"):
+        notes.write_text(text)
+        assert read_bench_set(folder).revision is None
+
+
+def test_a_file_that_was_changed_after_it_was_downloaded_has_no_revision(bench):
+    folder = bench(PRESENT)
+    notes = folder / ".cache/huggingface/download/text.jsonl.metadata"
+    notes.parent.mkdir(parents=True)
+    notes.write_text(f"{'ab' * 20}\n{hashlib.sha256((folder / 'text.jsonl').read_bytes()).hexdigest()}\n1.5\n")
     assert read_bench_set(folder).revision == "ab" * 20
-    notes.write_text("no commit")
-    assert read_bench_set(folder).revision is None
+    assert read_bench_set(bench({**PRESENT, "text": "Easier"})).revision is None
 
 
 def test_other_checks_are_another_data_set(bench):
