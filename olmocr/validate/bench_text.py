@@ -42,19 +42,22 @@ def normalized(text: str) -> str:
 def places(phrase: str, text: str, most_edits: int) -> list[int]:
     """Return where *phrase* begins in *text*, with at most so many characters wrong, missing or added.
 
-    Of matches that overlap only the best one counts: the one with the fewest edits, of these the first.
+    Of matches that overlap only the best one counts: the one with the fewest edits, of these the longest.
     """
     if most_edits == 0:
         return [match.start() for match in re.finditer(f"(?={re.escape(phrase)})", text)]
     edits = _edits_by_end(phrase, text)
-    found: list[tuple[int, int, int]] = []  # first and last character's place, edits
+    best: list[tuple[int, int, int]] = []  # of each run of matches that overlap: edits, minus its length, its start
+    reach = 0  # where the last run ends
     for end in np.flatnonzero(edits <= most_edits).tolist():
-        match = (_start(phrase, text, end, int(edits[end])), end, int(edits[end]))
-        if found and match[0] < found[-1][1]:
-            found[-1] = min(found[-1], match, key=lambda each: each[2])
+        start = _start(phrase, text, end, int(edits[end]))
+        match = (int(edits[end]), start - end, start)
+        if best and start < reach:
+            best[-1] = min(best[-1], match)
         else:
-            found.append(match)
-    return [start for start, _, _ in found]
+            best.append(match)
+        reach = end
+    return [start for _, _, start in best]
 
 
 def _edits_by_end(phrase: str, text: str) -> npt.NDArray[np.int64]:

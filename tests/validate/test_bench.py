@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from demo.make_bench import make_bench
 from olmocr.errors import InputError, UsageError
 from olmocr.validate.bench import BenchTerms, compared, read_earlier, run_bench
-from olmocr.validate.bench_report import Outcome, bench_lines
+from olmocr.validate.bench_report import BenchReport, Outcome, bench_lines
 from olmocr.validate.bench_statistics import compare, mcnemar, tally
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import ROOT
@@ -83,6 +86,13 @@ def test_the_report_is_as_its_schema_says_and_holds_no_text_of_a_page(model, ben
     kept = (model / "bench_checks.jsonl").read_text()
     assert "words" not in json.dumps(report) + kept
     assert len(kept.splitlines()) == 8
+
+
+def test_every_field_of_the_report_is_in_the_docs():
+    document = (ROOT / "docs/bench.md").read_text()
+    assert [name for name in SCHEMA["properties"] if f"`{name}`" not in document] == []
+    fields = {field.name for field in dataclasses.fields(BenchReport)}
+    assert fields == set(SCHEMA["properties"]) == set(SCHEMA["required"])
 
 
 def test_a_formula_is_counted_and_neither_passed_nor_failed(model, bench, tmp_path):
@@ -247,6 +257,17 @@ def test_the_demo_checkpoint_passes_what_is_true_of_its_pages(converted, tmp_pat
     jsonschema.validate(report, SCHEMA)
     assert (report["score"], report["complete"], report["longest_side"]) == (1.0, True, 644)
     assert [each["type"] for each in report["types"]] == ["absent", "baseline", "present"]
+
+
+@pytest.mark.slow
+def test_the_docs_commands_leave_a_report_that_is_no_full_run(tmp_path):
+    (tmp_path / "demo").symlink_to(ROOT / "demo")
+    (commands,) = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/bench.md").read_text(), re.DOTALL | re.MULTILINE)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    subprocess.run(["sh", "-ec", commands], cwd=tmp_path, env=environment, check=True)
+    report = json.loads((tmp_path / "build/demo-4bit/bench_report.json").read_text())
+    assert (report["score"], report["documents"], report["documents_left_out"]) == (1.0, 4, 17)
 
 
 @pytest.mark.slow
