@@ -42,6 +42,7 @@ from olmocr.validate.page_set import longest_side_for
 from olmocr.validate.runtime import machine, versions, weight_hashes
 
 _FORMAT = 1  # of the workspace's name; another one is read anew
+_READERS = ("olmocr", "mlx", "mlx-vlm")
 _SIGNIFICANT = 1 - CONFIDENCE
 
 
@@ -246,8 +247,9 @@ def _reading(record: PageRecord) -> _Reading:
 
 
 def _workspace(weights: dict[str, str], side: int, terms: BenchTerms) -> Path:
-    """Return the folder for pages that this model reads on these terms."""
-    key = json.dumps([_FORMAT, weights, side, terms.max_tokens, terms.max_attempts], sort_keys=True)
+    """Return the folder for pages that this model reads on these terms, with these versions of what reads them."""
+    readers = {name: version for name, version in versions().items() if name in _READERS}
+    key = json.dumps([_FORMAT, weights, side, terms.max_tokens, terms.max_attempts, readers], sort_keys=True)
     return (terms.work or default_bench_work()) / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
