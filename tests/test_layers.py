@@ -65,7 +65,7 @@ DOORS = {
     "transformers": {"validate.reference"},
     "tenacity": {"pipeline.backoff"},
     "uvicorn": {"serving.server"},
-    "yaml": {"conversion.recipe", "page", "validate.gates"},
+    "yaml": {"conversion.recipe", "page", "publish.eval_results", "validate.gates"},
 }
 
 
@@ -138,6 +138,7 @@ def test_importing_the_package_loads_nothing_else():
         "olmocr.pipeline.__main__",
         "olmocr.validate.weights",
         "olmocr.validate.smoke",
+        "olmocr.validate.bench",
         "olmocr.validate.fidelity",
         "olmocr.viewer.site",
         "olmocr.doctor.checks",

@@ -261,6 +261,61 @@ def fidelity(
         raise typer.Exit(ExitCode.GATE_FAILED)
 
 
+@app.command(cls=CommandWithBothSpellings)
+@ends_with_exit_code
+def bench(
+    folder: Annotated[Path, typer.Argument(help="A converted model's folder.", show_default=False)],
+    directory: Annotated[
+        Path, typer.Option("--dir", help="A folder in olmOCR-bench's layout: pdfs and *.jsonl.", show_default=False)
+    ],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another model's folder, or its bench_report.json, to compare with.", show_default=False),
+    ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="Read so many documents of each folder only, always the same ones: no full run."),
+    ] = None,
+    longest_side: Annotated[
+        int | None,
+        typer.Option(min=28, max=8192, help="Pixels on the longest side of a page. Default: what suits the model."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one answer.")] = 8000,
+    max_attempts: Annotated[int, typer.Option(min=1, help="Attempts at a page, the first one counted.")] = 8,
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Folder in which pages that were read are kept. Default: one in the user's cache."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print bench_report.json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Have a converted model read a benchmark's pages through the whole pipeline, and score it as olmOCR-bench does.
+
+    Leaves bench_report.json beside the weights. An interrupted run goes on where it was. Formulas are not scored.
+    """
+    from olmocr.validate.bench import BenchTerms, compared, read_earlier, run_bench, write_bench
+    from olmocr.validate.bench_report import BENCH_REPORT_FILE, bench_lines, bench_report_json
+
+    console = start_logging(quiet=quiet)
+    terms = BenchTerms(longest_side, sample, work.expanduser() if work else None, max_tokens, max_attempts)
+    folder, directory = folder.expanduser(), directory.expanduser()
+    with progress_bar(console, quiet=quiet) as progress:
+        task = progress.add_task("reading", total=None)
+
+        def advance() -> None:
+            progress.advance(task)
+
+        other = against.expanduser() if against else None
+        if other and other.is_dir() and not (other / BENCH_REPORT_FILE).exists():
+            run_bench(other, directory, terms, advance)
+        earlier = read_earlier(other) if other else None
+        run = run_bench(folder, directory, terms, advance)
+    if earlier:
+        run = compared(run, earlier)
+        write_bench(folder, run)
+    say(bench_report_json(run.report).rstrip("\n")) if as_json else say("\n".join(bench_lines(run.report)))
+
+
 def main() -> None:
     """Run the command."""
     app()

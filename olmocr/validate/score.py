@@ -40,18 +40,37 @@ def word_error_rate(text: str, truth: str) -> float:
     return _distance(text.split(), words) / max(1, len(words))
 
 
+def similarity(text: str, other: str) -> float:
+    """Return how alike two texts are, from 0 to 1: what insertions and deletions leave of both.
+
+    Raises:
+        MissingDependencyError: rapidfuzz is not installed.
+    """
+    return float(_rapidfuzz().fuzz.ratio(text, other)) / 100
+
+
+def partial_similarity(text: str, other: str) -> float:
+    """Return the same of the shorter text and the part of the longer one that is most like it.
+
+    Raises:
+        MissingDependencyError: rapidfuzz is not installed.
+    """
+    return float(_rapidfuzz().fuzz.partial_ratio(text, other)) / 100
+
+
 def _distance(text: Sequence[str], truth: Sequence[str]) -> int:
-    return int(_levenshtein().distance(text, truth))
+    return int(_rapidfuzz().distance.Levenshtein.distance(text, truth))
 
 
-def _levenshtein() -> Any:
+def _rapidfuzz() -> Any:
     try:
-        from rapidfuzz.distance import Levenshtein
+        import rapidfuzz
+        import rapidfuzz.distance
     except ImportError as error:
         raise MissingDependencyError(
             "rapidfuzz is not installed; install it with: pip install 'olmocr[validate]'"
         ) from error
-    return Levenshtein
+    return rapidfuzz
 
 
 def plain(text: str) -> str:
