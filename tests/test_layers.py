@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "publish": LEAVES | {"conversion", "validate", "publish"},
 }
 
-INFERENCE = ("costs", "decode", "engine", "forward", "model", "prompt", "reading", "sampling", "vision")
+INFERENCE = ("cache", "costs", "decode", "engine", "forward", "model", "prompt", "reading", "sampling", "vision")
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
@@ -45,7 +45,14 @@ DOORS = {
         "validate.stock",
     },
     "llguidance": {"inference.guided"},
-    "mlx_vlm": {"inference.forward", "inference.guided_server", "inference.model", "validate.forced", "validate.stock"},
+    "mlx_vlm": {
+        "inference.cache",
+        "inference.forward",
+        "inference.guided_server",
+        "inference.model",
+        "validate.forced",
+        "validate.stock",
+    },
     "nh3": {"viewer.markdown"},
     "numba": {"conversion.compiled"},
     "pillow_heif": {"pipeline.render"},
