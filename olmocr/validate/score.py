@@ -40,6 +40,18 @@ def word_error_rate(text: str, truth: str) -> float:
     return _distance(text.split(), words) / max(1, len(words))
 
 
+def changes(words: Sequence[str], others: Sequence[str]) -> list[tuple[int, int, int, int]]:
+    """Return the steps of a shortest way from *words* to *others*: where each begins and ends in the one and the other.
+
+    Stretches that are alike are steps, too.
+
+    Raises:
+        MissingDependencyError: rapidfuzz is not installed.
+    """
+    steps = _levenshtein().opcodes(words, others)
+    return [(step.src_start, step.src_end, step.dest_start, step.dest_end) for step in steps]
+
+
 def _distance(text: Sequence[str], truth: Sequence[str]) -> int:
     return int(_levenshtein().distance(text, truth))
 
