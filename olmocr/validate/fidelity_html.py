@@ -36,6 +36,7 @@ from olmocr.validate.ladder import (
     steps,
 )
 from olmocr.validate.plots import Series, divergence_by_page
+from olmocr.validate.score import NUMBER
 from olmocr.validate.word_diff import Stretch, word_diff
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ FIDELITY_HTML_FILE = "fidelity_report.html"
 MOST_PAGES = 100
 
 _TAG = re.compile(r"(</?[a-zA-Z][^<>\n]{0,200}>)")
+_NUMBER = re.compile(f"({NUMBER.pattern})")
 _MOST_NUMBERS = 12
 
 
@@ -255,11 +257,22 @@ def _marked(text: str) -> Markup:
     )
 
 
-def _changed(text: str) -> Markup:
-    """Return a part that differs as HTML; where it is nothing but spaces and line ends, these are shown."""
+def _changed(text: str, has_other_numbers: object) -> Markup:
+    """Return a part that differs as HTML, with its numbers marked where they are others.
+
+    Where it is nothing but spaces and line ends, these are shown.
+    """
     if text.strip(" \n"):
-        return _marked(text)
+        return _with_numbers(text) if has_other_numbers else _marked(text)
     return Markup("{}").format(text.replace(" ", "\u2423").replace("\n", "\u21b5\n"))
+
+
+def _with_numbers(text: str) -> Markup:
+    parts = _NUMBER.split(text)
+    return Markup("").join(
+        Markup('<b class="number">{}</b>').format(part) if number % 2 else _marked(part)
+        for number, part in enumerate(parts)
+    )
 
 
 def _policy(style: str) -> str:

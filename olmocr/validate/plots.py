@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-_WIDTH, _HEIGHT = 720, 400
+_WIDTH, _WIDE, _HEIGHT = 720, 1480, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 128, 18, 56
 _LINE = 15  # between two labels, at least
 _LETTER = 7.2  # the width of one, at most
@@ -83,16 +83,17 @@ def divergence_by_position(places: Sequence[str], series: Sequence[Series], styl
         line = "M" + "L".join(f"{x:.1f} {y:.1f}" for _, x, y in known)
         body.append(f'<path class="series s{number % COLOURS}" d="{line}"/>')
         body += [_mark(number, x, y, f"{each.label}, {places[at]}: {_nats(each, at)}") for at, x, y in known]
-        ends.append((each.label, known[-1][1], known[-1][2]))
-    return _svg("Mean KL divergence by position in the answer", [*body, *_labels_at_ends(ends)], style)
+        ends.append((each.label, known[-1][2]))
+    return _svg("Mean KL divergence by position in the answer", [*body, *_labels_at_ends(ends, _WIDTH)], style)
 
 
 def divergence_by_page(pages: Sequence[str], series: Sequence[Series], style: str = STYLE) -> str:
-    """Return an SVG with a mark for each page and each of *series*, in the order of *pages*."""
-    across = _Axis(0.0, len(pages) + 1.0, _LEFT, _WIDTH - _RIGHT)
-    step = max(1, math.ceil(len(pages) / 12))
+    """Return an SVG with a mark for each page and each of *series*, in the order of *pages*; a wide one for several."""
+    width = _WIDE if len(series) > 1 else _WIDTH
+    across = _Axis(0.0, len(pages) + 1.0, _LEFT, width - _RIGHT)
+    step = max(1, math.ceil(len(pages) * 40 / width))
     marks = [(across.at(number + 1), str(number + 1)) for number in range(0, len(pages), step)]
-    up, body = _frame(series, marks, "page, in the order below")
+    up, body = _frame(series, marks, "page, in the order below", width)
     ends = []
     for number, each in enumerate(series):
         known = _known(each, across, up, 1)
@@ -100,8 +101,8 @@ def divergence_by_page(pages: Sequence[str], series: Sequence[Series], style: st
             _mark(number, x, y, f"{each.label}, {pages[at]}: {_nats(each, at)}", at in each.hollow)
             for at, x, y in known
         ]
-        ends.append((each.label, _WIDTH - _RIGHT, known[-1][2]))
-    return _svg("Mean KL divergence by page", [*body, *_labels_at_ends(ends)], style)
+        ends.append((each.label, known[-1][2]))
+    return _svg("Mean KL divergence by page", [*body, *_labels_at_ends(ends, width)], style, width)
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,12 @@ def _decade(kl: float, least: float) -> float:
 _LEAST_PLOTTED = 1e-10  # of single pages and positions, whose means may lie far below that of all
 
 
-def _frame(series: Sequence[Series], marks: Sequence[tuple[float, str]], name: str) -> tuple[_Axis, list[str]]:
+def _frame(
+    series: Sequence[Series], marks: Sequence[tuple[float, str]], name: str, width: int = _WIDTH
+) -> tuple[_Axis, list[str]]:
     values = [value for each in series for value in each.divergences if value is not None]
     up = _Axis.decades(values, _LEAST_PLOTTED)
-    return up, [*_decade_lines(up), *_bottom_marks(marks, name)]
+    return up, [*_decade_lines(up, width), *_bottom_marks(marks, name, width)]
 
 
 def _known(series: Series, across: _Axis, up: _Axis, first: int = 0) -> list[tuple[int, float, float]]:
@@ -156,12 +159,12 @@ def _nats(series: Series, at: int) -> str:
     return f"{series.divergences[at]:.2e} nats"
 
 
-def _decade_lines(up: _Axis) -> list[str]:
+def _decade_lines(up: _Axis, width: int = _WIDTH) -> list[str]:
     lines = []
     step = max(1, round((up.last - up.first) / 8))
     for decade in range(int(up.first), int(up.last) + 1, step):
         y = up.at(decade)
-        lines.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
+        lines.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{width - _RIGHT}"/>')
         lines.append(f'<text x="{_LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{_power(decade)}</text>')
     middle = (_HEIGHT - _BOTTOM + _TOP) // 2
     return [
@@ -190,11 +193,11 @@ def _steps(span: float) -> Iterable[float]:
     return (factor * power for factor in (1, 2, 5, 10, 20))
 
 
-def _bottom_marks(marks: Sequence[tuple[float, str]], name: str) -> list[str]:
-    bottom, middle = _HEIGHT - _BOTTOM, (_WIDTH - _RIGHT + _LEFT) // 2
+def _bottom_marks(marks: Sequence[tuple[float, str]], name: str, width: int = _WIDTH) -> list[str]:
+    bottom, middle = _HEIGHT - _BOTTOM, (width - _RIGHT + _LEFT) // 2
     return [
-        f'<path class="axis" d="M{_LEFT} {bottom}H{_WIDTH - _RIGHT}"/>',
-        *(f'<text x="{x:.1f}" y="{bottom + 20}" text-anchor="middle">{escape(label)}</text>' for x, label in marks),
+        f'<path class="axis" d="M{_LEFT} {bottom}H{width - _RIGHT}"/>',
+        *(f'<text x="{x:.1f}" y="{bottom + 20}" text-anchor="middle">{_label(label)}</text>' for x, label in marks),
         f'<text x="{middle}" y="{bottom + 44}" text-anchor="middle">{name}</text>',
     ]
 
@@ -214,13 +217,13 @@ def _mark(number: int, x: float, y: float, title: str, is_hollow: bool = False) 
     return f'<path class="{hollow}s{number % COLOURS}" d="{shape}"><title>{_label(title)}</title></path>'
 
 
-def _labels_at_ends(ends: Sequence[tuple[str, float, float]]) -> list[str]:
+def _labels_at_ends(ends: Sequence[tuple[str, float]], width: int) -> list[str]:
     """Return labels to the right of where lines end, none upon another, each with its line's mark."""
-    right, lines, lowest = _WIDTH - _RIGHT + 12, [], float(_TOP)
+    right, lines, lowest = width - _RIGHT + 12, [], float(_TOP)
     highest = [_HEIGHT - _BOTTOM - _LINE * after for after in range(len(ends))][::-1]
-    order = sorted(range(len(ends)), key=lambda number: ends[number][2])
+    order = sorted(range(len(ends)), key=lambda number: ends[number][1])
     for number, most in zip(order, highest, strict=True):
-        label, _, y = ends[number]
+        label, y = ends[number]
         place = max(lowest, min(y, most))
         lowest = place + _LINE
         lines.append(_mark(number, right, place, label))
@@ -236,8 +239,8 @@ def _labels_beside(points: Sequence[tuple[str, float, float]]) -> list[str]:
         shown = _label(label, 24)
         length = _LETTER * min(len(label), 24)
         places = [
-            (x + 9, y + 4, "start"), (x - 9, y + 4, "end"), (x + 9, y - 9, "start"), (x + 9, y + 17, "start"),
-            (x - 9, y - 9, "end"), (x - 9, y + 17, "end"),
+            (x + 9, y + 4, "start"), (x - 9, y + 4, "end"), (x + 9, y - 10, "start"), (x + 9, y + 18, "start"),
+            (x - 9, y - 10, "end"), (x - 9, y + 18, "end"),
         ]  # fmt: skip
         boxes = [(left - length * (anchor == "end"), top) for left, top, anchor in places]
         spans = [(left, top - 11, left + length, top + 3) for left, top in boxes]
@@ -258,9 +261,9 @@ def _label(text: str, most: int = 80) -> str:
     return escape(shown if len(shown) <= most else shown[: most - 1] + "…")
 
 
-def _svg(title: str, body: Iterable[str], style: str) -> str:
+def _svg(title: str, body: Iterable[str], style: str, width: int = _WIDTH) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" width="{width}" height="{_HEIGHT}" '
         f'role="img"><title>{title}</title>{f"<style>{style}</style>" if style else ""}\n'
         + "\n".join(body)
         + "\n</svg>\n"

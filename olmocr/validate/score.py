@@ -16,7 +16,8 @@ Table = tuple[tuple[str, ...], ...]
 
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _MARK = re.compile(r"^#{1,6} |\*\*|^[-*] ", re.MULTILINE)
-_NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
+NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
+"""A number, a date or a time: 1,479.68 and 2019-04-27 are one each."""
 
 
 def character_error_rate(text: str, truth: str) -> float:
@@ -72,8 +73,8 @@ def plain(text: str) -> str:
 
 
 def numbers_in(text: str) -> list[str]:
-    """Return the numbers, dates and times in *text*: 1,479.68 and 2019-04-27 are one each."""
-    return _NUMBER.findall(_TAG.sub(" ", text))
+    """Return the numbers, dates and times in *text*, tags left out."""
+    return NUMBER.findall(_TAG.sub(" ", text))
 
 
 def exact_numbers(text: str, truth: str) -> int:
