@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from machine import describe_machine
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where measurements are kept (default: the user's cache)")
     parser.add_argument("--write", action="store_true", help="put tables and plots into docs/")
     args = parser.parse_args()
-    folders = convert_missing(args.output / "models")
+    folders = convert_missing(args.recipes, args.output / "models")
     parts = []
     for pages in args.pages or [each for each in PAGE_SETS if each.is_dir()]:
         with compare(folders, CHECKPOINT, FidelityTerms((pages,), work=args.work), said) as measured:
@@ -57,9 +58,9 @@ def main() -> None:
         put(text)
 
 
-def convert_missing(output: Path) -> list[Path]:
+def convert_missing(names: Sequence[str], output: Path) -> list[Path]:
     """Return a folder for each recipe, converted unless it is there."""
-    recipes = [*map(find_recipe, RECIPES), read_recipe(ROOT / "benchmarks/recipes/too-few.yaml")]
+    recipes = [*map(find_recipe, names), read_recipe(ROOT / "benchmarks/recipes/too-few.yaml")]
     targets = plan_targets(find_settings(str(CHECKPOINT), None), recipes, "fit", output)
     missing = [target for target in targets if not target.output.exists()]
     if missing:
@@ -83,8 +84,8 @@ def part(name: str, measured: Comparison) -> str:
     truth = first.free_running.source_against_truth
     source = "" if truth is None else f"; of its own answers {truth.character_error_rate:.2%} are wrong by the truth"
     return (
-        f"`demo/{name}`: {len(first.pages)} pages at {first.longest_side} pixels, {first.distribution.positions:,} tokens "
-        f"of the source's{source}.\n\n{ladder_markdown(measured.reports)}\n"
+        f"`demo/{name}`: {len(first.pages)} pages at {first.longest_side} pixels, {first.distribution.positions:,} "
+        f"tokens of the source's{source}.\n\n{ladder_markdown(measured.reports)}\n"
         f"![Size against divergence from the source, on {name}](ladder-{name}.svg)\n"
     )
 
