@@ -32,9 +32,9 @@ DOORS = {
     "fsspec": {"pipeline.remote"},
     "httpx": {"pipeline.client", "pipeline.remote"},
     "huggingface_hub": {"model_folder", "publish.front_matter", "publish.hub"},
-    "jinja2": {"conversion.chat_template", "publish.card", "viewer.site"},
+    "jinja2": {"conversion.chat_template", "publish.card", "validate.fidelity_html", "viewer.site"},
     "markdown_it": {"viewer.markdown"},
-    "markupsafe": {"publish.card", "publish.markup", "viewer.site"},
+    "markupsafe": {"publish.card", "publish.markup", "validate.fidelity_html", "viewer.site"},
     "mlx": {
         "device",
         "conversion.arrays",
