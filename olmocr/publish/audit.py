@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from olmocr import __version__
-from olmocr.conversion.chat_template import renders_text_first
 from olmocr.conversion.checkpoint import read_header
 from olmocr.conversion.companions import MOST_PIXELS
 from olmocr.conversion.names import Component, component_of
-from olmocr.errors import CheckpointError
 from olmocr.model_folder import ModelFolder, read_json, shard_sha256
 from olmocr.page import PAGE_PROMPT
 from olmocr.publish.front_matter import SourceFacts, corrected_front_matter, split_card
@@ -22,15 +20,11 @@ from olmocr.publish.gates import CheckWeights
 from olmocr.publish.markup import code_block, escaped
 from olmocr.publish.scan import CARD_FILE, is_ours
 from olmocr.validate.packing import PackedModules, read_packing
+from olmocr.validate.prompts import check_templates
 from olmocr.validate.values import StoredTensor
 from olmocr.validate.weights import WeightsReport, check_weights
 
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")
-_TEMPLATES: tuple[tuple[str, Callable[[Path], object]], ...] = (
-    ("chat_template.jinja", lambda path: path.read_text(encoding="utf-8")),
-    ("chat_template.json", lambda path: read_json(path).get("chat_template")),
-    ("tokenizer_config.json", lambda path: read_json(path).get("chat_template")),
-)
 _HEAD = "language_model.lm_head"
 _HARMLESS = {CARD_FILE, "LICENSE", ".gitattributes"}
 
@@ -215,15 +209,8 @@ _READERS = {"quantization": "MLX", "quantization_config": "the Hub"}
 
 
 def _template_findings(folder: Path) -> Iterator[Finding]:
-    for name, read in _TEMPLATES:
-        try:
-            template = read(folder / name) if (folder / name).is_file() else None
-            if isinstance(template, str):
-                good = renders_text_first(template)
-                order = "text before image" if good else "image before text, if a client lists it so; trained otherwise"
-                yield Finding(name, good, order)
-        except (CheckpointError, OSError, UnicodeDecodeError) as error:
-            yield Finding(name, False, str(error))
+    for each in check_templates(folder):
+        yield Finding(each.file, each.problem is None, each.problem or "text before image")
 
 
 def _pixels_finding(folder: Path) -> Finding:

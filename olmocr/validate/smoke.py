@@ -20,6 +20,7 @@ from olmocr.pipeline.outputs import write_whole
 from olmocr.pipeline.run import RunSummary, run_pipeline_sync
 from olmocr.validate.built_in_pages import BUILT_IN, draw_built_in_pages
 from olmocr.validate.page_set import KnownPage, longest_side_for, read_page_set
+from olmocr.validate.prompts import prompt_problems
 from olmocr.validate.runtime import known_faults, versions, weight_hashes
 from olmocr.validate.score import character_error_rate, plain
 from olmocr.validate.smoke_report import SMOKE_REPORT_FILE, SmokePage, SmokeReport, smoke_report_json
@@ -87,7 +88,7 @@ def smoke_test(
 
         summary = run_pipeline_sync(config, on_page=keep, ask=terms.ask)
         pages = tuple(_judged(page, found.get((str(page.path), page.page_number)), summary) for page in known)
-        problems = tuple(_unwritten(config.workspace, known, summary))
+        problems = (*prompt_problems(folder), *_unwritten(config.workspace, known, summary))
     report = SmokeReport(
         model=folder.resolve().name,
         weights=weight_hashes(folder),

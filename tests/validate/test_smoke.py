@@ -92,6 +92,18 @@ def test_one_scale_with_a_flipped_bit_is_noticed(folder):
         tried(folder)
 
 
+def test_templates_that_put_the_image_first_are_noticed_although_the_model_reads(folder):
+    for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
+        path = folder / name
+        assert "parts.text + parts.media" in path.read_text()
+        path.write_text(path.read_text().replace("parts.text + parts.media", "parts.media + parts.text"))
+    done = subprocess.run([*SMOKE, folder, "--quiet", "--pdf", EASY], capture_output=True, text=True)
+    assert done.returncode == 11, done.stderr
+    assert "1 of 1 pages" in done.stdout
+    assert "chat_template.jinja: image before text, if a client lists it so" in done.stdout
+    assert len(json.loads((folder / SMOKE_REPORT_FILE).read_text())["problems"]) == 3
+
+
 def test_an_answer_that_breaks_a_rule_is_named(folder):
     report = smoke_test(folder, SmokeTerms(max_attempts=2, ask=Model(answer(language="klingon, perhaps: [")).ask))
     plain = page(report, "plain text")
