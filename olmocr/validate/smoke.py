@@ -106,11 +106,17 @@ def smoke_test(
     return report
 
 
+def why_not_possible() -> str | None:
+    """Return what has to be installed before a model can be tried or measured; None if all is there."""
+    missing = [name for name in ("mlx_vlm", "rapidfuzz") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing)} are not installed (pip install 'olmocr[mlx,validate]')" if missing else None
+
+
 def why_not_quick(folder: Path) -> str | None:
     """Return why a smoke test of *folder* would take minutes, or cannot be run here; None if it is quick."""
-    missing = [name for name in ("mlx_vlm", "rapidfuzz") if importlib.util.find_spec(name) is None]
+    missing = why_not_possible()
     if missing:
-        return f"{' and '.join(missing)} are not installed (pip install 'olmocr[mlx,validate]')"
+        return missing
     try:
         device = start_mlx()
     except MissingDependencyError as error:
