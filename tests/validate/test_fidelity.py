@@ -27,7 +27,7 @@ from olmocr.validate.gates import check_gates, read_gates
 from olmocr.validate.reading import inputs_of, read_page
 from olmocr.validate.reference import Reference
 from tests.checkpoints import read_tensors, write_tensors
-from tests.conftest import CHECKPOINT, DEVICE, ROOT
+from tests.conftest import CHECKPOINT, DEVICE, PAGES, ROOT
 from tests.validate.reports import report as made_report
 
 SCHEMA = json.loads((ROOT / "docs/fidelity-report.schema.json").read_text())
@@ -215,6 +215,16 @@ def test_transformers_gives_what_the_source_in_mlx_gives(source, image, answer):
     found = diverge(kept, reference.blocks(image, answer))
     assert found.divergence.max() < 1e-4
     assert (found.choices == kept.choices).all()
+
+
+@pytest.mark.slow
+def test_transformers_reads_every_demo_page_as_the_source_in_mlx_does(converted, tmp_path):
+    pytest.importorskip("torch")
+    terms = FidelityTerms((PAGES,), work=tmp_path, reference="transformers")
+    parity = measure_fidelity(converted("8bit"), CHECKPOINT, terms).parity
+    assert (parity.pages, parity.identical_pages, parity.top1_agreement) == (24, 24, 1.0)
+    assert parity.mean_kl < 2e-6
+    assert parity.max_log_probability_difference < 5e-3
 
 
 @pytest.mark.skipif("torch" in sys.modules, reason="torch is installed")
