@@ -26,6 +26,8 @@ from olmocr.validate.weights import WeightsReport, check_weights
 
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")
 _HEAD = "language_model.lm_head"
+_BEFORE_TRAINING = "Qwen/"
+_UNKNOWN = SourceFacts(None, None)
 _HARMLESS = {CARD_FILE, "LICENSE", ".gitattributes"}
 
 
@@ -79,10 +81,16 @@ class Audit:
         return all(finding.good is not False for finding in self.findings)
 
 
-def audit_model(model: ModelFolder, card: str, source: Path | None = None, check: CheckWeights | None = None) -> Audit:
+def audit_model(
+    model: ModelFolder,
+    card: str,
+    source: Path | None = None,
+    check: CheckWeights | None = None,
+    facts: SourceFacts = _UNKNOWN,
+) -> Audit:
     """Look at all of *model*, an MLX folder of anybody's; with *source* also at how far its weights are from that.
 
-    *card* is its README.md, empty if it has none.
+    *card* is its README.md, empty if it has none; *facts* are what a person says of the source.
 
     Raises:
         CheckpointError: it is no model, or its headers or its config.json are damaged.
@@ -99,7 +107,7 @@ def audit_model(model: ModelFolder, card: str, source: Path | None = None, check
         _quantization_finding(config, packing),
         *_template_findings(folder),
         _pixels_finding(folder),
-        *_card_findings(split_card(card)[0]),
+        *_card_findings(split_card(card)[0], facts),
         _foreign_finding(folder),
     ]
     head = "tied to the embeddings" if config.get("tie_word_embeddings") else _packing_of(_HEAD, packing, tensors)
@@ -226,7 +234,7 @@ def _pixels_finding(folder: Path) -> Finding:
     )
 
 
-def _card_findings(card: Mapping[str, Any]) -> Iterator[Finding]:
+def _card_findings(card: Mapping[str, Any], facts: SourceFacts) -> Iterator[Finding]:
     if not card:
         yield Finding("card", False, f"there is no {CARD_FILE} with a front matter")
         return
@@ -234,12 +242,30 @@ def _card_findings(card: Mapping[str, Any]) -> Iterator[Finding]:
     for key, value in expected.items():
         good = card.get(key) == value
         yield Finding(f"card: {key}", good, repr(value) if good else f"{card.get(key)!r} should be {value!r}")
-    for key in ("base_model", "license"):
-        yield Finding(f"card: {key}", bool(card.get(key)), f"{card.get(key)!r}")
+    yield _base_finding(card.get("base_model"), facts.base_model)
+    other = facts.license is not None and card.get("license") != facts.license
+    detail = f"{card.get('license')!r}" + (f" should be {facts.license!r}" if other else "")
+    yield Finding("card: license", bool(card.get("license")) and not other, detail)
     inherited = "model-index" in card
     yield Finding(
         "card: model-index", not inherited, "scores of the source are claimed" if inherited else "none claimed"
     )
+
+
+def _base_finding(found: object, stated: str | None) -> Finding:
+    """Judge the base model that a card names: the one that is *stated*, or at least none that cannot read pages yet."""
+    names = [str(each) for each in found] if isinstance(found, list) else [str(found)] if found else []
+    if stated is not None:
+        return Finding(
+            "card: base_model",
+            names == [stated],
+            f"{found!r}" + ("" if names == [stated] else f" should be {stated!r}"),
+        )
+    bare = [name for name in names if name.startswith(_BEFORE_TRAINING)]
+    if bare:
+        why = f"{bare[0]!r} is what olmOCR was trained from, not what this was made from; name that with --base-model"
+        return Finding("card: base_model", False, why)
+    return Finding("card: base_model", bool(names), f"{found!r}")
 
 
 def _foreign_finding(folder: Path) -> Finding:
