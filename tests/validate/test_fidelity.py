@@ -125,7 +125,7 @@ def test_a_broken_model_breaks_limits_by_name_and_the_command_says_so(converted,
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 11, done.stderr
-    assert "most_mean_kl is 0.05" in done.stdout
+    assert "most_mean_kl is 0.025" in done.stdout
     report = json.loads((folder / FIDELITY_REPORT_FILE).read_text())
     assert {broken["name"] for broken in report["gate"]["broken"]} >= {"most_mean_kl", "least_top1_agreement"}
 
@@ -192,7 +192,7 @@ def test_a_report_is_told_in_words(tmp_path):
     made = dataclasses.replace(made, gate=check_gates(made, read_gates()))
     lines = fidelity_lines(made)
     assert lines[0] == "model beside source: 1 pages (pages, 644 px)"
-    assert lines[-1].strip() == "most_mean_kl is 0.05, measured was 0.2"
+    assert lines[-1].strip() == "most_mean_kl is 0.025, measured was 0.2"
     write_fidelity_report(tmp_path, made)
     assert json.loads((tmp_path / FIDELITY_REPORT_FILE).read_text())["gate"]["passed"] is False
 

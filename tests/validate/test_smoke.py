@@ -76,7 +76,8 @@ def test_two_tensors_that_are_swapped_are_noticed(folder):
             tensors[one], tensors[other] = tensors[other], tensors[one]
 
     change(folder, swap)
-    assert not tried(folder).passed
+    (read,) = tried(folder).pages
+    assert not read.passed
 
 
 def test_one_scale_with_a_flipped_bit_is_noticed(folder):
@@ -90,6 +91,23 @@ def test_one_scale_with_a_flipped_bit_is_noticed(folder):
     change(folder, flip)
     with pytest.raises(CheckpointError, match="gave no numbers"):
         tried(folder)
+
+
+@pytest.mark.parametrize("bit", [0x8000, 0x0400, 0x0001])
+def test_a_bit_in_one_scale_that_no_page_shows_is_noticed_by_the_files_hash(bit, folder):
+    def flip(tensors):
+        name = "language_model.model.layers.0.self_attn.q_proj.scales"
+        dtype, shape, data = tensors[name]
+        values = np.frombuffer(data, np.uint16).copy()
+        values[7] ^= bit
+        tensors[name] = (dtype, shape, values.tobytes())
+
+    change(folder, flip)
+    report = tried(folder, ask=Model(answer("Anything")).ask)
+    assert report.problems == (
+        "model.safetensors has another SHA-256 than SHA256SUMS says: it was changed, convert it again",
+    )
+    assert not report.passed
 
 
 def test_templates_that_put_the_image_first_are_noticed_although_the_model_reads(folder):
