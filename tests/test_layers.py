@@ -68,6 +68,7 @@ DOORS = {
     "py3langid": {"pipeline.document_filter"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
+    "tokenizers": {"validate.prompts"},
     "torch": {"validate.reference"},
     "transformers": {"validate.reference"},
     "tenacity": {"pipeline.backoff"},

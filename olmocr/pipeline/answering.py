@@ -59,7 +59,14 @@ async def answering(config: PipelineConfig, sleep: Sleep = asyncio.sleep) -> Asy
 
 @contextlib.asynccontextmanager
 async def _engine(config: PipelineConfig) -> AsyncIterator[Answering]:
-    engine = await asyncio.to_thread(open_engine, config.model or "")
+    loading = asyncio.get_running_loop().run_in_executor(None, open_engine, config.model or "")
+    try:
+        engine = await asyncio.shield(loading)
+    except asyncio.CancelledError:
+        # Loading cannot be stopped, and a model that is loaded and that nobody closes would keep the process for ever.
+        with contextlib.suppress(OlmocrError), await loading:
+            pass
+        raise
     with engine:
         yield Answering(engine.ask, config.model or "")
 

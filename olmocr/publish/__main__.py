@@ -190,7 +190,7 @@ def audit(
         raise UsageError(f"{model} is a folder here; --create-pr offers the card to a repository, name that")
     hub = Hub() if folder.repo_id else None
     card_text = _card_of(folder, hub)
-    found = audit_model(folder, card_text, source.expanduser() if source else None)
+    found = audit_model(folder, card_text, source.expanduser() if source else None, facts=facts)
     for line in audit_lines(found):
         say(line)
     corrected = corrected_card(found, card_text, facts)

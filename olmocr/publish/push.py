@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from olmocr import __version__
@@ -12,10 +11,10 @@ from olmocr.conversion.report import REPORT_FILE, ConversionReport
 from olmocr.errors import HubError, UsageError
 from olmocr.publish.card import CHART_FILE, Variant, make_card, make_chart
 from olmocr.publish.eval_results import EVAL_RESULTS_FILE, eval_results, why_no_score
-from olmocr.publish.front_matter import REPO_ID, SourceFacts, find_facts
+from olmocr.publish.front_matter import REPO_ID, SourceFacts
 from olmocr.publish.gates import CheckWeights, Gate, GateFailedError, failing_gates, judge
 from olmocr.publish.hub import Hub, RemoteState
-from olmocr.publish.reports import parse_conversion_report, read_reports
+from olmocr.publish.reports import parse_conversion_report
 from olmocr.publish.scan import CARD_FILE, LocalFile, is_ours, made_file, scan_folder, text_problems
 from olmocr.publish.typed_json import WrongTypeError
 from olmocr.validate.weights import check_weights
@@ -140,16 +139,6 @@ def carry_out(plan: PushPlan, hub: Hub, say: Say = lambda text: None) -> Pushed:
         say(f"putting it into {push.collection}")
         hub.collect(push.collection, push.repo)
     return done
-
-
-def push_folder(folder: Path, push: Push, hub: Hub, say: Say) -> Pushed:
-    """Plan and carry out in one; what is not in the reports is not known of the source.
-
-    Raises:
-        OlmocrError: as in reading the reports, ``plan_push`` and ``carry_out``.
-    """
-    variant = Variant(push.repo, read_reports(folder))
-    return carry_out(plan_push(push, variant, (), find_facts(variant.reports.conversion), hub), hub, say)
 
 
 def offer_card(hub: Hub, repo: str, text: str) -> str:
