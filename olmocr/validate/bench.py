@@ -40,6 +40,7 @@ from olmocr.validate.bench_rules import holds
 from olmocr.validate.bench_statistics import CONFIDENCE, Tally, compare, interval, mcnemar, overall, tally
 from olmocr.validate.page_set import longest_side_for
 from olmocr.validate.runtime import machine, versions, weight_hashes
+from olmocr.validate.score import similarity
 
 _FORMAT = 1  # of the workspace's name; another one is read anew
 _READERS = ("olmocr", "mlx", "mlx-vlm")
@@ -92,6 +93,7 @@ def run_bench(folder: Path, bench: Path, terms: BenchTerms = BenchTerms(), on_pa
         OutputError: the report cannot be written.
     """
     started = time.monotonic()
+    similarity("", "")  # where rapidfuzz is missing, that is said now and not after hours of reading
     read_config(ModelFolder(folder))
     weights = weight_hashes(folder)
     full = read_bench_set(bench)

@@ -174,7 +174,8 @@ def _category_line(category: CategoryScore) -> str:
     if category.score is None:
         return f"{'none':>7}  {category.category}: nothing of it was scored{skipped}"
     within = f", {_shown(category.interval)}" if category.interval else ""
-    passed = f"{category.passed} of {category.scored} checks of {category.documents} documents"
+    documents = f"{category.documents} document{'s' if category.documents != 1 else ''}"
+    passed = f"{category.passed} of {category.scored} checks of {documents}"
     return f"{percent(category.score):>7}  {category.category}: {passed}{within}{skipped}"
 
 
