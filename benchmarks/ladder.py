@@ -35,6 +35,7 @@ BEGIN, END = "<!-- made by benchmarks/ladder.py -->\n", "<!-- until here -->\n"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=Path, nargs="+", help="folders of pages (default: those of the demo)")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="which of the package (default: %(default)s)")
     parser.add_argument(
         "--output", type=Path, default=ROOT / "build/ladder", help="where models and pages to look at go"
     )

@@ -57,7 +57,7 @@ class Series:
 def size_against_fidelity(points: Sequence[Point], style: str = STYLE) -> str:
     """Return an SVG of *points*: size to the right, divergence from the source upwards, in powers of ten."""
     across = _Axis.around([point.nbytes for point in points])
-    up = _Axis.decades([each for point in points for each in (point.low, point.high)], _LEAST_KL)
+    up = _Axis.decades([each for point in points for each in (point.low, point.mean_kl, point.high)], _LEAST_KL)
     places = [(across.at(point.nbytes), up.at(_decade(point.mean_kl, _LEAST_KL))) for point in points]
     body = [*_decade_lines(up), *_size_marks(across)]
     for number, (point, (x, y)) in enumerate(zip(points, places, strict=True)):
