@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from olmocr.errors import InputError
@@ -26,6 +27,7 @@ class Answer:
     tokens: tuple[int, ...]
     finish_reason: FinishReason
     input_tokens: int
+    passes: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Row:
     """An answer in a running batch.
 
     ``ids`` are the prompt's tokens and the answer's. The model has been given the first ``cache.length`` of them.
+    ``ends_at`` is when its time is over, and ``passes`` how many steps it took part in.
     """
 
     def __init__(
@@ -57,8 +60,11 @@ class Row:
         guide: Guide | None,
         drafter: Drafter | None,
         is_looping: Callable[[str], bool],
+        ends_at: float = math.inf,
     ) -> None:
         self.asked = asked
+        self.ends_at = ends_at
+        self.passes = 0
         self.key, self.cache, self.rope_delta = reading.key, reading.cache, reading.rope_delta
         self.ids = list(reading.ids)
         self.prompt_length = len(reading.ids)
@@ -160,7 +166,8 @@ class Row:
     def result(self) -> Answer:
         """Return the finished answer."""
         tokens = self.ids[self.prompt_length :]
-        return Answer(self._text.whole(tokens), tuple(tokens), self.finish_reason or "length", self.prompt_length)
+        reason = self.finish_reason or "length"
+        return Answer(self._text.whole(tokens), tuple(tokens), reason, self.prompt_length, self.passes)
 
     def _append(self, token: int) -> None:
         self.ids.append(token)
