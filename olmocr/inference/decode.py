@@ -138,7 +138,7 @@ class Batch:
         self,
         loaded: LoadedModel,
         limits: Limits,
-        is_looping: Callable[[str], bool],
+        is_looping: Callable[[str], bool] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loaded = loaded
@@ -433,7 +433,7 @@ def decode(loaded: LoadedModel, request: PageRequest) -> Answer:
     Raises:
         InputError: the page cannot be read.
     """
-    batch = Batch(loaded, Limits(pages=1, kv_bytes=1 << 40, prompt_step=512, drafted_pages=0), lambda text: False)
+    batch = Batch(loaded, Limits(pages=1, kv_bytes=1 << 40, prompt_step=512, drafted_pages=0), None)
     asked = Asked(request, Future())
     batch.add(asked)
     while not batch.is_idle:

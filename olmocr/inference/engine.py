@@ -51,7 +51,7 @@ class Engine:
         folder: ModelFolder,
         device: Device,
         *,
-        is_looping: Callable[[str], bool] = lambda text: False,
+        is_looping: Callable[[str], bool] | None = None,
         kv_budget: int | None = None,
         most_pages: int = MOST_PAGES,
         drafted_pages: int | None = None,
@@ -61,7 +61,8 @@ class Engine:
     ) -> None:
         """Load the model.
 
-        *is_looping* says of an answer so far whether it goes round in circles, which ends it. *kv_budget* is how many
+        *is_looping* says of an answer so far whether it goes round in circles, which ends it; so do 4096 tokens of one
+        block of at most 64. None: nothing does. *kv_budget* is how many
         bytes keys and values may take, by default what the device has beside the weights; *most_pages* are written at
         once, with drafts where they are no more than *drafted_pages* (0: never, as on CUDA by default), and
         *prompt_step* tokens of a new page are read between two steps of the others. *costs* say how long drafts may

@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from olmocr.errors import InputError
 from olmocr.inference.draft import CLOSER, Drafter
 from olmocr.inference.guided import Guide
@@ -17,6 +19,8 @@ from olmocr.page import FinishReason, PageRequest
 
 _LOOKED_AT = 32
 """Tokens between two looks for a loop."""
+
+_ROUND, _LONGEST_BLOCK = 4096, 64
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Row:
         text: GrowingText,
         guide: Guide | None,
         drafter: Drafter | None,
-        is_looping: Callable[[str], bool],
+        is_looping: Callable[[str], bool] | None,
         ends_at: float = math.inf,
     ) -> None:
         self.asked = asked
@@ -160,7 +164,7 @@ class Row:
             self._append_forced()
         if self.finish_reason is None and self.written >= self._next_look:
             self._next_look = self.written + _LOOKED_AT
-            if self._is_looping(self.text):
+            if self._is_looping and (self._is_looping(self.text) or goes_round(self.ids[self.prompt_length :])):
                 self.finish_reason = "loop"
 
     def result(self) -> Answer:
@@ -183,6 +187,19 @@ class Row:
                     self._append(token)
         if self.guide and self.guide.is_over:
             self.guide = None
+
+
+def goes_round(tokens: list[int]) -> bool:
+    """Say whether an answer's last 4096 *tokens* are one block of 1 to 64 of them, over and over.
+
+    No page has so many: 60 rows of 10 zeros, tags and all, have some 3300. What has few letters to a token gets here
+    before it is long enough, as text, to be taken for a loop.
+    """
+    if len(tokens) < _ROUND + _LONGEST_BLOCK:
+        return False
+    tail = np.array(tokens[-_ROUND - _LONGEST_BLOCK :])
+    blocks = [length for length in range(1, _LONGEST_BLOCK + 1) if tail[-1] == tail[-1 - length]]
+    return any(np.array_equal(tail[-_ROUND:], tail[-_ROUND - length : -length]) for length in blocks)
 
 
 class GrowingText:

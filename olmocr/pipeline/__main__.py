@@ -141,7 +141,7 @@ def ocr(
     backend: Annotated[
         str,
         typer.Option(
-            help=f"{', '.join(BACKENDS)}: the model in this process, or a server that is started for it.",
+            help=f"{', '.join(BACKENDS)}: the model in this process, or a server started for it.",
             rich_help_panel=_MODEL,
         ),
     ] = PipelineConfig.backend,
@@ -167,7 +167,7 @@ def ocr(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Memory for keys and values of a model in this process: 4GB, 512MiB. Default: what the device has.",
+            help="Memory for keys and values, such as 4GB. Default: what there is.",
             rich_help_panel=_MODEL,
         ),
     ] = None,
@@ -175,7 +175,7 @@ def ocr(
         bool | None,
         typer.Option(
             "--drafts/--no-drafts",
-            help="Whether a model in this process is helped by the file's own text. Default: on, and off on CUDA.",
+            help="Draft answers from the file's own text. Default: not on CUDA.",
             rich_help_panel=_MODEL,
             show_default=False,
         ),
@@ -187,7 +187,7 @@ def ocr(
         bool,
         typer.Option(
             "--guided-decoding",
-            help="Force the front matter's form at once, not only when a page is asked again.",
+            help="Force the front matter's form at once, not only on retries.",
             rich_help_panel=_MODEL,
         ),
     ] = False,
@@ -218,7 +218,7 @@ def ocr(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="For one answer, from when the model begins with it; one that is ended then is an attempt.",
+            help="For one answer, from when the model begins with it.",
             rich_help_panel=_PAGES,
         ),
     ] = None,
