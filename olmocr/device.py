@@ -6,6 +6,7 @@ import ctypes
 import importlib.metadata
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,9 @@ from typing import Any, Literal
 from olmocr.errors import MissingDependencyError
 
 REFERENCE_BLAS = "reference"
+
+_CACHE_BYTES = 3 << 29
+"""Of freed memory that MLX keeps for itself: what a step takes and gives back."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,29 @@ class Device:
     def __str__(self) -> str:
         blas = f", BLAS {self.blas}" if self.blas else ""
         return f"MLX {self.mlx_version} on {self.kind}{blas}"
+
+
+@dataclass(frozen=True)
+class MemoryLimits:
+    """Bytes that MLX keeps *wired*, that it takes as *memory* before it waits for some, and that it may *cache*."""
+
+    wired: int
+    memory: int
+    cache: int
+
+
+def memory_limits(info: Mapping[str, Any]) -> MemoryLimits | None:
+    """Return the limits for a Mac whose ``mx.device_info()`` is *info*; None where that says too little.
+
+    Wired is what the driver recommends, so that macOS does not push weights out between two pages; it must be less than
+    all memory, which ``sysctl iogpu.wired_limit_mb`` may have been set to. Past the same number MLX waits for memory
+    instead of letting the system swap (by itself it would at half as much again).
+    """
+    recommended, physical = info.get("max_recommended_working_set_size"), info.get("memory_size")
+    if not isinstance(recommended, int) or not isinstance(physical, int) or recommended <= 0 or physical <= 0:
+        return None
+    wired = min(recommended, physical - physical // 10)
+    return MemoryLimits(wired, wired, min(_CACHE_BYTES, wired // 8))
 
 
 def start_mlx() -> Device:

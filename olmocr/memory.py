@@ -1,10 +1,17 @@
-"""The memory of this process and of this machine, in bytes."""
+"""The memory of this process and of this machine, in bytes; text such as ``4GB`` -> bytes."""
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import resource
 import sys
+
+from olmocr.errors import UsageError
+
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([KMGT]?)(I?)B?", re.ASCII | re.IGNORECASE)
 
 
 def peak_memory() -> int:
@@ -16,3 +23,27 @@ def peak_memory() -> int:
 def physical_memory() -> int:
     """Return the bytes of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def parse_size(text: str, name: str) -> int:
+    """Return the bytes that *text* says: ``4GB``, ``512MiB``, ``1.5 GiB``, or a number of them. *name* is the option's.
+
+    Raises:
+        UsageError: it is no size, or less than one byte.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    size = 0
+    if found and (found[2] or not found[3]):
+        size = int(float(found[1]) * (1024 if found[3] else 1000) ** _POWERS[found[2].upper()])
+    if size < 1:
+        raise UsageError(f"{name} {text[:40]!r} is no size; give one such as 4GB or 512MiB")
+    return size
+
+
+def shown_size(size: int) -> str:
+    """Return *size* in bytes as :func:`parse_size` takes it, rounded up to three digits or so: ``412MB``, ``4.2GB``."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if size >= factor:
+            tenths = math.ceil(10 * size / factor)
+            return f"{tenths / 10:.1f}{unit}" if tenths < 100 else f"{-(-tenths // 10)}{unit}"
+    return f"{size}B"

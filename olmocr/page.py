@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import yaml
@@ -74,7 +74,7 @@ class PageRequest:
 
     *guided* asks for the front matter's form to be forced, where whatever answers can do that. *draft_text* is what
     the answer may be alike, such as the text that the page's PDF has: it may make an answer faster, and never changes
-    it.
+    it. *time_limit* is in seconds, from when the model begins with the page, and not from when it begins to wait.
     """
 
     image: PageImage
@@ -84,20 +84,25 @@ class PageRequest:
     seed: int = 0
     guided: bool = False
     draft_text: str | None = None
+    time_limit: float | None = None
 
 
-FinishReason = Literal["stop", "length", "loop"]
-"""Stopped by the model, cut at the token limit, or stopped by us since the answer went round in circles."""
+FinishReason = Literal["stop", "length", "loop", "time"]
+"""Stopped by the model, cut at the token limit, stopped by us since it went round in circles, or took too long."""
 
 
 @dataclass(frozen=True)
 class ModelResponse:
-    """A model's answer. Only an answer whose *finish_reason* is ``stop`` is whole. Token counts include all."""
+    """A model's answer. Only an answer whose *finish_reason* is ``stop`` is whole. Token counts include all.
+
+    *passes* over the model's weights were made for it, beside those that read the question; 0 where that is not told.
+    """
 
     text: str
     finish_reason: FinishReason
     input_tokens: int
     output_tokens: int
+    passes: int = field(default=0, compare=False)
 
 
 Ask = Callable[[PageRequest], Awaitable[ModelResponse]]

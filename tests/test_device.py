@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+from olmocr.device import memory_limits
 from tests.conftest import DEVICE
 
 only_linux_cpu = pytest.mark.skipif(
@@ -66,3 +67,29 @@ def test_a_machine_without_mlx_is_told_how_to_get_it(tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as error:
         started(PYTHONPATH=str(tmp_path))
     assert "pip install 'olmocr[mlx]'" in error.value.stderr
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("gib", "recommended", "expected"),
+    [
+        (8, 5.33, (5.33, 5.33, 5.33 / 8)),
+        (64, 48, (48, 48, 1.5)),
+        (192, 147, (147, 147, 1.5)),
+        (64, 64, (57.6, 57.6, 1.5)),  # by a sysctl that leaves nothing to the system
+    ],
+)
+def test_a_mac_keeps_wired_what_its_driver_recommends_and_less_than_all(gib, recommended, expected):
+    info = {"max_recommended_working_set_size": int(recommended * GIB), "memory_size": gib * GIB}
+    limits = memory_limits(info)
+    assert [limits.wired / GIB, limits.memory / GIB, limits.cache / GIB] == pytest.approx(expected)
+    assert limits.wired < gib * GIB
+
+
+@pytest.mark.parametrize(
+    "info", [{}, {"memory_size": GIB}, {"memory_size": GIB, "max_recommended_working_set_size": 0}]
+)
+def test_where_a_device_does_not_tell_its_memory_nothing_is_limited(info):
+    assert memory_limits(info) is None

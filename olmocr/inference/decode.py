@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -14,7 +16,7 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from olmocr.errors import AnswerError, InputError, OlmocrError
+from olmocr.errors import AnswerError, InputError, OlmocrError, UsageError
 from olmocr.inference.cache import BatchCache, Layers
 from olmocr.inference.costs import measure_costs
 from olmocr.inference.draft import Costs, Drafter, Source
@@ -26,6 +28,7 @@ from olmocr.inference.prompt import PageInputs, make_inputs
 from olmocr.inference.reading import Reader, Reading
 from olmocr.inference.row import Answer, Asked, GrowingText, Row
 from olmocr.inference.sampling import choose
+from olmocr.memory import shown_size
 from olmocr.page import PageRequest
 
 _ROOM = 256
@@ -54,20 +57,45 @@ class Limits:
 
 @dataclass
 class Counts:
-    """What has been done. A row step is one answer's part in a step: it gives a token, and what fits of a draft."""
+    """What has been done. A row step is one answer's part in a step: it gives a token, and what fits of a draft.
+
+    *ended_stop* to *failed* count pages by how they ended, *sent_back* how often one had to wait again for memory.
+    """
 
     prompt_tokens: int = 0
     steps: int = 0
     row_steps: int = 0
     tokens: int = 0
+    drafts: int = 0
     drafted: int = 0
     accepted: int = 0
     sent_back: int = 0
+    ended_stop: int = 0
+    ended_length: int = 0
+    ended_loop: int = 0
+    ended_time: int = 0
+    cancelled: int = 0
+    failed: int = 0
 
     @property
     def steps_a_token(self) -> float:
         """Passes over the weights that an answer took for each of its tokens; below 1 by drafts and forced tokens."""
         return self.row_steps / max(1, self.tokens)
+
+    @property
+    def accepted_a_draft(self) -> float:
+        """Tokens of a draft that the model would have written itself, on average."""
+        return self.accepted / max(1, self.drafts)
+
+    def count_end(self, answer: Future[Answer]) -> None:
+        """Count a page whose answer is there, or will not come."""
+        if answer.cancelled():
+            self.cancelled += 1
+        elif answer.exception():
+            self.failed += 1
+        else:
+            name = f"ended_{answer.result().finish_reason}"
+            setattr(self, name, getattr(self, name) + 1)
 
 
 @dataclass(frozen=True)
@@ -108,14 +136,21 @@ class _Prepared:
 class Batch:
     """The answers in the making, of one model, and the pages that wait. It belongs to the thread that owns MLX."""
 
-    def __init__(self, loaded: LoadedModel, limits: Limits, is_looping: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        limits: Limits,
+        is_looping: Callable[[str], bool] | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._loaded = loaded
+        self._clock = clock
         self._limits = limits
         self._is_looping = is_looping
         self._reader = Reader(loaded, step=limits.prompt_step, most_bytes=limits.kv_bytes // 2, most=2 * limits.pages)
         self._waiting: deque[Asked] = deque()
         self._prepared: _Prepared | None = None
-        self._joining: tuple[_Prepared, Reading] | None = None
+        self._joining: tuple[_Prepared, Reading, float] | None = None
         self._rows: list[Row] = []
         self._cache = BatchCache(len(loaded.model.language_model.layers))
         self._flying: _Step | None = None
@@ -131,14 +166,43 @@ class Batch:
         """Let a page wait until there is room for it."""
         self._waiting.append(asked)
 
+    def require_room(self, request: PageRequest) -> None:
+        """See that a page, and an answer of usual length, would fit.
+
+        Raises:
+            UsageError: they would not, whatever else there is.
+        """
+        length = int(make_inputs(self._loaded.processor, request).input_ids.shape[1])
+        if _rounded(length + self._limits.expected_tokens) > self._most_tokens:
+            raise UsageError(
+                f"{shown_size(self._limits.kv_bytes)} have room for keys and values of {self._most_tokens} tokens, "
+                f"and a page of {max(request.image.pixels.size)} pixels has {length}, its answer usually up to "
+                f"{self._limits.expected_tokens} more; give {self._enough_for(length)}"
+            )
+
+    def _enough_for(self, length: int) -> str:
+        needed = _rounded(length + self._limits.expected_tokens) * self._token_bytes
+        return f"--kv-budget {shown_size(needed)} or more"
+
     def advance(self) -> None:
         """Do a bounded piece of work: at most one step of one prompt, and one of all answers."""
         self._drop_unwanted()
+        self._end_overdue()
         self._admit()
         self._read()
         self._write()
         if self.is_idle:
             mx.clear_cache()
+
+    def _end_overdue(self) -> None:
+        """Give the answers whose time is over as far as they came."""
+        now = self._clock()
+        for row in [row for row in self._rows if row.ends_at <= now]:
+            row.finish_reason = "time"
+            self._let_go_if_finished(row)
+        if self._joining and self._joining[2] <= now:
+            prepared, self._joining = self._joining[0], None
+            _give(prepared.asked, Answer("", (), "time", prepared.prompt_length))
 
     def _drop_unwanted(self) -> None:
         self._waiting = deque(asked for asked in self._waiting if not asked.answer.cancelled())
@@ -157,16 +221,23 @@ class Batch:
         if self._prepared and self._joining is None and self._has_room(self._prepared):
             prepared, self._prepared = self._prepared, None
             with _failing(prepared.asked):
-                self._joining = prepared, self._reader.begin(prepared.inputs)
+                limit = prepared.asked.request.time_limit
+                ends_at = self._clock() + limit if limit is not None else math.inf
+                self._joining = prepared, self._reader.begin(prepared.inputs), ends_at
 
     def _prepare(self, asked: Asked) -> _Prepared:
         inputs = make_inputs(self._loaded.processor, asked.request)
         length = int(inputs.input_ids.shape[1])
         context = self._loaded.model.config.text_config.max_position_embeddings
-        if length >= min(context, self._most_tokens):
+        if length >= context:
             raise InputError(
-                f"this page's question has {length} tokens, and the model has room for "
-                f"{min(context, self._most_tokens)}; render the page smaller, or give more memory"
+                f"this page's question has {length} tokens, and the model has room for {context}; "
+                "render the page smaller"
+            )
+        if length >= self._most_tokens:
+            raise InputError(
+                f"this page's question has {length} tokens, and the model has room for {self._most_tokens}; "
+                f"render the page smaller, or give {self._enough_for(length)}"
             )
         return _Prepared(asked, inputs, min(asked.request.max_tokens, context - length, self._most_tokens - length))
 
@@ -188,16 +259,16 @@ class Batch:
         """Read a piece of the prompt of the page that joins; when it is read, its answer begins."""
         if self._joining is None:
             return
-        prepared, reading = self._joining
+        prepared, reading, ends_at = self._joining
         with _failing(prepared.asked):
             self.counts.prompt_tokens += self._reader.advance(reading)
             if not reading.is_done:
                 return
-            self._rows.append(self._begin(prepared, reading))
+            self._rows.append(self._begin(prepared, reading, ends_at))
             self._let_go_if_finished(self._rows[-1])  # its forced tokens may be all that it may have
         self._joining = None
 
-    def _begin(self, prepared: _Prepared, reading: Reading) -> Row:
+    def _begin(self, prepared: _Prepared, reading: Reading, ends_at: float) -> Row:
         request = prepared.asked.request
         return Row(
             prepared.asked,
@@ -208,6 +279,7 @@ class Batch:
             guide=self._front_matter.begin() if request.guided else None,
             drafter=self._drafter(request, reading.key) if self._limits.drafted_pages else None,
             is_looping=self._is_looping,
+            ends_at=ends_at,
         )
 
     def _drafter(self, request: PageRequest, key: tuple[bytes, bytes]) -> Drafter:
@@ -300,7 +372,9 @@ class Batch:
     def _take(self, row: Row, chosen: list[int], draft: list[int], rows: int) -> None:
         before = row.written
         with _failing(row.asked) as failed:
+            row.passes += 1
             accepted = row.take_all(chosen, draft, rows)
+            self.counts.drafts += bool(draft)
             self.counts.drafted += len(draft)
             self.counts.accepted += accepted
             row.tell()
@@ -382,7 +456,7 @@ def decode(loaded: LoadedModel, request: PageRequest) -> Answer:
     Raises:
         InputError: the page cannot be read.
     """
-    batch = Batch(loaded, Limits(pages=1, kv_bytes=1 << 40, prompt_step=512, drafted_pages=0), lambda text: False)
+    batch = Batch(loaded, Limits(pages=1, kv_bytes=1 << 40, prompt_step=512, drafted_pages=0), None)
     asked = Asked(request, Future())
     batch.add(asked)
     while not batch.is_idle:

@@ -14,7 +14,7 @@ from typing import Self
 import mlx.core as mx
 from PIL import Image
 
-from olmocr.device import Device, gpu_limit
+from olmocr.device import Device, gpu_limit, memory_limits
 from olmocr.errors import CheckpointError, ServerError
 from olmocr.inference.decode import Batch, Counts, Limits, decode
 from olmocr.inference.draft import Costs
@@ -51,24 +51,28 @@ class Engine:
         folder: ModelFolder,
         device: Device,
         *,
-        is_looping: Callable[[str], bool] = lambda text: False,
+        is_looping: Callable[[str], bool] | None = None,
         kv_budget: int | None = None,
         most_pages: int = MOST_PAGES,
         drafted_pages: int | None = None,
         prompt_step: int = PROMPT_STEP,
+        longest_side: int | None = None,
         costs: Costs | None = None,
     ) -> None:
         """Load the model.
 
-        *is_looping* says of an answer so far whether it goes round in circles, which ends it. *kv_budget* is how many
+        *is_looping* says of an answer so far whether it goes round in circles, which ends it; so do 4096 tokens of one
+        block of at most 64. None: nothing does. *kv_budget* is how many
         bytes keys and values may take, by default what the device has beside the weights; *most_pages* are written at
         once, with drafts where they are no more than *drafted_pages* (0: never, as on CUDA by default), and
         *prompt_step* tokens of a new page are read between two steps of the others. *costs* say how long drafts may
-        be; by default they are measured.
+        be; by default they are measured. *longest_side* is that of the pages that will come, in pixels.
 
         Raises:
             CheckpointError: *folder* holds no model that can be loaded.
+            UsageError: there is no room for a page of *longest_side* in *kv_budget*.
         """
+        self._longest_side = longest_side
         self._inbox: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
@@ -116,6 +120,7 @@ class Engine:
         with self._lock:
             if self._is_closed:
                 raise _closed()
+            asked.answer.add_done_callback(self._counts.count_end)
             self._inbox.put(asked)
         answer: Answer = await asyncio.wrap_future(asked.answer)
         return ModelResponse(
@@ -123,6 +128,7 @@ class Engine:
             finish_reason=answer.finish_reason,
             input_tokens=answer.input_tokens,
             output_tokens=len(answer.tokens) + (answer.finish_reason == "stop"),
+            passes=answer.passes,
         )
 
     def _close(self) -> None:
@@ -138,6 +144,8 @@ class Engine:
             loaded = _load(folder, device)
             batch = self._make_batch(loaded)
             self._counts = batch.counts
+            if self._longest_side:
+                batch.require_room(_blank_page(self._longest_side))
         except BaseException as error:
             loading.set_exception(error)
             del error  # with the frames that it came from, and their arrays
@@ -173,6 +181,11 @@ def _called_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None]) 
     return call
 
 
+def _blank_page(longest_side: int) -> PageRequest:
+    """Return the question about an empty page as high and as wide as A4."""
+    return PageRequest(PageImage(Image.new("RGB", (max(28, longest_side * 210 // 297), longest_side), "white")))
+
+
 def _load(folder: ModelFolder, device: Device) -> LoadedModel:
     """Load the model and have it begin one answer, so that a damaged one is noticed now and not at every page."""
     loaded = load_model(folder, device)
@@ -186,11 +199,12 @@ def _load(folder: ModelFolder, device: Device) -> LoadedModel:
 
 
 def _set_limits(device: Device) -> None:
-    """Have macOS keep the weights in memory, and MLX give back most of what it has freed."""
-    most = gpu_limit()
-    if device.kind == "metal" and most:
-        mx.set_wired_limit(most)
-        mx.set_cache_limit(_WORK_BYTES)
+    """Have macOS keep the weights in memory, and MLX take no more than there is and give back most of what it freed."""
+    limits = memory_limits(mx.device_info()) if device.kind == "metal" else None
+    if limits:
+        mx.set_wired_limit(limits.wired)
+        mx.set_memory_limit(limits.memory)
+        mx.set_cache_limit(limits.cache)
 
 
 def _drafted_pages(device: Device) -> int:

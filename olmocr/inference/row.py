@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from olmocr.errors import InputError
 from olmocr.inference.cache import RowCache
@@ -18,6 +21,8 @@ from olmocr.page import FinishReason, PageRequest
 _LOOKED_AT = 32
 """Tokens between two looks for a loop."""
 
+_ROUND, _LONGEST_BLOCK = 4096, 64
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -27,6 +32,7 @@ class Answer:
     tokens: tuple[int, ...]
     finish_reason: FinishReason
     input_tokens: int
+    passes: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Row:
 
     ``ids`` are the prompt's tokens and the answer's. The model has been given the first ``given`` of them, and the one
     behind them where its value is not known yet. ``prompt_cache`` is what it made of the prompt, until the batch's
-    cache has that.
+    cache has that. ``ends_at`` is when its time is over, and ``passes`` how many steps it took part in.
     """
 
     def __init__(
@@ -59,12 +65,15 @@ class Row:
         text: GrowingText,
         guide: Guide | None,
         drafter: Drafter | None,
-        is_looping: Callable[[str], bool],
+        is_looping: Callable[[str], bool] | None,
+        ends_at: float = math.inf,
     ) -> None:
         self.asked = asked
         self.key, self.rope_delta = reading.key, reading.rope_delta
         self.prompt_cache: RowCache | None = reading.cache
         self.given = reading.cache.length
+        self.ends_at = ends_at
+        self.passes = 0
         self.ids = list(reading.ids)
         self.prompt_length = len(reading.ids)
         self.finish_reason: FinishReason | None = None
@@ -159,13 +168,14 @@ class Row:
             self._append_forced()
         if self.finish_reason is None and self.written >= self._next_look:
             self._next_look = self.written + _LOOKED_AT
-            if self._is_looping(self.text):
+            if self._is_looping and (self._is_looping(self.text) or goes_round(self.ids[self.prompt_length :])):
                 self.finish_reason = "loop"
 
     def result(self) -> Answer:
         """Return the finished answer."""
         tokens = self.ids[self.prompt_length :]
-        return Answer(self._text.whole(tokens), tuple(tokens), self.finish_reason or "length", self.prompt_length)
+        reason = self.finish_reason or "length"
+        return Answer(self._text.whole(tokens), tuple(tokens), reason, self.prompt_length, self.passes)
 
     def _append(self, token: int) -> None:
         self.ids.append(token)
@@ -181,6 +191,19 @@ class Row:
                     self._append(token)
         if self.guide and self.guide.is_over:
             self.guide = None
+
+
+def goes_round(tokens: list[int]) -> bool:
+    """Say whether an answer's last 4096 *tokens* are one block of 1 to 64 of them, over and over.
+
+    No page has so many: 60 rows of 10 zeros, tags and all, have some 3300. What has few letters to a token gets here
+    before it is long enough, as text, to be taken for a loop.
+    """
+    if len(tokens) < _ROUND + _LONGEST_BLOCK:
+        return False
+    tail = np.array(tokens[-_ROUND - _LONGEST_BLOCK :])
+    blocks = [length for length in range(1, _LONGEST_BLOCK + 1) if tail[-1] == tail[-1 - length]]
+    return any(np.array_equal(tail[-_ROUND:], tail[-_ROUND - length : -length]) for length in blocks)
 
 
 class GrowingText:

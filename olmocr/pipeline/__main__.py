@@ -27,6 +27,7 @@ from olmocr.command import (
     start_logging,
 )
 from olmocr.errors import UsageError
+from olmocr.memory import parse_size
 from olmocr.pipeline.config import APIS, BACKENDS, PipelineConfig
 from olmocr.text import printable
 
@@ -140,7 +141,7 @@ def ocr(
     backend: Annotated[
         str,
         typer.Option(
-            help=f"{', '.join(BACKENDS)}: the model in this process, or a server that is started for it.",
+            help=f"{', '.join(BACKENDS)}: the model in this process, or a server started for it.",
             rich_help_panel=_MODEL,
         ),
     ] = PipelineConfig.backend,
@@ -162,6 +163,23 @@ def ocr(
         int | None,
         typer.Option(help="Pages asked for at once. Default: 8, and 1 for mlx-vlm.", rich_help_panel=_MODEL),
     ] = None,
+    kv_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory for keys and values, such as 4GB. Default: what there is.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    drafts: Annotated[
+        bool | None,
+        typer.Option(
+            "--drafts/--no-drafts",
+            help="Draft answers from the file's own text. Default: not on CUDA.",
+            rich_help_panel=_MODEL,
+            show_default=False,
+        ),
+    ] = None,
     max_tokens: Annotated[
         int, typer.Option(help="Tokens in one answer; a longer one is not accepted.", rich_help_panel=_MODEL)
     ] = PipelineConfig.max_tokens,
@@ -169,7 +187,7 @@ def ocr(
         bool,
         typer.Option(
             "--guided-decoding",
-            help="Force the front matter's form at once, not only when a page is asked again.",
+            help="Force the front matter's form at once, not only on retries.",
             rich_help_panel=_MODEL,
         ),
     ] = False,
@@ -196,6 +214,14 @@ def ocr(
             help="Share of a document's pages that may fall back to the file's own text.", rich_help_panel=_PAGES
         ),
     ] = PipelineConfig.max_page_error_rate,
+    page_time_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="For one answer, from when the model begins with it.",
+            rich_help_panel=_PAGES,
+        ),
+    ] = None,
     page_timeout: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="For all attempts at a page together.", rich_help_panel=_PAGES),
@@ -312,6 +338,9 @@ def ocr(
         max_page_error_rate=max_page_error_rate,
         max_tokens=max_tokens,
         page_timeout=page_timeout,
+        page_time_limit=page_time_limit,
+        kv_budget=parse_size(kv_budget, "--kv-budget") if kv_budget is not None else None,
+        drafts=drafts,
         guided_decoding="always" if guided_decoding else PipelineConfig.guided_decoding,
         apply_filter=apply_filter,
         languages=tuple(code.strip() for code in languages.split(",")),

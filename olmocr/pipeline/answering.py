@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from olmocr.device import REFERENCE_BLAS, start_mlx
 from olmocr.errors import OlmocrError, ServerUnavailableError
 from olmocr.model_folder import find_model, read_config
-from olmocr.page import Ask, ModelResponse, PageRequest
+from olmocr.page import TARGET_LONGEST_IMAGE_DIM, Ask, ModelResponse, PageRequest
 from olmocr.pipeline.backoff import with_backoff
 from olmocr.pipeline.client import connected
 from olmocr.pipeline.config import PipelineConfig
@@ -37,12 +38,14 @@ Sleep = Callable[[float], Awaitable[None]]
 class Answering:
     """What answers, ready to be asked, and the model's name as records have it.
 
-    *fault* tells why a server is away just now; None if it is not.
+    *fault* tells why a server is away just now; None if it is not. *counts* tells what a model in this process has
+    done.
     """
 
     ask: Ask
     model: str
     fault: Callable[[], ServerUnavailableError | None] = lambda: None
+    counts: Callable[[], dict[str, float]] = dict
 
 
 @contextlib.asynccontextmanager
@@ -59,7 +62,15 @@ async def answering(config: PipelineConfig, sleep: Sleep = asyncio.sleep) -> Asy
 
 @contextlib.asynccontextmanager
 async def _engine(config: PipelineConfig) -> AsyncIterator[Answering]:
-    loading = asyncio.get_running_loop().run_in_executor(None, open_engine, config.model or "")
+    opening = functools.partial(
+        open_engine,
+        config.model or "",
+        most_pages=config.pages_at_once,
+        kv_budget=config.kv_budget,
+        drafts=config.drafts,
+        longest_side=config.target_longest_image_dim,
+    )
+    loading = asyncio.get_running_loop().run_in_executor(None, opening)
     try:
         engine = await asyncio.shield(loading)
     except asyncio.CancelledError:
@@ -68,25 +79,52 @@ async def _engine(config: PipelineConfig) -> AsyncIterator[Answering]:
             pass
         raise
     with engine:
-        yield Answering(engine.ask, config.model or "")
+        yield Answering(engine.ask, config.model or "", counts=lambda: engine_counts(engine))
 
 
-def open_engine(model: str, *, kv_budget: int | None = None) -> Any:
-    """Return an :class:`olmocr.inference.engine.Engine` of *model*, to be entered; *kv_budget* as there.
+def open_engine(
+    model: str,
+    *,
+    most_pages: int,
+    kv_budget: int | None = None,
+    drafts: bool | None = None,
+    longest_side: int = TARGET_LONGEST_IMAGE_DIM,
+) -> Any:
+    """Return an :class:`olmocr.inference.engine.Engine` of *model*, to be entered; arguments as there.
+
+    *drafts* says whether there are any; None leaves that to the device.
 
     Raises:
-        OlmocrError: there is no such model, it cannot be loaded, or MLX is not installed.
+        OlmocrError: there is no such model, it cannot be loaded, MLX is not installed, or a page has no room.
     """
     folder = find_model(model)
     device = start_mlx()
     if device.blas == REFERENCE_BLAS:
         log.warning("MLX computes with its reference BLAS, which is slow: pip install 'olmocr[blas]'")
     # Only now, since it imports MLX, which must find its BLAS loaded.
-    from olmocr.inference.engine import Engine
+    from olmocr.inference.engine import DRAFTED_PAGES, Engine
 
-    engine = Engine(folder, device, is_looping=is_looping, kv_budget=kv_budget)
+    engine = Engine(
+        folder,
+        device,
+        is_looping=is_looping,
+        kv_budget=kv_budget,
+        most_pages=most_pages,
+        drafted_pages=None if drafts is None else DRAFTED_PAGES * drafts,
+        longest_side=longest_side,
+    )
     log.info("%s: %s", folder.name, engine)
     return engine
+
+
+def engine_counts(engine: Any) -> dict[str, float]:
+    """Return what an engine has done so far, by name."""
+    counts = engine.counts
+    return {
+        **vars(counts),
+        "steps_a_token": round(counts.steps_a_token, 4),
+        "accepted_a_draft": round(counts.accepted_a_draft, 4),
+    }
 
 
 @contextlib.asynccontextmanager

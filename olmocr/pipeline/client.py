@@ -117,32 +117,52 @@ class ServerClient:
         try:
             async with asyncio.timeout(self._timeout):
                 with _faults(self.url):
-                    return await self._post(body, request.max_tokens)
+                    return await self._post(body, request)
         except TimeoutError as error:
             raise ServerUnavailableError(f"{self.url} gave no whole answer in {self._timeout:g} s") from error
 
-    async def _post(self, body: bytes, max_tokens: int) -> ModelResponse:
+    async def _post(self, body: bytes, request: PageRequest) -> ModelResponse:
         async with self._http.stream("POST", PATHS[self._api], content=body) as response:
             await self._refuse_fault(response)
             if response.headers.get("content-type", "").startswith("text/event-stream"):
-                return await self._read_stream(response, max_tokens)
+                return await self._read_stream(response, request)
             answer = load_json(await _content(response))
         self._refuse_error(answer.get("error") if isinstance(answer, dict) else None)
-        return parse_answer(answer, self._api, max_tokens)
+        return parse_answer(answer, self._api, request.max_tokens)
 
-    async def _read_stream(self, response: httpx.Response, max_tokens: int) -> ModelResponse:
-        stream, looked_at = Stream(self._api), 0
+    async def _read_stream(self, response: httpx.Response, request: PageRequest) -> ModelResponse:
+        stream = Stream(self._api)
+        try:
+            async with asyncio.timeout(None) as limit:
+                if await self._is_looping_in(stream, response, limit, request.time_limit):
+                    return stream.ended("loop")
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return stream.ended("time")
+        return stream.answer(request.max_tokens)
+
+    async def _is_looping_in(
+        self, stream: Stream, response: httpx.Response, limit: asyncio.Timeout, seconds: float | None
+    ) -> bool:
+        """Read a stream to its end, or until it goes round in circles, and say whether it did.
+
+        *limit* is set to *seconds* when the answer begins: how long the question waited before is the server's matter.
+        """
+        looked_at = 0
         async for event in _events(response):
             if event == b"[DONE]":
                 break
             self._refuse_error(stream.add(load_json(event)))
             if stream.is_over:
                 break
+            if seconds is not None and limit.when() is None and stream.characters:
+                limit.reschedule(asyncio.get_running_loop().time() + seconds)
             if stream.characters - looked_at >= _LOOK_EVERY:
                 looked_at = stream.characters
                 if self._is_looping(stream.text):
-                    return stream.looping()
-        return stream.answer(max_tokens)
+                    return True
+        return False
 
     async def _refuse_fault(self, response: httpx.Response) -> None:
         if response.status_code != 200:

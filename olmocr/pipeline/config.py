@@ -50,6 +50,12 @@ class PipelineConfig:
             layer; with more, the document counts as failed.
         max_tokens: tokens in one answer; an answer that is cut there is not accepted.
         page_timeout: seconds for all attempts at a page together; None is no limit.
+        page_time_limit: seconds for one answer, from when the model begins with the page; one that is ended then counts
+            as an attempt. None is no limit.
+        kv_budget: bytes for keys and values of all pages that a model in this process reads at once; None is what the
+            device has.
+        drafts: whether a model in this process is given drafts of its answers, such as the file's own text; None leaves
+            that to the device.
         guided_decoding: at which attempts the front matter's form is forced, by those that can: ``never``, ``retries``
             or ``always``.
         apply_filter: leave out forms, advertising, and what is in none of *languages* (docs/inputs.md).
@@ -85,6 +91,9 @@ class PipelineConfig:
     max_page_error_rate: float = 0.004
     max_tokens: int = 8000
     page_timeout: float | None = None
+    page_time_limit: float | None = None
+    kv_budget: int | None = None
+    drafts: bool | None = None
     guided_decoding: Guided = "retries"
     apply_filter: bool = False
     languages: tuple[str, ...] = ("en",)
@@ -111,6 +120,9 @@ class PipelineConfig:
             raise UsageError("force reads everything anew and retry_failed only what failed; choose one")
         if self.server_options and (self.server or self.backend == "mlx"):
             raise UsageError("options for a server go to one that is started here: --backend mlx-vlm or vllm")
+        if (self.kv_budget is not None or self.drafts is not None) and (self.server or self.backend != "mlx"):
+            name = "a KV budget" if self.kv_budget is not None else "a choice of drafts"
+            raise UsageError(f"{name} is for a model in this process; leave it out, or choose --backend mlx")
         self._require_ranges()
         _ = self.selection  # refused here if it is none
 
@@ -122,6 +134,9 @@ class PipelineConfig:
         self._require(self.workers >= 1, "workers", "1 or more")
         self._require((self.max_concurrent_pages or 1) >= 1, "max_concurrent_pages", "1 or more")
         self._require(self.port is None or 1 <= self.port <= 65535, "port", "1 to 65535")
+        self._require(self.kv_budget is None or self.kv_budget > 0, "kv_budget", "1 byte or more")
+        is_limit = self.page_time_limit is None or self.page_time_limit > 0
+        self._require(is_limit, "page_time_limit", "more than 0 seconds")
         self._require(self.page_timeout is None or self.page_timeout > 0, "page_timeout", "more than 0 seconds")
 
     @property

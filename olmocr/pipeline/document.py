@@ -22,7 +22,9 @@ class PageRecord:
     accepted. *rotation* is how far the page was turned, counter-clockwise, to be read. *input_tokens* and
     *output_tokens* are the accepted answer's, *total_output_tokens* those of all attempts. *coverage* is the share of
     the text layer's words that the answer has, None where there is no layer to compare. *seconds* is the time from the
-    first question to the last answer.
+    first question to the last answer. *ends* says how each attempt ended, in order: ``stop``, ``length``, ``loop``,
+    ``time``, ``failed`` or ``cancelled``. *passes* over the model's weights were made for all attempts together, 0
+    where that is not told.
     """
 
     page_number: int
@@ -40,6 +42,8 @@ class PageRecord:
     total_output_tokens: int = 0
     coverage: float | None = None
     seconds: float = 0.0
+    ends: tuple[str, ...] = ()
+    passes: int = 0
 
     @property
     def is_fallback(self) -> bool:
@@ -67,6 +71,8 @@ def record_of(number: int, result: PageResult, text_layer: str | None, model: st
         guided=result.guided,
         total_output_tokens=result.output_tokens,
         seconds=result.seconds,
+        ends=result.ends,
+        passes=result.passes,
     )
     if answer is None or result.page is None:
         return record

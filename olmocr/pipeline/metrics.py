@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from olmocr.errors import MissingDependencyError, UsageError
+from olmocr.memory import peak_memory
 from olmocr.pipeline.document import PageRecord
 
 if TYPE_CHECKING:
@@ -20,21 +21,25 @@ HOST = "127.0.0.1"
 def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
     """Serve metrics at ``http://127.0.0.1:<port>/metrics``; yield what is to be called with each page.
 
-    ``olmocr_pages_total`` by *status*, ``olmocr_attempts_total``, ``olmocr_input_tokens_total``,
-    ``olmocr_output_tokens_total`` (answers that were not accepted included) and the histogram ``olmocr_page_seconds``.
+    ``olmocr_pages_total`` by *status*, ``olmocr_attempts_total``, ``olmocr_attempts_ended_total`` by *end*,
+    ``olmocr_input_tokens_total``, ``olmocr_output_tokens_total`` (answers that were not accepted included),
+    ``olmocr_passes_total`` over the weights for these, the histogram ``olmocr_page_seconds``, and
+    ``olmocr_run_peak_memory_bytes`` of this process.
 
     Raises:
         MissingDependencyError: the extra is not installed.
         UsageError: the port is taken.
     """
     try:
-        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client import CollectorRegistry, Gauge, start_http_server
     except ImportError as error:
         raise MissingDependencyError(
             "--metrics-port needs a client of Prometheus; install it with: pip install 'olmocr[metrics]'"
         ) from error
     registry = CollectorRegistry()
     count = count_pages(registry)
+    peak = Gauge("olmocr_run_peak_memory_bytes", "The most memory that this process has had.", registry=registry)
+    peak.set_function(peak_memory)
     try:
         server, thread = start_http_server(port, addr=HOST, registry=registry)
     except OSError as error:
@@ -56,6 +61,8 @@ def count_pages(registry: CollectorRegistry) -> Callable[[PageRecord], None]:
     attempts = Counter("olmocr_attempts", "How often the model was asked.", registry=registry)
     read = Counter("olmocr_input_tokens", "Tokens read for accepted answers.", registry=registry)
     written = Counter("olmocr_output_tokens", "Tokens written, for any answer.", registry=registry)
+    passes = Counter("olmocr_passes", "Passes over the weights for tokens written.", registry=registry)
+    ends = Counter("olmocr_attempts_ended", "Attempts, by how they ended.", ["end"], registry=registry)
     seconds = Histogram("olmocr_page_seconds", "From the first question to the last answer.", registry=registry)
 
     def count(page: PageRecord) -> None:
@@ -63,6 +70,9 @@ def count_pages(registry: CollectorRegistry) -> Callable[[PageRecord], None]:
         attempts.inc(page.attempts)
         read.inc(page.input_tokens)
         written.inc(page.total_output_tokens)
+        passes.inc(page.passes)
+        for end in page.ends:
+            ends.labels(end).inc()
         seconds.observe(page.seconds)
 
     return count

@@ -14,6 +14,7 @@ from olmocr.page import (
     PAGE_PROMPT,
     TEMPERATURES,
     Ask,
+    FinishReason,
     ModelResponse,
     PageImage,
     PageRequest,
@@ -26,6 +27,9 @@ from olmocr.pipeline.render import turned
 MAX_TOTAL_TOKENS = 16384
 """The context that olmOCR-2 is served with; a longer exchange is not accepted."""
 
+End = FinishReason | Literal["failed", "cancelled"]
+"""How an attempt ended: as an answer does, with an error, or since all the page's time was over."""
+
 Guided = Literal["never", "retries", "always"]
 """At which attempts the front matter's form is forced."""
 
@@ -35,12 +39,14 @@ class Terms:
     """On which terms pages are asked.
 
     *max_attempts* counts the first one; *max_tokens* are those of one answer; *timeout* is in seconds, for all attempts
-    at a page together. *is_looping* says of an answer's text whether it ends going round in circles.
+    at a page together, and *time_limit* for one answer, from when the model begins with it. *is_looping* says of an
+    answer's text whether it ends going round in circles.
     """
 
     max_attempts: int = 8
     max_tokens: int = 8000
     timeout: float | None = None
+    time_limit: float | None = None
     prompt: str = PAGE_PROMPT
     guided: Guided = "never"
     is_looping: Callable[[str], bool] = lambda text: False
@@ -52,7 +58,8 @@ class PageResult:
 
     *answer* is the accepted one, *attempts* how often the model was asked. *rotation* is how far the page was
     turned, counter-clockwise, to be read; *temperature* and *guided* are those of the accepted answer.
-    *output_tokens* are those of all attempts, and *seconds* their time.
+    *output_tokens* and *passes* are those of all attempts, and *seconds* their time; *ends* says how each of them
+    ended: as answers do, or as ``failed`` or ``cancelled``.
     """
 
     page: PageResponse | None
@@ -64,6 +71,8 @@ class PageResult:
     guided: bool = False
     output_tokens: int = 0
     seconds: float = 0.0
+    passes: int = 0
+    ends: tuple[End, ...] = ()
 
 
 async def ocr_page(image: PageImage, ask: Ask, terms: Terms = Terms(), *, text_layer: str | None = None) -> PageResult:
@@ -82,9 +91,16 @@ async def ocr_page(image: PageImage, ask: Ask, terms: Terms = Terms(), *, text_l
         async with asyncio.timeout(terms.timeout):
             result = await attempts.until_good(ask)
     except TimeoutError:
+        attempts.ends.append("cancelled")
         attempts.rejected.append(f"the page took more than {terms.timeout:g} s")
         result = attempts.failure()
-    return replace(result, output_tokens=attempts.output_tokens, seconds=round(time.monotonic() - started, 3))
+    return replace(
+        result,
+        output_tokens=attempts.output_tokens,
+        seconds=round(time.monotonic() - started, 3),
+        passes=attempts.passes,
+        ends=tuple(attempts.ends),
+    )
 
 
 @dataclass
@@ -98,6 +114,8 @@ class _Attempts:
     asked_at: Counter[int] = field(default_factory=Counter)
     rotation: int = 0
     output_tokens: int = 0
+    passes: int = 0
+    ends: list[End] = field(default_factory=list)
 
     async def until_good(self, ask: Ask) -> PageResult:
         while self.asked_at.total() < self.terms.max_attempts:
@@ -105,12 +123,14 @@ class _Attempts:
             try:
                 answer = await ask(request)
             except AnswerError as error:
-                self.rejected.append(str(error))
+                self._fail(error)
                 continue
             except InputError as error:  # the image itself is refused: asking again would not help
-                self.rejected.append(str(error))
+                self._fail(error)
                 break
             self.output_tokens += answer.output_tokens
+            self.passes += answer.passes
+            self.ends.append(answer.finish_reason)
             page = self._accept(answer)
             if page is not None:
                 attempts, rejected = self.asked_at.total(), tuple(self.rejected)
@@ -118,6 +138,10 @@ class _Attempts:
                     page, answer, attempts, rejected, self.rotation, request.temperature, guided=request.guided
                 )
         return self.failure()
+
+    def _fail(self, error: Exception) -> None:
+        self.rejected.append(str(error))
+        self.ends.append("failed")
 
     def failure(self) -> PageResult:
         return PageResult(None, None, self.asked_at.total(), tuple(self.rejected), self.rotation)
@@ -134,6 +158,7 @@ class _Attempts:
             seed=attempt,
             guided=self.terms.guided == "always" or (self.terms.guided == "retries" and attempt > 1),
             draft_text=self.text_layer,
+            time_limit=self.terms.time_limit,
         )
 
     def _accept(self, answer: ModelResponse) -> PageResponse | None:
@@ -152,6 +177,8 @@ def _judge(answer: ModelResponse, terms: Terms) -> tuple[PageResponse | None, st
     """Return the parsed answer, or None and why it cannot be accepted."""
     if answer.finish_reason == "loop" or terms.is_looping(answer.text):
         return None, f"the answer went round in circles after {answer.output_tokens} tokens"
+    if answer.finish_reason == "time":
+        return None, f"the answer's time limit was over after {answer.output_tokens} tokens"
     if answer.finish_reason != "stop":
         return None, f"finish_reason is {answer.finish_reason!r} after {answer.output_tokens} tokens"
     total = answer.input_tokens + answer.output_tokens

@@ -271,6 +271,7 @@ def _from_json(text: str) -> PageRecord | None:
     try:
         fields = json.loads(text)
         response = PageResponse(**fields.pop("response"))
-        return PageRecord(response=response, **{**fields, "rejected": tuple(fields["rejected"])})
+        lists = {"rejected": tuple(fields["rejected"]), "ends": tuple(fields.get("ends", ()))}
+        return PageRecord(response=response, **{**fields, **lists})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -10,13 +10,14 @@ import logging
 import tempfile
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from olmocr.errors import ExitCode, InputError, OutputError, ServerError, ServerUnavailableError, output_error
+from olmocr.memory import peak_memory
 from olmocr.page import Ask
 from olmocr.pipeline.answering import Answering, Sleep, answering
 from olmocr.pipeline.config import PipelineConfig
@@ -222,6 +223,7 @@ def _write_reports(run: _Run, summary: RunSummary) -> None:
     run.workspace.write_failures(failed)
     metrics = {name: value for name, value in vars(summary).items() if name != "failures"}
     metrics |= {"failed": len(summary.failures), "pages_per_minute": pages_per_minute(summary)}
+    metrics |= {"attempts_ended": dict(run.ends), "peak_memory_bytes": peak_memory(), "engine": run.engine_counts()}
     write_whole(run.workspace.folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
 
 
@@ -288,11 +290,13 @@ class _Run:
         config = self.config
         self.pool: RenderPool
         self.answers: _Answers
+        self.engine_counts: Callable[[], dict[str, float]] = dict
         self.asking = Turns(config.pages_at_once)
         # Pages that are rendered or asked: what is ahead of the model is as much as the renderers have in hand.
         self.in_hand = Turns(config.pages_at_once + default_workers() + 1)
         self.left_to_others: list[Source] = []
         self.order: dict[str, int] = {}
+        self.ends: Counter[str] = Counter()
         self.unanswered = self.waiting = 0
         self.began = time.time()
         self.anew: set[str] = set()
@@ -301,6 +305,7 @@ class _Run:
             max_attempts=config.max_page_retries,
             max_tokens=config.max_tokens,
             timeout=config.page_timeout,
+            time_limit=config.page_time_limit,
             prompt=config.prompt,
             guided=config.guided_decoding,
             is_looping=has_looped,
@@ -494,6 +499,7 @@ class _Run:
             return blank_record(number)
         async with self.asking.turn(self._place(reading, number)):
             answers = await self.answers.opened()
+            self.engine_counts = answers.counts
             result = await ocr_page(rendered.image, answers.ask, self.terms, text_layer=rendered.text_layer)
         if result.page is None and (fault := answers.fault()) is not None:
             raise fault  # the page ran out of time while it waited for a server: that says nothing of the page
@@ -552,6 +558,7 @@ class _Run:
         self.counts["poor_pages"] += page.lacks_text
         self.counts["input_tokens"] += page.input_tokens
         self.counts["output_tokens"] += page.output_tokens
+        self.ends.update(page.ends)
 
     def _fail(
         self,

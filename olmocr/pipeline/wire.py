@@ -165,12 +165,12 @@ class Stream:
             self._pieces.append(piece)
             self.characters += len(piece)
 
-    def looping(self) -> ModelResponse:
-        """Return what has come as an answer that was stopped since it went round in circles.
+    def ended(self, reason: FinishReason) -> ModelResponse:
+        """Return what has come as an answer that we ended for *reason*.
 
         Counts come at a stream's end: the input's is not known, the output's is that of the pieces.
         """
-        return ModelResponse(self.text, "loop", _count(_at(self._usage, "prompt_tokens")), len(self._pieces))
+        return ModelResponse(self.text, reason, _count(_at(self._usage, "prompt_tokens")), len(self._pieces))
 
     def answer(self, max_tokens: int) -> ModelResponse:
         """Return the whole answer.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from olmocr.command import (
     start_logging,
 )
 from olmocr.errors import ExitCode, MissingDependencyError, UsageError
+from olmocr.memory import parse_size
 from olmocr.serving.limits import ServerLimits
 
 _GRACE_SECONDS = 10.0
@@ -55,14 +56,28 @@ def serve(
     max_pages: Annotated[
         int, typer.Option(min=1, help="Pages that are read of one document at POST /v1/ocr.")
     ] = ServerLimits.pages,
+    max_concurrent_pages: Annotated[
+        int, typer.Option(min=1, help="Pages that are written at once, where memory allows; more wait.")
+    ] = ServerLimits.at_once,
     kv_budget: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=1,
-            metavar="BYTES",
-            help="Memory for keys and values. Default: what the device has.",
+            metavar="SIZE",
+            help="Memory for keys and values: 4GB, 512MiB. Default: what the device has.",
             show_default=False,
         ),
+    ] = None,
+    drafts: Annotated[
+        bool | None,
+        typer.Option(
+            "--drafts/--no-drafts",
+            help="Whether answers are drafted from a PDF's own text. Default: on, and off on CUDA.",
+            show_default=False,
+        ),
+    ] = None,
+    page_time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="For one answer, from when the model begins with it.", show_default=False),
     ] = None,
     grace: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="That answers in the making have at Ctrl-C.")
@@ -71,7 +86,14 @@ def serve(
 ) -> None:
     """Keep a model in memory for other programs: OpenAI's API, and whole documents at POST /v1/ocr (docs/serve.md)."""
     key = _checked(api_key)
-    limits = ServerLimits(waiting=max_queue, request_bytes=max_request_bytes, pages=max_pages)
+    limits = ServerLimits(
+        at_once=max_concurrent_pages,
+        waiting=max_queue,
+        request_bytes=max_request_bytes,
+        pages=max_pages,
+        answer_seconds=page_time_limit,
+    )
+    budget = parse_size(kv_budget, "--kv-budget") if kv_budget is not None else None
     try:
         from olmocr.serving.app import make_app
         from olmocr.serving.server import address, listen
@@ -80,10 +102,13 @@ def serve(
         raise MissingDependencyError(
             f"the server needs {error.name}, which is not installed: pip install 'olmocr[serve]'"
         ) from error
-    from olmocr.pipeline.answering import open_engine
+    from olmocr.pipeline.answering import engine_counts, open_engine
 
     start_logging(quiet=quiet)
-    with listen(host, port, has_key=key is not None) as listening, open_engine(model, kv_budget=kv_budget) as engine:
+    with (
+        listen(host, port, has_key=key is not None) as listening,
+        open_engine(model, most_pages=limits.at_once, kv_budget=budget, drafts=drafts) as engine,
+    ):
         name = served_model_name or _own_name(model)
         served = make_app(
             engine.ask,
@@ -91,7 +116,7 @@ def serve(
             other_names=(model,),
             api_key=key,
             limits=limits,
-            engine_counts=lambda: _counts(engine),
+            engine_counts=lambda: engine_counts(engine),
         )
         say(f"{name} answers at {address(listening)}/v1 until Ctrl-C")
         try:
@@ -116,12 +141,6 @@ def _own_name(model: str) -> str:
     from olmocr.model_folder import find_model
 
     return find_model(model).name
-
-
-def _counts(engine: Any) -> dict[str, float]:
-    """Return what the engine has done, for the metrics."""
-    counts = engine.counts
-    return {**vars(counts), "steps_a_token": counts.steps_a_token}
 
 
 def main() -> None:

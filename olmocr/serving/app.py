@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +20,7 @@ from olmocr.pipeline.render_pool import RenderPool
 from olmocr.pipeline.run import scratch_folder
 from olmocr.pipeline.wire import Api
 from olmocr.serving.asking import Asking, Write
-from olmocr.serving.documents import DocumentReader
+from olmocr.serving.documents import TERMS, DocumentReader
 from olmocr.serving.formats import Format, event, make_format
 from olmocr.serving.guard import Guard, logged_bugs, noted
 from olmocr.serving.limits import LIMITS, ServerLimits
@@ -118,6 +120,7 @@ class _Service:
                     at_once=self._limits.at_once,
                     rendered=asyncio.Semaphore(2 * self._limits.at_once),
                     most_pages=self._limits.pages,
+                    terms=replace(TERMS, time_limit=self._limits.answer_seconds),
                     on_page=self._metrics.on_page,
                 )
                 yield
@@ -175,7 +178,8 @@ class _Service:
         return JSONResponse(form.whole(first))
 
     async def _written(self, request: Request, question: Question) -> AsyncGenerator[str | ModelResponse]:
-        async with contextlib.aclosing(self._asking.stream(question.page_request)) as pieces:
+        make_request = functools.partial(question.page_request, self._limits.answer_seconds)
+        async with contextlib.aclosing(self._asking.stream(make_request)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, ModelResponse):
                     self._metrics.on_response(piece)

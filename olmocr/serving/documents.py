@@ -40,6 +40,7 @@ class DocumentReader:
     at_once: int
     rendered: asyncio.Semaphore
     most_pages: int
+    terms: Terms = TERMS
     on_page: Callable[[PageRecord], None] = lambda page: None
 
     async def read(self, path: Path, name: str, wanted: Wanted) -> AsyncGenerator[dict[str, Any]]:
@@ -120,7 +121,7 @@ class DocumentReader:
                 return unrendered_record(number, str(error))
             if rendered.is_blank:
                 return blank_record(number)
-            result = await ocr_page(rendered.image, self.ask, TERMS, text_layer=rendered.text_layer)
+            result = await ocr_page(rendered.image, self.ask, self.terms, text_layer=rendered.text_layer)
             return record_of(number, result, rendered.text_layer, self.model)
 
 
@@ -139,6 +140,7 @@ def page_json(record: PageRecord) -> dict[str, Any]:
         "rotation": record.rotation,
         "attempts": record.attempts,
         "rejected": list(record.rejected),
+        "ends": list(record.ends),
         "temperature": record.temperature,
         "input_tokens": record.input_tokens,
         "output_tokens": record.output_tokens,

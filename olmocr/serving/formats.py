@@ -80,9 +80,14 @@ class _Chat:
 
 
 def _ending(answer: ModelResponse) -> dict[str, Any]:
-    """Return why an answer ended. One that went round in circles was cut, and *stop_reason* says by what."""
-    is_loop = answer.finish_reason == "loop"
-    return {"finish_reason": "length" if is_loop else answer.finish_reason, "stop_reason": "loop" if is_loop else None}
+    """Return why an answer ended. One that went round in circles, or took too long, was cut: *stop_reason* says why."""
+    why = _why_cut(answer)
+    return {"finish_reason": "length" if why else answer.finish_reason, "stop_reason": why}
+
+
+def _why_cut(answer: ModelResponse) -> str | None:
+    """Return why an answer was cut for a reason that OpenAI's formats have no word for."""
+    return answer.finish_reason if answer.finish_reason in ("loop", "time") else None
 
 
 def _chat_usage(answer: ModelResponse) -> dict[str, int]:
@@ -122,7 +127,7 @@ class _Responses:
             "status": "completed" if is_whole else "incomplete",
             "error": None,
             "incomplete_details": None if is_whole else {"reason": "max_output_tokens"},
-            "stop_reason": "loop" if answer.finish_reason == "loop" else None,
+            "stop_reason": _why_cut(answer),
             "output": [self._message(answer.text, "completed" if is_whole else "incomplete")],
             "usage": {
                 "input_tokens": answer.input_tokens,

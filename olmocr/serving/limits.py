@@ -17,6 +17,7 @@ class ServerLimits:
         request_bytes: of one request's body.
         pages: to be read of one document.
         stall_seconds: between two pieces of a body that comes or goes.
+        answer_seconds: for one answer, from when the model begins with it; None is no limit.
 
     Raises:
         UsageError: a value is out of its range.
@@ -27,11 +28,12 @@ class ServerLimits:
     request_bytes: int = 64 << 20
     pages: int = 1000
     stall_seconds: float = 30.0
+    answer_seconds: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value < 0 or (value == 0 and field.name != "waiting"):
+            if value is not None and (value < 0 or (value == 0 and field.name != "waiting")):
                 raise UsageError(f"{field.name} cannot be {value!r}; choose a larger number")
 
 

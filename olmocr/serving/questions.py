@@ -68,14 +68,22 @@ class Question:
     stream: bool
     usage: bool
 
-    def page_request(self) -> PageRequest:
-        """Return it as a model is asked; the picture is read now.
+    def page_request(self, time_limit: float | None = None) -> PageRequest:
+        """Return it as a model is asked, who has *time_limit* seconds for it; the picture is read now.
 
         Raises:
             RequestError: the picture is damaged.
         """
         image = read_picture(self.picture)
-        return PageRequest(image, self.prompt, self.temperature, self.max_tokens, self.seed, self.guided)
+        return PageRequest(
+            image,
+            self.prompt,
+            self.temperature,
+            self.max_tokens,
+            self.seed,
+            self.guided,
+            time_limit=time_limit,
+        )
 
 
 def parse_question(content: bytes, api: Api) -> Question:
