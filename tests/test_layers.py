@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "publish": LEAVES | {"conversion", "validate", "publish"},
 }
 
-INFERENCE = ("costs", "decode", "engine", "forward", "model", "prompt", "reading", "sampling", "vision")
+INFERENCE = ("costs", "decode", "engine", "forward", "model", "prompt", "reading", "sampling", "vision", "vision_mlx")
 
 # Each outside library has one door; everything else asks there.
 DOORS = {

@@ -57,6 +57,7 @@ class Engine:
         drafted_pages: int | None = None,
         prompt_step: int = PROMPT_STEP,
         costs: Costs | None = None,
+        stock_vision: bool = False,
     ) -> None:
         """Load the model.
 
@@ -64,7 +65,7 @@ class Engine:
         bytes keys and values may take, by default what the device has beside the weights; *most_pages* are written at
         once, with drafts where they are no more than *drafted_pages* (0: never, as on CUDA by default), and
         *prompt_step* tokens of a new page are read between two steps of the others. *costs* say how long drafts may
-        be; by default they are measured.
+        be; by default they are measured. With *stock_vision*, images go through mlx-vlm's own vision tower.
 
         Raises:
             CheckpointError: *folder* holds no model that can be loaded.
@@ -77,7 +78,9 @@ class Engine:
             loaded, Limits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted, costs), is_looping
         )
         loading: Future[str] = Future()
-        self._thread = threading.Thread(target=self._run, args=(folder, device, loading), name="olmocr-mlx")
+        self._thread = threading.Thread(
+            target=self._run, args=(folder, device, stock_vision, loading), name="olmocr-mlx"
+        )
         self._thread.start()
         try:
             self._description = loading.result()
@@ -131,11 +134,11 @@ class Engine:
             self._inbox.put(None)
         self._thread.join()
 
-    def _run(self, folder: ModelFolder, device: Device, loading: Future[str]) -> None:
+    def _run(self, device: Device, load: Callable[[], LoadedModel], loading: Future[str]) -> None:
         """Own MLX: load the model, then answer until closed."""
         try:
             _set_limits(device)
-            loaded = _load(folder, device)
+            loaded = load()
             batch = self._make_batch(loaded)
             self._counts = batch.counts
         except BaseException as error:
@@ -173,9 +176,9 @@ def _called_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None]) 
     return call
 
 
-def _load(folder: ModelFolder, device: Device) -> LoadedModel:
+def _load(folder: ModelFolder, device: Device, stock_vision: bool) -> LoadedModel:
     """Load the model and have it begin one answer, so that a damaged one is noticed now and not at every page."""
-    loaded = load_model(folder, device)
+    loaded = load_model(folder, device, stock_vision=stock_vision)
     blank = PageRequest(PageImage(Image.new("RGB", (56, 56), "white")), max_tokens=1)
     try:
         decode(loaded, blank)
