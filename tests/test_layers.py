@@ -24,7 +24,19 @@ MAY_IMPORT = {
     "publish": LEAVES | {"conversion", "validate", "publish"},
 }
 
-INFERENCE = ("cache", "costs", "decode", "engine", "forward", "model", "prompt", "reading", "sampling", "vision")
+INFERENCE = (
+    "cache",
+    "costs",
+    "decode",
+    "engine",
+    "forward",
+    "model",
+    "prompt",
+    "reading",
+    "sampling",
+    "vision",
+    "vision_mlx",
+)
 
 # Each outside library has one door; everything else asks there.
 DOORS = {

@@ -185,7 +185,7 @@ class Batch:
         return f"--kv-budget {shown_size(needed)} or more"
 
     def advance(self) -> None:
-        """Do a bounded piece of work: at most one step of one prompt, and one of all answers."""
+        """Do a bounded piece of work: at most one step of one image or prompt, and one of all answers."""
         self._drop_unwanted()
         self._end_overdue()
         self._admit()
@@ -256,7 +256,7 @@ class Batch:
         return max(_grown(row), _rounded(row.prompt_length + min(row.most_tokens, self._limits.expected_tokens)))
 
     def _read(self) -> None:
-        """Read a piece of the prompt of the page that joins; when it is read, its answer begins."""
+        """Read a piece of the image or prompt of the page that joins; when it is read, its answer begins."""
         if self._joining is None:
             return
         prepared, reading, ends_at = self._joining
