@@ -25,7 +25,7 @@ def resident():
 
 
 def page(number):
-    """Return a page of noise, of one of 63 sizes, and what is asked: guided, sampled or drafted for, or none of these."""
+    """Return a page of noise, of one of 63 sizes, and what is asked: guided, sampled, drafted for, or none of these."""
     width, height = 84 + 28 * (number % 7), 84 + 28 * (number % 9)
     pixels = np.random.default_rng(number).integers(0, 255, (height, width, 3), dtype=np.uint8)
     return PageRequest(
