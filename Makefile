@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow check format bench clean
+.PHONY: help demo cards test test-slow check format bench clean
 
 help:
 	@echo "make demo       convert the demo checkpoint to 8 and 4 bits, read 24 pages with each, print a table"
+	@echo "make cards      measure the demo's variants anew and make their model cards; run it where nothing else runs"
 	@echo "make test       run the tests, with coverage"
 	@echo "make test-slow  run the tests that take minutes"
 	@echo "make check      formatting, lint, types, then the tests"
@@ -14,6 +15,9 @@ help:
 
 demo: .venv/installed-mlx
 	$(BIN)/python demo/run.py
+
+cards: .venv/installed-mlx
+	$(BIN)/python demo/model_cards.py
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term

@@ -101,9 +101,7 @@ def log_probabilities(loaded: Any, question: Question) -> Floats:
         ids,
         question.inputs.pixel_values,
         image_grid_thw=question.inputs.image_grid_thw,
-        cached_image_features=(
-            loaded.vision(question.inputs.pixel_values, question.inputs.image_grid_thw) if loaded.vision else None
-        ),
+        cached_image_features=loaded.vision(question.inputs.pixel_values, question.inputs.image_grid_thw),
     )
     out = loaded.model.language_model(ids, features.inputs_embeds, position_ids=features.position_ids)
     logits = out.logits[0, -len(question.answer) - 1 :].astype(mx.float32)

@@ -110,35 +110,36 @@ def _random(array: Any) -> Any:
 
 
 def own_pass(model: Any, counts: list[int], context: int) -> Pass:
-    """Return a pass of the engine's: for each of several answers so many tokens, each with a cache of its own."""
+    """Return a pass of the engine's: so many tokens for each of several answers."""
     import mlx.core as mx
 
-    from olmocr.inference.forward import Piece, RowCache, embed, forward, logits
+    from olmocr.inference.cache import BatchCache, RowCache
+    from olmocr.inference.forward import embed, forward, logits
     from olmocr.inference.sampling import Draw, choose
 
-    caches = [RowCache(len(model.language_model.layers)) for _ in counts]
-    for cache in caches:
-        _read(model, cache, context)
-    pieces = [Piece(cache, count) for cache, count in zip(caches, counts, strict=True)]
+    layers = len(model.language_model.layers)
+    prompts = [RowCache(layers) for _ in counts]
+    for prompt in prompts:
+        _read(model, prompt, context)
+    cache = BatchCache(layers)
+    cache.arrange(range(len(counts)), prompts, context + max(counts))
     draws = [Draw(0.0, 0, 0)] * sum(counts)
 
     def run() -> float:
         started = time.perf_counter()
+        cache.expect([context] * len(counts), counts)
         places = [mx.arange(context, context + count, dtype=mx.int32) for count in counts]
         positions = mx.broadcast_to(mx.concatenate(places), (3, 1, sum(counts)))
-        hidden = forward(model, embed(model, mx.ones(sum(counts), dtype=mx.int32)), positions, pieces)
+        hidden = forward(model, embed(model, mx.ones(sum(counts), dtype=mx.int32)), positions, cache)
         mx.eval(choose(logits(model, hidden), draws))
-        seconds = time.perf_counter() - started
-        for cache, count in zip(caches, counts, strict=True):
-            cache.drop_last(count)
-        return seconds
+        return time.perf_counter() - started
 
     return run
 
 
 def prompt_pass(model: Any, context: int) -> Pass:
     """Return the reading of a piece of a prompt, behind *context* tokens."""
-    from olmocr.inference.forward import RowCache
+    from olmocr.inference.cache import RowCache
 
     cache = RowCache(len(model.language_model.layers))
     _read(model, cache, context)
@@ -156,12 +157,12 @@ def prompt_pass(model: Any, context: int) -> Pass:
 def _read(model: Any, cache: Any, count: int) -> None:
     import mlx.core as mx
 
-    from olmocr.inference.forward import Piece, embed, forward
+    from olmocr.inference.forward import embed, forward
 
     while count > 0:
         step = min(count, PROMPT_STEP)
         positions = mx.broadcast_to(mx.arange(cache.length, cache.length + step, dtype=mx.int32), (3, 1, step))
-        forward(model, embed(model, mx.ones(step, dtype=mx.int32)), positions, [Piece(cache, step)])
+        forward(model, embed(model, mx.ones(step, dtype=mx.int32)), positions, cache)
         mx.eval(cache.arrays())
         count -= step
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +13,7 @@ import typer
 
 from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progress_bar, say, start_logging
 from olmocr.errors import ExitCode, UsageError
+from olmocr.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from olmocr.conversion.folder import Target
     from olmocr.conversion.recipe import QuantRecipe
     from olmocr.conversion.report import ConversionReport
+    from olmocr.publish.upload import Upload
 
 log = logging.getLogger("olmocr.convert_to_mlx")
 
@@ -31,7 +33,13 @@ _RUN = "How the conversion runs"
 _PUBLISH = "Where it is published"
 
 
-@app.command(cls=CommandWithBothSpellings)
+class _ConvertCommand(CommandWithBothSpellings):
+    """Takes ``--fidelity-pages a b c``."""
+
+    several = "--fidelity-pages"
+
+
+@app.command(cls=_ConvertCommand)
 @ends_with_exit_code
 def convert_to_mlx(
     model: Annotated[str, typer.Argument(help="A Hugging Face olmOCR checkpoint: its folder, or a Hub repository.")],
@@ -118,7 +126,20 @@ def convert_to_mlx(
         str | None,
         typer.Option(
             metavar="ORG/NAME",
-            help="Then publish it there, if it passes all gates (docs/publishing.md).",
+            help="Then try it, measure it beside its source, and publish it there if it passes all gates "
+            "(docs/publishing.md). Several recipes become ORG/NAME-RECIPE. The same command goes on where it was.",
+            show_default=False,
+            rich_help_panel=_PUBLISH,
+        ),
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private.", rich_help_panel=_PUBLISH)
+    ] = False,
+    fidelity_pages: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Documents, or folders of them, on which it is measured instead of the built-in pages; the true text "
+            "of NAME.pdf is NAME.md.",
             show_default=False,
             rich_help_panel=_PUBLISH,
         ),
@@ -138,7 +159,7 @@ def convert_to_mlx(
     """Convert a Hugging Face olmOCR checkpoint to MLX weights.
 
     The new folder appears when it is whole; a failure leaves none, and an interrupted conversion goes on where it was.
-    Ends with exit code 11 if the new model, which stays, does not pass its smoke test.
+    Ends with exit code 11 if the new model, which stays, does not pass its smoke test, or a gate on its way to the Hub.
     """
     from olmocr.conversion.convert import plan_targets, with_weights
     from olmocr.conversion.recipe import changed
@@ -151,17 +172,24 @@ def convert_to_mlx(
     if dry_run:
         _say_plans(targets, threads, as_json=as_json)
         return
-    upload = _upload(upload_repo, allow_failing or [], targets)
+    upload = None
+    if upload_repo:
+        upload = _plan_upload(upload_repo, private, allow_failing or [], fidelity_pages or [])
+        _require_possible(upload, targets, smoke_test=smoke_test is not False, low_disk=low_disk)
     targets = with_weights(targets, low_disk=low_disk)
-    reports = _write(targets, console, threads, quiet=quiet)
+    made = _made_before(targets) if upload else {}
+    left = [target for target in targets if target.output not in made]
+    if left:
+        made |= _write(left, console, threads, quiet=quiet)
+    reports = [made[target.output] for target in targets]
     if as_json:
         _say_json_reports(reports)
     elif not quiet:
         _say_reports(targets, reports)
     if smoke_test is not False:
-        _require_reading(targets, console, asked=bool(smoke_test), quiet=quiet)
+        _require_reading(targets, console, upload, asked=bool(smoke_test), quiet=quiet)
     if upload:
-        upload(targets[0].output)
+        _publish(upload, targets, console, quiet=quiet)
 
 
 def _recipes(names: str | None, file: Path | None) -> list[QuantRecipe]:
@@ -189,7 +217,18 @@ def _say_plans(targets: Sequence[Target], threads: int | None, *, as_json: bool)
         say("\n".join(plan_tables(target.plan, resources) for target in targets).rstrip("\n"))
 
 
-def _write(targets: Sequence[Target], console: Console, threads: int | None, *, quiet: bool) -> list[ConversionReport]:
+def _made_before(targets: Sequence[Target]) -> dict[Path, ConversionReport]:
+    from olmocr.publish.ready import made_before
+
+    reports = {target.output: report for target in targets if (report := made_before(target))}
+    for output in reports:
+        log.info("%s is this very conversion already", output)
+    return reports
+
+
+def _write(
+    targets: Sequence[Target], console: Console, threads: int | None, *, quiet: bool
+) -> dict[Path, ConversionReport]:
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from olmocr.conversion.folder import write_models
@@ -198,7 +237,8 @@ def _write(targets: Sequence[Target], console: Console, threads: int | None, *, 
     sources = {tensor.source.name: tensor.source.nbytes for target in targets for tensor in target.plan.tensors}
     with progress_bar(console, *columns, quiet=quiet) as progress:
         task = progress.add_task("converting", total=sum(sources.values()))
-        return write_models(targets, lambda nbytes: progress.advance(task, nbytes), threads=threads)
+        reports = write_models(targets, lambda nbytes: progress.advance(task, nbytes), threads=threads)
+    return {target.output: report for target, report in zip(targets, reports, strict=True)}
 
 
 def _say_json_reports(reports: Sequence[ConversionReport]) -> None:
@@ -218,39 +258,79 @@ def _say_reports(targets: Sequence[Target], reports: Sequence[ConversionReport])
     say(f"read a PDF with it: olmocr workspace --pdfs FILE.pdf --model {targets[0].output} --markdown")
 
 
-def _require_reading(targets: Sequence[Target], console: Console, *, asked: bool, quiet: bool) -> None:
-    """Have each new model read the built-in pages, where that was *asked* for or is quick; say where it is not."""
-    from olmocr.validate.smoke import smoke_test, why_not_quick
-    from olmocr.validate.smoke_report import smoke_lines, smoke_verdict
+def _require_reading(
+    targets: Sequence[Target], console: Console, upload: Upload | None, *, asked: bool, quiet: bool
+) -> None:
+    """Have each new model read the built-in pages, where that was *asked* for, or is quick, or has to be for *upload*.
 
+    Where it is not done, say so.
+    """
+    from olmocr.validate.smoke import why_not_quick
+
+    needed = asked or (upload is not None and upload.requires("smoke"))
     held = True
     for target in targets:
-        why = None if asked else why_not_quick(target.output)
-        if why:
+        why = why_not_quick(target.output)
+        if why and not needed:
             log.info("no smoke test: %s; run it with: python -m olmocr.validate smoke %s", why, target.output)
             continue
-        with progress_bar(console, quiet=quiet) as progress:
-            task = progress.add_task("smoke test", total=None)
-            report = smoke_test(target.output, on_page=functools.partial(progress.advance, task))
-        held = held and report.passed
-        for line in [smoke_verdict(report)] if report.passed else smoke_lines(report):
-            log.log(logging.INFO if report.passed else logging.WARNING, "%s", line)
-    if not held:
+        if why:
+            log.warning("the smoke test takes long: %s", why)
+        held = _reads(target.output, console, again=upload is None, quiet=quiet) and held
+    if not held and (upload is None or upload.requires("smoke")):
         raise typer.Exit(ExitCode.GATE_FAILED)
 
 
-def _upload(repo: str | None, allowed: list[str], targets: Sequence[Target]) -> Callable[[Path], None] | None:
-    """Return what publishes a folder in *repo*; that it may be written to is found out before anything is converted."""
-    if repo is None:
-        return None
-    if len(targets) > 1:
-        raise UsageError("--upload-repo is one repository; ask for one recipe, or publish each with olmocr.publish")
-    from olmocr.publish.hub import Hub
-    from olmocr.publish.push import Push, push_folder
+def _reads(folder: Path, console: Console, *, again: bool, quiet: bool) -> bool:
+    """Return whether the model passes its smoke test, or did; one that it has passed is made *again* only if asked."""
+    from olmocr.validate.smoke import smoke_test
+    from olmocr.validate.smoke_report import smoke_lines, smoke_verdict
 
-    push, hub = Push(repo, allow_failing=tuple(allowed)), Hub()
-    hub.require_permission(repo)
-    return lambda folder: log.info("published %s", push_folder(folder, push, hub, log.info).where)
+    if not again and _has_read(folder):
+        log.info("%s has passed its smoke test already", folder)
+        return True
+    with progress_bar(console, quiet=quiet) as progress:
+        task = progress.add_task("smoke test", total=None)
+        report = smoke_test(folder, on_page=functools.partial(progress.advance, task))
+    for line in [smoke_verdict(report)] if report.passed else smoke_lines(report):
+        log.log(logging.INFO if report.passed else logging.WARNING, "%s", line)
+    return report.passed
+
+
+def _has_read(folder: Path) -> bool:
+    from olmocr.publish.ready import has_passed_smoke
+
+    return has_passed_smoke(folder)
+
+
+def _publish(upload: Upload, targets: Sequence[Target], console: Console, *, quiet: bool) -> None:
+    """Measure each new model beside its source, where its gate asks for that, and push it if all gates are passed."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    from olmocr.publish.hub import Hub
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    if upload.requires("fidelity"):
+        with progress_bar(console, *columns, quiet=quiet) as progress:
+            task = progress.add_task("measuring", total=None)
+
+            def show(name: str, total: int) -> None:
+                progress.update(task, description=printable(name), total=total * len(targets), advance=1)
+
+            upload.measure(targets, show)
+    upload.publish(targets, Hub())
+
+
+def _plan_upload(repo: str, private: bool, allowed: Sequence[str], pages: Sequence[Path]) -> Upload:
+    from olmocr.publish.upload import Upload
+
+    return Upload(repo, private, tuple(allowed), tuple(path.expanduser() for path in pages))
+
+
+def _require_possible(upload: Upload, targets: Sequence[Target], *, smoke_test: bool, low_disk: bool) -> None:
+    from olmocr.publish.hub import Hub
+
+    upload.require_possible(targets, Hub(), smoke_test=smoke_test, low_disk=low_disk)
 
 
 def main() -> None:

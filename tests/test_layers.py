@@ -24,7 +24,19 @@ MAY_IMPORT = {
     "publish": LEAVES | {"conversion", "validate", "publish"},
 }
 
-INFERENCE = ("costs", "decode", "engine", "forward", "model", "prompt", "reading", "sampling", "vision")
+INFERENCE = (
+    "cache",
+    "costs",
+    "decode",
+    "engine",
+    "forward",
+    "model",
+    "prompt",
+    "reading",
+    "sampling",
+    "vision",
+    "vision_mlx",
+)
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
@@ -32,9 +44,9 @@ DOORS = {
     "fsspec": {"pipeline.remote"},
     "httpx": {"pipeline.client", "pipeline.remote"},
     "huggingface_hub": {"model_folder", "publish.front_matter", "publish.hub"},
-    "jinja2": {"conversion.chat_template", "publish.card", "viewer.site"},
+    "jinja2": {"conversion.chat_template", "publish.card", "validate.fidelity_html", "viewer.site"},
     "markdown_it": {"viewer.markdown"},
-    "markupsafe": {"publish.card", "publish.markup", "viewer.site"},
+    "markupsafe": {"publish.card", "publish.markup", "validate.fidelity_html", "viewer.site"},
     "mlx": {
         "device",
         "conversion.arrays",
@@ -45,7 +57,14 @@ DOORS = {
         "validate.stock",
     },
     "llguidance": {"inference.guided"},
-    "mlx_vlm": {"inference.forward", "inference.guided_server", "inference.model", "validate.forced", "validate.stock"},
+    "mlx_vlm": {
+        "inference.cache",
+        "inference.forward",
+        "inference.guided_server",
+        "inference.model",
+        "validate.forced",
+        "validate.stock",
+    },
     "nh3": {"viewer.markdown"},
     "numba": {"conversion.compiled"},
     "pillow_heif": {"pipeline.render"},
@@ -61,11 +80,12 @@ DOORS = {
     "py3langid": {"pipeline.document_filter"},
     "pypdfium2": {"pipeline.render"},
     "rapidfuzz": {"validate.score"},
+    "tokenizers": {"validate.prompts"},
     "torch": {"validate.reference"},
     "transformers": {"validate.reference"},
     "tenacity": {"pipeline.backoff"},
     "uvicorn": {"serving.server"},
-    "yaml": {"conversion.recipe", "page", "validate.gates"},
+    "yaml": {"conversion.recipe", "page", "publish.eval_results", "validate.gates"},
 }
 
 
@@ -138,6 +158,7 @@ def test_importing_the_package_loads_nothing_else():
         "olmocr.pipeline.__main__",
         "olmocr.validate.weights",
         "olmocr.validate.smoke",
+        "olmocr.validate.bench",
         "olmocr.validate.fidelity",
         "olmocr.viewer.site",
         "olmocr.doctor.checks",

@@ -48,9 +48,21 @@ def renders_text_first(template: str) -> bool:
     Raises:
         CheckpointError: *template* cannot be rendered.
     """
-    content = [{"type": "image"}, {"type": "text", "text": "PROMPT"}]
-    rendered = _render(template, [{"role": "user", "content": content}])
+    (rendered, _) = page_prompts(template, "PROMPT")
     return 0 <= rendered.find("PROMPT") < rendered.find("<|image_pad|>")
+
+
+def page_prompts(template: str, prompt: str) -> tuple[str, str]:
+    """Return what *template* makes of a page's image and *prompt* where a client lists the image first, and last.
+
+    Raises:
+        CheckpointError: *template* cannot be rendered.
+    """
+    image, text = {"type": "image"}, {"type": "text", "text": prompt}
+    return (
+        _render(template, [{"role": "user", "content": [image, text]}]),
+        _render(template, [{"role": "user", "content": [text, image]}]),
+    )
 
 
 def _render(template: str, messages: list[dict[str, object]]) -> str:

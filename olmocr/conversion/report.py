@@ -147,7 +147,7 @@ def make_report(
             folder.revision,
             tuple(SourceFile(name, sha256) for name, sha256 in sorted(hashes.items())),
         ),
-        recipe=_recipe_report(plan.recipe),
+        recipe=recipe_report(plan.recipe),
         method=plan.method,
         command=_command(plan),
         parameters=plan.parameters,
@@ -174,7 +174,8 @@ def report_json(report: ConversionReport) -> str:
     return json.dumps(dataclasses.asdict(report), indent=2) + "\n"
 
 
-def _recipe_report(recipe: QuantRecipe) -> RecipeReport:
+def recipe_report(recipe: QuantRecipe) -> RecipeReport:
+    """Return *recipe* as a report tells it."""
     rules = tuple(
         RuleReport(
             match=tuple(pattern.text for pattern in rule.patterns),

@@ -6,8 +6,9 @@ import time
 
 import mlx.core as mx
 
+from olmocr.inference.cache import RowCache
 from olmocr.inference.draft import Costs
-from olmocr.inference.forward import Piece, RowCache, embed, forward, logits
+from olmocr.inference.forward import embed, forward, logits
 from olmocr.inference.model import LoadedModel
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -36,6 +37,6 @@ def measure_costs(loaded: LoadedModel) -> Costs:
 def _pass(loaded: LoadedModel, cache: RowCache, size: int) -> float:
     started = time.perf_counter()
     positions = mx.broadcast_to(mx.arange(cache.length, cache.length + size, dtype=mx.int32), (3, 1, size))
-    hidden = forward(loaded.model, embed(loaded.model, mx.zeros(size, dtype=mx.int32)), positions, [Piece(cache, size)])
+    hidden = forward(loaded.model, embed(loaded.model, mx.zeros(size, dtype=mx.int32)), positions, cache)
     mx.eval(mx.argmax(logits(loaded.model, hidden), axis=-1))
     return time.perf_counter() - started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,10 @@ import mlx.core as mx
 import numpy as np
 
 from olmocr.errors import AnswerError, InputError, OlmocrError, UsageError
+from olmocr.inference.cache import BatchCache, Layers
 from olmocr.inference.costs import measure_costs
 from olmocr.inference.draft import Costs, Drafter, Source
-from olmocr.inference.forward import Piece, embed, forward, logits
+from olmocr.inference.forward import embed, forward, logits
 from olmocr.inference.guided import FrontMatter, Guide
 from olmocr.inference.kept import Kept
 from olmocr.inference.model import LoadedModel
@@ -150,6 +152,7 @@ class Batch:
         self._prepared: _Prepared | None = None
         self._joining: tuple[_Prepared, Reading, float] | None = None
         self._rows: list[Row] = []
+        self._cache = BatchCache(len(loaded.model.language_model.layers))
         self._flying: _Step | None = None
         self._bodies: Kept[str] = Kept(_BODY_BYTES)
         self.counts = Counts()
@@ -182,7 +185,7 @@ class Batch:
         return f"--kv-budget {shown_size(needed)} or more"
 
     def advance(self) -> None:
-        """Do a bounded piece of work: at most one step of one prompt, and one of all answers."""
+        """Do a bounded piece of work: at most one step of one image or prompt, and one of all answers."""
         self._drop_unwanted()
         self._end_overdue()
         self._admit()
@@ -243,7 +246,8 @@ class Batch:
         if len(self._rows) >= self._limits.pages:
             return False
         needed = _rounded(prepared.prompt_length + min(prepared.most_tokens, self._limits.expected_tokens))
-        free = self._most_tokens - sum(map(self._promised, self._rows)) - needed
+        widest = max([needed, *map(self._promised, self._rows)])
+        free = self._most_tokens - (len(self._rows) + 1) * widest
         if free >= 0:
             self._reader.read.shrink(free * self._token_bytes)
         return free >= 0 or not self._rows
@@ -252,7 +256,7 @@ class Batch:
         return max(_grown(row), _rounded(row.prompt_length + min(row.most_tokens, self._limits.expected_tokens)))
 
     def _read(self) -> None:
-        """Read a piece of the prompt of the page that joins; when it is read, its answer begins."""
+        """Read a piece of the image or prompt of the page that joins; when it is read, its answer begins."""
         if self._joining is None:
             return
         prepared, reading, ends_at = self._joining
@@ -308,7 +312,8 @@ class Batch:
             if flying:
                 self._settle(flying)
             if not self._rows:
-                self._flying = None  # it would hold on to their caches
+                self._flying = None  # it would hold on to the cache
+                self._cache.clear()
         except Exception as error:  # out of memory, for one: whatever it was, the caches cannot be trusted any more
             self._fail_rows(error)
 
@@ -329,10 +334,13 @@ class Batch:
             mx.array(row.unread + draft, dtype=mx.int32) if token is None else token
             for row, token, draft in zip(rows, unseen, drafts, strict=True)
         ]
-        pieces = [Piece(row.cache, part.shape[0]) for row, part in zip(rows, parts, strict=True)]
-        hidden = forward(model, embed(model, mx.concatenate(parts)), _positions(rows, pieces), pieces)
+        counts = [part.shape[0] for part in parts]
+        self._arrange(rows, counts)
+        hidden = forward(model, embed(model, mx.concatenate(parts)), _positions(rows, counts), self._cache)
+        for row, count in zip(rows, counts, strict=True):
+            row.given += count
         wanted = [len(draft) + 1 for draft in drafts]
-        scores = logits(model, _last(hidden, pieces, wanted))
+        scores = logits(model, _last(hidden, counts, wanted))
         draws = [
             # A row whose last token is not seen yet has written one more than it knows of.
             row.draw(int(token is not None) + ahead)
@@ -343,6 +351,15 @@ class Batch:
         mx.async_eval(tokens)  # type: ignore[no-untyped-call]
         self.counts.steps += 1
         return _Step(tuple(rows), drafts, tokens)
+
+    def _arrange(self, rows: Sequence[Row], counts: Sequence[int]) -> None:
+        """Have the cache hold just *rows*, and expect so many tokens of each."""
+        new = [row.prompt_cache for row in rows if row.prompt_cache]
+        lengths = [row.given for row in rows]
+        self._cache.arrange(rows, new, _rounded(max(map(operator.add, lengths, counts))))
+        for row in rows:
+            row.prompt_cache = None
+        self._cache.expect(lengths, counts)
 
     def _settle(self, step: _Step) -> None:
         """Look at the tokens of a step, and let rows go that are finished."""
@@ -376,8 +393,13 @@ class Batch:
 
     def _keep(self, row: Row) -> None:
         """Keep what helps if the same page is asked again: its prompt, as read, and its answer, as a draft."""
-        self._reader.keep(row.key, row.cache, row.prompt_length, row.rope_delta)
+        if row.given >= row.prompt_length - 1:
+            self._reader.keep(row.key, lambda: self._prompt_of(row), row.rope_delta)
         self._bodies.put(row.key, row.body, 4 * len(row.body))
+
+    def _prompt_of(self, row: Row) -> Layers:
+        count = row.prompt_length - 1
+        return row.prompt_cache.beginning(count) if row.prompt_cache else self._cache.beginning(row, count)
 
     def _make_room(self) -> None:
         """Send the pages that came last back to wait, while the answers would grow past the memory."""
@@ -394,7 +416,7 @@ class Batch:
     def _taken(self) -> int:
         """How many tokens' memory the pages in work have after the next step."""
         joining = _rounded(len(self._joining[1].ids)) if self._joining else 0
-        return joining + sum(map(_grown, self._rows))
+        return joining + len(self._rows) * max(map(_grown, self._rows), default=0)
 
     def _send_back(self, asked: Asked) -> None:
         self._waiting.appendleft(asked)
@@ -414,6 +436,7 @@ class Batch:
         for row in self._rows:
             _give(row.asked, AnswerError(f"the model failed at this page and those read beside it: {_reason(error)}"))
         self._rows, self._flying = [], None
+        self._cache.clear()
 
     @cached_property
     def _token_bytes(self) -> int:
@@ -441,19 +464,16 @@ def decode(loaded: LoadedModel, request: PageRequest) -> Answer:
     return asked.answer.result()
 
 
-def _positions(rows: Sequence[Row], pieces: Sequence[Piece]) -> mx.array:
-    """Return the position ids (3, 1, tokens) of text that goes on behind each row's cache."""
-    places = [
-        row.cache.length + row.rope_delta + np.arange(piece.count) for row, piece in zip(rows, pieces, strict=True)
-    ]
+def _positions(rows: Sequence[Row], counts: Sequence[int]) -> mx.array:
+    """Return the position ids (3, 1, tokens) of text that goes on behind what the model was given of each row."""
+    places = [row.given + row.rope_delta + np.arange(count) for row, count in zip(rows, counts, strict=True)]
     together = np.concatenate(places).astype(np.int32)
     return mx.array(np.broadcast_to(together, (3, 1, len(together))))
 
 
-def _last(hidden: mx.array, pieces: Sequence[Piece], wanted: Sequence[int]) -> mx.array:
-    """Return the hidden states of each piece's last *wanted* tokens."""
-    counts = [piece.count for piece in pieces]
-    if counts == list(wanted):
+def _last(hidden: mx.array, counts: Sequence[int], wanted: Sequence[int]) -> mx.array:
+    """Return the hidden states of the last *wanted* of each row's tokens."""
+    if list(counts) == list(wanted):
         return hidden
     ends = np.cumsum(counts)
     places = [np.arange(end - count, end) for end, count in zip(ends, wanted, strict=True)]
@@ -506,5 +526,5 @@ def _rounded(tokens: int) -> int:
 
 
 def _grown(row: Row) -> int:
-    """Return the capacity of a row's cache after its next step."""
-    return max(row.cache.capacity, _rounded(len(row.ids) + 1))
+    """Return for how many tokens a row needs memory after its next step."""
+    return _rounded(len(row.ids) + 1)

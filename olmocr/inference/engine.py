@@ -58,6 +58,7 @@ class Engine:
         prompt_step: int = PROMPT_STEP,
         longest_side: int | None = None,
         costs: Costs | None = None,
+        stock_vision: bool = False,
     ) -> None:
         """Load the model.
 
@@ -66,7 +67,8 @@ class Engine:
         bytes keys and values may take, by default what the device has beside the weights; *most_pages* are written at
         once, with drafts where they are no more than *drafted_pages* (0: never, as on CUDA by default), and
         *prompt_step* tokens of a new page are read between two steps of the others. *costs* say how long drafts may
-        be; by default they are measured. *longest_side* is that of the pages that will come, in pixels.
+        be; by default they are measured. *longest_side* is that of the pages that will come, in pixels. With
+        *stock_vision*, images go through mlx-vlm's own vision tower.
 
         Raises:
             CheckpointError: *folder* holds no model that can be loaded.
@@ -81,7 +83,9 @@ class Engine:
             loaded, Limits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted, costs), is_looping
         )
         loading: Future[str] = Future()
-        self._thread = threading.Thread(target=self._run, args=(folder, device, loading), name="olmocr-mlx")
+        self._thread = threading.Thread(
+            target=self._run, args=(folder, device, stock_vision, loading), name="olmocr-mlx"
+        )
         self._thread.start()
         try:
             self._description = loading.result()
@@ -142,11 +146,11 @@ class Engine:
             self._inbox.put(None)
         self._thread.join()
 
-    def _run(self, folder: ModelFolder, device: Device, loading: Future[str]) -> None:
+    def _run(self, device: Device, load: Callable[[], LoadedModel], loading: Future[str]) -> None:
         """Own MLX: load the model, then answer until closed."""
         try:
             _set_limits(device)
-            loaded = _load(folder, device)
+            loaded = load()
             batch = self._make_batch(loaded)
             self._counts = batch.counts
             if self._longest_side:
@@ -191,9 +195,9 @@ def _blank_page(longest_side: int) -> PageRequest:
     return PageRequest(PageImage(Image.new("RGB", (max(28, longest_side * 210 // 297), longest_side), "white")))
 
 
-def _load(folder: ModelFolder, device: Device) -> LoadedModel:
+def _load(folder: ModelFolder, device: Device, stock_vision: bool) -> LoadedModel:
     """Load the model and have it begin one answer, so that a damaged one is noticed now and not at every page."""
-    loaded = load_model(folder, device)
+    loaded = load_model(folder, device, stock_vision=stock_vision)
     blank = PageRequest(PageImage(Image.new("RGB", (56, 56), "white")), max_tokens=1)
     try:
         decode(loaded, blank)

@@ -8,12 +8,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx_vlm
-import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from olmocr.device import Device
 from olmocr.errors import CheckpointError
-from olmocr.inference.vision import CpuVisionTower
+from olmocr.inference.vision import CpuVisionTower, VisionTower
+from olmocr.inference.vision_mlx import MlxVisionTower, StockVisionTower, is_as_expected
 from olmocr.memory import physical_memory
 from olmocr.model_folder import ModelFolder, read_config
 
@@ -22,7 +22,7 @@ from olmocr.model_folder import ModelFolder, read_config
 class LoadedModel:
     """mlx-vlm's model and processor. *dtype* is what is computed in; *stop_tokens* end an answer.
 
-    *vision* makes image features instead of the model's own tower, where it is not None.
+    *vision* makes the features of images.
     """
 
     model: Any
@@ -30,14 +30,16 @@ class LoadedModel:
     device: Device
     dtype: str
     stop_tokens: frozenset[int]
-    vision: CpuVisionTower | None
+    vision: VisionTower
 
     def __str__(self) -> str:
         return f"{self.device}, computing in {self.dtype}"
 
 
-def load_model(folder: ModelFolder, device: Device) -> LoadedModel:
+def load_model(folder: ModelFolder, device: Device, *, stock_vision: bool = False) -> LoadedModel:
     """Load *folder* for *device*. Weights that are used as they are stay mapped until they are needed.
+
+    With *stock_vision*, images go through mlx-vlm's own vision tower, as they do where that is not as expected.
 
     MLX's CPU kernels for quantized and for 16-bit matrices are scalar loops, about ten times slower than
     float32, which goes to BLAS. So on a CPU every matrix is dequantized once to float32, if memory allows:
@@ -52,29 +54,19 @@ def load_model(folder: ModelFolder, device: Device) -> LoadedModel:
     except Exception as error:  # mlx-vlm has no errors of its own: a bad folder surfaces as any built-in one
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(f"{folder.path} cannot be loaded: {reason}; convert the checkpoint again") from error
-    vision = None
-    if device.kind == "cpu" and _float32_bytes(model) < physical_memory():
+    is_dense = device.kind == "cpu" and _float32_bytes(model) < physical_memory()
+    if is_dense:
         _compute_in_float32(model)
-        vision = CpuVisionTower(model)
-    _without_empty_windows(model.vision_tower)
     mx.eval(model.parameters())
     stop_tokens = frozenset(processor.tokenizer.stopping_criteria.eos_token_ids)
+    vision = _vision_tower(model, is_dense, stock_vision)
     return LoadedModel(model, processor, device, _dtype_name(model), stop_tokens, vision)
 
 
-def _without_empty_windows(tower: Any) -> None:
-    """Have mlx-vlm's vision tower leave out windows with no patch in them.
-
-    It cuts some where an image's side is a multiple of a window's, and attention over nothing ends the process on CUDA
-    (a division by zero, MLX 0.32.4). They add nothing to the features.
-    """
-    with_empty = tower.get_window_index
-
-    def without_empty(grid_thw: mx.array) -> tuple[mx.array, mx.array]:
-        order, ends = with_empty(grid_thw)
-        return order, mx.array(np.unique(np.array(ends)))
-
-    tower.get_window_index = without_empty
+def _vision_tower(model: Any, is_dense: bool, stock_vision: bool) -> VisionTower:
+    if stock_vision or not is_as_expected(model.vision_tower):
+        return StockVisionTower(model)
+    return CpuVisionTower(model) if is_dense else MlxVisionTower(model)
 
 
 def _float32_bytes(model: nn.Module) -> int:

@@ -1,13 +1,14 @@
-"""PageInputs -> a cache that holds the prompt, in steps; what was computed once is not computed again."""
+"""PageInputs -> a cache that holds image and prompt, in steps; what was computed once is not computed again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import mlx.core as mx
 
-from olmocr.inference.forward import Piece, RowCache, embed, forward
+from olmocr.inference.cache import Layers, RowCache
+from olmocr.inference.forward import embed, forward
 from olmocr.inference.kept import Kept
 from olmocr.inference.model import LoadedModel
 from olmocr.inference.prompt import PageInputs
@@ -20,7 +21,7 @@ _FEATURE_BYTES = 128 << 20
 class _ReadPrompt:
     """A prompt, or its beginning, that was read: keys and values of each layer, and where positions go on."""
 
-    layers: Sequence[tuple[mx.array, mx.array]]
+    layers: Layers
     rope_delta: int
 
 
@@ -28,6 +29,7 @@ class Reading:
     """One prompt being read. Its last token is left for the step that writes the first token of the answer.
 
     ``ids`` are the prompt's tokens; a token that follows them at place n has the position n + ``rope_delta``.
+    ``image`` are the pieces of vision work that are left, None where the image's features are there.
     """
 
     def __init__(self, key: tuple[bytes, bytes], ids: list[int], cache: RowCache, rope_delta: int) -> None:
@@ -35,6 +37,8 @@ class Reading:
         self.ids = ids
         self.cache = cache
         self.rope_delta = rope_delta
+        self.inputs: PageInputs | None = None
+        self.image: Iterator[mx.array | None] | None = None
         self.embeddings: mx.array | None = None
         self.position_ids: mx.array | None = None
 
@@ -63,14 +67,22 @@ class Reader:
         text = self.read.get((b"", self._text_key(ids)))
         layers = len(self._loaded.model.language_model.layers)
         reading = Reading(key, ids, RowCache(text.layers if text else layers), 0)
-        self._embed(reading, inputs)
+        features = self._features.get(inputs.image_key)
+        if features is None:
+            reading.inputs = inputs
+            reading.image = self._loaded.vision.begin(inputs.pixel_values, inputs.image_grid_thw)
+        else:
+            self._embed(reading, inputs, features)
         return reading
 
     def advance(self, reading: Reading) -> int:
-        """Read one step more, and return how many tokens that were.
+        """Do a piece of the image, or then of the prompt; return how many of the prompt's tokens that were.
 
         A step ends where the image begins, so that all pages' prompts are read alike.
         """
+        if reading.image:
+            self._look(reading)
+            return 0
         start, text = reading.cache.length, self._text_length(reading.ids)
         end = min(start + self._step, len(reading.ids) - 1, text if start < text else len(reading.ids))
         if end > start and reading.embeddings is not None and reading.position_ids is not None:
@@ -78,22 +90,21 @@ class Reader:
                 self._loaded.model,
                 reading.embeddings[:, start:end],
                 reading.position_ids[..., start:end],
-                [Piece(reading.cache, end - start)],
+                reading.cache,
             )
             mx.eval(reading.cache.arrays())
         if start < text == end:
-            self._keep((b"", self._text_key(reading.ids)), reading.cache, end, 0)
+            self._keep((b"", self._text_key(reading.ids)), reading.cache.beginning(end), 0)
         if reading.is_done:
             reading.embeddings = reading.position_ids = None
         return reading.cache.length - start
 
-    def keep(self, key: tuple[bytes, bytes], cache: RowCache, prompt_length: int, rope_delta: int) -> None:
-        """Keep the prompt that *cache* begins with, for when the same page is asked again."""
-        if cache.length >= prompt_length - 1 and self.read.get(key) is None:
-            self._keep(key, cache, prompt_length - 1, rope_delta)
+    def keep(self, key: tuple[bytes, bytes], beginning: Callable[[], Layers], rope_delta: int) -> None:
+        """Keep a prompt without its last token, for when the same page is asked again."""
+        if self.read.get(key) is None:
+            self._keep(key, beginning(), rope_delta)
 
-    def _keep(self, key: tuple[bytes, bytes], cache: RowCache, count: int, rope_delta: int) -> None:
-        layers = cache.beginning(count)
+    def _keep(self, key: tuple[bytes, bytes], layers: Layers, rope_delta: int) -> None:
         nbytes = sum(keys.nbytes + values.nbytes for keys, values in layers)
         self.read.put(key, _ReadPrompt(layers, rope_delta), nbytes)
 
@@ -104,7 +115,19 @@ class Reader:
     def _text_key(self, ids: list[int]) -> bytes:
         return b",".join(b"%d" % token for token in ids[: self._text_length(ids)])
 
-    def _embed(self, reading: Reading, inputs: PageInputs) -> None:
+    def _look(self, reading: Reading) -> None:
+        """Do one piece of vision work; after the last, the prompt can be read."""
+        if not (reading.image and reading.inputs):
+            return
+        features = next(reading.image)
+        if features is None:
+            return
+        mx.eval(features)
+        self._features.put(reading.inputs.image_key, features, features.nbytes)
+        self._embed(reading, reading.inputs, features)
+        reading.image = reading.inputs = None
+
+    def _embed(self, reading: Reading, inputs: PageInputs, features: mx.array) -> None:
         """Put the image's features into the embeddings of the prompt, and find its positions."""
         model = self._loaded.model
         position_ids, deltas = model.language_model.get_rope_index(inputs.input_ids, inputs.image_grid_thw)
@@ -112,24 +135,8 @@ class Reader:
         reading.embeddings = model.merge_input_ids_with_image_features(
             model.config.image_token_id,
             model.config.video_token_id,
-            self._image_features(inputs),
+            features,
             embed(model, inputs.input_ids[0]),
             inputs.input_ids,
         )
         mx.eval(reading.embeddings, reading.position_ids)
-
-    def _image_features(self, inputs: PageInputs) -> mx.array:
-        features = self._features.get(inputs.image_key)
-        if features is None:
-            features = self._compute_features(inputs)
-            mx.eval(features)
-            self._features.put(inputs.image_key, features, features.nbytes)
-        return features
-
-    def _compute_features(self, inputs: PageInputs) -> mx.array:
-        if self._loaded.vision:
-            return self._loaded.vision(inputs.pixel_values, inputs.image_grid_thw)
-        tower = self._loaded.model.vision_tower
-        pixels = inputs.pixel_values.astype(tower.patch_embed.proj.weight.dtype)
-        features: mx.array = tower(pixels, inputs.image_grid_thw, output_hidden_states=False)
-        return features

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from olmocr.errors import InputError
+from olmocr.inference.cache import RowCache
 from olmocr.inference.draft import CLOSER, Drafter
 from olmocr.inference.guided import Guide
 from olmocr.inference.reading import Reading
@@ -49,8 +50,9 @@ class Asked:
 class Row:
     """An answer in a running batch.
 
-    ``ids`` are the prompt's tokens and the answer's. The model has been given the first ``cache.length`` of them.
-    ``ends_at`` is when its time is over, and ``passes`` how many steps it took part in.
+    ``ids`` are the prompt's tokens and the answer's. The model has been given the first ``given`` of them, and the one
+    behind them where its value is not known yet. ``prompt_cache`` is what it made of the prompt, until the batch's
+    cache has that. ``ends_at`` is when its time is over, and ``passes`` how many steps it took part in.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class Row:
         ends_at: float = math.inf,
     ) -> None:
         self.asked = asked
+        self.key, self.rope_delta = reading.key, reading.rope_delta
+        self.prompt_cache: RowCache | None = reading.cache
+        self.given = reading.cache.length
         self.ends_at = ends_at
         self.passes = 0
-        self.key, self.cache, self.rope_delta = reading.key, reading.cache, reading.rope_delta
         self.ids = list(reading.ids)
         self.prompt_length = len(reading.ids)
         self.finish_reason: FinishReason | None = None
@@ -91,7 +95,7 @@ class Row:
     @property
     def unread(self) -> list[int]:
         """The tokens that the model has not been given yet."""
-        return self.ids[self.cache.length :]
+        return self.ids[self.given :]
 
     @property
     def is_drafting(self) -> bool:
@@ -118,7 +122,7 @@ class Row:
     def take_all(self, chosen: list[int], draft: list[int], rows: int) -> int:
         """Take what the model chose behind the last token and behind each token of the *draft*; return how many fit.
 
-        What it chose behind a token that it would not have written itself is not taken, and the cache forgets it.
+        What it chose behind a token that it would not have written itself is not taken, and it counts as not given.
 
         Raises:
             InputError: one of those taken stands for logits that are no numbers.
@@ -128,7 +132,7 @@ class Row:
         while accepted < len(draft) and self.finish_reason is None and chosen[accepted] == draft[accepted]:
             accepted += 1
             self.take(chosen[accepted])
-        self.cache.drop_last(len(draft) - accepted)
+        self.given -= len(draft) - accepted
         if self._drafter and self._drafter.is_resting:
             self._drafter.rest()
         elif self._drafter and self._was_drafted_for:

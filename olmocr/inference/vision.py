@@ -1,13 +1,16 @@
-"""Pixel values -> image features on a CPU: mlx-vlm's Qwen2.5-VL vision tower, computed with numpy in float32.
+"""Pixel values -> image features, piece by piece; and on a CPU: Qwen2.5-VL's tower, computed with numpy in float32.
 
 MLX's CPU kernels for exponentials (softmax, SiLU) are scalar and take most of a page's time there; numpy's are
-vectorized. The weights are the loaded model's own, shared and not copied. On a GPU the tower itself is used.
+vectorized. The weights are the loaded model's own, shared and not copied. ``vision_mlx`` has the towers of a GPU.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import mlx.core as mx
@@ -25,13 +28,17 @@ _NORM_EPSILON = np.float32(1e-6)
 _SCORES = 1 << 20
 _LEAST_ROWS = 64
 
+PIECE = 1 << 15
+"""Patches times blocks that are computed at once: 4 of the 7B model's 32 blocks at 1288 pixels, about as much work as a
+step of its prompt."""
+
 
 @dataclass(frozen=True)
 class Layout:
     """Where the patches of an image of one size lie.
 
     The processor lists patches merge block by merge block (2 x 2 patches, one image token). ``order`` (tokens,)
-    sorts the tokens window by window, as the tower computes; ``windows`` are (start, end) in patches in that
+    sorts the tokens window by window, the largest windows first; ``windows`` are (start, end) in patches in that
     order; ``cosines`` and ``sines`` (patches, head_dim) are the rotary embedding's, in that order, too.
     """
 
@@ -40,40 +47,80 @@ class Layout:
     cosines: Floats
     sines: Floats
 
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """How many windows there are of each size, and that size in patches: at most four, from the first patch on."""
+        sizes = groupby(end - start for start, end in self.windows)
+        return [(len(list(windows)), size) for size, windows in sizes]
 
-class CpuVisionTower:
-    """The vision tower of *model*, whose weights must be float32."""
 
-    def __init__(self, model: Any) -> None:
+class VisionTower(ABC):
+    """What makes an image's features. ``pixel_values`` are (patches, values of one patch), float32."""
+
+    @abstractmethod
+    def pieces(self, pixel_values: mx.array, rows: int, columns: int) -> Iterator[mx.array | None]:
+        """Compute one image of *rows* x *columns* patches piece by piece.
+
+        Yield None after each piece but the last, and after that one the features (tokens, language width).
+        """
+
+    def __call__(self, pixel_values: mx.array, image_grid_thw: mx.array) -> mx.array:
+        """Return the features (tokens, language width) of one image.
+
+        ``image_grid_thw`` is (1, 3): 1, rows and columns of patches.
+        """
+        for features in self.begin(pixel_values, image_grid_thw):
+            if features is not None:
+                return features
+        raise AssertionError("a tower's last piece has the features")
+
+    def begin(self, pixel_values: mx.array, image_grid_thw: mx.array) -> Iterator[mx.array | None]:
+        """Return the pieces of the image whose features ``__call__`` returns."""
+        _, rows, columns = np.asarray(image_grid_thw)[0].tolist()
+        return self.pieces(pixel_values, rows, columns)
+
+
+class CpuVisionTower(VisionTower):
+    """The vision tower of *model*, whose weights must be float32. *piece* is how much it computes at once, as PIECE."""
+
+    def __init__(self, model: Any, piece: int = PIECE) -> None:
         self._tower = model.vision_tower
+        self._piece = piece
         self._config = model.config.vision_config
         self._blocks = [_Block(block, self._config.num_heads) for block in self._tower.blocks]
         weight = np.asarray(self._tower.patch_embed.proj.weight)  # (width, frames, rows, columns, channels)
         self._patch_weight = weight.transpose(0, 4, 1, 2, 3).reshape(weight.shape[0], -1).T
 
-    def __call__(self, pixel_values: mx.array, image_grid_thw: mx.array) -> mx.array:
-        """Return the features (tokens, language width) of one image.
-
-        ``pixel_values`` is (patches, values of one patch), ``image_grid_thw`` (1, 3): 1, rows and columns of patches.
-        """
+    def pieces(self, pixel_values: mx.array, rows: int, columns: int) -> Iterator[mx.array | None]:  # noqa: D102
         config = self._config
-        _, rows, columns = np.asarray(image_grid_thw)[0].tolist()
-        layout = make_layout(
-            rows,
-            columns,
-            merge=config.spatial_merge_size,
-            window=config.window_size // config.patch_size // config.spatial_merge_size,
-            head_dim=config.hidden_size // config.num_heads,
-        )
+        layout = layout_of(config, rows, columns)
         unit = config.spatial_merge_size**2
         hidden = np.asarray(pixel_values, dtype=np.float32) @ self._patch_weight
         hidden = hidden.reshape(-1, unit, hidden.shape[-1])[layout.order].reshape(hidden.shape)
         everything = ((0, len(hidden)),)
         for number, block in enumerate(self._blocks):
+            if ends_piece(number, len(hidden), self._piece):
+                yield None
             is_full = number in config.fullatt_block_indexes
             block(hidden, layout, everything if is_full else layout.windows)
         features: mx.array = self._tower.merger(mx.array(hidden))
-        return features[mx.array(np.argsort(layout.order))]
+        yield features[mx.array(np.argsort(layout.order))]
+
+
+def ends_piece(number: int, patches: int, piece: int) -> bool:
+    """Say whether a piece ends before block *number*, where *piece* patches times blocks are computed at once."""
+    return number > 0 and number % max(1, piece // patches) == 0
+
+
+def layout_of(config: Any, rows: int, columns: int) -> Layout:
+    """Return the layout of an image of *rows* x *columns* patches for a tower with this *config*, mlx-vlm's."""
+    return make_layout(
+        rows,
+        columns,
+        merge=config.spatial_merge_size,
+        window=config.window_size // config.patch_size // config.spatial_merge_size,
+        head_dim=config.hidden_size // config.num_heads,
+    )
 
 
 @lru_cache(maxsize=16)
@@ -88,11 +135,12 @@ def make_layout(rows: int, columns: int, *, merge: int, window: int, head_dim: i
 
 
 def _window_order(rows: int, columns: int, window: int) -> tuple[Indices, Indices]:
-    """Return the tokens of a *rows* x *columns* grid window by window, and how many each window holds."""
+    """Return the tokens of a *rows* x *columns* grid window by window, and how many each window holds, most first."""
     high, wide = -(-rows // window), -(-columns // window)
     grid = np.full((high * window, wide * window), -1)
     grid[:rows, :columns] = np.arange(rows * columns).reshape(rows, columns)
     by_window = grid.reshape(high, window, wide, window).transpose(0, 2, 1, 3).reshape(high * wide, -1)
+    by_window = by_window[np.argsort(-(by_window >= 0).sum(axis=1), kind="stable")]
     is_token = by_window >= 0
     return by_window[is_token], is_token.sum(axis=1)
 

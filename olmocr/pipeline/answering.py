@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ async def answering(config: PipelineConfig, sleep: Sleep = asyncio.sleep) -> Asy
 
 @contextlib.asynccontextmanager
 async def _engine(config: PipelineConfig) -> AsyncIterator[Answering]:
-    engine = await asyncio.to_thread(
+    opening = functools.partial(
         open_engine,
         config.model or "",
         most_pages=config.pages_at_once,
@@ -69,6 +70,14 @@ async def _engine(config: PipelineConfig) -> AsyncIterator[Answering]:
         drafts=config.drafts,
         longest_side=config.target_longest_image_dim,
     )
+    loading = asyncio.get_running_loop().run_in_executor(None, opening)
+    try:
+        engine = await asyncio.shield(loading)
+    except asyncio.CancelledError:
+        # Loading cannot be stopped, and a model that is loaded and that nobody closes would keep the process for ever.
+        with contextlib.suppress(OlmocrError), await loading:
+            pass
+        raise
     with engine:
         yield Answering(engine.ask, config.model or "", counts=lambda: engine_counts(engine))
 

@@ -198,13 +198,14 @@ def _connect(url: str, api_key: str | None, timeout: float | None = None) -> htt
         timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
         # A proxy for the outside world does not lead to this machine.
-        trust_env=not _is_this_machine(parts.hostname or ""),
+        trust_env=not is_this_machine(parts.hostname or ""),
         # Certificates take a while to load, and are of no use without TLS.
         verify=parts.scheme == "https",
     )
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """Say whether *host* is a name or an address that leads to this machine wherever it is used."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -117,7 +117,7 @@ async def run_pipeline(
         sources = find_sources(config.pdfs, apart_from=config.workspace)
         workspace = open_workspace(config.workspace, config.output_dir)
         records = stack.enter_context(Records(config.workspace))
-        scratch = stack.enter_context(_scratch())
+        scratch = stack.enter_context(scratch_folder())
         if not config.pdfs:
             sources = _sources_to_retry(records)
         run = _Run(config, workspace, records, scratch, on_page, on_document)
@@ -159,8 +159,12 @@ def run_pipeline_sync(
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """Yield a folder for copies of what does not lie on this disk."""
+def scratch_folder() -> Iterator[Path]:
+    """Yield a folder for copies of what does not lie on this disk.
+
+    Raises:
+        OutputError: none can be made.
+    """
     try:
         folder = tempfile.TemporaryDirectory(prefix="olmocr-", ignore_cleanup_errors=True)
     except OSError as error:

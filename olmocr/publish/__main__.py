@@ -67,6 +67,7 @@ def card(
     chart = make_chart([variant, *siblings])
     if chart:
         _write(file.parent / CHART_FILE, chart)
+    _write_eval_results(file.parent, variant)
     say(f"{file}: {'with' if chart else 'without'} a picture of size against fidelity")
 
 
@@ -189,7 +190,7 @@ def audit(
         raise UsageError(f"{model} is a folder here; --create-pr offers the card to a repository, name that")
     hub = Hub() if folder.repo_id else None
     card_text = _card_of(folder, hub)
-    found = audit_model(folder, card_text, source.expanduser() if source else None)
+    found = audit_model(folder, card_text, source.expanduser() if source else None, facts=facts)
     for line in audit_lines(found):
         say(line)
     corrected = corrected_card(found, card_text, facts)
@@ -227,6 +228,26 @@ def _variants(folder: Path, repo: str | None, siblings: list[Path]) -> tuple[Var
     organisation = f"{repo.partition('/')[0]}/" if repo else ""
     others = [Variant(f"{organisation}{path.resolve().name}", read_reports(path.expanduser())) for path in siblings]
     return Variant(repo or folder.resolve().name, read_reports(folder.expanduser())), others
+
+
+def _write_eval_results(folder: Path, variant: Variant) -> None:
+    """Write the score of a benchmark that ran in full, and say why there is none of one that did not."""
+    from olmocr.publish.eval_results import EVAL_RESULTS_FILE, eval_results, why_no_score
+
+    bench = variant.reports.bench
+    if bench is None:
+        return
+    file, reasons = folder / EVAL_RESULTS_FILE, why_no_score(bench)
+    if reasons:
+        say(f"no {file}, for this is no full run of olmOCR-bench: {'; '.join(reasons)}")
+        return
+    text = eval_results(bench, variant.reports.conversion.bits_per_weight, variant.title)
+    try:
+        file.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise output_error(error, str(file)) from error
+    _write(file, text)
+    say(f"{file}: the score of olmOCR-bench")
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from olmocr import __version__
-from olmocr.conversion.chat_template import renders_text_first
 from olmocr.conversion.checkpoint import read_header
 from olmocr.conversion.companions import MOST_PIXELS
 from olmocr.conversion.names import Component, component_of
-from olmocr.errors import CheckpointError
 from olmocr.model_folder import ModelFolder, read_json, shard_sha256
 from olmocr.page import PAGE_PROMPT
 from olmocr.publish.front_matter import SourceFacts, corrected_front_matter, split_card
@@ -22,16 +20,14 @@ from olmocr.publish.gates import CheckWeights
 from olmocr.publish.markup import code_block, escaped
 from olmocr.publish.scan import CARD_FILE, is_ours
 from olmocr.validate.packing import PackedModules, read_packing
+from olmocr.validate.prompts import check_templates
 from olmocr.validate.values import StoredTensor
 from olmocr.validate.weights import WeightsReport, check_weights
 
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")
-_TEMPLATES: tuple[tuple[str, Callable[[Path], object]], ...] = (
-    ("chat_template.jinja", lambda path: path.read_text(encoding="utf-8")),
-    ("chat_template.json", lambda path: read_json(path).get("chat_template")),
-    ("tokenizer_config.json", lambda path: read_json(path).get("chat_template")),
-)
 _HEAD = "language_model.lm_head"
+_BEFORE_TRAINING = "Qwen/"
+_UNKNOWN = SourceFacts(None, None)
 _HARMLESS = {CARD_FILE, "LICENSE", ".gitattributes"}
 
 
@@ -85,10 +81,16 @@ class Audit:
         return all(finding.good is not False for finding in self.findings)
 
 
-def audit_model(model: ModelFolder, card: str, source: Path | None = None, check: CheckWeights | None = None) -> Audit:
+def audit_model(
+    model: ModelFolder,
+    card: str,
+    source: Path | None = None,
+    check: CheckWeights | None = None,
+    facts: SourceFacts = _UNKNOWN,
+) -> Audit:
     """Look at all of *model*, an MLX folder of anybody's; with *source* also at how far its weights are from that.
 
-    *card* is its README.md, empty if it has none.
+    *card* is its README.md, empty if it has none; *facts* are what a person says of the source.
 
     Raises:
         CheckpointError: it is no model, or its headers or its config.json are damaged.
@@ -105,7 +107,7 @@ def audit_model(model: ModelFolder, card: str, source: Path | None = None, check
         _quantization_finding(config, packing),
         *_template_findings(folder),
         _pixels_finding(folder),
-        *_card_findings(split_card(card)[0]),
+        *_card_findings(split_card(card)[0], facts),
         _foreign_finding(folder),
     ]
     head = "tied to the embeddings" if config.get("tie_word_embeddings") else _packing_of(_HEAD, packing, tensors)
@@ -215,15 +217,8 @@ _READERS = {"quantization": "MLX", "quantization_config": "the Hub"}
 
 
 def _template_findings(folder: Path) -> Iterator[Finding]:
-    for name, read in _TEMPLATES:
-        try:
-            template = read(folder / name) if (folder / name).is_file() else None
-            if isinstance(template, str):
-                good = renders_text_first(template)
-                order = "text before image" if good else "image before text, if a client lists it so; trained otherwise"
-                yield Finding(name, good, order)
-        except (CheckpointError, OSError, UnicodeDecodeError) as error:
-            yield Finding(name, False, str(error))
+    for each in check_templates(folder):
+        yield Finding(each.file, each.problem is None, each.problem or "text before image")
 
 
 def _pixels_finding(folder: Path) -> Finding:
@@ -239,7 +234,7 @@ def _pixels_finding(folder: Path) -> Finding:
     )
 
 
-def _card_findings(card: Mapping[str, Any]) -> Iterator[Finding]:
+def _card_findings(card: Mapping[str, Any], facts: SourceFacts) -> Iterator[Finding]:
     if not card:
         yield Finding("card", False, f"there is no {CARD_FILE} with a front matter")
         return
@@ -247,12 +242,30 @@ def _card_findings(card: Mapping[str, Any]) -> Iterator[Finding]:
     for key, value in expected.items():
         good = card.get(key) == value
         yield Finding(f"card: {key}", good, repr(value) if good else f"{card.get(key)!r} should be {value!r}")
-    for key in ("base_model", "license"):
-        yield Finding(f"card: {key}", bool(card.get(key)), f"{card.get(key)!r}")
+    yield _base_finding(card.get("base_model"), facts.base_model)
+    other = facts.license is not None and card.get("license") != facts.license
+    detail = f"{card.get('license')!r}" + (f" should be {facts.license!r}" if other else "")
+    yield Finding("card: license", bool(card.get("license")) and not other, detail)
     inherited = "model-index" in card
     yield Finding(
         "card: model-index", not inherited, "scores of the source are claimed" if inherited else "none claimed"
     )
+
+
+def _base_finding(found: object, stated: str | None) -> Finding:
+    """Judge the base model that a card names: the one that is *stated*, or at least none that cannot read pages yet."""
+    names = [str(each) for each in found] if isinstance(found, list) else [str(found)] if found else []
+    if stated is not None:
+        return Finding(
+            "card: base_model",
+            names == [stated],
+            f"{found!r}" + ("" if names == [stated] else f" should be {stated!r}"),
+        )
+    bare = [name for name in names if name.startswith(_BEFORE_TRAINING)]
+    if bare:
+        why = f"{bare[0]!r} is what olmOCR was trained from, not what this was made from; name that with --base-model"
+        return Finding("card: base_model", False, why)
+    return Finding("card: base_model", bool(names), f"{found!r}")
 
 
 def _foreign_finding(folder: Path) -> Finding:

@@ -15,11 +15,13 @@ from olmocr.conversion.memory import TOKENS, smallest_mac
 from olmocr.conversion.report import TensorReport
 from olmocr.model_folder import BF16_REPOSITORY
 from olmocr.page import PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
-from olmocr.publish.chart import Point, size_against_fidelity
+from olmocr.publish.eval_results import why_no_score
 from olmocr.publish.front_matter import SourceFacts, front_matter
 from olmocr.publish.markup import code_block, escaped
 from olmocr.publish.reports import Reports
+from olmocr.validate.bench_report import ScoreInterval, percent
 from olmocr.validate.fidelity_report import FidelityReport
+from olmocr.validate.plots import Point, size_against_fidelity
 
 CHART_FILE = "size-fidelity.svg"
 
@@ -99,6 +101,8 @@ def make_card(
         conversion=conversion,
         smoke=variant.reports.smoke,
         fidelity=variant.reports.fidelity,
+        bench=variant.reports.bench,
+        why_no_score=why_no_score(variant.reports.bench) if variant.reports.bench else ("it was not measured",),
         variants=variants,
         components=_components(variants),
         chart=CHART_FILE if make_chart(variants) else None,
@@ -133,6 +137,7 @@ def _template() -> jinja2.Template:
         autoescape=True, finalize=_shown, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"size": _size, "mac": _mac, "small": _small, "percent": _percent, "code_block": code_block}
+    environment.filters |= {"tenths": percent, "within": _within}
     return environment.from_string(resources.files(__package__).joinpath("template.md.j2").read_text(encoding="utf-8"))
 
 
@@ -156,6 +161,10 @@ def _small(number: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{share:.2%}"
+
+
+def _within(interval: ScoreInterval | None) -> str:
+    return "none" if interval is None else f"{percent(interval.low)} to {percent(interval.high)}"
 
 
 def _source_link(name: str, facts: SourceFacts) -> Markup:

@@ -43,9 +43,7 @@ def failing_gates(gates: Sequence[Gate], allowed: Collection[str]) -> tuple[Gate
         GateFailedError: one failed that *allowed* does not name.
         UsageError: *allowed* names what is no gate.
     """
-    unknown = sorted(set(allowed) - set(NAMES))
-    if unknown:
-        raise UsageError(f"--allow-failing {unknown[0]} is no gate; name one of {', '.join(NAMES)}")
+    require_gates(allowed)
     failing = tuple(gate for gate in gates if not gate.holds)
     forbidden = [f"{gate.name}: {gate.detail}" for gate in failing if gate.name not in allowed]
     if forbidden:
@@ -54,6 +52,17 @@ def failing_gates(gates: Sequence[Gate], allowed: Collection[str]) -> tuple[Gate
             "Put it right, or name the gate with --allow-failing, and the card will say so in its first lines."
         )
     return failing
+
+
+def require_gates(names: Collection[str]) -> None:
+    """Refuse *names* of which one is no gate's.
+
+    Raises:
+        UsageError: there is such a one.
+    """
+    unknown = sorted(set(names) - set(NAMES))
+    if unknown:
+        raise UsageError(f"--allow-failing {unknown[0]} is no gate; name one of {', '.join(NAMES)}")
 
 
 def _weights_gate(reports: Reports, files: Collection[LocalFile], found: WeightsReport) -> Gate:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from olmocr import __version__
 from olmocr.conversion.report import REPORT_FILE, ConversionReport
 from olmocr.errors import HubError, UsageError
 from olmocr.publish.card import CHART_FILE, Variant, make_card, make_chart
-from olmocr.publish.front_matter import REPO_ID, SourceFacts, find_facts
+from olmocr.publish.eval_results import EVAL_RESULTS_FILE, eval_results, why_no_score
+from olmocr.publish.front_matter import REPO_ID, SourceFacts
 from olmocr.publish.gates import CheckWeights, Gate, GateFailedError, failing_gates, judge
 from olmocr.publish.hub import Hub, RemoteState
-from olmocr.publish.reports import parse_conversion_report, read_reports
+from olmocr.publish.reports import parse_conversion_report
 from olmocr.publish.scan import CARD_FILE, LocalFile, is_ours, made_file, scan_folder, text_problems
 from olmocr.publish.typed_json import WrongTypeError
 from olmocr.validate.weights import check_weights
@@ -61,7 +61,10 @@ class Change:
 
 @dataclass(frozen=True)
 class PushPlan:
-    """Everything that will be done. *state* is None for a repository that will be made; *card* is not in *files*."""
+    """Everything that will be done. *state* is None for a repository that will be made; *card* is not in *files*.
+
+    *why_no_score* says why a benchmark that was measured gives no score that the Hub could take.
+    """
 
     push: Push
     owner: str
@@ -70,6 +73,7 @@ class PushPlan:
     files: tuple[LocalFile, ...]
     card: LocalFile
     changes: tuple[Change, ...]
+    why_no_score: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,14 @@ def plan_push(
     gates = judge(variant.reports, scan.files, check)
     failing = failing_gates(gates, push.allow_failing)
     card = _card(variant, facts, siblings, failing)
-    chart = make_chart([variant, *siblings])
-    files = (*scan.files, *([made_file(CHART_FILE, chart)] if chart else []))
+    files = (*scan.files, *_made_files(variant, siblings))
     owner = hub.require_permission(push.repo, offering=push.offers)
     hub.require_valid_card((card.content or b"").decode())
     state = hub.read_state(push.repo, push.revision)
     _require_ours(push, state, variant.reports.conversion, hub)
-    return PushPlan(push, owner, gates, state, files, card, _changes(state, (*files, card)))
+    bench = variant.reports.bench
+    why = why_no_score(bench) if bench else ()
+    return PushPlan(push, owner, gates, state, files, card, _changes(state, (*files, card)), why)
 
 
 def carry_out(plan: PushPlan, hub: Hub, say: Say = lambda text: None) -> Pushed:
@@ -122,6 +127,8 @@ def carry_out(plan: PushPlan, hub: Hub, say: Say = lambda text: None) -> Pushed:
         HubError: something failed, or somebody else changed the repository meanwhile.
     """
     push = plan.push
+    if plan.why_no_score:
+        say(_no_score_line(plan))
     state = plan.state or _create(push, hub, say)
     if state.new_branch and push.revision:
         hub.create_branch(push.repo, push.revision)
@@ -132,16 +139,6 @@ def carry_out(plan: PushPlan, hub: Hub, say: Say = lambda text: None) -> Pushed:
         say(f"putting it into {push.collection}")
         hub.collect(push.collection, push.repo)
     return done
-
-
-def push_folder(folder: Path, push: Push, hub: Hub, say: Say) -> Pushed:
-    """Plan and carry out in one; what is not in the reports is not known of the source.
-
-    Raises:
-        OlmocrError: as in reading the reports, ``plan_push`` and ``carry_out``.
-    """
-    variant = Variant(push.repo, read_reports(folder))
-    return carry_out(plan_push(push, variant, (), find_facts(variant.reports.conversion), hub), hub, say)
 
 
 def offer_card(hub: Hub, repo: str, text: str) -> str:
@@ -171,8 +168,23 @@ def show_plan(plan: PushPlan) -> str:
         head += "; a pull request is made" if push.create_pr else ""
     lines = [f"repository  {head}", f"token       of {plan.owner}"]
     lines += [f"gate        {gate.name}: {'ok' if gate.holds else 'FAILED'}: {gate.detail}" for gate in plan.gates]
+    lines += [f"benchmark   {_no_score_line(plan)}"] if plan.why_no_score else []
     lines += [_line(change) for change in plan.changes]
     return "\n".join([*lines, "", (plan.card.content or b"").decode().rstrip("\n")])
+
+
+def _no_score_line(plan: PushPlan) -> str:
+    return f"no {EVAL_RESULTS_FILE}, for this is no full run of olmOCR-bench: {'; '.join(plan.why_no_score)}"
+
+
+def _made_files(variant: Variant, siblings: Sequence[Variant]) -> list[LocalFile]:
+    """Return what is made of the reports beside the card: a picture, and the score of a benchmark that ran in full."""
+    chart, reports = make_chart([variant, *siblings]), variant.reports
+    files = [made_file(CHART_FILE, chart)] if chart else []
+    if reports.bench and not why_no_score(reports.bench):
+        text = eval_results(reports.bench, reports.conversion.bits_per_weight, variant.title)
+        files.append(made_file(EVAL_RESULTS_FILE, text))
+    return files
 
 
 def _line(change: Change) -> str:

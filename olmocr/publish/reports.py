@@ -12,6 +12,7 @@ from olmocr.conversion.report import REPORT_FILE, REPORT_VERSION, ConversionRepo
 from olmocr.errors import InputError
 from olmocr.model_folder import read_json
 from olmocr.publish.typed_json import WrongTypeError, parse_as
+from olmocr.validate.bench_report import BENCH_REPORT_FILE, BENCH_REPORT_VERSION, BenchReport
 from olmocr.validate.fidelity_report import FIDELITY_REPORT_FILE, FIDELITY_REPORT_VERSION, FidelityReport
 from olmocr.validate.smoke_report import SMOKE_REPORT_FILE, SMOKE_REPORT_VERSION, SmokeReport
 
@@ -33,6 +34,7 @@ class Reports:
     memory: RunningMemory
     smoke: SmokeReport | None
     fidelity: FidelityReport | None
+    bench: BenchReport | None
 
 
 def read_reports(folder: Path) -> Reports:
@@ -45,12 +47,14 @@ def read_reports(folder: Path) -> Reports:
     conversion = read_conversion_report(folder)
     smoke = _read(folder / SMOKE_REPORT_FILE, SmokeReport, SMOKE_REPORT_VERSION)
     fidelity = _read(folder / FIDELITY_REPORT_FILE, FidelityReport, FIDELITY_REPORT_VERSION)
+    bench = _read(folder / BENCH_REPORT_FILE, BenchReport, BENCH_REPORT_VERSION)
+    found = ((SMOKE_REPORT_FILE, smoke), (FIDELITY_REPORT_FILE, fidelity), (BENCH_REPORT_FILE, bench))
     weights = {file.name: file.sha256 for file in conversion.files}
-    for name, report in ((SMOKE_REPORT_FILE, smoke), (FIDELITY_REPORT_FILE, fidelity)):
+    for name, report in found:
         if report is not None and dict(report.weights) != weights:
             raise InputError(f"{folder / name} was made of other weights than {REPORT_FILE} names; measure these again")
     memory = running_memory(flat_config(read_json(folder / "config.json")), conversion.weight_bytes)
-    return Reports(folder, conversion, memory, smoke, fidelity)
+    return Reports(folder, conversion, memory, smoke, fidelity, bench)
 
 
 def read_conversion_report(folder: Path) -> ConversionReport:

@@ -14,6 +14,8 @@ from olmocr.conversion.report import REPORT_FILE
 from olmocr.errors import InputError
 from olmocr.model_folder import INDEX_FILE
 from olmocr.publish.card import CHART_FILE
+from olmocr.publish.eval_results import EVAL_RESULTS_FILE
+from olmocr.validate.bench_report import BENCH_CHECKS_FILE, BENCH_REPORT_FILE
 from olmocr.validate.fidelity_report import FIDELITY_REPORT_FILE
 from olmocr.validate.smoke_report import SMOKE_REPORT_FILE
 from olmocr.validate.weights import HASHES_FILE
@@ -41,11 +43,13 @@ _NAMES = {
     REPORT_FILE,
     SMOKE_REPORT_FILE,
     FIDELITY_REPORT_FILE,
+    BENCH_REPORT_FILE,
+    BENCH_CHECKS_FILE,
 }
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 # Made anew from the reports when a model is published, whatever lies in the folder.
-_MADE = {CARD_FILE, CHART_FILE}
+_MADE = {CARD_FILE, CHART_FILE, EVAL_RESULTS_FILE}
 
 _TOKENS = re.compile(
     r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{22,}|glpat-[\w-]{20,}"
@@ -105,7 +109,7 @@ def scan_folder(folder: Path) -> Scan:
 
 def is_ours(name: str) -> bool:
     """Tell whether a file of this name in a repository is one that a push may delete: not a license, not the card."""
-    return name in (_NAMES | {CHART_FILE}) - {"LICENSE"} or WEIGHTS.fullmatch(name) is not None
+    return name in (_NAMES | {CHART_FILE, EVAL_RESULTS_FILE}) - {"LICENSE"} or WEIGHTS.fullmatch(name) is not None
 
 
 def made_file(name: str, text: str) -> LocalFile:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import json
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from olmocr import __version__
 from olmocr.page import ModelResponse
 from olmocr.pipeline.render_pool import RenderPool
+from olmocr.pipeline.run import scratch_folder
 from olmocr.pipeline.wire import Api
 from olmocr.serving.asking import Asking, Write
 from olmocr.serving.documents import TERMS, DocumentReader
@@ -111,8 +111,7 @@ class _Service:
     @contextlib.asynccontextmanager
     async def opened(self, app: FastAPI) -> AsyncIterator[None]:
         """Have what documents need while the server runs: processes that render, and a folder for uploads."""
-        with tempfile.TemporaryDirectory(prefix="olmocr-", ignore_cleanup_errors=True) as folder:
-            self._folder = Path(folder)
+        with scratch_folder() as self._folder:
             async with RenderPool() as pool:
                 self._reader = DocumentReader(
                     ask=self._asking.ask,
@@ -173,8 +172,9 @@ class _Service:
         first = await anext(pieces)  # and so has what goes wrong before there is any text
         if question.stream:
             return _Streamed(_events(form, first, pieces), media_type="text/event-stream")
-        while isinstance(first, str):
-            first = await anext(pieces)
+        async with contextlib.aclosing(pieces):
+            while isinstance(first, str):
+                first = await anext(pieces)
         return JSONResponse(form.whole(first))
 
     async def _written(self, request: Request, question: Question) -> AsyncGenerator[str | ModelResponse]:

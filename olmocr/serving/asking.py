@@ -24,7 +24,7 @@ _MOST_SECONDS = 60.0
 class Asking:
     """The one way to the model. *at_once* questions are with it, *waiting* requests may wait besides.
 
-    A document is one request, however many of its pages are asked about.
+    A document is one request, however many of its pages are asked about. ``is_over`` is set when all were ended.
     """
 
     def __init__(self, write: Write, *, at_once: int, waiting: int) -> None:
@@ -34,7 +34,8 @@ class Asking:
         self._places = asyncio.Semaphore(at_once)
         self._tasks: set[asyncio.Task[ModelResponse]] = set()
         self._seconds = 1.0  # that an answer takes, of the last few
-        self._is_closing = self._is_over = False
+        self._is_closing = False
+        self.is_over = asyncio.Event()
         self.admitted = 0
 
     @property
@@ -52,10 +53,11 @@ class Asking:
         """Hold one of the places of requests.
 
         Raises:
-            RequestError: there is none left, or no more are given.
+            RequestError: there is none left.
+            ServerUnavailableError: no more are given.
         """
         if self._is_closing:
-            raise RequestError(503, _CLOSING, code="unavailable", retry_after=_MOST_SECONDS)
+            raise closing()
         if self.admitted >= self._most:
             raise RequestError(
                 429,
@@ -117,13 +119,14 @@ class Asking:
 
     def end_all(self) -> None:
         """End the answers in the making, too: whoever waits for them is told."""
-        self._is_closing = self._is_over = True
+        self._is_closing = True
+        self.is_over.set()
         for task in self._tasks:
             task.cancel()
 
     def _begin(self, make_request: Callable[[], PageRequest], tell: OnText) -> asyncio.Task[ModelResponse]:
-        if self._is_over:
-            raise ServerUnavailableError(_CLOSING, _MOST_SECONDS)
+        if self.is_over.is_set():
+            raise closing()
         task = asyncio.create_task(self._answer(make_request, tell))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -141,7 +144,7 @@ class Asking:
 async def _result(task: asyncio.Task[ModelResponse]) -> ModelResponse:
     await asyncio.wait([task])
     if task.cancelled():
-        raise ServerUnavailableError(_CLOSING, _MOST_SECONDS)
+        raise closing()
     return task.result()
 
 
@@ -151,4 +154,6 @@ async def _end(task: asyncio.Task[ModelResponse]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-_CLOSING = "this server is closing; ask again when it runs"
+def closing() -> ServerUnavailableError:
+    """Return what is told to those who ask while the server closes."""
+    return ServerUnavailableError("this server is closing; ask again when it runs", _MOST_SECONDS)

@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from olmocr.errors import OlmocrError
-from olmocr.serving.asking import Asking
+from olmocr.pipeline.client import is_this_machine
+from olmocr.serving.asking import Asking, closing
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.refusals import RequestError, error_body, error_headers, refusal_of
 from olmocr.text import printable
@@ -35,11 +36,6 @@ NOTE = "olmocr.note"
 
 OPEN_PATHS = ("/health",)
 """What is told without a key: whether anything runs."""
-
-_LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
-
-_DRAINED_BYTES = 256 << 20
-_DRAINED_SECONDS = 5.0
 
 
 class Guard:
@@ -63,7 +59,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange, started = _Exchange(scope, receive, send, self._limits), time.monotonic()
+        exchange = _Exchange(scope, receive, send, self._limits, self._asking.is_over)
+        started = time.monotonic()
         try:
             await self._answer(exchange)
         finally:
@@ -85,7 +82,7 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
         host = headers.get("host", b"").decode("latin-1")
-        if self._key is None and _name(host) not in _LOOPBACK_NAMES:
+        if self._key is None and not is_this_machine(_name(host)):
             raise RequestError(403, "this server answers to its own address only: http://127.0.0.1", code="wrong_host")
         origin = headers.get("origin", b"").decode("latin-1")
         if origin and origin.partition("://")[2] != host:
@@ -109,12 +106,15 @@ class Guard:
 class _Exchange:
     """One request and its answer: as large as allowed, as slow as allowed, and ended when the client leaves."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: ServerLimits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limits: ServerLimits, is_over: asyncio.Event
+    ) -> None:
         self.scope = scope
         self.status: int | None = None
         self._receive = receive
         self._send = send
         self._limits = limits
+        self._is_over = is_over
         self._received = 0
         self._is_asked = asyncio.Event()
         self._is_gone = asyncio.Event()
@@ -145,8 +145,6 @@ class _Exchange:
         """Answer with an error, unless an answer has begun: then the connection is closed, which says it all."""
         if self.status is not None:
             return
-        if refusal.status != 408:
-            await self._drain()
         body = json.dumps(error_body(refusal)).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body)), **error_headers(refusal)}
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -159,15 +157,12 @@ class _Exchange:
 
         Raises:
             RequestError: it is too large, or does not come.
+            ServerUnavailableError: the server does not wait for it any more.
         """
         if self._is_asked.is_set():
             await self._is_gone.wait()
             return {"type": "http.disconnect"}
-        try:
-            async with asyncio.timeout(self._limits.stall_seconds):
-                message = await self._receive()
-        except TimeoutError as error:
-            raise RequestError(408, "the request's body does not come", code="timeout") from error
+        message = await self._next()
         self._received += len(message.get("body", b""))
         if message["type"] == "http.disconnect":
             self._is_gone.set()
@@ -176,6 +171,21 @@ class _Exchange:
         if self._received > self._limits.request_bytes:
             raise _too_large(self._limits)
         return message
+
+    async def _next(self) -> Message:
+        coming, ending = asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._is_over.wait())
+        try:
+            await asyncio.wait(
+                (coming, ending), timeout=self._limits.stall_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if coming.done():
+                return coming.result()
+            if ending.done():
+                raise closing()
+            raise RequestError(408, "the request's body does not come", code="timeout")
+        finally:
+            coming.cancel()
+            ending.cancel()
 
     async def _give(self, message: Message) -> None:
         """Send on what is answered; a client that does not take it is left."""
@@ -196,19 +206,6 @@ class _Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._is_gone.set()
-
-    async def _drain(self) -> None:
-        """Read what is still being sent, or the client would see a broken connection and not our answer."""
-        if any(name == b"expect" for name, _ in self.scope["headers"]):
-            return  # it waits to be told whether to send at all
-        drained = 0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DRAINED_SECONDS):
-                while not self._is_asked.is_set() and drained < _DRAINED_BYTES:
-                    message = await self._receive()
-                    drained += len(message.get("body", b""))
-                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                        return
 
 
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))

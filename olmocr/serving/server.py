@@ -54,15 +54,25 @@ def address(listening: socket.socket) -> str:
 
 
 async def serve(app: Any, listening: socket.socket, *, grace: float) -> None:
-    """Serve until cancelled. Answers in the making then have *grace* seconds to end; what does not is told so."""
+    """Serve until cancelled. Answers in the making then have *grace* seconds to end; what does not is told so.
+
+    Raises:
+        OlmocrError: it cannot begin, for want of a temporary folder for one.
+    """
+    async with app.router.lifespan_context(app):
+        await _serve(app, listening, grace)
+
+
+async def _serve(app: Any, listening: socket.socket, grace: float) -> None:
     asking: Asking = app.state.asking
     server = _Server(
         uvicorn.Config(
             app,
             http="h11",
             ws="none",
-            lifespan="on",
+            lifespan="off",
             log_config=None,
+            log_level="critical",  # what goes wrong is in our own log, without what was asked
             access_log=False,
             server_header=False,
             proxy_headers=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ import typer
 
 from olmocr.command import (
     CommandWithBothSpellings,
+    complain,
     ends_with_exit_code,
     progress_bar,
     say,
@@ -22,6 +24,7 @@ from olmocr.validate.pages import CheckedAnswer, check_answers
 
 if TYPE_CHECKING:
     from olmocr.validate.difference import TensorError
+    from olmocr.validate.fidelity_report import FidelityReport
     from olmocr.validate.weights import Check, WeightsReport
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -204,7 +207,9 @@ class _FidelityCommand(CommandWithBothSpellings):
 @app.command(cls=_FidelityCommand)
 @ends_with_exit_code
 def fidelity(
-    folder: Annotated[Path, typer.Argument(help="A converted model's folder.", show_default=False)],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Converted models' folders, all made of the same source.", show_default=False)
+    ],
     source: Annotated[Path, typer.Option(help="The folder of what it was made from.", show_default=False)],
     pages: Annotated[
         list[Path] | None,
@@ -229,20 +234,33 @@ def fidelity(
         Literal["transformers"] | None,
         typer.Option(help="Also compare the source in MLX with transformers on the CPU, which is slow."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print fidelity_report.json.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a page to look at: each page's image beside the texts. It holds what the pages hold.",
+            show_default=False,
+        ),
+    ] = None,
+    html_pages: Annotated[int, typer.Option(min=1, help="Pages that --html shows in full, the worst first.")] = 100,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print fidelity_report.json; of several models a list of them.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of all models as markdown.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
-    """Measure how far a converted model answers from its source: token by token, and in its own answers.
+    """Measure how far converted models answer from their source: token by token, and in their own answers.
 
-    Leaves fidelity_report.json beside the weights. An interrupted measurement goes on where it was.
+    Leaves fidelity_report.json beside each one's weights. An interrupted measurement goes on where it was.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-    from olmocr.validate.fidelity import FidelityTerms, measure_fidelity, write_fidelity_report
-    from olmocr.validate.fidelity_report import fidelity_lines, fidelity_report_json
+    from olmocr.validate.fidelity import FidelityTerms, compare, distinct_folders, write_fidelity_report
+    from olmocr.validate.fidelity_html import html_target, write_fidelity_html
     from olmocr.validate.gates import check_gates, read_gates
 
     console = start_logging(quiet=quiet)
+    models = distinct_folders(folders)
+    target = html_target(html, [*models, source]) if html else None
     limits = read_gates(gates.expanduser() if gates else None)
     given = tuple(path.expanduser() for path in pages or ())
     terms = FidelityTerms(given, longest_side, max_tokens, work.expanduser() if work else None, reference)
@@ -253,12 +271,88 @@ def fidelity(
         def show(name: str, total: int) -> None:
             progress.update(task, description=printable(name), total=total, advance=1)
 
-        report = measure_fidelity(folder.expanduser(), source.expanduser(), terms, show)
-    report = dataclasses.replace(report, gate=check_gates(report, limits, gates))
-    write_fidelity_report(folder.expanduser(), report)
-    say(fidelity_report_json(report).rstrip("\n")) if as_json else say("\n".join(fidelity_lines(report)))
-    if gate and report.gate and not report.gate.passed:
+        with compare(models, source.expanduser(), terms, show) as measured:
+            reports = tuple(
+                dataclasses.replace(report, gate=check_gates(report, limits, gates)) for report in measured.reports
+            )
+            for folder, report in zip(models, reports, strict=True):
+                write_fidelity_report(folder, report)
+            if target:
+                nbytes = write_fidelity_html(target, dataclasses.replace(measured, reports=reports), html_pages)
+    _say_fidelity(reports, as_json=as_json, markdown=markdown)
+    if target:
+        complain(f"{target}: {nbytes / 1e6:.1f} MB; it holds the pages' images and text")
+    if gate and not all(report.gate and report.gate.passed for report in reports):
         raise typer.Exit(ExitCode.GATE_FAILED)
+
+
+def _say_fidelity(reports: Sequence[FidelityReport], *, as_json: bool, markdown: bool) -> None:
+    from olmocr.validate.fidelity_report import fidelity_lines, fidelity_report_json
+    from olmocr.validate.ladder import ladder_lines, ladder_markdown
+
+    if as_json and len(reports) > 1:
+        say(json.dumps([dataclasses.asdict(report) for report in reports], indent=2, allow_nan=False))
+    elif as_json:
+        say(fidelity_report_json(reports[0]).rstrip("\n"))
+    elif markdown:
+        say(ladder_markdown(reports).rstrip("\n"))
+    else:
+        say("\n".join(ladder_lines(reports) if len(reports) > 1 else fidelity_lines(reports[0])))
+
+
+@app.command(cls=CommandWithBothSpellings)
+@ends_with_exit_code
+def bench(
+    folder: Annotated[Path, typer.Argument(help="A converted model's folder.", show_default=False)],
+    directory: Annotated[
+        Path, typer.Option("--dir", help="A folder in olmOCR-bench's layout: pdfs and *.jsonl.", show_default=False)
+    ],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another model's folder, or its bench_report.json, to compare with.", show_default=False),
+    ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="Read so many documents of each folder only, always the same ones: no full run."),
+    ] = None,
+    longest_side: Annotated[
+        int | None,
+        typer.Option(min=28, max=8192, help="Pixels on the longest side of a page. Default: what suits the model."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one answer.")] = 8000,
+    max_attempts: Annotated[int, typer.Option(min=1, help="Attempts at a page, the first one counted.")] = 8,
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Folder in which pages that were read are kept. Default: one in the user's cache."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print bench_report.json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Have a converted model read a benchmark's pages through the whole pipeline, and score it as olmOCR-bench does.
+
+    Leaves bench_report.json beside the weights. An interrupted run goes on where it was. Formulas are not scored.
+    """
+    from olmocr.validate.bench import BenchTerms, compared, read_earlier, run_bench, write_bench
+    from olmocr.validate.bench_report import BENCH_REPORT_FILE, bench_lines, bench_report_json
+
+    console = start_logging(quiet=quiet)
+    terms = BenchTerms(longest_side, sample, work.expanduser() if work else None, max_tokens, max_attempts)
+    folder, directory = folder.expanduser(), directory.expanduser()
+    with progress_bar(console, quiet=quiet) as progress:
+        task = progress.add_task("reading", total=None)
+
+        def advance() -> None:
+            progress.advance(task)
+
+        other = against.expanduser() if against else None
+        if other and other.is_dir() and not (other / BENCH_REPORT_FILE).exists():
+            run_bench(other, directory, terms, advance)
+        earlier = read_earlier(other) if other else None
+        run = run_bench(folder, directory, terms, advance)
+    if earlier:
+        run = compared(run, earlier)
+        write_bench(folder, run)
+    say(bench_report_json(run.report).rstrip("\n")) if as_json else say("\n".join(bench_lines(run.report)))
 
 
 def main() -> None:

@@ -1,25 +1,27 @@
-"""A converted folder, its source, and pages -> FidelityReport: what quantization did to how pages are read.
+"""Converted folders, their source, and pages -> FidelityReports: what quantization did to how pages are read.
 
-First the source reads all pages and what it found likely is kept on disk, then the converted model; the two are never
-in memory together. What was measured is found again by a later run.
+First the source reads all pages and what it found likely is kept on disk, then one converted model after another; no
+two are in memory together. What was measured is found again by a later run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from olmocr.device import Device, start_mlx
+from olmocr.errors import UsageError
 from olmocr.model_folder import ModelFolder, read_config, read_json
 from olmocr.page import PAGE_PROMPT, PageImage
 from olmocr.pipeline.outputs import write_whole
@@ -62,6 +64,9 @@ from olmocr.validate.score import (
     word_error_rate,
 )
 from olmocr.validate.token_classes import TOKEN_CLASSES, token_classes
+
+if TYPE_CHECKING:
+    from olmocr.validate.reading import PageReading
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +111,29 @@ class _Question:
             return document.render(page.page_number, self.longest_side)
 
 
+@dataclass(frozen=True)
+class ReadPage:
+    """A page, how the source read it, and how each model did, in the order of the reports."""
+
+    known: KnownPage
+    source: PageReading
+    models: tuple[PageReading, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models beside their source: a report of each, and what all of them made of each page."""
+
+    reports: tuple[FidelityReport, ...]
+    pages: tuple[ReadPage, ...]
+
+    def image(self, page: ReadPage) -> PageImage:
+        """Return a page as the source was asked it, turned upright; only while the comparison is open."""
+        with open_document(page.known.path, page.known.path.name) as document:
+            image = document.render(page.known.page_number, self.reports[0].longest_side)
+        return turned(image, page.source.greedy.rotation)
+
+
 def measure_fidelity(
     folder: Path, source: Path, terms: FidelityTerms = FidelityTerms(), on_page: OnPage = lambda name, total: None
 ) -> FidelityReport:
@@ -117,7 +145,26 @@ def measure_fidelity(
         MissingDependencyError: MLX, mlx-vlm or rapidfuzz is not installed.
         OutputError: the disk is full.
     """
-    for each in (folder, source):
+    with compare((folder,), source, terms, on_page) as comparison:
+        return comparison.reports[0]
+
+
+@contextlib.contextmanager
+def compare(
+    folders: Sequence[Path],
+    source: Path,
+    terms: FidelityTerms = FidelityTerms(),
+    on_page: OnPage = lambda name, total: None,
+) -> Iterator[Comparison]:
+    """Measure the model in each of *folders*, one after the other; their pages can be drawn until the context ends.
+
+    Raises:
+        CheckpointError: one of them is no model that can be loaded.
+        InputError: a page cannot be read.
+        MissingDependencyError: MLX, mlx-vlm or rapidfuzz is not installed.
+        OutputError: the disk is full.
+    """
+    for each in (*folders, source):
         read_config(ModelFolder(each))
     device = start_mlx()
     # Only now, since they import MLX, which must find its BLAS loaded.
@@ -126,40 +173,68 @@ def measure_fidelity(
     with tempfile.TemporaryDirectory(prefix="olmocr-fidelity-") as scratch:
         side = terms.longest_side or longest_side_for(source)
         pages = read_page_set(terms.pages) if terms.pages else draw_built_in_pages(Path(scratch), side)
-        question = _Question(pages, side, terms.max_tokens, 3 if terms.reference else 2)
-        hashes, source_hashes, documents = weight_hashes(folder), weight_hashes(source), page_hashes(pages)
+        question = _Question(pages, side, terms.max_tokens, len(folders) + (2 if terms.reference else 1))
+        source_hashes, documents = weight_hashes(source), page_hashes(pages)
         key = _key(source_hashes, documents, question, device)
         work = (terms.work or default_work()) / key
-        before, after = Work(work / "source"), Work(work / _digest(hashes))
+        before = Work(work / "source")
         _measure_source(source, question, before, device, on_page)
-        _measure_model(folder, question, before, after, device, on_page)
+        measured = []
+        for folder in folders:
+            hashes = weight_hashes(folder)
+            after = Work(work / _digest(hashes))
+            _measure_model(folder, question, before, after, device, on_page)
+            measured.append((folder, hashes, after))
         parity = None
         if terms.reference:
             parity = _measure_parity(source, question, before, Work(work / terms.reference), on_page)
-        found = _Measured(question, before, after)
-        return FidelityReport(
-            model=folder.resolve().name,
-            source=source.resolve().name,
-            recipe=_conversion_report(folder).get("recipe", {}).get("name"),
-            weights=hashes,
-            source_weights=source_hashes,
-            page_set=" and ".join(path.resolve().name for path in terms.pages) or BUILT_IN,
-            page_hashes=documents,
-            longest_side=side,
-            max_tokens=terms.max_tokens,
-            distribution=found.distribution(),
-            free_running=found.free_running(),
-            structure=found.structure(of_source=False),
-            source_structure=found.structure(of_source=True),
-            cost=found.cost(folder, of_source=False),
-            source_cost=found.cost(source, of_source=True),
-            parity=parity,
-            gate=None,
-            pages=found.pages(),
-            device=str(device),
-            machine=machine(),
-            versions=versions(),
+
+        def report(folder: Path, hashes: Mapping[str, str], after: Work) -> FidelityReport:
+            found = _Measured(question, before, after)
+            return FidelityReport(
+                model=folder.resolve().name,
+                source=source.resolve().name,
+                recipe=_conversion_report(folder).get("recipe", {}).get("name"),
+                weights=hashes,
+                source_weights=source_hashes,
+                page_set=" and ".join(path.resolve().name for path in terms.pages) or BUILT_IN,
+                page_hashes=documents,
+                longest_side=side,
+                max_tokens=terms.max_tokens,
+                distribution=found.distribution(),
+                free_running=found.free_running(),
+                structure=found.structure(of_source=False),
+                source_structure=found.structure(of_source=True),
+                cost=found.cost(folder, of_source=False),
+                source_cost=found.cost(source, of_source=True),
+                parity=parity,
+                gate=None,
+                pages=found.pages(),
+                device=str(device),
+                machine=machine(),
+                versions=versions(),
+            )
+
+        yield Comparison(
+            tuple(report(*each) for each in measured),
+            tuple(
+                ReadPage(page, _reading(before, number), tuple(_reading(after, number) for _, _, after in measured))
+                for number, page in enumerate(pages)
+            ),
         )
+
+
+def distinct_folders(folders: Sequence[Path]) -> tuple[Path, ...]:
+    """Return *folders* with ``~`` read.
+
+    Raises:
+        UsageError: one of them is given twice.
+    """
+    found = tuple(folder.expanduser() for folder in folders)
+    for number, folder in enumerate(found):
+        if folder.resolve() in {other.resolve() for other in found[:number]}:
+            raise UsageError(f"{folder} is given twice; give each model once")
+    return found
 
 
 def write_fidelity_report(folder: Path, report: FidelityReport) -> None:
@@ -439,6 +514,11 @@ def text_errors(pairs: Sequence[tuple[str, str]]) -> TextErrors:
         cells=sum(len(row) for _, other in tables for table in other for row in table),
         exact_cells=sum(exact_cells(found, other) for found, other in tables),
     )
+
+
+def _reading(work: Any, number: int) -> PageReading:
+    reading: PageReading = work.page(number).reading
+    return reading
 
 
 def _is_same(answer: Any, other: Any) -> bool:

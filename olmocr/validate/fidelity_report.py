@@ -280,6 +280,16 @@ def fidelity_lines(report: FidelityReport) -> list[str]:
     ]
 
 
+def fidelity_verdict(report: FidelityReport) -> str:
+    """Return in one sentence how far the model is from its source, and whether its limits hold."""
+    found = report.distribution
+    verdict = "" if report.gate is None else f"; its limits {'hold' if report.gate.passed else 'do NOT hold'}"
+    return (
+        f"{report.model} beside {report.source}: mean divergence {found.mean_kl:.2e} nats, the same token at "
+        f"{found.top1_agreement:.3%} of {found.positions} positions{verdict}"
+    )
+
+
 def _errors(errors: TextErrors) -> str:
     return (
         f"{errors.character_error_rate:.2%} of characters, {errors.word_error_rate:.2%} of words wrong; right are "

@@ -35,9 +35,7 @@ class ForcedAnswer:
             self._ids,
             inputs.pixel_values,
             image_grid_thw=inputs.image_grid_thw,
-            cached_image_features=(
-                loaded.vision(inputs.pixel_values, inputs.image_grid_thw) if loaded.vision else None
-            ),
+            cached_image_features=loaded.vision(inputs.pixel_values, inputs.image_grid_thw),
         )
         self._embeddings, self._position_ids = features.inputs_embeds, features.position_ids
         self._cache = [KVCache() for _ in self._model.language_model.layers]

@@ -16,7 +16,8 @@ Table = tuple[tuple[str, ...], ...]
 
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _MARK = re.compile(r"^#{1,6} |\*\*|^[-*] ", re.MULTILINE)
-_NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
+NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
+"""A number, a date or a time: 1,479.68 and 2019-04-27 are one each."""
 
 
 def character_error_rate(text: str, truth: str) -> float:
@@ -40,18 +41,49 @@ def word_error_rate(text: str, truth: str) -> float:
     return _distance(text.split(), words) / max(1, len(words))
 
 
+def changes(words: Sequence[str], others: Sequence[str]) -> list[tuple[int, int, int, int]]:
+    """Return the steps of a shortest way from *words* to *others*: where each begins and ends in the one and the other.
+
+    Stretches that are alike are steps, too.
+
+    Raises:
+        MissingDependencyError: rapidfuzz is not installed.
+    """
+    steps = _rapidfuzz().distance.Levenshtein.opcodes(words, others)
+    return [(step.src_start, step.src_end, step.dest_start, step.dest_end) for step in steps]
+
+
+def similarity(text: str, other: str) -> float:
+    """Return how alike two texts are, from 0 to 1: what insertions and deletions leave of both.
+
+    Raises:
+        MissingDependencyError: rapidfuzz is not installed.
+    """
+    return float(_rapidfuzz().fuzz.ratio(text, other)) / 100
+
+
+def partial_similarity(text: str, other: str) -> float:
+    """Return the same of the shorter text and the part of the longer one that is most like it.
+
+    Raises:
+        MissingDependencyError: rapidfuzz is not installed.
+    """
+    return float(_rapidfuzz().fuzz.partial_ratio(text, other)) / 100
+
+
 def _distance(text: Sequence[str], truth: Sequence[str]) -> int:
-    return int(_levenshtein().distance(text, truth))
+    return int(_rapidfuzz().distance.Levenshtein.distance(text, truth))
 
 
-def _levenshtein() -> Any:
+def _rapidfuzz() -> Any:
     try:
-        from rapidfuzz.distance import Levenshtein
+        import rapidfuzz
+        import rapidfuzz.distance
     except ImportError as error:
         raise MissingDependencyError(
             "rapidfuzz is not installed; install it with: pip install 'olmocr[validate]'"
         ) from error
-    return Levenshtein
+    return rapidfuzz
 
 
 def plain(text: str) -> str:
@@ -60,8 +92,8 @@ def plain(text: str) -> str:
 
 
 def numbers_in(text: str) -> list[str]:
-    """Return the numbers, dates and times in *text*: 1,479.68 and 2019-04-27 are one each."""
-    return _NUMBER.findall(_TAG.sub(" ", text))
+    """Return the numbers, dates and times in *text*, tags left out."""
+    return NUMBER.findall(_TAG.sub(" ", text))
 
 
 def exact_numbers(text: str, truth: str) -> int:

@@ -171,7 +171,7 @@ def _counter(progress: Progress, total: int) -> BytesRead:
 
 def _bytes_to_read(contents: _Contents, packing: PackedModules | None, source: SourceCheckpoint | None) -> int:
     total = sum(tensor.info.nbytes for tensor, _ in _floats(contents, packing))
-    hashed = (contents.folder / name for name in _read_hashes(contents.folder)[0])
+    hashed = (contents.folder / name for name in read_hashes(contents.folder)[0])
     total += sum(path.stat().st_size for path in hashed if path.is_file())
     return total + bytes_to_compare(source, contents.tensors) if source else total
 
@@ -373,14 +373,14 @@ def _floats(contents: _Contents, packing: PackedModules | None) -> Iterator[tupl
 def _check_hashes(contents: _Contents, read: BytesRead) -> Check:
     if not (contents.folder / HASHES_FILE).is_file():
         return Check("hashes", None, f"there is no {HASHES_FILE}")
-    stated, problems = _read_hashes(contents.folder)
+    stated, problems = read_hashes(contents.folder)
     for name, digest in stated.items():
         problems += _hash_problems(contents.folder / name, digest, read)
     problems += [f"{name} is not in {HASHES_FILE}" for name in contents.shard_files if name not in stated]
     return _result("hashes", problems, f"{len(stated)} files are as {HASHES_FILE} says")
 
 
-def _read_hashes(folder: Path) -> tuple[dict[str, str], list[str]]:
+def read_hashes(folder: Path) -> tuple[dict[str, str], list[str]]:
     """Return the hash that is stated for each file, none where there is no list, and which lines are none."""
     file = folder / HASHES_FILE
     try:

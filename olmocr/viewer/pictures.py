@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
-import io
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import InputError
+from olmocr.pipeline.picture import Picture, make_picture
 from olmocr.pipeline.render import Pages, open_document, turned
 from olmocr.pipeline.sources import path_of
 from olmocr.viewer.records import ViewedDocument, ViewedPage, shown
 
 LONGEST_SIDE = 1000
 """Pixels on the longer side of a picture."""
-
-_QUALITY = 70  # of WebP, from 0 to 100: small print stays sharp
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A page as an image. *uri* holds its bytes; *width* and *height* are pixels."""
-
-    uri: str
-    width: int
-    height: int
 
 
 @dataclass(frozen=True)
@@ -48,10 +36,7 @@ class Pictures:
             image = turned(self.pages.render(page.number, LONGEST_SIDE), page.rotation)
         except InputError as error:
             return shown(f"This page cannot be drawn: {error}.")
-        encoded = io.BytesIO()
-        image.pixels.save(encoded, "WEBP", quality=_QUALITY, method=2)
-        uri = "data:image/webp;base64," + base64.b64encode(encoded.getbuffer()).decode("ascii")
-        return Picture(uri, image.pixels.width, image.pixels.height)
+        return make_picture(image)
 
 
 @contextlib.contextmanager

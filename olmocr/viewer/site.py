@@ -21,9 +21,10 @@ import jinja2
 from markupsafe import Markup
 
 from olmocr.errors import output_error
+from olmocr.pipeline.picture import Picture
 from olmocr.viewer.katex import Katex
 from olmocr.viewer.markdown import to_html
-from olmocr.viewer.pictures import Picture, Pictures, open_pictures
+from olmocr.viewer.pictures import Pictures, open_pictures
 from olmocr.viewer.records import STATUSES, Status, ViewedDocument, ViewedPage, find_records, read_documents, shown
 
 DOCUMENTS = "documents"

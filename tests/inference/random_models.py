@@ -16,7 +16,8 @@ CONFIG = {
 }
 
 
-def random_model(folder, seed=0, change=lambda tensors: tensors):
+def random_model(folder, seed=0, change=lambda tensors: tensors, vision_blocks=1):
     """Write a model that writes nonsense, after *change* had its way with its tensors."""
-    tensors = tiny_tensors({**TINY, **CONFIG}, seed)
-    return tiny_checkpoint(folder, CONFIG, lambda _: change(tensors))
+    config = {**CONFIG, "vision_config": {**TINY["vision_config"], "depth": vision_blocks}}
+    tensors = tiny_tensors({**TINY, **config}, seed)
+    return tiny_checkpoint(folder, config, lambda _: change(tensors))

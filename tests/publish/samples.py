@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import MappingProxyType
 
 from olmocr.validate.fidelity_report import (
     BrokenLimit,
@@ -79,7 +80,14 @@ def text_errors(rate):
     )
 
 
-def fidelity_report(weights, mean_kl=0.0123, passed=True, weight_bytes=26_000_000, machine="a test's machine"):
+def fidelity_report(
+    weights,
+    mean_kl=0.0123,
+    passed=True,
+    weight_bytes=26_000_000,
+    machine="a test's machine",
+    source_weights=MappingProxyType({}),
+):
     cost = Cost(weight_bytes, 9.5, (), "bfloat16", 1.5, 3_100_000_000, 812.5, 41.25, 3.75)
     structure = Structure(8, 8, 7, {"stop": 8}, 0, 1.125, {"1": 7, "2": 1})
     limits = () if passed else (BrokenLimit("mean_kl", 0.002, mean_kl),)
@@ -88,7 +96,7 @@ def fidelity_report(weights, mean_kl=0.0123, passed=True, weight_bytes=26_000_00
         source="checkpoint",
         recipe="8bit",
         weights=weights,
-        source_weights={},
+        source_weights=dict(source_weights),
         page_set="demo pages",
         page_hashes={},
         longest_side=644,

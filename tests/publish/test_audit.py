@@ -57,8 +57,8 @@ def stock(tmp_path_factory):
     return folder
 
 
-def audit(folder, card=GOOD):
-    return audit_model(ModelFolder(folder), card, check=whole)
+def audit(folder, card=GOOD, **asked):
+    return audit_model(ModelFolder(folder), card, check=whole, **asked)
 
 
 def wrong(found):
@@ -119,6 +119,18 @@ def test_what_a_card_gets_wrong_is_told(folder):
     assert found["card: library_name"] == "'transformers' should be 'mlx'"
     assert found["card: model-index"] == "scores of the source are claimed"
     assert set(found) >= {"card: pipeline_tag", "card: base_model", "card: base_model_relation", "card: license"}
+
+
+def test_a_base_model_that_is_another_one_is_told(folder):
+    bare = GOOD.replace("allenai/olmOCR-2-7B-1025", "Qwen/Qwen2.5-VL-7B-Instruct")
+    assert "is what olmOCR was trained from" in wrong(audit(folder, bare))["card: base_model"]
+    assert "card: base_model" not in wrong(audit(folder, GOOD))
+    stated = stated_facts("somebody/olmOCR", "mit")
+    found = wrong(audit(folder, GOOD, facts=stated))
+    assert found["card: base_model"] == "'allenai/olmOCR-2-7B-1025' should be 'somebody/olmOCR'"
+    assert found["card: license"] == "'apache-2.0' should be 'mit'"
+    good = {"card: base_model", "card: license"}
+    assert not good & set(wrong(audit(folder, corrected_card(audit(folder, bare), bare, stated), facts=stated)))
 
 
 def test_a_corrected_card_is_right_and_keeps_their_words(folder):

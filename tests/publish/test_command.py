@@ -96,10 +96,8 @@ def convert(*args, code=0):
 def test_a_conversion_can_end_in_a_push_with_the_same_gates(hub, tmp_path):
     source = tiny_checkpoint(tmp_path / "source")
     args = (source, "-q", "8bit", "--no-smoke-test", "--quiet", "--upload-repo", REPO)
-    out = convert(*args, "-o", tmp_path / "one", code=ExitCode.GATE_FAILED)
-    assert "fidelity: How close it is to its source was not measured." in out
-    assert hub.repositories == {}
     convert(*args, "-o", tmp_path / "two", "--allow-failing", "smoke", "--allow-failing", "fidelity")
+    assert b"Published although it failed 2 gates" in files_of(hub)["README.md"].content
     assert files_of(hub)["model.safetensors"].content == (tmp_path / "two" / "model.safetensors").read_bytes()
 
 
@@ -108,6 +106,4 @@ def test_a_conversion_that_could_not_be_pushed_is_not_begun(hub, tmp_path):
     one = ("--quantize", "8bit", "--upload-repo", "somebody/model")
     out = convert(source, *one, "-o", tmp_path / "out", code=ExitCode.HUB)
     assert "the token may not write to somebody/model" in out
-    two = ("--quantize", "none,8bit", "--upload-repo", REPO)
-    assert "ask for one recipe" in convert(source, *two, "-o", tmp_path / "out", code=ExitCode.USAGE)
     assert not (tmp_path / "out").exists()

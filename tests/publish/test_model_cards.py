@@ -1,6 +1,7 @@
 """The cards in model_cards/ are what their command makes of the reports beside them, and these are of this code."""
 
 import json
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -40,6 +41,18 @@ def test_the_reports_are_of_what_the_demo_checkpoint_converts_to(recipe, convert
     ours, theirs = ({key: value for key, value in report.items() if key not in OF_THE_RUN} for report in reports)
     assert ours == theirs
     assert (here / "config.json").read_text() == (there / "config.json").read_text()
+
+
+def test_the_script_that_measures_anew_makes_the_same_cards_of_the_same_reports(tmp_path):
+    sys.path.insert(0, str(ROOT / "demo"))
+    try:
+        import model_cards
+    finally:
+        sys.path.remove(str(ROOT / "demo"))
+    model_cards.write_cards(REPORTS, tmp_path)
+    assert len(list(tmp_path.iterdir())) == len(RECIPES) + 1
+    for path in tmp_path.iterdir():
+        assert path.read_text() == (CARDS / path.name).read_text(), path.name
 
 
 def test_the_template_beside_the_cards_is_the_one_that_is_used():

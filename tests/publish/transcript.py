@@ -88,8 +88,8 @@ class _Terminal:
         text = re.sub(r"\[Errno \d+\]", "[Errno N]", text)  # Linux and macOS count differently
         text = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", text)
         text = re.sub(r"\b[0-9a-f]{40}\b", "COMMIT", text)
-        # These two tell how long the conversion took, and with what.
-        times = r"(?m)^(add +(?:README\.md|conversion_report\.json))  .*$"
+        # These tell how long everything took, and with what.
+        times = r"(?m)^(add +(?:README\.md|(?:conversion|smoke|fidelity)_report\.json))  .*$"
         return re.sub(times, r"\1  N bytes  SHA-256 …", text) + "\n"
 
 

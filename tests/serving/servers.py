@@ -115,7 +115,7 @@ def running(write, *, grace=0.0, api_key=None, **limits):
         listening.close()
 
 
-def until(holds, seconds=10):
+def until(holds, seconds=20):
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not holds():

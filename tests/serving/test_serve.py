@@ -1,6 +1,7 @@
 """The command ``olmocr serve`` as a process, with the demo checkpoint, asked as other programs ask it."""
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -47,7 +48,7 @@ class Process:
         self.process.communicate(timeout=30)
 
     def metric(self, name):
-        text = httpx.get(f"{self.url}/metrics", trust_env=False).text
+        text = httpx.get(f"{self.url}/metrics", timeout=30, trust_env=False).text
         return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
 
     def stop(self, number):
@@ -190,9 +191,6 @@ def test_a_pdf_is_read(server, truth):
     assert page["text_coverage"] == 1.0
 
 
-ENDLESS = {"model": "olmocr", "messages": chat_messages(page_png(side=112)), "temperature": 2, "max_tokens": 100_000}
-
-
 ASK = """
 import httpx, pathlib, sys
 content = pathlib.Path(sys.argv[2]).read_bytes()
@@ -201,35 +199,43 @@ with httpx.stream("POST", sys.argv[1], content=content, timeout=60, trust_env=Fa
         print(line, flush=True)
 """
 
+LONG = 290
+"""Tokens of the answer to the page that is asked about here."""
 
-def endless(server, folder):
-    """Return a process that asks for an answer without end, when it has got something of it."""
+
+@contextlib.contextmanager
+def asking(server, folder):
+    """Yield a process that asks for a long answer, when it has got the first of it."""
     body = folder / "question.json"
-    body.write_text(json.dumps(ENDLESS | {"stream": True}))
-    asking = subprocess.Popen([sys.executable, "-c", ASK, f"{server.url}{CHAT}", str(body)], stdout=subprocess.PIPE)
-    for _ in range(4):
-        asking.stdout.readline()
-    return asking
+    messages = chat_messages(page_png("dense_12.pdf"))
+    body.write_text(json.dumps({"model": "olmocr", "messages": messages, "stream": True}))
+    command = [sys.executable, "-c", ASK, f"{server.url}{CHAT}", str(body)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            for _ in range(4):
+                process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_client_that_is_killed_in_a_stream_costs_no_more_tokens(server, tmp_path):
-    asking = endless(server, tmp_path)
-    assert server.metric("olmocr_requests_in_hand") == 1
-    asking.kill()
-    asking.communicate()
+    before = server.metric("olmocr_engine_tokens")
+    with asking(server, tmp_path) as process:
+        process.kill()
     until(lambda: server.metric("olmocr_requests_in_hand") == 0)
     until(lambda: server.metric("olmocr_questions_in_hand") == 0)
     time.sleep(0.1)  # the step in hand ends
-    steps = server.metric("olmocr_engine_steps")
+    tokens = server.metric("olmocr_engine_tokens")
     time.sleep(0.2)
-    assert server.metric("olmocr_engine_steps") == steps > 0
+    assert server.metric("olmocr_engine_tokens") == tokens
+    assert 0 < tokens - before < LONG - 50
 
 
 def test_ctrl_c_ends_it_while_it_answers(converted, tmp_path):
-    with Process(converted(NAME), "--grace", "0") as server:
-        asking = endless(server, tmp_path)
+    with Process(converted(NAME), "--grace", "0") as server, asking(server, tmp_path) as process:
         code, log = server.stop(signal.SIGINT)
-        rest = asking.communicate()[0].decode()
+        rest = process.stdout.read().decode()
     assert code == 130
     assert "Traceback" not in log
     assert log.strip().splitlines()[-1].startswith("stopped: ")

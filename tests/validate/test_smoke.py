@@ -76,7 +76,8 @@ def test_two_tensors_that_are_swapped_are_noticed(folder):
             tensors[one], tensors[other] = tensors[other], tensors[one]
 
     change(folder, swap)
-    assert not tried(folder).passed
+    (read,) = tried(folder).pages
+    assert not read.passed
 
 
 def test_one_scale_with_a_flipped_bit_is_noticed(folder):
@@ -90,6 +91,35 @@ def test_one_scale_with_a_flipped_bit_is_noticed(folder):
     change(folder, flip)
     with pytest.raises(CheckpointError, match="gave no numbers"):
         tried(folder)
+
+
+@pytest.mark.parametrize("bit", [0x8000, 0x0400, 0x0001])
+def test_a_bit_in_one_scale_that_no_page_shows_is_noticed_by_the_files_hash(bit, folder):
+    def flip(tensors):
+        name = "language_model.model.layers.0.self_attn.q_proj.scales"
+        dtype, shape, data = tensors[name]
+        values = np.frombuffer(data, np.uint16).copy()
+        values[7] ^= bit
+        tensors[name] = (dtype, shape, values.tobytes())
+
+    change(folder, flip)
+    report = tried(folder, ask=Model(answer("Anything")).ask)
+    assert report.problems == (
+        "model.safetensors has another SHA-256 than SHA256SUMS says: it was changed, convert it again",
+    )
+    assert not report.passed
+
+
+def test_templates_that_put_the_image_first_are_noticed_although_the_model_reads(folder):
+    for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
+        path = folder / name
+        assert "parts.text + parts.media" in path.read_text()
+        path.write_text(path.read_text().replace("parts.text + parts.media", "parts.media + parts.text"))
+    done = subprocess.run([*SMOKE, folder, "--quiet", "--pdf", EASY], capture_output=True, text=True)
+    assert done.returncode == 11, done.stderr
+    assert "1 of 1 pages" in done.stdout
+    assert "chat_template.jinja: image before text, if a client lists it so" in done.stdout
+    assert len(json.loads((folder / SMOKE_REPORT_FILE).read_text())["problems"]) == 3
 
 
 def test_an_answer_that_breaks_a_rule_is_named(folder):

@@ -1,59 +1,21 @@
 """Hostile text in a real browser: nothing of it runs, and nothing is asked of a server."""
 
 import re
-import shutil
-import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from olmocr.viewer.katex import Katex
 from olmocr.viewer.site import write_site
+from tests.browser import BROWSER, opened, running_trap
 from tests.viewer.workspaces import hostile_texts, write_hostile_workspace, write_record
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here")
-
-
-class Trap:
-    """A server that remembers what it was asked for."""
-
-    def __init__(self):
-        asked = self.asked = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                asked.append(self.path)
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
 
 @pytest.fixture
 def trap():
-    trap = Trap()
-    thread = threading.Thread(target=trap.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield trap
-    trap.server.shutdown()
-    thread.join()
-    trap.server.server_close()
-
-
-def opened(path, profile, fragment=""):
-    """Return a page's root element and its whole document, after its scripts have run."""
-    command = [
-        BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}",
-        "--virtual-time-budget=1500", "--dump-dom", f"{path.as_uri()}{fragment}",
-    ]  # fmt: skip
-    dump = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    return re.search("<html[^>]*>", dump)[0], dump
+    with running_trap() as trap:
+        yield trap
 
 
 def unsafe(url):

@@ -1,0 +1,187 @@
+"""Keys and values of what a model has been given: of one prompt that is being read, or of all answers of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import mlx.core as mx
+import numpy as np
+from mlx_vlm.models.cache import KVCache
+
+Layers = Sequence[tuple[mx.array, mx.array]]
+"""Keys and values of each layer, (1, heads, positions, width)."""
+
+
+class Cache(Protocol):
+    """What a pass over the weights reads, and writes its tokens' keys and values to."""
+
+    def attend(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        """Append *keys* and *values*, and return what *queries* find; all are (1, heads, tokens, width).
+
+        A token finds those of its own row that stand before it, and itself.
+        """
+
+
+class RowCache:
+    """Keys and values of one row: of each layer, for each position that the model has been given."""
+
+    def __init__(self, layers: Layers | int) -> None:
+        """Begin with nothing, for so many *layers*, or with the keys and values of a prompt's beginning.
+
+        These are never written to: they fill their arrays, and a cache that grows makes new ones.
+        """
+        if isinstance(layers, int):
+            self.layers = [KVCache() for _ in range(layers)]
+            return
+        self.layers = []
+        for keys, values in layers:
+            cache = KVCache()
+            cache.state = (keys, values)
+            self.layers.append(cache)
+
+    @property
+    def length(self) -> int:
+        """How many positions it holds."""
+        offset: int = self.layers[0].offset
+        return offset
+
+    def drop_last(self, count: int) -> None:
+        """Forget the last *count* positions."""
+        for layer in self.layers:
+            layer.trim(count)
+
+    def arrays(self) -> list[mx.array]:
+        """Return all that a pass writes to, for ``mx.eval``."""
+        return [array for layer in self.layers for array in (layer.keys, layer.values)]
+
+    def beginning(self, count: int) -> Layers:
+        """Return a copy of the first *count* positions of each layer, evaluated."""
+        return _copies([(layer.keys[..., :count, :], layer.values[..., :count, :]) for layer in self.layers])
+
+    def attend(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        """As :class:`Cache` says."""
+        keys, values = self.layers[layer].update_and_fetch(keys, values)
+        return _attend_to_all_before(queries, keys, values, scale)
+
+
+class BatchCache:
+    """Keys and values of several rows, in one array a layer, so that attention of all rows is one operation.
+
+    It has as many positions for each row as the longest one needs. *Row* is whatever a row is known by.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self._arrays: list[list[mx.array]] = [[] for _ in range(layers)]  # of each layer: keys and values
+        self._rows: list[object] = []
+        self._lengths: list[int] = []
+        self._counts: list[int] = []
+
+    @property
+    def capacity(self) -> int:
+        """For how many positions of each row there is memory."""
+        return int(self._arrays[0][0].shape[2]) if self._rows else 0
+
+    def holds(self, row: object) -> bool:
+        """Say whether it holds *row*."""
+        return row in self._rows
+
+    def arrange(self, rows: Sequence[object], new: Sequence[RowCache], capacity: int) -> None:
+        """Hold *rows* and no others, with room for at least *capacity* positions each.
+
+        The last of them are *new*, and come with what they have; the others are in the order in which they came.
+        """
+        if not new and self._rows == list(rows) and self.capacity >= capacity:
+            return
+        staying = [self._rows.index(row) for row in rows[: len(rows) - len(new)]]
+        for number, arrays in enumerate(self._arrays):
+            own = [[cache.layers[number].keys, cache.layers[number].values] for cache in new]
+            before = [[_rows_of(array, staying)] for array in arrays] if staying else [[], []]
+            parts = zip(before, zip(*own, strict=True) if own else ([], []), strict=True)
+            self._arrays[number] = [_stacked([*old, *added], capacity) for old, added in parts]
+        self._rows = list(rows)
+
+    def clear(self) -> None:
+        """Hold nothing."""
+        self._arrays = [[] for _ in self._arrays]
+        self._rows = []
+
+    def beginning(self, row: object, count: int) -> Layers:
+        """Return a copy of the first *count* positions of *row* in each layer, evaluated."""
+        at = self._rows.index(row)
+        return _copies(
+            [(keys[at : at + 1, :, :count], values[at : at + 1, :, :count]) for keys, values in self._arrays]
+        )
+
+    def expect(self, lengths: Sequence[int], counts: Sequence[int]) -> None:
+        """Let the next pass bring so many tokens (*counts*) of each row, behind what it has (*lengths*)."""
+        self._lengths, self._counts = list(lengths), list(counts)
+        if len(lengths) == 1:
+            return
+        starts, tokens, most = np.array(lengths)[:, None], np.array(counts)[:, None], max(counts)
+        ahead = np.arange(most)[None]
+        is_real = ahead < tokens  # (rows, most): a row with fewer tokens than another is filled up with its last one
+        self._slots = mx.array(np.repeat(np.arange(len(counts)), counts))
+        self._places = mx.array((starts + ahead)[is_real])
+        last = mx.array(starts + np.minimum(ahead, tokens - 1))
+        self._mask = mx.arange(self.capacity) <= last[:, None, :, None]
+        self._padding: mx.array | None = None
+        if not is_real.all():
+            firsts = np.cumsum([0, *counts[:-1]])[:, None]
+            self._padding = mx.array((firsts + np.minimum(ahead, tokens - 1)).reshape(-1))
+            self._real = mx.array(np.flatnonzero(is_real))
+
+    def attend(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        """As :class:`Cache` says; the rows' tokens lie one behind the other."""
+        all_keys, all_values = self._arrays[layer]
+        if len(self._lengths) == 1:
+            start, end = self._lengths[0], self._lengths[0] + self._counts[0]
+            all_keys[:, :, start:end], all_values[:, :, start:end] = keys, values
+            return _attend_to_all_before(queries, all_keys[:, :, :end], all_values[:, :, :end], scale)
+        all_keys[self._slots, :, self._places] = keys[0].transpose(1, 0, 2)
+        all_values[self._slots, :, self._places] = values[0].transpose(1, 0, 2)
+        found = mx.fast.scaled_dot_product_attention(
+            self._by_row(queries), all_keys, all_values, scale=scale, mask=self._mask
+        )
+        return self._in_line(found)
+
+    def _by_row(self, line: mx.array) -> mx.array:
+        """Return (1, heads, tokens, width) as (rows, heads, tokens of the row with most, width)."""
+        tokens = line[0].transpose(1, 0, 2)
+        if self._padding is not None:
+            tokens = tokens[self._padding]
+        return tokens.reshape(len(self._counts), -1, *tokens.shape[1:]).transpose(0, 2, 1, 3)
+
+    def _in_line(self, by_row: mx.array) -> mx.array:
+        """Return (rows, heads, tokens of the row with most, width) as (1, heads, tokens, width)."""
+        tokens = by_row.transpose(0, 2, 1, 3).reshape(-1, by_row.shape[1], by_row.shape[3])
+        if self._padding is not None:
+            tokens = tokens[self._real]
+        return tokens.transpose(1, 0, 2)[None]
+
+
+def _attend_to_all_before(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    mask = "causal" if queries.shape[2] > 1 else None
+    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+
+
+def _rows_of(array: mx.array, rows: Sequence[int]) -> mx.array:
+    return array if len(rows) == len(array) else array[mx.array(list(rows))]
+
+
+def _stacked(parts: Sequence[mx.array], capacity: int) -> mx.array:
+    """Return *parts* (rows, heads, positions, width) as one, with *capacity* positions."""
+    fitting = [_fitting(part, capacity) for part in parts]
+    return fitting[0] if len(fitting) == 1 else mx.concatenate(fitting)
+
+
+def _fitting(array: mx.array, capacity: int) -> mx.array:
+    """Return *array* with *capacity* positions. Those added are zero: what is masked out must still be a number."""
+    missing = capacity - array.shape[2]
+    return mx.pad(array, [(0, 0), (0, 0), (0, missing), (0, 0)]) if missing > 0 else array[:, :, :capacity]
+
+
+def _copies(layers: Sequence[tuple[mx.array, mx.array]]) -> Layers:
+    copies = [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in layers]
+    mx.eval(copies)
+    return copies

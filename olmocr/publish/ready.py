@@ -1,0 +1,78 @@
+"""A folder that is to be published -> which of the steps before that were taken already, by its reports."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from olmocr import __version__
+from olmocr.conversion.folder import Target
+from olmocr.conversion.plan import ConversionPlan
+from olmocr.conversion.report import REPORT_FILE, ConversionReport, SourceFile, recipe_report
+from olmocr.errors import InputError
+from olmocr.model_folder import shard_sha256
+from olmocr.publish.reports import Reports, read_conversion_report, read_reports
+from olmocr.validate.page_set import page_hashes, read_page_set
+
+
+def made_before(target: Target) -> ConversionReport | None:
+    """Return the report beside *target*'s output if it is this very conversion: source, recipe, method and version."""
+    if not (target.output / REPORT_FILE).is_file():
+        return None
+    try:
+        report = read_conversion_report(target.output)
+    except InputError:
+        return None
+    plan = target.plan
+    asked = (recipe_report(plan.recipe), plan.method, __version__)
+    if (report.recipe, report.method, report.versions.get("olmocr")) != asked:
+        return None
+    return report if report.source.files == _source_files(plan) else None
+
+
+def has_passed_smoke(folder: Path) -> bool:
+    """Tell whether a smoke test of these very weights lies beside them, and was passed."""
+    reports = _reports(folder)
+    return reports is not None and reports.smoke is not None and reports.smoke.passed
+
+
+def has_passed_fidelity(folder: Path, source_weights: Mapping[str, str], pages: Sequence[Path]) -> bool:
+    """Tell whether these very weights were measured beside those of the source, and held to limits that hold.
+
+    Without *pages*, whatever pages it was measured on will do.
+
+    Raises:
+        InputError: *pages* cannot be read.
+    """
+    reports = _reports(folder)
+    found = reports.fidelity if reports else None
+    if found is None or found.gate is None or not found.gate.passed or found.source_weights != source_weights:
+        return False
+    return not pages or found.page_hashes == page_hashes(read_page_set(pages))
+
+
+def _reports(folder: Path) -> Reports | None:
+    try:
+        return read_reports(folder)
+    except InputError:  # one that is damaged, or of other weights, is made again
+        return None
+
+
+def _source_files(plan: ConversionPlan) -> tuple[SourceFile, ...] | None:
+    """Return the source's shards with their hashes; None if one is neither here nor known to the Hub by its hash."""
+    found = []
+    for name in sorted({tensor.source.shard for tensor in plan.tensors}):
+        sha256 = shard_sha256(plan.source.folder, name) or _sha256(plan.source.folder.path / name)
+        if sha256 is None:
+            return None
+        found.append(SourceFile(name, sha256))
+    return tuple(found)
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,148 @@
+"""What a conversion makes -> repositories on the Hub: what its gates ask for is measured where it is not known."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmocr.conversion.folder import Target
+from olmocr.errors import MissingDependencyError, UsageError
+from olmocr.publish.card import Variant
+from olmocr.publish.front_matter import find_facts
+from olmocr.publish.gates import require_gates
+from olmocr.publish.hub import Hub
+from olmocr.publish.push import Push, Say, carry_out, plan_push
+from olmocr.publish.ready import has_passed_fidelity
+from olmocr.publish.reports import read_reports
+from olmocr.validate.fidelity import FidelityTerms, OnPage, measure_fidelity, write_fidelity_report
+from olmocr.validate.fidelity_report import fidelity_lines, fidelity_verdict
+from olmocr.validate.gates import check_gates, read_gates
+from olmocr.validate.page_set import read_page_set
+from olmocr.validate.runtime import weight_hashes
+from olmocr.validate.smoke import why_not_possible, why_not_quick
+
+_LONG = 60  # seconds
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Where what is converted goes: *repo*, or with several recipes one for each, REPO-RECIPE.
+
+    *allowed* are gates that may fail: what only these need is not measured. *pages* are documents and folders on which
+    models are measured beside their source, none for the built-in ones.
+    """
+
+    repo: str
+    private: bool = False
+    allowed: tuple[str, ...] = ()
+    pages: tuple[Path, ...] = ()
+
+    def requires(self, gate: str) -> bool:
+        """Tell whether *gate* has to be passed."""
+        return gate not in self.allowed
+
+    def pushes(self, targets: Sequence[Target]) -> tuple[Push, ...]:
+        """Return what is asked of the Hub for each of *targets*.
+
+        Raises:
+            UsageError: that is no repository's name.
+        """
+        names = [f"-{target.plan.recipe.name}" if len(targets) > 1 else "" for target in targets]
+        return tuple(Push(f"{self.repo}{name}", private=self.private, allow_failing=self.allowed) for name in names)
+
+    def require_possible(self, targets: Sequence[Target], hub: Hub, *, smoke_test: bool, low_disk: bool) -> None:
+        """Find out, before anything is converted, what would keep it from being published.
+
+        Raises:
+            HubError: the token may not write there.
+            InputError: the pages cannot be read.
+            MissingDependencyError: what it takes to measure is not installed.
+            UsageError: the options leave out what a gate needs, or name a gate or a repository that cannot be.
+        """
+        pushes = self.pushes(targets)
+        require_gates(self.allowed)
+        if self.requires("smoke") and not smoke_test:
+            raise UsageError("--upload-repo needs the smoke test; leave --no-smoke-test out, or --allow-failing smoke")
+        if self.requires("fidelity") and low_disk and targets[0].plan.source.folder.remote_weights:
+            raise UsageError("--low-disk keeps no source to measure beside; leave it out, or --allow-failing fidelity")
+        missing = why_not_possible()
+        if missing and (self.requires("smoke") or self.requires("fidelity")):
+            raise MissingDependencyError(f"what is uploaded is tried and measured before, and {missing}")
+        if self.pages:
+            read_page_set(self.pages)
+        for push in pushes:
+            hub.require_permission(push.repo)
+
+    def measure(self, targets: Sequence[Target], on_page: OnPage = lambda name, total: None) -> None:
+        """Measure each of *targets* beside its source, unless that is known, hold it to its limits, and write that.
+
+        Raises:
+            OlmocrError: as in ``measure_fidelity``.
+        """
+        source = targets[0].plan.source.folder.path
+        weights = weight_hashes(source)
+        unknown = [target.output for target in targets if not has_passed_fidelity(target.output, weights, self.pages)]
+        for target in targets:
+            if target.output not in unknown:
+                _log.info("%s was measured beside its source already", target.output)
+        why = why_not_quick(source) if unknown else None
+        if why:
+            _log.warning(
+                "measuring takes long: %s; it may be interrupted, the same command goes on page by page, and with "
+                "--allow-failing fidelity it is published without, which its card then says",
+                why,
+            )
+        for folder in unknown:
+            _log.info("measuring %s beside its source, on %s", folder, self._page_set())
+            report = measure_fidelity(folder, source, FidelityTerms(self.pages), timed(on_page))
+            report = dataclasses.replace(report, gate=check_gates(report, read_gates()))
+            write_fidelity_report(folder, report)
+            passed = report.gate is not None and report.gate.passed
+            for line in [fidelity_verdict(report)] if passed else fidelity_lines(report):
+                _log.log(logging.INFO if passed else logging.WARNING, "%s", line)
+
+    def publish(self, targets: Sequence[Target], hub: Hub) -> None:
+        """Push all of *targets*, each with the others in its card's tables; none of them if one fails a gate.
+
+        Raises:
+            OlmocrError: as in ``plan_push`` and ``carry_out``.
+        """
+        pushes = self.pushes(targets)
+        pairs = zip(pushes, targets, strict=True)
+        variants = [Variant(push.repo, read_reports(target.output)) for push, target in pairs]
+        plans = []
+        for push, variant in zip(pushes, variants, strict=True):
+            siblings = [each for each in variants if each is not variant]
+            plans.append(plan_push(push, variant, siblings, find_facts(variant.reports.conversion), hub))
+        for plan in plans:
+            done = carry_out(plan, hub, _log.info)
+            _log.info("published %s: %d files uploaded, at %s", done.where, len(done.uploaded), done.sha)
+
+    def _page_set(self) -> str:
+        return " and ".join(path.resolve().name for path in self.pages) or "the built-in pages"
+
+
+def timed(on_page: OnPage, say: Say = _log.info, clock: Callable[[], float] = time.monotonic) -> OnPage:
+    """Return *on_page*, but that the first page that is really read tells how long the rest will take, if that is long.
+
+    Pages that an earlier run has measured are counted at once, and tell nothing.
+    """
+    last, count, is_said = clock(), 0, False
+
+    def report(name: str, total: int) -> None:
+        nonlocal last, count, is_said
+        on_page(name, total)
+        now = clock()
+        seconds, last, count = now - last, now, count + 1
+        left = seconds * (total - count)
+        if seconds > 1 and left > _LONG and not is_said:
+            is_said = True
+            say(f"{total - count} pages are left, about {left / 60:.0f} minutes")
+
+    return report

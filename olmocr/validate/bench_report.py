@@ -1,0 +1,191 @@
+"""What a benchmark found, as data: bench_report.json, and beside it each check's outcome (docs/bench.md)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+BENCH_REPORT_FILE = "bench_report.json"
+BENCH_REPORT_VERSION = 1
+BENCH_CHECKS_FILE = "bench_checks.jsonl"
+
+
+@dataclass(frozen=True)
+class ScoreInterval:
+    """Where a score or a difference lies with the given *confidence*: documents drawn *resamples* times."""
+
+    low: float
+    high: float
+    confidence: float
+    resamples: int
+
+
+@dataclass(frozen=True)
+class TypeCount:
+    """Checks of one type: those scored, of these *passed*, and those *skipped*, with the reason."""
+
+    type: str
+    scored: int
+    passed: int
+    skipped: int
+    why_skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class CategoryScore:
+    """Checks of one category; *score* is the share of the scored ones that passed, None where none was scored.
+
+    *interval* is None where fewer than two documents were scored, of which none can be drawn for the other.
+    """
+
+    category: str
+    documents: int
+    scored: int
+    passed: int
+    skipped: int
+    score: float | None
+    interval: ScoreInterval | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model beside *other*, by the checks that were scored of both.
+
+    *difference* is the model's overall score less the other's; *p_value* the chance of one as large, either way, if
+    the two were alike (labels exchanged document by document). *only_this* and *only_other* count checks that one of
+    them alone passed, *mcnemar_p_value* is what these two say when documents are not regarded.
+    """
+
+    other: str
+    other_weights: Mapping[str, str]
+    documents: int
+    checks: int
+    score: float
+    other_score: float
+    difference: float
+    interval: ScoreInterval
+    p_value: float
+    only_this: int
+    only_other: int
+    mcnemar_p_value: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """How a model scores in a benchmark. *score* is the mean over categories of the share of checks that passed.
+
+    *weights* are the SHA-256 of each file of weights, *checks_sha256* and *revision* tell which data set it was.
+    *documents_left_out* are those that a sample left out; *pages_without_answer* got no good answer, and none of their
+    checks passed; *absent_in_nothing* counts checks that passed since the page's text is empty and a phrase is not to
+    be there. *incomplete* says why this is no full run; there is no such reason if *complete*.
+    """
+
+    model: str
+    weights: Mapping[str, str]
+    backend: str
+    data_set: str
+    checks_sha256: str
+    revision: str | None
+    longest_side: int
+    max_tokens: int
+    complete: bool
+    incomplete: tuple[str, ...]
+    score: float | None
+    interval: ScoreInterval | None
+    categories: tuple[CategoryScore, ...]
+    types: tuple[TypeCount, ...]
+    documents: int
+    documents_left_out: int
+    pages: int
+    pages_without_answer: int
+    absent_in_nothing: int
+    comparison: Comparison | None
+    date: str
+    machine: str
+    seconds: float
+    versions: Mapping[str, str]
+    version: int = BENCH_REPORT_VERSION
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one check; *passed* is None if it was not scored. No text of the page or of the check is in it."""
+
+    id: str
+    type: str
+    category: str
+    document: str
+    page: int
+    passed: bool | None
+
+
+def bench_report_json(report: BenchReport) -> str:
+    """Return *report* as JSON."""
+    return json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False) + "\n"
+
+
+def outcomes_jsonl(outcomes: tuple[Outcome, ...]) -> str:
+    """Return *outcomes* as lines of JSON."""
+    return "".join(json.dumps(dataclasses.asdict(outcome)) + "\n" for outcome in outcomes)
+
+
+def parse_outcome(line: str) -> Outcome:
+    """Return one of these lines as an outcome.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value: Any = json.loads(line)
+    types = {"id": str, "type": str, "category": str, "document": str, "page": int, "passed": bool | None}
+    if not isinstance(value, dict) or any(not isinstance(value.get(name), kind) for name, kind in types.items()):
+        raise ValueError("a line is no check's outcome")
+    fields: dict[str, Any] = {name: value.get(name) for name in types}
+    return Outcome(**fields)
+
+
+def bench_lines(report: BenchReport) -> list[str]:
+    """Return *report* as a person reads it: a line for each category and type, what is missing, and the score."""
+    lines = [_category_line(category) for category in report.categories]
+    lines += [f"{'':<9}{each.type}: {each.skipped} not scored: {each.why_skipped}" for each in _skipped(report)]
+    if report.pages_without_answer:
+        lines.append(f"{report.pages_without_answer} of {report.pages} pages got no good answer: nothing passed there")
+    if report.absent_in_nothing:
+        lines.append(f"{report.absent_in_nothing} checks for what is not to be there passed since the page has no text")
+    lines.append(_score_line(report))
+    lines += [f"no full run: {why}" for why in report.incomplete]
+    return [*lines, *([report.comparison.verdict] if report.comparison else [])]
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, as scores are told."""
+    return f"{share:.1%}"
+
+
+def _skipped(report: BenchReport) -> list[TypeCount]:
+    return [each for each in report.types if each.skipped]
+
+
+def _category_line(category: CategoryScore) -> str:
+    skipped = f", {category.skipped} not scored" if category.skipped else ""
+    if category.score is None:
+        return f"{'none':>7}  {category.category}: nothing of it was scored{skipped}"
+    within = f", {_shown(category.interval)}" if category.interval else ""
+    documents = f"{category.documents} document{'s' if category.documents != 1 else ''}"
+    passed = f"{category.passed} of {category.scored} checks of {documents}"
+    return f"{percent(category.score):>7}  {category.category}: {passed}{within}{skipped}"
+
+
+def _score_line(report: BenchReport) -> str:
+    if report.score is None:
+        return f"{report.model}: nothing was scored"
+    scored = sum(category.score is not None for category in report.categories)
+    within = f" ({report.interval.confidence:.0%}: {_shown(report.interval)})" if report.interval else ""
+    return f"{report.model} scores {percent(report.score)}, the mean of {scored} categories{within}"
+
+
+def _shown(interval: ScoreInterval) -> str:
+    return f"{percent(interval.low)} to {percent(interval.high)}"

@@ -1,0 +1,209 @@
+"""Markdown -> the tables in it, and for each cell which cells lie beside it, spans of rows and columns counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+Place = tuple[int, int]
+"""The row and column, from 0, at which a cell begins."""
+
+_STEPS: Mapping[str, Place] = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
+_WIDEST = 1000  # columns that a cell may span, as in browsers
+_MOST_SLOTS = 1_000_000  # of a table's grid; an answer may claim to span more than any memory holds
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell's text, how far it reaches, and whether it is a heading."""
+
+    text: str
+    rows: int = 1
+    columns: int = 1
+    heading: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: *cells* by the place at which each begins, *slots* by every place that it covers."""
+
+    cells: Mapping[Place, Cell]
+    slots: Mapping[Place, Place]
+
+    def beside(self, place: Place, direction: str) -> set[Place]:
+        """Return the cells next to the one at *place*, up, down, left or right: several, where it spans several."""
+        cell = self.cells[place]
+        rows = range(place[0], place[0] + cell.rows)
+        columns = range(place[1], place[1] + cell.columns)
+        step = _STEPS[direction]
+        if step[0]:
+            edge = [(rows[0] if step[0] < 0 else rows[-1], column) for column in columns]
+        else:
+            edge = [(row, columns[0] if step[1] < 0 else columns[-1]) for row in rows]
+        found = (self._next(slot, step, place) for slot in edge)
+        return {each for each in found if each is not None}
+
+    def headings(self, place: Place, direction: str) -> set[Place]:
+        """Return the headings that lie up or left, however far; where there are none, the outermost cells."""
+        seen, waiting, headings, ends = {place}, [place], set(), set()
+        while waiting:
+            here = waiting.pop()
+            if self.cells[here].heading:
+                headings.add(here)
+            further = self.beside(here, direction)
+            if not further:
+                ends.add(here)
+            waiting += further - seen
+            seen |= further
+        return (headings - {place}) or (ends - {place})
+
+    def _next(self, slot: Place, step: Place, of: Place) -> Place | None:
+        """Return the first cell from *slot* on, past empty places; None at the edge."""
+        row, column = slot
+        height, width = self._size
+        while 0 <= (row := row + step[0]) < height and 0 <= (column := column + step[1]) < width:
+            found = self.slots.get((row, column))
+            if found is not None and found != of:
+                return found
+        return None
+
+    @property
+    def _size(self) -> Place:
+        return max(row for row, _ in self.slots) + 1, max(column for _, column in self.slots) + 1
+
+
+def grids_in(text: str, *, with_markdown: bool = True) -> list[Grid]:
+    """Return the tables in *text*: those in markdown, whose first row and column are headings, then those in HTML."""
+    rows = [*(_markdown_tables(text) if with_markdown else []), *_html_tables(text)]
+    return [grid for each in rows if (grid := lay_out(each)).cells]
+
+
+def lay_out(rows: list[list[Cell]]) -> Grid:
+    """Return *rows* as a table: a cell goes to the first place of its row that none from above covers."""
+    cells: dict[Place, Cell] = {}
+    slots: dict[Place, Place] = {}
+    for row, found in enumerate(rows):
+        column = 0
+        for cell in found:
+            while (row, column) in slots:
+                column += 1
+            placed = _within(cell, len(rows) - row, len(slots))
+            cells[row, column] = placed
+            for covered in range(row, row + placed.rows):
+                for across in range(column, column + placed.columns):
+                    slots[covered, across] = (row, column)
+            column += placed.columns
+    return Grid(cells, slots)
+
+
+def _within(cell: Cell, rows_left: int, slots: int) -> Cell:
+    """Return *cell* no larger than its table can be."""
+    rows, columns = min(cell.rows, rows_left), min(cell.columns, _WIDEST)
+    if slots + rows * columns > _MOST_SLOTS:
+        rows = columns = 1
+    return Cell(cell.text, rows, columns, cell.heading)
+
+
+def _markdown_tables(text: str) -> list[list[list[Cell]]]:
+    """Return what runs of lines with bars hold, those of two lines and more."""
+    tables: list[list[list[Cell]]] = []
+    run: list[str] = []
+    for line in [*text.strip().split("\n"), ""]:
+        if "|" in line:
+            run.append(line)
+            continue
+        if len(run) >= 2:
+            tables.append(_markdown_rows(run))
+        run = []
+    return tables
+
+
+def _markdown_rows(lines: list[str]) -> list[list[Cell]]:
+    rows: list[list[Cell]] = []
+    for line in lines:
+        if not set(line.strip()) <= set("- :|"):
+            texts = [text.strip() for text in line.split("|")]
+            texts = texts[not texts[0] :]
+            texts = texts[: len(texts) - (bool(texts) and not texts[-1])]
+            if texts:
+                rows.append([Cell(each, heading=not rows or not at) for at, each in enumerate(texts)])
+    return rows
+
+
+def _html_tables(text: str) -> list[list[list[Cell]]]:
+    reader = _Reader()
+    reader.feed(text)
+    reader.close()
+    return [[[cell.finished() for cell in row] for row in table] for table in reader.tables]
+
+
+class _OpenCell:
+    """A cell whose text is being collected."""
+
+    def __init__(self, attributes: dict[str, str | None], *, heading: bool) -> None:
+        self.text = ""
+        self._rows = _span(attributes.get("rowspan"), to_the_end=True)
+        self._columns = _span(attributes.get("colspan"))
+        self._heading = heading
+
+    def finished(self) -> Cell:
+        return Cell(self.text.strip(), self._rows, self._columns, self._heading)
+
+
+class _Reader(HTMLParser):
+    """Collects tables. What stands in a table within a cell belongs to the outer table's cell as well."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tables: list[list[list[_OpenCell]]] = []
+        self._open: list[list[list[_OpenCell]]] = []  # tables, the innermost last
+        self._cells: list[_OpenCell | None] = []  # of each of them the cell that is open
+        self._in_head: list[bool] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self.tables.append([])
+            self._open.append(self.tables[-1])
+            self._cells.append(None)
+            self._in_head.append(False)
+        elif not self._open:
+            return
+        elif tag in ("thead", "tbody", "tfoot"):
+            self._in_head[-1] = tag == "thead"
+        elif tag == "tr":
+            self._open[-1].append([])
+            self._cells[-1] = None
+        elif tag in ("td", "th") and self._open[-1]:
+            cell = _OpenCell(dict(attrs), heading=tag == "th" or self._in_head[-1])
+            self._open[-1][-1].append(cell)
+            self._cells[-1] = cell
+        elif tag == "br":
+            self.handle_data("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self._open:
+            return
+        if tag == "table":
+            self._open.pop()
+            self._cells.pop()
+            self._in_head.pop()
+        elif tag in ("td", "th", "tr"):
+            self._cells[-1] = None
+        elif tag == "thead":
+            self._in_head[-1] = False
+
+    def handle_data(self, data: str) -> None:
+        for cell in self._cells:
+            if cell is not None:
+                cell.text += data
+
+
+def _span(value: str | None, *, to_the_end: bool = False) -> int:
+    """Return how many rows or columns an attribute means: 0 is all the rows that are left, nonsense is one."""
+    digits = (value or "").strip()
+    if not (digits.isascii() and digits.isdigit()):
+        return 1
+    if set(digits) == {"0"}:
+        return _MOST_SLOTS if to_the_end else 1
+    return int(digits[-9:]) if len(digits) <= 9 else _MOST_SLOTS

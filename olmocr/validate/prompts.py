@@ -1,0 +1,97 @@
+"""A folder's chat templates and tokenizer -> what a client asks the model with, and what is wrong with that.
+
+The pipeline writes the trained prompt itself and asks no template. Other clients do ask them, and a model that reads
+with either order on easy pages does not show that the order is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmocr.conversion.chat_template import page_prompts
+from olmocr.errors import CheckpointError
+from olmocr.model_folder import read_json
+from olmocr.page import IMAGE_PLACEHOLDER, PAGE_PROMPT, chat_prompt
+
+TOKENIZER_FILE = "tokenizer.json"
+
+_TEMPLATES: tuple[tuple[str, Callable[[Path], object]], ...] = (
+    ("chat_template.jinja", lambda path: path.read_text(encoding="utf-8")),
+    ("chat_template.json", lambda path: read_json(path).get("chat_template")),
+    ("tokenizer_config.json", lambda path: read_json(path).get("chat_template")),
+)
+_IMAGE_MARK = "<|image_pad|>"
+_MARKS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", _IMAGE_MARK, "<|vision_end|>")
+
+
+@dataclass(frozen=True)
+class CheckedTemplate:
+    """A chat template in *file*; *problem* is None for one that asks as the model was trained to be asked."""
+
+    file: str
+    problem: str | None
+
+
+def check_templates(folder: Path) -> tuple[CheckedTemplate, ...]:
+    """Render every chat template that *folder* has with the trained prompt and an image, listed in either order."""
+    return tuple(checked for name, read in _TEMPLATES for checked in _checked(folder / name, read))
+
+
+def prompt_problems(folder: Path) -> Iterator[str]:
+    """Yield what keeps a client from asking the model in *folder* as it was trained to be asked."""
+    checked = check_templates(folder)
+    if not checked:
+        yield "there is no chat template, by which other clients ask: copy that of the source"
+    yield from (f"{each.file}: {each.problem}" for each in checked if each.problem)
+    yield from (f"{TOKENIZER_FILE}: {problem}" for problem in _tokenizer_problems(folder))
+
+
+def _checked(path: Path, read: Callable[[Path], object]) -> Iterator[CheckedTemplate]:
+    try:
+        found = read(path) if path.is_file() else None
+        # A tokenizer may have several, each with a name.
+        named = found if isinstance(found, list) else [{"template": found}]
+        templates = [each.get("template") for each in named if isinstance(each, dict)]
+        for template in templates:
+            if isinstance(template, str):
+                yield CheckedTemplate(path.name, _template_problem(template))
+    except (CheckpointError, OSError, UnicodeDecodeError) as error:
+        yield CheckedTemplate(path.name, str(error))
+
+
+def _template_problem(template: str) -> str | None:
+    prompts = page_prompts(template, PAGE_PROMPT)
+    if not all(0 <= prompt.find(PAGE_PROMPT) < prompt.find(IMAGE_PLACEHOLDER) for prompt in prompts):
+        return "image before text, if a client lists it so; trained otherwise"
+    other = next((prompt for prompt in prompts if prompt != chat_prompt()), None)
+    return None if other is None else f"another prompt than was trained, {_difference(other, chat_prompt())}"
+
+
+def _difference(text: str, expected: str) -> str:
+    pairs = zip(text, expected, strict=False)
+    place = next((number for number, (one, other) in enumerate(pairs) if one != other), min(len(text), len(expected)))
+    return f"with {text[place : place + 40]!r} where {expected[place : place + 40]!r} should be"
+
+
+def _tokenizer_problems(folder: Path) -> Iterator[str]:
+    """Yield why the trained prompt's ids are not those that the model knows its marks by."""
+    if not (folder / TOKENIZER_FILE).is_file():
+        return
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    except Exception as error:  # the library has no errors of its own
+        yield f"it cannot be read: {error}"
+        return
+    ids, prompt = tokenizer.encode(chat_prompt(), add_special_tokens=False).ids, chat_prompt()
+    for mark in _MARKS:
+        if sum(each == tokenizer.token_to_id(mark) for each in ids) != prompt.count(mark):
+            yield f"{mark} is not one token"
+    if tokenizer.decode(ids, skip_special_tokens=False) != prompt:
+        yield "the trained prompt's tokens are another text"
+    expected = read_json(folder / "config.json").get("image_token_id")
+    if expected is not None and tokenizer.token_to_id(_IMAGE_MARK) != expected:
+        yield f"{_IMAGE_MARK} is {tokenizer.token_to_id(_IMAGE_MARK)}, and config.json calls it {expected}"

@@ -1,0 +1,203 @@
+"""One command from a checkpoint to the Hub: what is there is not done again, what a gate asks for is measured."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+from huggingface_hub import constants
+from typer.testing import CliRunner
+
+from olmocr.conversion.convert import convert, plan_targets
+from olmocr.conversion.recipe import find_recipe
+from olmocr.convert_to_mlx import app
+from olmocr.errors import ExitCode, UsageError
+from olmocr.model_folder import find_settings
+from olmocr.publish.gates import GateFailedError
+from olmocr.publish.hub import Hub
+from olmocr.publish.ready import has_passed_fidelity, has_passed_smoke, made_before
+from olmocr.publish.upload import Upload, timed
+from olmocr.validate.built_in_pages import draw_built_in_pages
+from olmocr.validate.fidelity_report import fidelity_report_json
+from olmocr.validate.runtime import weight_hashes
+from olmocr.validate.smoke_report import smoke_report_json
+from tests.checkpoints import tiny_checkpoint
+from tests.conftest import CHECKPOINT
+from tests.publish.hub_writes import TOKEN
+from tests.publish.pushes import REPO, files_of
+from tests.publish.samples import fidelity_report, model_copy, smoke_report, weights_of
+
+
+@pytest.fixture
+def hub(hub, monkeypatch):
+    """A Hub that the client finds by itself."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    address = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("sources") / "source")
+
+
+def run(*args, code=0):
+    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    assert result.exit_code == code, result.output
+    assert TOKEN not in result.output
+    return result.output
+
+
+def targets(source, *recipes, output, method="fit"):
+    return plan_targets(find_settings(str(source), None), [find_recipe(name) for name in recipes], method, output)
+
+
+def measured(folder, source, passed=True):
+    """Leave reports beside a folder's weights as a smoke test and a measurement would."""
+    weights = weights_of(folder)
+    (folder / "smoke_report.json").write_text(smoke_report_json(smoke_report(weights)))
+    report = fidelity_report(weights, passed=passed, source_weights=weight_hashes(source))
+    (folder / "fidelity_report.json").write_text(fidelity_report_json(report))
+
+
+def test_a_conversion_that_was_carried_out_is_known_by_its_report(source, tmp_path):
+    (target,) = targets(source, "8bit", output=tmp_path / "out")
+    assert made_before(target) is None
+    (report,) = convert(source, "8bit", tmp_path / "out")
+    assert made_before(target) == report
+
+
+def test_another_recipe_method_or_source_is_another_conversion(source, tmp_path):
+    out = tmp_path / "out"
+    convert(source, "8bit", out)
+    assert made_before(*targets(source, "4bit", output=out)) is None
+    assert made_before(*targets(source, "8bit", output=out, method="stock")) is None
+    other = shutil.copytree(source, tmp_path / "other")
+    shard = other / "model.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x01")
+    assert made_before(*targets(other, "8bit", output=out)) is None
+    (out / "conversion_report.json").write_text("{")
+    assert made_before(*targets(source, "8bit", output=out)) is None
+
+
+def test_reports_count_only_for_these_weights_this_source_and_these_pages(tiny, tmp_path):
+    folder = model_copy(tiny, tmp_path / "model")
+    assert has_passed_smoke(folder)
+    assert has_passed_fidelity(folder, {}, ())
+    assert not has_passed_fidelity(folder, {"model.safetensors": "0" * 64}, ())
+    page = draw_built_in_pages(tmp_path, 644)[0].path
+    assert not has_passed_fidelity(folder, {}, (page,))
+    for failing in ({"smoke": False}, {"smoke": None}):
+        assert not has_passed_smoke(model_copy(tiny, tmp_path / str(failing), **failing))
+    for failing in ({"fidelity": False}, {"fidelity": None}):
+        assert not has_passed_fidelity(model_copy(tiny, tmp_path / str(failing), **failing), {}, ())
+    (folder / "smoke_report.json").write_text("{")
+    assert not has_passed_smoke(folder)
+
+
+def test_the_same_command_goes_on_with_what_is_there(hub, source, tmp_path):
+    out = tmp_path / "out"
+    convert(source, "8bit", out)
+    measured(out, source)
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    said = run(source, "-q", "8bit", "-o", out, "--upload-repo", REPO)
+    assert "is this very conversion already" in said
+    assert "has passed its smoke test already" in said
+    assert "was measured beside its source already" in said
+    assert f"published {hub.endpoint}/{REPO}: 13 files uploaded" in said
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+    assert files_of(hub)["model.safetensors"].content == (out / "model.safetensors").read_bytes()
+    assert b"Gate: passed" in files_of(hub)["README.md"].content
+    assert "0 files uploaded" in run(source, "-q", "8bit", "-o", out, "--upload-repo", REPO)
+
+
+def test_without_an_upload_a_folder_that_is_there_is_left_alone(source, tmp_path):
+    convert(source, "8bit", tmp_path / "out")
+    assert "exists; choose another --output" in run(source, "-q", "8bit", "-o", tmp_path / "out", code=ExitCode.OUTPUT)
+
+
+def test_several_recipes_become_a_repository_each_that_tells_of_the_others(hub, source, tmp_path):
+    out = tmp_path / "out"
+    convert(source, ["8bit", "4bit"], out)
+    for folder in out.iterdir():
+        measured(folder, source)
+    said = run(source, "-q", "8bit,4bit", "-o", out, "--upload-repo", "tester/tiny", "--private")
+    assert set(hub.repositories) == {"tester/tiny-8bit", "tester/tiny-4bit"}
+    for name, other in (("8bit", "4bit"), ("4bit", "8bit")):
+        assert f"published {hub.endpoint}/tester/tiny-{name}: " in said
+        assert f"| tester/tiny-{other} |".encode() in files_of(hub, f"tester/tiny-{name}")["README.md"].content
+        assert hub.repositories[f"tester/tiny-{name}"].private
+
+
+def test_if_one_of_several_fails_a_gate_none_is_published(hub, source, tmp_path):
+    out = tmp_path / "out"
+    convert(source, ["8bit", "4bit"], out)
+    for folder in out.iterdir():
+        measured(folder, source, passed=folder.name.endswith("8bit"))
+    upload = Upload("tester/tiny")
+    plans = targets(source, "8bit", "4bit", output=out)
+    with pytest.raises(GateFailedError, match=r"fidelity: mean_kl is 0\.0123"):
+        upload.publish(plans, Hub(hub.endpoint, TOKEN))
+    assert hub.repositories == {}
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("--no-smoke-test",), "--upload-repo needs the smoke test; leave --no-smoke-test out"),
+        (("--allow-failing", "weight"), "--allow-failing weight is no gate"),
+        (("--upload-repo", "tester"), "--repo tester is no repository's name"),
+    ],
+)
+def test_what_no_gate_would_let_through_is_refused_before_anything_is_converted(args, says, hub, source, tmp_path):
+    given = args if "--upload-repo" in args else (*args, "--upload-repo", REPO)
+    assert says in run(source, "-q", "8bit", "-o", tmp_path / "out", *given, code=ExitCode.USAGE)
+    assert not (tmp_path / "out").exists()
+    assert hub.asked == []
+
+
+def test_pages_that_are_not_there_are_noticed_before_anything_is_converted(hub, source, tmp_path):
+    asked = ("--upload-repo", REPO, "--fidelity-pages", tmp_path / "nothing.pdf")
+    assert "there is no file" in run(
+        source, "-q", "8bit", "-o", tmp_path / "out", *asked, code=ExitCode.UNREADABLE_INPUT
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_source_on_this_disk_nothing_could_be_measured(source, tmp_path):
+    (target,) = targets(source, "8bit", output=tmp_path / "out")
+    folder = dataclasses.replace(target.plan.source.folder, remote_weights=True)
+    plan = dataclasses.replace(target.plan, source=dataclasses.replace(target.plan.source, folder=folder))
+    target = dataclasses.replace(target, plan=plan)
+    with pytest.raises(UsageError, match="--low-disk keeps no source to measure beside"):
+        Upload(REPO).require_possible([target], None, smoke_test=True, low_disk=True)
+
+
+def test_how_long_it_will_take_is_told_once_by_the_first_page_that_was_read():
+    times = iter([0, 0, 0, 40, 80])
+    pages, said = [], []
+    report = timed(lambda name, total: pages.append(name), said.append, lambda: next(times))
+    for _ in range(4):
+        report("model", 20)
+    assert pages == ["model"] * 4
+    assert said == ["17 pages are left, about 11 minutes"]
+
+
+@pytest.mark.slow
+def test_one_command_leads_from_the_checkpoint_to_the_hub(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    known = draw_built_in_pages(tmp_path, 644)[-1]
+    page = shutil.copyfile(known.path, tmp_path / "page.pdf")
+    args = (CHECKPOINT, "-q", "8bit", "-o", tmp_path / "out", "--upload-repo", REPO, "--fidelity-pages", page)
+    said = run(*args)
+    assert "out reads: 10 of 10 pages" in said
+    assert "measuring" in said
+    assert "its limits hold" in said
+    assert json.loads(files_of(hub)["fidelity_report.json"].content)["page_set"] == "page.pdf"
+    assert b"not measured" not in files_of(hub)["README.md"].content.split(b"##")[1]
+    again = run(*args)
+    assert "reads: " not in again
+    assert "measured beside its source already" in again
+    assert "0 files uploaded" in again
