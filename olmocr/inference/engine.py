@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -63,12 +64,11 @@ class Engine:
         """Load the model.
 
         *is_looping* says of an answer so far whether it goes round in circles, which ends it; so do 4096 tokens of one
-        block of at most 64. None: nothing does. *kv_budget* is how many
-        bytes keys and values may take, by default what the device has beside the weights; *most_pages* are written at
-        once, with drafts where they are no more than *drafted_pages* (0: never, as on CUDA by default), and
-        *prompt_step* tokens of a new page are read between two steps of the others. *costs* say how long drafts may
-        be; by default they are measured. *longest_side* is that of the pages that will come, in pixels. With
-        *stock_vision*, images go through mlx-vlm's own vision tower.
+        block of at most 64. None: nothing does. *kv_budget* is how many bytes keys and values may take, by default
+        what the device has beside the weights; *most_pages* are written at once, with drafts where they are no more
+        than *drafted_pages* (0: never, as on CUDA by default), and *prompt_step* tokens of a new page are read between
+        two steps of the others. *costs* say how long drafts may be; by default they are measured. *longest_side* is
+        that of the pages that will come, in pixels. With *stock_vision*, images go through mlx-vlm's own vision tower.
 
         Raises:
             CheckpointError: *folder* holds no model that can be loaded.
@@ -83,9 +83,8 @@ class Engine:
             loaded, Limits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted, costs), is_looping
         )
         loading: Future[str] = Future()
-        self._thread = threading.Thread(
-            target=self._run, args=(folder, device, stock_vision, loading), name="olmocr-mlx"
-        )
+        load = partial(_load, folder, device, stock_vision)
+        self._thread = threading.Thread(target=self._run, args=(device, load, loading), name="olmocr-mlx")
         self._thread.start()
         try:
             self._description = loading.result()
