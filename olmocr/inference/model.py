@@ -37,7 +37,7 @@ class LoadedModel:
 
 
 def load_model(folder: ModelFolder, device: Device, *, stock_vision: bool = False) -> LoadedModel:
-    """Load *folder* for *device*. Weights that are used as they are stay mapped until they are needed.
+    """Load *folder* for *device*. Each weight is read once, into MLX's own memory: it maps no files.
 
     With *stock_vision*, images go through mlx-vlm's own vision tower, as they do where that is not as expected.
 

@@ -16,6 +16,9 @@ from olmocr.inference.prompt import PageInputs
 _FEATURE_BYTES = 128 << 20
 """How much of pages' image features is kept: about ten pages of the 7B model at 1288 pixels."""
 
+_SIDES = 4
+"""A page may be turned as often; features of pages that were finished long ago are of no use, however small."""
+
 
 @dataclass(frozen=True)
 class _ReadPrompt:
@@ -54,7 +57,7 @@ class Reader:
     def __init__(self, loaded: LoadedModel, *, step: int, most_bytes: int, most: int) -> None:
         self._loaded = loaded
         self._step = step
-        self._features: Kept[mx.array] = Kept(_FEATURE_BYTES)
+        self._features: Kept[mx.array] = Kept(_FEATURE_BYTES, _SIDES * most)
         self.read: Kept[_ReadPrompt] = Kept(most_bytes, most)
 
     def begin(self, inputs: PageInputs) -> Reading:

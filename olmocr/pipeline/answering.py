@@ -118,12 +118,13 @@ def open_engine(
 
 
 def engine_counts(engine: Any) -> dict[str, float]:
-    """Return what an engine has done so far, by name."""
+    """Return what an engine has done so far, and the most memory that MLX took for it, by name."""
     counts = engine.counts
     return {
         **vars(counts),
         "steps_a_token": round(counts.steps_a_token, 4),
         "accepted_a_draft": round(counts.accepted_a_draft, 4),
+        "mlx_peak_memory_bytes": engine.peak_memory,
     }
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from olmocr.inference.decode import decode
+from olmocr.inference.draft import Costs
 from olmocr.inference.engine import Engine
 from olmocr.inference.guided import FrontMatter, unpacked
 from olmocr.inference.model import load_model
@@ -52,6 +53,44 @@ def test_whatever_the_weights_and_the_seed_an_answer_has_a_valid_front_matter(we
     assert len({answer.text for answer in answers}) > 20
     for answer in answers:
         parse_page_response(answer.text, "strict")
+
+
+DRAFTS = [
+    "Text of the page. " * 20,
+    "---\nprimary_language: xx\nis_rotation_valid: perhaps\n",
+    "\n---\n---\n",
+    "<|im_end|>" * 9,
+]
+
+
+def test_whatever_the_drafts_the_temperature_and_the_batch_an_answer_has_a_valid_front_matter(tmp_path):
+    """Pages of a batch are guided or not, greedy or sampled, and drafted for with what is wrong everywhere."""
+    requests = [
+        PageRequest(
+            PageImage(Image.new("RGB", (56, 84), (number % 5, 9, 9))),
+            temperature=(0.0, 0.7, 1.0, 30.0)[number % 4],
+            max_tokens=LONGEST + 12,
+            seed=number,
+            guided=number % 6 != 5,
+            draft_text=DRAFTS[number % 4],
+        )
+        for number in range(48)
+    ]
+
+    async def ask(engine):
+        return await asyncio.gather(*map(engine.ask, requests))
+
+    folder = ModelFolder(random_model(tmp_path / "model", 4))
+    with Engine(folder, DEVICE, costs=Costs({1: 1.0, 64: 1.6}), most_pages=6, drafted_pages=6) as engine:
+        answers = asyncio.run(ask(engine)) + asyncio.run(ask(engine))  # then the earlier answers are drafts, too
+        assert engine.counts.drafted > 100
+        assert engine.counts.accepted > 10
+    assert answers[:48] == answers[48:]
+    for answer, request in zip(answers, requests + requests, strict=True):
+        if request.guided:
+            parse_page_response(answer.text, "strict")
+        else:
+            assert not answer.text.startswith("---")
 
 
 def test_without_guidance_the_same_model_writes_no_front_matter_at_all(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from olmocr.errors import InputError, UsageError
+from olmocr.inference.cache import RowCache
 from olmocr.inference.decode import Batch, Limits, decode
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
@@ -123,7 +124,7 @@ def test_a_page_that_is_larger_than_the_memory_says_how_much_it_takes(folder):
 
 def written(tokenizer, text, **options):
     """Have a row take the tokens of *text*, and return why it ended, and after how many."""
-    reading = SimpleNamespace(key=(b"", b""), cache=None, rope_delta=0, ids=[0])
+    reading = SimpleNamespace(key=(b"", b""), cache=RowCache(1), rope_delta=0, ids=[0])
     row = Row(
         Asked(request(1), Future()),
         reading,

@@ -4,6 +4,8 @@ import datetime
 import email.utils
 import io
 import socket
+import time
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -212,6 +214,32 @@ def test_an_answer_that_chat_completions_cut_says_so(step):
 )
 def test_an_answer_that_responses_cut_says_so_whatever_the_status(step):
     assert ask(step, api="responses").finish_reason == "length"
+
+
+def test_an_answer_that_takes_more_than_its_time_is_ended_where_it_is():
+    with ModelServer(events(*chat_pieces(), end="hang")) as server:
+        response = ask_server(server, replace(REQUEST, time_limit=0.1))
+        assert server.hung_up.wait(2)
+    assert (response.finish_reason, response.text) == ("time", TEXT)
+    assert response.output_tokens == len(chat_pieces())
+
+
+def test_time_that_a_question_waits_before_there_is_any_text_does_not_count():
+    def step(handler):
+        time.sleep(0.3)
+        chat_stream()(handler)
+
+    empty = {"choices": [{"delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+    with ModelServer(step, events(empty, pause=0.3, end="reset")) as server:
+        assert ask_server(server, replace(REQUEST, time_limit=0.2)) == READ
+        with pytest.raises(ServerUnavailableError, match="broke off"):
+            ask_server(server, replace(REQUEST, time_limit=0.2))
+
+
+def test_a_server_that_is_given_up_for_its_own_slowness_is_not_taken_for_an_answer_out_of_time():
+    asked = replace(REQUEST, time_limit=5.0)
+    with pytest.raises(ServerUnavailableError, match="no whole answer"):
+        ask(events(*chat_pieces(), end="hang"), request=asked, timeout=0.1)
 
 
 @apis

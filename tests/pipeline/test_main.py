@@ -202,6 +202,16 @@ def test_the_version_is_printed_and_nothing_else():
         ),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--force", "--retry-failed"], "choose one"),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--pages", "5-2"], "5-2"),
+        (["ws", "--pdfs", "a.pdf", "--model", "m", "--kv-budget", "lots"], "--kv-budget 'lots' is no size; give one"),
+        (
+            ["ws", "--pdfs", "a.pdf", "--server", "x", "--kv-budget", "4GB"],
+            "a KV budget is for a model in this",
+        ),
+        (
+            ["ws", "--pdfs", "a.pdf", "--model", "m", "--backend", "mlx-vlm", "--no-drafts"],
+            "a choice of drafts is for a model in this process; leave it out, or choose --backend mlx",
+        ),
+        (["ws", "--pdfs", "a.pdf", "--model", "m", "--page-time-limit", "0"], "must be more than 0 seconds"),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--prompt-file", "none.txt"], "none.txt cannot be read"),
     ],
 )
@@ -226,7 +236,10 @@ def test_a_run_says_what_it_did_and_stats_tell_it_later():
         "documents: 1 done; 0 with more than 32768 tokens",
         "pages:     1 blank, 2 valid; 0 perhaps incomplete",
     ]
+    assert "attempts:  2 pages after 1; ended by: 2 stop" in told.stdout
+    assert "not accepted\n" in told.stdout, "a server does not tell its passes"
     stats = json.loads(olmocr("ws", "--stats", "--json").stdout)
+    assert stats["passes_a_token"] is None
     assert (stats["documents"], stats["pages"], stats["output_tokens"]) == ({"done": 1}, {"blank": 1, "valid": 2}, 40)
 
 

@@ -15,6 +15,9 @@ def free_port():
         return each.getsockname()[1]
 
 
+ENDED = {"ends": ("loop", "stop"), "passes": 25}
+
+
 def page(**fields):
     return PageRecord(1, "valid", PageResponse("en", True, 0, False, False, "text"), "model", **fields)
 
@@ -22,7 +25,7 @@ def page(**fields):
 def test_pages_can_be_scraped_from_this_machine_while_they_are_read():
     port = free_port()
     with served_metrics(port) as count:
-        count(page(attempts=2, output_tokens=30, total_output_tokens=70, input_tokens=500, seconds=1.5))
+        count(page(attempts=2, output_tokens=30, total_output_tokens=70, input_tokens=500, seconds=1.5, **ENDED))
         count(blank_record(2))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
             lines = response.read().decode().splitlines()
@@ -30,6 +33,10 @@ def test_pages_can_be_scraped_from_this_machine_while_they_are_read():
     assert 'olmocr_pages_total{status="blank"} 1.0' in lines
     assert "olmocr_output_tokens_total 70.0" in lines
     assert "olmocr_attempts_total 2.0" in lines
+    assert "olmocr_passes_total 25.0" in lines
+    assert 'olmocr_attempts_ended_total{end="loop"} 1.0' in lines
+    (peak,) = [float(line.split()[1]) for line in lines if line.startswith("olmocr_run_peak_memory_bytes ")]
+    assert peak > 10 << 20
     with socket.socket() as each:
         assert each.connect_ex(("127.0.0.1", port)) != 0, "it ends with the run"
 

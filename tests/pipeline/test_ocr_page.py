@@ -1,8 +1,9 @@
 import asyncio
+from dataclasses import replace
 
 from PIL import Image
 
-from olmocr.errors import InputError
+from olmocr.errors import AnswerError, InputError
 from olmocr.page import PageImage
 from olmocr.pipeline.ocr_page import Terms, ocr_page
 from tests.pipeline.doubles import Model, answer
@@ -82,3 +83,33 @@ def test_an_image_that_the_model_refuses_is_not_asked_again():
     result, requests = read(InputError("too narrow"), answer())
     assert len(requests) == 1
     assert result.rejected == ("too narrow",)
+
+
+def test_an_answer_that_took_too_long_is_a_failed_attempt_and_asked_again():
+    result, requests = read(answer(finish_reason="time", output_tokens=700), answer("Whole"), time_limit=60.0)
+    assert [request.time_limit for request in requests] == [60.0, 60.0]
+    assert result.page.natural_text == "Whole"
+    assert result.rejected == ("the answer's time limit was over after 700 tokens",)
+
+
+def test_how_each_attempt_ended_is_recorded_in_order():
+    reasons = ["length", "loop", "time", "stop"]
+    script = [answer(turn=45), AnswerError("no text"), *(answer(finish_reason=reason) for reason in reasons)]
+    result, _ = read(*script)
+    assert result.ends == ("stop", "failed", *reasons)
+    assert len(result.rejected) == 5
+    assert read(InputError("too narrow"))[0].ends == ("failed",)
+
+
+def test_an_attempt_that_was_cut_short_by_the_pages_own_time_is_cancelled():
+    async def ask(request):
+        await asyncio.sleep(60)
+
+    result = asyncio.run(ocr_page(IMAGE, ask, Terms(timeout=0.05)))
+    assert result.ends == ("cancelled",)
+    assert result.rejected == ("the page took more than 0.05 s",)
+
+
+def test_passes_of_all_attempts_are_added_up():
+    script = [replace(answer(turn=45), passes=30), replace(answer(), passes=12)]
+    assert read(*script)[0].passes == 42

@@ -222,6 +222,9 @@ def test_the_numbers_of_a_run_are_written_down(tmp_path):
     assert expected.items() <= metrics.items()
     assert metrics["seconds"] == summary.seconds > 0
     assert metrics["pages_per_minute"] > 0
+    assert metrics["attempts_ended"] == {"stop": 3}
+    assert metrics["peak_memory_bytes"] > 10 << 20
+    assert metrics["engine"] == {}, "no model ran in this process"
 
 
 def test_a_bug_in_what_is_called_after_a_page_ends_the_run_and_the_page_is_kept(tmp_path):

@@ -95,17 +95,24 @@ def next_events(lines, until):
     raise AssertionError(found)
 
 
-@pytest.mark.parametrize("reason", ["length", "loop"])
+@pytest.mark.parametrize("reason", ["length", "loop", "time"])
 def test_an_answer_that_was_cut_says_so_in_each_format(reason):
     with running(Writer(ends=answer(finish_reason=reason))) as server:
         whole, other = (server.post(path, json=BODIES[path]()).json() for path in (CHAT, RESPONSES))
         streamed = data_of(server.post(CHAT, json=chat(stream=True)).text.splitlines())
         last = data_of(server.post(RESPONSES, json=response(stream=True)).text.splitlines())[-1]
-    stop_reason = "loop" if reason == "loop" else None
+    stop_reason = None if reason == "length" else reason
     assert (whole["choices"][0]["finish_reason"], whole["choices"][0]["stop_reason"]) == ("length", stop_reason)
     assert (other["status"], other["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
     assert json.loads(streamed[-2])["choices"][0]["finish_reason"] == "length"
     assert json.loads(last)["type"] == "response.incomplete"
+
+
+def test_an_answer_has_as_much_time_as_the_server_gives():
+    write = Writer()
+    with running(write, answer_seconds=90.0) as server:
+        server.post(CHAT, json=chat())
+    assert [request.time_limit for request in write.requests] == [90.0]
 
 
 def test_a_stream_counts_tokens_when_it_is_asked_to(server):
