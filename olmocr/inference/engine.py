@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -78,9 +79,8 @@ class Engine:
             loaded, Limits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted, costs), is_looping
         )
         loading: Future[str] = Future()
-        self._thread = threading.Thread(
-            target=self._run, args=(folder, device, stock_vision, loading), name="olmocr-mlx"
-        )
+        load = partial(_load, folder, device, stock_vision)
+        self._thread = threading.Thread(target=self._run, args=(device, load, loading), name="olmocr-mlx")
         self._thread.start()
         try:
             self._description = loading.result()
