@@ -108,6 +108,11 @@ class Engine:
         """What has been done so far."""
         return replace(self._counts)
 
+    @property
+    def peak_memory(self) -> int:
+        """The most bytes that MLX's arrays have taken; on a Mac not all of them count as the process's own."""
+        return mx.get_peak_memory()
+
     async def ask(self, request: PageRequest, on_text: Callable[[str], None] | None = None) -> ModelResponse:
         """Answer *request*, beside others. Cancelling this ends the page's answer and frees its memory.
 

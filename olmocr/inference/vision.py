@@ -29,8 +29,8 @@ _SCORES = 1 << 20
 _LEAST_ROWS = 64
 
 PIECE = 1 << 15
-"""Patches times blocks that are computed at once: 4 of the 7B model's 32 blocks at 1288 pixels, about as much work as a
-step of its prompt."""
+"""Patches times blocks that are computed at once: 4 of the 7B model's 32 blocks at 1288 pixels, less work than a step
+of its prompt."""
 
 
 @dataclass(frozen=True)
