@@ -135,6 +135,16 @@ def convert_to_mlx(
     private: Annotated[
         bool, typer.Option("--private", help="Make the repository private.", rich_help_panel=_PUBLISH)
     ] = False,
+    license_id: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            metavar="ID",
+            help="The source's license, as the Hub spells it; that of olmOCR-2 is known.",
+            show_default=False,
+            rich_help_panel=_PUBLISH,
+        ),
+    ] = None,
     fidelity_pages: Annotated[
         list[Path] | None,
         typer.Option(
@@ -174,7 +184,7 @@ def convert_to_mlx(
         return
     upload = None
     if upload_repo:
-        upload = _plan_upload(upload_repo, private, allow_failing or [], fidelity_pages or [])
+        upload = _plan_upload(upload_repo, private, allow_failing or [], fidelity_pages or [], license_id)
         _require_possible(upload, targets, smoke_test=smoke_test is not False, low_disk=low_disk)
     targets = with_weights(targets, low_disk=low_disk)
     made = _made_before(targets) if upload else {}
@@ -321,10 +331,12 @@ def _publish(upload: Upload, targets: Sequence[Target], console: Console, *, qui
     upload.publish(targets, Hub())
 
 
-def _plan_upload(repo: str, private: bool, allowed: Sequence[str], pages: Sequence[Path]) -> Upload:
+def _plan_upload(
+    repo: str, private: bool, allowed: Sequence[str], pages: Sequence[Path], license_id: str | None
+) -> Upload:
     from olmocr.publish.upload import Upload
 
-    return Upload(repo, private, tuple(allowed), tuple(path.expanduser() for path in pages))
+    return Upload(repo, private, tuple(allowed), tuple(path.expanduser() for path in pages), license_id)
 
 
 def _require_possible(upload: Upload, targets: Sequence[Target], *, smoke_test: bool, low_disk: bool) -> None:

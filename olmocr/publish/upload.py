@@ -12,7 +12,7 @@ from pathlib import Path
 from olmocr.conversion.folder import Target
 from olmocr.errors import MissingDependencyError, UsageError
 from olmocr.publish.card import Variant
-from olmocr.publish.front_matter import find_facts
+from olmocr.publish.front_matter import find_facts, stated_facts
 from olmocr.publish.gates import require_gates
 from olmocr.publish.hub import Hub
 from olmocr.publish.push import Push, Say, carry_out, plan_push
@@ -35,13 +35,15 @@ class Upload:
     """Where what is converted goes: *repo*, or with several recipes one for each, REPO-RECIPE.
 
     *allowed* are gates that may fail: what only these need is not measured. *pages* are documents and folders on which
-    models are measured beside their source, none for the built-in ones.
+    models are measured beside their source, none for the built-in ones. *license_id* is the source's, as the Hub spells
+    it.
     """
 
     repo: str
     private: bool = False
     allowed: tuple[str, ...] = ()
     pages: tuple[Path, ...] = ()
+    license_id: str | None = None
 
     def requires(self, gate: str) -> bool:
         """Tell whether *gate* has to be passed."""
@@ -67,6 +69,7 @@ class Upload:
         """
         pushes = self.pushes(targets)
         require_gates(self.allowed)
+        stated_facts(None, self.license_id)
         if self.requires("smoke") and not smoke_test:
             raise UsageError("--upload-repo needs the smoke test; leave --no-smoke-test out, or --allow-failing smoke")
         if self.requires("fidelity") and low_disk and targets[0].plan.source.folder.remote_weights:
@@ -119,7 +122,11 @@ class Upload:
         plans = []
         for push, variant in zip(pushes, variants, strict=True):
             siblings = [each for each in variants if each is not variant]
-            plans.append(plan_push(push, variant, siblings, find_facts(variant.reports.conversion), hub))
+            plans.append(
+                plan_push(
+                    push, variant, siblings, find_facts(variant.reports.conversion, license_id=self.license_id), hub
+                )
+            )
         for plan in plans:
             done = carry_out(plan, hub, _log.info)
             _log.info("published %s: %d files uploaded, at %s", done.where, len(done.uploaded), done.sha)

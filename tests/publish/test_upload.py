@@ -123,11 +123,12 @@ def test_several_recipes_become_a_repository_each_that_tells_of_the_others(hub, 
     convert(source, ["8bit", "4bit"], out)
     for folder in out.iterdir():
         measured(folder, source)
-    said = run(source, "-q", "8bit,4bit", "-o", out, "--upload-repo", "tester/tiny", "--private")
+    said = run(source, "-q", "8bit,4bit", "-o", out, "--upload-repo", "tester/tiny", "--private", "--license", "mit")
     assert set(hub.repositories) == {"tester/tiny-8bit", "tester/tiny-4bit"}
     for name, other in (("8bit", "4bit"), ("4bit", "8bit")):
         assert f"published {hub.endpoint}/tester/tiny-{name}: " in said
         assert f"| tester/tiny-{other} |".encode() in files_of(hub, f"tester/tiny-{name}")["README.md"].content
+        assert b"\nlicense: mit\n" in files_of(hub, f"tester/tiny-{name}")["README.md"].content
         assert hub.repositories[f"tester/tiny-{name}"].private
 
 
@@ -148,6 +149,7 @@ def test_if_one_of_several_fails_a_gate_none_is_published(hub, source, tmp_path)
     [
         (("--no-smoke-test",), "--upload-repo needs the smoke test; leave --no-smoke-test out"),
         (("--allow-failing", "weight"), "--allow-failing weight is no gate"),
+        (("--license", "No Such"), "--license No Such is no license of the Hub"),
         (("--upload-repo", "tester"), "--repo tester is no repository's name"),
     ],
 )
