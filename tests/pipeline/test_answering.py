@@ -1,49 +1,45 @@
-"""What answers is closed however a run ends, also while it is being loaded."""
+"""A run with a model in this process: its limits, and what it says of what was done."""
 
 import asyncio
-import threading
+import json
 
 import pytest
 
-from olmocr.errors import CheckpointError
-from olmocr.pipeline.answering import answering
-from olmocr.pipeline.config import PipelineConfig
+from olmocr import PipelineConfig, run_pipeline
+from olmocr.errors import UsageError
+from tests.inference.random_models import random_model
+from tests.pipeline.doubles import write_numbered_pdf
 
 
-def config_for(model, tmp_path):
-    return PipelineConfig(workspace=tmp_path / "workspace", pdfs=("a.pdf",), model=str(model))
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return random_model(tmp_path_factory.mktemp("random") / "model")
 
 
-async def cancelled_while_loading(config):
-    async def use():
-        async with answering(config):
-            pytest.fail("it was cancelled before")
-
-    task = asyncio.create_task(use())
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+def read(workspace, model, **options):
+    """Read two pages; the model writes nonsense, so that each falls back after one attempt."""
+    pdf = write_numbered_pdf(workspace.with_suffix(".pdf"), [1, 2])
+    settings = {"target_longest_image_dim": 64, "max_page_retries": 1, "max_page_error_rate": 1.0, **options}
+    asyncio.run(run_pipeline(PipelineConfig(workspace=workspace, pdfs=pdf, model=str(model), **settings)))
+    return json.loads((workspace / "metrics.json").read_text())
 
 
-def threads_of_models():
-    return [thread for thread in threading.enumerate() if thread.name == "olmocr-mlx"]
+def test_the_numbers_of_a_run_have_what_the_model_did_and_how_attempts_ended(tmp_path, model):
+    metrics = read(tmp_path / "ws", model, max_tokens=20, drafts=False, kv_budget=2 << 20)
+    assert metrics["attempts_ended"] == {"length": 2}
+    assert metrics["engine"]["ended_length"] == 2
+    assert metrics["engine"]["tokens"] == 40
+    assert metrics["engine"]["drafted"] == 0
+    assert metrics["engine"]["steps_a_token"] == 1.0
+    assert metrics["engine"]["mlx_peak_memory_bytes"] > 0
 
 
-def test_a_run_that_is_interrupted_while_its_model_is_loaded_leaves_no_thread(converted, tmp_path):
-    asyncio.run(cancelled_while_loading(config_for(converted("8bit"), tmp_path)))
-    assert threads_of_models() == []
+def test_a_page_has_as_much_time_as_is_said(tmp_path, model):
+    metrics = read(tmp_path / "ws", model, max_tokens=3000, page_time_limit=0.05)
+    assert metrics["attempts_ended"] == {"time": 2}
+    assert 0 < metrics["engine"]["tokens"] < 6000
 
 
-def test_an_interruption_is_what_it_was_although_the_model_could_not_be_loaded(tmp_path):
-    asyncio.run(cancelled_while_loading(config_for(tmp_path, tmp_path)))
-
-
-def test_a_model_that_cannot_be_loaded_is_told_of(tmp_path):
-    async def use():
-        async with answering(config_for(tmp_path, tmp_path)):
-            pytest.fail("there is no model")
-
-    with pytest.raises(CheckpointError):
-        asyncio.run(use())
+def test_a_budget_in_which_a_page_has_no_room_ends_the_run_before_any_is_asked(tmp_path, model):
+    with pytest.raises(UsageError, match=r"a page of 64 pixels has \d+, its answer .*; give --kv-budget \d+KB or more"):
+        read(tmp_path / "ws", model, kv_budget=100_000)
