@@ -265,6 +265,7 @@ class Batch:
             if not reading.is_done:
                 return
             self._rows.append(self._begin(prepared, reading, ends_at))
+            self.counts.tokens += self._rows[-1].written  # those that are forced
             self._let_go_if_finished(self._rows[-1])  # its forced tokens may be all that it may have
         self._joining = None
 

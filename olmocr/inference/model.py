@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx_vlm
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from olmocr.device import Device
 from olmocr.errors import CheckpointError
@@ -79,11 +79,12 @@ def _float32_bytes(model: nn.Module) -> int:
 
 def _compute_in_float32(model: nn.Module) -> None:
     """Replace quantized modules by dense ones and cast the rest, module by module, so that memory peaks low."""
-    for _, parent in model.named_modules():
-        for name, child in parent.children().items():
-            dense = _dense(child)
-            if dense is not None:
-                setattr(parent, name, dense)
+    modules = model.named_modules()
+    while modules:  # and not a loop over them, which would hold on to what was replaced
+        place, packed = modules.pop()
+        dense = _dense(packed)
+        if dense is not None:
+            model.update_modules(tree_unflatten([(place, dense)]))
     for _, module in model.named_modules():
         module.update(
             tree_map(_to_float32, {name: array for name, array in module.items() if isinstance(array, mx.array)})

@@ -15,6 +15,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from olmocr.conversion.convert import convert
+from olmocr.conversion.recipe import read_recipe
 from olmocr.errors import CheckpointError, InputError, ServerError
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
@@ -144,9 +146,15 @@ def test_dequantized_weights_give_the_quantized_models_numbers(loaded, converted
 
 
 @pytest.mark.skipif(DEVICE.kind != "cpu", reason="only a CPU dequantizes")
-def test_on_a_cpu_nothing_stays_quantized_or_in_16_bits(loaded):
-    dtypes = {array.dtype for _, array in tree_flatten(loaded.model.parameters())}
-    assert dtypes == {mx.float32}
+def test_on_a_cpu_nothing_stays_quantized_or_in_16_bits(loaded, tmp_path):
+    everything = tmp_path / "everything.yaml"  # the merger's matrices, too, which lie in a list
+    everything.write_text(
+        'name: all\nsummary: All.\nvision_mlp_multiple: 64\nrules:\n  - {match: "*", bits: 4}\n', encoding="utf-8"
+    )
+    convert(CHECKPOINT, read_recipe(everything), tmp_path / "model")
+    for each in (loaded, load_model(ModelFolder(tmp_path / "model"), DEVICE)):
+        dtypes = {array.dtype for _, array in tree_flatten(each.model.parameters())}
+        assert dtypes == {mx.float32}
     assert "float32" in str(loaded)
     assert DEVICE.blas in str(loaded)
 
