@@ -26,7 +26,7 @@ BF16_REPOSITORY = "allenai/olmOCR-2-7B-1025"
 INDEX_FILE = "model.safetensors.index.json"
 
 # What a checkpoint consists of. No pickle (*.bin, *.pt) and no code (*.py) is ever asked for.
-_ALL_BUT_WEIGHTS = ("*.json", "*.txt", "*.jinja", "LICENSE*")
+_ALL_BUT_WEIGHTS = ("*.json", "*.txt", "*.jinja", "LICENSE*", "SHA256SUMS")
 CHECKPOINT_FILES = ("*.safetensors", *_ALL_BUT_WEIGHTS)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 

@@ -29,6 +29,16 @@ READ = (
     f"olmocr workspace --pdfs demo/pages/sparse_14.pdf --model {ORGANISATION}/tiny-olmocr-8bit "
     "--target-longest-image-dim 644 --markdown --quiet"
 )
+STOCK = """\
+import mlx_vlm, pypdfium2
+from mlx_vlm.prompt_utils import apply_chat_template
+from olmocr.page import PAGE_PROMPT
+
+page = pypdfium2.PdfDocument("demo/pages/sparse_14.pdf")[0].render(scale=644 / 792).to_pil().convert("RGB")
+model, processor = mlx_vlm.load("from-hub")
+asked = apply_chat_template(processor, model.config, PAGE_PROMPT, num_images=1)
+print(mlx_vlm.generate(model, processor, asked, image=[page], max_tokens=400, temperature=0.0).text)
+"""
 
 
 def transcript() -> str:
@@ -39,8 +49,7 @@ def transcript() -> str:
         terminal.say("# no smoke test, no measurement: it is not published")
         terminal.run(PUSH)
         terminal.say("# with what `olmocr.validate smoke` and `olmocr.validate fidelity` wrote beside the weights")
-        for name in ("smoke_report.json", "fidelity_report.json"):
-            shutil.copyfile(REPORTS / "tiny-olmocr-8bit" / name, Path(folder) / "models" / "checkpoint-mlx-8bit" / name)
+        give_reports(Path(folder), "8bit")
         terminal.run(f"{PUSH} --dry-run", lines=22)
         terminal.say("# the connection breaks when all is uploaded and nothing is committed")
         hub.faults.append(Fault("POST", "/commit/", cut=1000))
@@ -49,12 +58,28 @@ def transcript() -> str:
         terminal.run(PUSH)
         terminal.say(f"# sent to the storage, in both: {len(hub.puts())} file of weights")
         terminal.run(PUSH)
+        terminal.say("# the other two, which read and were measured as well")
+        for name in ("mixed", "4bit"):
+            give_reports(Path(folder), name)
+            terminal.run(PUSH.replace("8bit", name))
         terminal.run(f"python -m olmocr.publish reproduce {MODEL} --source demo/checkpoint --quiet")
         terminal.say("# and back, from the Hub; a source that is no repository can be nobody's base model")
         terminal.run(f"python -m olmocr.publish audit {ORGANISATION}/tiny-olmocr-8bit --quiet")
         terminal.run(READ)
         terminal.run("head -3 workspace/markdown/demo/pages/sparse_14.md")
+        terminal.say("# and with stock mlx-vlm, which takes a minute for it on a CPU")
+        terminal.run(f"hf download {ORGANISATION}/tiny-olmocr-8bit --local-dir from-hub --quiet")
+        (Path(folder) / "stock.py").write_text(STOCK)
+        terminal.run("cat stock.py")
+        terminal.run("python stock.py")
         return terminal.text()
+
+
+def give_reports(folder: Path, recipe: str) -> None:
+    """Put what was measured of a conversion beside it."""
+    for name in ("smoke_report.json", "fidelity_report.json"):
+        source = REPORTS / f"tiny-olmocr-{recipe}" / name
+        shutil.copyfile(source, folder / "models" / f"checkpoint-mlx-{recipe}" / name)
 
 
 class _Terminal:
