@@ -31,11 +31,12 @@ READ = (
 )
 STOCK = """\
 import mlx_vlm, pypdfium2
+from huggingface_hub import snapshot_download
 from mlx_vlm.prompt_utils import apply_chat_template
 from olmocr.page import PAGE_PROMPT
 
 page = pypdfium2.PdfDocument("demo/pages/sparse_14.pdf")[0].render(scale=644 / 792).to_pil().convert("RGB")
-model, processor = mlx_vlm.load("from-hub")
+model, processor = mlx_vlm.load(snapshot_download("small-ocr/tiny-olmocr-8bit", local_dir="from-hub"))
 asked = apply_chat_template(processor, model.config, PAGE_PROMPT, num_images=1)
 print(mlx_vlm.generate(model, processor, asked, image=[page], max_tokens=400, temperature=0.0).text)
 """
@@ -68,7 +69,6 @@ def transcript() -> str:
         terminal.run(READ)
         terminal.run("head -3 workspace/markdown/demo/pages/sparse_14.md")
         terminal.say("# and with stock mlx-vlm, which takes a minute for it on a CPU")
-        terminal.run(f"hf download {ORGANISATION}/tiny-olmocr-8bit --local-dir from-hub --quiet")
         (Path(folder) / "stock.py").write_text(STOCK)
         terminal.run("cat stock.py")
         terminal.run("python stock.py")
@@ -98,6 +98,7 @@ class _Terminal:
     def run(self, command: str, lines: int | None = None) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         hub = {"HF_ENDPOINT": self.hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(self.folder / "hf")}
+        hub["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
         env = {**os.environ, **hub, "PATH": path, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             command, shell=True, cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
