@@ -100,7 +100,7 @@ def test_the_engine_counts_pages_by_how_they_ended(folder):
         answers = asyncio.run(ask(engine))
         counts = engine.counts
     assert [answers[0].finish_reason, answers[1].finish_reason] == ["length", "time"]
-    assert 0 < answers[1].output_tokens < 3000
+    assert answers[1].output_tokens < 3000
     assert answers[0].passes == 9
     assert (counts.ended_length, counts.ended_time, counts.cancelled, counts.failed) == (1, 1, 1, 1)
     assert (counts.ended_stop, counts.ended_loop) == (0, 0)
