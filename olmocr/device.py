@@ -15,8 +15,11 @@ from olmocr.errors import MissingDependencyError
 
 REFERENCE_BLAS = "reference"
 
-_CACHE_BYTES = 3 << 29
-"""Of freed memory that MLX keeps for itself: what a step takes and gives back."""
+STEP_BYTES = 3 << 29
+"""What a step takes beside weights and caches: activations, logits, and the vision tower at work on a page.
+
+MLX may keep as much of freed memory for itself, since the next step takes it again.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def memory_limits(info: Mapping[str, Any]) -> MemoryLimits | None:
     if not isinstance(recommended, int) or not isinstance(physical, int) or recommended <= 0 or physical <= 0:
         return None
     wired = min(recommended, physical - physical // 10)
-    return MemoryLimits(wired, wired, min(_CACHE_BYTES, wired // 8))
+    return MemoryLimits(wired, wired, min(STEP_BYTES, wired // 8))
 
 
 def start_mlx() -> Device:

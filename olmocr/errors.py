@@ -101,3 +101,8 @@ def output_error(error: OSError, what: str) -> OutputError:
     if error.errno in _NO_SPACE:
         return OutputError(f"the disk is full: {what} could not be written; free some space and run it again")
     return OutputError(f"{what} could not be written: {error.strerror or error}")
+
+
+def why_no_port(error: OSError) -> str:
+    """Return what is the matter with a port that cannot be listened at, to go on a sentence."""
+    return "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"

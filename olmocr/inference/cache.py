@@ -82,10 +82,6 @@ class BatchCache:
         """For how many positions of each row there is memory."""
         return int(self._arrays[0][0].shape[2]) if self._rows else 0
 
-    def holds(self, row: object) -> bool:
-        """Say whether it holds *row*."""
-        return row in self._rows
-
     def arrange(self, rows: Sequence[object], new: Sequence[RowCache], capacity: int) -> None:
         """Hold *rows* and no others, with room for at least *capacity* positions each.
 

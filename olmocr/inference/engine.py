@@ -15,7 +15,7 @@ from typing import Self
 import mlx.core as mx
 from PIL import Image
 
-from olmocr.device import Device, gpu_limit, memory_limits
+from olmocr.device import STEP_BYTES, Device, gpu_limit, memory_limits
 from olmocr.errors import CheckpointError, ServerError
 from olmocr.inference.decode import Batch, Counts, Limits, decode
 from olmocr.inference.draft import Costs
@@ -33,9 +33,6 @@ DRAFTED_PAGES = 4
 
 PROMPT_STEP = 512
 """Tokens of a new page's prompt that are read between two steps of the others."""
-
-_WORK_BYTES = 3 << 29
-"""What a step takes beside weights and caches: activations, logits, and the vision tower at work on a page."""
 
 _LEAST_KV_BYTES = 1 << 29
 """A page of the 7B model, and its answer: less would be of no use."""
@@ -223,7 +220,7 @@ def _drafted_pages(device: Device) -> int:
 def _spare_bytes() -> int:
     """Return what the device has for keys and values, now that the weights lie in its memory."""
     most = gpu_limit() or physical_memory() // 2
-    return max(_LEAST_KV_BYTES, most - mx.get_active_memory() - _WORK_BYTES)
+    return max(_LEAST_KV_BYTES, most - mx.get_active_memory() - STEP_BYTES)
 
 
 def _closed() -> ServerError:

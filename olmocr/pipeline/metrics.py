@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from olmocr.errors import MissingDependencyError, UsageError
+from olmocr.errors import MissingDependencyError, UsageError, why_no_port
 from olmocr.memory import peak_memory
 from olmocr.pipeline.document import PageRecord
 
@@ -43,8 +42,7 @@ def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
     try:
         server, thread = start_http_server(port, addr=HOST, registry=registry)
     except OSError as error:
-        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-        raise UsageError(f"port {port} {why}; choose another --metrics-port") from error
+        raise UsageError(f"port {port} {why_no_port(error)}; choose another --metrics-port") from error
     try:
         yield count
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import ipaddress
 import logging
 import socket
@@ -13,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from olmocr.errors import ServerError, UsageError
+from olmocr.errors import ServerError, UsageError, why_no_port
 from olmocr.serving.asking import Asking
 
 log = logging.getLogger(__name__)
@@ -40,11 +39,7 @@ def listen(host: str, port: int, *, has_key: bool) -> socket.socket:
     try:
         return socket.create_server((str(place[0]), int(place[1])), family=family, backlog=128)
     except OSError as error:
-        raise ServerError(f"port {port} {_why(error)}; choose another one with --port") from error
-
-
-def _why(error: OSError) -> str:
-    return "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise ServerError(f"port {port} {why_no_port(error)}; choose another one with --port") from error
 
 
 def address(listening: socket.socket) -> str:

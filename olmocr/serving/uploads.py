@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -62,40 +62,34 @@ def shown_name(name: str | None) -> str:
     return printable(last.replace("\n", " "))[:100].strip() or NAMELESS
 
 
-@contextlib.asynccontextmanager
-async def kept(pieces: AsyncIterator[bytes], folder: Path) -> AsyncIterator[Path]:
+def kept(pieces: AsyncIterator[bytes], folder: Path) -> contextlib.AbstractAsyncContextManager[Path]:
     """Yield a file in *folder* with these bytes; it is removed in every case.
 
     Raises:
         OutputError: the disk is full.
     """
+
+    async def write(file: BinaryIO) -> None:
+        async for piece in pieces:
+            file.write(piece)
+
+    return _written(folder, write)
+
+
+def kept_copy(source: BinaryIO, folder: Path) -> contextlib.AbstractAsyncContextManager[Path]:
+    """Yield a file in *folder* with what is in *source*, as of :func:`kept`."""
+    return _written(folder, lambda file: asyncio.to_thread(shutil.copyfileobj, source, file))
+
+
+@contextlib.asynccontextmanager
+async def _written(folder: Path, write: Callable[[BinaryIO], Awaitable[None]]) -> AsyncIterator[Path]:
     path = folder / secrets.token_hex(8)
     try:
         try:
             with path.open("xb") as file:
-                async for piece in pieces:
-                    file.write(piece)
+                await write(file)
         except OSError as error:
-            raise _unwritten(error) from error
+            raise output_error(error, "the uploaded document (TMPDIR names another folder)") from error
         yield path
     finally:
         path.unlink(missing_ok=True)
-
-
-@contextlib.asynccontextmanager
-async def kept_copy(file: BinaryIO, folder: Path) -> AsyncIterator[Path]:
-    """Yield a file in *folder* with what is in *file*, as of :func:`kept`."""
-    path = folder / secrets.token_hex(8)
-    try:
-        try:
-            with path.open("xb") as copy:
-                await asyncio.to_thread(shutil.copyfileobj, file, copy)
-        except OSError as error:
-            raise _unwritten(error) from error
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _unwritten(error: OSError) -> Exception:
-    return output_error(error, "the uploaded document (TMPDIR names another folder)")
