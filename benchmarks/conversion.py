@@ -21,7 +21,7 @@ from pathlib import Path
 
 from machine import describe_machine
 
-from olmocr import __version__
+from olmocr.version import __version__
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from machine import describe_machine
 
-from olmocr import __version__
 from olmocr.conversion.convert import convert
 from olmocr.conversion.recipe import Method
 from olmocr.device import start_mlx
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest
-from olmocr.pipeline.render import open_document
+from olmocr.rendering.render import open_document
+from olmocr.version import __version__
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 LONGEST_SIDE = 644

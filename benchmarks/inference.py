@@ -20,12 +20,12 @@ from pathlib import Path
 from contenders import peak_rss
 from machine import describe_machine
 
-from olmocr import __version__
 from olmocr.conversion.convert import convert
 from olmocr.device import start_mlx
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest, chat_prompt
-from olmocr.pipeline.render import open_document
+from olmocr.rendering.render import open_document
+from olmocr.version import __version__
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 LONGEST_SIDE = 644
@@ -181,10 +181,10 @@ def read_with_server(job: Job) -> Run:
 
 
 async def _read_with_server(job: Job) -> Run:
-    from olmocr.pipeline.server import mlx_vlm_command, serving
+    from olmocr.backends.local_server import mlx_vlm_command, serving
 
     command = mlx_vlm_command(str(job.model), max_num_seqs=job.at_once)
-    published = ("mlx_vlm.server" if part == "olmocr.inference.guided_server" else part for part in command.arguments)
+    published = ("mlx_vlm.server" if part == "olmocr.backends.mlx_vlm_launcher" else part for part in command.arguments)
     async with serving(replace(command, arguments=tuple(published))) as ask:
         await ask(job.warm_up)
         started = time.perf_counter()

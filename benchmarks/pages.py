@@ -15,10 +15,10 @@ from typing import Any
 
 from machine import describe_machine
 
-from olmocr import __version__
 from olmocr.conversion.convert import convert
 from olmocr.page import chat_prompt
-from olmocr.pipeline.render import open_document
+from olmocr.rendering.render import open_document
+from olmocr.version import __version__
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "demo"

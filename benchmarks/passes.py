@@ -15,9 +15,9 @@ from typing import Any
 
 from machine import describe_machine
 
-from olmocr import __version__
 from olmocr.device import Device, start_mlx
 from olmocr.model_folder import ModelFolder, read_config
+from olmocr.version import __version__
 
 DEMO = Path(__file__).resolve().parent.parent / "demo/checkpoint"
 GROUP_SIZE = 64

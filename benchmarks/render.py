@@ -21,7 +21,7 @@ from machine import describe_machine
 from PIL import Image, ImageDraw, ImageFilter
 
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM
-from olmocr.pipeline.render_pool import RenderPool
+from olmocr.rendering.pool import RenderPool
 
 DEMO_PAGES = Path(__file__).parents[1] / "demo" / "pages"
 POPPLER, OURS, OURS_PNG = "pdfinfo + pdftoppm -png", "olmocr: pixels", "olmocr: pixels, then PNG"

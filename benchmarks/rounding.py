@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from machine import describe_machine
 
-from olmocr import __version__
 from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.disk import Buffer, reading
-from olmocr.conversion.quantize import StoredRows, find_processor, quantized_rows
+from olmocr.conversion.quantizing.rows import StoredRows, find_processor, quantized_rows
 from olmocr.conversion.recipe import Method, QuantParams
 from olmocr.device import start_mlx
 from olmocr.model_folder import ModelFolder
+from olmocr.version import __version__
 
 DEMO = Path(__file__).resolve().parent.parent / "demo/checkpoint"
 SHAPE = (1024, 18944)

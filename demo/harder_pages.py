@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
-from olmocr.validate.drawing import Sheet, Type, picture, table_html, table_sheet, text_sheet, write_pdf
+from olmocr.validate.known_pages.drawing import Sheet, Type, picture, table_html, table_sheet, text_sheet, write_pdf
 
 HARD = Path(__file__).parent / "hard"
 

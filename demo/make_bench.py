@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from olmocr.validate.bench_tables import grids_in
+from olmocr.validate.bench.tables import grids_in
 
 PAGES = Path(__file__).parent / "pages"
 

@@ -23,13 +23,13 @@ from olmocr.conversion.report import REPORT_FILE
 from olmocr.device import start_mlx
 from olmocr.errors import ExitCode, OlmocrError
 from olmocr.publish.card import CHART_FILE, Variant, make_card, make_chart
+from olmocr.publish.folder_reports import read_reports
 from olmocr.publish.front_matter import find_facts
-from olmocr.publish.reports import read_reports
-from olmocr.validate.fidelity import FidelityTerms, measure_fidelity, write_fidelity_report
-from olmocr.validate.fidelity_report import FIDELITY_REPORT_FILE, fidelity_verdict
-from olmocr.validate.gates import check_gates, read_gates
-from olmocr.validate.smoke import smoke_test
-from olmocr.validate.smoke_report import SMOKE_REPORT_FILE, smoke_verdict
+from olmocr.reports.fidelity import FIDELITY_REPORT_FILE, fidelity_verdict
+from olmocr.reports.smoke import SMOKE_REPORT_FILE, smoke_verdict
+from olmocr.validate.fidelity.gates import check_gates, read_gates
+from olmocr.validate.fidelity.measure import FidelityTerms, measure_fidelity, write_fidelity_report
+from olmocr.validate.smoke.run import smoke_test
 
 DEMO = Path(__file__).parent
 CHECKPOINT = DEMO / "checkpoint"

@@ -18,9 +18,9 @@ from olmocr.text import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from olmocr.conversion.folder import Target
     from olmocr.conversion.recipe import QuantRecipe
     from olmocr.conversion.report import ConversionReport
+    from olmocr.conversion.write import Target
     from olmocr.publish.upload import Upload
 
 log = logging.getLogger("olmocr.convert_to_mlx")
@@ -216,8 +216,8 @@ def _recipes(names: str | None, file: Path | None) -> list[QuantRecipe]:
 
 
 def _say_plans(targets: Sequence[Target], threads: int | None, *, as_json: bool) -> None:
-    from olmocr.conversion.folder import find_resources
-    from olmocr.conversion.show import plan_json, plan_tables
+    from olmocr.conversion.plan_text import plan_json, plan_tables
+    from olmocr.conversion.write import find_resources
 
     resources = find_resources(targets, threads)
     if as_json:
@@ -241,7 +241,7 @@ def _write(
 ) -> dict[Path, ConversionReport]:
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from olmocr.conversion.folder import write_models
+    from olmocr.conversion.write import write_models
 
     columns = (TextColumn("converting"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     sources = {tensor.source.name: tensor.source.nbytes for target in targets for tensor in target.plan.tensors}
@@ -275,7 +275,7 @@ def _require_reading(
 
     Where it is not done, say so.
     """
-    from olmocr.validate.smoke import why_not_quick
+    from olmocr.validate.smoke.run import why_not_quick
 
     needed = asked or (upload is not None and upload.requires("smoke"))
     held = True
@@ -293,8 +293,8 @@ def _require_reading(
 
 def _reads(folder: Path, console: Console, *, again: bool, quiet: bool) -> bool:
     """Return whether the model passes its smoke test, or did; one that it has passed is made *again* only if asked."""
-    from olmocr.validate.smoke import smoke_test
-    from olmocr.validate.smoke_report import smoke_lines, smoke_verdict
+    from olmocr.reports.smoke import smoke_lines, smoke_verdict
+    from olmocr.validate.smoke.run import smoke_test
 
     if not again and _has_read(folder):
         log.info("%s has passed its smoke test already", folder)
@@ -317,7 +317,7 @@ def _publish(upload: Upload, targets: Sequence[Target], console: Console, *, qui
     """Measure each new model beside its source, where its gate asks for that, and push it if all gates are passed."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-    from olmocr.publish.hub import Hub
+    from olmocr.hub.write import Hub
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     if upload.requires("fidelity"):
@@ -340,7 +340,7 @@ def _plan_upload(
 
 
 def _require_possible(upload: Upload, targets: Sequence[Target], *, smoke_test: bool, low_disk: bool) -> None:
-    from olmocr.publish.hub import Hub
+    from olmocr.hub.write import Hub
 
     upload.require_possible(targets, Hub(), smoke_test=smoke_test, low_disk=low_disk)
 

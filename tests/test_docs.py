@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from olmocr.conversion.plan import make_plan
+from olmocr.conversion.plan_text import Resources, plan_json
 from olmocr.conversion.recipe import find_recipe
-from olmocr.conversion.show import Resources, plan_json
 from olmocr.errors import ExitCode
 from olmocr.model_folder import BF16_REPOSITORY
 from tests.conftest import ROOT

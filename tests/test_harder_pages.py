@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from olmocr.pipeline.render import open_document
-from olmocr.validate.page_set import read_page_set
+from olmocr.rendering.render import open_document
+from olmocr.validate.known_pages.page_set import read_page_set
 from tests.conftest import ROOT
 
 HARD = ROOT / "demo" / "hard"

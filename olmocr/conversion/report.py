@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from olmocr import __version__
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor
-from olmocr.conversion.quantize import Processor
+from olmocr.conversion.quantizing.rows import Processor
 from olmocr.conversion.recipe import QuantRecipe
 from olmocr.conversion.shards import WrittenShard
+from olmocr.version import __version__
 
 REPORT_FILE = "conversion_report.json"
 REPORT_VERSION = 2

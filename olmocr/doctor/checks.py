@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from olmocr import __version__
 from olmocr.conversion.config import flat_config
-from olmocr.conversion.memory import running_memory
+from olmocr.conversion.macs import running_memory
 from olmocr.device import REFERENCE_BLAS, gpu_limit, start_mlx
-from olmocr.doctor import machine
-from olmocr.doctor.versions import installed_version, known_bad
 from olmocr.errors import CheckpointError, MissingDependencyError
 from olmocr.model_folder import ModelFolder, read_config
+from olmocr.runtime import machine
+from olmocr.runtime.versions import installed_version, known_bad
+from olmocr.version import __version__
 
 State = Literal["ok", "warning", "problem"]
 

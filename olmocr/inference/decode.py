@@ -17,15 +17,15 @@ import mlx.core as mx
 import numpy as np
 
 from olmocr.errors import AnswerError, InputError, OlmocrError, UsageError
+from olmocr.inference.byte_cache import Kept
 from olmocr.inference.cache import BatchCache, Layers
 from olmocr.inference.costs import measure_costs
 from olmocr.inference.draft import Costs, Drafter, Source
 from olmocr.inference.forward import embed, forward, logits
 from olmocr.inference.guided import FrontMatter, Guide
-from olmocr.inference.kept import Kept
 from olmocr.inference.model import LoadedModel
 from olmocr.inference.prompt import PageInputs, make_inputs
-from olmocr.inference.reading import Reader, Reading
+from olmocr.inference.prompt_reader import Reader, Reading
 from olmocr.inference.row import Answer, Asked, GrowingText, Row
 from olmocr.inference.sampling import choose
 from olmocr.memory import shown_size

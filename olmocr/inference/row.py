@@ -14,7 +14,7 @@ from olmocr.errors import InputError
 from olmocr.inference.cache import RowCache
 from olmocr.inference.draft import CLOSER, Drafter
 from olmocr.inference.guided import Guide
-from olmocr.inference.reading import Reading
+from olmocr.inference.prompt_reader import Reading
 from olmocr.inference.sampling import NOT_FINITE, Draw
 from olmocr.page import FinishReason, PageRequest
 

@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from olmocr.inference.kept import Kept
+from olmocr.inference.byte_cache import Kept
 from olmocr.inference.vision import PIECE, VisionTower, ends_piece, layout_of
 
 # Attention scores of all heads that one call may make: where MLX has no kernel that keeps them small, 16-bit ones of

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from olmocr import __version__
 from olmocr.command import (
     CommandWithBothSpellings,
     complain,
@@ -30,12 +29,13 @@ from olmocr.errors import UsageError
 from olmocr.memory import parse_size
 from olmocr.pipeline.config import APIS, BACKENDS, PipelineConfig
 from olmocr.text import printable
+from olmocr.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from olmocr.pipeline.document import PageRecord
-    from olmocr.pipeline.sources import Source
+    from olmocr.inputs.sources import Source
+    from olmocr.workspace.document import PageRecord
 
 SETTINGS_FILE = "olmocr.toml"
 
@@ -443,7 +443,7 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
 
 
 def _say_stats(workspace: Path, *, as_json: bool) -> None:
-    from olmocr.pipeline.stats import read_stats, stats_lines
+    from olmocr.workspace.stats import read_stats, stats_lines
 
     stats = read_stats(workspace)
     say(json.dumps(vars(stats), indent=2) if as_json else "\n".join(stats_lines(stats)))

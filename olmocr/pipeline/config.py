@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+from olmocr.backends.wire import Api
 from olmocr.errors import UsageError
 from olmocr.page import PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
 from olmocr.pipeline.ocr_page import Guided
 from olmocr.pipeline.page_ranges import PageRanges, parse_page_ranges
-from olmocr.pipeline.wire import Api
 
 BACKENDS = ("mlx", "mlx-vlm", "vllm")
 APIS: tuple[Api, ...] = ("chat", "responses")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from olmocr.errors import MissingDependencyError, UsageError, why_no_port
 from olmocr.memory import peak_memory
-from olmocr.pipeline.document import PageRecord
+from olmocr.workspace.document import PageRecord
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

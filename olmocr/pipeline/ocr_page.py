@@ -22,7 +22,7 @@ from olmocr.page import (
     PageResponseError,
     parse_page_response,
 )
-from olmocr.pipeline.render import turned
+from olmocr.rendering.render import turned
 
 MAX_TOTAL_TOKENS = 16384
 """The context that olmOCR-2 is served with; a longer exchange is not accepted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from olmocr.memory import peak_memory
-from olmocr.pipeline.document import PageRecord
+from olmocr.workspace.document import PageRecord
 
 
 class Tally:

@@ -16,23 +16,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from olmocr.backends.choice import Answering, Sleep, answering
 from olmocr.errors import ExitCode, InputError, OutputError, ServerError, ServerUnavailableError, output_error
+from olmocr.inputs.local_file import content_hash, local_file
+from olmocr.inputs.origins import TarMember, ZipMember
+from olmocr.inputs.sources import STANDARD_INPUT, Source, find_sources
 from olmocr.memory import peak_memory
 from olmocr.page import Ask
-from olmocr.pipeline.answering import Answering, Sleep, answering
 from olmocr.pipeline.config import PipelineConfig
-from olmocr.pipeline.document import Document, PageRecord, blank_record, record_of, unrendered_record, why_failed
 from olmocr.pipeline.document_filter import SAMPLE_PAGES, why_filtered
-from olmocr.pipeline.local_file import content_hash, local_file
 from olmocr.pipeline.ocr_page import Terms, ocr_page
-from olmocr.pipeline.origins import TarMember, ZipMember
-from olmocr.pipeline.outputs import dolma_record, markdown_of, page_markdown, pages_json, write_whole
-from olmocr.pipeline.records import HEARTBEAT_SECONDS, DocumentRecord, Records
-from olmocr.pipeline.render_pool import RenderPool, default_workers
 from olmocr.pipeline.repetition import has_looped
-from olmocr.pipeline.sources import STANDARD_INPUT, Source, find_sources
 from olmocr.pipeline.turns import Turns
-from olmocr.pipeline.workspace import Workspace, open_workspace
+from olmocr.rendering.pool import RenderPool, default_workers
+from olmocr.workspace.document import Document, PageRecord, blank_record, record_of, unrendered_record, why_failed
+from olmocr.workspace.folder import Workspace, open_workspace
+from olmocr.workspace.outputs import dolma_record, markdown_of, page_markdown, pages_json, write_whole
+from olmocr.workspace.records import HEARTBEAT_SECONDS, DocumentRecord, Records
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progre
 from olmocr.errors import ExitCode, UsageError, output_error
 
 if TYPE_CHECKING:
+    from olmocr.hub.write import Hub
     from olmocr.model_folder import ModelFolder
     from olmocr.publish.card import Variant
-    from olmocr.publish.hub import Hub
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -113,8 +113,8 @@ def push(
 
     Run it again after any failure: what is on the Hub already is not sent twice.
     """
+    from olmocr.hub.write import Hub
     from olmocr.publish.front_matter import find_facts
-    from olmocr.publish.hub import Hub
     from olmocr.publish.push import Push, carry_out, plan_push, show_plan
 
     start_logging(quiet=quiet)
@@ -177,10 +177,10 @@ def audit(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
 ) -> None:
     """Look at an MLX model: the bits really there, settings, template, files, card. Ends with 11 if one is wrong."""
+    from olmocr.hub.write import Hub
     from olmocr.model_folder import find_model
     from olmocr.publish.audit import audit_lines, audit_model, corrected_card
     from olmocr.publish.front_matter import stated_facts
-    from olmocr.publish.hub import Hub
     from olmocr.publish.push import offer_card
 
     start_logging(quiet=quiet)
@@ -220,8 +220,8 @@ def _card_of(model: ModelFolder, hub: Hub | None) -> str:
 def _variants(folder: Path, repo: str | None, siblings: list[Path]) -> tuple[Variant, list[Variant]]:
     """Read *folder* and *siblings*, which are called by their folders' names, in the organisation of *repo*."""
     from olmocr.publish.card import Variant
+    from olmocr.publish.folder_reports import read_reports
     from olmocr.publish.front_matter import REPO_ID
-    from olmocr.publish.reports import read_reports
 
     if repo is not None and not REPO_ID.fullmatch(repo):
         raise UsageError(f"--repo {repo} is no repository's name; give one like ORG/NAME")

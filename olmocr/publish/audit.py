@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from olmocr import __version__
 from olmocr.conversion.checkpoint import read_header
 from olmocr.conversion.companions import MOST_PIXELS
 from olmocr.conversion.names import Component, component_of
@@ -19,10 +18,11 @@ from olmocr.publish.front_matter import SourceFacts, corrected_front_matter, spl
 from olmocr.publish.gates import CheckWeights
 from olmocr.publish.markup import code_block, escaped
 from olmocr.publish.scan import CARD_FILE, is_ours
-from olmocr.validate.packing import PackedModules, read_packing
-from olmocr.validate.prompts import check_templates
-from olmocr.validate.values import StoredTensor
-from olmocr.validate.weights import WeightsReport, check_weights
+from olmocr.validate.smoke.prompts import check_templates
+from olmocr.validate.weights.check import WeightsReport, check_weights
+from olmocr.validate.weights.packing import PackedModules, read_packing
+from olmocr.validate.weights.values import StoredTensor
+from olmocr.version import __version__
 
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")
 _HEAD = "language_model.lm_head"

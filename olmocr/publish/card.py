@@ -11,17 +11,17 @@ from typing import Any, Protocol
 import jinja2
 from markupsafe import Markup
 
-from olmocr.conversion.memory import TOKENS, smallest_mac
+from olmocr.conversion.macs import TOKENS, smallest_mac
 from olmocr.conversion.report import TensorReport
 from olmocr.model_folder import BF16_REPOSITORY
 from olmocr.page import PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
 from olmocr.publish.eval_results import why_no_score
+from olmocr.publish.folder_reports import Reports
 from olmocr.publish.front_matter import SourceFacts, front_matter
 from olmocr.publish.markup import code_block, escaped
-from olmocr.publish.reports import Reports
-from olmocr.validate.bench_report import ScoreInterval, percent
-from olmocr.validate.fidelity_report import FidelityReport
-from olmocr.validate.plots import Point, size_against_fidelity
+from olmocr.reports.bench import ScoreInterval, percent
+from olmocr.reports.fidelity import FidelityReport
+from olmocr.validate.fidelity.plots import Point, size_against_fidelity
 
 CHART_FILE = "size-fidelity.svg"
 

@@ -9,7 +9,7 @@ import yaml
 
 from olmocr.errors import ExitCode, OlmocrError
 from olmocr.publish.front_matter import REPO_ID
-from olmocr.validate.bench_report import BENCH_REPORT_FILE, BenchReport
+from olmocr.reports.bench import BENCH_REPORT_FILE, BenchReport
 
 EVAL_RESULTS_FILE = ".eval_results/olmocrbench.yaml"
 

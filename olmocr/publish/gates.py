@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import ExitCode, OlmocrError, UsageError
-from olmocr.publish.reports import Reports
+from olmocr.publish.folder_reports import Reports
 from olmocr.publish.scan import WEIGHTS, LocalFile
-from olmocr.validate.weights import WeightsReport, check_weights
+from olmocr.validate.weights.check import WeightsReport, check_weights
 
 NAMES = ("weights", "smoke", "fidelity")
 

@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from olmocr import __version__
 from olmocr.conversion.report import REPORT_FILE, ConversionReport
 from olmocr.errors import HubError, UsageError
+from olmocr.hub.write import Hub, RemoteState
 from olmocr.publish.card import CHART_FILE, Variant, make_card, make_chart
 from olmocr.publish.eval_results import EVAL_RESULTS_FILE, eval_results, why_no_score
+from olmocr.publish.folder_reports import parse_conversion_report
 from olmocr.publish.front_matter import REPO_ID, SourceFacts
 from olmocr.publish.gates import CheckWeights, Gate, GateFailedError, failing_gates, judge
-from olmocr.publish.hub import Hub, RemoteState
-from olmocr.publish.reports import parse_conversion_report
 from olmocr.publish.scan import CARD_FILE, LocalFile, is_ours, made_file, scan_folder, text_problems
-from olmocr.publish.typed_json import WrongTypeError
-from olmocr.validate.weights import check_weights
+from olmocr.reports.typed_json import WrongTypeError
+from olmocr.validate.weights.check import check_weights
+from olmocr.version import __version__
 
 # The Hub puts it into every new repository.
 _ATTRIBUTES = ".gitattributes"

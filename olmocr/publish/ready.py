@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from olmocr import __version__
-from olmocr.conversion.folder import Target
 from olmocr.conversion.plan import ConversionPlan
 from olmocr.conversion.report import REPORT_FILE, ConversionReport, SourceFile, recipe_report
+from olmocr.conversion.write import Target
 from olmocr.errors import InputError
 from olmocr.model_folder import shard_sha256
-from olmocr.publish.reports import Reports, read_conversion_report, read_reports
-from olmocr.validate.page_set import page_hashes, read_page_set
+from olmocr.publish.folder_reports import Reports, read_conversion_report, read_reports
+from olmocr.validate.known_pages.page_set import page_hashes, read_page_set
+from olmocr.version import __version__
 
 
 def made_before(target: Target) -> ConversionReport | None:

@@ -15,10 +15,10 @@ from olmocr.errors import InputError
 from olmocr.model_folder import INDEX_FILE
 from olmocr.publish.card import CHART_FILE
 from olmocr.publish.eval_results import EVAL_RESULTS_FILE
-from olmocr.validate.bench_report import BENCH_CHECKS_FILE, BENCH_REPORT_FILE
-from olmocr.validate.fidelity_report import FIDELITY_REPORT_FILE
-from olmocr.validate.smoke_report import SMOKE_REPORT_FILE
-from olmocr.validate.weights import HASHES_FILE
+from olmocr.reports.bench import BENCH_CHECKS_FILE, BENCH_REPORT_FILE
+from olmocr.reports.fidelity import FIDELITY_REPORT_FILE
+from olmocr.reports.smoke import SMOKE_REPORT_FILE
+from olmocr.validate.weights.check import HASHES_FILE
 
 CARD_FILE = "README.md"
 

@@ -9,21 +9,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from olmocr.conversion.folder import Target
+from olmocr.conversion.write import Target
 from olmocr.errors import MissingDependencyError, UsageError
+from olmocr.hub.write import Hub
 from olmocr.publish.card import Variant
+from olmocr.publish.folder_reports import read_reports
 from olmocr.publish.front_matter import find_facts, stated_facts
 from olmocr.publish.gates import require_gates
-from olmocr.publish.hub import Hub
 from olmocr.publish.push import Push, Say, carry_out, plan_push
 from olmocr.publish.ready import has_passed_fidelity
-from olmocr.publish.reports import read_reports
-from olmocr.validate.fidelity import FidelityTerms, OnPage, measure_fidelity, write_fidelity_report
-from olmocr.validate.fidelity_report import fidelity_lines, fidelity_verdict
-from olmocr.validate.gates import check_gates, read_gates
-from olmocr.validate.page_set import read_page_set
-from olmocr.validate.runtime import weight_hashes
-from olmocr.validate.smoke import why_not_possible, why_not_quick
+from olmocr.reports.fidelity import fidelity_lines, fidelity_verdict
+from olmocr.runtime.facts import weight_hashes
+from olmocr.validate.fidelity.gates import check_gates, read_gates
+from olmocr.validate.fidelity.measure import FidelityTerms, OnPage, measure_fidelity, write_fidelity_report
+from olmocr.validate.known_pages.page_set import read_page_set
+from olmocr.validate.smoke.run import why_not_possible, why_not_quick
 
 _LONG = 60  # seconds
 

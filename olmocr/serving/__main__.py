@@ -102,7 +102,7 @@ def serve(
         raise MissingDependencyError(
             f"the server needs {error.name}, which is not installed: pip install 'olmocr[serve]'"
         ) from error
-    from olmocr.pipeline.answering import engine_counts, open_engine
+    from olmocr.backends.choice import engine_counts, open_engine
 
     start_logging(quiet=quiet)
     with (

@@ -14,11 +14,10 @@ from typing import Any, cast
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from olmocr import __version__
+from olmocr.backends.wire import Api
 from olmocr.page import ModelResponse
-from olmocr.pipeline.render_pool import RenderPool
 from olmocr.pipeline.run import scratch_folder
-from olmocr.pipeline.wire import Api
+from olmocr.rendering.pool import RenderPool
 from olmocr.serving.asking import Asking, Write
 from olmocr.serving.documents import TERMS, DocumentReader
 from olmocr.serving.formats import Format, event, make_format
@@ -29,6 +28,7 @@ from olmocr.serving.questions import Question, parse_question
 from olmocr.serving.refusals import RequestError, bad_request, error_body
 from olmocr.serving.uploads import kept, kept_copy, parse_wanted, shown_name
 from olmocr.text import printable
+from olmocr.version import __version__
 
 UPSTREAM_NAME = "olmocr"
 """What upstream's own server calls its model, and its client asks for."""

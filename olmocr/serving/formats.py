@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from olmocr.backends.wire import Api
 from olmocr.page import ModelResponse
-from olmocr.pipeline.wire import Api
 from olmocr.serving.questions import Question
 from olmocr.serving.refusals import RequestError, error_body
 

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from olmocr.backends.client import is_this_machine
 from olmocr.errors import OlmocrError
-from olmocr.pipeline.client import is_this_machine
 from olmocr.serving.asking import Asking, closing
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.refusals import RequestError, error_body, error_headers, refusal_of

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from PIL import Image
 
+from olmocr.inputs.kinds import FIRST_BYTES, Kind, kind_of
 from olmocr.page import PageImage
-from olmocr.pipeline.kinds import FIRST_BYTES, Kind, kind_of
-from olmocr.pipeline.render import on_white, upright_picture
+from olmocr.rendering.render import on_white, upright_picture
 from olmocr.serving.refusals import RequestError, bad_request
 
 KINDS = (Kind.PNG, Kind.JPEG, Kind.WEBP)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from olmocr.backends.wire import Api
 from olmocr.page import FRONT_MATTER_REGEX, PAGE_PROMPT, PageRequest
-from olmocr.pipeline.wire import Api
 from olmocr.serving.pictures import check_picture, read_picture
 from olmocr.serving.refusals import bad_request
 

@@ -23,9 +23,9 @@ from olmocr.text import printable
 from olmocr.validate.pages import CheckedAnswer, check_answers
 
 if TYPE_CHECKING:
-    from olmocr.validate.difference import TensorError
-    from olmocr.validate.fidelity_report import FidelityReport
-    from olmocr.validate.weights import Check, WeightsReport
+    from olmocr.reports.fidelity import FidelityReport
+    from olmocr.validate.weights.check import Check, WeightsReport
+    from olmocr.validate.weights.difference import TensorError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -88,7 +88,7 @@ def weights(
     """
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from olmocr.validate.weights import check_weights
+    from olmocr.validate.weights.check import check_weights
 
     console = start_logging(quiet=quiet)
     columns = (TextColumn("checking"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
@@ -185,8 +185,8 @@ def smoke(
 
     Leaves smoke_report.json beside the weights. Ends with exit code 11 if a page does not hold.
     """
-    from olmocr.validate.smoke import SmokeTerms, smoke_test
-    from olmocr.validate.smoke_report import smoke_lines, smoke_report_json
+    from olmocr.reports.smoke import smoke_lines, smoke_report_json
+    from olmocr.validate.smoke.run import SmokeTerms, smoke_test
 
     console = start_logging(quiet=quiet)
     terms = SmokeTerms(tuple(path.expanduser() for path in pdf or ()), longest_side)
@@ -254,9 +254,9 @@ def fidelity(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-    from olmocr.validate.fidelity import FidelityTerms, compare, distinct_folders, write_fidelity_report
-    from olmocr.validate.fidelity_html import html_target, write_fidelity_html
-    from olmocr.validate.gates import check_gates, read_gates
+    from olmocr.validate.fidelity.gates import check_gates, read_gates
+    from olmocr.validate.fidelity.html import html_target, write_fidelity_html
+    from olmocr.validate.fidelity.measure import FidelityTerms, compare, distinct_folders, write_fidelity_report
 
     console = start_logging(quiet=quiet)
     models = distinct_folders(folders)
@@ -287,8 +287,8 @@ def fidelity(
 
 
 def _say_fidelity(reports: Sequence[FidelityReport], *, as_json: bool, markdown: bool) -> None:
-    from olmocr.validate.fidelity_report import fidelity_lines, fidelity_report_json
-    from olmocr.validate.ladder import ladder_lines, ladder_markdown
+    from olmocr.reports.fidelity import fidelity_lines, fidelity_report_json
+    from olmocr.validate.fidelity.ladder import ladder_lines, ladder_markdown
 
     if as_json and len(reports) > 1:
         say(json.dumps([dataclasses.asdict(report) for report in reports], indent=2, allow_nan=False))
@@ -332,8 +332,8 @@ def bench(
 
     Leaves bench_report.json beside the weights. An interrupted run goes on where it was. Formulas are not scored.
     """
-    from olmocr.validate.bench import BenchTerms, compared, read_earlier, run_bench, write_bench
-    from olmocr.validate.bench_report import BENCH_REPORT_FILE, bench_lines, bench_report_json
+    from olmocr.reports.bench import BENCH_REPORT_FILE, bench_lines, bench_report_json
+    from olmocr.validate.bench.run import BenchTerms, compared, read_earlier, run_bench, write_bench
 
     console = start_logging(quiet=quiet)
     terms = BenchTerms(longest_side, sample, work.expanduser() if work else None, max_tokens, max_attempts)

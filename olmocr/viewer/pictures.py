@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import InputError
-from olmocr.pipeline.picture import Picture, make_picture
-from olmocr.pipeline.render import Pages, open_document, turned
-from olmocr.pipeline.sources import path_of
+from olmocr.inputs.sources import path_of
+from olmocr.rendering.picture import Picture, make_picture
+from olmocr.rendering.render import Pages, open_document, turned
 from olmocr.viewer.records import ViewedDocument, ViewedPage, shown
 
 LONGEST_SIDE = 1000

@@ -21,7 +21,7 @@ import jinja2
 from markupsafe import Markup
 
 from olmocr.errors import output_error
-from olmocr.pipeline.picture import Picture
+from olmocr.rendering.picture import Picture
 from olmocr.viewer.katex import Katex
 from olmocr.viewer.markdown import to_html
 from olmocr.viewer.pictures import Pictures, open_pictures

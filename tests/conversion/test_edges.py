@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from olmocr.conversion import plan as plan_module
 from olmocr.conversion import shards as shards_module
 from olmocr.conversion.convert import convert, plan_targets, with_weights
-from olmocr.conversion.folder import SUMS_FILE
-from olmocr.conversion.quantize import narrowed, quantized_rows, widened
+from olmocr.conversion.quantizing.rows import narrowed, quantized_rows, widened
 from olmocr.conversion.recipe import QuantParams, changed, find_recipe
+from olmocr.conversion.write import SUMS_FILE
 from olmocr.errors import PlanError
 from olmocr.model_folder import ModelFolder, RemoteFile, missing_files
 from tests.checkpoints import E4M3, fp8_checkpoint, read_tensors, tiny_checkpoint

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from olmocr.conversion.convert import convert
-from olmocr.conversion.folder import SUMS_FILE
+from olmocr.conversion.write import SUMS_FILE
 from tests.conftest import CHECKPOINT
 from tests.hub_server import Commit, Cut, HubServer, Repository
 

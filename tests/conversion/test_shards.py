@@ -11,9 +11,9 @@ from mlx_vlm.utils import load_model
 from olmocr.conversion import shards as shards_module
 from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.convert import convert, plan_targets
-from olmocr.conversion.folder import SUMS_FILE, write_models
 from olmocr.conversion.plan import make_plan
 from olmocr.conversion.recipe import changed, find_recipe, recipe_names
+from olmocr.conversion.write import SUMS_FILE, write_models
 from olmocr.errors import CheckpointError, OutputError
 from olmocr.model_folder import ModelFolder
 from tests.checkpoints import fp8_checkpoint, read_tensors, tiny_checkpoint, write_tensors

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor
 
 from olmocr.page import chat_prompt
-from olmocr.pipeline.render import open_document
+from olmocr.rendering.render import open_document
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "demo" / "checkpoint"

@@ -24,8 +24,8 @@ from olmocr.inference.prompt import make_inputs
 from olmocr.inference.row import GrowingText
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageImage, PageRequest, chat_prompt, parse_page_response
-from olmocr.pipeline.render import open_document
 from olmocr.pipeline.repetition import is_looping
+from olmocr.rendering.render import open_document
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import CHECKPOINT, DEVICE, PAGES
 from tests.inference.random_models import random_model

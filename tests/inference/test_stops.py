@@ -20,7 +20,7 @@ from olmocr.page import PageRequest
 from olmocr.pipeline.repetition import is_looping
 from tests.conftest import CHECKPOINT, DEVICE
 from tests.inference.random_models import random_model
-from tests.inference.test_batch import TOKEN_BYTES, picture, request
+from tests.inference.test_decode import TOKEN_BYTES, picture, request
 from tests.pipeline.test_repetition import REAL
 
 MOST_TOKENS_OF_A_LOOP = 4096 + 64 + 32 + 16

@@ -19,7 +19,7 @@ from olmocr.inference.vision_mlx import MlxVisionTower, StockVisionTower, is_as_
 from olmocr.model_folder import ModelFolder
 from tests.conftest import DEVICE
 from tests.inference.random_models import random_model
-from tests.inference.test_batch import request
+from tests.inference.test_decode import request
 
 pytestmark = pytest.mark.skipif(DEVICE.kind != "cpu", reason="a GPU's arithmetic is not that of numpy")
 

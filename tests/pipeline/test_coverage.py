@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.pipeline.coverage import LOW_COVERAGE, coverage
-from olmocr.pipeline.render import open_document
+from olmocr.rendering.render import open_document
 from tests.conftest import PAGES
 
 LAYER = "The harbour library opens its reading room at nine and closes at five on every day of the week except Sunday."

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from olmocr import __version__
 from olmocr.pipeline.__main__ import app, ocr
+from olmocr.version import __version__
+from tests.backends.model_server import ModelServer, chat_body, chat_stream, reset, whole
 from tests.pipeline.doubles import write_numbered_pdf, write_pdf
-from tests.pipeline.model_server import ModelServer, chat_body, chat_stream, reset, whole
 
 COMMAND = typer.main.get_command(app)
 OPTIONS = [each for each in COMMAND.params if each.param_type_name == "option" and "completion" not in each.name]

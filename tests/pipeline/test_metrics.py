@@ -5,8 +5,8 @@ import pytest
 
 from olmocr.errors import UsageError
 from olmocr.page import PageResponse
-from olmocr.pipeline.document import PageRecord, blank_record
 from olmocr.pipeline.metrics import served_metrics
+from olmocr.workspace.document import PageRecord, blank_record
 
 
 def free_port():

@@ -1,8 +1,8 @@
 import pytest
 
 from olmocr.page import PageResponse
-from olmocr.pipeline.document import PageRecord, blank_record
 from olmocr.pipeline.progress import Tally
+from olmocr.workspace.document import PageRecord, blank_record
 
 
 def page(**fields):

@@ -8,8 +8,8 @@ import pytest
 
 from olmocr import PipelineConfig, run_pipeline
 from olmocr.errors import ExitCode, InputError, OutputError, ServerError, UsageError
-from olmocr.pipeline.sources import Source
-from olmocr.pipeline.workspace import open_workspace
+from olmocr.inputs.sources import Source
+from olmocr.workspace.folder import open_workspace
 from tests.conftest import PAGES
 from tests.pipeline.doubles import Model, answer, write_image, write_pdf
 

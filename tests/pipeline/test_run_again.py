@@ -13,8 +13,8 @@ import pytest
 
 from olmocr import PipelineConfig, run_pipeline
 from olmocr.errors import AnswerError, ExitCode, ServerUnavailableError
-from olmocr.pipeline.document import blank_record
-from olmocr.pipeline.records import RECORDS_FILE, Records
+from olmocr.workspace.document import blank_record
+from olmocr.workspace.records import RECORDS_FILE, Records
 from tests.conftest import ROOT
 from tests.pipeline.doubles import Reader, answer, write_numbered_pdf, write_pdf
 from tests.pipeline.test_run_side_by_side import beside, pages_text, results, run

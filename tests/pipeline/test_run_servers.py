@@ -9,8 +9,7 @@ import pytest
 
 from olmocr import PipelineConfig, run_pipeline
 from olmocr.errors import ExitCode, ServerError
-from tests.pipeline.doubles import write_numbered_pdf
-from tests.pipeline.model_server import (
+from tests.backends.model_server import (
     TEXT,
     ModelServer,
     chat_body,
@@ -24,6 +23,7 @@ from tests.pipeline.model_server import (
     slow,
     whole,
 )
+from tests.pipeline.doubles import write_numbered_pdf
 
 GOOD = whole(chat_body())
 GARBAGE = whole(b"<html>\x1b[31mit works\x00</html>", content_type="text/html")

@@ -7,9 +7,9 @@ import pytest
 
 from olmocr import PipelineConfig, run_pipeline, run_pipeline_sync
 from olmocr.errors import AnswerError, ExitCode, InputError, OlmocrError, ServerError, ServerUnavailableError
-from olmocr.pipeline.render_pool import default_workers
+from olmocr.rendering.pool import default_workers
+from tests.backends.model_server import ModelServer
 from tests.pipeline.doubles import Reader, answer, write_numbered_pdf, write_pdf
-from tests.pipeline.model_server import ModelServer
 
 AWAY = ServerUnavailableError("the server is away")
 

@@ -5,7 +5,7 @@ from huggingface_hub import constants
 
 from olmocr.conversion.convert import convert
 from tests.checkpoints import tiny_checkpoint
-from tests.publish.hub_writes import WritableHub
+from tests.hub.hub_writes import WritableHub
 from tests.publish.samples import model_copy
 
 

@@ -1,12 +1,12 @@
 """What tests of pushes do alike: push a folder to the loopback Hub, and look at what is there."""
 
+from olmocr.hub.write import Hub
 from olmocr.publish.card import Variant
+from olmocr.publish.folder_reports import read_reports
 from olmocr.publish.front_matter import find_facts
-from olmocr.publish.hub import Hub
 from olmocr.publish.push import Push, carry_out, plan_push
-from olmocr.publish.reports import read_reports
-from olmocr.validate.weights import Check, WeightsReport
-from tests.publish.hub_writes import TOKEN
+from olmocr.validate.weights.check import Check, WeightsReport
+from tests.hub.hub_writes import TOKEN
 
 REPO = "tester/tiny-8bit"
 WEIGHTS = "model.safetensors"

@@ -5,7 +5,7 @@ import shutil
 from dataclasses import replace
 from types import MappingProxyType
 
-from olmocr.validate.fidelity_report import (
+from olmocr.reports.fidelity import (
     BrokenLimit,
     Cost,
     Distribution,
@@ -19,7 +19,7 @@ from olmocr.validate.fidelity_report import (
     Truncation,
     fidelity_report_json,
 )
-from olmocr.validate.smoke_report import SmokePage, SmokeReport, smoke_report_json
+from olmocr.reports.smoke import SmokePage, SmokeReport, smoke_report_json
 
 HOSTILE = (
     "</svg><script>alert(1)</script> | [a](javascript:b) ![c](//d) `e` **f** <img src=x>\n\n# g\n---\nwww.h.org {{ i }}"

@@ -15,7 +15,7 @@ from olmocr.publish.__main__ import app
 from olmocr.publish.audit import audit_lines, audit_model, corrected_card
 from olmocr.publish.front_matter import stated_facts
 from tests.conftest import CHECKPOINT
-from tests.publish.hub_writes import TOKEN, Blob, Repository
+from tests.hub.hub_writes import TOKEN, Blob, Repository
 from tests.publish.pushes import whole
 from tests.publish.samples import HOSTILE
 

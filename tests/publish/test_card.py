@@ -13,12 +13,12 @@ from markdown_it import MarkdownIt
 
 from olmocr.errors import InputError, UsageError
 from olmocr.page import PAGE_PROMPT, parse_page_response
-from olmocr.pipeline.render import open_document
 from olmocr.publish.card import Variant, make_card, make_chart
+from olmocr.publish.folder_reports import read_reports
 from olmocr.publish.front_matter import find_facts
 from olmocr.publish.markup import code_block, code_span, escaped
-from olmocr.publish.reports import read_reports
-from olmocr.validate.plots import Point, size_against_fidelity
+from olmocr.rendering.render import open_document
+from olmocr.validate.fidelity.plots import Point, size_against_fidelity
 from tests.conftest import PAGES
 from tests.publish.samples import HOSTILE, change_report, model_copy
 

@@ -10,7 +10,7 @@ from olmocr.convert_to_mlx import app as convert_app
 from olmocr.errors import ExitCode
 from olmocr.publish.__main__ import app
 from tests.checkpoints import tiny_checkpoint
-from tests.publish.hub_writes import TOKEN
+from tests.hub.hub_writes import TOKEN
 from tests.publish.pushes import REPO, files_of
 from tests.publish.samples import model_copy
 

@@ -8,6 +8,7 @@ import yaml
 from huggingface_hub import parse_eval_result_entries
 from typer.testing import CliRunner
 
+from olmocr.hub.write import Hub
 from olmocr.publish.__main__ import app
 from olmocr.publish.card import Variant, make_card
 from olmocr.publish.eval_results import (
@@ -18,12 +19,11 @@ from olmocr.publish.eval_results import (
     eval_results,
     why_no_score,
 )
+from olmocr.publish.folder_reports import read_reports
 from olmocr.publish.front_matter import find_facts
-from olmocr.publish.hub import Hub
 from olmocr.publish.push import carry_out, show_plan
-from olmocr.publish.reports import read_reports
 from olmocr.publish.scan import scan_folder
-from olmocr.validate.bench_report import (
+from olmocr.reports.bench import (
     BenchReport,
     CategoryScore,
     Comparison,
@@ -31,7 +31,7 @@ from olmocr.validate.bench_report import (
     TypeCount,
     bench_report_json,
 )
-from tests.publish.hub_writes import TOKEN
+from tests.hub.hub_writes import TOKEN
 from tests.publish.pushes import REPO, files_of, plan, push
 from tests.publish.samples import HOSTILE, weights_of
 

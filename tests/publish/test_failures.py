@@ -10,7 +10,7 @@ import pytest
 
 from olmocr.errors import ExitCode, HubError
 from tests.conftest import ROOT
-from tests.publish.hub_writes import TOKEN, Account, Fault
+from tests.hub.hub_writes import TOKEN, Account, Fault
 from tests.publish.pushes import REPO, WEIGHTS, files_of, messages_of, push
 
 # Every request of a push, in order: method, what its path matches, and how many such ones come before it.

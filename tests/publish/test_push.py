@@ -9,14 +9,14 @@ import pytest
 from huggingface_hub import snapshot_download
 
 from olmocr.errors import ExitCode, HubError, UsageError
+from olmocr.hub.write import Hub, why_not_writable
 from olmocr.publish.card import Variant
+from olmocr.publish.folder_reports import read_reports
 from olmocr.publish.front_matter import find_facts
 from olmocr.publish.gates import GateFailedError
-from olmocr.publish.hub import Hub, why_not_writable
 from olmocr.publish.push import Push, plan_push, show_plan
-from olmocr.publish.reports import read_reports
-from olmocr.validate.weights import Check, WeightsReport
-from tests.publish.hub_writes import TOKEN, Account, Blob, Fault, Repository
+from olmocr.validate.weights.check import Check, WeightsReport
+from tests.hub.hub_writes import TOKEN, Account, Blob, Fault, Repository
 from tests.publish.pushes import REPO, WEIGHTS, files_of, messages_of, plan, push
 from tests.publish.samples import change_report, model_copy, weights_of
 

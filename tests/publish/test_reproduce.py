@@ -9,7 +9,7 @@ from olmocr.conversion.convert import convert
 from olmocr.conversion.recipe import changed, find_recipe, read_recipe, recipe_names
 from olmocr.errors import ExitCode, InputError, UsageError
 from olmocr.publish.__main__ import app
-from olmocr.publish.reports import read_conversion_report
+from olmocr.publish.folder_reports import read_conversion_report
 from olmocr.publish.reproduce import recipe_of, reproduce
 from tests.checkpoints import tiny_checkpoint
 from tests.publish.samples import change_report, model_copy

@@ -12,18 +12,18 @@ from olmocr.conversion.convert import convert, plan_targets
 from olmocr.conversion.recipe import find_recipe
 from olmocr.convert_to_mlx import app
 from olmocr.errors import ExitCode, UsageError
+from olmocr.hub.write import Hub
 from olmocr.model_folder import find_settings
 from olmocr.publish.gates import GateFailedError
-from olmocr.publish.hub import Hub
 from olmocr.publish.ready import has_passed_fidelity, has_passed_smoke, made_before
 from olmocr.publish.upload import Upload, timed
-from olmocr.validate.built_in_pages import draw_built_in_pages
-from olmocr.validate.fidelity_report import fidelity_report_json
-from olmocr.validate.runtime import weight_hashes
-from olmocr.validate.smoke_report import smoke_report_json
+from olmocr.reports.fidelity import fidelity_report_json
+from olmocr.reports.smoke import smoke_report_json
+from olmocr.runtime.facts import weight_hashes
+from olmocr.validate.known_pages.built_in_pages import draw_built_in_pages
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import CHECKPOINT
-from tests.publish.hub_writes import TOKEN
+from tests.hub.hub_writes import TOKEN
 from tests.publish.pushes import REPO, files_of
 from tests.publish.samples import fidelity_report, model_copy, smoke_report, weights_of
 

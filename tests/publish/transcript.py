@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.publish.hub_writes import TOKEN, Account, Fault, WritableHub
+from tests.hub.hub_writes import TOKEN, Account, Fault, WritableHub
 
 ROOT = Path(__file__).parents[2]
 REPORTS = ROOT / "model_cards" / "reports"

@@ -15,11 +15,11 @@ import httpx
 import openai
 import pytest
 
+from olmocr.backends.client import connected
 from olmocr.page import FRONT_MATTER_REGEX, PAGE_PROMPT, PageRequest, parse_page_response
-from olmocr.pipeline.client import connected
 from olmocr.pipeline.config import PipelineConfig
-from olmocr.pipeline.render import open_document
 from olmocr.pipeline.run import run_pipeline_sync
+from olmocr.rendering.render import open_document
 from tests.conftest import PAGES
 from tests.serving.servers import CHAT, OCR, data_uri, until
 

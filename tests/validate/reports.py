@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from olmocr.validate.fidelity_report import (
+from olmocr.reports.fidelity import (
     Cost,
     Distribution,
     FidelityPage,

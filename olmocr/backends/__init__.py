@@ -1,0 +1,1 @@
+"""What answers: the model in this process, or a server."""

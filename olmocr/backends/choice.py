@@ -1,0 +1,199 @@
+"""What a run is asked to use -> what answers: a model in this process, a server started for it, or one that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from olmocr.backends.backoff import with_backoff
+from olmocr.backends.client import connected
+from olmocr.backends.local_server import MLX_VLM_PORT, VLLM_PORT, ServerCommand, mlx_vlm_command, serving, vllm_command
+from olmocr.device import REFERENCE_BLAS, start_mlx
+from olmocr.errors import OlmocrError, ServerUnavailableError
+from olmocr.model_folder import find_model, read_config
+from olmocr.page import TARGET_LONGEST_IMAGE_DIM, Ask, ModelResponse, PageRequest
+from olmocr.pipeline.config import PipelineConfig
+from olmocr.pipeline.repetition import is_looping
+
+log = logging.getLogger(__name__)
+
+SERVER_LOG = "server.log"
+
+_GROWTH_BYTES = 6 << 30
+"""What a server may take beyond its model's weights before it is started again: caches, activations, and leaks."""
+
+_PATIENCE = 8
+"""Attempts to reach a server that gives no answer, about two minutes in all."""
+
+Sleep = Callable[[float], Awaitable[None]]
+"""Waits for so many seconds."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What answers, ready to be asked, and the model's name as records have it.
+
+    *fault* tells why a server is away just now; None if it is not. *counts* tells what a model in this process has
+    done.
+    """
+
+    ask: Ask
+    model: str
+    fault: Callable[[], ServerUnavailableError | None] = lambda: None
+    counts: Callable[[], dict[str, float]] = dict
+
+
+@contextlib.asynccontextmanager
+async def answering(config: PipelineConfig, sleep: Sleep = asyncio.sleep) -> AsyncIterator[Answering]:
+    """Yield what answers; a server that is away is waited for with *sleep*.
+
+    Raises:
+        OlmocrError: the model cannot be loaded, or its server not be reached.
+    """
+    opener = _server if config.server else {"mlx": _engine, "mlx-vlm": _mlx_vlm, "vllm": _vllm}[config.backend]
+    async with opener(config) as found:
+        yield found if opener is _engine else _patient(found, sleep)
+
+
+@contextlib.asynccontextmanager
+async def _engine(config: PipelineConfig) -> AsyncIterator[Answering]:
+    opening = functools.partial(
+        open_engine,
+        config.model or "",
+        most_pages=config.pages_at_once,
+        kv_budget=config.kv_budget,
+        drafts=config.drafts,
+        longest_side=config.target_longest_image_dim,
+    )
+    loading = asyncio.get_running_loop().run_in_executor(None, opening)
+    try:
+        engine = await asyncio.shield(loading)
+    except asyncio.CancelledError:
+        # Loading cannot be stopped, and a model that is loaded and that nobody closes would keep the process for ever.
+        with contextlib.suppress(OlmocrError), await loading:
+            pass
+        raise
+    with engine:
+        yield Answering(engine.ask, config.model or "", counts=lambda: engine_counts(engine))
+
+
+def open_engine(
+    model: str,
+    *,
+    most_pages: int,
+    kv_budget: int | None = None,
+    drafts: bool | None = None,
+    longest_side: int = TARGET_LONGEST_IMAGE_DIM,
+) -> Any:
+    """Return an :class:`olmocr.inference.engine.Engine` of *model*, to be entered; arguments as there.
+
+    *drafts* says whether there are any; None leaves that to the device.
+
+    Raises:
+        OlmocrError: there is no such model, it cannot be loaded, MLX is not installed, or a page has no room.
+    """
+    folder = find_model(model)
+    device = start_mlx()
+    if device.blas == REFERENCE_BLAS:
+        log.warning("MLX computes with its reference BLAS, which is slow: pip install 'olmocr[blas]'")
+    # Only now, since it imports MLX, which must find its BLAS loaded.
+    from olmocr.inference.engine import DRAFTED_PAGES, Engine
+
+    engine = Engine(
+        folder,
+        device,
+        is_looping=is_looping,
+        kv_budget=kv_budget,
+        most_pages=most_pages,
+        drafted_pages=None if drafts is None else DRAFTED_PAGES * drafts,
+        longest_side=longest_side,
+    )
+    log.info("%s: %s", folder.name, engine)
+    return engine
+
+
+def engine_counts(engine: Any) -> dict[str, float]:
+    """Return what an engine has done so far, and the most memory that MLX took for it, by name."""
+    counts = engine.counts
+    return {
+        **vars(counts),
+        "steps_a_token": round(counts.steps_a_token, 4),
+        "accepted_a_draft": round(counts.accepted_a_draft, 4),
+        "mlx_peak_memory_bytes": engine.peak_memory,
+    }
+
+
+@contextlib.asynccontextmanager
+async def _server(config: PipelineConfig) -> AsyncIterator[Answering]:
+    url = config.server or ""
+    async with connected(url, model=config.model, api_key=config.api_key, api=config.api, is_looping=is_looping) as (
+        ask,
+        info,
+    ):
+        log.info("%s", info)
+        if config.guided_decoding == "always" and info.guide is None:
+            log.warning("%s cannot force the form of an answer: it is asked without", info.url)
+        yield Answering(ask, info.model)
+
+
+@contextlib.asynccontextmanager
+async def _mlx_vlm(config: PipelineConfig) -> AsyncIterator[Answering]:
+    folder = await asyncio.to_thread(find_model, config.model or "")
+    read_config(folder)  # another family, or one with code of its own, is refused before anything starts
+    weights = sum(path.stat().st_size for path in folder.path.glob("*.safetensors"))
+    command = mlx_vlm_command(
+        str(folder.path),
+        port=config.port or MLX_VLM_PORT,
+        max_num_seqs=config.pages_at_once,
+        max_tokens=config.max_tokens,
+        extra=config.server_options,
+    )
+    async with _serving(command, config, weights + _GROWTH_BYTES) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def _vllm(config: PipelineConfig) -> AsyncIterator[Answering]:
+    command = vllm_command(config.model or "", port=config.port or VLLM_PORT, extra=config.server_options)
+    async with _serving(command, config, None) as found:
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def _serving(command: ServerCommand, config: PipelineConfig, most: int | None) -> AsyncIterator[Answering]:
+    log.info("starting the %s server; what it prints goes to %s", command.name, config.workspace / SERVER_LOG)
+    async with serving(
+        command,
+        api=config.api,
+        is_looping=is_looping,
+        max_resident_bytes=most,
+        log_file=config.workspace / SERVER_LOG,
+    ) as ask:
+        yield Answering(ask, config.model or "")
+
+
+def _patient(found: Answering, sleep: Sleep) -> Answering:
+    fault: ServerUnavailableError | None = None
+
+    async def watched(request: PageRequest) -> ModelResponse:
+        nonlocal fault
+        try:
+            answer = await found.ask(request)
+        except OlmocrError as error:
+            fault = error if isinstance(error, ServerUnavailableError) else None
+            raise
+        fault = None
+        return answer
+
+    ask = with_backoff(
+        watched,
+        attempts=_PATIENCE,
+        on_wait=lambda error, seconds: log.warning("%s; asked again in %.0f s", error, seconds),
+        sleep=sleep,
+    )
+    return Answering(ask, found.model, lambda: fault)

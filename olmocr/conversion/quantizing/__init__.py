@@ -1,0 +1,1 @@
+"""Rows of a tensor -> codes, scales and biases."""

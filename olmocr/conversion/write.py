@@ -1,0 +1,237 @@
+"""Plans -> converted folders that are whole, or none; what an interruption leaves is gone on with."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmocr.conversion.companions import write_companions, write_file
+from olmocr.conversion.partial import STATE_FILE, PartialFolder, partial_folder
+from olmocr.conversion.plan import ConversionPlan
+from olmocr.conversion.plan_text import Resources
+from olmocr.conversion.quantizing.rows import Processor, find_processor
+from olmocr.conversion.report import REPORT_FILE, ConversionReport, make_report, report_json
+from olmocr.conversion.shards import (
+    Conversion,
+    OpenShard,
+    Progress,
+    Variant,
+    WrittenShard,
+    all_threads,
+    peak_memory_of,
+    write_shards,
+)
+from olmocr.errors import OutputError, PlanError, UsageError, output_error
+from olmocr.memory import peak_memory
+from olmocr.model_folder import ModelFolder, fetch_shard, shard_sha256
+from olmocr.version import __version__
+
+SUMS_FILE = "SHA256SUMS"
+
+# Room for index, config and tokenizer beside the shards.
+_SPARE_BYTES = 64 << 20
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A plan and the folder that it becomes."""
+
+    plan: ConversionPlan
+    output: Path
+
+
+def find_resources(targets: Sequence[Target], threads: int | None = None) -> Resources:
+    """Return what carrying out *targets* together takes: bytes of disk, how many are free, and peak memory."""
+    shards = {tensor.source.shard: 0 for target in targets for tensor in target.plan.tensors}
+    model = targets[0].plan.source.folder
+    sizes = {file.name: file.size for file in model.remote_files}
+    download = max((sizes.get(shard, 0) for shard in shards), default=0) if model.remote_weights else 0
+    needed = sum(target.plan.file_bytes + _SPARE_BYTES for target in targets) + download
+    processor = find_processor()
+    return Resources(
+        disk_needed=needed,
+        disk_free=min(_free(target.output) for target in targets),
+        peak_memory=peak_memory_of(processor, threads or all_threads(), len(targets)),
+    )
+
+
+def write_models(
+    targets: Sequence[Target],
+    progress: Progress = lambda nbytes: None,
+    *,
+    threads: int | None = None,
+    processor: Processor | None = None,
+) -> list[ConversionReport]:
+    """Carry out plans of one source together, which is read once: write beside each output, read again, rename.
+
+    A failure leaves no folder under an output's name. After an interruption the shards that are whole stay in a hidden
+    folder beside it, and the same call goes on from them. *threads* is chosen for this machine unless it is given.
+
+    Raises:
+        CheckpointError: the source cannot be read, or holds what is no number.
+        HubError: the source is on the Hub and cannot be fetched.
+        OutputError: an output exists, lies in the source, is being written by another process, or cannot be written.
+        PlanError: the disk has not enough room, or a value does not fit into the dtype asked for.
+    """
+    _check_outputs(targets)
+    started = time.monotonic()
+    processor, threads = processor or find_processor(), threads or all_threads()
+    source = targets[0].plan.source.folder
+    with contextlib.ExitStack() as stack:
+        partials = [stack.enter_context(partial_folder(each.output, _fingerprint(each.plan))) for each in targets]
+        _require_room(targets, partials)
+        resumed = [len(partial.whole) for partial in partials]
+        hashes = _write_shards(targets, partials, progress, processor, threads)
+        reports = []
+        for target, partial, count in zip(targets, partials, resumed, strict=True):
+            report = make_report(
+                target.plan,
+                partial.whole.values(),
+                hashes,
+                processor=processor,
+                threads=threads,
+                resumed_shards=count,
+                seconds=time.monotonic() - started,
+                peak_memory=peak_memory(),
+            )
+            _complete(target, partial, report)
+            reports.append(report)
+    if source.remote_weights:
+        _log.info("the source's shards were fetched one by one and are not kept")
+    return reports
+
+
+def _write_shards(
+    targets: Sequence[Target],
+    partials: Sequence[PartialFolder],
+    progress: Progress,
+    processor: Processor,
+    threads: int,
+) -> dict[str, str]:
+    """Write what is missing; return the SHA-256 of the source's shards."""
+    source = targets[0].plan.source.folder
+    names = sorted({tensor.source.shard for target in targets for tensor in target.plan.tensors})
+    found = {name: sha256 for partial in partials for name, sha256 in partial.hashes.items()}
+    hashes = {name: found.get(name) or shard_sha256(source, name) for name in names}
+
+    def remember(name: str, sha256: str) -> None:
+        for partial in partials:  # a later run may go on with any of them alone
+            partial.add_hash(name, sha256)
+
+    conversion = Conversion(
+        variants=[
+            Variant(target.plan, partial.path, frozenset(partial.whole))
+            for target, partial in zip(targets, partials, strict=True)
+        ],
+        open_shard=_opener(source, partials[0].downloads),
+        processor=processor,
+        threads=threads,
+        progress=progress,
+        shard_is_whole=lambda number, shard: partials[number].add(shard),
+        source_is_read=remember,
+    )
+    return write_shards(conversion, hashes)
+
+
+def _opener(source: ModelFolder, downloads: Path) -> OpenShard:
+    """Return how a source's shard comes to this disk: it is there, or is fetched and dropped after use."""
+
+    @contextlib.contextmanager
+    def here(shard: str) -> Iterator[Path]:
+        yield source.path / shard
+
+    @contextlib.contextmanager
+    def fetched(shard: str) -> Iterator[Path]:
+        downloads.mkdir(exist_ok=True)
+        for other in downloads.iterdir():  # an interrupted run may have left a later one
+            if other.name not in (shard, f"{shard}.incomplete"):
+                other.unlink()
+        path = fetch_shard(source, shard, downloads)
+        yield path
+        path.unlink()
+
+    return fetched if source.remote_weights else here
+
+
+def _complete(target: Target, partial: PartialFolder, report: ConversionReport) -> None:
+    """Add all that is no weight, and give the folder its name."""
+    try:
+        write_companions(target.plan, partial.path)
+        write_file(partial.path / REPORT_FILE, report_json(report).encode())
+        write_file(partial.path / SUMS_FILE, _sums_file(partial.path, partial.whole.values()).encode())
+        partial.finish(target.output)
+    except OSError as error:
+        raise output_error(error, str(target.output)) from error
+
+
+def _sums_file(folder: Path, shards: Iterable[WrittenShard]) -> str:
+    """Return what ``sha256sum`` prints of all that makes the model.
+
+    The report is left out: it tells the time it took, and the sums of two conversions of one source are to be the same.
+    """
+    known = {shard.file_name: shard.sha256 for shard in shards}
+    lines = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name not in (REPORT_FILE, SUMS_FILE, STATE_FILE):
+            sha256 = known.get(path.name) or hashlib.sha256(path.read_bytes()).hexdigest()
+            lines.append(f"{sha256}  {path.name}\n")
+    return "".join(lines)
+
+
+def _fingerprint(plan: ConversionPlan) -> str:
+    """Return what tells this conversion from every other: a run may only go on with what was made of the same."""
+    folder = plan.source.folder
+    names = sorted({tensor.source.shard for tensor in plan.tensors})
+    stats = [(folder.path / name).stat() for name in names if (folder.path / name).is_file()]
+    files = [(stat.st_size, stat.st_mtime_ns) for stat in stats] if not folder.remote_weights else folder.revision
+    identity = (__version__, plan.method, plan.recipe, plan.shards, folder.repo_id or folder.name, files)
+    return hashlib.sha256(repr(identity).encode()).hexdigest()
+
+
+def _check_outputs(targets: Sequence[Target]) -> None:
+    outputs = [target.output.resolve() for target in targets]
+    if len(set(outputs)) < len(outputs):
+        raise UsageError("two variants would become the same folder; ask for each recipe once")
+    for target in targets:
+        output, source = target.output, target.plan.source.folder.path.resolve()
+        if output.name in ("", ".."):
+            raise UsageError(f"{output} is no folder's name; choose another --output")
+        if _is_taken(output):
+            raise OutputError(f"{output} exists; choose another --output, or remove it first")
+        if output.resolve().is_relative_to(source):
+            raise OutputError(f"{output} lies in the source {source}; choose an --output outside it")
+
+
+def _require_room(targets: Sequence[Target], partials: Sequence[PartialFolder]) -> None:
+    there = sum(shard.nbytes for partial in partials for shard in partial.whole.values())
+    needed = (find_resources(targets).disk_needed or 0) - there
+    free = min(_free(target.output) for target in targets)
+    if free < needed:
+        output = targets[0].output
+        raise PlanError(
+            f"{output} needs {needed / 1e9:.2f} GB, and {output.resolve().parent} has {free / 1e9:.2f} GB free; "
+            "make room first, or choose another --output"
+        )
+
+
+def _free(output: Path) -> int:
+    try:
+        parent = next(folder for folder in output.resolve().parents if folder.is_dir())
+        return shutil.disk_usage(parent).free
+    except OSError as error:
+        raise output_error(error, str(output)) from error
+
+
+def _is_taken(output: Path) -> bool:
+    try:
+        return output.exists() and not (output.is_dir() and not any(output.iterdir()))
+    except OSError as error:  # a folder that may not be looked into, a name that is too long
+        raise output_error(error, str(output)) from error

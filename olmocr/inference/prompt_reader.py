@@ -1,0 +1,145 @@
+"""PageInputs -> a cache that holds image and prompt, in steps; what was computed once is not computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from olmocr.inference.byte_cache import Kept
+from olmocr.inference.cache import Layers, RowCache
+from olmocr.inference.forward import embed, forward
+from olmocr.inference.model import LoadedModel
+from olmocr.inference.prompt import PageInputs
+
+_FEATURE_BYTES = 128 << 20
+"""How much of pages' image features is kept: about ten pages of the 7B model at 1288 pixels."""
+
+_SIDES = 4
+"""A page may be turned as often; features of pages that were finished long ago are of no use, however small."""
+
+
+@dataclass(frozen=True)
+class _ReadPrompt:
+    """A prompt, or its beginning, that was read: keys and values of each layer, and where positions go on."""
+
+    layers: Layers
+    rope_delta: int
+
+
+class Reading:
+    """One prompt being read. Its last token is left for the step that writes the first token of the answer.
+
+    ``ids`` are the prompt's tokens; a token that follows them at place n has the position n + ``rope_delta``.
+    ``image`` are the pieces of vision work that are left, None where the image's features are there.
+    """
+
+    def __init__(self, key: tuple[bytes, bytes], ids: list[int], cache: RowCache, rope_delta: int) -> None:
+        self.key = key
+        self.ids = ids
+        self.cache = cache
+        self.rope_delta = rope_delta
+        self.inputs: PageInputs | None = None
+        self.image: Iterator[mx.array | None] | None = None
+        self.embeddings: mx.array | None = None
+        self.position_ids: mx.array | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all but the last token have been read."""
+        return self.cache.length >= len(self.ids) - 1
+
+
+class Reader:
+    """Reads prompts of one model, *step* tokens at a time; keeps what it has read of *most* pages, at *most_bytes*."""
+
+    def __init__(self, loaded: LoadedModel, *, step: int, most_bytes: int, most: int) -> None:
+        self._loaded = loaded
+        self._step = step
+        self._features: Kept[mx.array] = Kept(_FEATURE_BYTES, _SIDES * most)
+        self.read: Kept[_ReadPrompt] = Kept(most_bytes, most)
+
+    def begin(self, inputs: PageInputs) -> Reading:
+        """Return the prompt's reading, as far as it was read before."""
+        ids: list[int] = inputs.input_ids[0].tolist()  # type: ignore[assignment]
+        key = (inputs.image_key, inputs.prompt_key)
+        whole = self.read.get(key)
+        if whole:
+            return Reading(key, ids, RowCache(whole.layers), whole.rope_delta)
+        text = self.read.get((b"", self._text_key(ids)))
+        layers = len(self._loaded.model.language_model.layers)
+        reading = Reading(key, ids, RowCache(text.layers if text else layers), 0)
+        features = self._features.get(inputs.image_key)
+        if features is None:
+            reading.inputs = inputs
+            reading.image = self._loaded.vision.begin(inputs.pixel_values, inputs.image_grid_thw)
+        else:
+            self._embed(reading, inputs, features)
+        return reading
+
+    def advance(self, reading: Reading) -> int:
+        """Do a piece of the image, or then of the prompt; return how many of the prompt's tokens that were.
+
+        A step ends where the image begins, so that all pages' prompts are read alike.
+        """
+        if reading.image:
+            self._look(reading)
+            return 0
+        start, text = reading.cache.length, self._text_length(reading.ids)
+        end = min(start + self._step, len(reading.ids) - 1, text if start < text else len(reading.ids))
+        if end > start and reading.embeddings is not None and reading.position_ids is not None:
+            forward(
+                self._loaded.model,
+                reading.embeddings[:, start:end],
+                reading.position_ids[..., start:end],
+                reading.cache,
+            )
+            mx.eval(reading.cache.arrays())
+        if start < text == end:
+            self._keep((b"", self._text_key(reading.ids)), reading.cache.beginning(end), 0)
+        if reading.is_done:
+            reading.embeddings = reading.position_ids = None
+        return reading.cache.length - start
+
+    def keep(self, key: tuple[bytes, bytes], beginning: Callable[[], Layers], rope_delta: int) -> None:
+        """Keep a prompt without its last token, for when the same page is asked again."""
+        if self.read.get(key) is None:
+            self._keep(key, beginning(), rope_delta)
+
+    def _keep(self, key: tuple[bytes, bytes], layers: Layers, rope_delta: int) -> None:
+        nbytes = sum(keys.nbytes + values.nbytes for keys, values in layers)
+        self.read.put(key, _ReadPrompt(layers, rope_delta), nbytes)
+
+    def _text_length(self, ids: list[int]) -> int:
+        """Return how many tokens stand before the image: the same for all pages that are asked the same."""
+        return ids.index(self._loaded.model.config.image_token_id)
+
+    def _text_key(self, ids: list[int]) -> bytes:
+        return b",".join(b"%d" % token for token in ids[: self._text_length(ids)])
+
+    def _look(self, reading: Reading) -> None:
+        """Do one piece of vision work; after the last, the prompt can be read."""
+        if not (reading.image and reading.inputs):
+            return
+        features = next(reading.image)
+        if features is None:
+            return
+        mx.eval(features)
+        self._features.put(reading.inputs.image_key, features, features.nbytes)
+        self._embed(reading, reading.inputs, features)
+        reading.image = reading.inputs = None
+
+    def _embed(self, reading: Reading, inputs: PageInputs, features: mx.array) -> None:
+        """Put the image's features into the embeddings of the prompt, and find its positions."""
+        model = self._loaded.model
+        position_ids, deltas = model.language_model.get_rope_index(inputs.input_ids, inputs.image_grid_thw)
+        reading.position_ids, reading.rope_delta = position_ids, int(deltas.item())
+        reading.embeddings = model.merge_input_ids_with_image_features(
+            model.config.image_token_id,
+            model.config.video_token_id,
+            features,
+            embed(model, inputs.input_ids[0]),
+            inputs.input_ids,
+        )
+        mx.eval(reading.embeddings, reading.position_ids)

@@ -1,0 +1,1 @@
+"""Finds documents: files, folders, archives, URLs."""

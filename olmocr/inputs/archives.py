@@ -1,0 +1,246 @@
+"""An archive -> its members that can be read, and the bytes of each."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gzip
+import hashlib
+import lzma
+import os
+import secrets
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+
+from olmocr.errors import InputError, output_error
+from olmocr.inputs.kinds import FIRST_BYTES, looks_readable
+from olmocr.inputs.limits import Limits
+from olmocr.inputs.origins import Refused, TarMember, ZipMember
+
+ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+
+Found = tuple[str, ZipMember | TarMember | Refused]
+"""A member's name, and where its bytes lie, or why they are not read."""
+
+_PIECE = 1 << 20
+_HEADER_BYTES = 1 << 20  # the longest name or comment of a member that is read into memory
+_ZIP = b"PK"
+_GZIP = b"\x1f\x8b"
+_ENCRYPTED = 0x1
+
+# What the standard library raises for an archive that is damaged, or made to look so.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    OverflowError,
+    RuntimeError,  # of which RecursionError and NotImplementedError are kinds
+)
+
+
+def list_members(archive: Path, name: str, limits: Limits) -> list[Found]:
+    """Return the documents that *archive*, called *name*, holds; one that may not be read, with why.
+
+    Hidden members are left out, and so is what is no document by its ending or its first bytes.
+
+    Raises:
+        InputError: it is damaged, or unpacks to more than *limits* allow.
+    """
+    with _damage(name):
+        with archive.open("rb") as file:
+            is_zip = file.read(2) == _ZIP
+        found = _list_zip(archive, name, limits) if is_zip else _list_tar(archive, name, limits)
+    return list(dict(found).items())  # of two members with one name the later counts, as where they are unpacked
+
+
+def read_zip_member(origin: ZipMember) -> Iterator[bytes]:
+    """Yield the bytes of a zip's member.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    name = f"{origin.archive}::{origin.member}"
+    with _damage(name), zipfile.ZipFile(origin.archive) as archive, archive.open(origin.member) as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def read_tar_member(origin: TarMember, scratch: Path, limits: Limits) -> Iterator[bytes]:
+    """Yield the bytes of a tar's member; an archive that is packed is unpacked into *scratch* once, and stays there.
+
+    Raises:
+        InputError: it is damaged, or unpacks to more than *limits* allow.
+        OutputError: the disk is full.
+    """
+    archive = Path(origin.archive)
+    path = _unpacked(archive, scratch, limits) if origin.is_packed else archive
+    with _damage(f"{archive}::{origin.member}"), path.open("rb") as file:
+        file.seek(origin.offset)
+        left = origin.size
+        while left:
+            piece = file.read(min(left, _PIECE))
+            if not piece:
+                raise EOFError("it ends early")
+            left -= len(piece)
+            yield piece
+
+
+@contextlib.contextmanager
+def _damage(name: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {name}") from error
+    except _DAMAGE as error:
+        raise InputError(f"{name} is damaged, or no archive that can be read: {error}") from error
+
+
+def _refuse_bomb(name: str, members: int, unpacked: int, packed: int, limits: Limits) -> None:
+    if members > limits.archive_members:
+        raise InputError(f"{name} has more than {limits.archive_members} members; split it")
+    if limits.is_bomb(unpacked, packed):
+        raise InputError(f"{name} unpacks to {unpacked} bytes or more, too many for its {packed}; unpack it by hand")
+
+
+def _why_refused(label: str, member: str, size: int, limits: Limits) -> str | None:
+    parts = PurePosixPath(member).parts
+    if ".." in parts or member.startswith("/"):
+        return f"{label} leads out of its archive"
+    if size > limits.document_bytes:
+        return f"{label} has {size} bytes, more than {limits.document_bytes}"
+    return None
+
+
+def _is_hidden(member: str) -> bool:
+    parts = PurePosixPath(member).parts
+    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in parts)
+
+
+def _list_zip(path: Path, name: str, limits: Limits) -> list[Found]:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        unpacked = sum(each.file_size for each in members)
+        _refuse_bomb(name, len(members), unpacked, path.stat().st_size, limits)
+        return [found for each in members if (found := _zip_member(archive, each, path, name, limits))]
+
+
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, name: str, limits: Limits) -> Found | None:
+    encrypted = bool(info.flag_bits & _ENCRYPTED)
+
+    def start() -> bytes:
+        if encrypted:
+            return b""
+        with archive.open(info) as file:
+            return file.read(FIRST_BYTES)
+
+    if info.is_dir() or _is_hidden(info.filename) or not looks_readable(info.filename, start):
+        return None
+    label = f"{name}::{info.filename}"
+    why = _why_refused(label, info.filename, info.file_size, limits)
+    if why is None and encrypted:
+        why = f"{label} is encrypted; unpack the archive with its password and give the files"
+    return label, Refused(why) if why else ZipMember(str(path), info.filename)
+
+
+class _Headers:
+    """A tar as it may be read to list it: never much at once, and never past what an archive may unpack to."""
+
+    def __init__(self, file: BinaryIO, name: str, packed: int, limits: Limits) -> None:
+        self._file, self._name, self._packed, self._limits = file, name, packed, limits
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _HEADER_BYTES:
+            raise InputError(f"{self._name} has a header of {size} bytes, which no tar needs")
+        self._may_reach(self._file.tell() + size)
+        return self._file.read(size)
+
+    def seek(self, offset: int) -> int:
+        self._may_reach(offset)
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def _may_reach(self, offset: int) -> None:
+        _refuse_bomb(self._name, 0, offset, self._packed, self._limits)
+
+
+def _list_tar(path: Path, name: str, limits: Limits) -> list[Found]:
+    with path.open("rb") as packed:
+        is_packed = packed.read(2) == _GZIP
+        packed.seek(0)
+        with contextlib.ExitStack() as stack:
+            file = cast(BinaryIO, stack.enter_context(gzip.open(packed)) if is_packed else packed)
+            headers = _Headers(file, name, path.stat().st_size, limits)
+            archive = stack.enter_context(tarfile.TarFile(fileobj=cast(BinaryIO, headers)))
+            return _tar_members(archive, headers, path, name, is_packed, limits)
+
+
+def _tar_members(
+    archive: tarfile.TarFile, headers: _Headers, path: Path, name: str, is_packed: bool, limits: Limits
+) -> list[Found]:
+    found: list[Found] = []
+    count = 0
+    while info := archive.next():
+        archive.members = []  # type: ignore[attr-defined]  # or it would remember every one
+        count += 1
+        _refuse_bomb(name, count, 0, 0, limits)
+        if info.isdir() or _is_hidden(info.name):
+            continue
+        label, is_plain = f"{name}::{info.name}", info.isreg() and not info.issparse()
+
+        def start(info: tarfile.TarInfo = info, is_plain: bool = is_plain) -> bytes:
+            if not is_plain:
+                return b""
+            headers.seek(info.offset_data)
+            return headers.read(min(FIRST_BYTES, info.size))
+
+        if looks_readable(info.name, start):
+            why = _why_refused(label, info.name, info.size, limits)
+            if why is None and not is_plain:
+                why = f"{label} is a link or a device, not a file"
+            member = TarMember(str(path), info.name, info.offset_data, info.size, is_packed)
+            found.append((label, Refused(why) if why else member))
+    return found
+
+
+def _unpacked(archive: Path, scratch: Path, limits: Limits) -> Path:
+    """Return the tar inside a packed *archive*, unpacked into *scratch* unless an earlier call did that."""
+    with _damage(str(archive)):
+        status = archive.stat()
+    identity = f"{os.path.abspath(archive)}\0{status.st_mtime_ns}\0{status.st_size}"  # noqa: PTH100
+    path = scratch / f"{hashlib.sha1(os.fsencode(identity)).hexdigest()}.tar"  # noqa: S324
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several documents of one archive may be wanted at once
+            if not path.exists():
+                _unpack(archive, path, status.st_size, limits)
+    except OSError as error:
+        raise output_error(error, str(path)) from error
+    return path
+
+
+def _unpack(archive: Path, path: Path, packed: int, limits: Limits) -> None:
+    partial = path.with_name(f"{secrets.token_hex(8)}.partial")
+    try:
+        with gzip.open(archive) as source, partial.open("xb") as target:
+            while piece := source.read(_PIECE):
+                _refuse_bomb(str(archive), 0, target.tell() + len(piece), packed, limits)
+                target.write(piece)
+        partial.replace(path)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{archive} is damaged: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)

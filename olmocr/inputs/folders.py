@@ -1,0 +1,94 @@
+"""A folder, or a pattern that the shell left alone -> the files to read."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import stat
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from olmocr.inputs.kinds import FIRST_BYTES, looks_readable
+from olmocr.inputs.origins import Refused
+
+_EVERY_DEPTH = "**"
+
+
+def files_below(folder: str, apart_from: Path | None = None) -> Iterator[tuple[str, Path | Refused]]:
+    """Yield every document below *folder*, in order of its path; one that may not be looked at, with why.
+
+    Hidden files and folders are left out, and so is what is no document by its ending or its first bytes.
+    A folder that is reached again, through a link, is not entered twice, and *apart_from* is not entered at all.
+    """
+    for path, origin in _walk(folder, apart_from):
+        if isinstance(origin, Refused) or is_readable(path):
+            yield path, origin
+
+
+def files_matching(pattern: str, apart_from: Path | None = None) -> Iterator[str]:
+    """Yield the files that match *pattern*, in order; ``**`` is folders of any depth, but hidden ones."""
+    parts = pattern.split("/")
+    if _EVERY_DEPTH not in parts:
+        yield from (path for path in sorted(glob.iglob(pattern)) if os.path.isfile(path))  # noqa: PTH113, PTH207
+        return
+    # The standard library's ** follows links for ever, so it is the walk above that finds the files.
+    depth = next(at for at, part in enumerate(parts) if glob.has_magic(part))
+    base = "/".join(parts[:depth]) + "/" if depth else ""
+    for path, origin in _walk(base or ".", apart_from):
+        below = path[len(base) or 2 :].split("/")
+        if not isinstance(origin, Refused) and _matches(below, parts[depth:]):
+            yield path if base else path[2:]
+
+
+def is_readable(path: str) -> bool:
+    """Say whether a file that nobody named is a document."""
+    return looks_readable(path, lambda: read_start(path))
+
+
+def read_start(path: str) -> bytes:
+    """Return a file's first bytes; none of a file that cannot be read."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return file.read(FIRST_BYTES)
+    except OSError:
+        return b""
+
+
+def _walk(folder: str, apart_from: Path | None) -> Iterator[tuple[str, Path | Refused]]:
+    seen = _identity(apart_from)
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        try:
+            status = os.stat(path)  # noqa: PTH116
+            if stat.S_ISREG(status.st_mode):
+                yield path, Path(path)
+            elif stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                names = sorted(name for name in os.listdir(path) if not name.startswith("."))  # noqa: PTH208
+                waiting += [os.path.join(path, name) for name in reversed(names)]  # noqa: PTH118
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):  # a link to nothing, or to itself
+                yield path, Refused(f"{path} cannot be read: {error.strerror}")
+
+
+def _identity(folder: Path | None) -> set[tuple[int, int]]:
+    """Return what tells a folder from all others on this machine; nothing of one that is not there."""
+    try:
+        status = folder.stat() if folder else None
+    except OSError:
+        return set()
+    return {(status.st_dev, status.st_ino)} if status else set()
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    """Say whether a path's *parts* match *pattern* one by one, ``**`` standing for any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == _EVERY_DEPTH:
+        if len(pattern) == 1:
+            return bool(parts)
+        return any(_matches(parts[skipped:], pattern[1:]) for skipped in range(len(parts)))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])

@@ -1,0 +1,109 @@
+"""Source -> a file on this disk that holds its bytes, and their hash."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from olmocr.errors import InputError, output_error
+from olmocr.inputs.archives import read_tar_member, read_zip_member
+from olmocr.inputs.limits import LIMITS, Limits
+from olmocr.inputs.origins import Refused, StandardInput, StoredFile, TarMember, WebFile, ZipMember
+from olmocr.inputs.sources import Source
+from olmocr.inputs.stores import read_stored, read_web_file
+
+_PIECE = 1 << 20
+
+
+@contextlib.contextmanager
+def local_file(
+    source: Source,
+    scratch: Path,
+    *,
+    limits: Limits = LIMITS,
+    stdin: BinaryIO | None = None,
+    is_over: Callable[[], bool] = lambda: False,
+) -> Iterator[Path]:
+    """Yield the path of a file that holds the document's bytes: its own, or a copy in *scratch*, removed afterwards.
+
+    Standard input can be read once only: its copy stays in *scratch*, which is the caller's to remove.
+    *stdin* is read instead of the process's. *is_over* says, between two pieces, that nobody wants a copy any more.
+
+    Raises:
+        InputError: it is not there, cannot be downloaded or unpacked, or is larger than *limits* allow.
+        OutputError: *scratch* cannot be written, or the disk is full.
+    """
+    if isinstance(source.origin, Path):
+        yield source.origin
+    elif isinstance(source.origin, StandardInput):
+        yield _standard_input(source, scratch, limits, stdin)
+    else:
+        path = scratch / f"{source.key}-{secrets.token_hex(4)}"
+        try:
+            _write(_while_wanted(_pieces(source, scratch, limits), is_over), path, source.name, limits)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def content_hash(path: Path, name: str) -> str:
+    """Return SHA-256 of a file's bytes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _pieces(source: Source, scratch: Path, limits: Limits) -> Iterator[bytes]:
+    match source.origin:
+        case Refused(why):
+            raise InputError(why)
+        case ZipMember() as origin:
+            return read_zip_member(origin)
+        case TarMember() as origin:
+            return read_tar_member(origin, scratch, limits)
+        case StoredFile() as origin:
+            return read_stored(origin, source.name)
+        case WebFile() as origin:
+            return read_web_file(origin, source.name, limits)
+    raise TypeError(source.origin)
+
+
+def _while_wanted(pieces: Iterator[bytes], is_over: Callable[[], bool]) -> Iterator[bytes]:
+    for piece in pieces:
+        if is_over():
+            raise InputError("nobody wants this copy any more")
+        yield piece
+
+
+def _standard_input(source: Source, scratch: Path, limits: Limits, stdin: BinaryIO | None) -> Path:
+    path = scratch / source.key
+    if not path.exists():
+        file = stdin or sys.stdin.buffer
+        partial = path.with_suffix(".partial")
+        _write(iter(lambda: file.read(_PIECE), b""), partial, source.name, limits)
+        partial.replace(path)
+    return path
+
+
+def _write(pieces: Iterator[bytes], path: Path, name: str, limits: Limits) -> None:
+    """Write *pieces* to *path* as they come, as far as the limit."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            for piece in pieces:
+                if file.tell() + len(piece) > limits.document_bytes:
+                    raise InputError(f"{name} has more than {limits.document_bytes} bytes")
+                file.write(piece)
+    except OSError as error:
+        raise output_error(error, f"a copy of {name} in {path.parent}") from error

@@ -1,0 +1,220 @@
+"""What was given -> the list of documents."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmocr.errors import InputError
+from olmocr.inputs.archives import ENDINGS as ARCHIVE_ENDINGS
+from olmocr.inputs.archives import list_members
+from olmocr.inputs.folders import files_below, files_matching, is_readable, read_start
+from olmocr.inputs.kinds import is_document
+from olmocr.inputs.limits import LIMITS, Limits
+from olmocr.inputs.origins import Origin, Refused, StandardInput, StoredFile, TarMember, WebFile, ZipMember
+from olmocr.inputs.stores import WEB_SCHEMES, find_stored, scheme_of, web_file
+
+_LIST_ENDING = ".txt"
+_MEMBER = "::"
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document to read. *name* is how it was given or found; *key* is one for each place, however it is spelled."""
+
+    name: str
+    origin: Origin
+
+    @property
+    def key(self) -> str:
+        """SHA-1 of the place, in hexadecimal: the document's name in a workspace. A file's place is its path."""
+        return hashlib.sha1(_place(self).encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
+
+
+def _place(source: Source) -> str:
+    match source.origin:
+        case Path() as path:
+            return os.path.abspath(path)  # noqa: PTH100
+        case ZipMember(archive, member) | TarMember(archive, member):
+            return f"{os.path.abspath(archive)}{_MEMBER}{member}"  # noqa: PTH100
+        case WebFile(url):
+            return url
+        case StoredFile(store, path):
+            return f"{store}/{path}"  # the store, too: an account may be named in it
+        case StandardInput():
+            return STANDARD_INPUT
+        case Refused():
+            return source.name
+
+
+def find_sources(names: Iterable[str], limits: Limits = LIMITS, apart_from: Path | None = None) -> tuple[Source, ...]:
+    """Return the documents that *names* stand for, in this order, each place once.
+
+    A name is a file's, a folder's (all documents below it), a pattern that the shell left alone, a ``.txt`` list of
+    such names, an archive's, one member's (``archive.zip::inner/a.pdf``), a URL, or ``-`` for standard input.
+    *apart_from* is a folder of which nothing is read by the way: the workspace may lie in a folder that is given.
+    What is wrong with an archive or in a list becomes the failure of the document that it concerns, when it is read.
+
+    Raises:
+        InputError: some names stand for nothing; nothing should be started then, since a typing error is likely.
+        MissingDependencyError: a URL is of a kind that an extra of this package reads, which is not installed.
+    """
+    finder = _Finder(limits, apart_from)
+    found: dict[str, Source] = {}
+    wrong: list[str] = []
+    for name in names:
+        try:
+            for source in finder.sources(name):
+                found.setdefault(source.key, source)
+        except InputError as error:
+            wrong.append(str(error))
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise InputError(f"{'; '.join(wrong[:5])}{more}; nothing was started")
+    return tuple(found.values())
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """What a name stands for, each kind of name in a method; one that stands for nothing is an InputError."""
+
+    limits: Limits
+    apart_from: Path | None
+
+    def sources(self, name: str) -> Iterator[Source]:
+        if name == STANDARD_INPUT:
+            yield _standard_input()
+        elif _is_list(name):
+            yield from self._in_list(name)
+        else:
+            yield from self._documents(name)
+
+    def _documents(self, name: str) -> Iterator[Source]:
+        """Yield what a name stands for that is neither a list nor standard input."""
+        scheme = scheme_of(name)
+        if scheme is None:
+            yield from self._on_disk(name)
+        elif _MEMBER in name or name.lower().endswith((*ARCHIVE_ENDINGS, _LIST_ENDING)):
+            raise InputError(f"{name} is an archive or a list on another machine; download it and give the copy")
+        elif scheme in WEB_SCHEMES:
+            yield Source(*web_file(name))
+        else:
+            yield from (Source(*found) for found in find_stored(name))
+
+    def _on_disk(self, name: str) -> Iterator[Source]:
+        path = path_of(name)
+        archive, separator, member = name.rpartition(_MEMBER)
+        if _is_file(path):
+            yield from self._in_archive(name, path) if _is_archive(path) else (Source(name, path),)
+        elif name and path.is_dir():
+            yield from self._in_folder(str(path))
+        elif separator and _is_archive(path_of(archive)):
+            yield from self._only_member(archive, member)
+        elif glob.has_magic(name):
+            yield from self._matching(name)
+        else:
+            raise InputError(f"there is no file {name or repr(name)}")
+
+    def _in_folder(self, folder: str) -> Iterator[Source]:
+        empty = True
+        for name, origin in files_below(folder, self.apart_from):
+            empty = False
+            yield Source(name, origin)
+        if empty:
+            raise InputError(f"the folder {folder} holds no document")
+
+    def _matching(self, pattern: str) -> Iterator[Source]:
+        empty = True
+        for name in files_matching(str(path_of(pattern)), self.apart_from):
+            path = Path(name)
+            if _is_archive(path):
+                empty = False
+                yield from self._in_archive(name, path)
+            elif is_readable(name):
+                empty = False
+                yield Source(name, path)
+        if empty:
+            raise InputError(f"no document matches {pattern}")
+
+    def _in_archive(self, name: str, path: Path) -> Iterator[Source]:
+        try:
+            found = list_members(path, name, self.limits)
+        except InputError as error:
+            yield Source(name, Refused(str(error)))
+            return
+        if not found:
+            yield Source(name, Refused(f"the archive {name} holds no document"))
+        yield from (Source(*each) for each in found)
+
+    def _only_member(self, archive: str, member: str) -> Iterator[Source]:
+        name = f"{archive}{_MEMBER}{member}"
+        wanted = [each for each in self._in_archive(archive, path_of(archive)) if each.name in (name, archive)]
+        if not wanted:
+            raise InputError(f"there is no document {member} in {archive}")
+        yield from wanted
+
+    def _in_list(self, name: str) -> Iterator[Source]:
+        """Yield what a list's lines stand for; a line that stands for nothing is a document that cannot be read."""
+        path = path_of(name)
+        try:
+            with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+                for number, line in enumerate(lines, 1):
+                    entry = line.strip()
+                    if "\0" in entry:
+                        raise InputError(f"{name} is no list of names: line {number} is no text")
+                    if entry and not entry.startswith("#"):
+                        yield from self._entry(entry, path.parent, f"line {number} of {name}")
+        except OSError as error:
+            raise InputError(f"{name} cannot be read: {error.strerror}") from error
+
+    def _entry(self, entry: str, folder: Path, place: str) -> Iterator[Source]:
+        """Yield what a line stands for, seen from the working folder, or else from the list's own *folder*."""
+        spellings = [entry] if scheme_of(entry) else [entry, str(folder / entry)]
+        wrong = []
+        for spelling in spellings:
+            try:
+                if _is_list(spelling):
+                    raise InputError(f"{spelling} is a list within a list; give it by itself")
+                yield from self._documents(spelling)
+            except InputError as error:
+                wrong.append(str(error))
+            else:
+                return
+        yield Source(entry, Refused(f"{wrong[0]} ({place})"))
+
+
+def _standard_input() -> Source:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("- stands for standard input, and nothing is piped into it")
+    return Source(STANDARD_INPUT, StandardInput())
+
+
+def path_of(name: str) -> Path:
+    """Return the path that a name is, its ``~`` followed where there is such a user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~nobody
+        return Path(name)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _is_archive(path: Path) -> bool:
+    return path.name.lower().endswith(ARCHIVE_ENDINGS) and _is_file(path) and not is_document(read_start(str(path)))
+
+
+def _is_list(name: str) -> bool:
+    path = path_of(name)
+    is_called_so = scheme_of(name) is None and path.name.lower().endswith(_LIST_ENDING)
+    return is_called_so and _is_file(path) and not is_document(read_start(str(path)))

@@ -1,0 +1,171 @@
+"""URLs of web servers and object stores -> the files there, and the bytes of each. The one door to fsspec."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from olmocr.errors import InputError, MissingDependencyError, OlmocrError
+from olmocr.inputs.kinds import ENDINGS
+from olmocr.inputs.limits import Limits
+from olmocr.inputs.origins import StoredFile, WebFile
+from olmocr.version import __version__
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+WEB_SCHEMES = frozenset(("http", "https"))
+
+# The extra that brings each scheme's file system; what reads the Hub comes with this package.
+_EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure", "hf": None}
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_MAGIC = re.compile(r"[*?\[]")
+_PIECE = 1 << 20
+_BLOCK = 8 << 20  # bytes asked for at once
+
+
+def scheme_of(name: str) -> str | None:
+    """Return the scheme of a name that is a URL, in small letters, or None."""
+    match = _SCHEME.match(name)
+    return match[1].lower() if match else None
+
+
+def web_file(name: str) -> tuple[str, WebFile]:
+    """Return the name that a URL is shown by, which holds no password, and the URL. Nothing is asked yet."""
+    url = name.partition("#")[0]
+    try:
+        authority = urlsplit(url).netloc
+    except ValueError as error:
+        raise InputError(f"{name} is no URL: {error}") from error
+    return name.replace(authority, authority.rpartition("@")[2], 1), WebFile(url)
+
+
+def find_stored(name: str) -> list[tuple[str, StoredFile]]:
+    """Return the files that a URL of an object store means: one, all below a prefix, or those that match a pattern.
+
+    A URL with a document's ending is not looked for; it is found out when it is read.
+
+    Raises:
+        InputError: there is none, or the store refuses to say.
+        MissingDependencyError: the extra for this kind of store is not installed.
+    """
+    filesystem, path = _open_store(name)
+    store = _store_of(name)
+    if _MAGIC.search(path) is None and _has_ending(path):
+        return [(name, StoredFile(store, path))]
+    with _faults_of(name):
+        paths = sorted(each for each in _list(filesystem, path) if _has_ending(each))
+        filesystem.invalidate_cache()  # or it would remember all that it has listed
+    if not paths:
+        raise InputError(f"there is no document at {name}")
+    return [(f"{scheme_of(name)}://{each}", StoredFile(store, each)) for each in paths]
+
+
+def read_stored(origin: StoredFile, name: str) -> Iterator[bytes]:
+    """Yield the bytes of a file in an object store.
+
+    Raises:
+        InputError: it is not there, or the store refuses it.
+    """
+    filesystem, _ = _open_store(origin.store)
+    with _faults_of(name), filesystem.open(origin.path, "rb", block_size=_BLOCK) as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def read_web_file(origin: WebFile, name: str, limits: Limits) -> Iterator[bytes]:
+    """Yield what a web server gives for a URL, redirections followed.
+
+    Raises:
+        InputError: the server refuses it, is silent for ``stall_seconds``, takes more than ``download_seconds``,
+            announces more than ``document_bytes``, or stops before the end.
+    """
+    import httpx  # here, since it takes a while and few runs need it
+
+    deadline = time.monotonic() + limits.download_seconds
+    headers = {"User-Agent": f"olmocr/{__version__}"}
+    try:
+        with httpx.stream(
+            "GET", origin.url, follow_redirects=True, timeout=limits.stall_seconds, headers=headers
+        ) as response:
+            if response.status_code != httpx.codes.OK:
+                raise InputError(f"{name} cannot be downloaded: the server answered {_status(response)}")
+            _refuse_announced(response.headers.get("Content-Length", ""), name, limits)
+            for piece in response.iter_bytes():
+                if time.monotonic() > deadline:
+                    raise InputError(f"{name} cannot be downloaded: it takes more than {limits.download_seconds:g} s")
+                yield piece
+    except httpx.TimeoutException as error:
+        raise InputError(f"{name} cannot be downloaded: no answer for {limits.stall_seconds:g} s") from error
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        raise InputError(f"{name} cannot be downloaded: {_one_line(error)}") from error
+
+
+def _status(response: Any) -> str:
+    return f"{response.status_code} {response.reason_phrase}".strip()
+
+
+def _refuse_announced(length: str, name: str, limits: Limits) -> None:
+    if length.isascii() and length.isdigit() and int(length[:20]) > limits.document_bytes:
+        raise InputError(f"{name} has {length[:20]} bytes, more than {limits.document_bytes}")
+
+
+def _store_of(url: str) -> str:
+    """Return the URL as far as its store: scheme, bucket, and an account where it names one."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
+
+
+def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
+    """Return the file system that a URL is of, and the path there."""
+    import fsspec.core
+
+    scheme = scheme_of(url)
+    if scheme not in _EXTRAS:
+        schemes = ", ".join(f"{each}://" for each in ("http", "https", *_EXTRAS))
+        raise InputError(f"{url} cannot be read: only {schemes} and files can")
+    if not url.partition("://")[2].strip("/"):
+        raise InputError(f"{url} names no place in a store")
+    try:
+        with _faults_of(url):
+            filesystem, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{scheme}:// needs an extra of this package: pip install 'olmocr[{_EXTRAS[scheme]}]'"
+        ) from error
+    return filesystem, path
+
+
+def _list(filesystem: AbstractFileSystem, path: str) -> list[str]:
+    if _MAGIC.search(path):
+        return list(filesystem.glob(path))
+    return [path] if filesystem.info(path)["type"] == "file" else list(filesystem.find(path))
+
+
+def _has_ending(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in ENDINGS
+
+
+@contextlib.contextmanager
+def _faults_of(name: str) -> Iterator[None]:
+    """Make sentences of a store's faults: each store's library has classes of its own for them."""
+    try:
+        yield
+    except (OlmocrError, ImportError):
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {name}") from error
+    except PermissionError as error:
+        raise InputError(f"{name} may not be read: {_one_line(error)}; see docs/inputs.md about credentials") from error
+    except Exception as error:
+        raise InputError(f"{name} cannot be read: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,1 @@
+"""Makes pixels of pages."""

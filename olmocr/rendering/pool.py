@@ -1,0 +1,280 @@
+"""Documents' pages -> RenderedPages, by worker processes: a page that crashes or hangs PDFium fails alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+from PIL import Image
+
+from olmocr.errors import InputError, OlmocrError, output_error
+from olmocr.page import PageImage
+from olmocr.rendering.worker import LENGTH, frame
+
+_FOLDER_OF_PACKAGE = Path(__file__).parents[2]
+
+# Not "-m": that would put the current folder, which may be one of untrusted documents, before all other modules.
+WORKER_COMMAND = (
+    sys.executable,
+    "-P",
+    "-c",
+    f"import sys; sys.path.append({str(_FOLDER_OF_PACKAGE)!r})\nfrom olmocr.rendering.worker import main; main()",
+)
+
+TIME_LIMIT = 60.0
+"""Seconds that one page may take to be rendered, or a document to be opened."""
+
+MEMORY_LIMIT = 4 * 2**30
+"""Bytes of address space of one worker, where the system can bound it."""
+
+GROWN = 256 * 2**20
+"""Bytes; PDFium keeps what it has read of a file, and does not give all of it back."""
+
+_FEWEST_PAGES = 20  # of one process, so that its start is a small part of the work even where each page is huge
+_START_LIMIT = 60.0  # seconds; a worker needs a fraction of one on a machine that is not swapping
+_LONGEST_ANSWER = 64 * 2**20  # bytes, without pixels
+
+
+@dataclass(frozen=True)
+class RenderedPage:
+    """A page as pixels, and the text that the file itself holds for it, if any. A blank page need not be read."""
+
+    image: PageImage
+    text_layer: str | None
+    is_blank: bool
+
+
+def default_workers() -> int:
+    """Return how many workers keep a model busy without taking its processors: all but one, at most 4."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(4, max(1, cores - 1))
+
+
+class RenderPool:
+    """Renders pages in *workers* processes, which are started when they are first needed and end with the context.
+
+    Requests are answered in the order in which they were made, as workers become free. *time_limit* is in seconds a
+    request, *memory_limit* in bytes a worker. A worker that has *grown* to so many bytes is replaced between two pages.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        time_limit: float = TIME_LIMIT,
+        memory_limit: int = MEMORY_LIMIT,
+        grown: int = GROWN,
+        command: Sequence[str] = WORKER_COMMAND,
+    ) -> None:
+        self._time_limit = time_limit
+        self._count = workers or default_workers()
+        self._make_worker = functools.partial(_Worker, command, memory_limit, grown)
+        self._workers: list[_Worker] = []
+        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._workers = [self._make_worker() for _ in range(self._count)]
+        except OSError as error:
+            raise output_error(error, "a temporary file (TMPDIR names another folder)") from error
+        for worker in self._workers:
+            self._idle.put_nowait(worker)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await asyncio.gather(*(worker.close() for worker in self._workers))
+
+    async def page_count(self, path: Path, name: str) -> int:
+        """Return how many pages the document has.
+
+        Raises:
+            InputError: it cannot be opened, or opening it crashes or hangs.
+        """
+        answer, _ = await self._ask({"path": str(path), "name": name}, name)
+        return int(answer["page_count"])
+
+    async def has_form(self, path: Path, name: str) -> bool:
+        """Return whether the document has fields to be filled in; errors as of `page_count`."""
+        answer, _ = await self._ask({"path": str(path), "name": name}, name)
+        return bool(answer["has_form"])
+
+    async def render(self, path: Path, name: str, page_number: int, longest_side: int) -> RenderedPage:
+        """Return the page (numbers begin at 1) as RGB pixels, its longer side *longest_side*.
+
+        Raises:
+            InputError: the document or this page is damaged, or it crashes or hangs the renderer.
+            OutputError: there is no room on the disk for the pixels.
+        """
+        request = {"path": str(path), "name": name, "page_number": page_number, "longest_side": longest_side}
+        answer, pixels = await self._ask(request, f"page {page_number} of {name}")
+        width, height = answer["size"]
+        image = PageImage(Image.frombytes("RGB", (width, height), pixels))
+        return RenderedPage(image, answer["text"], answer["is_blank"])
+
+    async def _ask(self, request: dict[str, Any], what: str) -> tuple[dict[str, Any], bytes]:
+        """Return what a worker answers, and the pixels. *what* is asked for is named in errors."""
+        worker = await self._idle.get()
+        try:
+            answer, pixels = await self._answer(worker, request, what)
+        finally:
+            self._idle.put_nowait(worker)
+        if "refused" in answer:
+            raise InputError(str(answer["refused"]))
+        if "unwritten" in answer:
+            number = int(answer["unwritten"])
+            raise output_error(
+                OSError(number, os.strerror(number)), f"a temporary file with {what} (TMPDIR names another folder)"
+            )
+        return answer, pixels
+
+    async def _answer(self, worker: _Worker, request: dict[str, Any], what: str) -> tuple[dict[str, Any], bytes]:
+        try:
+            try:
+                return await worker.ask(request, self._time_limit)
+            except _DeathError:
+                # Once more, in a new process: a page before may have damaged the old one.
+                return await worker.ask(request, self._time_limit)
+        except _DeathError as death:
+            raise InputError(
+                f"{what} crashed the PDF renderer ({death}); open the file in a viewer and save it again"
+            ) from death
+        except TimeoutError as error:
+            raise InputError(
+                f"{what} was not rendered within {self._time_limit:g} seconds; "
+                "open the file in a viewer and save it again"
+            ) from error
+
+
+class _DeathError(Exception):
+    """A worker ended, or spoke nonsense, where it owed an answer. The text says how."""
+
+
+class _Worker:
+    """One process; started when it is asked and does not run."""
+
+    def __init__(self, command: Sequence[str], memory_limit: int, grown: int) -> None:
+        self._command = command
+        self._memory_limit = memory_limit
+        self._grown = grown
+        self._pages = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._is_closed = False
+        # Without names, so that nothing stays on the disk however the run ends.
+        self._pixels = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self._stderr = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+
+    async def ask(self, request: dict[str, Any], time_limit: float) -> tuple[dict[str, Any], bytes]:
+        """Return the answer and the pixels that belong to it.
+
+        Raises:
+            TimeoutError: it took too long; the process was ended.
+            _DeathError: the process died.
+            OlmocrError: a process cannot be started.
+        """
+        try:
+            process = self._process or await self._start()
+            async with asyncio.timeout(time_limit):
+                answer, pixels = await self._exchange(process, request)
+        except BaseException:
+            await self._stop()  # or its late answer would be taken for that to the next request
+            raise
+        self._pages += "size" in answer
+        if self._pages >= _FEWEST_PAGES and answer.get("peak_memory", 0) > self._grown:
+            await self._stop()
+        return answer, pixels
+
+    async def close(self) -> None:
+        """End the process, for good."""
+        self._is_closed = True
+        await self._stop()
+        self._pixels.close()
+        self._stderr.close()
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        if self._is_closed:
+            raise RuntimeError("the pool of renderers is closed")
+        self._pages = 0
+        self._stderr.truncate(0)
+        pixels = self._pixels.fileno()
+        self._process = process = await asyncio.create_subprocess_exec(
+            *self._command,
+            str(pixels),
+            str(self._memory_limit),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=self._stderr,
+            pass_fds=(pixels,),
+        )
+        try:
+            async with asyncio.timeout(_START_LIMIT):
+                await _read(process)
+        except (TimeoutError, _DeathError) as error:
+            raise OlmocrError(f"the PDF renderer does not start: {self._complaint() or error}") from error
+        return process
+
+    def _complaint(self) -> str:
+        """Return the last line that the process printed about itself."""
+        end = os.lseek(self._stderr.fileno(), 0, os.SEEK_END)
+        text = os.pread(self._stderr.fileno(), 2000, max(0, end - 2000)).decode("utf-8", "replace")
+        return "".join(filter(str.isprintable, (text.strip().splitlines() or [""])[-1]))
+
+    async def _exchange(
+        self, process: asyncio.subprocess.Process, request: dict[str, Any]
+    ) -> tuple[dict[str, Any], bytes]:
+        stdin = cast(asyncio.StreamWriter, process.stdin)
+        with contextlib.suppress(ConnectionError):  # it is dead then, and reading says how
+            stdin.write(frame(request))
+            await stdin.drain()
+        answer = await _read(process)
+        width, height = answer.get("size", (0, 0))
+        pixels = os.pread(self._pixels.fileno(), width * height * 3, 0)
+        if len(pixels) != width * height * 3:
+            raise _DeathError("its answer is no answer")
+        return answer, pixels
+
+    async def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _read(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    """Return the next message of *process*.
+
+    Raises:
+        _DeathError: it died instead.
+    """
+    stdout = cast(asyncio.StreamReader, process.stdout)
+    try:
+        length = LENGTH.unpack(await stdout.readexactly(LENGTH.size))[0]
+        if length > _LONGEST_ANSWER:
+            raise ValueError(length)
+        message: dict[str, Any] = json.loads(await stdout.readexactly(length))
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        raise _DeathError(_how_it_ended(await process.wait())) from error
+    except ValueError as error:
+        raise _DeathError("its answer is no answer") from error
+    return message
+
+
+def _how_it_ended(code: int) -> str:
+    with contextlib.suppress(ValueError):
+        if code < 0:
+            return signal.Signals(-code).name
+    return f"exit status {code}"

@@ -1,0 +1,156 @@
+"""Requests on standard input -> answers on standard output: one process of a RenderPool, which may crash alone.
+
+A request and an answer are JSON after four bytes that say how long it is. A page's pixels do not pass through the
+pipe: they are written into a file that the parent has opened and handed down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import resource
+import signal
+import struct
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from olmocr.errors import InputError
+from olmocr.memory import peak_memory
+from olmocr.rendering.blank import is_blank
+from olmocr.rendering.render import Pages, open_document
+
+LENGTH = struct.Struct(">I")
+"""How many bytes of JSON follow."""
+
+_KEPT_OPEN = 4
+
+OpenDocument = Callable[[Path, str], AbstractContextManager[Pages]]
+
+
+def main(open_document: OpenDocument = open_document) -> None:
+    """Answer until standard input ends; the two arguments are the pixels' file descriptor and a memory limit in bytes.
+
+    What is still being rendered when the parent ends is dropped.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group, and what it means is the parent's
+    pixels, memory_limit = (int(argument) for argument in sys.argv[1:3])
+    _limit(memory_limit)
+    answers = _own_stdout()
+    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(sys.stdin.buffer, requests), daemon=True).start()
+    documents = _OpenDocuments(open_document)
+    _send(answers, {"is_ready": True})
+    while True:
+        _send(answers, _answer(requests.get(), documents, pixels))
+
+
+def _limit(memory: int) -> None:
+    """Bound the address space, where the system can do that (a Mac cannot), and leave no core file after a crash."""
+    for kind, wanted in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(OSError, ValueError):
+            hard = resource.getrlimit(kind)[1]
+            resource.setrlimit(kind, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def _own_stdout() -> BinaryIO:
+    """Return standard output for us alone: what a library prints goes to standard error from now on."""
+    own = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return own
+
+
+def _read_requests(stdin: BinaryIO, requests: queue.SimpleQueue[dict[str, Any]]) -> None:
+    """Hand requests on; when there can be no more, end the process, even in the middle of a page."""
+    while len(start := stdin.read(LENGTH.size)) == LENGTH.size:
+        requests.put(json.loads(stdin.read(LENGTH.unpack(start)[0])))
+    os._exit(0)
+
+
+def frame(message: dict[str, Any]) -> bytes:
+    """Return *message* as it goes through a pipe."""
+    content = json.dumps(message).encode("ascii")
+    return LENGTH.pack(len(content)) + content
+
+
+def _send(answers: BinaryIO, answer: dict[str, Any]) -> None:
+    answers.write(frame(answer))
+    answers.flush()
+
+
+def _answer(request: dict[str, Any], documents: _OpenDocuments, pixels: int) -> dict[str, Any]:
+    name, page_number = request["name"], request.get("page_number")
+    what = name if page_number is None else f"page {page_number} of {name}"
+    try:
+        pages = documents.get(Path(request["path"]), name)
+        if page_number is None:
+            return {"page_count": pages.page_count, "has_form": pages.has_form}
+        return _rendered(pages, page_number, request["longest_side"], pixels)
+    except InputError as error:
+        return {"refused": str(error)}
+    except MemoryError:
+        return {"refused": f"{what} needs more memory to be rendered than it may have"}
+    except Exception as error:  # whatever a library trips over, this page has it, and the next one may be good
+        return {"refused": f"{what} could not be rendered: {type(error).__name__}: {error}"}
+
+
+def _rendered(pages: Pages, page_number: int, longest_side: int, pixels: int) -> dict[str, Any]:
+    image = pages.render(page_number, longest_side).pixels
+    try:
+        text = pages.text(page_number)
+    except InputError:  # a page that can be seen is worth reading, whatever its own text is
+        text = None
+    try:
+        _write(pixels, image.tobytes())
+    except OSError as error:
+        return {"unwritten": error.errno}
+    return {"size": image.size, "text": text, "is_blank": is_blank(image, text), "peak_memory": peak_memory()}
+
+
+def _write(file: int, content: bytes) -> None:
+    """Write all of it at the file's start; a disk that is filling up may take a part without a word."""
+    done = 0
+    while done < len(content):
+        done += os.pwrite(file, memoryview(content)[done:], done)
+
+
+class _OpenDocuments:
+    """The last few documents, kept open: pages of one document mostly come one after the other."""
+
+    def __init__(self, open_document: OpenDocument) -> None:
+        self._open_document = open_document
+        self._open: OrderedDict[tuple[Any, ...], tuple[Pages, ExitStack]] = OrderedDict()
+
+    def get(self, path: Path, name: str) -> Pages:
+        """Return the document, opened again if the file is another one by now.
+
+        Raises:
+            InputError: it cannot be opened.
+        """
+        key = (path, name, *_version(path))
+        if key not in self._open:
+            with ExitStack() as stack:
+                pages = stack.enter_context(self._open_document(path, name))
+                self._open[key] = pages, stack.pop_all()
+            if len(self._open) > _KEPT_OPEN:
+                self._open.popitem(last=False)[1][1].close()
+        self._open.move_to_end(key)
+        return self._open[key][0]
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:  # opening it will say why
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+if __name__ == "__main__":
+    main()

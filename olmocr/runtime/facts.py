@@ -1,0 +1,55 @@
+"""What is installed and where it runs, as reports say it."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from pathlib import Path
+
+from olmocr.errors import CheckpointError
+from olmocr.reports.smoke import KnownFault
+from olmocr.runtime.machine import chip, total_memory
+from olmocr.runtime.versions import installed_version, known_bad
+from olmocr.version import __version__
+
+_MATTER = ("mlx", "mlx-vlm", "transformers", "numpy", "pypdfium2", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of all that could matter to how a page is read."""
+    found = {"olmocr": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
+    return found | {package: version for package in _MATTER if (version := installed_version(package))}
+
+
+def known_faults() -> tuple[KnownFault, ...]:
+    """Return what is known to be wrong with installed versions and would keep a model from reading well."""
+    return tuple(
+        KnownFault(package, version, bad.why)
+        for package in ("mlx", "mlx-vlm", "transformers")
+        if (version := installed_version(package))
+        for bad in known_bad(package, version)
+        if bad.is_needed
+    )
+
+
+def machine() -> str:
+    """Return what this machine is, in one line."""
+    return f"{chip()} ({platform.machine()} {platform.system()}), {total_memory() / 2**30:.0f} GiB"
+
+
+def weight_hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of weights in *folder*.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    hashes = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with path.open("rb") as file:
+                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if not hashes:
+        raise CheckpointError(f"{folder} holds no weights: no file in it ends with .safetensors")
+    return hashes

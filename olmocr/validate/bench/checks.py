@@ -1,0 +1,324 @@
+"""A benchmark folder in olmOCR-bench's layout -> BenchSet: documents, and what is to be true of their pages' text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from olmocr.errors import InputError
+from olmocr.validate.bench.text import normalized
+
+BASELINE = "baseline"
+"""The category of the checks that every document gets."""
+
+SKIPPED_TYPES: Mapping[str, str] = {
+    "math": "formulas are compared as a browser draws them, and none is started here",
+    "format": "it is not in the published benchmark, and not scored here",
+    "footnote": "it is not in the published benchmark, and not scored here",
+}
+"""Types of checks that are counted and not scored, each with the reason."""
+
+RELATIONS = ("up", "down", "left", "right", "top_heading", "left_heading")
+
+_REVISION = re.compile(r"[0-9a-f]{40}")
+_COMMON = {"pdf", "page", "id", "type", "max_diffs", "checked", "url"}
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A text has to be there, or with *absent* must not be; looked for in the first and last so many characters."""
+
+    text: str
+    absent: bool = False
+    case_sensitive: bool = True
+    first_n: int | None = None
+    last_n: int | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """One text has to begin before another."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """A table has to have a cell with this text, and beside it others: *relations* by where they have to be."""
+
+    cell: str
+    relations: Mapping[str, str]
+    ignore_markdown_tables: bool = False
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A page has to have text, no endless repetition, no unexpected script; with *max_length* it has to be blank."""
+
+    max_length: int | None = None
+    max_length_skips_image_alt_tags: bool = False
+    max_repeats: int = 30
+    check_disallowed_characters: bool = True
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A check that is counted and not scored."""
+
+
+Rule = Phrase | Order | TableCell | Baseline | Skipped
+
+
+@dataclass(frozen=True)
+class Check:
+    """What has to be true of the text of one page of *document*, a path within ``pdfs``; *page* counts from 1."""
+
+    id: str
+    type: str
+    category: str
+    document: str
+    page: int
+    max_diffs: int
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class BenchSet:
+    """A benchmark: *documents* are paths within *pdfs*.
+
+    *checks_sha256* tells data sets apart; *revision* is the commit that they were downloaded at, if that is known.
+    """
+
+    pdfs: Path
+    documents: tuple[str, ...]
+    checks: tuple[Check, ...]
+    checks_sha256: str
+    revision: str | None
+
+    def document_path(self, document: str) -> Path:
+        """Return where a document lies."""
+        return self.pdfs / document
+
+
+class CheckError(ValueError):
+    """A line is no check; the text says why."""
+
+
+def read_bench_set(folder: Path) -> BenchSet:
+    """Read a benchmark folder: ``pdfs`` with documents, and ``*.jsonl`` with one check a line, each a category.
+
+    Every document without a baseline check of its own gets one for its first page.
+
+    Raises:
+        InputError: the folder, a line or a document that a check names is not what it should be.
+    """
+    pdfs = folder / "pdfs"
+    if not pdfs.is_dir():
+        raise InputError(f"{folder} is no benchmark: it has no folder pdfs; give the one that holds pdfs and *.jsonl")
+    files = sorted(folder.glob("*.jsonl"))
+    if not files:
+        raise InputError(f"{folder} is no benchmark: it has no *.jsonl with checks")
+    documents = tuple(sorted(path.relative_to(pdfs).as_posix() for path in _documents(pdfs)))
+    places: dict[str, str] = {}
+    checks: list[Check] = []
+    digest = hashlib.sha256()
+    for file in files:
+        content = _read(file)
+        digest.update(f"{file.name}\0{len(content)}\0".encode() + content.encode())
+        checks += _checks_of(file, content, set(documents), places)
+    return BenchSet(pdfs, documents, (*checks, *_baselines(documents, checks)), digest.hexdigest(), _revision(files))
+
+
+def parse_check(line: str, category: str) -> Check:
+    """Return one line of JSON as a check.
+
+    Raises:
+        CheckError: it is no JSON, a field is missing, unknown or of another type, or there is no such type of check.
+    """
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise CheckError(f"it is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckError("it is no JSON object")
+    fields = _Fields(value)
+    kind = fields.text("type")
+    max_diffs = fields.count("max_diffs", default=0)
+    check = Check(
+        id=fields.text("id"),
+        type=kind,
+        category=category,
+        document=_document(fields.text("pdf")),
+        page=fields.count("page", least=1),
+        max_diffs=max_diffs,
+        rule=_rule(fields, kind, max_diffs),
+    )
+    unknown = sorted(set(value) - fields.asked - _COMMON)
+    if unknown and kind not in SKIPPED_TYPES:
+        raise CheckError(f"a check of type {kind} has no field {unknown[0]!r}")
+    return check
+
+
+def _rule(fields: _Fields, kind: str, max_diffs: int) -> Rule:
+    if kind in ("present", "absent"):
+        return Phrase(
+            fields.phrase("text"),
+            absent=kind == "absent",
+            case_sensitive=fields.flag("case_sensitive", default=True),
+            first_n=fields.count_or_none("first_n"),
+            last_n=fields.count_or_none("last_n"),
+        )
+    if kind == "order":
+        order = Order(fields.phrase("before"), fields.phrase("after"))
+        if max_diffs > min(len(order.before), len(order.after)) // 2:
+            raise CheckError(f"max_diffs is {max_diffs}, more than half of a text that is looked for")
+        return order
+    if kind == "table":
+        found = {name: fields.text_or_nothing(name) for name in RELATIONS}
+        relations = {name: normalized(text) for name, text in found.items() if text}
+        markdown = fields.flag("ignore_markdown_tables", default=False)
+        return TableCell(normalized(fields.text("cell", may_be_empty=True)), relations, markdown)
+    if kind == "baseline":
+        return Baseline(
+            fields.count_or_none("max_length"),
+            fields.flag("max_length_skips_image_alt_tags", default=False),
+            fields.count("max_repeats", default=30),
+            fields.flag("check_disallowed_characters", default=True),
+        )
+    if kind in SKIPPED_TYPES:
+        return Skipped()
+    known = ("present", "absent", "order", "table", "baseline", *SKIPPED_TYPES)
+    raise CheckError(f"there is no type of check {kind!r}; there are {', '.join(known)}")
+
+
+class _Fields:
+    """A JSON object's fields, each of the type that is asked for; *asked* are those that were."""
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        self._value = value
+        self.asked: set[str] = set()
+
+    def text(self, name: str, *, may_be_empty: bool = False) -> str:
+        found = self._get(name)
+        if not isinstance(found, str) or not (found.strip() or may_be_empty):
+            raise CheckError(f"{name} is {self._shown(name)}, not a text")
+        return found
+
+    def phrase(self, name: str) -> str:
+        found = normalized(self.text(name))
+        if not found.strip():
+            raise CheckError(f"{name} is nothing but marks of type")
+        return found
+
+    def text_or_nothing(self, name: str) -> str:
+        return "" if self._get(name) is None else self.text(name, may_be_empty=True)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        found = self._get(name)
+        if not isinstance(found, bool | None):
+            raise CheckError(f"{name} is {self._shown(name)}, not true or false")
+        return default if found is None else found
+
+    def count_or_none(self, name: str) -> int | None:
+        return None if self._get(name) is None else self.count(name)
+
+    def count(self, name: str, *, default: int | None = None, least: int = 0) -> int:
+        found = self._get(name)
+        if found is None and default is not None:
+            return default
+        if type(found) is not int or found < least:
+            raise CheckError(f"{name} is {self._shown(name)}, not a whole number from {least}")
+        return found
+
+    def _get(self, name: str) -> Any:
+        self.asked.add(name)
+        return self._value.get(name)
+
+    def _shown(self, name: str) -> str:
+        return repr(self._value[name])[:60] if name in self._value else "missing"
+
+
+def _document(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise CheckError(f"pdf is {name!r}, which does not lie in pdfs")
+    return path.as_posix()
+
+
+def _checks_of(file: Path, content: str, documents: set[str], places: dict[str, str]) -> Iterator[Check]:
+    """Yield a file's checks; *places* says where each id was, and is added to."""
+    if file.stem == BASELINE:
+        raise InputError(f"{file} has the name of the checks that every document gets; call it something else")
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        place = f"{file}:{number}"
+        try:
+            check = parse_check(line, file.stem)
+        except CheckError as error:
+            raise InputError(f"{place} is no check: {error}; correct or remove the line") from error
+        if check.document not in documents:
+            raise InputError(
+                f"{place} is about {check.document!r}, which is not in pdfs; download it or remove the line"
+            )
+        if check.id in places:
+            raise InputError(f"{place} has the id of {places[check.id]}, {check.id!r}; each check needs its own")
+        places[check.id] = place
+        yield check
+
+
+def _baselines(documents: tuple[str, ...], checks: list[Check]) -> Iterator[Check]:
+    have = {check.document for check in checks if check.type == BASELINE}
+    ids = {check.id for check in checks}
+    for document in documents:
+        if document not in have:
+            name = f"{document}_baseline"
+            if name in ids:
+                raise InputError(f"a check has the id {name!r}, which is that of a document's own; give it another")
+            yield Check(name, BASELINE, BASELINE, document, 1, 0, Baseline())
+
+
+def _documents(pdfs: Path) -> Iterator[Path]:
+    found = [path for path in pdfs.rglob("*") if path.suffix.lower() == ".pdf" and path.is_file()]
+    if not found:
+        raise InputError(f"{pdfs} holds no PDF")
+    yield from found
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is no UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _revision(files: list[Path]) -> str | None:
+    """Return the commit that all of the files were downloaded at, as huggingface_hub left it beside them."""
+    found = {_downloaded_at(file) for file in files}
+    return found.pop() if len(found) == 1 else None
+
+
+def _downloaded_at(file: Path) -> str | None:
+    for root in (file.parent, file.parent.parent):
+        notes = root / ".cache" / "huggingface" / "download" / file.relative_to(root)
+        try:
+            commit, etag, *_ = notes.with_name(f"{notes.name}.metadata").read_text(encoding="utf-8").split("\n")
+            content = file.read_bytes()
+        except (OSError, ValueError):
+            continue
+        return commit if _REVISION.fullmatch(commit) and etag in _etags(content) else None
+    return None
+
+
+def _etags(content: bytes) -> set[str]:
+    """Return what the Hub may call a file with this content: git's name for it, or that of its large file storage."""
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+    return {git.hexdigest(), hashlib.sha256(content).hexdigest()}

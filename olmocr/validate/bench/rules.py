@@ -1,0 +1,121 @@
+"""A check and the text of a page -> whether it holds, as olmOCR-bench's own evaluator decides it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from olmocr.validate.bench.checks import Baseline, Check, Order, Phrase, Skipped, TableCell
+from olmocr.validate.bench.tables import Grid, Place, grids_in
+from olmocr.validate.bench.text import normalized, places
+from olmocr.validate.score import partial_similarity, similarity
+
+_LONGEST_REPEATED = 5  # characters
+_LEAST_SIMILAR_CELL = 0.5
+_HEADINGS = {"top_heading": "up", "left_heading": "left"}
+
+# Chinese characters, Japanese syllables, emoji and flags: what a model that has lost its way writes.
+_UNEXPECTED = re.compile(
+    "[\u4e00-\u9fff\u3040-\u309f\u30a0-\u30ff"
+    "\U0001f600-\U0001f64f\U0001f300-\U0001f5ff\U0001f680-\U0001f6ff\U0001f1e0-\U0001f1ff]"
+)
+_IMAGE = re.compile(r"!\[.*?\]\(.*?\)")
+
+
+def holds(check: Check, text: str) -> bool | None:
+    """Return whether *check* holds for the text of its page; None for a check of a type that is not scored.
+
+    Raises:
+        MissingDependencyError: rapidfuzz is not installed.
+    """
+    match check.rule:
+        case Phrase() as rule:
+            return _phrase_holds(rule, check.max_diffs, text)
+        case Order(before, after):
+            return _order_holds(normalized(text), before, after, check.max_diffs)
+        case TableCell() as rule:
+            return any(_table_holds(grid, rule, check.max_diffs) for grid in _grids(rule, text))
+        case Baseline() as rule:
+            return _baseline_holds(rule, text)
+        case Skipped():
+            return None
+
+
+def _phrase_holds(rule: Phrase, max_diffs: int, text: str) -> bool:
+    wanted, text = rule.text, normalized(text)
+    if not rule.case_sensitive:
+        wanted, text = wanted.lower(), text.lower()
+    text = _ends(text, rule.first_n or 0, rule.last_n or 0)
+    # Of two texts rapidfuzz looks for the shorter one in the longer one: without this a lone space would pass for a
+    # page with any phrase of two words.
+    if len(text) < len(wanted) - max_diffs:
+        return rule.absent
+    is_there = partial_similarity(wanted, text) >= 1 - max_diffs / len(wanted)
+    return is_there != rule.absent
+
+
+def _ends(text: str, first: int, last: int) -> str:
+    if not first and not last:
+        return text
+    return text[:first] + (text[-last:] if last else "")
+
+
+def _order_holds(text: str, before: str, after: str, max_diffs: int) -> bool:
+    first, second = places(before, text, max_diffs), places(after, text, max_diffs)
+    return bool(first and second) and min(first) < max(second)
+
+
+def _grids(rule: TableCell, text: str) -> list[Grid]:
+    return grids_in(text, with_markdown=not rule.ignore_markdown_tables)
+
+
+def _table_holds(grid: Grid, rule: TableCell, max_diffs: int) -> bool:
+    texts = {place: normalized(cell.text) for place, cell in grid.cells.items()}
+    found = (place for place, text in texts.items() if _is_alike(rule.cell, text, max_diffs))
+    return any(_has_beside(grid, texts, place, rule.relations, max_diffs) for place in found)
+
+
+def _has_beside(
+    grid: Grid, texts: Mapping[Place, str], place: Place, relations: Mapping[str, str], max_diffs: int
+) -> bool:
+    return all(
+        any(_is_alike(wanted, texts[each], max_diffs) for each in _related(grid, place, relation))
+        for relation, wanted in relations.items()
+    )
+
+
+def _related(grid: Grid, place: Place, relation: str) -> Iterable[Place]:
+    if relation in _HEADINGS:
+        return grid.headings(place, _HEADINGS[relation])
+    return grid.beside(place, relation)
+
+
+def _is_alike(wanted: str, text: str, max_diffs: int) -> bool:
+    return similarity(wanted, text) >= max(_LEAST_SIMILAR_CELL, 1 - max_diffs / max(1, len(wanted)))
+
+
+def _baseline_holds(rule: Baseline, text: str) -> bool:
+    if rule.max_length is not None:
+        counted = _IMAGE.sub("", text) if rule.max_length_skips_image_alt_tags else text
+        return _letters(counted) <= rule.max_length
+    if not _letters(text) or _repeats(text) > rule.max_repeats:
+        return False
+    return not (rule.check_disallowed_characters and _UNEXPECTED.search(text))
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalnum, text))
+
+
+def _repeats(text: str) -> int:
+    """Return how often the last 1 to 5 characters stand at the end, one after the other; the most of these five."""
+    text = " ".join(re.split(r"\s+", text))
+    return max(_repeats_of(text, length) for length in range(1, _LONGEST_REPEATED + 1))
+
+
+def _repeats_of(text: str, length: int) -> int:
+    last, count, end = text[-length:], 0, len(text)
+    while end >= length and text[end - length : end] == last:
+        count += 1
+        end -= length
+    return count

@@ -1,0 +1,79 @@
+"""FidelityReport and limits by recipe -> GateResult: may this conversion be called good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from olmocr.errors import UsageError
+from olmocr.reports.fidelity import BrokenLimit, FidelityReport, GateResult
+
+PACKAGED_GATES = "gates.yaml"
+_DEFAULT = "default"
+
+LIMITS = ("most_mean_kl", "least_top1_agreement", "least_valid_share", "most_loop_share", "most_error_rate")
+"""Each limit's name says on which side of it a measurement must lie."""
+
+Limits = Mapping[str, float]
+
+
+def read_gates(path: Path | None = None) -> Mapping[str, Limits]:
+    """Return limits by recipe from the YAML file at *path*, or the packaged ones; each has those of ``default``, too.
+
+    Raises:
+        UsageError: it cannot be read, or is no file of limits.
+    """
+    name = str(path) if path else PACKAGED_GATES
+    try:
+        text = path.read_text("utf-8") if path else (resources.files(__package__) / PACKAGED_GATES).read_text("utf-8")
+        value = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).split("\n")[0]
+        raise UsageError(f"the limits in {name} cannot be read: {reason}") from error
+    if not isinstance(value, dict) or not set(value) <= {_DEFAULT, "recipes"}:
+        raise UsageError(f"{name} is no file of limits: it has default and recipes, and nothing else")
+    default = _limits(value.get(_DEFAULT, {}), f"{name}: default")
+    recipes = value.get("recipes") or {}
+    if not isinstance(recipes, dict):
+        raise UsageError(f"{name}: recipes is no list of 'recipe: limits'")
+    own = {str(recipe): _limits(limits, f"{name}: {recipe}") for recipe, limits in recipes.items()}
+    return {_DEFAULT: default} | {recipe: {**default, **limits} for recipe, limits in own.items()}
+
+
+def _limits(value: Any, where: str) -> Limits:
+    if not isinstance(value, dict):
+        raise UsageError(f"{where} is no list of 'limit: number'")
+    for name, limit in value.items():
+        if name not in LIMITS:
+            raise UsageError(f"{where} has a limit {name!r}; there are {', '.join(LIMITS)}")
+        if isinstance(limit, bool) or not isinstance(limit, int | float):
+            raise UsageError(f"{where}: {name} is {limit!r}, not a number")
+    return {name: float(limit) for name, limit in value.items()}
+
+
+def check_gates(report: FidelityReport, gates: Mapping[str, Limits], file: Path | None = None) -> GateResult:
+    """Return which limits of the report's recipe do not hold; those of ``default`` where it has none."""
+    recipe = report.recipe if report.recipe in gates else _DEFAULT
+    measured = _measured(report)
+    broken = tuple(
+        BrokenLimit(name, limit, measured[name])
+        for name, limit in gates[recipe or _DEFAULT].items()
+        if not (measured[name] <= limit if name.startswith("most_") else measured[name] >= limit)
+    )
+    return GateResult(file.name if file else PACKAGED_GATES, recipe or _DEFAULT, not broken, broken)
+
+
+def _measured(report: FidelityReport) -> dict[str, float]:
+    pages = report.pages
+    readable = [page for page in pages if page.source_valid]
+    return {
+        "most_mean_kl": report.distribution.mean_kl,
+        "least_top1_agreement": report.distribution.top1_agreement,
+        "least_valid_share": sum(page.valid for page in readable) / len(readable) if readable else 1.0,
+        "most_loop_share": sum(page.looped and not page.source_looped for page in pages) / len(pages),
+        "most_error_rate": report.free_running.against_source.character_error_rate,
+    }

@@ -1,0 +1,304 @@
+"""A comparison of models with their source -> one HTML file that shows it, page by page, and needs no other.
+
+It holds no script and may load nothing: its Content-Security-Policy allows the style sheet that stands in it, by its
+hash, and pictures that are in the file itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+from markupsafe import Markup
+
+from olmocr.errors import UsageError
+from olmocr.rendering.picture import Picture, make_picture
+from olmocr.reports.fidelity import FidelityPage, FidelityReport
+from olmocr.text import printable
+from olmocr.validate.fidelity.ladder import (
+    COLUMNS,
+    broken_limits,
+    ladder_rows,
+    model_labels,
+    position_plot,
+    size,
+    size_plot,
+    steps,
+)
+from olmocr.validate.fidelity.plots import Series, divergence_by_page
+from olmocr.validate.fidelity.word_diff import Stretch, word_diff
+from olmocr.validate.score import NUMBER
+from olmocr.workspace.outputs import write_whole
+
+if TYPE_CHECKING:
+    from olmocr.validate.fidelity.measure import Comparison, ReadPage
+    from olmocr.validate.fidelity.reading import Answer
+
+FIDELITY_HTML_FILE = "fidelity_report.html"
+MOST_PAGES = 100
+
+_TAG = re.compile(r"(</?[a-zA-Z][^<>\n]{0,200}>)")
+_NUMBER = re.compile(f"({NUMBER.pattern})")
+_MOST_NUMBERS = 12
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One model's figures for one page."""
+
+    label: str
+    page: FidelityPage
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What the models of *labels* answered: the same to the letter. *stretches* is None where that is the source's."""
+
+    labels: tuple[str, ...]
+    stretches: tuple[Stretch, ...] | None
+    turned: str = ""
+
+    @property
+    def changes(self) -> list[Stretch]:
+        """Where it differs from the source's."""
+        return [each for each in self.stretches or () if not each.is_same]
+
+    @property
+    def numbers(self) -> list[tuple[str, str]]:
+        """The numbers that differ, as the source has them and as they are here."""
+        return [each.numbers for each in self.changes if each.numbers][:_MOST_NUMBERS]
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A page as it is shown; *number* is its place among them, from 1."""
+
+    number: int
+    name: str
+    rows: tuple[_Row, ...]
+    text: str
+    truth: str | None
+    answers: tuple[_Answer, ...]
+    picture: Picture
+
+    @property
+    def is_same(self) -> bool:
+        """Whether all models answered as the source did."""
+        return all(answer.stretches is None for answer in self.answers)
+
+
+def fidelity_html(comparison: Comparison, most_pages: int = MOST_PAGES) -> str:
+    """Return HTML that shows *comparison*, the pages first that came out worst; only *most_pages* of these in full.
+
+    Raises:
+        InputError: a page cannot be rendered any more.
+    """
+    comparison, order = _by_size(comparison), _worst_first(comparison)
+    labels = model_labels(comparison.reports)
+    listed = [_rows(comparison, labels, number) for number in order]
+    style = _style()
+    return _template().render(
+        style=Markup(style),  # noqa: S704  # ours
+        policy=_policy(style),
+        reports=comparison.reports,
+        labels=labels,
+        columns=COLUMNS,
+        rows=ladder_rows(comparison.reports),
+        remarks=[*steps(comparison.reports), *broken_limits(comparison.reports)],
+        verdict=_verdict(comparison.reports, labels),
+        holds=all(report.gate.passed for report in comparison.reports if report.gate),
+        plots=[Markup(plot) for plot in _plots(comparison, order, labels)],  # noqa: S704  # ours, with escaped labels
+        listed=listed,
+        shown=min(most_pages, len(order)),
+        pages=_pages(comparison, order[:most_pages], labels),
+    )
+
+
+def html_target(path: Path, folders: Sequence[Path]) -> Path:
+    """Return where the HTML goes that was asked for as *path*: a file, or a folder for it.
+
+    Raises:
+        UsageError: that is in one of the models' *folders*, which are published, and pages may be private.
+    """
+    path = path.expanduser()
+    target = path / FIDELITY_HTML_FILE if path.is_dir() else path
+    for folder in folders:
+        if target.resolve().is_relative_to(folder.expanduser().resolve()):
+            raise UsageError(
+                f"{target} would lie in {folder}, a model's folder, and hold the pages' images and text; "
+                "name a file outside of it"
+            )
+    return target
+
+
+def write_fidelity_html(path: Path, comparison: Comparison, most_pages: int = MOST_PAGES) -> int:
+    """Write what *fidelity_html* returns; return how many bytes it has.
+
+    Raises:
+        InputError: a page cannot be rendered any more.
+        OutputError: it cannot be written.
+    """
+    write_whole(path, fidelity_html(comparison, most_pages))
+    return path.stat().st_size
+
+
+def _by_size(comparison: Comparison) -> Comparison:
+    reports = comparison.reports
+    order = sorted(range(len(reports)), key=lambda each: (-reports[each].cost.weight_bytes, reports[each].model))
+    pages = tuple(
+        dataclasses.replace(page, models=tuple(page.models[each] for each in order)) for page in comparison.pages
+    )
+    return dataclasses.replace(comparison, reports=tuple(reports[each] for each in order), pages=pages)
+
+
+def _worst_first(comparison: Comparison) -> list[int]:
+    """Return the pages' numbers: those that a model broke, then by the most characters wrong, then by divergence."""
+
+    def badness(number: int) -> tuple[bool, float, float]:
+        pages = [report.pages[number] for report in comparison.reports]
+        return (
+            any(page.source_valid and not page.valid for page in pages),
+            max(page.character_error_rate for page in pages),
+            max(page.mean_kl for page in pages),
+        )
+
+    return sorted(range(len(comparison.pages)), key=badness, reverse=True)
+
+
+def _rows(comparison: Comparison, labels: Sequence[str], number: int) -> tuple[_Row, ...]:
+    return tuple(_Row(label, report.pages[number]) for label, report in zip(labels, comparison.reports, strict=True))
+
+
+def _verdict(reports: Sequence[FidelityReport], labels: Sequence[str]) -> str:
+    """Return in a sentence what the limits say; "" where none were asked."""
+    if not all(report.gate for report in reports):
+        return ""
+    broken = [label for label, report in zip(labels, reports, strict=True) if report.gate and not report.gate.passed]
+    if len(reports) == 1:
+        return f"{labels[0]} {'breaks limits' if broken else 'holds all limits'} of its recipe."
+    if not broken:
+        return f"All {len(reports)} models hold the limits of their recipes."
+    verb = "breaks" if len(broken) == 1 else "break"
+    return f"{len(reports) - len(broken)} of {len(reports)} models hold their limits; {', '.join(broken)} {verb} them."
+
+
+def _plots(comparison: Comparison, order: Sequence[int], labels: Sequence[str]) -> Iterator[str]:
+    reports = comparison.reports
+    if len(reports) > 1:
+        yield size_plot(reports, style="")
+    yield position_plot(reports, style="")
+    names = [comparison.pages[number].known.name for number in order]
+    series = [
+        Series(
+            label,
+            tuple(report.pages[number].mean_kl for number in order),
+            frozenset(place for place, number in enumerate(order) if report.pages[number].identical),
+        )
+        for label, report in zip(labels, reports, strict=True)
+    ]
+    yield divergence_by_page(names, series, style="")
+
+
+def _pages(comparison: Comparison, order: Sequence[int], labels: Sequence[str]) -> Iterator[_Page]:
+    """Yield pages one by one: only one picture is held beside the text that is being made."""
+    for place, number in enumerate(order, 1):
+        page = comparison.pages[number]
+        yield _Page(
+            number=place,
+            name=page.known.name,
+            rows=_rows(comparison, labels, number),
+            text=page.source.greedy.natural_text,
+            truth=page.known.truth,
+            answers=tuple(_answers(page, labels)),
+            picture=make_picture(comparison.image(page), quality=55),
+        )
+
+
+def _answers(page: ReadPage, labels: Sequence[str]) -> Iterator[_Answer]:
+    """Yield each answer once, that of the largest model first, with all who gave it."""
+    source = page.source.greedy
+    alike: dict[tuple[str, int], list[int]] = {}
+    for number, model in enumerate(page.models):
+        alike.setdefault((model.greedy.text, model.greedy.rotation), []).append(number)
+    for (text, rotation), numbers in alike.items():
+        is_same = (text, rotation) == (source.text, source.rotation)
+        turned = "" if rotation == source.rotation else f"turned by {rotation} degrees, the source by {source.rotation}"
+        stretches = None if is_same else word_diff(*_texts(source, page.models[numbers[0]].greedy))
+        yield _Answer(tuple(labels[number] for number in numbers), stretches, turned)
+
+
+def _texts(source: Answer, other: Answer) -> tuple[str, str]:
+    """Return what is compared: the texts; the whole answers where their front matter differs, or there is none."""
+    if _front(source) == _front(other):
+        return source.natural_text, other.natural_text
+    return source.text, other.text
+
+
+def _front(answer: Answer) -> str:
+    text = answer.natural_text
+    return answer.text.partition(text)[0] if text else answer.text.rstrip()
+
+
+def _marked(text: str) -> Markup:
+    """Return text as HTML that shows it: tags faint, hidden characters by their names."""
+    parts = _TAG.split(printable(text))
+    return Markup("").join(
+        Markup('<span class="tag">{}</span>').format(part) if number % 2 else Markup("{}").format(part)
+        for number, part in enumerate(parts)
+    )
+
+
+def _changed(text: str, has_other_numbers: object) -> Markup:
+    """Return a part that differs as HTML, with its numbers marked where they are others.
+
+    Where it is nothing but spaces and line ends, these are shown.
+    """
+    if text.strip(" \n"):
+        return _with_numbers(text) if has_other_numbers else _marked(text)
+    return Markup("{}").format(text.replace(" ", "\u2423").replace("\n", "\u21b5\n"))
+
+
+def _with_numbers(text: str) -> Markup:
+    parts = _NUMBER.split(text)
+    return Markup("").join(
+        Markup('<b class="number">{}</b>').format(part) if number % 2 else _marked(part)
+        for number, part in enumerate(parts)
+    )
+
+
+def _policy(style: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
+    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+@functools.cache
+def _style() -> str:
+    return resources.files(__package__).joinpath("templates", "fidelity.css").read_text(encoding="utf-8")
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("olmocr.validate"),
+        autoescape=True,
+        finalize=_shown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"marked": _marked, "changed": _changed, "size": size}
+    return environment.get_template("fidelity.html")
+
+
+def _shown(value: object) -> object:
+    """Return what the template prints; anybody's text with its hidden characters shown."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

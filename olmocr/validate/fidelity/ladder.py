@@ -1,0 +1,172 @@
+"""Reports of models that were made of one source -> a table of them, the largest first, and whether it is a ladder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from olmocr.reports.fidelity import FidelityReport, TextErrors
+from olmocr.text import printable
+from olmocr.validate.fidelity.plots import Point, Series, divergence_by_position, size_against_fidelity
+
+COLUMNS = (
+    "model",
+    "size",
+    "bits/weight",
+    "mean divergence, nats",
+    "95% interval",
+    "same token",
+    "identical",
+    "wrong, by source",
+    "wrong, by truth",
+    "numbers right",
+    "valid",
+    "tokens/s",
+    "gate",
+)
+
+
+def by_size(reports: Sequence[FidelityReport]) -> list[FidelityReport]:
+    """Return *reports*, that of the largest model first."""
+    return sorted(reports, key=lambda report: (-report.cost.weight_bytes, report.model))
+
+
+def model_labels(reports: Sequence[FidelityReport]) -> list[str]:
+    """Return what tells each model from the others: its recipe, or the folder's name where that is not enough."""
+    recipes = Counter(report.recipe for report in reports)
+    return [
+        report.recipe if report.recipe and recipes[report.recipe] == 1 else printable(report.model)
+        for report in reports
+    ]
+
+
+def ladder_rows(reports: Sequence[FidelityReport]) -> list[tuple[str, ...]]:
+    """Return the cells of a table of *reports*, as text: those of *COLUMNS*, in the order given."""
+    return [_row(label, report) for label, report in zip(model_labels(reports), reports, strict=True)]
+
+
+def _row(label: str, report: FidelityReport) -> tuple[str, ...]:
+    found, free, cost = report.distribution, report.free_running, report.cost
+    interval = found.mean_kl_interval
+    return (
+        label,
+        size(cost.weight_bytes),
+        "" if cost.bits_per_weight is None else f"{cost.bits_per_weight:.2f}",
+        f"{found.mean_kl:.2e}",
+        f"{interval.low:.2e} to {interval.high:.2e}",
+        f"{found.top1_agreement:.3%}",
+        f"{free.identical_pages} of {free.pages}",
+        f"{free.against_source.character_error_rate:.2%}",
+        _rate(free.against_truth),
+        _numbers(free.against_truth),
+        f"{report.structure.valid_pages} of {report.structure.pages}",
+        f"{cost.decode_rate:.0f}",
+        verdict(report),
+    )
+
+
+def size(nbytes: int) -> str:
+    """Return *nbytes* as a person reads it."""
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
+
+
+def _rate(errors: TextErrors | None) -> str:
+    return "" if errors is None else f"{errors.character_error_rate:.2%}"
+
+
+def _numbers(errors: TextErrors | None) -> str:
+    return "" if errors is None else f"{errors.exact_numbers} of {errors.numbers}"
+
+
+def verdict(report: FidelityReport) -> str:
+    """Return what the limits say of a model, in a word or two; "" where none were asked."""
+    if report.gate is None:
+        return ""
+    count = len(report.gate.broken)
+    return "passed" if report.gate.passed else f"broke {count} limit{'s' * (count > 1)}"
+
+
+def ladder_lines(reports: Sequence[FidelityReport]) -> list[str]:
+    """Return *reports* as a table for a terminal, and below it what it shows."""
+    ordered = by_size(reports)
+    first = ordered[0]
+    rows = [COLUMNS, *ladder_rows(ordered)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    return [
+        f"{len(ordered)} models beside {first.source}: {len(first.pages)} pages ({first.page_set}, "
+        f"{first.longest_side} px)",
+        *("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
+        *steps(ordered),
+        *broken_limits(ordered),
+    ]
+
+
+def ladder_markdown(reports: Sequence[FidelityReport]) -> str:
+    """Return *reports* as a table in markdown, and below it what it shows."""
+    ordered = by_size(reports)
+    rows = [COLUMNS, ("---", *("---:" for _ in COLUMNS[1:])), *ladder_rows(ordered)]
+    lines = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows]
+    return "\n".join([*lines, "", *(f"- {line}" for line in (*steps(ordered), *broken_limits(ordered)))]) + "\n"
+
+
+def steps(reports: Sequence[FidelityReport]) -> list[str]:
+    """Return in words where a model is nearer to the source than the next larger one; *reports* begin with the largest.
+
+    It is surely nearer if its interval lies wholly below the other's.
+    """
+    labels = model_labels(reports)
+    back = [
+        (labels[number], labels[number + 1], larger, smaller)
+        for number, (larger, smaller) in enumerate(pairwise(reports))
+        if smaller.distribution.mean_kl < larger.distribution.mean_kl
+    ]
+    if len(reports) < 2:
+        return []
+    if not back:
+        return ["With every step down in size the mean divergence grows."]
+    return [
+        f"{small} is smaller than {large} and nearer to the source"
+        + ("." if _is_apart(smaller, larger) else ", though their intervals overlap.")
+        for large, small, larger, smaller in back
+    ]
+
+
+def _is_apart(nearer: FidelityReport, farther: FidelityReport) -> bool:
+    return nearer.distribution.mean_kl_interval.high < farther.distribution.mean_kl_interval.low
+
+
+def broken_limits(reports: Sequence[FidelityReport]) -> list[str]:
+    """Return each limit that does not hold, and of which model."""
+    return [
+        f"{label} broke {each.name} of {report.gate.recipe} ({report.gate.file}): it is {each.limit:g}, "
+        f"measured was {each.measured:.4g}"
+        for label, report in zip(model_labels(reports), reports, strict=True)
+        if report.gate
+        for each in report.gate.broken
+    ]
+
+
+def size_plot(reports: Sequence[FidelityReport], **style: str) -> str:
+    """Return size against fidelity as SVG."""
+    points = [
+        Point(
+            label,
+            report.cost.weight_bytes,
+            report.distribution.mean_kl,
+            report.distribution.mean_kl_interval.low,
+            report.distribution.mean_kl_interval.high,
+        )
+        for label, report in zip(model_labels(reports), reports, strict=True)
+    ]
+    return size_against_fidelity(points, **style)
+
+
+def position_plot(reports: Sequence[FidelityReport], **style: str) -> str:
+    """Return divergence by position as SVG. All reports have the same positions: those of the source's answers."""
+    places = [f"{each.first}\u2013{each.last}" for each in reports[0].distribution.by_position]
+    series = [
+        Series(label, tuple(each.mean_kl for each in report.distribution.by_position))
+        for label, report in zip(model_labels(reports), reports, strict=True)
+    ]
+    return divergence_by_position(places, series, **style)

@@ -1,0 +1,120 @@
+"""What is known of a model's pages so far -> a folder that a later run goes on with, page by page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from olmocr.errors import output_error
+from olmocr.validate.fidelity.distributions import KeptDistributions, PageDivergence
+from olmocr.validate.fidelity.reading import Answer, PageReading
+from olmocr.workspace.outputs import write_whole
+
+Arrays = TypeVar("Arrays", KeptDistributions, PageDivergence)
+
+
+@dataclass(frozen=True)
+class PageMeasurement:
+    """A page as one model read it. *classes* are those of the source's tokens, and none of another model's."""
+
+    reading: PageReading
+    prompt_tokens: int
+    prefill_seconds: float
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """What one model took: the time to load it, and the most bytes that MLX had allocated."""
+
+    computed_in: str
+    load_seconds: float
+    peak_memory: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """A folder that holds what is known of one model's pages, each by its number among them."""
+
+    folder: Path
+
+    def page(self, number: int) -> PageMeasurement | None:
+        """Return what is known of a page; None if nothing is, or nothing that can be read."""
+        value = _read(self.folder / f"{number:04}.json")
+        try:
+            return None if value is None else _measurement(value)
+        except (KeyError, TypeError):
+            return None
+
+    def arrays(self, number: int, kind: type[Arrays]) -> Arrays:
+        """Return a page's arrays."""
+        with np.load(self.folder / f"{number:04}.npz") as stored:
+            return kind(**{field.name: stored[field.name] for field in dataclasses.fields(kind)})
+
+    def keep(self, number: int, page: PageMeasurement, arrays: KeptDistributions | PageDivergence) -> None:
+        """Write a page; it counts as known when all of it is there.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        _write_arrays(self.folder / f"{number:04}.npz", vars(arrays))
+        write_whole(self.folder / f"{number:04}.json", json.dumps(dataclasses.asdict(page)))
+
+    def cost(self) -> PhaseCost | None:
+        """Return what the model took so far."""
+        value = _read(self.folder / "cost.json")
+        return None if value is None else PhaseCost(**value)
+
+    def keep_cost(self, cost: PhaseCost) -> None:
+        """Write what the model took; of several runs the highest peak counts.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        before = self.cost()
+        peak = max(cost.peak_memory, before.peak_memory if before else 0)
+        write_whole(self.folder / "cost.json", json.dumps(vars(dataclasses.replace(cost, peak_memory=peak))))
+
+
+def default_work() -> Path:
+    """Return the folder in which measurements are kept unless another is named: in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "olmocr" / "fidelity"
+
+
+def _measurement(value: Mapping[str, Any]) -> PageMeasurement:
+    reading = dict(value["reading"])
+    greedy = dict(reading["greedy"])
+    reading["greedy"] = Answer(**{**greedy, "tokens": tuple(greedy["tokens"])})
+    reading["rejected"] = tuple(reading["rejected"])
+    return PageMeasurement(
+        PageReading(**reading), value["prompt_tokens"], value["prefill_seconds"], tuple(value["classes"])
+    )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            np.savez(file, **arrays)
+        temporary.replace(path)
+    except OSError as error:
+        raise output_error(error, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)

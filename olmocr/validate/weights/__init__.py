@@ -1,0 +1,1 @@
+"""Whether a folder of weights is whole, and how far it is from its source."""

@@ -1,0 +1,244 @@
+"""A converted folder against the checkpoint that it was made from: how far each tensor is from its source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from olmocr.conversion.checkpoint import DTYPE_BYTES, SourceCheckpoint, TensorInfo
+from olmocr.conversion.names import PATCH_EMBED, PATCH_EMBED_AXES, vision_mlp_axis
+from olmocr.errors import CheckpointError
+from olmocr.validate.weights.packing import PackedModule
+from olmocr.validate.weights.values import BytesRead, Floats, StoredTensor, as_float32, read_rows, rounded, row_steps
+
+# Two bits in groups of 128 still keep four fifths of a weight; a weight of another tensor differs by 1 and more.
+_NOTHING_LEFT = 0.7
+
+
+@dataclass(frozen=True)
+class TensorError:
+    """How far a tensor is from its source: *relative_error* is ``||w - w'|| / ||w||``.
+
+    It is None where that is no number: values that are not finite, or a source of zeros that did not stay so.
+    *group_size* is None for a tensor that was kept; *bits* are then those of its dtype.
+    """
+
+    tensor: str
+    relative_error: float | None
+    bits: int
+    group_size: int | None
+    padded: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The errors, worst first, and what must not be."""
+
+    errors: tuple[TensorError, ...]
+    problems: tuple[str, ...]
+
+
+def bytes_to_compare(source: SourceCheckpoint, tensors: Mapping[str, StoredTensor]) -> int:
+    """Return how many bytes a comparison will read, if nothing is missing."""
+    return sum(info.nbytes for info in source.tensors.values()) + sum(each.info.nbytes for each in tensors.values())
+
+
+def compare(
+    source: SourceCheckpoint,
+    tensors: Mapping[str, StoredTensor],
+    modules: Mapping[str, PackedModule],
+    read: BytesRead,
+) -> Difference:
+    """Compare every tensor with its source, some rows at a time."""
+    errors: list[TensorError] = []
+    problems: list[str] = []
+    for name, info in source.tensors.items():
+        try:
+            pair = _paired(name, info, source, tensors, modules)
+            error, found = _compare_pair(pair, read)
+            errors.append(error)
+            problems += found
+        except CheckpointError as error:
+            problems.append(f"{name}: {error}")
+    parts = {f"{path}.{part}" for path in modules for part in ("scales", "biases")}
+    problems += [f"{name} is not in the source" for name in tensors if name not in source.tensors and name not in parts]
+    worst_first = sorted(errors, key=lambda each: math.inf if each.relative_error is None else each.relative_error)
+    return Difference(tuple(reversed(worst_first)), tuple(problems))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A tensor of the folder (*module* if it is packed) and its source; *shape* is the model's, padding included."""
+
+    name: str
+    stored: StoredTensor
+    module: PackedModule | None
+    source: StoredTensor
+    scale: StoredTensor | None
+    shape: tuple[int, ...]
+
+    @property
+    def is_transposed(self) -> bool:
+        return self.name == PATCH_EMBED
+
+    @property
+    def source_shape(self) -> tuple[int, ...]:
+        """The source's shape in MLX's layout."""
+        shape = self.source.shape
+        return tuple(shape[axis] for axis in PATCH_EMBED_AXES) if self.is_transposed else shape
+
+    @property
+    def is_padded(self) -> bool:
+        return self.shape != self.source_shape
+
+
+def _paired(
+    name: str,
+    info: TensorInfo,
+    source: SourceCheckpoint,
+    tensors: Mapping[str, StoredTensor],
+    modules: Mapping[str, PackedModule],
+) -> _Pair:
+    """Find what became of a source tensor.
+
+    Raises:
+        CheckpointError: it is missing, or has another shape than padding explains.
+    """
+    stored, module = tensors.get(name), modules.get(name.removesuffix(".weight"))
+    if stored is None:
+        raise CheckpointError("it is missing, and the source has it")
+    if module is None and stored.info.dtype == "U32":
+        raise CheckpointError("it cannot be compared, since its packing is broken")
+    pair = _Pair(
+        name,
+        stored,
+        module,
+        _stored(info, source),
+        _stored(info.scale, source) if info.scale else None,
+        module.shape if module else stored.shape,
+    )
+    if pair.is_padded and not _may_be_padding(pair):
+        raise CheckpointError(f"its shape is {pair.shape}, its source's {pair.source_shape}")
+    return pair
+
+
+def _stored(info: TensorInfo, source: SourceCheckpoint) -> StoredTensor:
+    return StoredTensor(source.folder.path / info.shard, info)
+
+
+def _may_be_padding(pair: _Pair) -> bool:
+    """Tell whether only the vision MLP's width grew: what is added meets an activation that is zero."""
+    axis = vision_mlp_axis(pair.name)
+    mine, theirs = pair.shape, pair.source_shape
+    if axis is None or len(mine) != len(theirs):
+        return False
+    return mine[axis] > theirs[axis] and (*mine[:axis], *mine[axis + 1 :]) == (*theirs[:axis], *theirs[axis + 1 :])
+
+
+@dataclass
+class _Sums:
+    """What is added up over the rows of a pair."""
+
+    difference: float = 0.0
+    source: float = 0.0
+    changed: int = 0
+    padding: int = 0
+
+
+def _compare_pair(pair: _Pair, read: BytesRead) -> tuple[TensorError, list[str]]:
+    sums = _Sums()
+    for first, count in row_steps(pair.shape):
+        mine = _rows(pair, first, count, read)
+        theirs = _source_rows(pair, first, count, read)
+        _add(sums, pair, mine, theirs)
+    error = _tensor_error(pair, sums)
+    return error, _problems(pair, sums, error)
+
+
+def _rows(pair: _Pair, first: int, count: int, read: BytesRead) -> Floats:
+    """Return rows of the folder's tensor as numbers."""
+    module = pair.module
+    if module is None:
+        return as_float32(read_rows(pair.stored, first, count, read), pair.stored.info.dtype)
+    from olmocr.validate.weights.stock import dequantized
+
+    weight, scales = (read_rows(tensor, first, count, read) for tensor in (module.weight, module.scales))
+    if module.biases is None:
+        return dequantized(weight, scales, None, module.packing)
+    biases = as_float32(read_rows(module.biases, first, count, read), module.biases.info.dtype)
+    return dequantized(weight, as_float32(scales, module.scales.info.dtype), biases, module.packing)
+
+
+def _source_rows(pair: _Pair, first: int, count: int, read: BytesRead) -> Floats:
+    """Return the source's rows as numbers in MLX's layout, without any padding."""
+    count = max(0, min(count, pair.source.shape[0] - first)) if pair.source.shape else count
+    rows = as_float32(read_rows(pair.source, first, count, read), pair.source.info.dtype)
+    if pair.scale:
+        rows = rows * _scale_of_rows(pair, pair.scale, first, count, read)
+    return rows.transpose(PATCH_EMBED_AXES) if pair.is_transposed else rows
+
+
+def _scale_of_rows(pair: _Pair, scale: StoredTensor, first: int, count: int, read: BytesRead) -> Floats:
+    """Return what FP8 values are multiplied by: one number for the tensor, or one for each row.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    size = math.prod(scale.shape)
+    if size not in (1, pair.source.shape[0]):
+        raise CheckpointError(f"its source has scales of shape {scale.shape}, which are not read here")
+    rows = read_rows(scale, first, count, read) if size > 1 else read_rows(scale, 0, 1, read)
+    return as_float32(rows, scale.info.dtype).reshape(-1, *(1,) * (len(pair.source.shape) - 1))
+
+
+def _add(sums: _Sums, pair: _Pair, mine: Floats, theirs: Floats) -> None:
+    inside = tuple(slice(0, length) for length in theirs.shape)
+    expected = np.zeros_like(mine)
+    expected[inside] = theirs
+    with np.errstate(invalid="ignore", over="ignore"):
+        sums.difference += float(np.square(np.subtract(mine, expected, dtype=np.float64)).sum())
+        sums.source += float(np.square(theirs, dtype=np.float64).sum())
+    if pair.module is None:
+        sums.changed += int((mine[inside] != rounded(theirs, pair.stored.info.dtype)).sum())
+    sums.padding += int(np.count_nonzero(mine) - np.count_nonzero(mine[inside]))
+
+
+def _tensor_error(pair: _Pair, sums: _Sums) -> TensorError:
+    ratio = 0.0 if sums.difference == 0 else sums.difference / sums.source if sums.source else math.inf
+    relative = math.sqrt(ratio)
+    packing = pair.module.packing if pair.module else None
+    return TensorError(
+        pair.name,
+        relative if math.isfinite(relative) else None,
+        packing.bits if packing else 8 * DTYPE_BYTES.get(pair.stored.info.dtype, 0),
+        packing.group_size if packing else None,
+        pair.is_padded,
+    )
+
+
+def _problems(pair: _Pair, sums: _Sums, error: TensorError) -> list[str]:
+    problems = []
+    if sums.changed:
+        problems.append(
+            f"{pair.name} was kept, but {sums.changed} of its {math.prod(pair.source.shape)} values "
+            f"are not the source's in {pair.stored.info.dtype}"
+        )
+    if sums.padding and _padding_must_be_zero(pair):
+        problems.append(f"{pair.name} is padded to {pair.shape}, and {sums.padding} of the added values are not zero")
+    if pair.module and error.relative_error is None:
+        problems.append(f"{pair.name} has no relative error: values that are not finite, or a source of zeros")
+    elif pair.module and error.relative_error is not None and error.relative_error > _NOTHING_LEFT:
+        problems.append(f"{pair.name} is not its source: its relative error is {error.relative_error:.2g}")
+    return problems
+
+
+def _padding_must_be_zero(pair: _Pair) -> bool:
+    """Tell whether padding has to be exactly zero.
+
+    Added rows make activations, which must be zero. Added columns only meet those: packed in a group with
+    other values their zeros come out as next to nothing, which is harmless.
+    """
+    return pair.module is None or pair.shape[0] != pair.source_shape[0]

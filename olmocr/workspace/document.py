@@ -1,0 +1,154 @@
+"""PageResults -> page records -> Document: the pages' text joined, and whether it counts as read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from olmocr.inputs.sources import Source
+from olmocr.page import PageResponse
+from olmocr.pipeline.coverage import LOW_COVERAGE, coverage
+from olmocr.pipeline.ocr_page import PageResult
+
+PageStatus = Literal["valid", "blank", "fallback"]
+"""A good answer; a page with nothing on it, which no model was asked; the file's own text, for want of an answer."""
+
+
+@dataclass(frozen=True)
+class PageRecord:
+    """What came of one page, from whatever *model* and run; the model is None if none was asked.
+
+    *response* is the accepted answer, or holds the file's own text; *rejected* says why of each answer that was not
+    accepted. *rotation* is how far the page was turned, counter-clockwise, to be read. *input_tokens* and
+    *output_tokens* are the accepted answer's, *total_output_tokens* those of all attempts. *coverage* is the share of
+    the text layer's words that the answer has, None where there is no layer to compare. *seconds* is the time from the
+    first question to the last answer. *ends* says how each attempt ended, in order: ``stop``, ``length``, ``loop``,
+    ``time``, ``failed`` or ``cancelled``. *passes* over the model's weights were made for all attempts together, 0
+    where that is not told.
+    """
+
+    page_number: int
+    status: PageStatus
+    response: PageResponse
+    model: str | None = None
+    attempts: int = 0
+    rejected: tuple[str, ...] = ()
+    rotation: int = 0
+    temperature: float = 0.0
+    guided: bool = False
+    finish_reason: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_output_tokens: int = 0
+    coverage: float | None = None
+    seconds: float = 0.0
+    ends: tuple[str, ...] = ()
+    passes: int = 0
+
+    @property
+    def is_fallback(self) -> bool:
+        """Whether no answer of the model was good."""
+        return self.status == "fallback"
+
+    @property
+    def lacks_text(self) -> bool:
+        """Whether the answer has so little of the file's own text that some was probably left out."""
+        return self.coverage is not None and self.coverage < LOW_COVERAGE
+
+
+def record_of(number: int, result: PageResult, text_layer: str | None, model: str) -> PageRecord:
+    """Return the record of a page that the model was asked; with no good answer, one that holds *text_layer*."""
+    answer = result.answer
+    record = PageRecord(
+        page_number=number,
+        status="valid" if result.page else "fallback",
+        response=result.page or _holding(text_layer),
+        model=model,
+        attempts=result.attempts,
+        rejected=result.rejected,
+        rotation=result.rotation,
+        temperature=result.temperature,
+        guided=result.guided,
+        total_output_tokens=result.output_tokens,
+        seconds=result.seconds,
+        ends=result.ends,
+        passes=result.passes,
+    )
+    if answer is None or result.page is None:
+        return record
+    return replace(
+        record,
+        finish_reason=answer.finish_reason,
+        input_tokens=answer.input_tokens,
+        output_tokens=answer.output_tokens,
+        coverage=_rounded(coverage(text_layer, result.page.natural_text)),
+    )
+
+
+def blank_record(number: int) -> PageRecord:
+    """Return the record of a page with nothing on it: no model is asked, which might make something up."""
+    return PageRecord(number, "blank", _holding(None))
+
+
+def unrendered_record(number: int, why: str) -> PageRecord:
+    """Return the record of a page that could not be rendered."""
+    return PageRecord(number, "fallback", _holding(None), rejected=(why,))
+
+
+def _holding(text: str | None) -> PageResponse:
+    return PageResponse(None, True, 0, False, False, text)
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document that was read, or those of its pages that were asked for, in order.
+
+    *content_hash* is SHA-256 of the source's bytes, *page_count* how many pages the source has.
+    """
+
+    source: Source
+    content_hash: str
+    pages: tuple[PageRecord, ...]
+    page_count: int
+
+    @property
+    def fallback_pages(self) -> tuple[int, ...]:
+        """The numbers, from 1, of the pages that hold the file's own text."""
+        return tuple(page.page_number for page in self.pages if page.is_fallback)
+
+    @property
+    def text(self) -> str:
+        """The pages' text, each but the last followed by a line end."""
+        return "".join(self._texts())
+
+    @property
+    def spans(self) -> list[list[int]]:
+        """Each page's place in the text: [start, end) in characters, line end included, and its number."""
+        spans, start = [], 0
+        for page, text in zip(self.pages, self._texts(), strict=True):
+            spans.append([start, start + len(text), page.page_number])
+            start += len(text)
+        return spans
+
+    def _texts(self) -> list[str]:
+        last = len(self.pages) - 1
+        texts = [page.response.natural_text for page in self.pages]
+        return ["" if text is None else text + ("\n" if at < last else "") for at, text in enumerate(texts)]
+
+
+def why_failed(document: Document, max_page_error_rate: float) -> str | None:
+    """Return why *document* counts as failed, or None."""
+    fallbacks = [page for page in document.pages if page.is_fallback]
+    if len(fallbacks) <= max_page_error_rate * len(document.pages):
+        return None
+    first = fallbacks[0]
+    pages = (
+        f"page {first.page_number}"
+        if len(fallbacks) == 1
+        else f"{len(fallbacks)} of {len(document.pages)} pages (first: {first.page_number})"
+    )
+    return f"the model gave no good answer for {pages}; last: {first.rejected[-1]}"

@@ -1,0 +1,109 @@
+"""A workspace -> what it holds, in numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmocr.errors import InputError
+from olmocr.workspace.records import RECORDS_FILE, Records
+
+_LONG_DOCUMENT_TOKENS = 32768
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Documents and pages by what came of them. *attempts* counts good pages by how often the model was asked.
+
+    *ends* counts attempts by how they ended. *passes_a_token* is how many passes over the weights a token took that
+    this process's model wrote, None if it wrote none. *poor_pages* lack much of the file's own text; *long_documents*
+    have more than 32768 tokens.
+    """
+
+    documents: dict[str, int]
+    pages: dict[str, int]
+    poor_pages: int
+    attempts: dict[int, int]
+    ends: dict[str, int]
+    languages: dict[str, int]
+    input_tokens: int
+    output_tokens: int
+    wasted_output_tokens: int
+    passes_a_token: float | None
+    long_documents: int
+    failures: tuple[tuple[str, str], ...]
+
+
+def read_stats(workspace: Path) -> Stats:
+    """Count what *workspace* holds.
+
+    Raises:
+        InputError: it is no workspace.
+        OutputError: its records cannot be opened.
+    """
+    if not (workspace / RECORDS_FILE).is_file():
+        raise InputError(f"{workspace} is no workspace: it has no {RECORDS_FILE}; run olmocr with it first")
+    states: Counter[str] = Counter()
+    pages: Counter[str] = Counter()
+    attempts: Counter[int] = Counter()
+    ends: Counter[str] = Counter()
+    languages: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    failures, seen = [], set()
+    with Records(workspace) as records:
+        for document in records.documents():
+            states[document.state] += 1
+            if document.state == "failed":
+                failures.append((document.name, document.why or ""))
+            if document.sha256 is None or document.sha256 in seen:
+                continue
+            seen.add(document.sha256)
+            written = 0
+            for page in records.pages(document.sha256).values():
+                pages[page.status] += 1
+                tokens["poor"] += page.lacks_text
+                tokens["input"] += page.input_tokens
+                tokens["output"] += page.output_tokens
+                tokens["wasted"] += page.total_output_tokens - page.output_tokens
+                tokens["passes"] += page.passes
+                tokens["passed"] += page.total_output_tokens if page.passes else 0
+                ends.update(page.ends)
+                written += page.output_tokens
+                if page.status == "valid":
+                    attempts[page.attempts] += 1
+                    languages[page.response.primary_language or "none"] += 1
+            tokens["long"] += written > _LONG_DOCUMENT_TOKENS
+    return Stats(
+        documents=dict(sorted(states.items())),
+        pages=dict(sorted(pages.items())),
+        poor_pages=tokens["poor"],
+        attempts=dict(sorted(attempts.items())),
+        ends=dict(ends.most_common()),
+        languages=dict(languages.most_common()),
+        input_tokens=tokens["input"],
+        output_tokens=tokens["output"],
+        wasted_output_tokens=tokens["wasted"],
+        passes_a_token=round(tokens["passes"] / tokens["passed"], 3) if tokens["passed"] else None,
+        long_documents=tokens["long"],
+        failures=tuple(failures),
+    )
+
+
+def stats_lines(stats: Stats) -> list[str]:
+    """Return *stats* as a person reads them."""
+    passes = f", {stats.passes_a_token:.2f} passes a token" if stats.passes_a_token is not None else ""
+    attempts = ", ".join(f"{count} pages after {number}" for number, count in stats.attempts.items())
+    return [
+        f"documents: {_counts(stats.documents)}; {stats.long_documents} with more than {_LONG_DOCUMENT_TOKENS} tokens",
+        f"pages:     {_counts(stats.pages)}; {stats.poor_pages} perhaps incomplete",
+        f"attempts:  {attempts or 'none'}; ended by: {_counts(stats.ends)}",
+        f"languages: {_counts(stats.languages)}",
+        f"tokens:    {stats.input_tokens} read, {stats.output_tokens} written, "
+        f"{stats.wasted_output_tokens} written in answers that were not accepted{passes}",
+        *(f"failed:    {name}: {why}" for name, why in stats.failures),
+    ]
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"

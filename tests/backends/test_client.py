@@ -1,0 +1,647 @@
+import asyncio
+import base64
+import datetime
+import email.utils
+import io
+import socket
+import time
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from olmocr.backends.backoff import with_backoff
+from olmocr.backends.client import ServerClient, connected, probe, server_url
+from olmocr.errors import AnswerError, InputError, ServerError, ServerUnavailableError, UsageError
+from olmocr.page import FRONT_MATTER_REGEX, PAGE_PROMPT, ModelResponse, PageImage, PageRequest
+from tests.backends.model_server import (
+    TEXT,
+    ModelServer,
+    chat_body,
+    chat_pieces,
+    chat_stream,
+    cut,
+    events,
+    fault,
+    model_list,
+    reset,
+    responses_body,
+    responses_stream,
+    slow,
+    whole,
+)
+from tests.pipeline.doubles import Model, answer
+
+REQUEST = PageRequest(PageImage(Image.new("RGB", (6, 4), "red")), temperature=0.2, max_tokens=50, seed=3)
+READ = ModelResponse(TEXT, "stop", 100, 20)
+BLOB = base64.b64encode(bytes(range(256)) * 40).decode()
+
+WHOLE = {"chat": chat_body, "responses": responses_body}
+STREAM = {"chat": chat_stream, "responses": responses_stream}
+apis = pytest.mark.parametrize("api", ["chat", "responses"])
+
+
+def ask_server(server, request=REQUEST, **options):
+    async def ask():
+        async with ServerClient(server.url, **{"model": "olmocr", "timeout": 5, **options}) as client:
+            return await client.ask(request)
+
+    return asyncio.run(ask())
+
+
+def ask(*script, **options):
+    """Ask a server with this script once; return the answer."""
+    with ModelServer(*script) as server:
+        return ask_server(server, **options)
+
+
+def asked(*, request=REQUEST, **options):
+    """Return (path, headers, JSON) of what a server is sent."""
+    with ModelServer(whole(WHOLE[options.get("api", "chat")]())) as server:
+        ask_server(server, request, **options)
+        return server.requests[0]
+
+
+# What is sent
+
+
+def test_chat_completions_asks_as_the_contract_says():
+    path, _, body = asked()
+    text, image = body["messages"][0]["content"]
+    assert path == "/v1/chat/completions"
+    assert text == {"type": "text", "text": PAGE_PROMPT}
+    assert image["type"] == "image_url"
+    assert (body["model"], body["max_tokens"], body["temperature"], body["seed"]) == ("olmocr", 50, 0.2, 3)
+    assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
+
+
+def test_responses_asks_as_the_contract_says_and_has_nothing_stored():
+    path, _, body = asked(api="responses")
+    text, image = body["input"][0]["content"]
+    assert path == "/v1/responses"
+    assert text == {"type": "input_text", "text": PAGE_PROMPT}
+    assert image["type"] == "input_image"
+    assert (body["max_output_tokens"], body["temperature"], body["seed"], body["store"]) == (50, 0.2, 3, False)
+    assert body["stream"] is True
+
+
+@apis
+def test_the_image_is_sent_as_the_pixels_that_it_is(api):
+    body = asked(api=api)[2]
+    image = body["messages"][0]["content"][1]["image_url"]["url"] if api == "chat" else None
+    data = image or body["input"][0]["content"][1]["image_url"]
+    kind, _, content = data.partition(",")
+    assert kind == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(content))).tobytes() == REQUEST.image.pixels.tobytes()
+
+
+def test_the_key_is_a_bearer_token():
+    assert asked(api_key="secret")[1]["authorization"] == "Bearer secret"
+    assert "authorization" not in asked()[1]
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two\nlines"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key):
+    with pytest.raises(UsageError) as caught:
+        ServerClient("localhost", model="olmocr", api_key=key)
+    assert key not in str(caught.value)
+
+
+GUIDED = PageRequest(REQUEST.image, guided=True)
+
+
+def test_a_guided_question_tells_vllm_the_expression_in_both_of_its_ways():
+    body = asked(request=GUIDED, guide="vllm")[2]
+    assert (body["guided_regex"], body["structured_outputs"]) == (FRONT_MATTER_REGEX, {"regex": FRONT_MATTER_REGEX})
+
+
+@apis
+def test_a_guided_question_tells_mlx_vlm_the_expression_as_a_schema(api):
+    body = asked(request=GUIDED, guide="mlx-vlm", api=api)[2]
+    assert body["response_format"]["type"] == "json_schema"
+    assert body["response_format"]["json_schema"]["schema"] == {"x-regex": FRONT_MATTER_REGEX}
+
+
+@pytest.mark.parametrize(("request_", "guide"), [(REQUEST, "vllm"), (REQUEST, "mlx-vlm"), (GUIDED, None)])
+def test_a_question_that_is_not_guided_or_cannot_be_is_sent_plain(request_, guide):
+    assert not {"guided_regex", "structured_outputs", "response_format"} & set(asked(request=request_, guide=guide)[2])
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("localhost:1234", "http://localhost:1234/v1"),
+        ("http://localhost:1234/", "http://localhost:1234/v1"),
+        ("http://localhost:1234/v1", "http://localhost:1234/v1"),
+        ("http://localhost:1234/v1/chat/completions", "http://localhost:1234/v1"),
+        ("https://example.org/v1/openai/responses/", "https://example.org/v1/openai"),
+        ("http://[::1]:8000", "http://[::1]:8000/v1"),
+    ],
+)
+def test_an_address_may_be_given_in_part_or_with_more(given, url):
+    assert server_url(given) == url
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "ftp://localhost", "http://", "localhost:port", "localhost:99999", "http://me:secret@host", "http://h/v1?k=1"],
+)
+def test_what_is_no_address_is_refused(given):
+    with pytest.raises(UsageError, match="no address of a model server") as caught:
+        server_url(given)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_proxy_for_the_outside_world_is_not_asked_for_this_machine(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{closed_port()}")
+    assert ask(whole(chat_body())) == READ
+
+
+# What is answered
+
+
+@apis
+def test_a_whole_answer_is_read(api):
+    assert ask(whole(WHOLE[api]()), api=api) == READ
+
+
+@apis
+def test_a_streamed_answer_is_read_as_the_whole_one_would_be(api):
+    assert ask(STREAM[api](), api=api) == READ
+
+
+def test_a_stream_that_leaves_the_text_out_of_its_last_event_is_read_from_the_pieces():
+    pieces = [{"type": "response.output_text.delta", "delta": piece} for piece in ("Hel", "lo")]
+    last = {"type": "response.completed", "response": responses_body("")}
+    assert ask(events(*pieces, last), api="responses").text == "Hello"
+
+
+def test_a_stream_without_counts_counts_its_pieces():
+    assert ask(chat_stream("1234567" * 3, usage=None)).output_tokens == 3
+
+
+def test_characters_that_are_cut_between_two_pieces_of_a_stream_arrive_whole():
+    async def one_byte_at_a_time(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        event = '{"choices":[{"delta":{"content":"né 漢"},"finish_reason":"stop"}]}'
+        for byte in f"event: x\r\ndata: {event}\r\n\r\n: a comment\r\n\r\ndata: [DONE]\r\n\r\n".encode():
+            writer.write(bytes([byte]))
+            await writer.drain()
+        writer.close()
+
+    async def run():
+        server = await asyncio.start_server(one_byte_at_a_time, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, ServerClient(f"127.0.0.1:{port}", model="olmocr", timeout=5) as client:
+            return await client.ask(REQUEST)
+
+    assert asyncio.run(run()).text == "né 漢"
+
+
+@pytest.mark.parametrize("step", [whole(chat_body(finish_reason="length")), chat_stream(finish_reason="length")])
+def test_an_answer_that_chat_completions_cut_says_so(step):
+    assert ask(step).finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        whole(responses_body(status="incomplete", incomplete_details={"reason": "max_output_tokens"})),
+        responses_stream(status="incomplete"),
+        whole(responses_body(usage=(100, 50))),  # "completed", at the limit of 50 tokens
+    ],
+)
+def test_an_answer_that_responses_cut_says_so_whatever_the_status(step):
+    assert ask(step, api="responses").finish_reason == "length"
+
+
+def test_an_answer_that_takes_more_than_its_time_is_ended_where_it_is():
+    with ModelServer(events(*chat_pieces(), end="hang")) as server:
+        response = ask_server(server, replace(REQUEST, time_limit=0.1))
+        assert server.hung_up.wait(2)
+    assert (response.finish_reason, response.text) == ("time", TEXT)
+    assert response.output_tokens == len(chat_pieces())
+
+
+def test_time_that_a_question_waits_before_there_is_any_text_does_not_count():
+    def step(handler):
+        time.sleep(0.3)
+        chat_stream()(handler)
+
+    empty = {"choices": [{"delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+    with ModelServer(step, events(empty, pause=0.3, end="reset")) as server:
+        assert ask_server(server, replace(REQUEST, time_limit=0.2)) == READ
+        with pytest.raises(ServerUnavailableError, match="broke off"):
+            ask_server(server, replace(REQUEST, time_limit=0.2))
+
+
+def test_a_server_that_is_given_up_for_its_own_slowness_is_not_taken_for_an_answer_out_of_time():
+    asked = replace(REQUEST, time_limit=5.0)
+    with pytest.raises(ServerUnavailableError, match="no whole answer"):
+        ask(events(*chat_pieces(), end="hang"), request=asked, timeout=0.1)
+
+
+@apis
+def test_an_answer_that_loops_is_not_waited_for(api):
+    pieces = chat_pieces("ha " * 400)
+    if api == "responses":
+        pieces = [{"type": "response.output_text.delta", "delta": "ha ha "} for _ in range(200)]
+    with ModelServer(events(*pieces, end="hang")) as server:
+        response = ask_server(server, api=api, is_looping=lambda text: text.count("ha") > 100)
+        assert server.hung_up.wait(2)
+    assert response.finish_reason == "loop"
+    assert 300 < len(response.text) <= 1200
+    assert response.output_tokens > 40
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"choices": [{"mess', "no whole JSON"),
+        (b"<html>Bad</html>", "no whole JSON"),
+        (b"", "no whole JSON"),
+        (b"[" * 100_000, "no whole JSON"),
+        (b"[1, 2]", "'None'"),
+        ({"choices": []}, "'None'"),
+        (chat_body(finish_reason="content_filter"), "content_filter"),
+        (chat_body(None), "no text"),
+        (chat_body(""), "no text"),
+        (chat_body([{"type": "text"}]), "no text"),
+    ],
+)
+def test_what_is_no_answer_of_chat_completions_is_an_answer_error(body, message):
+    with pytest.raises(AnswerError, match=message):
+        ask(whole(body))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "'None'"),
+        ({"status": "completed", "output": None}, "no text"),
+        (responses_body(status="in_progress"), "in_progress"),
+        (responses_body(status="incomplete", incomplete_details={"reason": "content_filter"}), "content_filter"),
+    ],
+)
+def test_what_is_no_answer_of_responses_is_an_answer_error(body, message):
+    with pytest.raises(AnswerError, match=message):
+        ask(whole(body), api="responses")
+
+
+@pytest.mark.parametrize("step", [events(*chat_pieces()), events(b"{garbage"), events(b"[DONE]"), events()])
+def test_a_stream_that_ends_without_saying_why_is_an_answer_error(step):
+    with pytest.raises(AnswerError):
+        ask(step)
+
+
+def test_a_responses_stream_that_ends_too_early_is_an_answer_error():
+    with pytest.raises(AnswerError, match="ended before the answer did"):
+        ask(events({"type": "response.output_text.delta", "delta": "Hel"}), api="responses")
+
+
+def test_an_answer_without_an_end_is_not_read_to_its_end():
+    with pytest.raises(AnswerError, match="longer than 16 MiB"):
+        ask(whole(b" " * (17 << 20)))
+
+
+# What goes wrong
+
+
+def closed_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_a_server_that_is_not_there_is_unavailable():
+    async def ask():
+        async with ServerClient(f"127.0.0.1:{closed_port()}", model="olmocr") as client:
+            await client.ask(REQUEST)
+
+    with pytest.raises(ServerUnavailableError, match="is the server running"):
+        asyncio.run(ask())
+
+
+@pytest.mark.parametrize("step", [reset, cut(chat_body()), events(*chat_pieces(), end="reset")])
+def test_a_server_that_dies_before_or_in_mid_answer_is_unavailable(step):
+    with pytest.raises(ServerUnavailableError, match="broke off"):
+        ask(step)
+
+
+def test_a_server_that_is_too_slow_is_unavailable():
+    with pytest.raises(ServerUnavailableError, match=r"no whole answer in 0\.1 s"):
+        ask(slow(0.3), timeout=0.1)
+
+
+def test_a_page_that_takes_too_long_is_given_up_on_the_server_too():
+    with ModelServer(events(*chat_pieces(), end="hang")) as server:
+        with pytest.raises(ServerUnavailableError):
+            ask_server(server, timeout=0.1)
+        assert server.hung_up.wait(2)
+
+
+def test_a_page_that_is_cancelled_is_given_up_on_the_server_too():
+    async def run(server):
+        async with ServerClient(server.url, model="olmocr") as client:
+            asking = asyncio.create_task(client.ask(REQUEST))
+            while not server.requests:
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+    with ModelServer(events(*chat_pieces(), end="hang")) as server:
+        asyncio.run(run(server))
+        assert server.hung_up.wait(2)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 408])
+def test_a_server_that_has_trouble_is_unavailable(status):
+    with pytest.raises(ServerUnavailableError, match="CUDA error") as caught:
+        ask(fault(status, "CUDA error"))
+    assert caught.value.retry_after is None
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_how_long_a_server_wants_to_be_left_alone_is_kept(status):
+    with pytest.raises(ServerUnavailableError) as caught:
+        ask(fault(status, headers=[("Retry-After", "7")]))
+    assert caught.value.retry_after == 7
+
+
+def test_retry_after_may_be_a_date():
+    then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=90)
+    with pytest.raises(ServerUnavailableError) as caught:
+        ask(fault(429, headers=[("Retry-After", email.utils.format_datetime(then, usegmt=True))]))
+    assert 80 < caught.value.retry_after <= 90
+
+
+@pytest.mark.parametrize("value", ["soon", "-3", "1e999", "nan", "Wed, 99 Nov 2026 00:00:00 GMT"])
+def test_a_retry_after_that_makes_no_sense_is_no_time(value):
+    with pytest.raises(ServerUnavailableError) as caught:
+        ask(fault(429, headers=[("Retry-After", value)]))
+    assert caught.value.retry_after is None
+
+
+@pytest.mark.parametrize(("key", "words"), [(None, "wants an API key"), ("wrong", "refuses the API key")])
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_that_wants_another_key_says_what_to_do(status, key, words):
+    with pytest.raises(ServerError, match=f"{words}.*--api_key") as caught:
+        ask(fault(status), api_key=key)
+    assert not isinstance(caught.value, ServerUnavailableError)
+
+
+@pytest.mark.parametrize(
+    ("status", "detail"),
+    [
+        (404, "The model `olmocr` does not exist."),
+        (404, "model 'olmocr' not found, try pulling it first"),
+        (404, "this model is not offered any more"),
+        (400, "Failed to load model: olmocr"),
+        (500, "Failed to load model: olmocr"),
+    ],
+)
+def test_a_model_that_the_server_does_not_have_ends_the_run(status, detail):
+    with pytest.raises(ServerError, match="does not have the model olmocr") as caught:
+        ask(fault(status, detail))
+    assert not isinstance(caught.value, ServerUnavailableError)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_an_api_that_the_server_does_not_speak_ends_the_run(status):
+    with pytest.raises(ServerError, match="other --api"):
+        ask(whole({"detail": "Not Found"}, status))
+
+
+def test_a_server_that_sends_its_callers_on_is_not_followed_with_the_key():
+    with pytest.raises(ServerError, match="http://elsewhere/v1; give that address"):
+        ask(whole(b"", 307, headers=[("Location", "http://elsewhere/v1")]), api_key="secret")
+
+
+@pytest.mark.parametrize(
+    ("status", "detail"),
+    [
+        (400, "anything"),
+        (413, "too large"),
+        (422, "wrong"),
+        (500, "An unexpected error occurred: Failed to load image from source"),
+        (500, "the request exceeds the available context size"),
+        (500, "This model's maximum context length is 4096 tokens"),
+    ],
+)
+def test_a_page_that_the_server_refuses_is_an_input_error(status, detail):
+    with pytest.raises(InputError, match=detail):
+        ask(fault(status, detail))
+
+
+@pytest.mark.parametrize(
+    ("detail", "error"), [("Failed to load image", InputError), ("Metal ran out of memory", ServerUnavailableError)]
+)
+@apis
+def test_a_fault_that_comes_in_a_stream_is_told_by_its_words(api, detail, error):
+    chat = {"error": detail}
+    responses = {"type": "response.failed", "response": {"status": "failed", "error": {"message": detail}}}
+    with pytest.raises(error, match=detail):
+        ask(events(chat if api == "chat" else responses), api=api)
+
+
+def test_a_fault_that_comes_as_an_answer_is_one():
+    with pytest.raises(ServerUnavailableError, match="busy"):
+        ask(whole({"error": {"message": "busy"}}))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"detail": f"Failed to load image from {BLOB}"},
+        {"detail": [{"loc": ["body", "messages"], "msg": "field required", "input": BLOB}]},
+        f"Failed to load image data:image/png;base64,{BLOB}".encode(),
+        ("Failed to load image \x1b[31m\u202e" + "é " * 5000).encode(),
+    ],
+)
+def test_a_servers_words_are_short_and_hold_no_image_and_nothing_for_a_terminal(body):
+    with pytest.raises(InputError) as caught:
+        ask(whole(body, 422))
+    message = str(caught.value)
+    assert len(message) < 400
+    assert BLOB[:60] not in message
+    assert message.isprintable()
+
+
+# Looking at a server
+
+
+def look(server, **options):
+    return asyncio.run(probe(server.url, **options))
+
+
+def test_the_one_model_that_a_server_has_is_taken():
+    with ModelServer(models=["some/model"]) as server:
+        info = look(server)
+    assert (info.model, info.kind, info.guide) == ("some/model", None, None)
+
+
+def test_of_what_mlx_vlm_lists_the_loaded_model_is_taken():
+    with ModelServer(models=[{"id": "on-disk", "loaded": False}, {"id": "here", "loaded": True}]) as server:
+        assert look(server).model == "here"
+
+
+def test_several_models_and_none_named_is_an_error_that_lists_them():
+    with ModelServer(models=["a", "b"]) as server, pytest.raises(ServerError, match="--model: a, b"):
+        look(server)
+
+
+def test_a_model_is_asked_for_by_its_exact_name_or_refused_with_a_list():
+    with ModelServer(models=["a", *(f"m{n}" for n in range(20))]) as server:
+        assert look(server, model="m7").model == "m7"
+        with pytest.raises(ServerError, match=r"does not have the model olmocr; it has: a, m0.* and 13 more$"):
+            look(server, model="olmocr")
+
+
+def test_a_server_without_models_is_an_error():
+    with ModelServer(models=[]) as server, pytest.raises(ServerError, match="no model loaded"):
+        look(server)
+
+
+@pytest.mark.parametrize("page", [{"hello": 1}, [], {"data": [1, {"id": 5}]}])
+def test_a_list_of_models_that_is_none_is_no_crash(page):
+    with ModelServer(pages={"/v1/models": page}) as server, pytest.raises(ServerError, match="no model"):
+        look(server)
+
+
+@pytest.mark.parametrize("page", [whole(b"<html>router</html>"), fault(404, "no models here"), fault(400), fault(418)])
+def test_what_is_no_model_server_is_named(page):
+    with (
+        ModelServer(pages={"/v1/models": page}) as server,
+        pytest.raises(ServerError, match="no model server") as caught,
+    ):
+        look(server)
+    assert not isinstance(caught.value, ServerUnavailableError)
+
+
+def test_a_server_that_has_trouble_while_it_is_looked_at_is_unavailable():
+    with ModelServer(pages={"/v1/models": fault(503)}) as server, pytest.raises(ServerUnavailableError):
+        look(server)
+
+
+def test_a_server_that_is_looked_at_through_another_address_is_not_followed():
+    moved = whole(b"", 301, headers=[("Location", "http://elsewhere/v1")])
+    with ModelServer(pages={"/v1/models": moved}) as server, pytest.raises(ServerError, match="elsewhere"):
+        look(server)
+
+
+@pytest.mark.parametrize(
+    ("pages", "kind", "version", "guide"),
+    [
+        ({"/v1/models": model_list("m", owned_by="vllm"), "/version": {"version": "0.12.0"}}, "vLLM", "0.12.0", "vllm"),
+        ({"/v1/models": model_list("m", owned_by="llamacpp")}, "llama.cpp", None, None),
+        ({"/v1/models": model_list("m", owned_by="organization_owner")}, "LM Studio", None, None),
+        (
+            {"/v1/models": model_list("m", owned_by="library"), "/api/version": {"version": "0.9"}},
+            "Ollama",
+            "0.9",
+            None,
+        ),
+        ({"/health": {"status": "healthy", "loaded_model": "m"}}, "mlx-vlm", None, None),
+        ({"/health": {"loaded_model": "m"}, "/olmocr/guidance": {"regex": True}}, "mlx-vlm", None, "mlx-vlm"),
+        ({"/health": {"status": "ok"}, "/version": {"version": 5}}, None, None, None),
+    ],
+)
+def test_a_servers_kind_is_recognised(pages, kind, version, guide):
+    with ModelServer(models=["m"], pages=pages) as server:
+        info = look(server)
+    assert (info.kind, info.version, info.guide) == (kind, version, guide)
+    assert (kind or "not known") in str(info)
+
+
+def test_a_key_opens_the_list_of_models():
+    with ModelServer(api_key="secret") as server:
+        assert look(server, api_key="secret").model == "olmocr"
+        with pytest.raises(ServerError, match="wants an API key"):
+            look(server)
+
+
+def test_a_server_that_is_found_can_be_asked():
+    async def run(url):
+        async with connected(url) as (ask, info):
+            return info.model, await ask(REQUEST)
+
+    with ModelServer(chat_stream()) as server:
+        assert asyncio.run(run(server.url)) == ("olmocr", READ)
+
+
+# Waiting
+
+
+class Clock:
+    def __init__(self):
+        self.waits = []
+
+    async def sleep(self, seconds):
+        self.waits.append(seconds)
+
+
+AWAY = ServerUnavailableError("away")
+
+
+def wait_for(*script, attempts=5, **options):
+    """Ask a scripted model with backoff; return the waits, and the answer or the error."""
+    clock = Clock()
+    ask = with_backoff(Model(*script).ask, attempts=attempts, sleep=clock.sleep, **options)
+    try:
+        return clock.waits, asyncio.run(ask(REQUEST))
+    except ServerError as error:
+        return clock.waits, error
+
+
+def test_a_server_that_comes_back_is_asked_again_after_growing_waits():
+    waits, response = wait_for(AWAY, AWAY, AWAY, answer())
+    assert response == answer()
+    assert 1 <= waits[0] <= 2 <= waits[1] <= 3 < 4 <= waits[2] <= 5
+
+
+def test_waits_grow_to_a_minute_and_not_further():
+    waits, _ = wait_for(AWAY, attempts=12)
+    assert max(waits) == waits[-1] == 60
+
+
+def test_the_last_error_is_raised_when_attempts_are_used_up():
+    waits, error = wait_for(ServerUnavailableError("first"), ServerUnavailableError("second"), AWAY, attempts=3)
+    assert (len(waits), error) == (2, AWAY)
+
+
+def test_a_server_is_left_alone_for_as_long_as_it_asks_but_not_for_hours():
+    asked_for = [ServerUnavailableError("busy", 20.0), ServerUnavailableError("busy", 86400.0), answer()]
+    waits, _ = wait_for(*asked_for)
+    assert 20 <= waits[0] <= 21
+    assert 300 <= waits[1] <= 301
+
+
+@pytest.mark.parametrize("error", [ServerError("no such model"), ServerError("wrong key")])
+def test_what_waiting_does_not_heal_is_not_waited_for(error):
+    assert wait_for(error) == ([], error)
+
+
+def test_each_wait_is_told():
+    told = []
+    waits, _ = wait_for(AWAY, answer(), on_wait=lambda error, seconds: told.append((error, seconds)))
+    assert told == [(AWAY, waits[0])]
+
+
+def test_pages_that_failed_together_do_not_come_back_together():
+    assert len({wait_for(AWAY, answer())[0][0] for _ in range(5)}) == 5
+
+
+def test_a_server_that_restarts_is_asked_over_real_requests_until_it_answers():
+    clock = Clock()
+
+    async def run(url):
+        async with ServerClient(url, model="olmocr") as client:
+            return await with_backoff(client.ask, attempts=5, sleep=clock.sleep)(REQUEST)
+
+    script = [fault(503), reset, fault(429, headers=[("Retry-After", "3")]), chat_stream()]
+    with ModelServer(*script) as server:
+        assert asyncio.run(run(server.url)) == READ
+    assert len(clock.waits) == 3
+    assert 3 <= clock.waits[2] <= 4

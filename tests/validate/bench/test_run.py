@@ -1,0 +1,277 @@
+"""A benchmark is read through the pipeline, scored, kept beside the weights, and compared with another model's."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from demo.make_bench import make_bench
+from olmocr.errors import InputError, UsageError
+from olmocr.reports.bench import BenchReport, Outcome, bench_lines
+from olmocr.validate.bench.run import BenchTerms, compared, read_earlier, run_bench
+from olmocr.validate.bench.statistics import compare, mcnemar, tally
+from tests.checkpoints import tiny_checkpoint
+from tests.conftest import ROOT
+from tests.pipeline.doubles import Model, answer, write_pdf
+
+SCHEMA = json.loads((ROOT / "docs/bench-report.schema.json").read_text())
+BENCH = [sys.executable, "-m", "olmocr.validate", "bench"]
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Return a checkpoint's folder, whose weights nobody reads in a test with a double."""
+    return tiny_checkpoint(tmp_path / "model")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Return a benchmark of two categories, three documents, and checks of most types."""
+    folder = tmp_path / "bench"
+    checks = {
+        "old": [
+            {"id": "there", "type": "present", "pdf": "old/a.pdf", "text": "Some words"},
+            {"id": "not there", "type": "absent", "pdf": "old/a.pdf", "text": "Page 7 of 9"},
+            {"id": "another", "type": "present", "pdf": "old/b.pdf", "text": "Other words"},
+        ],
+        "maths": [
+            {"id": "formula", "type": "math", "pdf": "maths/c.pdf", "math": "x^2"},
+            {"id": "formula's text", "type": "present", "pdf": "maths/c.pdf", "text": "words"},
+        ],
+    }
+    for category, lines in checks.items():
+        (folder / "pdfs" / category).mkdir(parents=True)
+        (folder / f"{category}.jsonl").write_text("".join(json.dumps({**line, "page": 1}) + "\n" for line in lines))
+    for width, document in enumerate(("old/a.pdf", "old/b.pdf", "maths/c.pdf"), 600):
+        write_pdf(folder / "pdfs" / document, size=(width, 792))
+    return folder
+
+
+def tried(model, bench, tmp_path, *script, **terms):
+    double = Model(*(script or [answer("Some words")]))
+    run = run_bench(model, bench, BenchTerms(work=tmp_path / "work", ask=double.ask, max_attempts=1, **terms))
+    return run, double
+
+
+def outcomes_of(run):
+    return {outcome.id: outcome.passed for outcome in run.outcomes}
+
+
+def test_each_category_has_its_score_and_all_of_them_a_mean(model, bench, tmp_path):
+    run, _ = tried(model, bench, tmp_path)
+    report = run.report
+    assert {each.category: (each.passed, each.scored, each.skipped) for each in report.categories} == {
+        "maths": (1, 1, 1),
+        "old": (2, 3, 0),
+        "baseline": (3, 3, 0),
+    }
+    assert report.score == pytest.approx((1 + 2 / 3 + 1) / 3)
+    assert report.interval.low <= report.score <= report.interval.high
+    lines = "\n".join(bench_lines(report))
+    assert "66.7%  old: 2 of 3 checks of 2 documents" in lines
+    assert "no full run: 1 checks of type math were not scored" in lines
+
+
+def test_the_report_is_as_its_schema_says_and_holds_no_text_of_a_page(model, bench, tmp_path):
+    tried(model, bench, tmp_path)
+    report = json.loads((model / "bench_report.json").read_text())
+    jsonschema.validate(report, SCHEMA)
+    kept = (model / "bench_checks.jsonl").read_text()
+    assert "words" not in json.dumps(report) + kept
+    assert len(kept.splitlines()) == 8
+
+
+def test_every_field_of_the_report_is_in_the_docs():
+    document = (ROOT / "docs/bench.md").read_text()
+    assert [name for name in SCHEMA["properties"] if f"`{name}`" not in document] == []
+    fields = {field.name for field in dataclasses.fields(BenchReport)}
+    assert fields == set(SCHEMA["properties"]) == set(SCHEMA["required"])
+
+
+def test_a_formula_is_counted_and_neither_passed_nor_failed(model, bench, tmp_path):
+    run, _ = tried(model, bench, tmp_path)
+    assert outcomes_of(run)["formula"] is None
+    (maths,) = [each for each in run.report.types if each.type == "math"]
+    assert (maths.scored, maths.skipped) == (0, 1)
+    assert "browser" in maths.why_skipped
+    assert not run.report.complete
+
+
+def test_a_run_without_formulas_that_read_everything_is_complete(model, bench, tmp_path):
+    (bench / "maths.jsonl").write_text("")
+    run, _ = tried(model, bench, tmp_path)
+    assert (run.report.complete, run.report.incomplete) == (True, ())
+
+
+def test_on_a_page_without_a_good_answer_nothing_passes(model, bench, tmp_path):
+    run, _ = tried(model, bench, tmp_path, answer("Some words", finish_reason="length"))
+    assert set(outcomes_of(run).values()) == {False, None}
+    assert (run.report.pages_without_answer, run.report.score) == (3, 0)
+
+
+def test_what_is_not_to_be_there_passes_in_an_empty_answer_and_is_counted_apart(model, bench, tmp_path):
+    run, _ = tried(model, bench, tmp_path, answer(""))
+    found = outcomes_of(run)
+    assert (found["there"], found["not there"], found["old/a.pdf_baseline"]) == (False, True, False)
+    assert run.report.absent_in_nothing == 1
+    assert any("1 checks for what is not to be there passed" in line for line in bench_lines(run.report))
+
+
+def test_a_document_that_cannot_be_opened_fails_its_checks_and_no_others(model, bench, tmp_path):
+    (bench / "pdfs/old/b.pdf").write_bytes(b"%PDF-1.7 and no more")
+    run, _ = tried(model, bench, tmp_path)
+    found = outcomes_of(run)
+    assert (found["another"], found["old/b.pdf_baseline"], found["there"]) == (False, False, True)
+
+
+def test_a_page_that_was_read_is_not_read_again(model, bench, tmp_path):
+    _, first = tried(model, bench, tmp_path)
+    run, second = tried(model, bench, tmp_path)
+    assert (len(first.requests), len(second.requests)) == (3, 0)
+    assert run.report.score == pytest.approx((1 + 2 / 3 + 1) / 3)
+
+
+def test_other_terms_are_another_reading(model, bench, tmp_path):
+    tried(model, bench, tmp_path)
+    _, again = tried(model, bench, tmp_path, longest_side=140)
+    assert len(again.requests) == 3
+
+
+def test_a_sample_reads_so_many_documents_of_each_folder_and_is_no_full_run(model, bench, tmp_path):
+    run, double = tried(model, bench, tmp_path, sample=1)
+    assert len(double.requests) == 2
+    assert (run.report.documents, run.report.documents_left_out, run.report.complete) == (2, 1, False)
+    assert run.report.incomplete[0] == "1 of 3 documents were left out"
+
+
+def outcomes(passed, categories=("a", "b"), each=1):
+    """Return one document for each of *passed*, the categories in turn, with *each* checks."""
+    return [
+        Outcome(f"{at}-{number}", "present", categories[at % len(categories)], f"{at}.pdf", 1, one)
+        for at, one in enumerate(passed)
+        for number in range(each)
+    ]
+
+
+def test_categories_count_the_same_however_many_checks_they_have():
+    many = [*outcomes([True] * 9, ("a",)), Outcome("z", "present", "b", "z.pdf", 1, False)]
+    assert tally(many).overall() == 0.5
+
+
+def test_documents_are_drawn_and_not_single_checks():
+    alike = outcomes([True, False] * 10, ("a",), each=1)
+    clustered = outcomes([True, False] * 10, ("a",), each=20)
+    wide, narrow = (tally(each).scores(tally(each).draws()).std() for each in (clustered, alike))
+    assert wide == pytest.approx(narrow)
+
+
+def test_a_model_that_reads_as_the_other_does_is_not_told_apart():
+    same = tally(outcomes([True, False, True, True] * 5))
+    found = compare(same, same)
+    assert (found.difference, found.interval.low, found.interval.high, found.p_value) == (0, 0, 0, 1)
+
+
+def test_a_model_that_reads_what_the_other_does_not_is_told_apart():
+    found = compare(tally(outcomes([True] * 40)), tally(outcomes([True, False, False, True] * 10)))
+    assert found.difference == pytest.approx(0.5)
+    assert found.p_value < 0.001
+    assert 0.3 < found.interval.low < 0.5 < found.interval.high < 0.7
+
+
+def test_a_difference_on_one_document_alone_is_no_evidence_however_many_checks_it_has():
+    worse = [Outcome(one.id, one.type, one.category, one.document, 1, one.document != "0.pdf") for one in
+             outcomes([True] * 10, each=30)]  # fmt: skip
+    found = compare(tally(outcomes([True] * 10, each=30)), tally(worse))
+    assert found.p_value > 0.9
+
+
+@pytest.mark.parametrize(
+    ("only_this", "only_other", "expected"),
+    [(0, 0, 1.0), (5, 5, 1.0), (0, 5, 0.0625), (1, 9, 0.021484375), (400, 800, 0.0)],
+)
+def test_mcnemars_test_counts_what_one_of_them_alone_passed(only_this, only_other, expected):
+    assert mcnemar(only_this, only_other) == pytest.approx(expected, abs=1e-9)
+    assert mcnemar(only_other, only_this) == mcnemar(only_this, only_other)
+
+
+def test_two_models_are_compared_by_the_checks_that_both_have(model, bench, tmp_path):
+    other = tiny_checkpoint(tmp_path / "other")
+    tried(other, bench, tmp_path / "elsewhere", answer("Nothing of it"))
+    run, _ = tried(model, bench, tmp_path)
+    found = compared(run, read_earlier(other)).report.comparison
+    assert (found.checks, found.documents, found.only_this, found.only_other) == (7, 3, 2, 0)
+    assert found.difference == pytest.approx(run.report.score - found.other_score)
+    assert found.verdict.startswith("model is not told apart from other by these 7 checks: +44.4 points")
+    assert compared(run, read_earlier(other / "bench_report.json")).report.comparison == found
+
+
+def test_runs_that_were_asked_other_things_are_not_compared(model, bench, tmp_path):
+    run, _ = tried(model, bench, tmp_path)
+    earlier = read_earlier(model)
+    with pytest.raises(UsageError, match="with other checks"):
+        compared(run, dataclasses.replace(earlier, checks_sha256="another"))
+    with pytest.raises(UsageError, match="no check was scored both"):
+        compared(run, dataclasses.replace(earlier, outcomes=()))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("bench_report.json", None, "is not there; run the benchmark on that model first"),
+        ("bench_checks.jsonl", None, "is not there"),
+        ("bench_report.json", "[]", "cannot be used"),
+        ("bench_report.json", '{"model": "m", "weights": {}, "checks_sha256": "x"}', "other weights"),
+        ("bench_checks.jsonl", '{"id": 7}', "no check's outcome"),
+    ],
+)
+def test_an_earlier_run_that_cannot_be_used_is_refused(model, bench, tmp_path, name, text, reason):
+    tried(model, bench, tmp_path)
+    (model / name).unlink()
+    if text is not None:
+        (model / name).write_text(text)
+    with pytest.raises(InputError) as error:
+        read_earlier(model)
+    assert reason in str(error.value)
+
+
+def test_the_command_ends_with_a_sentence_where_there_is_no_benchmark(tmp_path):
+    done = subprocess.run([*BENCH, tmp_path, "--dir", tmp_path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.startswith("error: ")
+
+
+def test_the_demo_checkpoint_passes_what_is_true_of_its_pages(converted, tmp_path):
+    folder = shutil.copytree(converted("4bit"), tmp_path / "demo-4bit")
+    make_bench(tmp_path / "bench", ("sparse_14.pdf",))
+    command = [*BENCH, folder, "--dir", tmp_path / "bench", "--work", tmp_path / "work", "--json", "--quiet"]
+    done = subprocess.run([*command, "--max-tokens", "600"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    jsonschema.validate(report, SCHEMA)
+    assert (report["score"], report["complete"], report["longest_side"]) == (1.0, True, 644)
+    assert [each["type"] for each in report["types"]] == ["absent", "baseline", "present"]
+
+
+@pytest.mark.slow
+def test_the_docs_commands_leave_a_report_that_is_no_full_run(tmp_path):
+    (tmp_path / "demo").symlink_to(ROOT / "demo")
+    (commands,) = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/bench.md").read_text(), re.DOTALL | re.MULTILINE)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    subprocess.run(["sh", "-ec", commands], cwd=tmp_path, env=environment, check=True)
+    report = json.loads((tmp_path / "build/demo-4bit/bench_report.json").read_text())
+    assert (report["score"], report["documents"], report["documents_left_out"]) == (1.0, 4, 18)
+
+
+@pytest.mark.slow
+def test_every_demo_page_passes_with_8_bits(converted, tmp_path):
+    make_bench(tmp_path / "bench")
+    report = run_bench(converted("8bit"), tmp_path / "bench", BenchTerms(work=tmp_path / "work")).report
+    assert (report.score, report.documents) == (1.0, 22)
