@@ -16,13 +16,13 @@ from machine import describe_machine
 from olmocr.conversion.convert import plan_targets
 from olmocr.conversion.recipe import find_recipe, read_recipe
 from olmocr.conversion.write import write_models
+from olmocr.files import write_whole
 from olmocr.model_folder import find_settings
 from olmocr.validate.fidelity.gates import check_gates, read_gates
 from olmocr.validate.fidelity.html import write_fidelity_html
 from olmocr.validate.fidelity.ladder import by_size, ladder_markdown, size_plot
 from olmocr.validate.fidelity.measure import Comparison, FidelityTerms, compare, write_fidelity_report
 from olmocr.version import __version__
-from olmocr.workspace.outputs import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "demo/checkpoint"

@@ -93,6 +93,11 @@ class HubError(OlmocrError):
     exit_code = ExitCode.HUB
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the first line of what *error* says, or its kind where it says nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 

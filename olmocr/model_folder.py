@@ -6,7 +6,6 @@ The one door to huggingface_hub. Weights may stay on the Hub: headers are read t
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import re
 import struct
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from olmocr.errors import CheckpointError, HubError, OlmocrError, UsageError, output_error
+from olmocr.files import sha256_of
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 MODEL_TYPE = "qwen2_5_vl"
@@ -436,11 +436,7 @@ def _may_pass(error: Exception) -> bool:
 
 def _require_intact(folder: ModelFolder, file: RemoteFile, path: Path) -> None:
     """Remove a download that is not what the Hub lists, and say so."""
-    with path.open("rb") as content:
-        intact = path.stat().st_size == file.size
-        if intact and file.sha256 is not None:
-            intact = hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
-    if not intact:
+    if path.stat().st_size != file.size or (file.sha256 is not None and sha256_of(path) != file.sha256):
         path.unlink()
         raise HubError(
             f"{file.name} of {folder.where} is not the file that the Hub lists (by size or SHA-256); "

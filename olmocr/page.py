@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import yaml
 
-from olmocr.errors import ExitCode, OlmocrError
+from olmocr.errors import ExitCode, OlmocrError, reason_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -271,7 +271,7 @@ def _yaml_entries(answer: _Answer, breaks: list[RuleBreak]) -> list[_Entry]:
         breaks.append(RuleBreak(line, "yaml", f"the front matter is not YAML: {error.problem}"))
         return []
     except (yaml.YAMLError, RecursionError) as error:
-        problem = "nested too deeply" if isinstance(error, RecursionError) else str(error).split("\n")[0]
+        problem = "nested too deeply" if isinstance(error, RecursionError) else reason_of(error)
         breaks.append(RuleBreak(answer.first_line, "yaml", f"the front matter is not YAML: {problem}"))
         return []
     if not isinstance(root, yaml.MappingNode):

@@ -11,9 +11,9 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "olmocr"
 FLOORS = (
     {"errors", "text", "version", "reports"},
-    {"inputs", "page", "device", "memory", "command", "files"},
-    {"workspace", "rendering", "model_folder", "runtime"},
-    {"inference", "hub", "html"},
+    {"page", "device", "memory", "command", "files"},
+    {"inputs", "model_folder", "runtime"},
+    {"workspace", "rendering", "inference", "hub", "html"},
     {"backends", "viewer", "conversion"},
     {"pipeline", "doctor"},
     {"validate", "serving", "__init__"},

@@ -16,7 +16,7 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from olmocr.errors import AnswerError, InputError, OlmocrError, UsageError
+from olmocr.errors import AnswerError, InputError, OlmocrError, UsageError, reason_of
 from olmocr.inference.byte_cache import Kept
 from olmocr.inference.cache import BatchCache, Layers
 from olmocr.inference.costs import measure_costs
@@ -435,7 +435,7 @@ class Batch:
 
     def _fail_rows(self, error: Exception) -> None:
         for row in self._rows:
-            _give(row.asked, AnswerError(f"the model failed at this page and those read beside it: {_reason(error)}"))
+            _give(row.asked, AnswerError(f"the model failed at this page and those read beside it: {reason_of(error)}"))
         self._rows, self._flying = [], None
         self._cache.clear()
 
@@ -503,10 +503,10 @@ def _failing(asked: Asked) -> Iterator[list[Exception]]:
         _give(asked, error)
     except ValueError as error:  # from the processor, the vision tower or a guide: what this page has does not fit
         failed.append(error)
-        _give(asked, InputError(f"the model cannot read this page: {_reason(error)}"))
+        _give(asked, InputError(f"the model cannot read this page: {reason_of(error)}"))
     except Exception as error:  # no memory left, for one, which may be over next time
         failed.append(error)
-        _give(asked, AnswerError(f"the model failed at this page: {_reason(error)}"))
+        _give(asked, AnswerError(f"the model failed at this page: {reason_of(error)}"))
 
 
 def _give(asked: Asked, result: Answer | Exception) -> None:
@@ -516,10 +516,6 @@ def _give(asked: Asked, result: Answer | Exception) -> None:
         asked.answer.set_exception(result)
     else:
         asked.answer.set_result(result)
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _rounded(tokens: int) -> int:

@@ -16,7 +16,7 @@ import mlx.core as mx
 from PIL import Image
 
 from olmocr.device import STEP_BYTES, Device, gpu_limit, memory_limits
-from olmocr.errors import CheckpointError, ServerError
+from olmocr.errors import CheckpointError, ServerError, reason_of
 from olmocr.inference.decode import Batch, Counts, Limits, decode
 from olmocr.inference.draft import Costs
 from olmocr.inference.model import LoadedModel, load_model
@@ -198,8 +198,9 @@ def _load(folder: ModelFolder, device: Device, *, stock_vision: bool) -> LoadedM
     try:
         decode(loaded, blank)
     except Exception as error:  # whatever a wrong size or setting makes of the arithmetic
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{folder.path} can be loaded but not asked: {reason}; convert it again") from error
+        raise CheckpointError(
+            f"{folder.path} can be loaded but not asked: {reason_of(error)}; convert it again"
+        ) from error
     return loaded
 
 

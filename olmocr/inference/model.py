@@ -11,7 +11,7 @@ import mlx_vlm
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from olmocr.device import Device
-from olmocr.errors import CheckpointError
+from olmocr.errors import CheckpointError, reason_of
 from olmocr.inference.vision import CpuVisionTower, VisionTower
 from olmocr.inference.vision_mlx import MlxVisionTower, StockVisionTower, is_as_expected
 from olmocr.memory import physical_memory
@@ -52,8 +52,9 @@ def load_model(folder: ModelFolder, device: Device, *, stock_vision: bool = Fals
     try:
         model, processor = mlx_vlm.load(str(folder.path), lazy=True)
     except Exception as error:  # mlx-vlm has no errors of its own: a bad folder surfaces as any built-in one
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{folder.path} cannot be loaded: {reason}; convert the checkpoint again") from error
+        raise CheckpointError(
+            f"{folder.path} cannot be loaded: {reason_of(error)}; convert the checkpoint again"
+        ) from error
     is_dense = device.kind == "cpu" and _float32_bytes(model) < physical_memory()
     if is_dense:
         _compute_in_float32(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import secrets
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from olmocr.errors import InputError, output_error
+from olmocr.files import sha256_of
 from olmocr.inputs.archives import read_tar_member, read_zip_member
 from olmocr.inputs.limits import LIMITS, Limits
 from olmocr.inputs.origins import Refused, StandardInput, StoredFile, TarMember, WebFile, ZipMember
@@ -58,8 +58,7 @@ def content_hash(path: Path, name: str) -> str:
         InputError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from error
 

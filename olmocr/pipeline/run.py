@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from olmocr.backends.choice import Answering, Sleep, answering
 from olmocr.errors import ExitCode, InputError, OutputError, ServerError, ServerUnavailableError, output_error
+from olmocr.files import write_whole
 from olmocr.inputs.local_file import content_hash, local_file
 from olmocr.inputs.origins import TarMember, ZipMember
 from olmocr.inputs.sources import STANDARD_INPUT, Source, find_sources
@@ -31,7 +32,7 @@ from olmocr.pipeline.turns import Turns
 from olmocr.rendering.pool import RenderPool, default_workers
 from olmocr.workspace.document import Document, PageRecord, blank_record, record_of, unrendered_record, why_failed
 from olmocr.workspace.folder import Workspace, open_workspace
-from olmocr.workspace.outputs import dolma_record, markdown_of, page_markdown, pages_json, write_whole
+from olmocr.workspace.outputs import dolma_record, markdown_of, page_markdown, pages_json
 from olmocr.workspace.records import HEARTBEAT_SECONDS, DocumentRecord, Records
 
 log = logging.getLogger(__name__)

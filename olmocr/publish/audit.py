@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, get_args
 from olmocr.conversion.checkpoint import read_header
 from olmocr.conversion.companions import MOST_PIXELS
 from olmocr.conversion.names import Component, component_of
+from olmocr.files import sha256_of
 from olmocr.model_folder import ModelFolder, read_json, shard_sha256
 from olmocr.page import PAGE_PROMPT
 from olmocr.publish.front_matter import SourceFacts, corrected_front_matter, split_card
@@ -186,16 +186,11 @@ def _hub_finding(model: ModelFolder) -> Iterator[Finding]:
     """Compare the weights of a repository with the hashes that the Hub lists; a folder has none there."""
     stated = {path: shard_sha256(model, path.name) for path in _shards(model.path)}
     if any(stated.values()):
-        other = [path.name for path, sha256 in stated.items() if sha256 and _sha256(path) != sha256]
+        other = [path.name for path, sha256 in stated.items() if sha256 and sha256_of(path) != sha256]
         detail = (
             f"{', '.join(other)} is not what the Hub lists" if other else "the weights are those that the Hub lists"
         )
         yield Finding("hashes on the Hub", not other, detail)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _missing(folder: Path) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from olmocr.conversion.plan import ConversionPlan
 from olmocr.conversion.report import REPORT_FILE, ConversionReport, SourceFile, recipe_report
 from olmocr.conversion.write import Target
 from olmocr.errors import InputError
+from olmocr.files import sha256_of
 from olmocr.model_folder import shard_sha256
 from olmocr.publish.folder_reports import Reports, read_conversion_report, read_reports
 from olmocr.validate.known_pages.page_set import page_hashes, read_page_set
@@ -72,7 +72,6 @@ def _source_files(plan: ConversionPlan) -> tuple[SourceFile, ...] | None:
 
 def _sha256(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return None

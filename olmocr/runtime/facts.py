@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from pathlib import Path
 
 from olmocr.errors import CheckpointError
+from olmocr.files import sha256_of
 from olmocr.reports.smoke import KnownFault
 from olmocr.runtime.machine import chip, total_memory
 from olmocr.runtime.versions import installed_version, known_bad
@@ -46,8 +46,7 @@ def weight_hashes(folder: Path) -> dict[str, str]:
     hashes = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            with path.open("rb") as file:
-                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            hashes[path.name] = sha256_of(path)
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     if not hashes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import InputError
+from olmocr.files import sha256_of
 from olmocr.inputs.sources import path_of
 from olmocr.rendering.picture import Picture, make_picture
 from olmocr.rendering.render import Pages, open_document, turned
@@ -70,8 +70,7 @@ def _why_not(path: Path, sha256: str | None) -> str | None:
     try:
         if not path.is_file():
             return "No picture: the file is not here any more, or was named from another folder."
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
     except (OSError, ValueError):  # may not be read; a name that no file can have
         return "No picture: the file cannot be read."
     return None if digest == sha256 else "No picture: the file has changed since it was read."

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from olmocr.errors import output_error
+from olmocr.files import write_whole
 from olmocr.rendering.picture import Picture
 from olmocr.viewer.katex import Katex
 from olmocr.viewer.markdown import to_html
@@ -128,7 +127,7 @@ def _write_document(
             previous=around[0],
             next=around[1],
         )
-        _write(folder / DOCUMENTS / f"{document.key}.html", pieces)
+        write_whole(folder / DOCUMENTS / f"{document.key}.html", pieces)
 
 
 def _shown_pages(document: ViewedDocument, pictures: Pictures) -> Iterator[_ShownPage]:
@@ -162,7 +161,7 @@ def _write_index(workspace: Path, folder: Path, entries: list[Entry], records: I
         site=site,
         texts=_texts(records),
     )
-    _write(site.index, pieces)
+    write_whole(site.index, pieces)
     return site
 
 
@@ -229,19 +228,3 @@ def _environment() -> jinja2.Environment:
 
 def _template(name: str) -> jinja2.Template:
     return _environment().get_template(name)
-
-
-def _write(path: Path, pieces: Iterable[str]) -> None:
-    """Write a page beside its place as it comes, then rename it."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
-            file.writelines(pieces)
-        temporary.replace(path)
-    except OSError as error:
-        raise output_error(error, str(path)) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

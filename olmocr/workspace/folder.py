@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from olmocr.errors import OutputError, output_error
+from olmocr.files import write_whole
 from olmocr.inputs.sources import Source
-from olmocr.workspace.outputs import write_json_line, write_whole
+from olmocr.workspace.outputs import write_json_line
 
 _LONGEST_NAME = 200  # bytes; most file systems allow 255
 

@@ -6,11 +6,10 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import secrets
 from pathlib import Path
 from typing import Any
 
-from olmocr.errors import output_error
+from olmocr.files import write_whole
 from olmocr.version import __version__
 from olmocr.workspace.document import Document, PageRecord
 
@@ -111,24 +110,3 @@ def pages_json(document: Document) -> dict[str, Any]:
 def write_json_line(path: Path, record: dict[str, Any]) -> None:
     """Write *record* as the only line of *path*."""
     write_whole(path, json.dumps(record) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write *text* beside *path*, then put it in its place: a reader finds the old file, or the new one.
-
-    Raises:
-        OutputError: it cannot be written; nothing is left of it.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
-        with temporary.open("xb") as file:
-            # A lone surrogate, which a model's JSON can hold, is no UTF-8; it becomes a question mark.
-            file.write(text.encode("utf-8", "replace"))
-        temporary.replace(path)
-    except OSError as error:
-        raise output_error(error, str(path)) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import InputError, UsageError
+from olmocr.files import cache_folder, write_whole
 from olmocr.inputs.local_file import content_hash
 from olmocr.model_folder import ModelFolder, read_config
 from olmocr.page import Ask
@@ -39,7 +39,6 @@ from olmocr.validate.bench.statistics import CONFIDENCE, Tally, compare, interva
 from olmocr.validate.known_pages.page_set import longest_side_for
 from olmocr.validate.score import similarity
 from olmocr.workspace.document import PageRecord
-from olmocr.workspace.outputs import write_whole
 from olmocr.workspace.records import Records
 
 _FORMAT = 1  # of the workspace's name; another one is read anew
@@ -257,7 +256,7 @@ def _workspace(weights: dict[str, str], side: int, terms: BenchTerms) -> Path:
 
 def default_bench_work() -> Path:
     """Return the folder in which pages are kept unless another is named: in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "olmocr" / "bench"
+    return cache_folder("bench")
 
 
 def _sampled(full: BenchSet, count: int | None) -> BenchSet:

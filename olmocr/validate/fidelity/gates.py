@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from olmocr.errors import UsageError
+from olmocr.errors import UsageError, reason_of
 from olmocr.reports.fidelity import BrokenLimit, FidelityReport, GateResult
 
 PACKAGED_GATES = "gates.yaml"
@@ -32,8 +32,7 @@ def read_gates(path: Path | None = None) -> Mapping[str, Limits]:
         text = path.read_text("utf-8") if path else (resources.files(__package__) / PACKAGED_GATES).read_text("utf-8")
         value = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).split("\n")[0]
-        raise UsageError(f"the limits in {name} cannot be read: {reason}") from error
+        raise UsageError(f"the limits in {name} cannot be read: {reason_of(error)}") from error
     if not isinstance(value, dict) or not set(value) <= {_DEFAULT, "recipes"}:
         raise UsageError(f"{name} is no file of limits: it has default and recipes, and nothing else")
     default = _limits(value.get(_DEFAULT, {}), f"{name}: default")

@@ -21,6 +21,7 @@ import jinja2
 from markupsafe import Markup
 
 from olmocr.errors import UsageError
+from olmocr.files import write_whole
 from olmocr.rendering.picture import Picture, make_picture
 from olmocr.reports.fidelity import FidelityPage, FidelityReport
 from olmocr.text import printable
@@ -37,7 +38,6 @@ from olmocr.validate.fidelity.ladder import (
 from olmocr.validate.fidelity.plots import Series, divergence_by_page
 from olmocr.validate.fidelity.word_diff import Stretch, word_diff
 from olmocr.validate.score import NUMBER
-from olmocr.workspace.outputs import write_whole
 
 if TYPE_CHECKING:
     from olmocr.validate.fidelity.measure import Comparison, ReadPage

@@ -22,6 +22,7 @@ import numpy as np
 
 from olmocr.device import Device, start_mlx
 from olmocr.errors import UsageError
+from olmocr.files import write_whole
 from olmocr.model_folder import ModelFolder, read_config, read_json
 from olmocr.page import PAGE_PROMPT, PageImage
 from olmocr.rendering.render import open_document, turned
@@ -63,7 +64,6 @@ from olmocr.validate.score import (
     tables_in,
     word_error_rate,
 )
-from olmocr.workspace.outputs import write_whole
 
 if TYPE_CHECKING:
     from olmocr.validate.fidelity.reading import PageReading

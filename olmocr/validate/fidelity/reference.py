@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from olmocr.errors import CheckpointError, MissingDependencyError
+from olmocr.errors import CheckpointError, MissingDependencyError, reason_of
 from olmocr.page import PageImage, chat_prompt
 from olmocr.validate.fidelity.reading import Answer
 
@@ -45,8 +45,7 @@ class Reference:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
             self._image_processor: Any = transformers.AutoImageProcessor.from_pretrained(folder)
         except (OSError, ValueError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise CheckpointError(f"{folder} cannot be loaded by transformers: {reason}") from error
+            raise CheckpointError(f"{folder} cannot be loaded by transformers: {reason_of(error)}") from error
         self.load_seconds = time.monotonic() - started
         self.name = f"transformers {transformers.__version__} on torch {torch.__version__}, cpu, float32"
 

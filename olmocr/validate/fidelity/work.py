@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from olmocr.errors import output_error
+from olmocr.files import cache_folder, whole_file, write_whole
 from olmocr.validate.fidelity.distributions import KeptDistributions, PageDivergence
 from olmocr.validate.fidelity.reading import Answer, PageReading
-from olmocr.workspace.outputs import write_whole
 
 Arrays = TypeVar("Arrays", KeptDistributions, PageDivergence)
 
@@ -65,7 +62,8 @@ class Work:
         Raises:
             OutputError: it cannot be written.
         """
-        _write_arrays(self.folder / f"{number:04}.npz", vars(arrays))
+        with whole_file(self.folder / f"{number:04}.npz") as file:
+            np.savez(file, **vars(arrays))
         write_whole(self.folder / f"{number:04}.json", json.dumps(dataclasses.asdict(page)))
 
     def cost(self) -> PhaseCost | None:
@@ -86,7 +84,7 @@ class Work:
 
 def default_work() -> Path:
     """Return the folder in which measurements are kept unless another is named: in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "olmocr" / "fidelity"
+    return cache_folder("fidelity")
 
 
 def _measurement(value: Mapping[str, Any]) -> PageMeasurement:
@@ -105,16 +103,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            np.savez(file, **arrays)
-        temporary.replace(path)
-    except OSError as error:
-        raise output_error(error, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)

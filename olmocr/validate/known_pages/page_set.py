@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import InputError
+from olmocr.files import sha256_of
 from olmocr.model_folder import read_json
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM, PageResponseError, parse_page_response
 from olmocr.rendering.render import open_document
@@ -59,7 +59,7 @@ def page_hashes(pages: Sequence[KnownPage]) -> dict[str, str]:
     """Return the SHA-256 of each document, and of each text that is true of one, by its name without folders."""
     documents = {page.path for page in pages}
     texts = {path for page in pages if (path := _truth_path(page.path, page.page_number)) is not None}
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(documents | texts)}
+    return {path.name: sha256_of(path) for path in sorted(documents | texts)}
 
 
 def longest_side_for(model: Path) -> int:

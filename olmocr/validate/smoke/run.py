@@ -12,6 +12,7 @@ from pathlib import Path
 
 from olmocr.device import start_mlx
 from olmocr.errors import MissingDependencyError
+from olmocr.files import write_whole
 from olmocr.model_folder import ModelFolder, read_config
 from olmocr.page import Ask
 from olmocr.pipeline.config import PipelineConfig
@@ -24,7 +25,6 @@ from olmocr.validate.score import character_error_rate, plain
 from olmocr.validate.smoke.prompts import prompt_problems
 from olmocr.validate.weights.check import HASHES_FILE, read_hashes
 from olmocr.workspace.document import PageRecord
-from olmocr.workspace.outputs import write_whole
 
 MOST_ERRORS = 0.15
 """Character error rate, marks and spacing left out, beyond which a page has not been read."""
