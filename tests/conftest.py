@@ -35,3 +35,15 @@ def truth():
     """Return {(PDF's name, page number): that page's entry in pages.json}."""
     entries = json.loads((PAGES / "pages.json").read_text())
     return {(entry["pdf"], entry["page"]): entry for entry in entries}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Yield a Hub that is empty; the client, which read its environment long ago, speaks LFS and not Xet to it."""
+    from huggingface_hub import constants
+
+    from tests.hub.hub_writes import WritableHub
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with WritableHub() as hub:
+        yield hub

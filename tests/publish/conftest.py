@@ -1,11 +1,9 @@
-"""A converted model that is small enough to be copied and uploaded in every test, and a Hub to upload it to."""
+"""A converted model that is small enough to be copied and uploaded in every test."""
 
 import pytest
-from huggingface_hub import constants
 
 from olmocr.conversion.convert import convert
 from tests.checkpoints import tiny_checkpoint
-from tests.hub.hub_writes import WritableHub
 from tests.publish.samples import model_copy
 
 
@@ -21,11 +19,3 @@ def tiny(tmp_path_factory):
 def model(tiny, tmp_path):
     """Return a copy of it with good reports."""
     return model_copy(tiny, tmp_path / "tiny-8bit")
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """Yield a Hub that is empty; the client, which read its environment long ago, speaks LFS and not Xet to it."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    with WritableHub() as hub:
-        yield hub

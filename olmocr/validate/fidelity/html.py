@@ -288,7 +288,7 @@ def _style() -> str:
 @functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("olmocr.validate"),
+        loader=jinja2.PackageLoader("olmocr.validate.fidelity"),
         autoescape=True,
         finalize=_shown,
         undefined=jinja2.StrictUndefined,
