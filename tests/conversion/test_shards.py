@@ -89,7 +89,7 @@ def padded_by_hand(source, plan, folder):
 
 
 @pytest.mark.parametrize("checkpoint", ["demo", "tiny"])
-def test_stock_mlx_vlm_computes_the_same_bits_from_a_padded_vision_mlp(checkpoint, tmp_path):
+def test_stock_mlx_vlm_computes_the_same_from_a_padded_vision_mlp(checkpoint, tmp_path):
     source = CHECKPOINT if checkpoint == "demo" else tiny_checkpoint(tmp_path / "source")
     recipe = find_recipe("mixed") if checkpoint == "demo" else tiny_recipe("mixed")
     plan = make_plan(read_checkpoint(ModelFolder(source)), recipe)
@@ -103,8 +103,10 @@ def test_stock_mlx_vlm_computes_the_same_bits_from_a_padded_vision_mlp(checkpoin
         model = load_model(tmp_path / name)
         features = model.vision_tower(pixels, grid, output_hidden_states=False)
         logits = model.language_model(ids).logits
-        results.append([np.array(each.astype(mx.float32)).tobytes() for each in (features, logits)])
-    assert results[0] == results[1]
+        results.append([np.array(each.astype(mx.float32)) for each in (features, logits)])
+    for plain, padded in zip(*results, strict=True):
+        # Zeros add nothing; but a BLAS may sum a longer row in another order, and on some processors it does.
+        assert np.abs(plain - padded).max() <= 1e-5 * np.abs(plain).max()
 
 
 def test_what_leads_into_the_padding_is_read_back_as_zeros_so_that_it_adds_nothing(tmp_path):
