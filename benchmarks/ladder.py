@@ -17,7 +17,7 @@ from olmocr.conversion.convert import plan_targets
 from olmocr.conversion.recipe import find_recipe, read_recipe
 from olmocr.conversion.write import write_models
 from olmocr.files import write_whole
-from olmocr.model_folder import find_settings
+from olmocr.hub.find import find_settings
 from olmocr.validate.fidelity.gates import check_gates, read_gates
 from olmocr.validate.fidelity.html import write_fidelity_html
 from olmocr.validate.fidelity.ladder import by_size, ladder_markdown, size_plot

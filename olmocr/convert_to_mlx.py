@@ -173,7 +173,7 @@ def convert_to_mlx(
     """
     from olmocr.conversion.convert import plan_targets, with_weights
     from olmocr.conversion.recipe import changed
-    from olmocr.model_folder import find_settings
+    from olmocr.hub.find import find_settings
 
     console = start_logging(quiet=quiet)
     recipes = [changed(each, group_size, dtype, tuple(keep or ())) for each in _recipes(quantize, recipe)]

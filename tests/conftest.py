@@ -38,7 +38,7 @@ def truth():
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def writable_hub(monkeypatch):
     """Yield a Hub that is empty; the client, which read its environment long ago, speaks LFS and not Xet to it."""
     from huggingface_hub import constants
 

@@ -26,7 +26,6 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS, start=1) for room 
 UPWARD = {
     ("backends.choice", "pipeline.config"),
     ("backends.choice", "pipeline.repetition"),
-    ("hub.write", "publish.scan"),
     ("workspace.document", "pipeline.coverage"),
     ("workspace.document", "pipeline.ocr_page"),
 }
@@ -50,7 +49,7 @@ DOORS = {
     "fastapi": {"serving.app"},
     "fsspec": {"inputs.stores"},
     "httpx": {"backends.client", "inputs.stores"},
-    "huggingface_hub": {"model_folder", "publish.front_matter", "hub.write"},
+    "huggingface_hub": {"hub.find", "hub.read", "hub.sentences", "hub.write", "publish.front_matter"},
     "jinja2": {"conversion.chat_template", "publish.card", "validate.fidelity.html", "viewer.site"},
     "markdown_it": {"viewer.markdown"},
     "markupsafe": {"publish.card", "publish.markup", "validate.fidelity.html", "viewer.site"},

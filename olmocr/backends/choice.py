@@ -15,7 +15,8 @@ from olmocr.backends.client import connected
 from olmocr.backends.local_server import MLX_VLM_PORT, VLLM_PORT, ServerCommand, mlx_vlm_command, serving, vllm_command
 from olmocr.device import REFERENCE_BLAS, start_mlx
 from olmocr.errors import OlmocrError, ServerUnavailableError
-from olmocr.model_folder import find_model, read_config
+from olmocr.hub.find import find_model
+from olmocr.model_folder import read_config
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM, Ask, ModelResponse, PageRequest
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.repetition import is_looping

@@ -23,6 +23,7 @@ from olmocr.conversion.header import (
 )
 from olmocr.conversion.names import FAMILIES, LANGUAGE, VISION, expected_shapes, mlx_name
 from olmocr.errors import CheckpointError
+from olmocr.hub.read import remote_header
 from olmocr.model_folder import BF16_REPOSITORY, MODEL_TYPE, ModelFolder, other_prompt, read_config_of
 
 __all__ = [
@@ -191,9 +192,7 @@ def _read_index(path: Path) -> dict[str, str] | None:
 def _unindexed_shards(folder: ModelFolder) -> list[str]:
     """Return the shards where no index names them: all called ``model*``, or the only file."""
     if folder.remote_weights:
-        from olmocr.model_folder import remote_shards
-
-        files = sorted(remote_shards(folder))
+        files = sorted(file.name for file in folder.remote_files)
     else:
         files = sorted(path.name for path in folder.path.glob("*.safetensors") if path.is_file())
     shards = [name for name in files if name.startswith("model")] or files
@@ -241,8 +240,6 @@ def _read_headers(folder: ModelFolder, shards: list[str]) -> list[ShardHeader]:
 def _read_shard(folder: ModelFolder, shard: str) -> ShardHeader:
     if not folder.remote_weights:
         return read_shard_header(folder.path / shard)
-    from olmocr.model_folder import remote_header
-
     beginning, size = remote_header(folder, shard)
     return parse_header(beginning, size, shard, f"{folder.repo_id}/{shard}")
 

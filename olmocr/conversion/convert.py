@@ -15,7 +15,8 @@ from olmocr.conversion.report import ConversionReport
 from olmocr.conversion.shards import Progress
 from olmocr.conversion.write import Target, write_models
 from olmocr.errors import PlanError
-from olmocr.model_folder import ModelFolder, download_weights, find_settings, missing_files
+from olmocr.hub.find import download_weights, find_settings, missing_files
+from olmocr.model_folder import ModelFolder
 
 
 def convert(

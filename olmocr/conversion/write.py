@@ -28,8 +28,9 @@ from olmocr.conversion.shards import (
     write_shards,
 )
 from olmocr.errors import OutputError, PlanError, UsageError, output_error
+from olmocr.hub.read import fetch_shard
 from olmocr.memory import peak_memory
-from olmocr.model_folder import ModelFolder, fetch_shard, shard_sha256
+from olmocr.model_folder import ModelFolder, shard_sha256
 from olmocr.version import __version__
 
 SUMS_FILE = "SHA256SUMS"

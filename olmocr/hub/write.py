@@ -6,27 +6,38 @@ Tokens come from where huggingface_hub keeps them. No text of theirs is in a sen
 from __future__ import annotations
 
 import logging
-import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmocr.errors import HubError
-from olmocr.publish.scan import LocalFile
+from olmocr.hub.sentences import writing_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _LARGEST_REPORT = 50_000_000
 
-_SECRET = re.compile(r"hf_\w+|(?<=Bearer )\S+|(?<=://)[^/@\s]+(?=@)|[?&]\S*(?:[Ss]ignature|[Tt]oken|Credential)=\S*")
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file to publish: *content* is set where it is not in the folder, *path* where it is.
+
+    *git_sha1* is what git calls it, which is what the Hub tells of a file that is not in its large file storage.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    git_sha1: str
+    path: Path | None = None
+    content: bytes | None = None
 
 
 @dataclass(frozen=True)
-class RemoteFile:
+class CommittedFile:
     """A file as the Hub lists it: *sha256* if it is in the large file storage, *git_sha1* if it is in git itself."""
 
     size: int
@@ -45,7 +56,7 @@ class RemoteState:
 
     sha: str
     private: bool
-    files: Mapping[str, RemoteFile]
+    files: Mapping[str, CommittedFile]
     new_branch: bool = False
 
 
@@ -63,7 +74,7 @@ class Hub:
     """A Hub and the token for it; without arguments, those that huggingface_hub finds by itself."""
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
-        with _sentences("the Hub"):
+        with writing_errors("the Hub"):
             from huggingface_hub import HfApi
 
             self._api: HfApi = HfApi(endpoint=endpoint, token=token)
@@ -86,7 +97,7 @@ class Hub:
 
         if self._token is None and get_token() is None:
             raise HubError("there is no token for the Hub; run 'hf auth login', or set HF_TOKEN to one that may write")
-        with _sentences(repo):
+        with writing_errors(repo):
             about = self._api.whoami()
         reason = why_not_writable(about, str(about.get("name")) if offering else repo)
         if reason:
@@ -102,7 +113,7 @@ class Hub:
         from huggingface_hub import get_session
         from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
-        with _sentences("the card"):
+        with writing_errors("the card"):
             asked = {"repoType": "model", "content": text}
             hf_raise_for_status(get_session().post(f"{self.endpoint}/api/validate-yaml", json=asked))
 
@@ -116,7 +127,7 @@ class Hub:
         from huggingface_hub.hf_api import RepoFile
 
         new_branch = False
-        with _sentences(repo):
+        with writing_errors(repo):
             try:
                 info = self._api.model_info(repo, revision=revision)
             except RepositoryNotFoundError:
@@ -126,14 +137,14 @@ class Hub:
                     raise
                 info, new_branch = self._api.model_info(repo), True
             entries = self._api.list_repo_tree(repo, recursive=True, revision=info.sha)
-            files = {entry.path: _remote_file(entry) for entry in entries if isinstance(entry, RepoFile)}
+            files = {entry.path: _committed_file(entry) for entry in entries if isinstance(entry, RepoFile)}
         return RemoteState(str(info.sha), bool(info.private), files, new_branch)
 
     def read_text(self, repo: str, sha: str, name: str, size: int) -> str | None:
         """Return a small text file of *repo* at a commit; None if it is none."""
         if size > _LARGEST_REPORT:
             return None
-        with _sentences(repo), tempfile.TemporaryDirectory() as folder:
+        with writing_errors(repo), tempfile.TemporaryDirectory() as folder:
             path = self._api.hf_hub_download(repo, name, revision=sha, local_dir=folder)
             return Path(path).read_bytes().decode(errors="replace")
 
@@ -143,12 +154,12 @@ class Hub:
         Raises:
             HubError: it is there by now, or may not be made.
         """
-        with _sentences(repo):
+        with writing_errors(repo):
             self._api.create_repo(repo, private=private)
 
     def create_branch(self, repo: str, branch: str) -> None:
         """Make *branch* from main, unless it is there."""
-        with _sentences(repo):
+        with writing_errors(repo):
             self._api.create_branch(repo, branch=branch, exist_ok=True)
 
     def commit(
@@ -170,7 +181,7 @@ class Hub:
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        with _sentences(repo):
+        with writing_errors(repo):
             operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in deleted]
             for file in files:
                 content = file.content if file.content is not None else str(file.path)
@@ -187,7 +198,7 @@ class Hub:
 
     def collect(self, slug: str, repo: str) -> None:
         """Put *repo* into a collection, if it is not in it."""
-        with _sentences(f"the collection {slug}"):
+        with writing_errors(f"the collection {slug}"):
             self._api.add_collection_item(slug, item_id=repo, item_type="model", exists_ok=True)
 
 
@@ -214,54 +225,5 @@ def _is_scoped(fine_grained: Mapping[str, Any], names: set[str]) -> bool:
     return False
 
 
-def _remote_file(entry: Any) -> RemoteFile:
-    return RemoteFile(entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
-
-
-@contextmanager
-def _sentences(what: str) -> Iterator[None]:
-    """Raise what huggingface_hub raises in the block as a HubError."""
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
-    try:
-        yield
-    except (HTTPError, OSError, ValueError, RuntimeError, ImportError) as error:
-        # A file that did not go up is told of by a RuntimeError, whose cause says why.
-        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-        raise HubError(_sentence(cause, what)) from error
-
-
-_AGAIN = "run the same command again, what was uploaded is not sent twice"
-
-# What a status means, and what to do.
-_MEANINGS = {
-    401: ("does not know the token", "set HF_TOKEN to one that is valid, or run 'hf auth login'"),
-    402: ("asks for a payment", "look at the account's settings"),
-    403: ("refuses it", "check what the token may do and how much room there is, then run the same command again"),
-    404: ("does not know it, or not with this token", "check the name"),
-    409: ("has it in another state by now", _AGAIN),
-    412: ("has had another commit meanwhile", "look at that, then run the same command again"),
-    413: ("says that it is too large", "make room, then run the same command again"),
-    429: ("asks for patience", f"later, {_AGAIN}"),
-}
-_UNKNOWN = ("does not take it", _AGAIN)
-_BROKEN = ("has a failure of its own", _AGAIN)
-
-
-def _sentence(error: BaseException, what: str) -> str:
-    from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
-
-    if isinstance(error, RevisionNotFoundError):
-        return f"{what} has no such revision; name a branch that it has"
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        meaning, advice = _MEANINGS.get(status, _BROKEN if status >= 500 else _UNKNOWN)
-        said = _without_secrets(error.server_message or "")
-        return f"{what}: the Hub {meaning} ({status}{': ' + said if said else ''}); {advice}"
-    reason = _without_secrets(str(error)) or type(error).__name__
-    return f"{what}: the connection to the Hub broke off ({reason}); {_AGAIN}"
-
-
-def _without_secrets(text: str) -> str:
-    """Return what a server said on one line, shortened, without what could be a token in it."""
-    return _SECRET.sub("***", " ".join(text.split()))[:300]
+def _committed_file(entry: Any) -> CommittedFile:
+    return CommittedFile(entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)

@@ -177,8 +177,8 @@ def audit(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
 ) -> None:
     """Look at an MLX model: the bits really there, settings, template, files, card. Ends with 11 if one is wrong."""
+    from olmocr.hub.find import find_model
     from olmocr.hub.write import Hub
-    from olmocr.model_folder import find_model
     from olmocr.publish.audit import audit_lines, audit_model, corrected_card
     from olmocr.publish.front_matter import stated_facts
     from olmocr.publish.push import offer_card

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import ExitCode, OlmocrError, UsageError
+from olmocr.hub.write import LocalFile
 from olmocr.publish.folder_reports import Reports
-from olmocr.publish.scan import WEIGHTS, LocalFile
+from olmocr.publish.scan import WEIGHTS
 from olmocr.validate.weights.check import WeightsReport, check_weights
 
 NAMES = ("weights", "smoke", "fidelity")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from olmocr.conversion.report import REPORT_FILE
 from olmocr.errors import InputError
+from olmocr.hub.write import LocalFile
 from olmocr.model_folder import INDEX_FILE
 from olmocr.publish.card import CHART_FILE
 from olmocr.publish.eval_results import EVAL_RESULTS_FILE
@@ -59,21 +60,6 @@ _HOMES = re.compile(r"/(?:home|Users)/[\w.-]+|/root/|[A-Za-z]:\\+Users\\+\w+")
 
 _CHUNK = 4 << 20
 _LONGEST_HEADER = 100_000_000
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A file to publish: *content* is set where it is not in the folder, *path* where it is.
-
-    *git_sha1* is what git calls it, which is what the Hub tells of a file that is not in its large file storage.
-    """
-
-    name: str
-    size: int
-    sha256: str
-    git_sha1: str
-    path: Path | None = None
-    content: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _checked(api_key: str | None) -> str | None:
 
 
 def _own_name(model: str) -> str:
-    from olmocr.model_folder import find_model
+    from olmocr.hub.find import find_model
 
     return find_model(model).name
 

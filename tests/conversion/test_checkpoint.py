@@ -440,7 +440,7 @@ def test_a_scale_that_does_not_fit_its_weight_is_named(sentence, tmp_path):
 
 
 READ_ON_THE_HUB = (
-    "from olmocr.model_folder import find_settings; from olmocr.conversion.checkpoint import read_checkpoint; "
+    "from olmocr.hub.find import find_settings; from olmocr.conversion.checkpoint import read_checkpoint; "
     "folder = find_settings('tiny/olmocr'); print(folder.remote_weights); print(read_checkpoint(folder).tensors)"
 )
 

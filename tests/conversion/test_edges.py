@@ -20,7 +20,8 @@ from olmocr.conversion.quantizing.rows import narrowed, quantized_rows, widened
 from olmocr.conversion.recipe import QuantParams, changed, find_recipe
 from olmocr.conversion.write import SUMS_FILE
 from olmocr.errors import PlanError
-from olmocr.model_folder import ModelFolder, RemoteFile, missing_files
+from olmocr.hub.find import missing_files
+from olmocr.model_folder import ModelFolder, RemoteShard
 from tests.checkpoints import E4M3, fp8_checkpoint, read_tensors, tiny_checkpoint
 from tests.conftest import CHECKPOINT
 from tests.hub_server import Commit, HubServer, Repository
@@ -235,14 +236,14 @@ def test_an_interrupted_low_disk_conversion_goes_on_with_never_more_than_one_sha
 
 def test_only_what_the_cache_lacks_is_to_be_downloaded(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"here")
-    files = (RemoteFile("a.safetensors", 4, None), RemoteFile("b.safetensors", 10**18, None))
+    files = (RemoteShard("a.safetensors", 4, None), RemoteShard("b.safetensors", 10**18, None))
     model = ModelFolder(tmp_path, "org/name", "main", remote_weights=True, remote_files=files)
     assert missing_files(model) == files[1:]
 
 
 def test_a_download_that_the_disk_has_no_room_for_is_refused_before_it_begins(tmp_path):
     (target,) = plan_targets(ModelFolder(tiny_checkpoint(tmp_path / "source")), [find_recipe("4bit")], "fit", None)
-    huge = (RemoteFile("model.safetensors", 10**18, None),)
+    huge = (RemoteShard("model.safetensors", 10**18, None),)
     there = replace(target.plan.source.folder, repo_id="org/name", remote_weights=True, remote_files=huge)
     (tmp_path / "source/model.safetensors").unlink(missing_ok=True)
     target = replace(target, plan=replace(target.plan, source=replace(target.plan.source, folder=there)))

@@ -10,6 +10,11 @@ from tests.hub.hub_writes import TOKEN, Account
 
 
 @pytest.fixture
+def hub(writable_hub):
+    return writable_hub
+
+
+@pytest.fixture
 def api(hub):
     return HfApi(endpoint=hub.endpoint, token=TOKEN)
 

@@ -19,3 +19,9 @@ def tiny(tmp_path_factory):
 def model(tiny, tmp_path):
     """Return a copy of it with good reports."""
     return model_copy(tiny, tmp_path / "tiny-8bit")
+
+
+@pytest.fixture
+def hub(writable_hub):
+    """Return a Hub that is empty, to upload to."""
+    return writable_hub

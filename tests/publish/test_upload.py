@@ -12,8 +12,8 @@ from olmocr.conversion.convert import convert, plan_targets
 from olmocr.conversion.recipe import find_recipe
 from olmocr.convert_to_mlx import app
 from olmocr.errors import ExitCode, UsageError
+from olmocr.hub.find import find_settings
 from olmocr.hub.write import Hub
-from olmocr.model_folder import find_settings
 from olmocr.publish.gates import GateFailedError
 from olmocr.publish.ready import has_passed_fidelity, has_passed_smoke, made_before
 from olmocr.publish.upload import Upload, timed

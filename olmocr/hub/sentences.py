@@ -1,0 +1,131 @@
+"""What huggingface_hub raises -> one sentence: what, which repository, what to do; no secret is in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from olmocr.errors import CheckpointError, HubError, OlmocrError, output_error, reason_of
+from olmocr.model_folder import BF16_REPOSITORY
+
+_CACHE = "the Hub's cache (HF_HOME)"
+
+# What the text of an error can carry: a token, by itself or in a header that could not be sent, the password of a
+# mirror, an address of the storage that is signed, by which anybody may write there. (hf_xet is a library.)
+_SECRET = re.compile(
+    r"(?<=Bearer ).*|hf_(?!xet|transfer|hub)\w+|(?<=://)[^/@\s]+(?=@)|[?&]\S*(?i:signature|token|credential)=\S*"
+)
+
+
+def without_secrets(text: str) -> str:
+    """Return what a library or a server said on one line, shortened, without what could be a secret in it."""
+    return _SECRET.sub("***", " ".join(text.split()))[:300]
+
+
+@contextmanager
+def reading_errors(repo_id: str, revision: str | None, written: str = _CACHE) -> Iterator[None]:
+    """Raise what huggingface_hub raises in the block as an OlmocrError; *written* is what the block writes."""
+    # HTTPError is httpx's with huggingface_hub 1 and httpx2's with 2, and no OSError: a connection that is reset.
+    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise not_a_model(repo_id) from error
+    except (HTTPError, OSError, ValueError, ImportError) as error:  # ImportError: a SOCKS proxy without socksio
+        raise _reading_error(error, repo_id, revision, written) from error
+
+
+def _reading_error(error: Exception, repo_id: str, revision: str | None, written: str) -> OlmocrError:
+    """Return the sentence for what huggingface_hub raised; a server's own text is left out, it may repeat the token."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
+        error = error.__cause__  # the Hub was reached, and this is what it answered
+    if isinstance(error, GatedRepoError):
+        return HubError(f"{repo_id} is gated: accept its terms on the Hub, then set HF_TOKEN or run 'hf auth login'")
+    if isinstance(error, RepositoryNotFoundError):
+        return HubError(
+            f"{repo_id} is neither a folder here nor a repository on the Hub that you may read; "
+            "check the name, or set HF_TOKEN if it is private"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return HubError(f"{repo_id} has no revision {revision or 'main'}; choose a branch, tag or commit that it has")
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+        return HubError(
+            f"{repo_id} is no folder here, and the Hub cannot be reached; "
+            "check the network (and HF_HUB_OFFLINE, HF_ENDPOINT), then run it again"
+        )
+    if isinstance(error, HfHubHTTPError):
+        return _refused(repo_id, error.response.status_code)
+    if isinstance(error, OSError) and error.errno is not None:
+        return output_error(error, written)
+    reason = without_secrets(reason_of(error))
+    return HubError(f"{repo_id} could not be downloaded: {reason}; run it again, files that are whole are kept")
+
+
+def _refused(repo_id: str, status: int) -> HubError:
+    if status in (401, 403):
+        return HubError(
+            f"the Hub refuses {repo_id} ({status}); check that HF_TOKEN is valid and may read it, or 'hf auth login'"
+        )
+    return HubError(f"{repo_id} could not be downloaded: the Hub answered {status}; run it again later")
+
+
+def not_a_model(model: str) -> CheckpointError:
+    """Return the sentence for a name that is neither a folder here nor a repository's."""
+    return CheckpointError(
+        f"{model} is no folder that can be read; give a model's folder, or a Hub repository like {BF16_REPOSITORY}"
+    )
+
+
+@contextmanager
+def writing_errors(what: str) -> Iterator[None]:
+    """Raise what huggingface_hub raises in the block as a HubError."""
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    try:
+        yield
+    except (HTTPError, OSError, ValueError, RuntimeError, ImportError) as error:
+        # A file that did not go up is told of by a RuntimeError, whose cause says why.
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        raise HubError(_writing_error(cause, what)) from error
+
+
+_AGAIN = "run the same command again, what was uploaded is not sent twice"
+
+# What a status means, and what to do.
+_MEANINGS = {
+    401: ("does not know the token", "set HF_TOKEN to one that is valid, or run 'hf auth login'"),
+    402: ("asks for a payment", "look at the account's settings"),
+    403: ("refuses it", "check what the token may do and how much room there is, then run the same command again"),
+    404: ("does not know it, or not with this token", "check the name"),
+    409: ("has it in another state by now", _AGAIN),
+    412: ("has had another commit meanwhile", "look at that, then run the same command again"),
+    413: ("says that it is too large", "make room, then run the same command again"),
+    429: ("asks for patience", f"later, {_AGAIN}"),
+}
+_UNKNOWN = ("does not take it", _AGAIN)
+_BROKEN = ("has a failure of its own", _AGAIN)
+
+
+def _writing_error(error: BaseException, what: str) -> str:
+    from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
+
+    if isinstance(error, RevisionNotFoundError):
+        return f"{what} has no such revision; name a branch that it has"
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        meaning, advice = _MEANINGS.get(status, _BROKEN if status >= 500 else _UNKNOWN)
+        said = without_secrets(error.server_message or "")
+        return f"{what}: the Hub {meaning} ({status}{': ' + said if said else ''}); {advice}"
+    reason = without_secrets(reason_of(error))
+    return f"{what}: the connection to the Hub broke off ({reason}); {_AGAIN}"
