@@ -10,10 +10,10 @@ from typing import Any
 
 from olmocr.errors import CheckpointError, HubError, UsageError
 from olmocr.hub.sentences import not_a_model, reading_errors
-from olmocr.model_folder import ModelFolder, RemoteShard, indexed_shards
+from olmocr.model_folder import HASHES_FILE, ModelFolder, RemoteShard, indexed_shards
 
 # What a checkpoint consists of. No pickle (*.bin, *.pt) and no code (*.py) is ever asked for.
-_ALL_BUT_WEIGHTS = ("*.json", "*.txt", "*.jinja", "LICENSE*", "SHA256SUMS")
+_ALL_BUT_WEIGHTS = ("*.json", "*.txt", "*.jinja", "LICENSE*", HASHES_FILE)
 _CHECKPOINT_FILES = ("*.safetensors", *_ALL_BUT_WEIGHTS)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 

@@ -11,12 +11,10 @@ from pathlib import Path
 from olmocr.errors import CheckpointError, HubError
 from olmocr.files import sha256_of
 from olmocr.hub.sentences import reading_errors
-from olmocr.model_folder import ModelFolder, RemoteShard
+from olmocr.model_folder import LONGEST_HEADER, ModelFolder, RemoteShard
 
 # A shard's header is some 30 KB, a single file's 100 KB: one request is enough for either.
 _FIRST_REQUEST = 1 << 17
-# What the safetensors library refuses, too.
-_LONGEST_HEADER = 100_000_000
 
 
 def remote_header(folder: ModelFolder, shard: str) -> tuple[bytes, int]:
@@ -70,7 +68,7 @@ def _remote_shard(folder: ModelFolder, shard: str) -> RemoteShard:
 def _header_end(folder: ModelFolder, file: RemoteShard, beginning: bytes) -> int:
     """Return where the header of a safetensors file ends, by the eight bytes at its start."""
     (length,) = struct.unpack("<Q", beginning[:8].ljust(8, b"\0"))
-    if length > min(_LONGEST_HEADER, file.size - 8):
+    if length > min(LONGEST_HEADER, file.size - 8):
         raise CheckpointError(
             f"{file.name} in {folder.where} is damaged or no safetensors file: no header of {length} bytes "
             f"fits into its {file.size}; choose another revision"

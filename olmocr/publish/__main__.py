@@ -57,8 +57,9 @@ def card(
     ] = None,
 ) -> None:
     """Write a model's card from the reports beside it; what they do not tell is said not to be measured."""
-    from olmocr.publish.card import CHART_FILE, make_card, make_chart
+    from olmocr.publish.card import make_card, make_chart
     from olmocr.publish.front_matter import find_facts
+    from olmocr.publish.scan import CHART_FILE
 
     variant, siblings = _variants(folder, repo, sibling or [])
     facts = find_facts(variant.reports.conversion, base_model, license_id)
@@ -232,7 +233,8 @@ def _variants(folder: Path, repo: str | None, siblings: list[Path]) -> tuple[Var
 
 def _write_eval_results(folder: Path, variant: Variant) -> None:
     """Write the score of a benchmark that ran in full, and say why there is none of one that did not."""
-    from olmocr.publish.eval_results import EVAL_RESULTS_FILE, eval_results, why_no_score
+    from olmocr.publish.eval_results import eval_results, why_no_score
+    from olmocr.publish.scan import EVAL_RESULTS_FILE
 
     bench = variant.reports.bench
     if bench is None:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Protocol
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -18,12 +18,12 @@ from olmocr.page import PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
 from olmocr.publish.eval_results import why_no_score
 from olmocr.publish.folder_reports import Reports
 from olmocr.publish.front_matter import SourceFacts, front_matter
+from olmocr.publish.gates import Gate
 from olmocr.publish.markup import code_block, escaped
+from olmocr.publish.scan import CHART_FILE
 from olmocr.reports.bench import ScoreInterval, percent
 from olmocr.reports.fidelity import FidelityReport
 from olmocr.validate.fidelity.plots import Point, size_against_fidelity
-
-CHART_FILE = "size-fidelity.svg"
 
 _METHODS = {
     "fit": "scales and biases of each group are searched for the least error",
@@ -54,18 +54,6 @@ _CITATION = """\
 }"""
 
 
-class FailedGate(Protocol):
-    """A gate that a model failed and is published in spite of; *detail* says how."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-
-    @property
-    def detail(self) -> str:
-        """What was found."""
-
-
 @dataclass(frozen=True)
 class Variant:
     """A model as its card or a sibling's calls it: *title* is its repository, or its folder's own name."""
@@ -83,7 +71,7 @@ def make_card(
     variant: Variant,
     facts: SourceFacts,
     siblings: Sequence[Variant] = (),
-    failing: Sequence[FailedGate] = (),
+    failing: Sequence[Gate] = (),
 ) -> str:
     """Return the card of *variant* as markdown, with a table of it and its *siblings*.
 

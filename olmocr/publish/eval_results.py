@@ -11,8 +11,6 @@ from olmocr.errors import ExitCode, OlmocrError
 from olmocr.publish.front_matter import REPO_ID
 from olmocr.reports.bench import BENCH_REPORT_FILE, BenchReport
 
-EVAL_RESULTS_FILE = ".eval_results/olmocrbench.yaml"
-
 DATA_SET = "allenai/olmOCR-bench"
 
 FULL_RUN: Mapping[str, int] = {

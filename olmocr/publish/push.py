@@ -9,12 +9,12 @@ from typing import Literal
 from olmocr.conversion.report import REPORT_FILE, ConversionReport
 from olmocr.errors import HubError, UsageError
 from olmocr.hub.write import Hub, LocalFile, RemoteState
-from olmocr.publish.card import CHART_FILE, Variant, make_card, make_chart
-from olmocr.publish.eval_results import EVAL_RESULTS_FILE, eval_results, why_no_score
+from olmocr.publish.card import Variant, make_card, make_chart
+from olmocr.publish.eval_results import eval_results, why_no_score
 from olmocr.publish.folder_reports import parse_conversion_report
 from olmocr.publish.front_matter import REPO_ID, SourceFacts
 from olmocr.publish.gates import CheckWeights, Gate, GateFailedError, failing_gates, judge
-from olmocr.publish.scan import CARD_FILE, is_ours, made_file, scan_folder, text_problems
+from olmocr.publish.scan import CARD_FILE, CHART_FILE, EVAL_RESULTS_FILE, is_ours, made_file, scan_folder, text_problems
 from olmocr.reports.typed_json import WrongTypeError
 from olmocr.validate.weights.check import check_weights
 from olmocr.version import __version__

@@ -13,15 +13,14 @@ from pathlib import Path
 from olmocr.conversion.report import REPORT_FILE
 from olmocr.errors import InputError
 from olmocr.hub.write import LocalFile
-from olmocr.model_folder import INDEX_FILE
-from olmocr.publish.card import CHART_FILE
-from olmocr.publish.eval_results import EVAL_RESULTS_FILE
+from olmocr.model_folder import HASHES_FILE, INDEX_FILE, LONGEST_HEADER
 from olmocr.reports.bench import BENCH_CHECKS_FILE, BENCH_REPORT_FILE
 from olmocr.reports.fidelity import FIDELITY_REPORT_FILE
 from olmocr.reports.smoke import SMOKE_REPORT_FILE
-from olmocr.validate.weights.check import HASHES_FILE
 
 CARD_FILE = "README.md"
+CHART_FILE = "size-fidelity.svg"
+EVAL_RESULTS_FILE = ".eval_results/olmocrbench.yaml"
 
 # All that a model consists of and that we publish beside it. What is not named here stays where it is.
 _NAMES = {
@@ -59,7 +58,6 @@ _TOKENS = re.compile(
 _HOMES = re.compile(r"/(?:home|Users)/[\w.-]+|/root/|[A-Za-z]:\\+Users\\+\w+")
 
 _CHUNK = 4 << 20
-_LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -161,4 +159,4 @@ def _text_problems(path: Path, name: str) -> list[str]:
 def _header(path: Path) -> bytes:
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-        return file.read(min(length, _LONGEST_HEADER))
+        return file.read(min(length, LONGEST_HEADER))

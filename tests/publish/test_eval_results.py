@@ -13,7 +13,6 @@ from olmocr.publish.__main__ import app
 from olmocr.publish.card import Variant, make_card
 from olmocr.publish.eval_results import (
     DOCUMENTS,
-    EVAL_RESULTS_FILE,
     FULL_RUN,
     NotAFullRunError,
     eval_results,
@@ -22,7 +21,7 @@ from olmocr.publish.eval_results import (
 from olmocr.publish.folder_reports import read_reports
 from olmocr.publish.front_matter import find_facts
 from olmocr.publish.push import carry_out, show_plan
-from olmocr.publish.scan import scan_folder
+from olmocr.publish.scan import EVAL_RESULTS_FILE, scan_folder
 from olmocr.reports.bench import (
     BenchReport,
     CategoryScore,
