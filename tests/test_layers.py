@@ -47,7 +47,7 @@ INFERENCE = (
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
-    "fastapi": {"serving.app"},
+    "starlette": {"serving.app"},
     "fsspec": {"inputs.stores"},
     "httpx": {"backends.client", "inputs.stores"},
     "huggingface_hub": {"model_folder", "publish.front_matter", "hub.write"},
