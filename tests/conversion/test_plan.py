@@ -270,6 +270,17 @@ def test_tensors_are_planned_in_the_order_in_which_they_lie_in_the_source():
     assert plan.shards == make_plan(source, find_recipe("mixed")).shards
 
 
+def test_what_lies_in_an_earlier_file_is_planned_first_whatever_its_name():
+    source = tiny()
+    names = sorted(source.tensors)
+    moved = {
+        name: dataclasses.replace(source.tensors[name], shard="b" if number % 2 else "a", offset=1000 - number)
+        for number, name in enumerate(names)
+    }
+    plan = make_plan(dataclasses.replace(source, tensors=moved), find_recipe("none"))
+    assert [tensor.source.name for tensor in plan.tensors] == [*names[::2][::-1], *names[1::2][::-1]]
+
+
 def test_no_shard_is_larger_than_allowed_and_their_names_count_them():
     plan = make_plan(seven_billion(), find_recipe("none"))
     data = [sum(tensor.nbytes for tensor in shard.tensors) for shard in plan.shards]
