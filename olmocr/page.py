@@ -179,7 +179,7 @@ def parse_page_response(raw: str, mode: ParseMode = "lenient") -> PageResponse:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _SplitAnswer:
     """An answer cut in two. *first_line* is the number of the front matter's first line in the raw answer."""
 
     front_matter: str
@@ -195,7 +195,7 @@ _FENCE = re.compile(r"```[A-Za-z]*[ \t]*\r?\n")
 _CLOSER = "\n---"
 
 
-def _opened(raw: str, mode: ParseMode) -> tuple[_Answer | None, list[RuleBreak]]:
+def _opened(raw: str, mode: ParseMode) -> tuple[_SplitAnswer | None, list[RuleBreak]]:
     """Cut *raw* in two, mending what stands before the first ``---``, where *mode* allows that."""
     text, line, fenced, mended = _without_wrapping(raw)
     breaks = mended if mode == "strict" else []
@@ -208,7 +208,7 @@ def _opened(raw: str, mode: ParseMode) -> tuple[_Answer | None, list[RuleBreak]]
         breaks.append(RuleBreak(line, "closer", "the front matter that begins here has no closing line '---'"))
         return None, breaks
     after = text[end + len(_CLOSER) :]
-    answer = _Answer(text[4:end], _without_fence(after.strip()) if fenced else after.strip(), line + 1)
+    answer = _SplitAnswer(text[4:end], _without_fence(after.strip()) if fenced else after.strip(), line + 1)
     if mode == "strict" and not (after == "" or after.startswith("\n")):
         message = f"the closing line is {'---' + after.split(chr(10), 1)[0]!r}, not '---'"
         breaks.append(RuleBreak(answer.closer_line, "closer", message))
@@ -262,7 +262,7 @@ class _Entry:
     tag: str
 
 
-def _strict_entries(answer: _Answer, breaks: list[RuleBreak]) -> list[_Entry]:
+def _strict_entries(answer: _SplitAnswer, breaks: list[RuleBreak]) -> list[_Entry]:
     entries = []
     for line, text in enumerate(answer.front_matter.split("\n"), answer.first_line):
         key, colon, value = text.partition(": ")
@@ -277,7 +277,7 @@ def _strict_entries(answer: _Answer, breaks: list[RuleBreak]) -> list[_Entry]:
     return entries
 
 
-def _yaml_entries(answer: _Answer, breaks: list[RuleBreak]) -> list[_Entry]:
+def _yaml_entries(answer: _SplitAnswer, breaks: list[RuleBreak]) -> list[_Entry]:
     """Read the front matter as YAML, down to nodes: nothing in it is ever constructed, aliases are not followed."""
     try:
         root = _composed(answer.front_matter)
@@ -312,7 +312,7 @@ def _entry(key: yaml.Node, value: yaml.Node, first_line: int) -> _Entry:
 
 
 def _typed(
-    entries: list[_Entry], answer: _Answer, mode: ParseMode, breaks: list[RuleBreak]
+    entries: list[_Entry], answer: _SplitAnswer, mode: ParseMode, breaks: list[RuleBreak]
 ) -> dict[str, str | bool | int | None]:
     """Turn entries into the five fields; of a field given twice the last counts."""
     found = {entry.key: entry for entry in entries}

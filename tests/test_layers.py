@@ -47,7 +47,7 @@ INFERENCE = (
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
-    "starlette": {"serving.app"},
+    "starlette": {"serving.app", "serving.guard", "serving.server"},
     "fsspec": {"inputs.stores"},
     "httpx": {"backends.client", "inputs.stores"},
     "huggingface_hub": {"model_folder", "publish.front_matter", "hub.write"},

@@ -25,7 +25,7 @@ from olmocr.serving.asking import Asking, Write
 from olmocr.serving.documents import TERMS, DocumentReader
 from olmocr.serving.formats import Format, event, make_format
 from olmocr.serving.guard import Guard, logged_bugs, noted
-from olmocr.serving.limits import LIMITS, ServerLimits
+from olmocr.serving.limits import ServerLimits
 from olmocr.serving.metrics import CONTENT_TYPE, Metrics
 from olmocr.serving.questions import Question, parse_question
 from olmocr.serving.refusals import RequestError, bad_request, error_body
@@ -40,6 +40,8 @@ _DOCUMENT_TYPES = ("application/pdf", "application/octet-stream", "image/")
 
 _FORM_FIELDS = 8
 
+_USUAL_LIMITS = ServerLimits()
+
 _PATHS = frozenset(
     ("/v1/chat/completions", "/v1/responses", "/v1/ocr", "/v1/models", "/health", "/metrics", "/version")
 )
@@ -51,7 +53,7 @@ def make_app(
     *,
     other_names: Iterable[str] = (),
     api_key: str | None = None,
-    limits: ServerLimits = LIMITS,
+    limits: ServerLimits = _USUAL_LIMITS,
     engine_counts: Callable[[], Mapping[str, float]] = dict,
 ) -> Starlette:
     """Return an application that has *ask* answer.
@@ -69,8 +71,8 @@ def make_app(
     service = _Service(asking, metrics, model, frozenset((model, UPSTREAM_NAME, *other_names)), limits)
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", service.chat, methods=["POST"]),
-            Route("/v1/responses", service.responses, methods=["POST"]),
+            Route("/v1/chat/completions", functools.partial(service.answer, api="chat"), methods=["POST"]),
+            Route("/v1/responses", functools.partial(service.answer, api="responses"), methods=["POST"]),
             Route("/v1/ocr", service.ocr, methods=["POST"]),
             Route("/v1/models", service.models),
             Route("/v1/models/{name:path}", service.named_model),
@@ -129,34 +131,21 @@ class _Service:
                 yield
 
     async def health(self, request: Request) -> Response:
-        """Say whether questions are taken."""
         is_closing = self._asking.is_closing
         return JSONResponse({"status": "closing" if is_closing else "ok"}, 503 if is_closing else 200)
 
     async def version(self, request: Request) -> Response:
-        """Say which version runs."""
         return JSONResponse({"version": __version__})
 
     async def models(self, request: Request) -> Response:
-        """List the one model."""
         return JSONResponse({"object": "list", "data": [self._listed()]})
 
     async def named_model(self, request: Request) -> Response:
-        """Tell of the one model, by any of its names."""
         self._require(request.path_params["name"])
         return JSONResponse(self._listed())
 
     async def metrics(self, request: Request) -> Response:
-        """Return counters for Prometheus."""
         return Response(self._metrics.text(), media_type=CONTENT_TYPE)
-
-    async def chat(self, request: Request) -> Response:
-        """Answer in the format of Chat Completions."""
-        return await self._answer(request, "chat")
-
-    async def responses(self, request: Request) -> Response:
-        """Answer in the format of Responses."""
-        return await self._answer(request, "responses")
 
     async def ocr(self, request: Request) -> Response:
         """Read a document; its pages come as they are finished, as lines of JSON or as events."""
@@ -167,7 +156,7 @@ class _Service:
         media_type = "text/event-stream" if is_stream else "application/x-ndjson"
         return _Streamed(_encoded(first, lines, encode), media_type=media_type)
 
-    async def _answer(self, request: Request, api: Api) -> Response:
+    async def answer(self, request: Request, api: Api) -> Response:
         question = await asyncio.to_thread(parse_question, await request.body(), api)
         self._require(question.model)
         pieces = self._written(request, question)
