@@ -200,7 +200,7 @@ def _opened(raw: str, mode: ParseMode) -> tuple[_SplitAnswer | None, list[RuleBr
     text, line, fenced, mended = _without_wrapping(raw)
     breaks = mended if mode == "strict" else []
     if not text.startswith("---\n"):
-        found = text.split("\n", 1)[0][:40]
+        found = text.partition("\n")[0][:40]
         breaks.append(RuleBreak(line, "opener", f"the answer begins with {found!r}, not with a line '---'"))
         return None, breaks
     end = text.find(_CLOSER, 4)
@@ -210,8 +210,8 @@ def _opened(raw: str, mode: ParseMode) -> tuple[_SplitAnswer | None, list[RuleBr
     after = text[end + len(_CLOSER) :]
     answer = _SplitAnswer(text[4:end], _without_fence(after.strip()) if fenced else after.strip(), line + 1)
     if mode == "strict" and not (after == "" or after.startswith("\n")):
-        message = f"the closing line is {'---' + after.split(chr(10), 1)[0]!r}, not '---'"
-        breaks.append(RuleBreak(answer.closer_line, "closer", message))
+        closer = "---" + after.partition("\n")[0]
+        breaks.append(RuleBreak(answer.closer_line, "closer", f"the closing line is {closer!r}, not '---'"))
     return answer, breaks
 
 

@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[1]
 
 # Modules, and the fewest and fastest tests that should notice whatever breaks in them, the fastest first.
 TARGETS = {
-    "olmocr/page.py": ["tests/test_page.py"],
+    "olmocr/page.py": ["tests/test_page.py", "tests/pipeline/test_ocr_page.py"],
     "olmocr/pipeline/ocr_page.py": ["tests/pipeline/test_ocr_page.py"],
     "olmocr/inference/row.py": ["tests/inference/test_stops.py", "tests/inference/test_decode.py"],
     "olmocr/workspace/*.py": ["tests/workspace", "tests/pipeline/test_run.py", "tests/pipeline/test_run_again.py"],

@@ -10,6 +10,7 @@ from olmocr.page import (
     FIELDS,
     FRONT_MATTER_REGEX,
     PAGE_PROMPT,
+    ModelResponse,
     PageResponse,
     PageResponseError,
     chat_prompt,
@@ -53,6 +54,11 @@ def test_a_guided_answer_matches_upstreams_expression_and_that_of_python_none():
         r"rotation_correction: (?:0|90|180|270)\nis_table: (?:True|False|true|false)\n"
         r"is_diagram: (?:True|False|true|false)\n(?:---|---\n[\s\S]+)"
     )
+
+
+def test_answers_are_alike_however_many_passes_they_took():
+    assert ModelResponse("a", "stop", 1, 2) == ModelResponse("a", "stop", 1, 2, passes=9)
+    assert ModelResponse("a", "stop", 1, 2).passes == 0
 
 
 def test_the_fields_are_those_of_a_page_in_their_order():

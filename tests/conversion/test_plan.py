@@ -284,7 +284,7 @@ def test_what_lies_in_an_earlier_file_is_planned_first_whatever_its_name():
 def test_no_shard_is_larger_than_allowed_and_their_names_count_them():
     plan = make_plan(seven_billion(), find_recipe("none"))
     data = [sum(tensor.nbytes for tensor in shard.tensors) for shard in plan.shards]
-    assert max(data) <= MAX_SHARD_BYTES
+    assert 1 << 30 < max(data) <= MAX_SHARD_BYTES == 2 << 30
     assert [shard.file_name for shard in plan.shards] == [
         f"model-{number:05d}-of-{len(data):05d}.safetensors" for number in range(1, len(data) + 1)
     ]
@@ -302,6 +302,13 @@ def test_a_model_larger_than_a_shard_is_split_and_every_tensor_is_in_one(tmp_pat
     names = [set(mx.load(str(tmp_path / "out" / shard.file_name))) for shard in plan.shards]
     assert len(names) > 2
     assert sum(map(len, names)) == len(set().union(*names))
+
+
+@pytest.mark.parametrize(("room", "tensors"), [(0, 2), (-1, 1)])
+def test_a_shard_is_filled_to_the_last_byte_and_not_past_it(room, tensors, monkeypatch):
+    first, second, *_ = make_plan(tiny(), find_recipe("none")).tensors
+    monkeypatch.setattr(plan_module, "MAX_SHARD_BYTES", first.nbytes + second.nbytes + room)
+    assert len(make_plan(tiny(), find_recipe("none")).shards[0].tensors) == tensors
 
 
 def test_progress_adds_up_to_the_bytes_of_the_source(tmp_path):

@@ -136,3 +136,8 @@ def test_a_model_is_told_all_that_the_terms_and_the_file_say():
     first, second = model.requests
     assert first == PageRequest(IMAGE, "Read.", 0.0, 123, 1, False, "as in the file", 4.5)
     assert second == replace(first, temperature=0.1, seed=2, guided=True)
+
+
+def test_seconds_are_told_to_the_millisecond():
+    seconds = [read(answer())[0].seconds for _ in range(20)]
+    assert seconds == [round(each, 3) for each in seconds]
