@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo cards test test-slow check format bench clean
+.PHONY: help demo cards test test-slow mutants check format bench clean
 
 help:
 	@echo "make demo       convert the demo checkpoint to 8 and 4 bits, read 24 pages with each, print a table"
 	@echo "make cards      measure the demo's variants anew and make their model cards; run it where nothing else runs"
 	@echo "make test       run the tests, with coverage"
 	@echo "make test-slow  run the tests that take minutes"
+	@echo "make mutants    break the package a little in 200 places, and print what no test notices: half an hour"
 	@echo "make check      formatting, lint, types, then the tests"
 	@echo "make bench      measure against reference BLAS, stock mlx-vlm and transformers, and fit against stock rounding"
 	@echo "make clean      remove .venv and build"
@@ -24,6 +25,9 @@ test: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+mutants: .venv/installed-dev
+	$(BIN)/python tests/mutants.py --jobs=2
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -41,10 +41,19 @@ TEMPERATURES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 0.9, 1.0)
 
 ROTATIONS = (0, 90, 180, 270)
 
+_LANGUAGE, _BOOLEAN, _ROTATION = map(re.compile, ("[a-z]{2}|null|None", "True|False|true|false", "0|90|180|270"))
+
+FIELDS = {
+    "primary_language": _LANGUAGE,
+    "is_rotation_valid": _BOOLEAN,
+    "rotation_correction": _ROTATION,
+    "is_table": _BOOLEAN,
+    "is_diagram": _BOOLEAN,
+}
+"""The fields of a front matter in their order, each with its exact values in training data."""
+
 FRONT_MATTER_REGEX = (
-    r"---\nprimary_language: (?:[a-z]{2}|null|None)\nis_rotation_valid: (?:True|False|true|false)\n"
-    r"rotation_correction: (?:0|90|180|270)\nis_table: (?:True|False|true|false)\n"
-    r"is_diagram: (?:True|False|true|false)\n(?:---|---\n[\s\S]+)"
+    r"---\n" + "".join(rf"{name}: (?:{exact.pattern})\n" for name, exact in FIELDS.items()) + r"(?:---|---\n[\s\S]+)"
 )
 """What a guided answer is made to match: upstream's expression, which does not know ``None``, and that."""
 
@@ -121,6 +130,12 @@ class PageResponse:
     natural_text: str | None
 
 
+def make_front_matter(values: Mapping[str, object]) -> str:
+    """Return a front matter whose fields have these *values*, spelled as ``str`` does; others are left out."""
+    lines = "".join(f"{name}: {values[name]}\n" for name in FIELDS)
+    return f"---\n{lines}---\n"
+
+
 @dataclass(frozen=True)
 class RuleBreak:
     """One rule of the format that an answer breaks, and in which line (from 1) of the answer."""
@@ -164,7 +179,7 @@ def parse_page_response(raw: str, mode: ParseMode = "lenient") -> PageResponse:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _SplitAnswer:
     """An answer cut in two. *first_line* is the number of the front matter's first line in the raw answer."""
 
     front_matter: str
@@ -180,12 +195,12 @@ _FENCE = re.compile(r"```[A-Za-z]*[ \t]*\r?\n")
 _CLOSER = "\n---"
 
 
-def _opened(raw: str, mode: ParseMode) -> tuple[_Answer | None, list[RuleBreak]]:
+def _opened(raw: str, mode: ParseMode) -> tuple[_SplitAnswer | None, list[RuleBreak]]:
     """Cut *raw* in two, mending what stands before the first ``---``, where *mode* allows that."""
     text, line, fenced, mended = _without_wrapping(raw)
     breaks = mended if mode == "strict" else []
     if not text.startswith("---\n"):
-        found = text.split("\n", 1)[0][:40]
+        found = text.partition("\n")[0][:40]
         breaks.append(RuleBreak(line, "opener", f"the answer begins with {found!r}, not with a line '---'"))
         return None, breaks
     end = text.find(_CLOSER, 4)
@@ -193,10 +208,10 @@ def _opened(raw: str, mode: ParseMode) -> tuple[_Answer | None, list[RuleBreak]]
         breaks.append(RuleBreak(line, "closer", "the front matter that begins here has no closing line '---'"))
         return None, breaks
     after = text[end + len(_CLOSER) :]
-    answer = _Answer(text[4:end], _without_fence(after.strip()) if fenced else after.strip(), line + 1)
+    answer = _SplitAnswer(text[4:end], _without_fence(after.strip()) if fenced else after.strip(), line + 1)
     if mode == "strict" and not (after == "" or after.startswith("\n")):
-        message = f"the closing line is {'---' + after.split(chr(10), 1)[0]!r}, not '---'"
-        breaks.append(RuleBreak(answer.closer_line, "closer", message))
+        closer = "---" + after.partition("\n")[0]
+        breaks.append(RuleBreak(answer.closer_line, "closer", f"the closing line is {closer!r}, not '---'"))
     return answer, breaks
 
 
@@ -247,7 +262,7 @@ class _Entry:
     tag: str
 
 
-def _strict_entries(answer: _Answer, breaks: list[RuleBreak]) -> list[_Entry]:
+def _strict_entries(answer: _SplitAnswer, breaks: list[RuleBreak]) -> list[_Entry]:
     entries = []
     for line, text in enumerate(answer.front_matter.split("\n"), answer.first_line):
         key, colon, value = text.partition(": ")
@@ -255,14 +270,14 @@ def _strict_entries(answer: _Answer, breaks: list[RuleBreak]) -> list[_Entry]:
             entries.append(_Entry(line, key, value, "str"))
         else:
             breaks.append(RuleBreak(line, "line", f"{text[:60]!r} is not 'name: value'"))
-    keys = [entry.key for entry in entries if entry.key in _FIELDS]
-    if keys != sorted(set(keys), key=list(_FIELDS).index):
-        message = f"the fields come as {', '.join(keys)}, not once each as {', '.join(_FIELDS)}"
+    keys = [entry.key for entry in entries if entry.key in FIELDS]
+    if keys != sorted(set(keys), key=list(FIELDS).index):
+        message = f"the fields come as {', '.join(keys)}, not once each as {', '.join(FIELDS)}"
         breaks.append(RuleBreak(answer.first_line, "order", message))
     return entries
 
 
-def _yaml_entries(answer: _Answer, breaks: list[RuleBreak]) -> list[_Entry]:
+def _yaml_entries(answer: _SplitAnswer, breaks: list[RuleBreak]) -> list[_Entry]:
     """Read the front matter as YAML, down to nodes: nothing in it is ever constructed, aliases are not followed."""
     try:
         root = _composed(answer.front_matter)
@@ -297,15 +312,15 @@ def _entry(key: yaml.Node, value: yaml.Node, first_line: int) -> _Entry:
 
 
 def _typed(
-    entries: list[_Entry], answer: _Answer, mode: ParseMode, breaks: list[RuleBreak]
+    entries: list[_Entry], answer: _SplitAnswer, mode: ParseMode, breaks: list[RuleBreak]
 ) -> dict[str, str | bool | int | None]:
     """Turn entries into the five fields; of a field given twice the last counts."""
     found = {entry.key: entry for entry in entries}
     for entry in entries:
-        if entry.key not in _FIELDS:
+        if entry.key not in FIELDS:
             breaks.append(RuleBreak(entry.line, "unknown-field", f"{entry.key[:60]!r} is no field of the format"))
     values: dict[str, str | bool | int | None] = {}
-    for name, (exact, read) in _FIELDS.items():
+    for name, exact in FIELDS.items():
         if name not in found:
             breaks.append(RuleBreak(answer.closer_line, "missing-field", f"{name} is missing"))
             continue
@@ -314,7 +329,7 @@ def _typed(
             breaks.append(RuleBreak(entry.line, "value", f"{name} is {entry.value[:60]!r}, not {exact.pattern}"))
             continue
         try:
-            values[name] = read(entry)
+            values[name] = _READERS[exact](entry)
         except ValueError as error:
             breaks.append(RuleBreak(entry.line, "value", f"{name} is {entry.value[:60]!r}, not {error}"))
     return values
@@ -359,13 +374,8 @@ def _integer(entry: _Entry) -> int | None:
         return None
 
 
-_BOOLEAN = re.compile("True|False|true|false")
-
-# Each field's exact values in training data, and the function that reads the lenient ones.
-_FIELDS: dict[str, tuple[re.Pattern[str], Callable[[_Entry], str | bool | int | None]]] = {
-    "primary_language": (re.compile("[a-z]{2}|null|None"), _language),
-    "is_rotation_valid": (_BOOLEAN, _boolean),
-    "rotation_correction": (re.compile("0|90|180|270"), _rotation),
-    "is_table": (_BOOLEAN, _boolean),
-    "is_diagram": (_BOOLEAN, _boolean),
+_READERS: dict[re.Pattern[str], Callable[[_Entry], str | bool | int | None]] = {
+    _LANGUAGE: _language,
+    _BOOLEAN: _boolean,
+    _ROTATION: _rotation,
 }

@@ -46,7 +46,7 @@ INFERENCE = (
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
-    "fastapi": {"serving.app"},
+    "starlette": {"serving.app", "serving.guard", "serving.server"},
     "fsspec": {"inputs.stores"},
     "httpx": {"backends.client", "inputs.stores"},
     "huggingface_hub": {"hub.find", "hub.read", "hub.sentences", "hub.write", "publish.front_matter"},

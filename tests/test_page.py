@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 
 import pytest
@@ -5,7 +6,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmocr.page import PAGE_PROMPT, PageResponse, PageResponseError, chat_prompt, parse_page_response
+from olmocr.page import (
+    FIELDS,
+    FRONT_MATTER_REGEX,
+    PAGE_PROMPT,
+    ModelResponse,
+    PageResponse,
+    PageResponseError,
+    chat_prompt,
+    make_front_matter,
+    parse_page_response,
+)
 from tests.conftest import PAGES
 
 GOOD = PageResponse("en", True, 0, False, False, "Hello")
@@ -35,6 +46,29 @@ def test_the_model_is_asked_text_first_and_image_second():
         + PAGE_PROMPT
         + "<|vision_start|><|image_pad|><|vision_end|><|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_a_guided_answer_matches_upstreams_expression_and_that_of_python_none():
+    assert FRONT_MATTER_REGEX == (
+        r"---\nprimary_language: (?:[a-z]{2}|null|None)\nis_rotation_valid: (?:True|False|true|false)\n"
+        r"rotation_correction: (?:0|90|180|270)\nis_table: (?:True|False|true|false)\n"
+        r"is_diagram: (?:True|False|true|false)\n(?:---|---\n[\s\S]+)"
+    )
+
+
+def test_answers_are_alike_however_many_passes_they_took():
+    assert ModelResponse("a", "stop", 1, 2) == ModelResponse("a", "stop", 1, 2, passes=9)
+    assert ModelResponse("a", "stop", 1, 2).passes == 0
+
+
+def test_the_fields_are_those_of_a_page_in_their_order():
+    assert [*FIELDS, "natural_text"] == [each.name for each in dataclasses.fields(PageResponse)]
+
+
+def test_a_front_matter_that_is_made_is_read_again():
+    page = PageResponse("de", False, 270, True, False, None)
+    assert make_front_matter(vars(page)) == answer("de", "False", "270", "True", body="\n")
+    assert parse_page_response(make_front_matter(vars(page)), "strict") == page
 
 
 @pytest.mark.parametrize("mode", ["strict", "lenient"])
@@ -144,6 +178,55 @@ def test_every_broken_rule_is_named_with_its_line(raw, expected, mode):
 
 def test_all_broken_rules_are_named_at_once():
     assert breaks(answer(valid="maybe", rotation="45")) == [(3, "value"), (4, "value")]
+
+
+def sentences(raw, mode="lenient"):
+    with pytest.raises(PageResponseError) as error:
+        parse_page_response(raw, mode)
+    return [each.message for each in error.value.breaks]
+
+
+LONG = "abcdefghij" * 10
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        (LONG, f"the answer begins with {LONG[:40]!r}, not with a line '---'"),
+        ("Hello\nthere", "the answer begins with 'Hello', not with a line '---'"),
+        ("---\nis_table: True\n", "the front matter that begins here has no closing line '---'"),
+        (answer(valid=LONG), f"is_rotation_valid is {LONG[:60]!r}, not True or False"),
+        (answer(rotation="45"), "rotation_correction is '45', not 0, 90, 180 or 270"),
+        (answer(language="[en]"), "primary_language is 'a list or a mapping', not a language code or null"),
+        (answer().replace("is_diagram", LONG), f"{LONG[:60]!r} is no field of the format"),
+        ("---\n- x\n---\n", "the front matter is not a list of 'name: value'"),
+        (f"---\n{'[' * 5000}\n---\n", "the front matter is not YAML: nested too deeply"),
+        ("---\na: b: c\n---\n", "the front matter is not YAML: mapping values are not allowed here"),
+    ],
+)
+def test_a_broken_rule_quotes_the_beginning_of_what_broke_it(raw, sentence):
+    assert sentence in sentences(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        (answer(body="- more\nHello"), "the closing line is '---- more', not '---'"),
+        (answer(valid=LONG), f"is_rotation_valid is {LONG[:60]!r}, not True|False|true|false"),
+        (answer().replace("is_diagram: False", f"is_diagram: False\n{LONG}"), f"{LONG[:60]!r} is not 'name: value'"),
+        (
+            answer().replace("is_table: False\nis_diagram: False", "is_diagram: False\nis_table: False"),
+            "the fields come as primary_language, is_rotation_valid, rotation_correction, is_diagram, is_table, "
+            "not once each as primary_language, is_rotation_valid, rotation_correction, is_table, is_diagram",
+        ),
+    ],
+)
+def test_strict_quotes_as_well_what_only_it_refuses(raw, sentence):
+    assert sentences(raw, "strict") == [sentence]
+
+
+def test_a_fence_that_the_answer_itself_leaves_open_stays_in_its_text():
+    assert parse_page_response(answer(body="\na\n```")).natural_text == "a\n```"
 
 
 @pytest.mark.parametrize("closer", ["----", "---Hello"])

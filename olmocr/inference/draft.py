@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from olmocr.page import PageResponse, make_front_matter
+
 SIZES = (1, 2, 4, 8, 16, 32)
 """Tokens of a draft that are considered."""
 
@@ -27,10 +29,7 @@ _LEAST_GAIN = 1.1
 _FIRST_REST = 48  # tokens
 _LONGEST_REST = 768
 
-_USUAL = (
-    "---\nprimary_language: en\nis_rotation_valid: True\nrotation_correction: 0\n"
-    "is_table: False\nis_diagram: False\n---\n"
-)
+_USUAL = make_front_matter(vars(PageResponse("en", True, 0, False, False, None)))
 """What nearly all answers begin with."""
 
 CLOSER = "\n---\n"

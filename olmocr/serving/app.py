@@ -1,4 +1,4 @@
-"""What answers -> a FastAPI application: OpenAI's two formats, whole documents, health, models and metrics."""
+"""What answers -> a Starlette application: OpenAI's two formats, whole documents, health, models and metrics."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from olmocr.backends.wire import Api
 from olmocr.page import ModelResponse
@@ -22,7 +25,7 @@ from olmocr.serving.asking import Asking, Write
 from olmocr.serving.documents import TERMS, DocumentReader
 from olmocr.serving.formats import Format, event, make_format
 from olmocr.serving.guard import Guard, logged_bugs, noted
-from olmocr.serving.limits import LIMITS, ServerLimits
+from olmocr.serving.limits import ServerLimits
 from olmocr.serving.metrics import CONTENT_TYPE, Metrics
 from olmocr.serving.questions import Question, parse_question
 from olmocr.serving.refusals import RequestError, bad_request, error_body
@@ -37,6 +40,8 @@ _DOCUMENT_TYPES = ("application/pdf", "application/octet-stream", "image/")
 
 _FORM_FIELDS = 8
 
+_USUAL_LIMITS = ServerLimits()
+
 _PATHS = frozenset(
     ("/v1/chat/completions", "/v1/responses", "/v1/ocr", "/v1/models", "/health", "/metrics", "/version")
 )
@@ -48,9 +53,9 @@ def make_app(
     *,
     other_names: Iterable[str] = (),
     api_key: str | None = None,
-    limits: ServerLimits = LIMITS,
+    limits: ServerLimits = _USUAL_LIMITS,
     engine_counts: Callable[[], Mapping[str, float]] = dict,
-) -> FastAPI:
+) -> Starlette:
     """Return an application that has *ask* answer.
 
     Args:
@@ -64,22 +69,22 @@ def make_app(
     asking = Asking(ask, at_once=limits.at_once, waiting=limits.waiting)
     metrics = Metrics(asking, engine_counts, _PATHS)
     service = _Service(asking, metrics, model, frozenset((model, UPSTREAM_NAME, *other_names)), limits)
-    app = FastAPI(
-        title="olmocr", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=service.opened
+    app = Starlette(
+        routes=[
+            Route("/v1/chat/completions", functools.partial(service.answer, api="chat"), methods=["POST"]),
+            Route("/v1/responses", functools.partial(service.answer, api="responses"), methods=["POST"]),
+            Route("/v1/ocr", service.ocr, methods=["POST"]),
+            Route("/v1/models", service.models),
+            Route("/v1/models/{name:path}", service.named_model),
+            Route("/health", service.health),
+            Route("/version", service.version),
+            Route("/metrics", service.metrics),
+        ],
+        middleware=[Middleware(Guard, api_key=api_key, asking=asking, limits=limits, on_answer=metrics.on_answer)],
+        exception_handlers={400: _no_such_form, 404: _no_such_path, 405: _no_such_path},
+        lifespan=service.opened,
     )
     app.state.asking = asking
-    app.add_middleware(cast(Any, Guard), api_key=api_key, asking=asking, limits=limits, on_answer=metrics.on_answer)
-    for number in (404, 405):
-        app.add_exception_handler(number, _no_such_path)
-    app.add_exception_handler(400, _no_such_form)
-    app.add_api_route("/v1/chat/completions", service.chat, methods=["POST"])
-    app.add_api_route("/v1/responses", service.responses, methods=["POST"])
-    app.add_api_route("/v1/ocr", service.ocr, methods=["POST"])
-    app.add_api_route("/v1/models", service.models)
-    app.add_api_route("/v1/models/{name:path}", service.named_model)
-    app.add_api_route("/health", service.health)
-    app.add_api_route("/version", service.version)
-    app.add_api_route("/metrics", service.metrics)
     return app
 
 
@@ -109,7 +114,7 @@ class _Service:
         self._limits = limits
 
     @contextlib.asynccontextmanager
-    async def opened(self, app: FastAPI) -> AsyncIterator[None]:
+    async def opened(self, app: Starlette) -> AsyncIterator[None]:
         """Have what documents need while the server runs: processes that render, and a folder for uploads."""
         with scratch_folder() as self._folder:
             async with RenderPool() as pool:
@@ -125,35 +130,22 @@ class _Service:
                 )
                 yield
 
-    async def health(self) -> Response:
-        """Say whether questions are taken."""
+    async def health(self, request: Request) -> Response:
         is_closing = self._asking.is_closing
         return JSONResponse({"status": "closing" if is_closing else "ok"}, 503 if is_closing else 200)
 
-    async def version(self) -> Response:
-        """Say which version runs."""
+    async def version(self, request: Request) -> Response:
         return JSONResponse({"version": __version__})
 
-    async def models(self) -> Response:
-        """List the one model."""
+    async def models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._listed()]})
 
-    async def named_model(self, name: str) -> Response:
-        """Tell of the one model, by any of its names."""
-        self._require(name)
+    async def named_model(self, request: Request) -> Response:
+        self._require(request.path_params["name"])
         return JSONResponse(self._listed())
 
-    async def metrics(self) -> Response:
-        """Return counters for Prometheus."""
+    async def metrics(self, request: Request) -> Response:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE)
-
-    async def chat(self, request: Request) -> Response:
-        """Answer in the format of Chat Completions."""
-        return await self._answer(request, "chat")
-
-    async def responses(self, request: Request) -> Response:
-        """Answer in the format of Responses."""
-        return await self._answer(request, "responses")
 
     async def ocr(self, request: Request) -> Response:
         """Read a document; its pages come as they are finished, as lines of JSON or as events."""
@@ -164,7 +156,7 @@ class _Service:
         media_type = "text/event-stream" if is_stream else "application/x-ndjson"
         return _Streamed(_encoded(first, lines, encode), media_type=media_type)
 
-    async def _answer(self, request: Request, api: Api) -> Response:
+    async def answer(self, request: Request, api: Api) -> Response:
         question = await asyncio.to_thread(parse_question, await request.body(), api)
         self._require(question.model)
         pieces = self._written(request, question)

@@ -34,14 +34,9 @@ class Asking:
         self._places = asyncio.Semaphore(at_once)
         self._tasks: set[asyncio.Task[ModelResponse]] = set()
         self._seconds = 1.0  # that an answer takes, of the last few
-        self._is_closing = False
+        self.is_closing = False  # nothing new is taken on
         self.is_over = asyncio.Event()
         self.admitted = 0
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether nothing new is taken on."""
-        return self._is_closing
 
     @property
     def asked(self) -> int:
@@ -56,7 +51,7 @@ class Asking:
             RequestError: there is none left.
             ServerUnavailableError: no more are given.
         """
-        if self._is_closing:
+        if self.is_closing:
             raise closing()
         if self.admitted >= self._most:
             raise RequestError(
@@ -115,11 +110,11 @@ class Asking:
 
     def close(self) -> None:
         """Take on no more requests."""
-        self._is_closing = True
+        self.is_closing = True
 
     def end_all(self) -> None:
         """End the answers in the making, too: whoever waits for them is told."""
-        self._is_closing = True
+        self.is_closing = True
         self.is_over.set()
         for task in self._tasks:
             task.cancel()

@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from olmocr.backends.wire import Api
 from olmocr.page import ModelResponse
@@ -14,30 +14,6 @@ from olmocr.serving.questions import Question
 from olmocr.serving.refusals import RequestError, error_body
 
 DONE = b"data: [DONE]\n\n"
-
-
-class Format(Protocol):
-    """How one answer is told. A stream is what ``begin`` gives, ``piece`` of each text, and ``end`` or ``fail``."""
-
-    def whole(self, answer: ModelResponse) -> dict[str, Any]:
-        """Return a whole answer."""
-
-    def begin(self) -> Iterator[bytes]:
-        """Yield the events before any text."""
-
-    def piece(self, text: str) -> bytes:
-        """Return the event of some more text."""
-
-    def end(self, answer: ModelResponse) -> Iterator[bytes]:
-        """Yield the events after the last text."""
-
-    def fail(self, refusal: RequestError) -> Iterator[bytes]:
-        """Yield the events of an answer that is broken off."""
-
-
-def make_format(api: Api, question: Question) -> Format:
-    """Return how *question* is answered."""
-    return _Chat(question) if api == "chat" else _Responses(question)
 
 
 def event(data: Any, name: str | None = None) -> bytes:
@@ -177,6 +153,15 @@ class _Responses:
     def _event(self, kind: str, **fields: Any) -> bytes:
         number, self._number = self._number, self._number + 1
         return event({"type": kind, "sequence_number": number, **fields}, kind)
+
+
+Format = _Chat | _Responses
+"""How one answer is told. A stream is what ``begin`` gives, ``piece`` of each text, and ``end`` or ``fail``."""
+
+
+def make_format(api: Api, question: Question) -> Format:
+    """Return how *question* is answered."""
+    return _Chat(question) if api == "chat" else _Responses(question)
 
 
 def _part(text: str) -> dict[str, Any]:

@@ -9,9 +9,12 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from olmocr.backends.client import is_this_machine
 from olmocr.errors import OlmocrError
@@ -21,12 +24,6 @@ from olmocr.serving.refusals import RequestError, error_body, error_headers, ref
 from olmocr.text import printable
 
 log = logging.getLogger(__name__)
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OnAnswer = Callable[[str, int | None], None]
 """Is told the path and the status of each request; None where the client left before there was one."""
@@ -46,7 +43,7 @@ class Guard:
     """
 
     def __init__(
-        self, app: App, *, api_key: str | None, asking: Asking, limits: ServerLimits, on_answer: OnAnswer
+        self, app: ASGIApp, *, api_key: str | None, asking: Asking, limits: ServerLimits, on_answer: OnAnswer
     ) -> None:
         self._app = app
         self._key = api_key.encode() if api_key else None
@@ -73,24 +70,21 @@ class Guard:
             with self._admission(exchange.scope):
                 await exchange.run(self._app)
         except Exception as error:  # the last place where it can become an answer
-            if exchange.has_left:
-                return
-            if not isinstance(error, OlmocrError):
-                _log_bug(error)
-            await exchange.refuse(refusal_of(error))
+            if not exchange.is_gone.is_set():
+                await exchange.refuse(logged_bugs(error))
 
     def _check(self, scope: Scope) -> None:
-        headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
-        host = headers.get("host", b"").decode("latin-1")
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
         if self._key is None and not is_this_machine(_name(host)):
             raise RequestError(403, "this server answers to its own address only: http://127.0.0.1", code="wrong_host")
-        origin = headers.get("origin", b"").decode("latin-1")
+        origin = headers.get("origin", "")
         if origin and origin.partition("://")[2] != host:
             raise RequestError(403, "this server answers no web pages of other servers", code="wrong_origin")
         if self._key is not None and scope["path"] not in OPEN_PATHS:
-            self._check_key(headers.get("authorization", b""))
-        length = headers.get("content-length", b"0")
-        if length.isdigit() and int(length) > self._limits.request_bytes:
+            self._check_key(headers.get("authorization", "").encode("latin-1"))
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self._limits.request_bytes:
             raise _too_large(self._limits)
 
     def _check_key(self, authorization: bytes) -> None:
@@ -117,15 +111,10 @@ class _Exchange:
         self._is_over = is_over
         self._received = 0
         self._is_asked = asyncio.Event()
-        self._is_gone = asyncio.Event()
+        self.is_gone = asyncio.Event()  # the client, or it takes nothing any more
         self._is_answered = False
 
-    @property
-    def has_left(self) -> bool:
-        """Whether the client is gone, or takes nothing any more."""
-        return self._is_gone.is_set()
-
-    async def run(self, app: App) -> None:
+    async def run(self, app: ASGIApp) -> None:
         """Let *app* answer; when the client leaves, that is cancelled."""
         answering = asyncio.ensure_future(app(self.scope, self._take, self._give))
         watching = asyncio.create_task(self._watch())
@@ -145,12 +134,10 @@ class _Exchange:
         """Answer with an error, unless an answer has begun: then the connection is closed, which says it all."""
         if self.status is not None:
             return
-        body = json.dumps(error_body(refusal)).encode()
-        headers = {"content-type": "application/json", "content-length": str(len(body)), **error_headers(refusal)}
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        body = json.dumps(error_body(refusal))
+        answer = Response(body, refusal.status, error_headers(refusal), "application/json")
         with contextlib.suppress(TimeoutError):
-            await self._give({"type": "http.response.start", "status": refusal.status, "headers": raw})
-            await self._give({"type": "http.response.body", "body": body})
+            await answer(self.scope, self._receive, self._give)
 
     async def _take(self) -> Message:
         """Return the next piece of the body.
@@ -160,12 +147,12 @@ class _Exchange:
             ServerUnavailableError: the server does not wait for it any more.
         """
         if self._is_asked.is_set():
-            await self._is_gone.wait()
+            await self.is_gone.wait()
             return {"type": "http.disconnect"}
         message = await self._next()
         self._received += len(message.get("body", b""))
         if message["type"] == "http.disconnect":
-            self._is_gone.set()
+            self.is_gone.set()
         elif not message.get("more_body", False):
             self._is_asked.set()
         if self._received > self._limits.request_bytes:
@@ -197,7 +184,7 @@ class _Exchange:
             async with asyncio.timeout(2 * self._limits.stall_seconds):
                 await self._send(message)
         except TimeoutError:
-            self._is_gone.set()
+            self.is_gone.set()
             raise
 
     async def _watch(self) -> None:
@@ -205,7 +192,7 @@ class _Exchange:
         await self._is_asked.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._is_gone.set()
+        self.is_gone.set()
 
 
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
@@ -229,20 +216,15 @@ def _log_line(scope: Scope, status: int | None, seconds: float) -> None:
     log.info("%s %s: %s in %.2f s%s", scope["method"], path, status or "the client left", seconds, note)
 
 
-def _log_bug(error: Exception) -> None:
-    """Log where an exception comes from, and not what it says: that may quote a page."""
-    places = traceback.extract_tb(error.__traceback__)
-    where = " < ".join(f"{place.name} ({place.filename}:{place.lineno})" for place in reversed(places[-5:]))
-    log.error("a bug: %s in %s", type(error).__name__, where)
-
-
 def noted(scope: Scope, input_tokens: int, output_tokens: int) -> None:
     """Have a request's line in the log say how many tokens were read and written."""
     scope[NOTE] = f"{input_tokens} tokens read, {output_tokens} written"
 
 
 def logged_bugs(error: Exception) -> RequestError:
-    """Return what to answer in the middle of a stream, where no status can be sent any more."""
+    """Return what to answer; of a bug log where it comes from, and not what it says: that may quote a page."""
     if not isinstance(error, OlmocrError):
-        _log_bug(error)
+        places = traceback.extract_tb(error.__traceback__)
+        where = " < ".join(f"{place.name} ({place.filename}:{place.lineno})" for place in reversed(places[-5:]))
+        log.error("a bug: %s in %s", type(error).__name__, where)
     return refusal_of(error)

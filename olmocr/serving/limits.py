@@ -35,7 +35,3 @@ class ServerLimits:
             value = getattr(self, field.name)
             if value is not None and (value < 0 or (value == 0 and field.name != "waiting")):
                 raise UsageError(f"{field.name} cannot be {value!r}; choose a larger number")
-
-
-LIMITS = ServerLimits()
-"""What holds where nothing else is said."""

@@ -74,16 +74,8 @@ class Question:
         Raises:
             RequestError: the picture is damaged.
         """
-        image = read_picture(self.picture)
-        return PageRequest(
-            image,
-            self.prompt,
-            self.temperature,
-            self.max_tokens,
-            self.seed,
-            self.guided,
-            time_limit=time_limit,
-        )
+        image, sampling = read_picture(self.picture), (self.temperature, self.max_tokens, self.seed)
+        return PageRequest(image, self.prompt, *sampling, self.guided, time_limit=time_limit)
 
 
 def parse_question(content: bytes, api: Api) -> Question:

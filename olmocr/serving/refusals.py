@@ -15,13 +15,7 @@ class RequestError(OlmocrError):
     """
 
     def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        code: str,
-        param: str | None = None,
-        retry_after: float | None = None,
+        self, status: int, message: str, *, code: str, param: str | None = None, retry_after: float | None = None
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -53,25 +47,12 @@ def refusal_of(error: Exception) -> RequestError:
 
 def error_body(refusal: RequestError) -> dict[str, Any]:
     """Return the JSON of an answer that is an error."""
-    return {
-        "error": {
-            "message": str(refusal),
-            "type": _kind(refusal.status),
-            "param": refusal.param,
-            "code": refusal.code,
-        }
-    }
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    kind = "server_error" if refusal.status >= 500 else kinds.get(refusal.status, "invalid_request_error")
+    return {"error": {"message": str(refusal), "type": kind, "param": refusal.param, "code": refusal.code}}
 
 
 def error_headers(refusal: RequestError) -> dict[str, str]:
     """Return the headers that go with it."""
     headers = {} if refusal.retry_after is None else {"retry-after": str(max(1, math.ceil(refusal.retry_after)))}
     return headers | ({"www-authenticate": "Bearer"} if refusal.status == 401 else {})
-
-
-def _kind(status: int) -> str:
-    if status >= 500:
-        return "server_error"
-    return {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(
-        status, "invalid_request_error"
-    )

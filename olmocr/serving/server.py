@@ -8,9 +8,9 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 
 from olmocr.errors import ServerError, UsageError, why_no_port
 from olmocr.serving.asking import Asking
@@ -48,18 +48,12 @@ def address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def serve(app: Any, listening: socket.socket, *, grace: float) -> None:
+async def serve(app: Starlette, listening: socket.socket, *, grace: float) -> None:
     """Serve until cancelled. Answers in the making then have *grace* seconds to end; what does not is told so.
 
     Raises:
         OlmocrError: it cannot begin, for want of a temporary folder for one.
     """
-    async with app.router.lifespan_context(app):
-        await _serve(app, listening, grace)
-
-
-async def _serve(app: Any, listening: socket.socket, grace: float) -> None:
-    asking: Asking = app.state.asking
     server = _Server(
         uvicorn.Config(
             app,
@@ -74,14 +68,15 @@ async def _serve(app: Any, listening: socket.socket, grace: float) -> None:
             timeout_graceful_shutdown=max(1, round(grace + _MARGIN_SECONDS)),
         )
     )
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        await asyncio.shield(serving)
-    except asyncio.CancelledError:
-        await _close(asking, grace)
-        server.should_exit = True
-        await serving
-        raise
+    async with app.router.lifespan_context(app):
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            await _close(app.state.asking, grace)
+            server.should_exit = True
+            await serving
+            raise
 
 
 async def _close(asking: Asking, grace: float) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from olmocr.files import write_whole
+from olmocr.page import FIELDS, make_front_matter
 from olmocr.version import __version__
 from olmocr.workspace.document import Document, PageRecord
 
@@ -37,11 +38,7 @@ def dolma_record(document: Document, today: datetime.date) -> dict[str, Any]:
         },
         "attributes": {
             "pdf_page_numbers": document.spans,
-            "primary_language": [page.response.primary_language for page in pages],
-            "is_rotation_valid": [page.response.is_rotation_valid for page in pages],
-            "rotation_correction": [page.response.rotation_correction for page in pages],
-            "is_table": [page.response.is_table for page in pages],
-            "is_diagram": [page.response.is_diagram for page in pages],
+            **{name: [getattr(page.response, name) for page in pages] for name in FIELDS},
             "is_fallback": [page.is_fallback for page in pages],
             "is_blank": [page.status == "blank" for page in pages],
             "attempts": [page.attempts for page in pages],
@@ -76,12 +73,8 @@ def page_markdown(page: PageRecord, *, front_matter: bool = False) -> str:
     text = page.response.natural_text or ""
     if not front_matter:
         return text
-    response = page.response
-    return (
-        f"---\nprimary_language: {json.dumps(response.primary_language)}\n"
-        f"is_rotation_valid: {response.is_rotation_valid}\nrotation_correction: {response.rotation_correction}\n"
-        f"is_table: {response.is_table}\nis_diagram: {response.is_diagram}\n---\n{text}"
-    )
+    language = json.dumps(page.response.primary_language)
+    return make_front_matter(vars(page.response) | {"primary_language": language}) + text
 
 
 def _front_matter(document: Document) -> str:

@@ -168,6 +168,18 @@ def test_a_ratio_that_gives_no_dimension_is_refused(ratio):
         expected_shapes(flat_config(config))
 
 
+def test_a_ratio_may_give_the_dimension_one():
+    tiny = TINY_FAMILIES["qwen2_vl"]
+    config = tiny | {"vision_config": tiny["vision_config"] | {"mlp_ratio": 1 / 32}}
+    assert expected_shapes(flat_config(config))["vision_tower.blocks.0.mlp.fc1.weight"] == (1, 32)
+
+
+def test_as_many_patches_as_a_square_of_the_merge_size_become_one():
+    tiny = TINY_FAMILIES["qwen2_vl"]
+    config = tiny | {"vision_config": tiny["vision_config"] | {"spatial_merge_size": 4}}
+    assert expected_shapes(flat_config(config))["vision_tower.merger.mlp.0.weight"] == (16 * 32, 16 * 32)
+
+
 def test_a_folder_of_another_vintage_still_says_so_when_it_is_converted_under_another_name(tmp_path):
     source = tiny_checkpoint(tmp_path / "olmOCR-7B-0825")
     convert(source, "none", tmp_path / "out")

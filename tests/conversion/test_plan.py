@@ -270,10 +270,21 @@ def test_tensors_are_planned_in_the_order_in_which_they_lie_in_the_source():
     assert plan.shards == make_plan(source, find_recipe("mixed")).shards
 
 
+def test_what_lies_in_an_earlier_file_is_planned_first_whatever_its_name():
+    source = tiny()
+    names = sorted(source.tensors)
+    moved = {
+        name: dataclasses.replace(source.tensors[name], shard="b" if number % 2 else "a", offset=1000 - number)
+        for number, name in enumerate(names)
+    }
+    plan = make_plan(dataclasses.replace(source, tensors=moved), find_recipe("none"))
+    assert [tensor.source.name for tensor in plan.tensors] == [*names[::2][::-1], *names[1::2][::-1]]
+
+
 def test_no_shard_is_larger_than_allowed_and_their_names_count_them():
     plan = make_plan(seven_billion(), find_recipe("none"))
     data = [sum(tensor.nbytes for tensor in shard.tensors) for shard in plan.shards]
-    assert max(data) <= MAX_SHARD_BYTES
+    assert 1 << 30 < max(data) <= MAX_SHARD_BYTES == 2 << 30
     assert [shard.file_name for shard in plan.shards] == [
         f"model-{number:05d}-of-{len(data):05d}.safetensors" for number in range(1, len(data) + 1)
     ]
@@ -291,6 +302,13 @@ def test_a_model_larger_than_a_shard_is_split_and_every_tensor_is_in_one(tmp_pat
     names = [set(mx.load(str(tmp_path / "out" / shard.file_name))) for shard in plan.shards]
     assert len(names) > 2
     assert sum(map(len, names)) == len(set().union(*names))
+
+
+@pytest.mark.parametrize(("room", "tensors"), [(0, 2), (-1, 1)])
+def test_a_shard_is_filled_to_the_last_byte_and_not_past_it(room, tensors, monkeypatch):
+    first, second, *_ = make_plan(tiny(), find_recipe("none")).tensors
+    monkeypatch.setattr(plan_module, "MAX_SHARD_BYTES", first.nbytes + second.nbytes + room)
+    assert len(make_plan(tiny(), find_recipe("none")).shards[0].tensors) == tensors
 
 
 def test_progress_adds_up_to_the_bytes_of_the_source(tmp_path):

@@ -4,7 +4,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -202,10 +201,8 @@ def test_without_mlx_the_command_says_how_to_get_it():
     assert done.stdout.splitlines()[-1] == "to be mended: device"
 
 
-def test_it_takes_less_than_two_seconds():
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    assert sorted(seconds)[1] < 2
+def test_it_is_quick_since_it_loads_nothing_that_is_slow_to_load():
+    code = "import sys; from olmocr.doctor.checks import check_machine; [*check_machine()]; print(*sys.modules)"
+    loaded = {name.partition(".")[0] for name in run(command=[sys.executable, "-c", code]).stdout.split()}
+    assert {"mlx", "olmocr"} <= loaded
+    assert not loaded & {"mlx_vlm", "transformers", "torch", "numba", "pandas", "scipy", "PIL", "pypdfium2", "fastapi"}

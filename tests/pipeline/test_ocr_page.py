@@ -4,7 +4,7 @@ from dataclasses import replace
 from PIL import Image
 
 from olmocr.errors import AnswerError, InputError
-from olmocr.page import PageImage
+from olmocr.page import PageImage, PageRequest
 from olmocr.pipeline.ocr_page import Terms, ocr_page
 from tests.pipeline.doubles import Model, answer
 
@@ -113,3 +113,31 @@ def test_an_attempt_that_was_cut_short_by_the_pages_own_time_is_cancelled():
 def test_passes_of_all_attempts_are_added_up():
     script = [replace(answer(turn=45), passes=30), replace(answer(), passes=12)]
     assert read(*script)[0].passes == 42
+
+
+def test_a_page_tells_every_number_of_all_its_attempts():
+    script = (
+        replace(answer(finish_reason="length", output_tokens=300), passes=40),
+        AnswerError("the server sent nothing"),
+        replace(answer(output_tokens=20), passes=7),
+    )
+    result, _ = read(*script)
+    assert result.output_tokens == 320
+    assert result.passes == 47
+    assert result.ends == ("length", "failed", "stop")
+    assert (result.attempts, result.temperature, result.rotation) == (3, 0.2, 0)
+    assert result.rejected == ("finish_reason is 'length' after 300 tokens", "the server sent nothing")
+
+
+def test_a_model_is_told_all_that_the_terms_and_the_file_say():
+    model = Model(answer(finish_reason="length"), answer())
+    terms = Terms(prompt="Read.", max_tokens=123, guided="retries", time_limit=4.5)
+    asyncio.run(ocr_page(IMAGE, model.ask, terms, text_layer="as in the file"))
+    first, second = model.requests
+    assert first == PageRequest(IMAGE, "Read.", 0.0, 123, 1, False, "as in the file", 4.5)
+    assert second == replace(first, temperature=0.1, seed=2, guided=True)
+
+
+def test_seconds_are_told_to_the_millisecond():
+    seconds = [read(answer())[0].seconds for _ in range(20)]
+    assert seconds == [round(each, 3) for each in seconds]

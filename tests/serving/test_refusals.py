@@ -1,0 +1,55 @@
+import pytest
+
+from olmocr.errors import (
+    AnswerError,
+    InputError,
+    OlmocrError,
+    OutputError,
+    ServerError,
+    ServerUnavailableError,
+    UsageError,
+)
+from olmocr.serving.refusals import RequestError, bad_request, error_body, error_headers, refusal_of
+
+BUG = "this server has failed at this request, which is a bug; its log says where"
+
+
+def of_client(code, message, param=None, kind="invalid_request_error"):
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def of_server(code, message):
+    return of_client(code, message, kind="server_error")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "body", "headers"),
+    [
+        (bad_request("no", "n"), 400, of_client("invalid_value", "no", "n"), {}),
+        (bad_request("no", code="odd"), 400, of_client("odd", "no"), {}),
+        (InputError("thin"), 400, of_client("unreadable_input", "thin"), {}),
+        (UsageError("odd"), 400, of_client("unreadable_input", "odd"), {}),
+        (
+            RequestError(401, "who?", code="k"), 401, of_client("k", "who?", kind="authentication_error"),
+            {"www-authenticate": "Bearer"},
+        ),
+        (RequestError(403, "not you", code="k"), 403, of_client("k", "not you", kind="permission_error"), {}),
+        (RequestError(404, "no", code="k", param="model"), 404, of_client("k", "no", "model"), {}),
+        (
+            RequestError(429, "full", code="k", retry_after=2.1), 429, of_client("k", "full", kind="rate_limit_error"),
+            {"retry-after": "3"},
+        ),
+        (RequestError(429, "full", code="k", retry_after=0.0), 429,
+         of_client("k", "full", kind="rate_limit_error"), {"retry-after": "1"}),
+        (AnswerError("no words"), 500, of_server("failed", "no words"), {}),
+        (OutputError("disk full"), 500, of_server("failed", "disk full"), {}),
+        (OlmocrError("odd"), 500, of_server("failed", "odd"), {}),
+        (ServerError("closed"), 503, of_server("unavailable", "closed"), {"retry-after": "1"}),
+        (ServerUnavailableError("away", 7), 503, of_server("unavailable", "away"), {"retry-after": "7"}),
+        (ServerUnavailableError("away"), 503, of_server("unavailable", "away"), {"retry-after": "1"}),
+        (ZeroDivisionError("secret page text"), 500, of_server("bug", BUG), {}),
+    ],
+)  # fmt: skip
+def test_what_went_wrong_has_a_status_a_body_and_headers(error, status, body, headers):
+    refusal = refusal_of(error)
+    assert (refusal.status, error_body(refusal), error_headers(refusal)) == (status, body, headers)
