@@ -54,6 +54,7 @@ DOORS = {
     "jinja2": {"conversion.chat_template", "publish.card", "validate.fidelity.html", "viewer.site"},
     "markdown_it": {"viewer.markdown"},
     "markupsafe": {"publish.card", "publish.markup", "validate.fidelity.html", "viewer.site"},
+    "msgspec": {"reports.typed_json"},
     "mlx": {
         "device",
         "conversion.quantizing.arrays",

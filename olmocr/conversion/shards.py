@@ -26,8 +26,9 @@ from olmocr.conversion.header import TensorInfo
 from olmocr.conversion.interruption import interruption_held_back
 from olmocr.conversion.names import PATCH_EMBED_AXES
 from olmocr.conversion.plan import ConversionPlan, PlannedShard, PlannedTensor, shard_header
-from olmocr.conversion.quantizing.rows import STORAGE, Array, Processor, StoredRows, kept_rows, quantized_rows, widened
+from olmocr.conversion.quantizing.rows import STORAGE, Array, StoredRows, kept_rows, quantized_rows, widened
 from olmocr.errors import CheckpointError, OutputError, PlanError, output_error
+from olmocr.reports.conversion import Processor
 
 # Source bytes that a thread works on at once. More leave the processor's cache; a GPU wants more to be worth the call.
 CHUNK_BYTES = 4 << 20

@@ -15,8 +15,8 @@ from olmocr.conversion.companions import write_companions, write_file
 from olmocr.conversion.partial import STATE_FILE, PartialFolder, partial_folder
 from olmocr.conversion.plan import ConversionPlan
 from olmocr.conversion.plan_text import Resources
-from olmocr.conversion.quantizing.rows import Processor, find_processor
-from olmocr.conversion.report import REPORT_FILE, ConversionReport, make_report, report_json
+from olmocr.conversion.quantizing.rows import find_processor
+from olmocr.conversion.report import make_report
 from olmocr.conversion.shards import (
     Conversion,
     OpenShard,
@@ -30,6 +30,8 @@ from olmocr.conversion.shards import (
 from olmocr.errors import OutputError, PlanError, UsageError, output_error
 from olmocr.memory import peak_memory
 from olmocr.model_folder import ModelFolder, fetch_shard, shard_sha256
+from olmocr.reports.conversion import REPORT_FILE, ConversionReport, Processor
+from olmocr.reports.typed_json import report_json
 from olmocr.version import __version__
 
 SUMS_FILE = "SHA256SUMS"

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from olmocr.conversion.report import REPORT_FILE
 from olmocr.errors import InputError
 from olmocr.model_folder import INDEX_FILE
 from olmocr.publish.card import CHART_FILE
 from olmocr.publish.eval_results import EVAL_RESULTS_FILE
 from olmocr.reports.bench import BENCH_CHECKS_FILE, BENCH_REPORT_FILE
+from olmocr.reports.conversion import REPORT_FILE
 from olmocr.reports.fidelity import FIDELITY_REPORT_FILE
 from olmocr.reports.smoke import SMOKE_REPORT_FILE
 from olmocr.validate.weights.check import HASHES_FILE

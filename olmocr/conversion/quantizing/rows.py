@@ -12,19 +12,17 @@ import importlib.util
 import math
 import threading
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from olmocr.conversion.recipe import Method, QuantParams
 from olmocr.device import start_mlx
+from olmocr.reports.conversion import Processor
 
 Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
-
-Processor = Literal["numba", "gpu", "cpu"]
-"""What quantizes: code compiled by numba, MLX on a GPU, or MLX on the CPU."""
 
 # How numpy holds elements of a safetensors dtype; it has no bfloat16 and no float8, which are held as their bits.
 STORAGE = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F8_E4M3": np.uint8}
