@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "olmocr"
 FLOORS = (
     {"errors", "text", "version", "reports"},
-    {"page", "device", "memory", "command", "files"},
+    {"page", "device", "memory", "command", "files", "tensors"},
     {"inputs", "model_folder", "runtime"},
     {"workspace", "rendering", "inference", "hub", "html"},
     {"backends", "viewer", "conversion"},
@@ -55,6 +55,7 @@ DOORS = {
     "markdown_it": {"viewer.markdown"},
     "markupsafe": {"publish.card", "publish.markup", "validate.fidelity.html", "viewer.site"},
     "msgspec": {"reports.typed_json"},
+    "ml_dtypes": {"tensors.floats"},
     "mlx": {
         "device",
         "conversion.quantizing.arrays",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
 
-from olmocr.conversion.checkpoint import DTYPE_BYTES, FLOAT_DTYPES, SourceCheckpoint, TensorInfo
+from olmocr.conversion.checkpoint import SourceCheckpoint
 from olmocr.conversion.names import (
     LANGUAGE,
     PATCH_EMBED,
@@ -24,6 +24,8 @@ from olmocr.conversion.names import (
 from olmocr.conversion.recipe import Method, QuantParams, QuantRecipe, Rule, collapsed, decide, listed
 from olmocr.errors import PlanError
 from olmocr.reports.parts import ComponentBits
+from olmocr.tensors.dtypes import DTYPE_BYTES, FLOAT_DTYPES
+from olmocr.tensors.header import TensorInfo
 
 MAX_SHARD_BYTES = 2 << 30
 """Less than stock mlx-vlm's 5 GiB: a conversion that is taken up again loses less, and downloads run side by side."""

@@ -18,6 +18,7 @@ from olmocr.reports.bench import BENCH_CHECKS_FILE, BENCH_REPORT_FILE
 from olmocr.reports.conversion import REPORT_FILE
 from olmocr.reports.fidelity import FIDELITY_REPORT_FILE
 from olmocr.reports.smoke import SMOKE_REPORT_FILE
+from olmocr.tensors.header import LONGEST_HEADER
 from olmocr.validate.weights.check import HASHES_FILE
 
 CARD_FILE = "README.md"
@@ -58,7 +59,6 @@ _TOKENS = re.compile(
 _HOMES = re.compile(r"/(?:home|Users)/[\w.-]+|/root/|[A-Za-z]:\\+Users\\+\w+")
 
 _CHUNK = 4 << 20
-_LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -175,4 +175,4 @@ def _text_problems(path: Path, name: str) -> list[str]:
 def _header(path: Path) -> bytes:
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-        return file.read(min(length, _LONGEST_HEADER))
+        return file.read(min(length, LONGEST_HEADER))

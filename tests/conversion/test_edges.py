@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from olmocr.conversion import plan as plan_module
 from olmocr.conversion import shards as shards_module
 from olmocr.conversion.convert import convert, plan_targets, with_weights
-from olmocr.conversion.quantizing.rows import narrowed, quantized_rows, widened
+from olmocr.conversion.quantizing.rows import quantized_rows
 from olmocr.conversion.recipe import QuantParams, changed, find_recipe
 from olmocr.conversion.write import SUMS_FILE
 from olmocr.errors import PlanError
 from olmocr.model_folder import ModelFolder, RemoteFile, missing_files
+from olmocr.tensors.floats import NUMPY_DTYPES, narrowed, widened
 from tests.checkpoints import E4M3, fp8_checkpoint, read_tensors, tiny_checkpoint
 from tests.conftest import CHECKPOINT
 from tests.hub_server import Commit, HubServer, Repository
@@ -53,7 +54,7 @@ def rows_of(kind, params, seed):
 )
 def test_groups_of_every_kind_are_fitted_to_the_same_bytes_by_numba_and_by_mlx(params, seed, kind, source):
     held = narrowed(rows_of(kind, params, seed), source)
-    compiled, arrays = (quantized_rows(held, source, params, "fit", "BF16", each) for each in ("numba", "cpu"))
+    compiled, arrays = (quantized_rows(held, params, "fit", "BF16", each) for each in ("numba", "cpu"))
     assert [part.tobytes() for part in compiled.parts] == [part.tobytes() for part in arrays.parts]
     assert compiled.parts[1].view(np.uint16).all()
 
@@ -70,9 +71,9 @@ def test_stock_is_what_mlx_makes_of_the_rows_cast_to_any_stored_dtype(params, se
     held = narrowed(rows_of(kind, params, seed), source)
     kinds = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
     with mx.stream(mx.cpu):
-        cast = mx.array(widened(held, source)).astype(kinds[dtype])
+        cast = mx.array(widened(held)).astype(kinds[dtype])
         expected = mx.quantize(cast, group_size=params.group_size, bits=params.bits)
-    stored = quantized_rows(held, source, params, "stock", dtype, "numba")
+    stored = quantized_rows(held, params, "stock", dtype, "numba")
     assert [part.tobytes() for part in stored.parts] == [np.array(part.view(mx.uint8)).tobytes() for part in expected]
 
 
@@ -86,7 +87,7 @@ def test_float8_rows_cut_into_chunks_have_each_its_own_scale(per_row, tmp_path, 
     assert names
     for name in names:
         _, shape, data = before[name]
-        scale = widened(np.frombuffer(before[f"{name}_scale"][2], np.uint16), "BF16").reshape(-1, 1)
+        scale = widened(np.frombuffer(before[f"{name}_scale"][2], NUMPY_DTYPES["BF16"])).reshape(-1, 1)
         expected = narrowed(E4M3[np.frombuffer(data, np.uint8).reshape(shape)] * scale, "BF16")
         assert after[name.replace("model.", "language_model.model.", 1)][2] == expected.tobytes(), name
 

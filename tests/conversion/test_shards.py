@@ -6,6 +6,7 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
+import safetensors
 from mlx_vlm.utils import load_model
 
 from olmocr.conversion import shards as shards_module
@@ -68,6 +69,15 @@ def test_the_bytes_that_are_planned_are_those_that_are_written_by_every_recipe(r
     assert sum(sizes.values()) == target.plan.file_bytes
     written = {name: len(data) for name, (_, _, data) in read_tensors(tmp_path / "out").items()}
     assert written == {part.name: part.nbytes for tensor in target.plan.tensors for part in tensor.outputs}
+
+
+@pytest.mark.parametrize("recipe", ["mixed", "none"])
+def test_the_safetensors_library_reads_the_same_bytes_of_what_is_written(recipe, tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    convert(source, tiny_recipe(recipe) if recipe == "mixed" else recipe, tmp_path / "out")
+    theirs = safetensors.deserialize((tmp_path / "out/model.safetensors").read_bytes())
+    read = {name: (each["dtype"], tuple(each["shape"]), bytes(each["data"])) for name, each in theirs}
+    assert read == read_tensors(tmp_path / "out")
 
 
 def padded_by_hand(source, plan, folder):
