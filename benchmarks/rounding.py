@@ -22,6 +22,7 @@ from olmocr.conversion.quantizing.rows import StoredRows, find_processor, quanti
 from olmocr.conversion.recipe import Method, QuantParams
 from olmocr.device import start_mlx
 from olmocr.model_folder import ModelFolder
+from olmocr.tensors.floats import NUMPY_DTYPES
 from olmocr.version import __version__
 
 DEMO = Path(__file__).resolve().parent.parent / "demo/checkpoint"
@@ -69,7 +70,7 @@ def measure(matrices: list[Bits], params: QuantParams, method: Method) -> tuple[
     weights, outputs, seconds = np.zeros(2), np.zeros(2), 0.0
     for bits in matrices:
         started = time.process_time()
-        stored = quantized_rows(bits, "BF16", params, method, "BF16", find_processor())
+        stored = quantized_rows(bits.view(NUMPY_DTYPES["BF16"]), params, method, "BF16", find_processor())
         seconds += time.process_time() - started
         source = widened(bits)
         rest = read_back(stored, params, bits.shape) - source

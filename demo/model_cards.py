@@ -19,13 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from olmocr.command import progress_bar, start_logging
 from olmocr.conversion.convert import convert
-from olmocr.conversion.report import REPORT_FILE
 from olmocr.device import start_mlx
 from olmocr.errors import ExitCode, OlmocrError
 from olmocr.publish.card import Variant, make_card, make_chart
 from olmocr.publish.folder_reports import read_reports
 from olmocr.publish.front_matter import find_facts
 from olmocr.publish.scan import CHART_FILE
+from olmocr.reports.conversion import REPORT_FILE
 from olmocr.reports.fidelity import FIDELITY_REPORT_FILE, fidelity_verdict
 from olmocr.reports.smoke import SMOKE_REPORT_FILE, smoke_verdict
 from olmocr.validate.fidelity.gates import check_gates, read_gates

@@ -17,9 +17,9 @@ from rich.table import Table
 from olmocr import PipelineConfig, run_pipeline
 from olmocr.command import progress_bar, start_logging
 from olmocr.conversion.convert import convert
-from olmocr.conversion.report import ConversionReport
 from olmocr.errors import ExitCode, OlmocrError
 from olmocr.pipeline.run import RunSummary
+from olmocr.reports.conversion import ConversionReport
 from olmocr.validate.score import character_error_rate
 
 DEMO = Path(__file__).parent

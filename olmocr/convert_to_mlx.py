@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from olmocr.conversion.recipe import QuantRecipe
-    from olmocr.conversion.report import ConversionReport
     from olmocr.conversion.write import Target
     from olmocr.publish.upload import Upload
+    from olmocr.reports.conversion import ConversionReport
 
 log = logging.getLogger("olmocr.convert_to_mlx")
 
@@ -252,7 +252,7 @@ def _write(
 
 
 def _say_json_reports(reports: Sequence[ConversionReport]) -> None:
-    from olmocr.conversion.report import report_json
+    from olmocr.reports.typed_json import report_json
 
     texts = [report_json(report).rstrip("\n") for report in reports]
     say(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")

@@ -18,9 +18,6 @@ BF16_REPOSITORY = "allenai/olmOCR-2-7B-1025"
 INDEX_FILE = "model.safetensors.index.json"
 HASHES_FILE = "SHA256SUMS"
 
-LONGEST_HEADER = 100_000_000
-"""Bytes of a safetensors file's header; the safetensors library refuses a longer one, too."""
-
 # Settings by which a folder has the libraries that read it run its own Python, and the files that may hold them.
 _CODE_SETTINGS = ("auto_map", "model_file", "custom_pipelines")
 _SETTINGS_FILES = (

@@ -7,9 +7,9 @@ import struct
 
 import numpy as np
 
-from olmocr.conversion.checkpoint import read_header
 from olmocr.conversion.config import flat_config
 from olmocr.conversion.names import expected_shapes
+from olmocr.tensors.header import read_header
 from tests.conftest import CHECKPOINT
 
 COMPANIONS = ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.json"]

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "olmocr"
 FLOORS = (
     {"errors", "text", "version", "reports"},
-    {"page", "device", "memory", "command", "files"},
+    {"page", "device", "memory", "command", "files", "tensors"},
     {"inputs", "model_folder", "runtime"},
     {"workspace", "rendering", "inference", "hub", "html"},
     {"backends", "viewer", "conversion"},
@@ -53,6 +53,8 @@ DOORS = {
     "jinja2": {"conversion.chat_template", "publish.card", "validate.fidelity.html", "viewer.site"},
     "markdown_it": {"viewer.markdown"},
     "markupsafe": {"publish.card", "publish.markup", "validate.fidelity.html", "viewer.site"},
+    "msgspec": {"reports.typed_json"},
+    "ml_dtypes": {"tensors.floats"},
     "mlx": {
         "device",
         "conversion.quantizing.arrays",

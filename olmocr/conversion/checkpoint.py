@@ -10,38 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from olmocr.conversion.config import flat_config
-from olmocr.conversion.header import (
-    DTYPE_BYTES,
+from olmocr.conversion.names import FAMILIES, LANGUAGE, VISION, expected_shapes, mlx_name
+from olmocr.errors import CheckpointError
+from olmocr.hub.read import remote_header
+from olmocr.model_folder import BF16_REPOSITORY, INDEX_FILE, MODEL_TYPE, ModelFolder, other_prompt, read_config_of
+from olmocr.tensors.dtypes import FLOAT_DTYPES, FP8_DTYPE
+from olmocr.tensors.header import (
     ShardHeader,
     TensorInfo,
     listed,
     parse_header,
     parse_json,
-    read_header,
     read_shard_header,
     shown,
 )
-from olmocr.conversion.names import FAMILIES, LANGUAGE, VISION, expected_shapes, mlx_name
-from olmocr.errors import CheckpointError
-from olmocr.hub.read import remote_header
-from olmocr.model_folder import BF16_REPOSITORY, MODEL_TYPE, ModelFolder, other_prompt, read_config_of
-
-__all__ = [
-    "DTYPE_BYTES",
-    "FLOAT_DTYPES",
-    "FP8_DTYPE",
-    "INDEX_FILE",
-    "SourceCheckpoint",
-    "TensorInfo",
-    "read_checkpoint",
-    "read_header",
-]
-
-INDEX_FILE = "model.safetensors.index.json"
-
-# What MLX calls the dtypes that a model's weights may have, by safetensors' name.
-FLOAT_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-FP8_DTYPE = "F8_E4M3"
 
 _WEIGHT_SCALE = ".weight_scale"
 

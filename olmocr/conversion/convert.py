@@ -11,12 +11,12 @@ from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.companions import check_companions
 from olmocr.conversion.plan import make_plan
 from olmocr.conversion.recipe import Method, QuantRecipe, find_recipe
-from olmocr.conversion.report import ConversionReport
 from olmocr.conversion.shards import Progress
 from olmocr.conversion.write import Target, write_models
 from olmocr.errors import PlanError
 from olmocr.hub.find import download_weights, find_settings, missing_files
 from olmocr.model_folder import ModelFolder
+from olmocr.reports.conversion import ConversionReport
 
 
 def convert(

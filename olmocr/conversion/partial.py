@@ -8,6 +8,7 @@ when the process ends, however it ends, keeps two conversions apart.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -16,19 +17,36 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from olmocr.conversion.companions import write_json
 from olmocr.conversion.disk import Buffer, reading
 from olmocr.conversion.shards import WrittenShard
 from olmocr.errors import CheckpointError, OutputError, PlanError, output_error
+from olmocr.reports.typed_json import parse_as
 
 STATE_FILE = "state.json"
 _DOWNLOADS = "source"
 _PIECE = 4 << 20
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a later run goes on with: whole shards by name, and the SHA-256 of source shards that were read."""
+
+    fingerprint: str
+    hashes: dict[str, str]
+    shards: dict[str, WrittenShard]
+    sha256: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What tells whether it was changed by anybody, or by a failing disk, since it was written."""
+        content = json.dumps(dataclasses.asdict(dataclasses.replace(self, sha256="")), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 class PartialFolder:
@@ -59,29 +77,21 @@ class PartialFolder:
             self._save()
 
     def _save(self) -> None:
-        shards = {
-            name: {"nbytes": shard.nbytes, "sha256": shard.sha256, "errors": shard.errors}
-            for name, shard in self.whole.items()
-        }
+        state = _State(self._fingerprint, self.hashes, self.whole)
         temporary = self.path / f"{STATE_FILE}.new"
-        state = {"fingerprint": self._fingerprint, "hashes": self.hashes, "shards": shards}
-        write_json(temporary, {**state, "sha256": _sha256_of(state)})
+        write_json(temporary, dataclasses.asdict(dataclasses.replace(state, sha256=state.digest)))
         temporary.replace(self.path / STATE_FILE)
 
     def resume(self) -> None:
         """Take over what an earlier run of the same conversion left whole, and remove the rest."""
         is_ours = False
         try:
-            state = json.loads((self.path / STATE_FILE).read_text(encoding="utf-8"))
-            is_ours = state["fingerprint"] == self._fingerprint and state.pop("sha256") == _sha256_of(state)
+            state = parse_as(_State, (self.path / STATE_FILE).read_text(encoding="utf-8"))
+            is_ours = state.fingerprint == self._fingerprint and state.sha256 == state.digest
             if is_ours:
-                self.hashes = dict(state["hashes"])
-                found = (
-                    WrittenShard(name, entry["nbytes"], entry["sha256"], _as_pairs(entry["errors"]))
-                    for name, entry in state["shards"].items()
-                )
-                self.whole = {shard.file_name: shard for shard in found if _is_intact(self.path, shard)}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                self.hashes = state.hashes
+                self.whole = {name: shard for name, shard in state.shards.items() if _is_intact(self.path, shard)}
+        except (OSError, ValueError):
             self.whole, self.hashes = {}, {}
         if self.whole:
             _log.info("going on in %s: %d shards are whole", self.path, len(self.whole))
@@ -154,15 +164,6 @@ def _lock(descriptor: int, target: Path) -> None:
         ) from error
     except OSError as error:  # a network disk without locks: go on, two at once are the exception
         _log.warning("%s cannot be locked (%s); do not convert to it twice at once", target, error.strerror)
-
-
-def _sha256_of(state: dict[str, Any]) -> str:
-    """Return what tells whether *state* was changed by anybody, or by a failing disk, since it was written."""
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _as_pairs(errors: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
-    return {name: (float(error), float(energy)) for name, (error, energy) in errors.items()}
 
 
 def _is_intact(folder: Path, shard: WrittenShard) -> bool:

@@ -6,11 +6,12 @@ import json
 import math
 import struct
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
 
-from olmocr.conversion.checkpoint import DTYPE_BYTES, FLOAT_DTYPES, SourceCheckpoint, TensorInfo
+from olmocr.conversion.checkpoint import SourceCheckpoint
 from olmocr.conversion.names import (
     LANGUAGE,
     PATCH_EMBED,
@@ -22,6 +23,9 @@ from olmocr.conversion.names import (
 )
 from olmocr.conversion.recipe import Method, QuantParams, QuantRecipe, Rule, collapsed, decide, listed
 from olmocr.errors import PlanError
+from olmocr.reports.parts import ComponentBits
+from olmocr.tensors.dtypes import DTYPE_BYTES, FLOAT_DTYPES
+from olmocr.tensors.header import TensorInfo
 
 MAX_SHARD_BYTES = 2 << 30
 """Less than stock mlx-vlm's 5 GiB: a conversion that is taken up again loses less, and downloads run side by side."""
@@ -112,20 +116,6 @@ class PlannedShard:
 
 
 @dataclass(frozen=True)
-class ComponentSize:
-    """What a part of the model takes; *parameters* are counted in the source."""
-
-    component: Component
-    parameters: int
-    nbytes: int
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits stored for each weight, scales, biases and padding included."""
-        return self.nbytes * 8 / self.parameters
-
-
-@dataclass(frozen=True)
 class ConversionPlan:
     """All that a conversion will write. *vision_intermediate_size* is the padded one, None where nothing is padded."""
 
@@ -161,16 +151,12 @@ class ConversionPlan:
         return self.weight_bytes * 8 / self.parameters
 
     @cached_property
-    def components(self) -> tuple[ComponentSize, ...]:
+    def components(self) -> tuple[ComponentBits, ...]:
         """What each part of the model takes; a tied head is the embeddings and no part of its own."""
-        tensors = {component: self.tensors_of(component) for component in get_args(Component)}
-        return tuple(
-            ComponentSize(component, sum(each.parameters for each in part), sum(each.nbytes for each in part))
-            for component, part in tensors.items()
-            if part
-        )
+        parts = ((component, self.tensors_of(component)) for component in get_args(Component))
+        return tuple(_bits(component, tensors) for component, tensors in parts if tensors)
 
-    def tensors_of(self, component: Component) -> tuple[PlannedTensor, ...]:
+    def tensors_of(self, component: str) -> tuple[PlannedTensor, ...]:
         """Return the tensors of a part of the model."""
         return tuple(tensor for tensor in self.tensors if component_of(tensor.name) == component)
 
@@ -184,6 +170,11 @@ class ConversionPlan:
             width = {"intermediate_size": self.vision_intermediate_size}
             config["vision_config"] = {**config["vision_config"], **width}
         return config
+
+
+def _bits(component: str, tensors: Sequence[PlannedTensor]) -> ComponentBits:
+    parameters, nbytes = sum(each.parameters for each in tensors), sum(each.nbytes for each in tensors)
+    return ComponentBits(component, parameters, nbytes, nbytes * 8 / parameters)
 
 
 def make_plan(source: SourceCheckpoint, recipe: QuantRecipe, method: Method = "fit") -> ConversionPlan:

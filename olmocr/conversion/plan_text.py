@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from olmocr.conversion.macs import LONGEST_SIDE, MACS, TOKENS, fitting_macs, limit, running_memory, smallest_mac
-from olmocr.conversion.plan import ComponentSize, ConversionPlan, PlannedTensor, quantization_config
+from olmocr.conversion.plan import ConversionPlan, PlannedTensor, quantization_config
 from olmocr.conversion.recipe import QuantParams
+from olmocr.reports.parts import ComponentBits
 
 PLAN_VERSION = 1
 """Of ``plan_json``'s fields. A reader may rely on those of its version; new ones may appear beside them."""
@@ -69,11 +70,10 @@ def plan_json(plan: ConversionPlan, resources: Resources = Resources()) -> dict[
     }
 
 
-def _component(plan: ConversionPlan, size: ComponentSize) -> dict[str, Any]:
+def _component(plan: ConversionPlan, size: ComponentBits) -> dict[str, Any]:
     tensors = plan.tensors_of(size.component)
     return {
         **asdict(size),
-        "bits_per_weight": size.bits_per_weight,
         "quantized": [{**params.as_config(), "tensors": count} for params, count in _counts(tensors)],
         "kept": sum(tensor.params is None for tensor in tensors),
     }

@@ -16,6 +16,7 @@ import yaml
 
 from olmocr.conversion.patterns import Pattern, parse_pattern
 from olmocr.errors import PlanError, UsageError
+from olmocr.tensors.dtypes import FLOAT_DTYPES
 
 Mode = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
 Method = Literal["stock", "fit"]
@@ -23,7 +24,7 @@ Head = Literal["tied", "untied"]
 
 BITS = (3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)
-DTYPES = ("bfloat16", "float16", "float32")
+DTYPES = tuple(sorted(FLOAT_DTYPES.values()))
 
 # The other modes come in one size each: (bits, group size).
 _FIXED = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}

@@ -1,128 +1,29 @@
-"""What a conversion did, as data: conversion_report.json (docs/conversion-report.md)."""
+"""A plan and what was written of it -> ConversionReport."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.metadata
-import json
 import math
-import platform
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor
-from olmocr.conversion.quantizing.rows import Processor
 from olmocr.conversion.recipe import QuantRecipe
 from olmocr.conversion.shards import WrittenShard
-from olmocr.version import __version__
+from olmocr.reports.conversion import (
+    ConversionReport,
+    ConvertedSource,
+    OutputFile,
+    Processor,
+    RecipeReport,
+    RuleReport,
+    SourceFile,
+    TensorReport,
+)
+from olmocr.runtime.facts import versions
 
-REPORT_FILE = "conversion_report.json"
-REPORT_VERSION = 2
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A shard of the source; *sha256* is what the Hub lists as its LFS hash."""
-
-    name: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """What was converted: *name* is the repository, or the folder's own name without its path."""
-
-    name: str
-    revision: str | None
-    files: tuple[SourceFile, ...]
-
-
-@dataclass(frozen=True)
-class RuleReport:
-    """A rule of the recipe: *match* are patterns on MLX's module names, of which the first that matches decided."""
-
-    match: tuple[str, ...]
-    bits: int | None
-    group_size: int | None
-    mode: str | None
-    keep: str | None
-    head: str | None
-
-
-@dataclass(frozen=True)
-class RecipeReport:
-    """The recipe, with *changes* made from the command line; enough to write its file again."""
-
-    name: str
-    summary: str
-    file: str | None
-    dtype: str | None
-    vision_mlp_multiple: int | None
-    changes: tuple[str, ...]
-    rules: tuple[RuleReport, ...]
-
-
-@dataclass(frozen=True)
-class OutputFile:
-    """A file of weights that was written."""
-
-    name: str
-    nbytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class ComponentReport:
-    """What a part of the model takes: language, head, embeddings, vision or merger."""
-
-    component: str
-    parameters: int
-    nbytes: int
-    bits_per_weight: float
-
-
-@dataclass(frozen=True)
-class TensorReport:
-    """What became of a tensor. *shape* is its shape in MLX before packing, zero padding included.
-
-    *relative_error* is ||source - what is read back|| / ||source||, the Frobenius norm; *bits*, *group_size* and *mode*
-    are None for a tensor that was kept, and *kept_because* says why it was.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    bits: int | None
-    group_size: int | None
-    mode: str | None
-    kept_because: str | None
-    nbytes: int
-    relative_error: float
-
-
-@dataclass(frozen=True)
-class ConversionReport:
-    """What was converted, how, and what came of it; *seconds* and *peak_memory* (bytes) are those of the last run."""
-
-    source: Source
-    recipe: RecipeReport
-    method: str
-    command: str
-    parameters: int
-    weight_bytes: int
-    bits_per_weight: float
-    components: tuple[ComponentReport, ...]
-    kept: Mapping[str, int]
-    tensors: tuple[TensorReport, ...]
-    files: tuple[OutputFile, ...]
-    processor: Processor
-    threads: int
-    resumed_shards: int
-    seconds: float
-    peak_memory: int
-    versions: Mapping[str, str]
-    version: int = REPORT_VERSION
+# What could change the bytes that a conversion writes.
+_MATTER = ("mlx", "mlx-vlm", "numba", "numpy", "huggingface-hub")
 
 
 def make_report(
@@ -142,7 +43,7 @@ def make_report(
     errors = {name: sums for shard in written for name, sums in shard.errors.items()}
     folder = plan.source.folder
     return ConversionReport(
-        source=Source(
+        source=ConvertedSource(
             folder.repo_id or folder.name,
             folder.revision,
             tuple(SourceFile(name, sha256) for name, sha256 in sorted(hashes.items())),
@@ -153,10 +54,7 @@ def make_report(
         parameters=plan.parameters,
         weight_bytes=plan.weight_bytes,
         bits_per_weight=plan.bits_per_weight,
-        components=tuple(
-            ComponentReport(part.component, part.parameters, part.nbytes, part.bits_per_weight)
-            for part in plan.components
-        ),
+        components=plan.components,
         kept=dict(Counter(tensor.kept_because for tensor in plan.tensors if tensor.kept_because)),
         tensors=tuple(_tensor_report(tensor, *errors[tensor.name]) for tensor in plan.tensors),
         files=tuple(OutputFile(shard.file_name, shard.nbytes, shard.sha256) for shard in written),
@@ -165,13 +63,8 @@ def make_report(
         resumed_shards=resumed_shards,
         seconds=round(seconds, 3),
         peak_memory=peak_memory,
-        versions=_versions(),
+        versions=versions(_MATTER),
     )
-
-
-def report_json(report: ConversionReport) -> str:
-    """Return *report* as JSON."""
-    return json.dumps(dataclasses.asdict(report), indent=2) + "\n"
 
 
 def recipe_report(recipe: QuantRecipe) -> RecipeReport:
@@ -218,13 +111,3 @@ def _command(plan: ConversionPlan) -> str:
         option, _, value = change.partition(" ")
         parts += [f"--{option.replace('_', '-')}", value]
     return shlex.join(parts)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"olmocr": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for package in ("mlx", "mlx-vlm", "numba", "numpy", "huggingface-hub"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

@@ -19,15 +19,15 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
-
 from olmocr.conversion.disk import Buffer, Reader, Writer, reading
-from olmocr.conversion.header import TensorInfo
 from olmocr.conversion.interruption import interruption_held_back
-from olmocr.conversion.names import PATCH_EMBED_AXES
 from olmocr.conversion.plan import ConversionPlan, PlannedShard, PlannedTensor, shard_header
-from olmocr.conversion.quantizing.rows import STORAGE, Array, Processor, StoredRows, kept_rows, quantized_rows, widened
-from olmocr.errors import CheckpointError, OutputError, PlanError, output_error
+from olmocr.conversion.quantizing.planned import stored_rows, typed
+from olmocr.conversion.quantizing.rows import StoredRows
+from olmocr.errors import CheckpointError, OutputError, output_error
+from olmocr.reports.conversion import Processor
+from olmocr.tensors.floats import Elements, Floats, widened
+from olmocr.tensors.header import TensorInfo
 
 # Source bytes that a thread works on at once. More leave the processor's cache; a GPU wants more to be worth the call.
 CHUNK_BYTES = 4 << 20
@@ -290,7 +290,7 @@ class _Read:
     """A chunk in memory, and how many threads still use it."""
 
     chunk: _Chunk
-    data: Array
+    data: Elements
     buffer: Buffer
     users: int
 
@@ -389,7 +389,7 @@ def _convert_shard(conversion: Conversion, path: Path, jobs: Sequence[_Job], sha
     return sha256 or (run.digest.hexdigest() if run.digest else "")
 
 
-def _row_scales(jobs: Sequence[_Job], path: Path) -> dict[str, Array]:
+def _row_scales(jobs: Sequence[_Job], path: Path) -> dict[str, Floats]:
     """Read the scales of float8 tensors: a number for each row, or one for all."""
     scales = {}
     for source in (job.source for job in jobs if job.source.scale):
@@ -397,18 +397,17 @@ def _row_scales(jobs: Sequence[_Job], path: Path) -> dict[str, Array]:
         if scale is None or not (path.parent / scale.shard).is_file():
             raise CheckpointError(f"{source.name} has its scale in another shard; convert without --low-disk")
         with reading(path.parent / scale.shard) as reader:
-            raw = reader.read(scale.offset, scale.nbytes, Buffer()).view(STORAGE[scale.dtype])
-        scales[source.name] = widened(raw, scale.dtype).reshape(-1, 1)
+            raw = reader.read(scale.offset, scale.nbytes, Buffer())
+        scales[source.name] = widened(typed(raw, scale.dtype)).reshape(-1, 1)
     return scales
 
 
-def _convert_chunk(conversion: Conversion, chunk: _Chunk, job: _Job, raw: Array, row_scale: Array | None) -> None:
-    rows = _typed(raw, job.source, chunk.rows)
+def _convert_chunk(conversion: Conversion, chunk: _Chunk, job: _Job, raw: Elements, row_scale: Floats | None) -> None:
+    rows = typed(raw, job.source.dtype).reshape(chunk.rows, *job.source.shape[1:])
     if row_scale is not None and len(row_scale) > 1:
         row_scale = row_scale[chunk.first_row : chunk.first_row + chunk.rows]
     for output, tensor, plan in job.targets:
-        stored = _stored(rows, chunk, tensor, plan, conversion.processor, row_scale)
-        _require_numbers(stored, tensor)
+        stored = stored_rows(rows, chunk.first_row, tensor, plan.method, conversion.processor, row_scale)
         try:
             _write_rows(output, tensor, stored, chunk.first_row)
             whole = output.reread()
@@ -416,56 +415,6 @@ def _convert_chunk(conversion: Conversion, chunk: _Chunk, job: _Job, raw: Array,
                 conversion.shard_is_whole(output.number, whole)
         except OSError as error:
             raise output_error(error, str(output.path)) from error
-
-
-def _typed(raw: Array, source: TensorInfo, rows: int) -> Array:
-    storage = np.dtype(STORAGE[source.dtype])
-    if raw.ctypes.data % storage.itemsize:  # a header whose length is no multiple of it
-        raw = raw.copy()
-    return raw.view(storage).reshape(rows, *source.shape[1:])
-
-
-def _stored(
-    rows: Array,
-    chunk: _Chunk,
-    tensor: PlannedTensor,
-    plan: ConversionPlan,
-    processor: Processor,
-    row_scale: Array | None,
-) -> StoredRows:
-    is_last = chunk.first_row + chunk.rows == tensor.source.shape[0]
-    rows, row_scale = _padded(rows, row_scale, tensor, is_last=is_last)
-    if tensor.params is None:
-        if tensor.is_transposed:
-            rows = rows.transpose(PATCH_EMBED_AXES)
-        return kept_rows(rows, tensor.source.dtype, tensor.dtype, row_scale)
-    return quantized_rows(rows, tensor.source.dtype, tensor.params, plan.method, tensor.dtype, processor, row_scale)
-
-
-def _padded(
-    rows: Array, row_scale: Array | None, tensor: PlannedTensor, *, is_last: bool
-) -> tuple[Array, Array | None]:
-    """Append the zeros that widen the vision MLP: to every row, or as rows after the last one."""
-    padding = tensor.padding
-    if padding is None or (padding.axis == 0 and not is_last):
-        return rows, row_scale
-    widths = [(0, padding.zeros if axis == padding.axis else 0) for axis in range(rows.ndim)]
-    if row_scale is not None and padding.axis == 0 and len(row_scale) > 1:
-        row_scale = np.pad(row_scale, [(0, padding.zeros), (0, 0)], constant_values=1)
-    return np.pad(rows, widths), row_scale
-
-
-def _require_numbers(stored: StoredRows, tensor: PlannedTensor) -> None:
-    source = tensor.source
-    if not stored.is_finite:
-        raise CheckpointError(f"{source.name} in {source.shard} has values that are infinite or no number; train again")
-    if not stored.fits:
-        way_out = (
-            f"keep it with --keep {tensor.name.removesuffix('.weight')}"
-            if tensor.dtype == "BF16"
-            else "choose --dtype bfloat16"
-        )
-        raise PlanError(f"{source.name} has values, or a scale, that {tensor.dtype} cannot hold; {way_out}")
 
 
 def _write_rows(output: _Output, tensor: PlannedTensor, stored: StoredRows, first_row: int) -> None:

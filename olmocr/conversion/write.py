@@ -15,8 +15,8 @@ from olmocr.conversion.companions import write_companions, write_file
 from olmocr.conversion.partial import STATE_FILE, PartialFolder, partial_folder
 from olmocr.conversion.plan import ConversionPlan
 from olmocr.conversion.plan_text import Resources
-from olmocr.conversion.quantizing.rows import Processor, find_processor
-from olmocr.conversion.report import REPORT_FILE, ConversionReport, make_report, report_json
+from olmocr.conversion.quantizing.rows import find_processor
+from olmocr.conversion.report import make_report
 from olmocr.conversion.shards import (
     Conversion,
     OpenShard,
@@ -30,10 +30,10 @@ from olmocr.conversion.shards import (
 from olmocr.errors import OutputError, PlanError, UsageError, output_error
 from olmocr.hub.read import fetch_shard
 from olmocr.memory import peak_memory
-from olmocr.model_folder import ModelFolder, shard_sha256
+from olmocr.model_folder import HASHES_FILE, ModelFolder, shard_sha256
+from olmocr.reports.conversion import REPORT_FILE, ConversionReport, Processor
+from olmocr.reports.typed_json import report_json
 from olmocr.version import __version__
-
-SUMS_FILE = "SHA256SUMS"
 
 # Room for index, config and tokenizer beside the shards.
 _SPARE_BYTES = 64 << 20
@@ -167,7 +167,7 @@ def _complete(target: Target, partial: PartialFolder, report: ConversionReport) 
     try:
         write_companions(target.plan, partial.path)
         write_file(partial.path / REPORT_FILE, report_json(report).encode())
-        write_file(partial.path / SUMS_FILE, _sums_file(partial.path, partial.whole.values()).encode())
+        write_file(partial.path / HASHES_FILE, _sums_file(partial.path, partial.whole.values()).encode())
         partial.finish(target.output)
     except OSError as error:
         raise output_error(error, str(target.output)) from error
@@ -181,7 +181,7 @@ def _sums_file(folder: Path, shards: Iterable[WrittenShard]) -> str:
     known = {shard.file_name: shard.sha256 for shard in shards}
     lines = []
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name not in (REPORT_FILE, SUMS_FILE, STATE_FILE):
+        if path.is_file() and path.name not in (REPORT_FILE, HASHES_FILE, STATE_FILE):
             sha256 = known.get(path.name) or hashlib.sha256(path.read_bytes()).hexdigest()
             lines.append(f"{sha256}  {path.name}\n")
     return "".join(lines)

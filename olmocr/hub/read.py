@@ -11,7 +11,8 @@ from pathlib import Path
 from olmocr.errors import CheckpointError, HubError
 from olmocr.files import sha256_of
 from olmocr.hub.sentences import reading_errors
-from olmocr.model_folder import LONGEST_HEADER, ModelFolder, RemoteShard
+from olmocr.model_folder import ModelFolder, RemoteShard
+from olmocr.tensors.header import LONGEST_HEADER
 
 # A shard's header is some 30 KB, a single file's 100 KB: one request is enough for either.
 _FIRST_REQUEST = 1 << 17

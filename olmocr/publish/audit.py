@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from olmocr.conversion.checkpoint import read_header
 from olmocr.conversion.companions import MOST_PIXELS
 from olmocr.conversion.names import Component, component_of
 from olmocr.files import sha256_of
@@ -18,6 +17,7 @@ from olmocr.publish.front_matter import SourceFacts, corrected_front_matter, spl
 from olmocr.publish.gates import CheckWeights
 from olmocr.publish.markup import code_block, escaped
 from olmocr.publish.scan import CARD_FILE, is_ours
+from olmocr.tensors.header import read_header
 from olmocr.validate.smoke.prompts import check_templates
 from olmocr.validate.weights.check import WeightsReport, check_weights
 from olmocr.validate.weights.packing import PackedModules, read_packing

@@ -12,7 +12,6 @@ import jinja2
 from markupsafe import Markup
 
 from olmocr.conversion.macs import TOKENS, smallest_mac
-from olmocr.conversion.report import TensorReport
 from olmocr.model_folder import BF16_REPOSITORY
 from olmocr.page import PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
 from olmocr.publish.eval_results import why_no_score
@@ -21,8 +20,10 @@ from olmocr.publish.front_matter import SourceFacts, front_matter
 from olmocr.publish.gates import Gate
 from olmocr.publish.markup import code_block, escaped
 from olmocr.publish.scan import CHART_FILE
-from olmocr.reports.bench import ScoreInterval, percent
+from olmocr.reports.bench import percent
+from olmocr.reports.conversion import TensorReport
 from olmocr.reports.fidelity import FidelityReport
+from olmocr.reports.parts import Interval
 from olmocr.validate.fidelity.plots import Point, size_against_fidelity
 
 _METHODS = {
@@ -151,7 +152,7 @@ def _percent(share: float) -> str:
     return f"{share:.2%}"
 
 
-def _within(interval: ScoreInterval | None) -> str:
+def _within(interval: Interval | None) -> str:
     return "none" if interval is None else f"{percent(interval.low)} to {percent(interval.high)}"
 
 

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from olmocr.conversion.config import flat_config
 from olmocr.conversion.macs import RunningMemory, running_memory
-from olmocr.conversion.report import REPORT_FILE, REPORT_VERSION, ConversionReport
 from olmocr.errors import InputError
 from olmocr.model_folder import read_json
-from olmocr.reports.bench import BENCH_REPORT_FILE, BENCH_REPORT_VERSION, BenchReport
-from olmocr.reports.fidelity import FIDELITY_REPORT_FILE, FIDELITY_REPORT_VERSION, FidelityReport
-from olmocr.reports.smoke import SMOKE_REPORT_FILE, SMOKE_REPORT_VERSION, SmokeReport
+from olmocr.reports.bench import BENCH_REPORT_FILE, BenchReport
+from olmocr.reports.conversion import REPORT_FILE, ConversionReport
+from olmocr.reports.fidelity import FIDELITY_REPORT_FILE, FidelityReport
+from olmocr.reports.smoke import SMOKE_REPORT_FILE, SmokeReport
 from olmocr.reports.typed_json import WrongTypeError, parse_as
 
-
-class _Report(Protocol):
-    @property
-    def version(self) -> int: ...
-
-
-R = TypeVar("R", bound=_Report)
+R = TypeVar("R", ConversionReport, SmokeReport, FidelityReport, BenchReport)
 
 
 @dataclass(frozen=True)
@@ -45,9 +39,9 @@ def read_reports(folder: Path) -> Reports:
         InputError: it has no conversion report, or a report that is damaged, of another version or of other weights.
     """
     conversion = read_conversion_report(folder)
-    smoke = _read(folder / SMOKE_REPORT_FILE, SmokeReport, SMOKE_REPORT_VERSION)
-    fidelity = _read(folder / FIDELITY_REPORT_FILE, FidelityReport, FIDELITY_REPORT_VERSION)
-    bench = _read(folder / BENCH_REPORT_FILE, BenchReport, BENCH_REPORT_VERSION)
+    smoke = _read(folder / SMOKE_REPORT_FILE, SmokeReport)
+    fidelity = _read(folder / FIDELITY_REPORT_FILE, FidelityReport)
+    bench = _read(folder / BENCH_REPORT_FILE, BenchReport)
     found = ((SMOKE_REPORT_FILE, smoke), (FIDELITY_REPORT_FILE, fidelity), (BENCH_REPORT_FILE, bench))
     weights = {file.name: file.sha256 for file in conversion.files}
     for name, report in found:
@@ -63,7 +57,7 @@ def read_conversion_report(folder: Path) -> ConversionReport:
     Raises:
         InputError: there is none, or it is damaged or of another version.
     """
-    conversion = _read(folder / REPORT_FILE, ConversionReport, REPORT_VERSION)
+    conversion = _read(folder / REPORT_FILE, ConversionReport)
     if conversion is None:
         raise InputError(f"{folder} has no {REPORT_FILE}; give a folder that olmocr.convert_to_mlx made")
     return conversion
@@ -75,20 +69,20 @@ def parse_conversion_report(text: str) -> ConversionReport:
     Raises:
         WrongTypeError: it is none, or of another version.
     """
-    return _parse(text, ConversionReport, REPORT_VERSION)
+    return _parse(text, ConversionReport)
 
 
-def _read(path: Path, kind: type[R], version: int) -> R | None:
+def _read(path: Path, kind: type[R]) -> R | None:
     try:
-        return _parse(path.read_text(encoding="utf-8"), kind, version)
+        return _parse(path.read_text(encoding="utf-8"), kind)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, WrongTypeError) as error:
         raise InputError(f"{path} cannot be used: {error}; make it again") from error
 
 
-def _parse(text: str, kind: type[R], version: int) -> R:
+def _parse(text: str, kind: type[R]) -> R:
     report = parse_as(kind, text)
-    if report.version != version:
-        raise WrongTypeError(f"it is of version {report.version}, and this olmocr knows {version}")
+    if report.version != kind.version:
+        raise WrongTypeError(f"it is of version {report.version}, and this olmocr knows {kind.version}")
     return report

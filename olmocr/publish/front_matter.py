@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from olmocr.conversion.report import ConversionReport
 from olmocr.errors import UsageError
 from olmocr.model_folder import BF16_REPOSITORY
+from olmocr.reports.conversion import ConversionReport
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?=[A-Za-z0-9_])){0,95}"
 

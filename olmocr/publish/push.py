@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from olmocr.conversion.report import REPORT_FILE, ConversionReport
 from olmocr.errors import HubError, UsageError
 from olmocr.hub.write import Hub, LocalFile, RemoteState
 from olmocr.publish.card import Variant, make_card, make_chart
@@ -15,6 +14,7 @@ from olmocr.publish.folder_reports import parse_conversion_report
 from olmocr.publish.front_matter import REPO_ID, SourceFacts
 from olmocr.publish.gates import CheckWeights, Gate, GateFailedError, failing_gates, judge
 from olmocr.publish.scan import CARD_FILE, CHART_FILE, EVAL_RESULTS_FILE, is_ours, made_file, scan_folder, text_problems
+from olmocr.reports.conversion import REPORT_FILE, ConversionReport
 from olmocr.reports.typed_json import WrongTypeError
 from olmocr.validate.weights.check import check_weights
 from olmocr.version import __version__

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from olmocr.conversion.plan import ConversionPlan
-from olmocr.conversion.report import REPORT_FILE, ConversionReport, SourceFile, recipe_report
+from olmocr.conversion.report import recipe_report
 from olmocr.conversion.write import Target
 from olmocr.errors import InputError
 from olmocr.files import sha256_of
 from olmocr.model_folder import shard_sha256
 from olmocr.publish.folder_reports import Reports, read_conversion_report, read_reports
+from olmocr.reports.conversion import REPORT_FILE, ConversionReport, SourceFile
 from olmocr.validate.known_pages.page_set import page_hashes, read_page_set
 from olmocr.version import __version__
 

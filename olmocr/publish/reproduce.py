@@ -12,12 +12,12 @@ from typing import Any, get_args
 
 from olmocr.conversion.convert import convert
 from olmocr.conversion.recipe import Method, QuantRecipe, parse_recipe
-from olmocr.conversion.report import REPORT_FILE, ConversionReport, RecipeReport, RuleReport
 from olmocr.errors import InputError, UsageError
+from olmocr.model_folder import HASHES_FILE
 from olmocr.publish.folder_reports import read_conversion_report
 from olmocr.publish.front_matter import REPO_ID
 from olmocr.publish.scan import WEIGHTS, scan_folder
-from olmocr.validate.weights.check import HASHES_FILE
+from olmocr.reports.conversion import REPORT_FILE, ConversionReport, RecipeReport, RuleReport
 
 Progress = Callable[[int], None]
 

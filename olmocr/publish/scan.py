@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from olmocr.conversion.report import REPORT_FILE
 from olmocr.errors import InputError
 from olmocr.hub.write import LocalFile
-from olmocr.model_folder import HASHES_FILE, INDEX_FILE, LONGEST_HEADER
+from olmocr.model_folder import HASHES_FILE, INDEX_FILE
 from olmocr.reports.bench import BENCH_CHECKS_FILE, BENCH_REPORT_FILE
+from olmocr.reports.conversion import REPORT_FILE
 from olmocr.reports.fidelity import FIDELITY_REPORT_FILE
 from olmocr.reports.smoke import SMOKE_REPORT_FILE
+from olmocr.tensors.header import LONGEST_HEADER
 
 CARD_FILE = "README.md"
 CHART_FILE = "size-fidelity.svg"

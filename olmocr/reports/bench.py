@@ -6,21 +6,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from olmocr.reports.parts import Interval
 
 BENCH_REPORT_FILE = "bench_report.json"
 BENCH_REPORT_VERSION = 1
 BENCH_CHECKS_FILE = "bench_checks.jsonl"
-
-
-@dataclass(frozen=True)
-class ScoreInterval:
-    """Where a score or a difference lies with the given *confidence*: documents drawn *resamples* times."""
-
-    low: float
-    high: float
-    confidence: float
-    resamples: int
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class CategoryScore:
     passed: int
     skipped: int
     score: float | None
-    interval: ScoreInterval | None
+    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +57,7 @@ class Comparison:
     score: float
     other_score: float
     difference: float
-    interval: ScoreInterval
+    interval: Interval
     p_value: float
     only_this: int
     only_other: int
@@ -95,7 +86,7 @@ class BenchReport:
     complete: bool
     incomplete: tuple[str, ...]
     score: float | None
-    interval: ScoreInterval | None
+    interval: Interval | None
     categories: tuple[CategoryScore, ...]
     types: tuple[TypeCount, ...]
     documents: int
@@ -123,28 +114,9 @@ class Outcome:
     passed: bool | None
 
 
-def bench_report_json(report: BenchReport) -> str:
-    """Return *report* as JSON."""
-    return json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False) + "\n"
-
-
 def outcomes_jsonl(outcomes: tuple[Outcome, ...]) -> str:
     """Return *outcomes* as lines of JSON."""
     return "".join(json.dumps(dataclasses.asdict(outcome)) + "\n" for outcome in outcomes)
-
-
-def parse_outcome(line: str) -> Outcome:
-    """Return one of these lines as an outcome.
-
-    Raises:
-        ValueError: it is none.
-    """
-    value: Any = json.loads(line)
-    types = {"id": str, "type": str, "category": str, "document": str, "page": int, "passed": bool | None}
-    if not isinstance(value, dict) or any(not isinstance(value.get(name), kind) for name, kind in types.items()):
-        raise ValueError("a line is no check's outcome")
-    fields: dict[str, Any] = {name: value.get(name) for name in types}
-    return Outcome(**fields)
 
 
 def bench_lines(report: BenchReport) -> list[str]:
@@ -187,5 +159,5 @@ def _score_line(report: BenchReport) -> str:
     return f"{report.model} scores {percent(report.score)}, the mean of {scored} categories{within}"
 
 
-def _shown(interval: ScoreInterval) -> str:
+def _shown(interval: Interval) -> str:
     return f"{percent(interval.low)} to {percent(interval.high)}"

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from olmocr.reports.parts import ComponentBits, Interval
+
 FIDELITY_REPORT_FILE = "fidelity_report.json"
 FIDELITY_REPORT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Where a mean lies with the given *confidence*: by bootstrap, whole pages drawn *resamples* times."""
-
-    low: float
-    high: float
-    confidence: float
-    resamples: int
 
 
 @dataclass(frozen=True)
@@ -124,16 +114,6 @@ class Structure:
     loops: int
     mean_attempts: float
     attempts: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class ComponentBits:
-    """Bits per weight of a part of the model."""
-
-    component: str
-    parameters: int
-    nbytes: int
-    bits_per_weight: float
 
 
 @dataclass(frozen=True)
@@ -246,11 +226,6 @@ class FidelityReport:
     machine: str
     versions: Mapping[str, str]
     version: int = FIDELITY_REPORT_VERSION
-
-
-def fidelity_report_json(report: FidelityReport) -> str:
-    """Return *report* as JSON."""
-    return json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False) + "\n"
 
 
 def fidelity_lines(report: FidelityReport) -> list[str]:

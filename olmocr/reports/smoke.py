@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -70,11 +68,6 @@ class SmokeReport:
     seconds: float
     versions: Mapping[str, str]
     version: int = SMOKE_REPORT_VERSION
-
-
-def smoke_report_json(report: SmokeReport) -> str:
-    """Return *report* as JSON."""
-    return json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False) + "\n"
 
 
 def smoke_lines(report: SmokeReport) -> list[str]:

@@ -1,74 +1,72 @@
-"""JSON -> a frozen dataclass, each field of the type that is declared for it."""
+"""A frozen dataclass -> JSON, and back, each field of the type that is declared for it."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
-import types
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 
-_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+# msgspec's words for what it expected -> ours.
+_NAMES = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
 
 
-class WrongTypeError(Exception):
+class WrongTypeError(ValueError):
     """A value is not what the dataclass declares; the text says which, and what it should be."""
 
 
-def parse_as(kind: type[T], text: str) -> T:
+def report_json(report: DataclassInstance) -> str:
+    """Return *report* as JSON.
+
+    Raises:
+        ValueError: it holds NaN or an infinity.
+    """
+    return json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False) + "\n"
+
+
+def parse_as(kind: type[T], text: str | bytes) -> T:
     """Return *text*, one JSON object, as the dataclass *kind*; fields that it does not have are left out.
 
     Raises:
-        WrongTypeError: it is no JSON, or a field is missing or of another type, or a number is not finite.
+        WrongTypeError: it is not JSON, or a field is missing or of another type, or a number is not finite.
     """
-    try:
-        value = json.loads(text)
+    try:  # json, since msgspec refuses lone surrogates, which names of files and a model's answers have
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise WrongTypeError(f"it is no JSON: {error}") from error
-    parsed: T = _record(kind, value, "it")
-    return parsed
+        raise WrongTypeError(f"it is not JSON: {error}") from error
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise WrongTypeError(_sentence(str(error))) from error
 
 
-def _record(kind: Any, value: object, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise WrongTypeError(f"{where} is no object")
-    fields = {}
-    for field in dataclasses.fields(kind):
-        if field.name in value:
-            place = field.name if where == "it" else f"{where}.{field.name}"
-            fields[field.name] = _value(_hints(kind)[field.name], value[field.name], place)
-        elif field.default is dataclasses.MISSING:
-            raise WrongTypeError(f"{where} has no {field.name}")
-    return kind(**fields)
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a number")
+    return number
 
 
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-def _value(kind: Any, value: object, where: str) -> Any:
-    origin, args = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _record(kind, value, where)
-    if origin in (Union, types.UnionType):
-        return None if value is None else _value(next(arg for arg in args if arg is not type(None)), value, where)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_value(args[0], each, f"{where}[{number}]") for number, each in enumerate(value))
-    if origin is Mapping and isinstance(value, dict):
-        return {key: _value(args[1], each, f"{where}.{key}") for key, each in value.items()}
-    if origin is Literal and value in args:
-        return value
-    return _scalar(kind, value, where)
-
-
-def _scalar(kind: Any, value: object, where: str) -> Any:
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
-        raise WrongTypeError(f"{where} is not {_NAMES.get(kind, 'what it should be')}")
-    return value
+def _sentence(message: str) -> str:
+    """Return what msgspec says in our words: ``pages[0].seconds is not a number``."""
+    reason, _, path = message.partition(" - at `$")
+    place = path.rstrip("`").lstrip(".").replace("[...]", ".*") or "it"
+    if reason.startswith("Object missing required field"):
+        return f"{place} has no {reason.split('`')[1]}"
+    expected = re.match(r"Expected `(\w+)", reason)
+    return f"{place} is not {_NAMES.get(expected[1] if expected else '', 'what it should be')}"

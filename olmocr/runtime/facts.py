@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 from olmocr.errors import CheckpointError
@@ -15,10 +16,13 @@ from olmocr.version import __version__
 _MATTER = ("mlx", "mlx-vlm", "transformers", "numpy", "pypdfium2", "pillow")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of all that could matter to how a page is read."""
+def versions(packages: Iterable[str] = _MATTER) -> dict[str, str]:
+    """Return the versions of this package, Python, the platform and those of *packages* that are installed.
+
+    Without *packages*: of those that could matter to how a page is read.
+    """
     found = {"olmocr": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
-    return found | {package: version for package in _MATTER if (version := installed_version(package))}
+    return found | {package: version for package in packages if (version := installed_version(package))}
 
 
 def known_faults() -> tuple[KnownFault, ...]:

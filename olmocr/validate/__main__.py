@@ -185,7 +185,8 @@ def smoke(
 
     Leaves smoke_report.json beside the weights. Ends with exit code 11 if a page does not hold.
     """
-    from olmocr.reports.smoke import smoke_lines, smoke_report_json
+    from olmocr.reports.smoke import smoke_lines
+    from olmocr.reports.typed_json import report_json
     from olmocr.validate.smoke.run import SmokeTerms, smoke_test
 
     console = start_logging(quiet=quiet)
@@ -193,7 +194,7 @@ def smoke(
     with progress_bar(console, quiet=quiet) as progress:
         task = progress.add_task("reading", total=None)
         report = smoke_test(folder.expanduser(), terms, lambda: progress.advance(task))
-    say(smoke_report_json(report).rstrip("\n")) if as_json else say("\n".join(smoke_lines(report)))
+    say(report_json(report).rstrip("\n")) if as_json else say("\n".join(smoke_lines(report)))
     if not report.passed:
         raise typer.Exit(ExitCode.GATE_FAILED)
 
@@ -287,13 +288,14 @@ def fidelity(
 
 
 def _say_fidelity(reports: Sequence[FidelityReport], *, as_json: bool, markdown: bool) -> None:
-    from olmocr.reports.fidelity import fidelity_lines, fidelity_report_json
+    from olmocr.reports.fidelity import fidelity_lines
+    from olmocr.reports.typed_json import report_json
     from olmocr.validate.fidelity.ladder import ladder_lines, ladder_markdown
 
     if as_json and len(reports) > 1:
         say(json.dumps([dataclasses.asdict(report) for report in reports], indent=2, allow_nan=False))
     elif as_json:
-        say(fidelity_report_json(reports[0]).rstrip("\n"))
+        say(report_json(reports[0]).rstrip("\n"))
     elif markdown:
         say(ladder_markdown(reports).rstrip("\n"))
     else:
@@ -332,7 +334,8 @@ def bench(
 
     Leaves bench_report.json beside the weights. An interrupted run goes on where it was. Formulas are not scored.
     """
-    from olmocr.reports.bench import BENCH_REPORT_FILE, bench_lines, bench_report_json
+    from olmocr.reports.bench import BENCH_REPORT_FILE, bench_lines
+    from olmocr.reports.typed_json import report_json
     from olmocr.validate.bench.run import BenchTerms, compared, read_earlier, run_bench, write_bench
 
     console = start_logging(quiet=quiet)
@@ -352,7 +355,7 @@ def bench(
     if earlier:
         run = compared(run, earlier)
         write_bench(folder, run)
-    say(bench_report_json(run.report).rstrip("\n")) if as_json else say("\n".join(bench_lines(run.report)))
+    say(report_json(run.report).rstrip("\n")) if as_json else say("\n".join(bench_lines(run.report)))
 
 
 def main() -> None:

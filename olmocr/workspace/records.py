@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from olmocr.errors import OutputError
-from olmocr.page import PageResponse
+from olmocr.reports.typed_json import WrongTypeError, parse_as
 from olmocr.workspace.document import PageRecord
 
 RECORDS_FILE = "workspace.sqlite"
@@ -269,9 +269,6 @@ def _as_json(page: PageRecord) -> str:
 
 def _from_json(text: str) -> PageRecord | None:
     try:
-        fields = json.loads(text)
-        response = PageResponse(**fields.pop("response"))
-        lists = {"rejected": tuple(fields["rejected"]), "ends": tuple(fields.get("ends", ()))}
-        return PageRecord(response=response, **{**fields, **lists})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return parse_as(PageRecord, text)
+    except WrongTypeError:
         return None

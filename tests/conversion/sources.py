@@ -4,9 +4,10 @@ import copy
 import math
 from pathlib import Path
 
-from olmocr.conversion.checkpoint import SourceCheckpoint, TensorInfo
+from olmocr.conversion.checkpoint import SourceCheckpoint
 from olmocr.conversion.names import expected_shapes
 from olmocr.model_folder import ModelFolder
+from olmocr.tensors.header import TensorInfo
 
 # The dimensions of Qwen2.5-VL-7B, which olmOCR-2-7B-1025 has: https://huggingface.co/Qwen/Qwen2.5-VL-7B-Instruct
 SEVEN_BILLION = {

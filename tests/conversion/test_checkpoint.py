@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 
-from olmocr.conversion.checkpoint import INDEX_FILE, read_checkpoint, read_header
-from olmocr.conversion.header import LONGEST_HEADER, parse_header
+from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.errors import CheckpointError, OlmocrError
-from olmocr.model_folder import ModelFolder
+from olmocr.model_folder import INDEX_FILE, ModelFolder
+from olmocr.tensors.header import LONGEST_HEADER, parse_header, read_header
 from tests.checkpoints import (
     E4M3,
     FP8_CONFIG,

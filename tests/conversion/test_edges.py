@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from olmocr.conversion import plan as plan_module
 from olmocr.conversion import shards as shards_module
 from olmocr.conversion.convert import convert, plan_targets, with_weights
-from olmocr.conversion.quantizing.rows import narrowed, quantized_rows, widened
+from olmocr.conversion.quantizing.rows import quantized_rows
 from olmocr.conversion.recipe import QuantParams, changed, find_recipe
-from olmocr.conversion.write import SUMS_FILE
 from olmocr.errors import PlanError
 from olmocr.hub.find import missing_files
-from olmocr.model_folder import ModelFolder, RemoteShard
+from olmocr.model_folder import HASHES_FILE, ModelFolder, RemoteShard
+from olmocr.tensors.floats import NUMPY_DTYPES, narrowed, widened
 from tests.checkpoints import E4M3, fp8_checkpoint, read_tensors, tiny_checkpoint
 from tests.conftest import CHECKPOINT
 from tests.hub_server import Commit, HubServer, Repository
@@ -54,7 +54,7 @@ def rows_of(kind, params, seed):
 )
 def test_groups_of_every_kind_are_fitted_to_the_same_bytes_by_numba_and_by_mlx(params, seed, kind, source):
     held = narrowed(rows_of(kind, params, seed), source)
-    compiled, arrays = (quantized_rows(held, source, params, "fit", "BF16", each) for each in ("numba", "cpu"))
+    compiled, arrays = (quantized_rows(held, params, "fit", "BF16", each) for each in ("numba", "cpu"))
     assert [part.tobytes() for part in compiled.parts] == [part.tobytes() for part in arrays.parts]
     assert compiled.parts[1].view(np.uint16).all()
 
@@ -71,9 +71,9 @@ def test_stock_is_what_mlx_makes_of_the_rows_cast_to_any_stored_dtype(params, se
     held = narrowed(rows_of(kind, params, seed), source)
     kinds = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
     with mx.stream(mx.cpu):
-        cast = mx.array(widened(held, source)).astype(kinds[dtype])
+        cast = mx.array(widened(held)).astype(kinds[dtype])
         expected = mx.quantize(cast, group_size=params.group_size, bits=params.bits)
-    stored = quantized_rows(held, source, params, "stock", dtype, "numba")
+    stored = quantized_rows(held, params, "stock", dtype, "numba")
     assert [part.tobytes() for part in stored.parts] == [np.array(part.view(mx.uint8)).tobytes() for part in expected]
 
 
@@ -87,7 +87,7 @@ def test_float8_rows_cut_into_chunks_have_each_its_own_scale(per_row, tmp_path, 
     assert names
     for name in names:
         _, shape, data = before[name]
-        scale = widened(np.frombuffer(before[f"{name}_scale"][2], np.uint16), "BF16").reshape(-1, 1)
+        scale = widened(np.frombuffer(before[f"{name}_scale"][2], NUMPY_DTYPES["BF16"])).reshape(-1, 1)
         expected = narrowed(E4M3[np.frombuffer(data, np.uint8).reshape(shape)] * scale, "BF16")
         assert after[name.replace("model.", "language_model.model.", 1)][2] == expected.tobytes(), name
 
@@ -141,7 +141,7 @@ def interrupted(tmp_path, monkeypatch):
             convert(source, "4bit", tmp_path / "out", threads=1, progress=stop)
         state.write_text(change(json.loads(state.read_text())))
         convert(source, "4bit", tmp_path / "out")
-        assert (tmp_path / "out" / SUMS_FILE).read_text() == (tmp_path / "expected" / SUMS_FILE).read_text()
+        assert (tmp_path / "out" / HASHES_FILE).read_text() == (tmp_path / "expected" / HASHES_FILE).read_text()
 
     return go_on
 
@@ -189,7 +189,7 @@ def test_a_state_names_no_file_outside_the_folder_even_one_with_the_right_bytes(
 
     interrupted(elsewhere)
     assert (tmp_path / "mine").is_file()
-    assert "mine" not in (tmp_path / "out" / SUMS_FILE).read_text()
+    assert "mine" not in (tmp_path / "out" / HASHES_FILE).read_text()
     report = json.loads((tmp_path / "out/conversion_report.json").read_text())
     assert report["resumed_shards"] == 0
 
@@ -231,7 +231,7 @@ def test_an_interrupted_low_disk_conversion_goes_on_with_never_more_than_one_sha
         if stop_in == SHARDS[0]:
             assert hub.sent[stop_in] < 1 << 20, "it was here already"
     convert(CHECKPOINT, "4bit", tmp_path / "expected")
-    assert (tmp_path / "out" / SUMS_FILE).read_text() == (tmp_path / "expected" / SUMS_FILE).read_text()
+    assert (tmp_path / "out" / HASHES_FILE).read_text() == (tmp_path / "expected" / HASHES_FILE).read_text()
 
 
 def test_only_what_the_cache_lacks_is_to_be_downloaded(tmp_path):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from olmocr.conversion.convert import convert
-from olmocr.conversion.write import SUMS_FILE
+from olmocr.model_folder import HASHES_FILE
 from tests.conftest import CHECKPOINT
 from tests.hub_server import Commit, Cut, HubServer, Repository
 
@@ -34,13 +34,13 @@ def run(hub, folder):
 def expected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("local") / "out"
     convert(CHECKPOINT, "4bit", folder)
-    return (folder / SUMS_FILE).read_text()
+    return (folder / HASHES_FILE).read_text()
 
 
 def test_a_repository_is_converted_with_no_shard_of_it_left_on_the_disk(running_hub, expected, tmp_path):
     done = run(running_hub, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / SUMS_FILE).read_text() == expected
+    assert (tmp_path / "out" / HASHES_FILE).read_text() == expected
     assert [path for path in tmp_path.rglob("*.safetensors") if path.parent.name != "out"] == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out"]
     assert [running_hub.sent[shard] >= (CHECKPOINT / shard).stat().st_size for shard in SHARDS] == [True, True]
@@ -54,4 +54,4 @@ def test_a_connection_that_breaks_is_taken_up_again(running_hub, expected, tmp_p
         assert not (tmp_path / "out").exists()
         done = run(running_hub, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / SUMS_FILE).read_text() == expected
+    assert (tmp_path / "out" / HASHES_FILE).read_text() == expected

@@ -6,13 +6,14 @@ import mlx.core as mx
 import pytest
 
 from olmocr.conversion import plan as plan_module
-from olmocr.conversion.checkpoint import TensorInfo, read_checkpoint
+from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.convert import plan_targets
 from olmocr.conversion.plan import MAX_SHARD_BYTES, OutputTensor, Padding, make_plan, quantization_config
 from olmocr.conversion.recipe import QuantParams, changed, find_recipe, parse_recipe, recipe_names
 from olmocr.conversion.write import write_models
 from olmocr.errors import PlanError
 from olmocr.model_folder import ModelFolder
+from olmocr.tensors.header import TensorInfo
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import CHECKPOINT
 from tests.conversion.sources import QWEN2_VL, QWEN3_VL, SEVEN_BILLION, headers_of, seven_billion, tiny

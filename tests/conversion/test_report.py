@@ -7,7 +7,8 @@ import pytest
 
 from olmocr.conversion.convert import convert
 from olmocr.conversion.recipe import changed, find_recipe
-from olmocr.conversion.report import ConversionReport, report_json
+from olmocr.reports.conversion import ConversionReport
+from olmocr.reports.typed_json import report_json
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import ROOT
 

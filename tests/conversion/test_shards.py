@@ -6,6 +6,7 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
+import safetensors
 from mlx_vlm.utils import load_model
 
 from olmocr.conversion import shards as shards_module
@@ -13,9 +14,9 @@ from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.convert import convert, plan_targets
 from olmocr.conversion.plan import make_plan
 from olmocr.conversion.recipe import changed, find_recipe, recipe_names
-from olmocr.conversion.write import SUMS_FILE, write_models
+from olmocr.conversion.write import write_models
 from olmocr.errors import CheckpointError, OutputError
-from olmocr.model_folder import ModelFolder
+from olmocr.model_folder import HASHES_FILE, ModelFolder
 from tests.checkpoints import fp8_checkpoint, read_tensors, tiny_checkpoint, write_tensors
 from tests.conftest import CHECKPOINT
 
@@ -31,7 +32,7 @@ def test_any_number_of_threads_gives_the_same_bytes(method, tmp_path, monkeypatc
     source = tiny_checkpoint(tmp_path / "source")
     for threads in (1, 2, 5):
         convert(source, tiny_recipe("mixed"), tmp_path / str(threads), method=method, threads=threads)
-    sums = {(tmp_path / str(threads) / SUMS_FILE).read_text() for threads in (1, 2, 5)}
+    sums = {(tmp_path / str(threads) / HASHES_FILE).read_text() for threads in (1, 2, 5)}
     shards = {(tmp_path / str(threads) / "model.safetensors").read_bytes() for threads in (1, 2, 5)}
     assert (len(sums), len(shards)) == (1, 1)
 
@@ -51,7 +52,7 @@ def test_several_recipes_from_one_read_are_those_of_one_each(tmp_path):
     for report, folder in zip(reports, ("source-mlx-4bit", "source-mlx-8bit", "source-mlx"), strict=True):
         convert(source, report.recipe.name, tmp_path / "one" / report.recipe.name)
         alone = tmp_path / "one" / report.recipe.name
-        assert (tmp_path / "all" / folder / SUMS_FILE).read_text() == (alone / SUMS_FILE).read_text()
+        assert (tmp_path / "all" / folder / HASHES_FILE).read_text() == (alone / HASHES_FILE).read_text()
         assert report.tensors
 
 
@@ -68,6 +69,15 @@ def test_the_bytes_that_are_planned_are_those_that_are_written_by_every_recipe(r
     assert sum(sizes.values()) == target.plan.file_bytes
     written = {name: len(data) for name, (_, _, data) in read_tensors(tmp_path / "out").items()}
     assert written == {part.name: part.nbytes for tensor in target.plan.tensors for part in tensor.outputs}
+
+
+@pytest.mark.parametrize("recipe", ["mixed", "none"])
+def test_the_safetensors_library_reads_the_same_bytes_of_what_is_written(recipe, tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    convert(source, tiny_recipe(recipe) if recipe == "mixed" else recipe, tmp_path / "out")
+    theirs = safetensors.deserialize((tmp_path / "out/model.safetensors").read_bytes())
+    read = {name: (each["dtype"], tuple(each["shape"]), bytes(each["data"])) for name, each in theirs}
+    assert read == read_tensors(tmp_path / "out")
 
 
 def padded_by_hand(source, plan, folder):

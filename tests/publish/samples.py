@@ -13,13 +13,13 @@ from olmocr.reports.fidelity import (
     FlipClass,
     FreeRunning,
     GateResult,
-    Interval,
     Structure,
     TextErrors,
     Truncation,
-    fidelity_report_json,
 )
-from olmocr.reports.smoke import SmokePage, SmokeReport, smoke_report_json
+from olmocr.reports.parts import Interval
+from olmocr.reports.smoke import SmokePage, SmokeReport
+from olmocr.reports.typed_json import report_json
 
 HOSTILE = (
     "</svg><script>alert(1)</script> | [a](javascript:b) ![c](//d) `e` **f** <img src=x>\n\n# g\n---\nwww.h.org {{ i }}"
@@ -135,10 +135,10 @@ def model_copy(folder, target, smoke=True, fidelity=True, **measured):
     shutil.copytree(folder, target)
     weights = weights_of(folder)
     if smoke is not None:
-        (target / "smoke_report.json").write_text(smoke_report_json(smoke_report(weights, smoke)))
+        (target / "smoke_report.json").write_text(report_json(smoke_report(weights, smoke)))
     if fidelity is not None:
         report = fidelity_report(weights, passed=fidelity, **measured)
-        (target / "fidelity_report.json").write_text(fidelity_report_json(report))
+        (target / "fidelity_report.json").write_text(report_json(report))
     return target
 
 

@@ -197,9 +197,10 @@ def test_a_damaged_report_is_refused_and_not_left_out(name, content, tiny, tmp_p
     ("change", "message"),
     [
         ({"weight_bytes": "9"}, "weight_bytes is not a whole number"),
-        ({"bits_per_weight": float("nan")}, "bits_per_weight is not a number"),
+        ({"bits_per_weight": float("nan")}, "it is not JSON: NaN is not a number"),
+        ({"bits_per_weight": "4"}, "bits_per_weight is not a number"),
         ({"files": [{"name": "a", "nbytes": 1}]}, r"files\[0\] has no sha256"),
-        ({"kept": {"because": True}}, "kept.because is not a whole number"),
+        ({"kept": {"because": True}}, r"kept\.\* is not a whole number"),
         ({"version": 3}, "it is of version 3"),
     ],
 )

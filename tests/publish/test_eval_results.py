@@ -22,19 +22,14 @@ from olmocr.publish.folder_reports import read_reports
 from olmocr.publish.front_matter import find_facts
 from olmocr.publish.push import carry_out, show_plan
 from olmocr.publish.scan import EVAL_RESULTS_FILE, scan_folder
-from olmocr.reports.bench import (
-    BenchReport,
-    CategoryScore,
-    Comparison,
-    ScoreInterval,
-    TypeCount,
-    bench_report_json,
-)
+from olmocr.reports.bench import BenchReport, CategoryScore, Comparison, TypeCount
+from olmocr.reports.parts import Interval
+from olmocr.reports.typed_json import report_json
 from tests.hub.hub_writes import TOKEN
 from tests.publish.pushes import REPO, files_of, plan, push
 from tests.publish.samples import HOSTILE, weights_of
 
-WITHIN = ScoreInterval(0.5, 0.9, 0.95, 2000)
+WITHIN = Interval(0.5, 0.9, 0.95, 2000)
 REVISION = "54a96a6fb6a2bd3b297e59869491db4d3625b711"
 
 
@@ -91,7 +86,7 @@ def without_formulas():
 
 def lies(model, report):
     """Put a report beside a model's weights."""
-    (model / "bench_report.json").write_text(bench_report_json(replace(report, weights=weights_of(model))))
+    (model / "bench_report.json").write_text(report_json(replace(report, weights=weights_of(model))))
     return model
 
 
@@ -209,7 +204,7 @@ def test_a_card_tells_what_a_comparison_found_and_no_markup_of_it(model):
 
 
 def test_a_report_of_other_weights_is_refused(model):
-    (model / "bench_report.json").write_text(bench_report_json(replace(full_run(), weights={"model.safetensors": "x"})))
+    (model / "bench_report.json").write_text(report_json(replace(full_run(), weights={"model.safetensors": "x"})))
     done = CliRunner().invoke(app, ["card", str(model)])
     assert done.exit_code == 7
     assert "other weights" in done.output
@@ -220,4 +215,4 @@ def test_what_the_benchmark_writes_is_what_a_card_reads(model):
         full_run(), comparison=Comparison("4bit", {}, 9, 90, 0.9, 0.8, 0.1, WITHIN, 0.01, 9, 1, 0.02, "so")
     )
     read = read_reports(lies(model, report)).bench
-    assert json.loads(bench_report_json(read)) == json.loads((model / "bench_report.json").read_text())
+    assert json.loads(report_json(read)) == json.loads((model / "bench_report.json").read_text())

@@ -17,8 +17,7 @@ from olmocr.hub.write import Hub
 from olmocr.publish.gates import GateFailedError
 from olmocr.publish.ready import has_passed_fidelity, has_passed_smoke, made_before
 from olmocr.publish.upload import Upload, timed
-from olmocr.reports.fidelity import fidelity_report_json
-from olmocr.reports.smoke import smoke_report_json
+from olmocr.reports.typed_json import report_json
 from olmocr.runtime.facts import weight_hashes
 from olmocr.validate.known_pages.built_in_pages import draw_built_in_pages
 from tests.checkpoints import tiny_checkpoint
@@ -57,9 +56,9 @@ def targets(source, *recipes, output, method="fit"):
 def measured(folder, source, passed=True):
     """Leave reports beside a folder's weights as a smoke test and a measurement would."""
     weights = weights_of(folder)
-    (folder / "smoke_report.json").write_text(smoke_report_json(smoke_report(weights)))
+    (folder / "smoke_report.json").write_text(report_json(smoke_report(weights)))
     report = fidelity_report(weights, passed=passed, source_weights=weight_hashes(source))
-    (folder / "fidelity_report.json").write_text(fidelity_report_json(report))
+    (folder / "fidelity_report.json").write_text(report_json(report))
 
 
 def test_a_conversion_that_was_carried_out_is_known_by_its_report(source, tmp_path):

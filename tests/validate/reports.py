@@ -8,11 +8,11 @@ from olmocr.reports.fidelity import (
     FidelityPage,
     FidelityReport,
     FreeRunning,
-    Interval,
     Structure,
     TextErrors,
     Truncation,
 )
+from olmocr.reports.parts import Interval
 
 _ERRORS = TextErrors(1, 0.0, 0.0, 0, 0, 0, 0, 0, 0)
 _STRUCTURE = Structure(1, 1, 1, {"stop": 1}, 0, 1.0, {"1": 1})

@@ -26,12 +26,11 @@ from olmocr.reports.bench import (
     CategoryScore,
     Comparison,
     Outcome,
-    ScoreInterval,
     TypeCount,
-    bench_report_json,
     outcomes_jsonl,
-    parse_outcome,
 )
+from olmocr.reports.parts import Interval
+from olmocr.reports.typed_json import parse_as, report_json
 from olmocr.runtime.facts import machine, versions, weight_hashes
 from olmocr.validate.bench.checks import SKIPPED_TYPES, BenchSet, Check, Phrase, read_bench_set
 from olmocr.validate.bench.rules import holds
@@ -141,7 +140,7 @@ def write_bench(folder: Path, run: BenchRun) -> None:
         OutputError: they cannot be written.
     """
     write_whole(folder / BENCH_CHECKS_FILE, outcomes_jsonl(run.outcomes))
-    write_whole(folder / BENCH_REPORT_FILE, bench_report_json(run.report))
+    write_whole(folder / BENCH_REPORT_FILE, report_json(run.report))
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ class EarlierRun:
     model: str
     weights: Mapping[str, str]
     checks_sha256: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Outcome, ...] = ()
 
 
 def read_earlier(path: Path) -> EarlierRun:
@@ -163,14 +162,13 @@ def read_earlier(path: Path) -> EarlierRun:
     folder = path.parent if path.name == BENCH_REPORT_FILE else path
     report_path, checks_path = folder / BENCH_REPORT_FILE, folder / BENCH_CHECKS_FILE
     try:
-        report = json.loads(report_path.read_text(encoding="utf-8"))
+        run = parse_as(EarlierRun, report_path.read_text(encoding="utf-8"))
         lines = checks_path.read_text(encoding="utf-8").splitlines()
-        outcomes = tuple(parse_outcome(line) for line in lines)
-        run = EarlierRun(str(report["model"]), dict(report["weights"]), str(report["checks_sha256"]), outcomes)
+        run = dataclasses.replace(run, outcomes=tuple(parse_as(Outcome, line) for line in lines))
     except FileNotFoundError as error:
         raise InputError(f"{error.filename} is not there; run the benchmark on that model first") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{report_path} and {checks_path.name} cannot be used: {error!r}; make them again") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{report_path} and {checks_path.name} cannot be used: {error}; make them again") from error
     has_weights = any(folder.glob("*.safetensors"))  # reports may have been sent without them
     if has_weights and run.weights != weight_hashes(folder):
         raise InputError(f"{report_path} was made of other weights than lie beside it; run the benchmark again")
@@ -211,7 +209,7 @@ def compared(run: BenchRun, other: EarlierRun) -> BenchRun:
     return BenchRun(dataclasses.replace(run.report, comparison=comparison), run.outcomes)
 
 
-def _verdict(model: str, other: str, difference: float, within: ScoreInterval, p_value: float, checks: int) -> str:
+def _verdict(model: str, other: str, difference: float, within: Interval, p_value: float, checks: int) -> str:
     between = f"{100 * within.low:+.1f} to {100 * within.high:+.1f}"
     numbers = f"{100 * difference:+.1f} points, {within.confidence:.0%}: {between}, p {p_value:.3f}"
     if p_value < _SIGNIFICANT:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from olmocr.reports.bench import Outcome, ScoreInterval
+from olmocr.reports.bench import Outcome
+from olmocr.reports.parts import Interval
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -57,7 +58,7 @@ class Difference:
 
     score: float
     other_score: float
-    interval: ScoreInterval
+    interval: Interval
     p_value: float
 
     @property
@@ -87,11 +88,11 @@ def overall(scores: Doubles) -> Doubles:
     return means
 
 
-def interval(values: Doubles) -> ScoreInterval:
+def interval(values: Doubles) -> Interval:
     """Return where the middle of *values*, one a draw, lies."""
     rest = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(values, [rest, 1 - rest])
-    return ScoreInterval(float(low), float(high), CONFIDENCE, RESAMPLES)
+    return Interval(float(low), float(high), CONFIDENCE, RESAMPLES)
 
 
 def compare(ours: Tally, theirs: Tally) -> Difference:

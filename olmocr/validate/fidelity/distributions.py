@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from olmocr.reports.fidelity import Interval, PositionBin
+from olmocr.reports.fidelity import PositionBin
+from olmocr.reports.parts import Interval
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

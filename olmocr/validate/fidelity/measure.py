@@ -28,7 +28,6 @@ from olmocr.page import PAGE_PROMPT, PageImage
 from olmocr.rendering.render import open_document, turned
 from olmocr.reports.fidelity import (
     FIDELITY_REPORT_FILE,
-    ComponentBits,
     Cost,
     Distribution,
     FidelityPage,
@@ -39,8 +38,9 @@ from olmocr.reports.fidelity import (
     Structure,
     TextErrors,
     Truncation,
-    fidelity_report_json,
 )
+from olmocr.reports.parts import ComponentBits
+from olmocr.reports.typed_json import report_json
 from olmocr.runtime.facts import machine, versions, weight_hashes
 from olmocr.validate.fidelity.distributions import (
     TOP_K,
@@ -243,7 +243,7 @@ def write_fidelity_report(folder: Path, report: FidelityReport) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    write_whole(folder / FIDELITY_REPORT_FILE, fidelity_report_json(report))
+    write_whole(folder / FIDELITY_REPORT_FILE, report_json(report))
 
 
 def _key(weights: Mapping[str, str], documents: Mapping[str, str], question: _Question, device: Device) -> str:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from olmocr.files import cache_folder, whole_file, write_whole
+from olmocr.reports.typed_json import parse_as
 from olmocr.validate.fidelity.distributions import KeptDistributions, PageDivergence
-from olmocr.validate.fidelity.reading import Answer, PageReading
+from olmocr.validate.fidelity.reading import PageReading
 
 Arrays = TypeVar("Arrays", KeptDistributions, PageDivergence)
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,7 @@ class Work:
 
     def page(self, number: int) -> PageMeasurement | None:
         """Return what is known of a page; None if nothing is, or nothing that can be read."""
-        value = _read(self.folder / f"{number:04}.json")
-        try:
-            return None if value is None else _measurement(value)
-        except (KeyError, TypeError):
-            return None
+        return _read(self.folder / f"{number:04}.json", PageMeasurement)
 
     def arrays(self, number: int, kind: type[Arrays]) -> Arrays:
         """Return a page's arrays."""
@@ -67,9 +64,8 @@ class Work:
         write_whole(self.folder / f"{number:04}.json", json.dumps(dataclasses.asdict(page)))
 
     def cost(self) -> PhaseCost | None:
-        """Return what the model took so far."""
-        value = _read(self.folder / "cost.json")
-        return None if value is None else PhaseCost(**value)
+        """Return what the model took so far; None as for a page."""
+        return _read(self.folder / "cost.json", PhaseCost)
 
     def keep_cost(self, cost: PhaseCost) -> None:
         """Write what the model took; of several runs the highest peak counts.
@@ -87,19 +83,8 @@ def default_work() -> Path:
     return cache_folder("fidelity")
 
 
-def _measurement(value: Mapping[str, Any]) -> PageMeasurement:
-    reading = dict(value["reading"])
-    greedy = dict(reading["greedy"])
-    reading["greedy"] = Answer(**{**greedy, "tokens": tuple(greedy["tokens"])})
-    reading["rejected"] = tuple(reading["rejected"])
-    return PageMeasurement(
-        PageReading(**reading), value["prompt_tokens"], value["prefill_seconds"], tuple(value["classes"])
-    )
-
-
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, kind: type[Kept]) -> Kept | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return parse_as(kind, path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return value if isinstance(value, dict) else None

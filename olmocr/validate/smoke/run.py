@@ -13,17 +13,18 @@ from pathlib import Path
 from olmocr.device import start_mlx
 from olmocr.errors import MissingDependencyError
 from olmocr.files import write_whole
-from olmocr.model_folder import ModelFolder, read_config
+from olmocr.model_folder import HASHES_FILE, ModelFolder, read_config
 from olmocr.page import Ask
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.run import RunSummary, run_pipeline_sync
-from olmocr.reports.smoke import SMOKE_REPORT_FILE, SmokePage, SmokeReport, smoke_report_json
+from olmocr.reports.smoke import SMOKE_REPORT_FILE, SmokePage, SmokeReport
+from olmocr.reports.typed_json import report_json
 from olmocr.runtime.facts import known_faults, versions, weight_hashes
 from olmocr.validate.known_pages.built_in_pages import BUILT_IN, draw_built_in_pages
 from olmocr.validate.known_pages.page_set import KnownPage, longest_side_for, read_page_set
 from olmocr.validate.score import character_error_rate, plain
 from olmocr.validate.smoke.prompts import prompt_problems
-from olmocr.validate.weights.check import HASHES_FILE, read_hashes
+from olmocr.validate.weights.check import read_hashes
 from olmocr.workspace.document import PageRecord
 
 MOST_ERRORS = 0.15
@@ -105,7 +106,7 @@ def smoke_test(
         seconds=round(time.monotonic() - started, 2),
         versions=versions(),
     )
-    write_whole(folder / SMOKE_REPORT_FILE, smoke_report_json(report))
+    write_whole(folder / SMOKE_REPORT_FILE, report_json(report))
     return report
 
 

@@ -12,25 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from olmocr.conversion.checkpoint import (
-    FLOAT_DTYPES,
-    INDEX_FILE,
-    SourceCheckpoint,
-    TensorInfo,
-    read_checkpoint,
-    read_header,
-)
+from olmocr.conversion.checkpoint import SourceCheckpoint, read_checkpoint
 from olmocr.conversion.config import flat_config
-from olmocr.conversion.header import parse_json
 from olmocr.conversion.names import FAMILIES, PATCH_EMBED, PATCH_EMBED_AXES, expected_shapes, mlx_name
 from olmocr.device import start_mlx
 from olmocr.errors import CheckpointError, MissingDependencyError
-from olmocr.model_folder import ModelFolder, read_json, refuse_code
+from olmocr.model_folder import HASHES_FILE, INDEX_FILE, ModelFolder, read_json, refuse_code
+from olmocr.tensors.dtypes import FLOAT_DTYPES
+from olmocr.tensors.floats import is_float
+from olmocr.tensors.header import TensorInfo, parse_json, read_header
 from olmocr.validate.weights.difference import TensorError, bytes_to_compare, compare
 from olmocr.validate.weights.packing import PackedModules, read_packing
-from olmocr.validate.weights.values import BytesRead, StoredTensor, find_bad_values, is_float
-
-HASHES_FILE = "SHA256SUMS"
+from olmocr.validate.weights.values import BytesRead, StoredTensor, find_bad_values
 
 Progress = Callable[[int, int], None]
 """Called with the number of bytes read so far, and how many will be read in all."""

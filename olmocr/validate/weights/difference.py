@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmocr.conversion.checkpoint import DTYPE_BYTES, SourceCheckpoint, TensorInfo
+from olmocr.conversion.checkpoint import SourceCheckpoint
 from olmocr.conversion.names import PATCH_EMBED, PATCH_EMBED_AXES, vision_mlp_axis
 from olmocr.errors import CheckpointError
+from olmocr.tensors.dtypes import DTYPE_BYTES
+from olmocr.tensors.floats import Floats
+from olmocr.tensors.header import TensorInfo
 from olmocr.validate.weights.packing import PackedModule
-from olmocr.validate.weights.values import BytesRead, Floats, StoredTensor, as_float32, read_rows, rounded, row_steps
+from olmocr.validate.weights.values import BytesRead, StoredTensor, as_float32, read_rows, rounded, row_steps
 
 # Two bits in groups of 128 still keep four fifths of a weight; a weight of another tensor differs by 1 and more.
 _NOTHING_LEFT = 0.7

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from olmocr.conversion.checkpoint import FLOAT_DTYPES
+from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.validate.weights.values import StoredTensor
 
 # MLX's modes: bits and group size where a module's entry leaves them out. All but affine have no others.

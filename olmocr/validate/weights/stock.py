@@ -13,8 +13,8 @@ import mlx.core as mx
 import numpy as np
 
 from olmocr.errors import MissingDependencyError
+from olmocr.tensors.floats import Elements, Floats
 from olmocr.validate.weights.packing import Packing
-from olmocr.validate.weights.values import Elements, Floats
 
 
 def dequantized(weight: Elements, scales: Elements, biases: Floats | None, packing: Packing) -> Floats:

@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from olmocr.conversion.checkpoint import TensorInfo
 from olmocr.errors import CheckpointError
-
-Elements = npt.NDArray[Any]
-"""Elements as they are stored: floats of 8 and 16 bits are unsigned integers here."""
-
-Floats = npt.NDArray[np.float32]
+from olmocr.tensors.dtypes import FLOAT_DTYPES, FP8_DTYPE
+from olmocr.tensors.floats import NUMPY_DTYPES, Elements, Floats, narrowed, not_finite, widened
+from olmocr.tensors.header import TensorInfo
 
 BytesRead = Callable[[int], None]
 """Called with the number of bytes that were just read."""
 
 # Elements in memory at once: what is computed of them stays in the processor's cache.
 _CHUNK = 1 << 19
-
-_STORAGE = {
-    "F64": np.uint64,
-    "F32": np.uint32,
-    "F16": np.uint16,
-    "BF16": np.uint16,
-    "F8_E4M3": np.uint8,
-    "F8_E8M0": np.uint8,
-    "U32": np.uint32,
-    "U8": np.uint8,
-}
-
-# A float whose exponent bits are all set is infinite or NaN. Those of 8 bits have no infinity: all ones are NaN.
-_NOT_FINITE = {
-    "F64": 0x7FF0000000000000,
-    "F32": 0x7F800000,
-    "F16": 0x7C00,
-    "BF16": 0x7F80,
-    "F8_E4M3": 0x7F,
-    "F8_E8M0": 0xFF,
-}
 
 
 @dataclass(frozen=True)
@@ -83,10 +57,10 @@ def read_rows(tensor: StoredTensor, first: int, count: int, read: BytesRead) -> 
 
 def _read(tensor: StoredTensor, first: int, count: int, read: BytesRead) -> Elements:
     """Return *count* elements from *first* on, wherever the rows end."""
-    storage = _STORAGE.get(tensor.info.dtype)
-    if storage is None:
+    kind = NUMPY_DTYPES.get(tensor.info.dtype)
+    if kind is None:
         raise CheckpointError(f"dtype {tensor.info.dtype} is not read here")
-    size = np.dtype(storage).itemsize
+    size = kind.itemsize
     try:
         with tensor.file.open("rb", buffering=0) as file:
             file.seek(tensor.info.offset + first * size)
@@ -96,7 +70,7 @@ def _read(tensor: StoredTensor, first: int, count: int, read: BytesRead) -> Elem
     if len(raw) != count * size:
         raise CheckpointError(f"{tensor.file} became shorter while it was read; download it again")
     read(len(raw))
-    return np.frombuffer(raw, np.dtype(storage).newbyteorder("<"))
+    return np.frombuffer(raw, kind)
 
 
 def as_float32(elements: Elements, dtype: str) -> Floats:
@@ -105,41 +79,14 @@ def as_float32(elements: Elements, dtype: str) -> Floats:
     Raises:
         CheckpointError: *dtype* is no float that a checkpoint of ours has.
     """
-    if dtype == "F32":
-        return elements.view(np.float32)
-    if dtype == "F16":
-        return elements.view(np.float16).astype(np.float32)
-    if dtype == "BF16":
-        return (elements.astype(np.uint32) << 16).view(np.float32)
-    if dtype == "F8_E4M3":
-        return _e4m3_values()[elements]
-    raise CheckpointError(f"dtype {dtype} is no float that can be compared")
-
-
-@functools.cache
-def _e4m3_values() -> Floats:
-    """Return the number that each byte is as a float of four exponent and three mantissa bits."""
-    codes = np.arange(256)
-    exponent, mantissa = codes >> 3 & 0xF, codes & 0x7
-    size = np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0))
-    size[codes & 0x7F == 0x7F] = np.nan
-    return np.where(codes & 0x80, -size, size).astype(np.float32)
+    if dtype not in (*FLOAT_DTYPES, FP8_DTYPE):
+        raise CheckpointError(f"dtype {dtype} is no float that can be compared")
+    return widened(elements)
 
 
 def rounded(values: Floats, dtype: str) -> Floats:
-    """Return *values* as they are after a cast to *dtype*: to the nearest, halves to even, as MLX does."""
-    if dtype == "BF16":
-        bits = values.view(np.uint32)
-        return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
-    if dtype == "F16":
-        with np.errstate(over="ignore"):  # what becomes infinite is found among the values
-            return values.astype(np.float16).astype(np.float32)
-    return values
-
-
-def is_float(dtype: str) -> bool:
-    """Tell whether values of *dtype* can be ones that no model can use."""
-    return dtype in _NOT_FINITE
+    """Return *values* as they are after a cast to *dtype*, if a model's weights may have that, as MLX does it."""
+    return widened(narrowed(values, dtype)) if dtype in FLOAT_DTYPES else values
 
 
 def find_bad_values(tensor: StoredTensor, dtype: str, read: BytesRead, *, may_be_zero: bool) -> list[str]:
@@ -148,17 +95,15 @@ def find_bad_values(tensor: StoredTensor, dtype: str, read: BytesRead, *, may_be
     Raises:
         CheckpointError: the file cannot be read.
     """
-    exponent = np.array(_NOT_FINITE[dtype], _STORAGE[dtype])
-    sign = np.array(1 << (8 * exponent.itemsize - 1), exponent.dtype)
     shape = tensor.shape
     size = math.prod(shape)
-    not_finite, zero = _Places(shape), _Places(shape)
+    unusable, zero = _Places(shape), _Places(shape)
     for first in range(0, size, _CHUNK):
-        elements = _read(tensor, first, min(_CHUNK, size - first), read)
-        not_finite.add(first, (elements & exponent) == exponent)
+        elements = _read(tensor, first, min(_CHUNK, size - first), read).view(NUMPY_DTYPES[dtype])
+        unusable.add(first, not_finite(elements))
         if not may_be_zero:
-            zero.add(first, (elements & ~sign) == 0)
-    found = ((not_finite, "NaN or infinite"), (zero, "zero"))
+            zero.add(first, elements == 0)
+    found = ((unusable, "NaN or infinite"), (zero, "zero"))
     return [f"{tensor.info.name} has {places} {what}" for places, what in found if places.number]
 
 

@@ -228,7 +228,7 @@ def test_runs_that_were_asked_other_things_are_not_compared(model, bench, tmp_pa
         ("bench_checks.jsonl", None, "is not there"),
         ("bench_report.json", "[]", "cannot be used"),
         ("bench_report.json", '{"model": "m", "weights": {}, "checks_sha256": "x"}', "other weights"),
-        ("bench_checks.jsonl", '{"id": 7}', "no check's outcome"),
+        ("bench_checks.jsonl", '{"id": 7}', "cannot be used: id is not text"),
     ],
 )
 def test_an_earlier_run_that_cannot_be_used_is_refused(model, bench, tmp_path, name, text, reason):

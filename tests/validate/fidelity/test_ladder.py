@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from olmocr.reports.fidelity import Interval
+from olmocr.reports.parts import Interval
 from olmocr.validate.fidelity.gates import check_gates, read_gates
 from olmocr.validate.fidelity.ladder import by_size, ladder_lines, ladder_markdown, model_labels, steps
 from tests.validate.reports import report

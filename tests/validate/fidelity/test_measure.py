@@ -18,7 +18,8 @@ from olmocr.inference.prompt import PageInputs
 from olmocr.model_folder import ModelFolder
 from olmocr.page import IMAGE_PLACEHOLDER, PageImage, chat_prompt
 from olmocr.rendering.render import open_document
-from olmocr.reports.fidelity import FIDELITY_REPORT_FILE, FidelityReport, fidelity_lines, fidelity_report_json
+from olmocr.reports.fidelity import FIDELITY_REPORT_FILE, FidelityReport, fidelity_lines
+from olmocr.reports.typed_json import report_json
 from olmocr.validate.fidelity.distributions import diverge, keep
 from olmocr.validate.fidelity.forced import ForcedAnswer
 from olmocr.validate.fidelity.gates import check_gates, read_gates
@@ -101,7 +102,7 @@ def test_fewer_bits_are_farther_from_the_source(measured):
 
 
 def test_a_report_is_what_the_schema_says_and_holds_no_text_of_a_page(measured, page):
-    text = fidelity_report_json(measured("8bit"))
+    text = report_json(measured("8bit"))
     report = json.loads(text)
     jsonschema.validate(report, SCHEMA)
     assert set(report) == set(SCHEMA["properties"])

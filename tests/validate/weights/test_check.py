@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_vlm.convert import convert as stock_convert
 
-from olmocr.conversion.checkpoint import INDEX_FILE, SourceCheckpoint, TensorInfo
+from olmocr.conversion.checkpoint import SourceCheckpoint
 from olmocr.conversion.convert import convert
 from olmocr.errors import CheckpointError
-from olmocr.model_folder import ModelFolder
-from olmocr.validate.weights.check import HASHES_FILE, check_weights
+from olmocr.model_folder import HASHES_FILE, INDEX_FILE, ModelFolder
+from olmocr.tensors.floats import NUMPY_DTYPES
+from olmocr.tensors.header import TensorInfo
+from olmocr.validate.weights.check import check_weights
 from olmocr.validate.weights.difference import compare
 from olmocr.validate.weights.values import StoredTensor, as_float32, rounded
 from tests.checkpoints import (
@@ -707,8 +709,8 @@ def test_every_byte_of_8_bits_is_the_number_that_mlx_reads():
     with mx.stream(mx.cpu):
         theirs = np.array(mx.from_fp8(mx.array(codes), dtype=mx.float32))
     finite = codes & 0x7F != 0x7F
-    assert np.array_equal(as_float32(codes, "F8_E4M3")[finite], theirs[finite])
-    assert np.isnan(as_float32(codes, "F8_E4M3")[~finite]).all()
+    assert np.array_equal(as_float32(codes.view(NUMPY_DTYPES["F8_E4M3"]), "F8_E4M3")[finite], theirs[finite])
+    assert np.isnan(as_float32(codes.view(NUMPY_DTYPES["F8_E4M3"]), "F8_E4M3")[~finite]).all()
 
 
 @pytest.mark.parametrize(("dtype", "theirs"), [("BF16", mx.bfloat16), ("F16", mx.float16), ("F32", mx.float32)])

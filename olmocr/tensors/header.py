@@ -13,14 +13,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from olmocr.errors import CheckpointError
-
-# Bytes of one element, by safetensors' name of the dtype. Those of less than a byte are left out: we read none.
-DTYPE_BYTES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
-    **dict.fromkeys(("U32", "I32", "F32"), 4),
-    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
-}
+from olmocr.tensors.dtypes import DTYPE_BYTES
 
 LONGEST_HEADER = 100_000_000
 """Bytes; what the safetensors library refuses, too."""

@@ -1,0 +1,108 @@
+"""What a conversion did, as data: conversion_report.json (docs/conversion-report.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from olmocr.reports.parts import ComponentBits
+
+REPORT_FILE = "conversion_report.json"
+REPORT_VERSION = 2
+
+Processor = Literal["numba", "gpu", "cpu"]
+"""What quantizes: code compiled by numba, MLX on a GPU, or MLX on the CPU."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A shard of the source; *sha256* is what the Hub lists as its LFS hash."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ConvertedSource:
+    """What was converted: *name* is the repository, or the folder's own name without its path."""
+
+    name: str
+    revision: str | None
+    files: tuple[SourceFile, ...]
+
+
+@dataclass(frozen=True)
+class RuleReport:
+    """A rule of the recipe: *match* are patterns on MLX's module names, of which the first that matches decided."""
+
+    match: tuple[str, ...]
+    bits: int | None
+    group_size: int | None
+    mode: str | None
+    keep: str | None
+    head: str | None
+
+
+@dataclass(frozen=True)
+class RecipeReport:
+    """The recipe, with *changes* made from the command line; enough to write its file again."""
+
+    name: str
+    summary: str
+    file: str | None
+    dtype: str | None
+    vision_mlp_multiple: int | None
+    changes: tuple[str, ...]
+    rules: tuple[RuleReport, ...]
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file of weights that was written."""
+
+    name: str
+    nbytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """What became of a tensor. *shape* is its shape in MLX before packing, zero padding included.
+
+    *relative_error* is ||source - what is read back|| / ||source||, the Frobenius norm; *bits*, *group_size* and *mode*
+    are None for a tensor that was kept, and *kept_because* says why it was.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int | None
+    group_size: int | None
+    mode: str | None
+    kept_because: str | None
+    nbytes: int
+    relative_error: float
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What was converted, how, and what came of it; *seconds* and *peak_memory* (bytes) are those of the last run."""
+
+    source: ConvertedSource
+    recipe: RecipeReport
+    method: str
+    command: str
+    parameters: int
+    weight_bytes: int
+    bits_per_weight: float
+    components: tuple[ComponentBits, ...]
+    kept: Mapping[str, int]
+    tensors: tuple[TensorReport, ...]
+    files: tuple[OutputFile, ...]
+    processor: Processor
+    threads: int
+    resumed_shards: int
+    seconds: float
+    peak_memory: int
+    versions: Mapping[str, str]
+    version: int = REPORT_VERSION

@@ -1,0 +1,17 @@
+"""The number formats that safetensors files have, by the names that these give them."""
+
+from __future__ import annotations
+
+# Bytes of one element. Those of less than a byte are left out: we read none.
+DTYPE_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
+}
+
+FLOAT_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Those that a model's weights may have unless they are quantized, and what config.json, MLX and numpy call each."""
+
+FP8_DTYPE = "F8_E4M3"
+"""Weights that are multiplied by a scale."""
