@@ -51,9 +51,9 @@ DOORS = {
     "fsspec": {"inputs.stores"},
     "httpx": {"backends.client", "inputs.stores"},
     "huggingface_hub": {"model_folder", "publish.front_matter", "hub.write"},
-    "jinja2": {"conversion.chat_template", "publish.card", "validate.fidelity.html", "viewer.site"},
+    "jinja2": {"conversion.chat_template", "html", "publish.card"},
     "markdown_it": {"viewer.markdown"},
-    "markupsafe": {"publish.card", "publish.markup", "validate.fidelity.html", "viewer.site"},
+    "markupsafe": {"html", "publish.card", "publish.markup", "validate.fidelity.html", "viewer.site"},
     "mlx": {
         "device",
         "conversion.quantizing.arrays",

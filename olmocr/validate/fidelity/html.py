@@ -1,27 +1,19 @@
-"""A comparison of models with their source -> one HTML file that shows it, page by page, and needs no other.
-
-It holds no script and may load nothing: its Content-Security-Policy allows the style sheet that stands in it, by its
-hash, and pictures that are in the file itself.
-"""
+"""A comparison of models with their source -> one HTML file that shows it, page by page, and needs no other."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import functools
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jinja2
 from markupsafe import Markup
 
 from olmocr.errors import UsageError
 from olmocr.files import write_whole
+from olmocr.html import asset, page_head, page_template
 from olmocr.rendering.picture import Picture, make_picture
 from olmocr.reports.fidelity import FidelityPage, FidelityReport
 from olmocr.text import printable
@@ -46,6 +38,7 @@ if TYPE_CHECKING:
 FIDELITY_HTML_FILE = "fidelity_report.html"
 MOST_PAGES = 100
 
+_HERE = "olmocr.validate.fidelity"
 _TAG = re.compile(r"(</?[a-zA-Z][^<>\n]{0,200}>)")
 _NUMBER = re.compile(f"({NUMBER.pattern})")
 _MOST_NUMBERS = 12
@@ -105,10 +98,9 @@ def fidelity_html(comparison: Comparison, most_pages: int = MOST_PAGES) -> str:
     comparison, order = _by_size(comparison), _worst_first(comparison)
     labels = model_labels(comparison.reports)
     listed = [_rows(comparison, labels, number) for number in order]
-    style = _style()
-    return _template().render(
-        style=Markup(style),  # noqa: S704  # ours
-        policy=_policy(style),
+    template = page_template(_HERE, "fidelity.html", _shown, marked=_marked, changed=_changed, size=size)
+    return template.render(
+        **page_head([asset(_HERE, "fidelity.css")]),
         reports=comparison.reports,
         labels=labels,
         columns=COLUMNS,
@@ -273,30 +265,6 @@ def _with_numbers(text: str) -> Markup:
         Markup('<b class="number">{}</b>').format(part) if number % 2 else _marked(part)
         for number, part in enumerate(parts)
     )
-
-
-def _policy(style: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-
-
-@functools.cache
-def _style() -> str:
-    return resources.files(__package__).joinpath("templates", "fidelity.css").read_text(encoding="utf-8")
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("olmocr.validate"),
-        autoescape=True,
-        finalize=_shown,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"marked": _marked, "changed": _changed, "size": size}
-    return environment.get_template("fidelity.html")
 
 
 def _shown(value: object) -> object:
