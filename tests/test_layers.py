@@ -49,6 +49,7 @@ INFERENCE = (
 DOORS = {
     "fastapi": {"serving.app"},
     "fsspec": {"inputs.stores"},
+    "fuzzysearch": {"validate.score"},
     "httpx": {"backends.client", "inputs.stores"},
     "huggingface_hub": {"model_folder", "publish.front_matter", "hub.write"},
     "jinja2": {"conversion.chat_template", "html", "publish.card"},

@@ -1,4 +1,4 @@
-"""How far an answer is from the truth. The one door to rapidfuzz."""
+"""How far an answer is from the truth. The one door to rapidfuzz and fuzzysearch."""
 
 from __future__ import annotations
 
@@ -75,15 +75,30 @@ def _distance(text: Sequence[str], truth: Sequence[str]) -> int:
     return int(_rapidfuzz().distance.Levenshtein.distance(text, truth))
 
 
+def places(phrase: str, text: str, most_edits: int) -> list[int]:
+    """Return where *phrase* begins in *text*, with at most so many characters wrong, missing or added.
+
+    Raises:
+        MissingDependencyError: fuzzysearch is not installed.
+    """
+    try:
+        import fuzzysearch
+    except ImportError as error:
+        raise _missing("fuzzysearch") from error
+    return [match.start for match in fuzzysearch.find_near_matches(phrase, text, max_l_dist=most_edits)]
+
+
 def _rapidfuzz() -> Any:
     try:
         import rapidfuzz
         import rapidfuzz.distance
     except ImportError as error:
-        raise MissingDependencyError(
-            "rapidfuzz is not installed; install it with: pip install 'olmocr[validate]'"
-        ) from error
+        raise _missing("rapidfuzz") from error
     return rapidfuzz
+
+
+def _missing(library: str) -> MissingDependencyError:
+    return MissingDependencyError(f"{library} is not installed; install it with: pip install 'olmocr[validate]'")
 
 
 def plain(text: str) -> str:
