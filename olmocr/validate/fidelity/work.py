@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ import numpy as np
 
 from olmocr.files import cache_folder, whole_file, write_whole
 from olmocr.validate.fidelity.distributions import KeptDistributions, PageDivergence
-from olmocr.validate.fidelity.reading import Answer, PageReading
+from olmocr.validate.fidelity.reading import PageAnswer, PageReading
 
 Arrays = TypeVar("Arrays", KeptDistributions, PageDivergence)
 
@@ -43,13 +43,25 @@ class Work:
 
     folder: Path
 
-    def page(self, number: int) -> PageMeasurement | None:
-        """Return what is known of a page; None if nothing is, or nothing that can be read."""
-        value = _read(self.folder / f"{number:04}.json")
+    def knows(self, number: int) -> bool:
+        """Whether a page is there, in a form that can be read."""
         try:
-            return None if value is None else _measurement(value)
-        except (KeyError, TypeError):
-            return None
+            self.page(number)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return True
+
+    def page(self, number: int) -> PageMeasurement:
+        """Return a page that it knows."""
+        value = _read(self.folder / f"{number:04}.json")
+        greedy = PageAnswer(**{**value["reading"]["greedy"], "tokens": tuple(value["reading"]["greedy"]["tokens"])})
+        rejected = tuple(value["reading"]["rejected"])
+        reading = PageReading(**{**value["reading"], "greedy": greedy, "rejected": rejected})
+        return PageMeasurement(reading, value["prompt_tokens"], value["prefill_seconds"], tuple(value["classes"]))
+
+    def pages(self, count: int) -> list[PageMeasurement]:
+        """Return the first *count* pages, all of which it knows."""
+        return [self.page(number) for number in range(count)]
 
     def arrays(self, number: int, kind: type[Arrays]) -> Arrays:
         """Return a page's arrays."""
@@ -66,10 +78,9 @@ class Work:
             np.savez(file, **vars(arrays))
         write_whole(self.folder / f"{number:04}.json", json.dumps(dataclasses.asdict(page)))
 
-    def cost(self) -> PhaseCost | None:
-        """Return what the model took so far."""
-        value = _read(self.folder / "cost.json")
-        return None if value is None else PhaseCost(**value)
+    def cost(self) -> PhaseCost:
+        """Return what the model took so far, of which a page at least is known."""
+        return PhaseCost(**_read(self.folder / "cost.json"))
 
     def keep_cost(self, cost: PhaseCost) -> None:
         """Write what the model took; of several runs the highest peak counts.
@@ -77,9 +88,9 @@ class Work:
         Raises:
             OutputError: it cannot be written.
         """
-        before = self.cost()
-        peak = max(cost.peak_memory, before.peak_memory if before else 0)
-        write_whole(self.folder / "cost.json", json.dumps(vars(dataclasses.replace(cost, peak_memory=peak))))
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            cost = dataclasses.replace(cost, peak_memory=max(cost.peak_memory, self.cost().peak_memory))
+        write_whole(self.folder / "cost.json", json.dumps(vars(cost)))
 
 
 def default_work() -> Path:
@@ -87,19 +98,5 @@ def default_work() -> Path:
     return cache_folder("fidelity")
 
 
-def _measurement(value: Mapping[str, Any]) -> PageMeasurement:
-    reading = dict(value["reading"])
-    greedy = dict(reading["greedy"])
-    reading["greedy"] = Answer(**{**greedy, "tokens": tuple(greedy["tokens"])})
-    reading["rejected"] = tuple(reading["rejected"])
-    return PageMeasurement(
-        PageReading(**reading), value["prompt_tokens"], value["prefill_seconds"], tuple(value["classes"])
-    )
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
