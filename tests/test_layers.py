@@ -1,8 +1,11 @@
 """Who may import whom (docs/architecture.md), read from the source; and what an import costs."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 
 import pytest
 
@@ -48,11 +51,12 @@ INFERENCE = (
 DOORS = {
     "starlette": {"serving.app", "serving.guard", "serving.server"},
     "fsspec": {"inputs.stores"},
+    "fuzzysearch": {"validate.score"},
     "httpx": {"backends.client", "inputs.stores"},
     "huggingface_hub": {"hub.find", "hub.read", "hub.sentences", "hub.write", "publish.front_matter"},
-    "jinja2": {"conversion.chat_template", "publish.card", "validate.fidelity.html", "viewer.site"},
+    "jinja2": {"conversion.chat_template", "html", "publish.card"},
     "markdown_it": {"viewer.markdown"},
-    "markupsafe": {"publish.card", "publish.markup", "validate.fidelity.html", "viewer.site"},
+    "markupsafe": {"html", "publish.card", "publish.markup", "validate.fidelity.html", "viewer.site"},
     "msgspec": {"reports.typed_json"},
     "ml_dtypes": {"tensors.floats"},
     "mlx": {
@@ -151,6 +155,22 @@ def test_nothing_imports_a_command(name, tree):
 def test_an_outside_library_is_imported_at_its_door_and_nowhere_else(library):
     users = {name for name, tree in MODULES if library in {imported.split(".")[0] for imported in imports(tree)}}
     assert users == DOORS[library]
+
+
+def plain_name(distribution):
+    return distribution.lower().replace("_", "-")
+
+
+def test_each_outside_library_is_declared_for_those_who_install_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {name: wanted for name, wanted in project["optional-dependencies"].items() if name != "dev"}
+    required = [*project["dependencies"], *(each for wanted in extras.values() for each in wanted)]
+    declared = {plain_name(re.match(r"[\w.-]+", each)[0]) for each in required}
+    libraries = {imported.split(".")[0] for _, tree in MODULES for imported in imports(tree)}
+    outside = libraries - sys.stdlib_module_names - {"olmocr"}
+    brought_by = packages_distributions()
+    assert len(outside) > 20
+    assert {each for each in outside if declared.isdisjoint(map(plain_name, brought_by.get(each, [each])))} == set()
 
 
 def loaded_by(statement):

@@ -41,7 +41,7 @@ _NEEDED = {"mlx": "pip install 'olmocr[mlx]'", "mlx-vlm": "pip install 'olmocr[m
 # Extra -> the packages that it brings, and what they are for.
 _EXTRAS = {
     "fast": (("numba",), "quantizes several times as fast"),
-    "validate": (("rapidfuzz",), "scores answers against known text"),
+    "validate": (("rapidfuzz", "fuzzysearch"), "scores answers against known text"),
     "viewer": (("markdown-it-py", "nh3"), "shows pages beside their text"),
     "blas": (("mkl",), "makes MLX fast on this CPU"),
 }

@@ -1,15 +1,15 @@
-"""How far an answer is from the truth. The one door to rapidfuzz."""
+"""How far an answer is from the truth. The one door to rapidfuzz and fuzzysearch."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from itertools import zip_longest
 from typing import Any
 
 from olmocr.errors import MissingDependencyError
+from olmocr.validate.html_tables import html_tables
 
 Table = tuple[tuple[str, ...], ...]
 """Rows of cells, as text."""
@@ -75,15 +75,30 @@ def _distance(text: Sequence[str], truth: Sequence[str]) -> int:
     return int(_rapidfuzz().distance.Levenshtein.distance(text, truth))
 
 
+def places(phrase: str, text: str, most_edits: int) -> list[int]:
+    """Return where *phrase* begins in *text*, with at most so many characters wrong, missing or added.
+
+    Raises:
+        MissingDependencyError: fuzzysearch is not installed.
+    """
+    try:
+        import fuzzysearch
+    except ImportError as error:
+        raise _missing("fuzzysearch") from error
+    return [match.start for match in fuzzysearch.find_near_matches(phrase, text, max_l_dist=most_edits)]
+
+
 def _rapidfuzz() -> Any:
     try:
         import rapidfuzz
         import rapidfuzz.distance
     except ImportError as error:
-        raise MissingDependencyError(
-            "rapidfuzz is not installed; install it with: pip install 'olmocr[validate]'"
-        ) from error
+        raise _missing("rapidfuzz") from error
     return rapidfuzz
+
+
+def _missing(library: str) -> MissingDependencyError:
+    return MissingDependencyError(f"{library} is not installed; install it with: pip install 'olmocr[validate]'")
 
 
 def plain(text: str) -> str:
@@ -102,11 +117,9 @@ def exact_numbers(text: str, truth: str) -> int:
 
 
 def tables_in(text: str) -> list[Table]:
-    """Return the HTML tables in *text*, nested ones not told apart."""
-    reader = _TableReader()
-    reader.feed(text)
-    reader.close()
-    return [tuple(tuple(" ".join(cell.split()) for cell in row) for row in table) for table in reader.tables]
+    """Return the HTML tables in *text*, with single spaces."""
+    tables = html_tables(text, line_break="")
+    return [tuple(tuple(" ".join(cell.text.split()) for cell in row) for row in table) for table in tables]
 
 
 def exact_cells(tables: Sequence[Table], true: Sequence[Table]) -> int:
@@ -122,30 +135,3 @@ def exact_cells(tables: Sequence[Table], true: Sequence[Table]) -> int:
 def exact_tables(tables: Sequence[Table], true: Sequence[Table]) -> int:
     """Return how many tables of *true* have the same rows and columns, and the same text in each."""
     return sum(table == found for table, found in zip_longest(true, tables) if table is not None)
-
-
-class _TableReader(HTMLParser):
-    """Collects tables. Cells that are never closed, as in an answer that was cut, end where the next begins."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tables: list[list[list[str]]] = []
-        self._is_open = False
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr" and self.tables:
-            self.tables[-1].append([])
-        elif tag in ("td", "th") and self.tables:
-            if not self.tables[-1]:
-                self.tables[-1].append([])
-            self.tables[-1][-1].append("")
-        self._is_open = tag in ("td", "th") or (self._is_open and tag not in ("table", "tr"))
-
-    def handle_endtag(self, tag: str) -> None:
-        self._is_open = self._is_open and tag not in ("td", "th", "tr", "table")
-
-    def handle_data(self, data: str) -> None:
-        if self._is_open and self.tables and self.tables[-1]:
-            self.tables[-1][-1][-1] += data

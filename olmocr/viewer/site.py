@@ -1,25 +1,17 @@
-"""A workspace's records -> a folder of HTML: one page a document, and an index. The one door to jinja2 here.
-
-Every page holds all it needs and may load nothing: its Content-Security-Policy allows the style sheet and the script
-that this module wrote, by their hashes, and pictures that are in the page itself.
-"""
+"""A workspace's records -> a folder of HTML: one page a document, and an index."""
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from olmocr.files import write_whole
+from olmocr.html import asset, page_head, page_template
 from olmocr.rendering.picture import Picture
 from olmocr.viewer.katex import Katex
 from olmocr.viewer.markdown import to_html
@@ -27,6 +19,8 @@ from olmocr.viewer.pictures import Pictures, open_pictures
 from olmocr.viewer.records import STATUSES, Status, ViewedDocument, ViewedPage, find_records, read_documents, shown
 
 DOCUMENTS = "documents"
+
+_HERE = "olmocr.viewer"
 
 _MOST_SEARCHABLE = 50_000_000  # characters in the index; a browser holds that
 
@@ -118,7 +112,7 @@ def _write_document(
     folder: Path, document: ViewedDocument, around: tuple[Entry | None, Entry | None], katex: Katex | None
 ) -> None:
     with open_pictures(document) as pictures:
-        pieces = _template("document.html").generate(
+        pieces = page_template(_HERE, "document.html").generate(
             **_frame(katex),
             document=document,
             source_file=shown(document.source_file),
@@ -154,7 +148,7 @@ def _write_index(workspace: Path, folder: Path, entries: list[Entry], records: I
         pages=sum(len(entry.statuses) for entry in entries),
         to_look_at=sum(entry.to_look_at for entry in entries),
     )
-    pieces = _template("index.html").generate(
+    pieces = page_template(_HERE, "index.html").generate(
         **_frame(None),
         title=shown(workspace.resolve().name),
         entries=entries,
@@ -178,53 +172,10 @@ def _texts(records: Iterable[Path]) -> Iterator[tuple[str, list[tuple[int, str]]
 
 def _frame(katex: Katex | None) -> dict[str, Any]:
     """Return what every page has: styles, scripts, and the policy that allows just these."""
-    styles = [_asset("viewer.css"), *([katex.style] if katex else [])]
-    scripts = [*([katex.script] if katex else []), _asset("viewer.js")]
+    styles = [asset(_HERE, "viewer.css"), *([katex.style] if katex else [])]
+    scripts = [*([katex.script] if katex else []), asset(_HERE, "viewer.js")]
     return {
-        "styles": [Markup(style) for style in styles],  # noqa: S704  # ours, and KaTeX's that has been looked at
-        "scripts": [Markup(script) for script in scripts],  # noqa: S704
-        "policy": _policy(styles, scripts),
+        **page_head(styles, scripts),
         "meanings": STATUSES,
         "documents": DOCUMENTS,
     }
-
-
-def _policy(styles: list[str], scripts: list[str]) -> str:
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src {_hashes(scripts)}",
-            f"style-src {_hashes(styles)}",
-            "img-src data:",
-            "font-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "require-trusted-types-for 'script'",
-            "trusted-types 'none'",
-        )
-    )
-
-
-def _hashes(texts: list[str]) -> str:
-    digests = (hashlib.sha256(text.encode()).digest() for text in texts)
-    return " ".join(f"'sha256-{base64.b64encode(digest).decode('ascii')}'" for digest in digests)
-
-
-@functools.cache
-def _asset(name: str) -> str:
-    return resources.files("olmocr.viewer").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("olmocr.viewer"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _template(name: str) -> jinja2.Template:
-    return _environment().get_template(name)

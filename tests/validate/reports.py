@@ -1,6 +1,7 @@
-"""Fidelity reports made on the spot."""
+"""Fidelity reports made on the spot, and which fields of a report a document explains."""
 
 import dataclasses
+import re
 
 from olmocr.reports.fidelity import (
     Cost,
@@ -17,6 +18,12 @@ from olmocr.reports.parts import Interval
 _ERRORS = TextErrors(1, 0.0, 0.0, 0, 0, 0, 0, 0, 0)
 _STRUCTURE = Structure(1, 1, 1, {"stop": 1}, 0, 1.0, {"1": 1})
 _COST = Cost(1000, None, (), "float32", 0.1, 1000, 1.0, 1.0, 1.0)
+
+
+def documented_fields(document):
+    """Return the fields that a document's table of them has rows for."""
+    (table,) = re.findall(r"^\| field \|.*\n\|[ |-]+\n((?:\|.*\n)+)", document, re.MULTILINE)
+    return {name for row in table.splitlines() for name in re.findall("`(\\w+)`", row.split("|")[1])}
 
 
 def page(**fields):

@@ -256,7 +256,7 @@ def test_katex_is_put_into_each_page_with_its_fonts(tmp_path):
     write_record(tmp_path / "ws", ["\\(x\\)"])
     page = only_document(site(tmp_path / "ws", katex=read_katex(write_katex_folder(tmp_path / "katex"))))
     font = base64.b64encode(b"font").decode()
-    assert page.styles[1] == (
+    assert page.styles[-1] == (
         f"@font-face{{font-family:K;src:url(data:font/woff2;base64,{font})format('woff2')}}.katex{{color:red}}"
     )
     assert page.scripts[0] == "globalThis.katex = {}"

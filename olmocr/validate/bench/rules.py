@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from olmocr.validate.bench.checks import Baseline, Check, Order, Phrase, Skipped, TableCell
 from olmocr.validate.bench.tables import Grid, Place, grids_in
-from olmocr.validate.bench.text import normalized, places
-from olmocr.validate.score import partial_similarity, similarity
+from olmocr.validate.bench.text import normalized
+from olmocr.validate.score import partial_similarity, places, similarity
 
 _LONGEST_REPEATED = 5  # characters
 _LEAST_SIMILAR_CELL = 0.5
@@ -26,7 +26,7 @@ def holds(check: Check, text: str) -> bool | None:
     """Return whether *check* holds for the text of its page; None for a check of a type that is not scored.
 
     Raises:
-        MissingDependencyError: rapidfuzz is not installed.
+        MissingDependencyError: rapidfuzz or fuzzysearch is not installed.
     """
     match check.rule:
         case Phrase() as rule:

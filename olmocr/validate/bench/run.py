@@ -36,7 +36,7 @@ from olmocr.validate.bench.checks import SKIPPED_TYPES, BenchSet, Check, Phrase,
 from olmocr.validate.bench.rules import holds
 from olmocr.validate.bench.statistics import CONFIDENCE, Tally, compare, interval, mcnemar, overall, tally
 from olmocr.validate.known_pages.page_set import longest_side_for
-from olmocr.validate.score import similarity
+from olmocr.validate.score import places, similarity
 from olmocr.workspace.document import PageRecord
 from olmocr.workspace.records import Records
 
@@ -87,11 +87,13 @@ def run_bench(folder: Path, bench: Path, terms: BenchTerms = BenchTerms(), on_pa
     Raises:
         CheckpointError: *folder* holds no model that can be loaded.
         InputError: the benchmark is not what it should be.
-        MissingDependencyError: MLX, mlx-vlm or rapidfuzz is not installed.
+        MissingDependencyError: MLX, mlx-vlm, rapidfuzz or fuzzysearch is not installed.
         OutputError: the report cannot be written.
     """
     started = time.monotonic()
-    similarity("", "")  # where rapidfuzz is missing, that is said now and not after hours of reading
+    # Where a library is missing, that is said now and not after hours of reading.
+    similarity("", "")
+    places("a", "", 0)
     read_config(ModelFolder(folder))
     weights = weight_hashes(folder)
     full = read_bench_set(bench)

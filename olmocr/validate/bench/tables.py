@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html.parser import HTMLParser
+
+from olmocr.validate.html_tables import MOST_ROWS, Cell, html_tables
 
 Place = tuple[int, int]
 """The row and column, from 0, at which a cell begins."""
 
 _STEPS: Mapping[str, Place] = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 _WIDEST = 1000  # columns that a cell may span, as in browsers
-_MOST_SLOTS = 1_000_000  # of a table's grid; an answer may claim to span more than any memory holds
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell's text, how far it reaches, and whether it is a heading."""
-
-    text: str
-    rows: int = 1
-    columns: int = 1
-    heading: bool = False
+_MOST_SLOTS = MOST_ROWS  # of a table's grid; an answer may claim to span more than any memory holds
 
 
 @dataclass(frozen=True)
@@ -75,7 +66,7 @@ class Grid:
 
 def grids_in(text: str, *, with_markdown: bool = True) -> list[Grid]:
     """Return the tables in *text*: those in markdown, whose first row and column are headings, then those in HTML."""
-    rows = [*(_markdown_tables(text) if with_markdown else []), *_html_tables(text)]
+    rows = [*(_markdown_tables(text) if with_markdown else []), *html_tables(text)]
     return [grid for each in rows if (grid := lay_out(each)).cells]
 
 
@@ -129,81 +120,3 @@ def _markdown_rows(lines: list[str]) -> list[list[Cell]]:
             if texts:
                 rows.append([Cell(each, heading=not rows or not at) for at, each in enumerate(texts)])
     return rows
-
-
-def _html_tables(text: str) -> list[list[list[Cell]]]:
-    reader = _Reader()
-    reader.feed(text)
-    reader.close()
-    return [[[cell.finished() for cell in row] for row in table] for table in reader.tables]
-
-
-class _OpenCell:
-    """A cell whose text is being collected."""
-
-    def __init__(self, attributes: dict[str, str | None], *, heading: bool) -> None:
-        self.text = ""
-        self._rows = _span(attributes.get("rowspan"), to_the_end=True)
-        self._columns = _span(attributes.get("colspan"))
-        self._heading = heading
-
-    def finished(self) -> Cell:
-        return Cell(self.text.strip(), self._rows, self._columns, self._heading)
-
-
-class _Reader(HTMLParser):
-    """Collects tables. What stands in a table within a cell belongs to the outer table's cell as well."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tables: list[list[list[_OpenCell]]] = []
-        self._open: list[list[list[_OpenCell]]] = []  # tables, the innermost last
-        self._cells: list[_OpenCell | None] = []  # of each of them the cell that is open
-        self._in_head: list[bool] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "table":
-            self.tables.append([])
-            self._open.append(self.tables[-1])
-            self._cells.append(None)
-            self._in_head.append(False)
-        elif not self._open:
-            return
-        elif tag in ("thead", "tbody", "tfoot"):
-            self._in_head[-1] = tag == "thead"
-        elif tag == "tr":
-            self._open[-1].append([])
-            self._cells[-1] = None
-        elif tag in ("td", "th") and self._open[-1]:
-            cell = _OpenCell(dict(attrs), heading=tag == "th" or self._in_head[-1])
-            self._open[-1][-1].append(cell)
-            self._cells[-1] = cell
-        elif tag == "br":
-            self.handle_data("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self._open:
-            return
-        if tag == "table":
-            self._open.pop()
-            self._cells.pop()
-            self._in_head.pop()
-        elif tag in ("td", "th", "tr"):
-            self._cells[-1] = None
-        elif tag == "thead":
-            self._in_head[-1] = False
-
-    def handle_data(self, data: str) -> None:
-        for cell in self._cells:
-            if cell is not None:
-                cell.text += data
-
-
-def _span(value: str | None, *, to_the_end: bool = False) -> int:
-    """Return how many rows or columns an attribute means: 0 is all the rows that are left, nonsense is one."""
-    digits = (value or "").strip()
-    if not (digits.isascii() and digits.isdigit()):
-        return 1
-    if set(digits) == {"0"}:
-        return _MOST_SLOTS if to_the_end else 1
-    return int(digits[-9:]) if len(digits) <= 9 else _MOST_SLOTS

@@ -1,27 +1,19 @@
-"""A comparison of models with their source -> one HTML file that shows it, page by page, and needs no other.
-
-It holds no script and may load nothing: its Content-Security-Policy allows the style sheet that stands in it, by its
-hash, and pictures that are in the file itself.
-"""
+"""A comparison of models with their source -> one HTML file that shows it, page by page, and needs no other."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import functools
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jinja2
 from markupsafe import Markup
 
 from olmocr.errors import UsageError
 from olmocr.files import write_whole
+from olmocr.html import asset, page_head, page_template
 from olmocr.rendering.picture import Picture, make_picture
 from olmocr.reports.fidelity import FidelityPage, FidelityReport
 from olmocr.text import printable
@@ -40,12 +32,13 @@ from olmocr.validate.fidelity.word_diff import Stretch, word_diff
 from olmocr.validate.score import NUMBER
 
 if TYPE_CHECKING:
-    from olmocr.validate.fidelity.measure import Comparison, ReadPage
-    from olmocr.validate.fidelity.reading import Answer
+    from olmocr.validate.fidelity.measure import MeasuredModels, ReadPage
+    from olmocr.validate.fidelity.reading import PageAnswer
 
 FIDELITY_HTML_FILE = "fidelity_report.html"
 MOST_PAGES = 100
 
+_HERE = "olmocr.validate.fidelity"
 _TAG = re.compile(r"(</?[a-zA-Z][^<>\n]{0,200}>)")
 _NUMBER = re.compile(f"({NUMBER.pattern})")
 _MOST_NUMBERS = 12
@@ -60,7 +53,7 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _ShownAnswer:
     """What the models of *labels* answered: the same to the letter. *stretches* is None where that is the source's."""
 
     labels: tuple[str, ...]
@@ -79,7 +72,7 @@ class _Answer:
 
 
 @dataclass(frozen=True)
-class _Page:
+class _ShownPage:
     """A page as it is shown; *number* is its place among them, from 1."""
 
     number: int
@@ -87,7 +80,7 @@ class _Page:
     rows: tuple[_Row, ...]
     text: str
     truth: str | None
-    answers: tuple[_Answer, ...]
+    answers: tuple[_ShownAnswer, ...]
     picture: Picture
 
     @property
@@ -96,30 +89,29 @@ class _Page:
         return all(answer.stretches is None for answer in self.answers)
 
 
-def fidelity_html(comparison: Comparison, most_pages: int = MOST_PAGES) -> str:
-    """Return HTML that shows *comparison*, the pages first that came out worst; only *most_pages* of these in full.
+def fidelity_html(measured: MeasuredModels, most_pages: int = MOST_PAGES) -> str:
+    """Return HTML that shows *measured*, the pages first that came out worst; only *most_pages* of these in full.
 
     Raises:
         InputError: a page cannot be rendered any more.
     """
-    comparison, order = _by_size(comparison), _worst_first(comparison)
-    labels = model_labels(comparison.reports)
-    listed = [_rows(comparison, labels, number) for number in order]
-    style = _style()
-    return _template().render(
-        style=Markup(style),  # noqa: S704  # ours
-        policy=_policy(style),
-        reports=comparison.reports,
+    measured, order = _by_size(measured), _worst_first(measured)
+    labels = model_labels(measured.reports)
+    listed = [_rows(measured, labels, number) for number in order]
+    template = page_template(_HERE, "fidelity.html", _shown, marked=_marked, changed=_changed, size=size)
+    return template.render(
+        **page_head([asset(_HERE, "fidelity.css")]),
+        reports=measured.reports,
         labels=labels,
         columns=COLUMNS,
-        rows=ladder_rows(comparison.reports),
-        remarks=[*steps(comparison.reports), *broken_limits(comparison.reports)],
-        verdict=_verdict(comparison.reports, labels),
-        holds=all(report.gate.passed for report in comparison.reports if report.gate),
-        plots=[Markup(plot) for plot in _plots(comparison, order, labels)],  # noqa: S704  # ours, with escaped labels
+        rows=ladder_rows(measured.reports),
+        remarks=[*steps(measured.reports), *broken_limits(measured.reports)],
+        verdict=_verdict(measured.reports, labels),
+        holds=all(report.gate.passed for report in measured.reports if report.gate),
+        plots=[Markup(plot) for plot in _plots(measured, order, labels)],  # noqa: S704  # ours, with escaped labels
         listed=listed,
         shown=min(most_pages, len(order)),
-        pages=_pages(comparison, order[:most_pages], labels),
+        pages=_pages(measured, order[:most_pages], labels),
     )
 
 
@@ -140,42 +132,42 @@ def html_target(path: Path, folders: Sequence[Path]) -> Path:
     return target
 
 
-def write_fidelity_html(path: Path, comparison: Comparison, most_pages: int = MOST_PAGES) -> int:
+def write_fidelity_html(path: Path, measured: MeasuredModels, most_pages: int = MOST_PAGES) -> int:
     """Write what *fidelity_html* returns; return how many bytes it has.
 
     Raises:
         InputError: a page cannot be rendered any more.
         OutputError: it cannot be written.
     """
-    write_whole(path, fidelity_html(comparison, most_pages))
+    write_whole(path, fidelity_html(measured, most_pages))
     return path.stat().st_size
 
 
-def _by_size(comparison: Comparison) -> Comparison:
-    reports = comparison.reports
+def _by_size(measured: MeasuredModels) -> MeasuredModels:
+    reports = measured.reports
     order = sorted(range(len(reports)), key=lambda each: (-reports[each].cost.weight_bytes, reports[each].model))
     pages = tuple(
-        dataclasses.replace(page, models=tuple(page.models[each] for each in order)) for page in comparison.pages
+        dataclasses.replace(page, models=tuple(page.models[each] for each in order)) for page in measured.pages
     )
-    return dataclasses.replace(comparison, reports=tuple(reports[each] for each in order), pages=pages)
+    return dataclasses.replace(measured, reports=tuple(reports[each] for each in order), pages=pages)
 
 
-def _worst_first(comparison: Comparison) -> list[int]:
+def _worst_first(measured: MeasuredModels) -> list[int]:
     """Return the pages' numbers: those that a model broke, then by the most characters wrong, then by divergence."""
 
     def badness(number: int) -> tuple[bool, float, float]:
-        pages = [report.pages[number] for report in comparison.reports]
+        pages = [report.pages[number] for report in measured.reports]
         return (
             any(page.source_valid and not page.valid for page in pages),
             max(page.character_error_rate for page in pages),
             max(page.mean_kl for page in pages),
         )
 
-    return sorted(range(len(comparison.pages)), key=badness, reverse=True)
+    return sorted(range(len(measured.pages)), key=badness, reverse=True)
 
 
-def _rows(comparison: Comparison, labels: Sequence[str], number: int) -> tuple[_Row, ...]:
-    return tuple(_Row(label, report.pages[number]) for label, report in zip(labels, comparison.reports, strict=True))
+def _rows(measured: MeasuredModels, labels: Sequence[str], number: int) -> tuple[_Row, ...]:
+    return tuple(_Row(label, report.pages[number]) for label, report in zip(labels, measured.reports, strict=True))
 
 
 def _verdict(reports: Sequence[FidelityReport], labels: Sequence[str]) -> str:
@@ -191,12 +183,12 @@ def _verdict(reports: Sequence[FidelityReport], labels: Sequence[str]) -> str:
     return f"{len(reports) - len(broken)} of {len(reports)} models hold their limits; {', '.join(broken)} {verb} them."
 
 
-def _plots(comparison: Comparison, order: Sequence[int], labels: Sequence[str]) -> Iterator[str]:
-    reports = comparison.reports
+def _plots(measured: MeasuredModels, order: Sequence[int], labels: Sequence[str]) -> Iterator[str]:
+    reports = measured.reports
     if len(reports) > 1:
         yield size_plot(reports, style="")
     yield position_plot(reports, style="")
-    names = [comparison.pages[number].known.name for number in order]
+    names = [measured.pages[number].known.name for number in order]
     series = [
         Series(
             label,
@@ -208,22 +200,22 @@ def _plots(comparison: Comparison, order: Sequence[int], labels: Sequence[str]) 
     yield divergence_by_page(names, series, style="")
 
 
-def _pages(comparison: Comparison, order: Sequence[int], labels: Sequence[str]) -> Iterator[_Page]:
+def _pages(measured: MeasuredModels, order: Sequence[int], labels: Sequence[str]) -> Iterator[_ShownPage]:
     """Yield pages one by one: only one picture is held beside the text that is being made."""
     for place, number in enumerate(order, 1):
-        page = comparison.pages[number]
-        yield _Page(
+        page = measured.pages[number]
+        yield _ShownPage(
             number=place,
             name=page.known.name,
-            rows=_rows(comparison, labels, number),
+            rows=_rows(measured, labels, number),
             text=page.source.greedy.natural_text,
             truth=page.known.truth,
             answers=tuple(_answers(page, labels)),
-            picture=make_picture(comparison.image(page), quality=55),
+            picture=make_picture(measured.image(page), quality=55),
         )
 
 
-def _answers(page: ReadPage, labels: Sequence[str]) -> Iterator[_Answer]:
+def _answers(page: ReadPage, labels: Sequence[str]) -> Iterator[_ShownAnswer]:
     """Yield each answer once, that of the largest model first, with all who gave it."""
     source = page.source.greedy
     alike: dict[tuple[str, int], list[int]] = {}
@@ -233,17 +225,17 @@ def _answers(page: ReadPage, labels: Sequence[str]) -> Iterator[_Answer]:
         is_same = (text, rotation) == (source.text, source.rotation)
         turned = "" if rotation == source.rotation else f"turned by {rotation} degrees, the source by {source.rotation}"
         stretches = None if is_same else word_diff(*_texts(source, page.models[numbers[0]].greedy))
-        yield _Answer(tuple(labels[number] for number in numbers), stretches, turned)
+        yield _ShownAnswer(tuple(labels[number] for number in numbers), stretches, turned)
 
 
-def _texts(source: Answer, other: Answer) -> tuple[str, str]:
+def _texts(source: PageAnswer, other: PageAnswer) -> tuple[str, str]:
     """Return what is compared: the texts; the whole answers where their front matter differs, or there is none."""
     if _front(source) == _front(other):
         return source.natural_text, other.natural_text
     return source.text, other.text
 
 
-def _front(answer: Answer) -> str:
+def _front(answer: PageAnswer) -> str:
     text = answer.natural_text
     return answer.text.partition(text)[0] if text else answer.text.rstrip()
 
@@ -273,30 +265,6 @@ def _with_numbers(text: str) -> Markup:
         Markup('<b class="number">{}</b>').format(part) if number % 2 else _marked(part)
         for number, part in enumerate(parts)
     )
-
-
-def _policy(style: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-
-
-@functools.cache
-def _style() -> str:
-    return resources.files(__package__).joinpath("templates", "fidelity.css").read_text(encoding="utf-8")
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("olmocr.validate.fidelity"),
-        autoescape=True,
-        finalize=_shown,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"marked": _marked, "changed": _changed, "size": size}
-    return environment.get_template("fidelity.html")
 
 
 def _shown(value: object) -> object:

@@ -27,7 +27,7 @@ from olmocr.rendering.render import turned
 
 
 @dataclass(frozen=True)
-class Answer:
+class PageAnswer:
     """An answer to a page turned counter-clockwise by *rotation* degrees; *tokens* end before the stop token."""
 
     tokens: tuple[int, ...]
@@ -62,7 +62,7 @@ class PageReading:
     *first* is the answer to the first one; *looped* says whether any answer did. *seconds* are those of all attempts.
     """
 
-    greedy: Answer
+    greedy: PageAnswer
     first_holds: bool
     first_finish_reason: FinishReason
     valid: bool
@@ -78,7 +78,7 @@ def read_page(loaded: Any, image: PageImage, max_tokens: int) -> PageReading:
     Raises:
         InputError: the model cannot take the image.
     """
-    answers: list[tuple[float, Answer]] = []
+    answers: list[tuple[float, PageAnswer]] = []
 
     async def ask(request: PageRequest) -> ModelResponse:
         answer = _answer(loaded, request)
@@ -112,9 +112,9 @@ def pieces_of(loaded: Any, tokens: tuple[int, ...]) -> list[str]:
     return [loaded.processor.tokenizer.decode([token]) for token in tokens]
 
 
-def _answer(loaded: Any, request: PageRequest) -> Answer:
+def _answer(loaded: Any, request: PageRequest) -> PageAnswer:
     started = time.monotonic()
     decoded = decode(loaded, request)
     looped = decoded.finish_reason == "loop" or has_looped(decoded.text)
     seconds = time.monotonic() - started
-    return Answer(decoded.tokens, decoded.text, decoded.finish_reason, request.image.rotation, looped, seconds)
+    return PageAnswer(decoded.tokens, decoded.text, decoded.finish_reason, request.image.rotation, looped, seconds)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from olmocr.errors import CheckpointError, MissingDependencyError, reason_of
 from olmocr.page import PageImage, chat_prompt
-from olmocr.validate.fidelity.reading import Answer
+from olmocr.validate.fidelity.reading import PageAnswer
 
 Floats = npt.NDArray[np.float32]
 
@@ -49,7 +49,7 @@ class Reference:
         self.load_seconds = time.monotonic() - started
         self.name = f"transformers {transformers.__version__} on torch {torch.__version__}, cpu, float32"
 
-    def answer(self, image: PageImage, max_tokens: int) -> Answer:
+    def answer(self, image: PageImage, max_tokens: int) -> PageAnswer:
         """Return the greedy answer."""
         started = time.monotonic()
         inputs = self._inputs(image, ())
@@ -58,7 +58,7 @@ class Reference:
         tokens = found[0, inputs["input_ids"].shape[1] :].tolist()
         text = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         finish_reason: Any = "length" if len(tokens) >= max_tokens else "stop"
-        return Answer(tuple(tokens), text, finish_reason, image.rotation, False, time.monotonic() - started)
+        return PageAnswer(tuple(tokens), text, finish_reason, image.rotation, False, time.monotonic() - started)
 
     def blocks(self, image: PageImage, tokens: Sequence[int]) -> Iterator[Floats]:
         """Yield the logarithms of what each token was given at *tokens*, an answer, and after its last.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -44,9 +45,21 @@ class Work:
 
     folder: Path
 
-    def page(self, number: int) -> PageMeasurement | None:
-        """Return what is known of a page; None if nothing is, or nothing that can be read."""
+    def knows(self, number: int) -> bool:
+        """Whether a page is there, in a form that can be read."""
+        try:
+            self.page(number)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def page(self, number: int) -> PageMeasurement:
+        """Return a page that it knows."""
         return _read(self.folder / f"{number:04}.json", PageMeasurement)
+
+    def pages(self, count: int) -> list[PageMeasurement]:
+        """Return the first *count* pages, all of which it knows."""
+        return [self.page(number) for number in range(count)]
 
     def arrays(self, number: int, kind: type[Arrays]) -> Arrays:
         """Return a page's arrays."""
@@ -63,8 +76,8 @@ class Work:
             np.savez(file, **vars(arrays))
         write_whole(self.folder / f"{number:04}.json", json.dumps(dataclasses.asdict(page)))
 
-    def cost(self) -> PhaseCost | None:
-        """Return what the model took so far; None as for a page."""
+    def cost(self) -> PhaseCost:
+        """Return what the model took so far, of which a page at least is known."""
         return _read(self.folder / "cost.json", PhaseCost)
 
     def keep_cost(self, cost: PhaseCost) -> None:
@@ -73,9 +86,9 @@ class Work:
         Raises:
             OutputError: it cannot be written.
         """
-        before = self.cost()
-        peak = max(cost.peak_memory, before.peak_memory if before else 0)
-        write_whole(self.folder / "cost.json", json.dumps(vars(dataclasses.replace(cost, peak_memory=peak))))
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            cost = dataclasses.replace(cost, peak_memory=max(cost.peak_memory, self.cost().peak_memory))
+        write_whole(self.folder / "cost.json", json.dumps(vars(cost)))
 
 
 def default_work() -> Path:
@@ -83,8 +96,5 @@ def default_work() -> Path:
     return cache_folder("fidelity")
 
 
-def _read(path: Path, kind: type[Kept]) -> Kept | None:
-    try:
-        return parse_as(kind, path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+def _read(path: Path, kind: type[Kept]) -> Kept:
+    return parse_as(kind, path.read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from olmocr.validate.known_pages.drawing import (
@@ -15,9 +16,9 @@ from olmocr.validate.known_pages.drawing import (
     turned_180,
     write_pdf,
 )
-from olmocr.validate.known_pages.page_set import KnownPage
+from olmocr.validate.known_pages.page_set import KnownPage, read_page_set
 
-BUILT_IN = "built-in"
+_BUILT_IN = "built-in"
 
 _BODY = Type(20.0)
 _DENSE = 16.0  # points at _DENSE_SIDE pixels: letters of 13 pixels, whatever the side
@@ -43,6 +44,17 @@ _NUMBERS = ("Order 48213", "Date: 2019-04-27", "Net weight: 317.5 kg", "Amount: 
 _TABLE = (("City", "Date", "Rate"), ("Bergen", "2016-03-12", "12.4%"), ("Leeds", "2021-11-05", "7.9%"))
 _FIRST = ("The ferry leaves the northern pier at six in the morning. Bicycles are carried free of charge.",)
 _SECOND = ("The last ferry returns at nine in the evening. Dogs must be kept on a short lead.",)
+
+
+def pages_or_built_in(paths: Sequence[Path], folder: Path, longest_side: int) -> tuple[str, tuple[KnownPage, ...]]:
+    """Return what a report calls the page set, and its pages: those of *paths*, or where there are none, the built-in.
+
+    Raises:
+        InputError: a document or a text cannot be read, or there is no document.
+    """
+    if not paths:
+        return _BUILT_IN, draw_built_in_pages(folder, longest_side)
+    return " and ".join(path.resolve().name for path in paths), read_page_set(paths)
 
 
 def draw_built_in_pages(folder: Path, longest_side: int) -> tuple[KnownPage, ...]:

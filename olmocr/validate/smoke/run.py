@@ -20,8 +20,8 @@ from olmocr.pipeline.run import RunSummary, run_pipeline_sync
 from olmocr.reports.smoke import SMOKE_REPORT_FILE, SmokePage, SmokeReport
 from olmocr.reports.typed_json import report_json
 from olmocr.runtime.facts import known_faults, versions, weight_hashes
-from olmocr.validate.known_pages.built_in_pages import BUILT_IN, draw_built_in_pages
-from olmocr.validate.known_pages.page_set import KnownPage, longest_side_for, read_page_set
+from olmocr.validate.known_pages.built_in_pages import pages_or_built_in
+from olmocr.validate.known_pages.page_set import KnownPage, longest_side_for
 from olmocr.validate.score import character_error_rate, plain
 from olmocr.validate.smoke.prompts import prompt_problems
 from olmocr.validate.weights.check import read_hashes
@@ -72,7 +72,7 @@ def smoke_test(
     side = terms.longest_side or longest_side_for(folder)
     with tempfile.TemporaryDirectory(prefix="olmocr-smoke-") as name:
         scratch = Path(name)
-        known = read_page_set(terms.pages) if terms.pages else draw_built_in_pages(scratch, side)
+        page_set, known = pages_or_built_in(terms.pages, scratch, side)
         config = PipelineConfig(
             workspace=scratch / "workspace",
             pdfs=tuple(dict.fromkeys(str(page.path) for page in known)),
@@ -97,7 +97,7 @@ def smoke_test(
         model=folder.resolve().name,
         weights=hashes,
         backend=config.backend,
-        page_set=_page_set(terms.pages),
+        page_set=page_set,
         longest_side=side,
         passed=not problems and all(page.passed for page in pages),
         problems=problems,
@@ -129,10 +129,6 @@ def why_not_quick(folder: Path) -> str | None:
     if device.kind == "cpu" and nbytes > _QUICK_BYTES:
         return f"this machine has no GPU for {nbytes / 1e9:.1f} GB of weights, so that it would take long"
     return None
-
-
-def _page_set(paths: Sequence[Path]) -> str:
-    return " and ".join(path.resolve().name for path in paths) or BUILT_IN
 
 
 def _judged(page: KnownPage, record: PageRecord | None, summary: RunSummary) -> SmokePage:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from olmocr.validate.bench.checks import parse_check
 from olmocr.validate.bench.rules import holds
 from olmocr.validate.bench.tables import Cell, grids_in, lay_out
-from olmocr.validate.bench.text import normalized, places
+from olmocr.validate.bench.text import normalized
+from olmocr.validate.score import places
 
 SPANS = """<table>
 <thead><tr><th colspan="2">Fruit</th><th rowspan="2">Stock</th></tr><tr><td>Kind</td><td>Price</td></tr></thead>
@@ -87,6 +88,8 @@ def test_a_page_without_text_has_no_phrase_that_would_be_found_in_it_the_wrong_w
         ("frist then secnod", {"before": "first", "after": "second", "max_diffs": 2}, True),
         ("frist then secnod", {"before": "first", "after": "second", "max_diffs": 1}, False),
         ("aaaa", {"before": "aaab", "after": "aaaa", "max_diffs": 1}, False),
+        (" cc ", {"before": "bcbc", "after": "cbca", "max_diffs": 2}, False),  # of overlapping places fuzzysearch's
+        (" bcb", {"before": "bcbc", "after": "ccba", "max_diffs": 2}, True),
     ],
 )
 def test_one_text_comes_before_another(text, fields, expected):

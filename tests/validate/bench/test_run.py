@@ -1,12 +1,15 @@
 """A benchmark is read through the pipeline, scored, kept beside the weights, and compared with another model's."""
 
 import dataclasses
+import datetime
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
@@ -14,12 +17,16 @@ import pytest
 
 from demo.make_bench import make_bench
 from olmocr.errors import InputError, UsageError
+from olmocr.files import sha256_of
 from olmocr.reports.bench import BenchReport, Outcome, bench_lines
-from olmocr.validate.bench.run import BenchTerms, compared, read_earlier, run_bench
+from olmocr.runtime.facts import machine, versions
+from olmocr.validate.bench.checks import SKIPPED_TYPES
+from olmocr.validate.bench.run import BenchTerms, EarlierRun, compared, read_earlier, run_bench
 from olmocr.validate.bench.statistics import compare, mcnemar, tally
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import ROOT
-from tests.pipeline.doubles import Model, answer, write_pdf
+from tests.pipeline.doubles import Model, Reader, answer, write_numbered_pdf, write_pdf
+from tests.validate.reports import documented_fields
 
 SCHEMA = json.loads((ROOT / "docs/bench-report.schema.json").read_text())
 BENCH = [sys.executable, "-m", "olmocr.validate", "bench"]
@@ -90,7 +97,7 @@ def test_the_report_is_as_its_schema_says_and_holds_no_text_of_a_page(model, ben
 
 def test_every_field_of_the_report_is_in_the_docs():
     document = (ROOT / "docs/bench.md").read_text()
-    assert [name for name in SCHEMA["properties"] if f"`{name}`" not in document] == []
+    assert documented_fields(document) | {"version"} == set(SCHEMA["properties"])
     fields = {field.name for field in dataclasses.fields(BenchReport)}
     assert fields == set(SCHEMA["properties"]) == set(SCHEMA["required"])
 
@@ -149,6 +156,102 @@ def test_a_sample_reads_so_many_documents_of_each_folder_and_is_no_full_run(mode
     assert len(double.requests) == 2
     assert (run.report.documents, run.report.documents_left_out, run.report.complete) == (2, 1, False)
     assert run.report.incomplete[0] == "1 of 3 documents were left out"
+
+
+def test_every_field_is_what_four_pages_and_nine_checks_come_to(model, tmp_path):
+    bench, work = tmp_path / "four", tmp_path / "work"
+    for document, numbers in (("old/a.pdf", [1, 2]), ("old/b.pdf", [3]), ("maths/c.pdf", [4])):
+        write_numbered_pdf(bench / "pdfs" / document, numbers)
+    lines = {
+        "maths": [("c", 1, "math", {"math": "x^2"}), ("c", 1, "present", {"text": "page 4"})],
+        "old": [
+            ("a", 1, "present", {"text": "page 1"}),
+            ("a", 2, "absent", {"text": "page 9"}),
+            ("b", 1, "present", {"text": "page 3"}),
+            ("b", 1, "order", {"before": "page", "after": "3"}),
+        ],
+    }
+    digest = hashlib.sha256()
+    for category, checks in lines.items():
+        made = [
+            {"id": f"{category} {number}", "pdf": f"{category}/{name}.pdf", "page": page, "type": kind, **fields}
+            for number, (name, page, kind, fields) in enumerate(checks)
+        ]
+        content = "".join(json.dumps(each) + "\n" for each in made)
+        (bench / f"{category}.jsonl").write_text(content)
+        digest.update(f"{category}.jsonl\0{len(content)}\0{content}".encode())
+    reader = Reader({2: [answer("")], 3: [answer("page 3", finish_reason="length")]}, seconds=0.02)
+    started = time.monotonic()
+    run = run_bench(model, bench, BenchTerms(longest_side=140, work=work, max_attempts=2, ask=reader.ask))
+    report = dataclasses.asdict(run.report)
+    # Two documents of "old" are drawn of two: a and a, a and b, or b and b.
+    old, every, all_of_them = (
+        {"low": low, "high": 1.0, "confidence": 0.95, "resamples": 2000} for low in (0.0, 1 / 3, 4 / 9)
+    )
+    why = SKIPPED_TYPES["math"]
+    score = (1 + 2 / 4 + 2 / 3) / 3
+    assert 5 * 0.02 / 4 <= report.pop("seconds") <= time.monotonic() - started
+    assert report == {
+        "model": "model",
+        "weights": {path.name: sha256_of(path) for path in model.glob("*.safetensors")},
+        "backend": "mlx",
+        "data_set": "four",
+        "checks_sha256": digest.hexdigest(),
+        "revision": None,
+        "longest_side": 140,
+        "max_tokens": 8000,
+        "complete": False,
+        "incomplete": (f"1 checks of type math were not scored: {why}",),
+        "score": pytest.approx(score),
+        "interval": pytest.approx(all_of_them),
+        "categories": (
+            of_category("maths", documents=1, scored=1, passed=1, skipped=1, score=1.0),
+            of_category("old", documents=2, scored=4, passed=2, score=0.5, interval=old),
+            of_category("baseline", documents=3, scored=3, passed=2, score=2 / 3, interval=pytest.approx(every)),
+        ),
+        "types": tuple(
+            {"type": kind, "scored": scored, "passed": passed, "skipped": skipped, "why_skipped": reason}
+            for kind, scored, passed, skipped, reason in (
+                ("absent", 1, 1, 0, None),
+                ("baseline", 3, 2, 0, None),
+                ("math", 0, 0, 1, why),
+                ("order", 1, 0, 0, None),
+                ("present", 3, 2, 0, None),
+            )
+        ),
+        "documents": 3,
+        "documents_left_out": 0,
+        "pages": 4,
+        "pages_without_answer": 1,
+        "absent_in_nothing": 1,
+        "comparison": None,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine(),
+        "versions": versions(),
+        "version": 1,
+    }
+
+    theirs = tuple(dataclasses.replace(one, passed=one.passed and one.id != "old 0") for one in run.outcomes)
+    earlier = EarlierRun("other", {"a": "b"}, run.report.checks_sha256, theirs)
+    assert dataclasses.asdict(compared(run, earlier).report.comparison) == {
+        "other": "other",
+        "other_weights": {"a": "b"},
+        "documents": 3,
+        "checks": 8,
+        "score": pytest.approx(score),
+        "other_score": pytest.approx((1 + 1 / 4 + 2 / 3) / 3),
+        "difference": pytest.approx(1 / 12),
+        "interval": pytest.approx({"low": 0.0, "high": 1 / 6, "confidence": 0.95, "resamples": 2000}),
+        "p_value": 1.0,
+        "only_this": 1,
+        "only_other": 0,
+        "mcnemar_p_value": 1.0,
+        "verdict": "model is not told apart from other by these 8 checks: +8.3 points, 95%: +0.0 to +16.7, p 1.000",
+    }
+
+
+def of_category(name, *, skipped=0, interval=None, **fields):
+    return {"category": name, "skipped": skipped, "interval": interval, **fields}
 
 
 def outcomes(passed, categories=("a", "b"), each=1):

@@ -5,8 +5,8 @@ import dataclasses
 from PIL import Image, ImageDraw
 
 from olmocr.reports.fidelity import PositionBin
-from olmocr.validate.fidelity.measure import Comparison, ReadPage
-from olmocr.validate.fidelity.reading import Answer, PageReading
+from olmocr.validate.fidelity.measure import MeasuredModels, ReadPage
+from olmocr.validate.fidelity.reading import PageAnswer, PageReading
 from olmocr.validate.known_pages.page_set import KnownPage
 from olmocr.validate.score import character_error_rate
 from tests.validate.reports import page, report
@@ -18,7 +18,7 @@ FRONT = (
 
 
 def reading(text, *, rejected=(), valid=True, rotation=0, front=FRONT):
-    answer = Answer((1, 2), front + text, "stop", rotation, False, 1.0)
+    answer = PageAnswer((1, 2), front + text, "stop", rotation, False, 1.0)
     return PageReading(answer, valid, "stop", valid, 1 + len(rejected), tuple(rejected), False, 1.0)
 
 
@@ -43,7 +43,7 @@ def comparison(folder, pages, names=("4bit",), *, sizes=(), **fields):
                 **fields,
             )
         )
-    return Comparison(
+    return MeasuredModels(
         tuple(reports), tuple(ReadPage(each, it[0], tuple(it[1:])) for each, it in zip(known, read, strict=True))
     )
 

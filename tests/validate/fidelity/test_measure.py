@@ -28,7 +28,6 @@ from olmocr.validate.fidelity.measure import (
     compare,
     distinct_folders,
     measure_fidelity,
-    text_errors,
     write_fidelity_report,
 )
 from olmocr.validate.fidelity.reading import inputs_of, read_page
@@ -36,6 +35,7 @@ from olmocr.validate.fidelity.reference import Reference
 from olmocr.validate.known_pages.built_in_pages import draw_built_in_pages
 from tests.checkpoints import read_tensors, write_tensors
 from tests.conftest import CHECKPOINT, DEVICE, PAGES, ROOT
+from tests.validate.reports import documented_fields
 from tests.validate.reports import report as made_report
 
 SCHEMA = json.loads((ROOT / "docs/fidelity-report.schema.json").read_text())
@@ -116,7 +116,7 @@ def test_what_the_model_costs_is_in_the_report(measured, converted):
     report = measured("4bit")
     assert report.cost.weight_bytes == (converted("4bit") / "model.safetensors").stat().st_size
     assert {part.component for part in report.cost.components} >= {"language", "vision", "merger"}
-    assert min(report.cost.prefill_rate, report.cost.decode_rate, report.cost.peak_memory) > 0
+    assert report.cost.peak_memory > report.cost.weight_bytes
 
 
 def test_several_models_are_measured_in_one_run_as_each_is_alone(measured, converted, page, work):
@@ -150,7 +150,7 @@ def test_a_model_that_is_given_twice_is_refused(tmp_path):
 
 
 def test_every_field_is_documented():
-    assert [name.name for name in dataclasses.fields(FidelityReport) if f"`{name.name}`" not in DOCUMENT] == []
+    assert documented_fields(DOCUMENT) | {"version"} == {field.name for field in dataclasses.fields(FidelityReport)}
 
 
 @pytest.mark.slow
@@ -235,12 +235,6 @@ def test_a_report_is_told_in_words(tmp_path):
     assert lines[-1].strip() == "most_mean_kl is 0.025, measured was 0.2"
     write_fidelity_report(tmp_path, made)
     assert json.loads((tmp_path / FIDELITY_REPORT_FILE).read_text())["gate"]["passed"] is False
-
-
-def test_texts_are_compared_by_their_length():
-    errors = text_errors([("abcd", "abcx"), ("", "0123456789ab")])
-    assert errors.character_error_rate == 13 / 16
-    assert (errors.numbers, errors.exact_numbers) == (1, 0)
 
 
 def test_what_is_no_model_is_refused_before_anything_is_read(tmp_path):

@@ -1,23 +1,28 @@
 """A model is tried on pages: what holds passes, and what is broken is named, in the report and in the exit code."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
+import time
 
 import jsonschema
 import numpy as np
 import pytest
 
 from olmocr.errors import CheckpointError, InputError
+from olmocr.files import sha256_of
 from olmocr.rendering.render import open_document
 from olmocr.reports.smoke import SMOKE_REPORT_FILE, smoke_lines
+from olmocr.runtime.facts import known_faults, versions
 from olmocr.validate.known_pages.built_in_pages import draw_built_in_pages
 from olmocr.validate.known_pages.page_set import longest_side_for, read_page_set
 from olmocr.validate.smoke.run import SmokeTerms, smoke_test, why_not_quick
 from tests.checkpoints import read_tensors, tiny_checkpoint, write_tensors
 from tests.conftest import CHECKPOINT, DEVICE, PAGES, ROOT
-from tests.pipeline.doubles import Model, answer
+from tests.pipeline.doubles import Model, Reader, answer, write_numbered_pdf
+from tests.validate.reports import documented_fields
 
 SCHEMA = json.loads((ROOT / "docs/smoke-report.schema.json").read_text())
 DOCUMENT = (ROOT / "docs/smoke.md").read_text()
@@ -150,8 +155,63 @@ def test_a_report_without_a_true_text_says_only_whether_answers_hold(folder, tmp
     assert "of the words that the file itself holds" in read.problems[0]
 
 
+def test_every_field_is_what_four_pages_come_to(tmp_path):
+    model = tiny_checkpoint(tmp_path / "model")
+    four = write_numbered_pdf(tmp_path / "four.pdf", [1, 2, 3, 4])
+    for number, truth in ((1, "# page 1 was read"), (2, "page 2"), (4, "ab")):
+        (tmp_path / f"four.p{number}.md").write_text(truth)
+    script = {
+        1: [answer("page 1 was reed", input_tokens=110, output_tokens=21)],
+        2: [answer("page", finish_reason="length", output_tokens=30), answer("page 2", turn=0, output_tokens=12)],
+        4: [answer("xyz")],
+    }
+    started = time.monotonic()
+    report = smoke_test(model, SmokeTerms((four,), longest_side=140, ask=Reader(script, seconds=0.02).ask))
+    found = dataclasses.asdict(report)
+    assert json.loads((model / SMOKE_REPORT_FILE).read_text()) == json.loads(json.dumps(found))
+    total = found.pop("seconds")
+    for page, attempts in zip(found["pages"], (1, 2, 1, 1), strict=True):
+        assert 0.02 * attempts <= page.pop("seconds") <= total <= time.monotonic() - started
+
+    def read(number, **fields):
+        return {
+            "document": "four.pdf", "page_number": number, "kind": "given", "passed": True, "problems": (),
+            "status": "valid", "attempts": 1, "rejected": (), "finish_reason": "stop", "rotation": 0,
+            "input_tokens": 100, "output_tokens": 20, "phrases": (), "missing_phrases": (), **fields,
+        }  # fmt: skip
+
+    cut = report.pages[1].rejected
+    assert "finish_reason is 'length'" in cut[0]
+    assert found == {
+        "model": "model",
+        "weights": {path.name: sha256_of(path) for path in model.glob("*.safetensors")},
+        "backend": "mlx",
+        "page_set": "four.pdf",
+        "longest_side": 140,
+        "passed": False,
+        "problems": tuple(
+            f"{file}: image before text, if a client lists it so; trained otherwise"
+            for file in ("chat_template.json", "tokenizer_config.json")
+        ),
+        "pages": (
+            read(1, input_tokens=110, output_tokens=21, character_error_rate=0.0667),  # 1 of 15
+            read(2, attempts=2, rejected=cut, output_tokens=42, character_error_rate=0.0),
+            read(3, character_error_rate=None),
+            read(
+                4,
+                passed=False,
+                problems=("150.0% of the characters are wrong, more than 15%",),
+                character_error_rate=1.5,
+            ),
+        ),
+        "known_faults": tuple(map(dataclasses.asdict, known_faults())),
+        "versions": versions(),
+        "version": 1,
+    }
+
+
 def test_every_field_is_documented_and_required():
-    assert [name for name in SCHEMA["properties"] if f"`{name}`" not in DOCUMENT and name != "version"] == []
+    assert documented_fields(DOCUMENT) | {"version"} == set(SCHEMA["properties"])
     assert set(SCHEMA["required"]) == set(SCHEMA["properties"])
 
 

@@ -1,0 +1,72 @@
+"""What all HTML files that people look at have in common: look, head, policy and escaping. Their door to jinja2.
+
+Each file holds all it needs and may load nothing: its Content-Security-Policy allows the style sheets and the scripts
+that stand in it, by their hashes, and pictures and fonts that are in the file itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+_HERE = "olmocr"
+
+
+@functools.cache
+def page_template(
+    package: str, name: str, finalize: Callable[[Any], Any] | None = None, **filters: Callable[..., object]
+) -> jinja2.Template:
+    """Return one of the templates of *package*, which may extend ``base.html``; what it shows is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader(_HERE)]),
+        autoescape=True,
+        finalize=finalize,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment.get_template(name)
+
+
+@functools.cache
+def asset(package: str, name: str) -> str:
+    """Return a style sheet or a script that lies among the templates of *package*."""
+    return resources.files(package).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def page_head(styles: Sequence[str], scripts: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what ``base.html`` asks for: the look of all pages, *styles*, *scripts*, and the policy that allows these.
+
+    Both become part of the page as they are: they are ours, or have been looked at.
+    """
+    styles = [asset(_HERE, "base.css"), *styles]
+    return {
+        "styles": [Markup(style) for style in styles],  # noqa: S704
+        "scripts": [Markup(script) for script in scripts],  # noqa: S704
+        "policy": "; ".join(
+            (
+                "default-src 'none'",
+                f"script-src {_hashes(scripts)}",
+                f"style-src {_hashes(styles)}",
+                "img-src data:",
+                "font-src data:",
+                "base-uri 'none'",
+                "form-action 'none'",
+                "require-trusted-types-for 'script'",
+                "trusted-types 'none'",
+            )
+        ),
+    }
+
+
+def _hashes(texts: Sequence[str]) -> str:
+    digests = (hashlib.sha256(text.encode()).digest() for text in texts)
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode('ascii')}'" for digest in digests) or "'none'"
