@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from olmocr.validate.fidelity.distributions import PageDivergence
-from olmocr.validate.fidelity.reading import Answer, PageReading
+from olmocr.validate.fidelity.reading import PageAnswer, PageReading
 from olmocr.validate.fidelity.work import PageMeasurement, PhaseCost, Work
 
-ANSWER = Answer((1, 2), "text \udcff", "stop", 0, False, 1.5)
+ANSWER = PageAnswer((1, 2), "text \udcff", "stop", 0, False, 1.5)
 READING = PageReading(ANSWER, True, "stop", True, 1, ("why",), False, 2.0)
 PAGE = PageMeasurement(READING, 7, 0.25, ("digit", "letter"))
 DIVERGENCE = PageDivergence(**{name: np.array([1.0, 2.0]) for name in PageDivergence.__dataclass_fields__})
