@@ -4,12 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from olmocr.conversion.convert import convert as convert_checkpoint
 from olmocr.device import start_mlx
 
 # Before any test module imports MLX or mlx-vlm, or the fast BLAS comes too late.
 DEVICE = start_mlx()
+
+# How long one example takes says how busy the machine is.
+settings.register_profile("without deadlines", deadline=None)
+settings.load_profile("without deadlines")
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "demo" / "checkpoint"

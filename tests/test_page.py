@@ -225,6 +225,15 @@ def test_strict_quotes_as_well_what_only_it_refuses(raw, sentence):
     assert sentences(raw, "strict") == [sentence]
 
 
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("True", True), ("yes", True), ("ON", True), ("False", False), ("no", False), ("off", False)],
+)
+def test_yamls_words_for_true_and_false_are_read_leniently(word, value):
+    page = parse_page_response(answer(valid=word, table=word, diagram=word))
+    assert (page.is_rotation_valid, page.is_table, page.is_diagram) == (value, value, value)
+
+
 def test_a_fence_that_the_answer_itself_leaves_open_stays_in_its_text():
     assert parse_page_response(answer(body="\na\n```")).natural_text == "a\n```"
 

@@ -36,7 +36,7 @@ class Finding:
 
 PACKAGES = ("mlx", "mlx-vlm", "transformers", "huggingface_hub", "numpy")
 
-_NEEDED = {"mlx": "pip install 'olmocr[mlx]'", "mlx-vlm": "pip install 'olmocr[mlx]'"}
+_NEEDED = ("mlx", "mlx-vlm")
 
 # Extra -> the packages that it brings, and what they are for.
 _EXTRAS = {
@@ -83,12 +83,12 @@ def _platform() -> Finding:
 def _versions() -> Iterator[Finding]:
     for package in PACKAGES:
         version = installed_version(package)
-        if version is None:
-            needed = package in _NEEDED
-            advice = _NEEDED.get(package, "it comes with: pip install 'olmocr[mlx]'")
-            yield Finding(package, "problem" if needed else "warning", "not installed", advice)
-        else:
+        if version is not None:
             yield _version(package, version)
+        elif package in _NEEDED:
+            yield Finding(package, "problem", "not installed", "pip install 'olmocr[mlx]'")
+        else:
+            yield Finding(package, "warning", "not installed", "it comes with: pip install 'olmocr[mlx]'")
     if installed_version("mlx-cpu") and any(map(installed_version, ("mlx-cuda-12", "mlx-cuda-13"))):
         advice = "they overwrite each other: uninstall mlx-cpu, then install olmocr[cuda] again"
         yield Finding("mlx wheels", "problem", "MLX's CPU and CUDA builds together", advice)
@@ -135,11 +135,8 @@ def _extras() -> Iterator[Finding]:
         if extra == "blas" and (sys.platform, platform.machine()) != ("linux", "x86_64"):
             continue
         missing = [package for package in packages if installed_version(package) is None]
-        name = f"extra [{extra}]"
-        if missing:
-            yield Finding(name, "ok", f"not installed; {purpose}: pip install 'olmocr[{extra}]'")
-        else:
-            yield Finding(name, "ok", "installed")
+        value = f"not installed; {purpose}: pip install 'olmocr[{extra}]'" if missing else "installed"
+        yield Finding(f"extra [{extra}]", "ok", value)
 
 
 def _port(port: int, server: str) -> Finding:

@@ -8,7 +8,7 @@ import pytest
 from olmocr.conversion import plan as plan_module
 from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.convert import plan_targets
-from olmocr.conversion.plan import MAX_SHARD_BYTES, OutputTensor, Padding, make_plan, quantization_config
+from olmocr.conversion.plan import MAX_SHARD_BYTES, OutputTensor, Padding, make_plan, quantization_config, shard_header
 from olmocr.conversion.recipe import QuantParams, changed, find_recipe, parse_recipe, recipe_names
 from olmocr.conversion.write import write_models
 from olmocr.errors import PlanError
@@ -303,6 +303,14 @@ def test_a_model_larger_than_a_shard_is_split_and_every_tensor_is_in_one(tmp_pat
     names = [set(mx.load(str(tmp_path / "out" / shard.file_name))) for shard in plan.shards]
     assert len(names) > 2
     assert sum(map(len, names)) == len(set().union(*names))
+
+
+def test_the_tensors_of_a_file_begin_at_a_multiple_of_8_bytes():
+    for recipe in ("none", "mixed", "8bit", "4bit"):
+        for shard in make_plan(seven_billion(), find_recipe(recipe)).shards:
+            header, _ = shard_header(shard)
+            assert len(header) % 8 == 0
+            assert len(header) == 8 + int.from_bytes(header[:8], "little")
 
 
 @pytest.mark.parametrize(("room", "tensors"), [(0, 2), (-1, 1)])

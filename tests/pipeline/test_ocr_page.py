@@ -4,7 +4,7 @@ from dataclasses import replace
 from PIL import Image
 
 from olmocr.errors import AnswerError, InputError
-from olmocr.page import PageImage, PageRequest
+from olmocr.page import PAGE_PROMPT, PageImage, PageRequest
 from olmocr.pipeline.ocr_page import Terms, ocr_page
 from tests.pipeline.doubles import Model, answer
 
@@ -136,6 +136,11 @@ def test_a_model_is_told_all_that_the_terms_and_the_file_say():
     first, second = model.requests
     assert first == PageRequest(IMAGE, "Read.", 0.0, 123, 1, False, "as in the file", 4.5)
     assert second == replace(first, temperature=0.1, seed=2, guided=True)
+
+
+def test_an_answer_may_have_8000_tokens_where_nothing_else_is_said():
+    _, (request,) = read(answer())
+    assert request == PageRequest(IMAGE, PAGE_PROMPT, 0.0, 8000, 1, False, None, None)
 
 
 def test_seconds_are_told_to_the_millisecond():
