@@ -1,4 +1,3 @@
-import os
 import signal
 import threading
 
@@ -10,7 +9,7 @@ from olmocr.conversion.interruption import interruption_held_back
 def test_an_interruption_asks_for_the_end_at_once_and_takes_effect_when_the_block_is_done():
     steps = []
     with pytest.raises(KeyboardInterrupt), interruption_held_back(lambda: steps.append("stop")):  # noqa: PT012
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         steps.append("rest of the block")
     assert steps == ["stop", "rest of the block"]
 
@@ -20,8 +19,8 @@ def test_what_handled_the_signal_before_handles_it_and_does_so_again_afterwards(
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
         with pytest.raises(KeyboardInterrupt), interruption_held_back(lambda: seen.append("stop")):
-            os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert seen == ["stop", signal.SIGTERM, signal.SIGTERM]

@@ -1,15 +1,38 @@
 import dataclasses
+import importlib.metadata
 import json
+import math
+import platform
+import re
 import shlex
+import time
+from collections import Counter
 
 import jsonschema
+import mlx.core as mx
+import numpy as np
 import pytest
 
-from olmocr.conversion.convert import convert
+from olmocr.conversion.convert import convert, plan_targets
+from olmocr.conversion.names import mlx_name
 from olmocr.conversion.recipe import changed, find_recipe
-from olmocr.reports.conversion import ConversionReport
-from olmocr.reports.typed_json import report_json
-from tests.checkpoints import tiny_checkpoint
+from olmocr.conversion.write import write_models
+from olmocr.files import sha256_of
+from olmocr.memory import peak_memory
+from olmocr.model_folder import ModelFolder
+from olmocr.reports.conversion import (
+    ConversionReport,
+    ConvertedSource,
+    OutputFile,
+    RecipeReport,
+    RuleReport,
+    SourceFile,
+    TensorReport,
+)
+from olmocr.reports.parts import ComponentBits
+from olmocr.reports.typed_json import parse_as, report_json
+from olmocr.version import __version__
+from tests.checkpoints import read_tensors, tiny_checkpoint
 from tests.conftest import ROOT
 
 SCHEMA = json.loads((ROOT / "docs/conversion-report.schema.json").read_text())
@@ -41,8 +64,117 @@ def test_a_report_without_a_field_is_not(reports):
             jsonschema.validate({key: value for key, value in reports["4bit"].items() if key != field}, SCHEMA)
 
 
-def test_every_field_is_documented():
-    assert [field.name for field in dataclasses.fields(ConversionReport) if f"`{field.name}`" not in DOCUMENT] == []
+def test_every_field_has_a_line_of_the_table_in_the_docs():
+    first_cells = [line.split("|")[1] for line in DOCUMENT.splitlines() if line.startswith("| `")]
+    documented = {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
+    assert documented == {field.name for field in dataclasses.fields(ConversionReport)} - {"version"}
+    assert "`version` is 2" in DOCUMENT
+
+
+PARTS = {"lm_head.": "head", "model.embed_tokens.": "embeddings", "visual.merger.": "merger", "visual.": "vision"}
+
+
+def part_of(name):
+    return next((part for prefix, part in PARTS.items() if name.startswith(prefix)), "language")
+
+
+def values_of(stored, module):
+    """Return what MLX reads back of a quantized matrix, in float64."""
+    parts = [np.frombuffer(stored[f"{module}.{part}"][2], np.uint32 if part == "weight" else np.uint16)
+             for part in ("weight", "scales", "biases")]  # fmt: skip
+    rows = stored[f"{module}.weight"][1][0]
+    weight, scales, biases = (mx.array(part.reshape(rows, -1)) for part in parts)
+    wide = [part.view(mx.bfloat16).astype(mx.float32) for part in (scales, biases)]
+    with mx.stream(mx.cpu):
+        return np.array(mx.dequantize(weight, *wide, group_size=64, bits=4)).astype(np.float64)
+
+
+def test_every_field_is_what_can_be_counted_in_the_source_and_in_what_was_written(tmp_path):
+    source, out = tiny_checkpoint(tmp_path / "source"), tmp_path / "out"
+    before, started = peak_memory(), time.monotonic()
+    (report,) = write_models(
+        plan_targets(ModelFolder(source), [find_recipe("4bit")], "stock", out), threads=2, processor="numba"
+    )
+    took, after = time.monotonic() - started, peak_memory()
+    tensors, stored = read_tensors(source), read_tensors(out)
+    sizes, nbytes, expected, kept = Counter(), Counter(), [], Counter()
+    for name, (_, shape, data) in tensors.items():
+        mlx = mlx_name(name, {"tie_word_embeddings": False})
+        module, is_quantized = mlx.removesuffix(".weight"), f"{mlx.removesuffix('.weight')}.scales" in stored
+        assert is_quantized == (len(shape) == 2 and not name.startswith("visual."))
+        names = [mlx, f"{module}.scales", f"{module}.biases"] if is_quantized else [mlx]
+        written = sum(len(stored[each][2]) for each in names)
+        sizes[part_of(name)] += math.prod(shape)
+        nbytes[part_of(name)] += written
+        reason, error = None, 0.0
+        if is_quantized:
+            values = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
+            error = np.linalg.norm(values - values_of(stored, module)) / np.linalg.norm(values.astype(np.float64))
+        elif len(shape) == 2:
+            reason = "the vision tower is kept, as stock mlx-vlm does"
+        elif len(shape) == 5:
+            reason = "MLX quantizes no convolution, which the patch embedding is"
+        else:
+            reason = "a norm or a bias is no matrix"
+        kept.update([reason] if reason else [])
+        final = tuple(shape[axis] for axis in (0, 2, 3, 4, 1)) if len(shape) == 5 else tuple(shape)
+        how = (4, 64, "affine") if is_quantized else (None, None, None)
+        expected.append(TensorReport(mlx, final, *how, reason, written, pytest.approx(error, rel=1e-3)))
+    weights, parameters = sum(nbytes.values()), sum(sizes.values())
+    packages = {
+        each: importlib.metadata.version(each) for each in ("mlx", "mlx-vlm", "numba", "numpy", "huggingface-hub")
+    }
+    assert report == ConversionReport(
+        source=ConvertedSource(
+            "source", None, (SourceFile("model.safetensors", sha256_of(source / "model.safetensors")),)
+        ),
+        recipe=RecipeReport(
+            "4bit",
+            "The language model with its head and embeddings at 4 bits, the vision tower kept, "
+            "as stock mlx-vlm converts.",
+            None,
+            None,
+            None,
+            (),
+            (
+                RuleReport(
+                    ("vision_tower.*",), None, None, None, "the vision tower is kept, as stock mlx-vlm does", None
+                ),
+                RuleReport(("language_model.*",), 4, 64, "affine", None, None),
+            ),
+        ),
+        method="stock",
+        command="python -m olmocr.convert_to_mlx source --quantize 4bit --method stock",
+        parameters=parameters,
+        weight_bytes=weights,
+        bits_per_weight=pytest.approx(weights * 8 / parameters),
+        components=tuple(
+            ComponentBits(part, sizes[part], nbytes[part], pytest.approx(nbytes[part] * 8 / sizes[part]))
+            for part in ("language", "head", "embeddings", "vision", "merger")
+        ),
+        kept=dict(kept),
+        tensors=tuple(expected),
+        files=(OutputFile("model.safetensors", *size_and_sha256(out / "model.safetensors")),),
+        processor="numba",
+        threads=2,
+        resumed_shards=0,
+        seconds=report.seconds,
+        peak_memory=report.peak_memory,
+        versions={
+            "olmocr": __version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(terse=True),
+            **packages,
+        },
+        version=2,
+    )
+    assert 0 < report.seconds <= took + 0.001
+    assert before <= report.peak_memory <= after
+    assert parse_as(ConversionReport, (out / "conversion_report.json").read_text()) == report
+
+
+def size_and_sha256(path):
+    return path.stat().st_size, sha256_of(path)
 
 
 def test_more_bits_have_less_error(reports):

@@ -50,10 +50,10 @@ def test_several_recipes_from_one_read_are_those_of_one_each(tmp_path):
     reports = convert(source, ["4bit", "8bit", "none"], tmp_path / "all", progress=seen.append)
     assert sum(seen) == sum(len(data) for _, _, data in read_tensors(source).values())
     for report, folder in zip(reports, ("source-mlx-4bit", "source-mlx-8bit", "source-mlx"), strict=True):
-        convert(source, report.recipe.name, tmp_path / "one" / report.recipe.name)
+        (one,) = convert(source, report.recipe.name, tmp_path / "one" / report.recipe.name)
         alone = tmp_path / "one" / report.recipe.name
         assert (tmp_path / "all" / folder / HASHES_FILE).read_text() == (alone / HASHES_FILE).read_text()
-        assert report.tensors
+        assert (report.tensors, report.files, report.components) == (one.tensors, one.files, one.components)
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
