@@ -27,7 +27,8 @@ def check_answers(path: Path, mode: ParseMode) -> Iterator[CheckedAnswer]:
         InputError: *path* or a file in it cannot be read, or there is no answer.
     """
     for file in _answer_files(path):
-        yield CheckedAnswer(file, _breaks(_read_text(file), mode))
+        # newline="" keeps CRLF, which is one of the things to be found.
+        yield CheckedAnswer(file, _breaks(read_text(file, newline=""), mode))
 
 
 def _answer_files(path: Path) -> list[Path]:
@@ -41,10 +42,14 @@ def _answer_files(path: Path) -> list[Path]:
     return files
 
 
-def _read_text(file: Path) -> str:
+def read_text(file: Path, newline: str | None = None) -> str:
+    """Return what a text file holds, its line ends as :func:`open` makes them by *newline*.
+
+    Raises:
+        InputError: it cannot be read, or is no UTF-8 text.
+    """
     try:
-        # newline="" keeps CRLF, which is one of the things to be found.
-        with file.open(encoding="utf-8", newline="") as stream:
+        with file.open(encoding="utf-8", newline=newline) as stream:
             return stream.read()
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is no UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error

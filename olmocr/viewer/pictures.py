@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,15 +48,11 @@ def open_pictures(document: ViewedDocument) -> Iterator[Pictures]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            pages = stack.enter_context(_open(path, document.source_file))
+            pages = stack.enter_context(open_document(path, document.source_file))
         except InputError as error:
             yield Pictures(None, shown(f"No picture: {error}."))
         else:
             yield Pictures(pages)
-
-
-def _open(path: Path, name: str) -> AbstractContextManager[Pages]:
-    return open_document(path, name)
 
 
 def _why_not(path: Path, sha256: str | None) -> str | None:

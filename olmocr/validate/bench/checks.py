@@ -12,6 +12,7 @@ from typing import Any
 
 from olmocr.errors import InputError
 from olmocr.validate.bench.text import normalized
+from olmocr.validate.pages import read_text
 
 BASELINE = "baseline"
 """The category of the checks that every document gets."""
@@ -76,7 +77,7 @@ Rule = Phrase | Order | TableCell | Baseline | Skipped
 
 
 @dataclass(frozen=True)
-class Check:
+class BenchCheck:
     """What has to be true of the text of one page of *document*, a path within ``pdfs``; *page* counts from 1."""
 
     id: str
@@ -97,7 +98,7 @@ class BenchSet:
 
     pdfs: Path
     documents: tuple[str, ...]
-    checks: tuple[Check, ...]
+    checks: tuple[BenchCheck, ...]
     checks_sha256: str
     revision: str | None
 
@@ -126,16 +127,16 @@ def read_bench_set(folder: Path) -> BenchSet:
         raise InputError(f"{folder} is no benchmark: it has no *.jsonl with checks")
     documents = tuple(sorted(path.relative_to(pdfs).as_posix() for path in _documents(pdfs)))
     places: dict[str, str] = {}
-    checks: list[Check] = []
+    checks: list[BenchCheck] = []
     digest = hashlib.sha256()
     for file in files:
-        content = _read(file)
+        content = read_text(file)
         digest.update(f"{file.name}\0{len(content)}\0".encode() + content.encode())
         checks += _checks_of(file, content, set(documents), places)
     return BenchSet(pdfs, documents, (*checks, *_baselines(documents, checks)), digest.hexdigest(), _revision(files))
 
 
-def parse_check(line: str, category: str) -> Check:
+def parse_check(line: str, category: str) -> BenchCheck:
     """Return one line of JSON as a check.
 
     Raises:
@@ -150,7 +151,7 @@ def parse_check(line: str, category: str) -> Check:
     fields = _Fields(value)
     kind = fields.text("type")
     max_diffs = fields.count("max_diffs", default=0)
-    check = Check(
+    check = BenchCheck(
         id=fields.text("id"),
         type=kind,
         category=category,
@@ -251,7 +252,7 @@ def _document(name: str) -> str:
     return path.as_posix()
 
 
-def _checks_of(file: Path, content: str, documents: set[str], places: dict[str, str]) -> Iterator[Check]:
+def _checks_of(file: Path, content: str, documents: set[str], places: dict[str, str]) -> Iterator[BenchCheck]:
     """Yield a file's checks; *places* says where each id was, and is added to."""
     if file.stem == BASELINE:
         raise InputError(f"{file} has the name of the checks that every document gets; call it something else")
@@ -273,7 +274,7 @@ def _checks_of(file: Path, content: str, documents: set[str], places: dict[str, 
         yield check
 
 
-def _baselines(documents: tuple[str, ...], checks: list[Check]) -> Iterator[Check]:
+def _baselines(documents: tuple[str, ...], checks: list[BenchCheck]) -> Iterator[BenchCheck]:
     have = {check.document for check in checks if check.type == BASELINE}
     ids = {check.id for check in checks}
     for document in documents:
@@ -281,7 +282,7 @@ def _baselines(documents: tuple[str, ...], checks: list[Check]) -> Iterator[Chec
             name = f"{document}_baseline"
             if name in ids:
                 raise InputError(f"a check has the id {name!r}, which is that of a document's own; give it another")
-            yield Check(name, BASELINE, BASELINE, document, 1, 0, Baseline())
+            yield BenchCheck(name, BASELINE, BASELINE, document, 1, 0, Baseline())
 
 
 def _documents(pdfs: Path) -> Iterator[Path]:
@@ -289,15 +290,6 @@ def _documents(pdfs: Path) -> Iterator[Path]:
     if not found:
         raise InputError(f"{pdfs} holds no PDF")
     yield from found
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is no UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _revision(files: list[Path]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from olmocr.validate.bench.checks import Baseline, Check, Order, Phrase, Skipped, TableCell
+from olmocr.validate.bench.checks import Baseline, BenchCheck, Order, Phrase, Skipped, TableCell
 from olmocr.validate.bench.tables import Grid, Place, grids_in
 from olmocr.validate.bench.text import normalized
 from olmocr.validate.score import partial_similarity, places, similarity
@@ -22,7 +22,7 @@ _UNEXPECTED = re.compile(
 _IMAGE = re.compile(r"!\[.*?\]\(.*?\)")
 
 
-def holds(check: Check, text: str) -> bool | None:
+def holds(check: BenchCheck, text: str) -> bool | None:
     """Return whether *check* holds for the text of its page; None for a check of a type that is not scored.
 
     Raises:

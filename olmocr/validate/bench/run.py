@@ -32,7 +32,7 @@ from olmocr.reports.bench import (
 from olmocr.reports.parts import Interval
 from olmocr.reports.typed_json import parse_as, report_json
 from olmocr.runtime.facts import machine, versions, weight_hashes
-from olmocr.validate.bench.checks import SKIPPED_TYPES, BenchSet, Check, Phrase, read_bench_set
+from olmocr.validate.bench.checks import SKIPPED_TYPES, BenchCheck, BenchSet, Phrase, read_bench_set
 from olmocr.validate.bench.rules import holds
 from olmocr.validate.bench.statistics import CONFIDENCE, Tally, compare, interval, mcnemar, overall, tally
 from olmocr.validate.known_pages.page_set import longest_side_for
@@ -69,12 +69,8 @@ class BenchRun:
     outcomes: tuple[Outcome, ...]
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """The text of a page; None where no answer was good, or nothing was read."""
-
-    text: str | None
-
+Texts = Mapping[tuple[str, int], str | None]
+"""The text of each page by its document and number; None where no answer was good."""
 
 OnPage = Callable[[], None]
 
@@ -122,7 +118,7 @@ def run_bench(folder: Path, bench: Path, terms: BenchTerms = BenchTerms(), on_pa
         documents=len(chosen.documents),
         documents_left_out=len(full.documents) - len(chosen.documents),
         pages=len(pages),
-        pages_without_answer=sum(texts[page].text is None if page in texts else True for page in pages),
+        pages_without_answer=sum(texts.get(page) is None for page in pages),
         absent_in_nothing=sum(_is_empty_pass(check, texts) for check in chosen.checks),
         comparison=None,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -220,10 +216,8 @@ def _verdict(model: str, other: str, difference: float, within: Interval, p_valu
     return f"{model} is not told apart from {other} by these {checks} checks: {numbers}"
 
 
-def _read_pages(
-    folder: Path, bench: BenchSet, workspace: Path, side: int, terms: BenchTerms, on_page: OnPage
-) -> dict[tuple[str, int], _Reading]:
-    """Return the text of each page by its document and number; what the workspace has is not read again."""
+def _read_pages(folder: Path, bench: BenchSet, workspace: Path, side: int, terms: BenchTerms, on_page: OnPage) -> Texts:
+    """Return the text of each page; what the workspace has is not read again."""
     paths = {document: bench.document_path(document) for document in bench.documents}
     config = PipelineConfig(
         workspace=workspace,
@@ -236,15 +230,15 @@ def _read_pages(
     run_pipeline_sync(config, on_page=lambda source, record: on_page(), ask=terms.ask)
     with Records(workspace) as records:
         return {
-            (document, number): _reading(record)
+            (document, number): _text(record)
             for document, path in paths.items()
             for number, record in records.pages(content_hash(path, str(path))).items()
         }
 
 
-def _reading(record: PageRecord) -> _Reading:
+def _text(record: PageRecord) -> str | None:
     """Return a page's text; one that fell back holds the file's own, which the model did not read."""
-    return _Reading(None if record.is_fallback else record.response.natural_text or "")
+    return None if record.is_fallback else record.response.natural_text or ""
 
 
 def _workspace(weights: dict[str, str], side: int, terms: BenchTerms) -> Path:
@@ -274,22 +268,17 @@ def _sampled(full: BenchSet, count: int | None) -> BenchSet:
     )
 
 
-def _outcome(check: Check, texts: dict[tuple[str, int], _Reading]) -> Outcome:
+def _outcome(check: BenchCheck, texts: Texts) -> Outcome:
     """Return what comes of a check; on a page without an answer nothing passes."""
-    text = _text_for(check, texts)
+    text = texts.get((check.document, check.page))
     passed = holds(check, text or "")
     if passed is not None and text is None:
         passed = False
     return Outcome(check.id, check.type, check.category, check.document, check.page, passed)
 
 
-def _text_for(check: Check, texts: dict[tuple[str, int], _Reading]) -> str | None:
-    found = texts.get((check.document, check.page))
-    return found.text if found else None
-
-
-def _is_empty_pass(check: Check, texts: dict[tuple[str, int], _Reading]) -> bool:
-    text = _text_for(check, texts)
+def _is_empty_pass(check: BenchCheck, texts: Texts) -> bool:
+    text = texts.get((check.document, check.page))
     return isinstance(check.rule, Phrase) and check.rule.absent and text is not None and not text.strip()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmocr.errors import InputError
-from olmocr.validate.bench.checks import Check, CheckError, Order, Phrase, parse_check, read_bench_set
+from olmocr.validate.bench.checks import BenchCheck, CheckError, Order, Phrase, parse_check, read_bench_set
 
 PRESENT = {"pdf": "text/a.pdf", "page": 1, "id": "one", "type": "present", "text": "A text"}
 
@@ -165,7 +165,7 @@ def test_any_object_becomes_a_check_or_a_sentence(fields):
     except CheckError as error:
         assert str(error)
     else:
-        assert isinstance(check, Check)
+        assert isinstance(check, BenchCheck)
         assert check.page >= 1
         assert not isinstance(check.rule, Phrase) or check.rule.text.strip()
 

@@ -166,12 +166,12 @@ def test_every_field_is_what_four_pages_come_to(tmp_path):
         4: [answer("xyz")],
     }
     started = time.monotonic()
-    report = smoke_test(model, SmokeTerms((four,), longest_side=140, ask=Reader(script, seconds=0.02).ask))
+    report = smoke_test(model, SmokeTerms((four,), longest_side=140, ask=Reader(script, seconds=0.15).ask))
     found = dataclasses.asdict(report)
     assert json.loads((model / SMOKE_REPORT_FILE).read_text()) == json.loads(json.dumps(found))
     total = found.pop("seconds")
     for page, attempts in zip(found["pages"], (1, 2, 1, 1), strict=True):
-        assert 0.02 * attempts <= page.pop("seconds") <= total <= time.monotonic() - started
+        assert 0.15 * attempts <= page.pop("seconds") <= total <= time.monotonic() - started
 
     def read(number, **fields):
         return {
