@@ -27,8 +27,6 @@ UPWARD = {
     ("backends.choice", "pipeline.config"),
     ("backends.choice", "pipeline.repetition"),
     ("hub.write", "publish.scan"),
-    ("workspace.document", "pipeline.coverage"),
-    ("workspace.document", "pipeline.ocr_page"),
 }
 
 INFERENCE = (

@@ -27,10 +27,11 @@ from olmocr.page import Ask
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.document_filter import SAMPLE_PAGES, why_filtered
 from olmocr.pipeline.ocr_page import Terms, ocr_page
+from olmocr.pipeline.page_records import blank_record, record_of, unrendered_record
 from olmocr.pipeline.repetition import has_looped
 from olmocr.pipeline.turns import Turns
 from olmocr.rendering.pool import RenderPool, default_workers
-from olmocr.workspace.document import Document, PageRecord, blank_record, record_of, unrendered_record, why_failed
+from olmocr.workspace.document import Document, PageRecord, why_failed
 from olmocr.workspace.folder import Workspace, open_workspace
 from olmocr.workspace.outputs import dolma_record, markdown_of, page_markdown, pages_json
 from olmocr.workspace.records import HEARTBEAT_SECONDS, DocumentRecord, Records

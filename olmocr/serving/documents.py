@@ -15,11 +15,12 @@ from olmocr.inputs.local_file import content_hash
 from olmocr.inputs.sources import Source
 from olmocr.page import Ask
 from olmocr.pipeline.ocr_page import Terms, ocr_page
+from olmocr.pipeline.page_records import blank_record, record_of, unrendered_record
 from olmocr.pipeline.repetition import has_looped
 from olmocr.rendering.pool import RenderPool
 from olmocr.serving.refusals import RequestError, bad_request
 from olmocr.serving.uploads import Wanted
-from olmocr.workspace.document import Document, PageRecord, blank_record, record_of, unrendered_record
+from olmocr.workspace.document import Document, PageRecord
 from olmocr.workspace.outputs import markdown_of
 
 TERMS = Terms(guided="retries", is_looping=has_looped)

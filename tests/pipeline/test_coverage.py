@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmocr.pipeline.coverage import LOW_COVERAGE, coverage
+from olmocr.pipeline.coverage import coverage
 from olmocr.rendering.render import open_document
+from olmocr.workspace.document import LOW_COVERAGE
 from tests.conftest import PAGES
 
 LAYER = "The harbour library opens its reading room at nine and closes at five on every day of the week except Sunday."

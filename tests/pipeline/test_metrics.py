@@ -6,7 +6,8 @@ import pytest
 from olmocr.errors import UsageError
 from olmocr.page import PageResponse
 from olmocr.pipeline.metrics import served_metrics
-from olmocr.workspace.document import PageRecord, blank_record
+from olmocr.pipeline.page_records import blank_record
+from olmocr.workspace.document import PageRecord
 
 
 def free_port():

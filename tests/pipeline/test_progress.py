@@ -1,8 +1,9 @@
 import pytest
 
 from olmocr.page import PageResponse
+from olmocr.pipeline.page_records import blank_record
 from olmocr.pipeline.progress import Tally
-from olmocr.workspace.document import PageRecord, blank_record
+from olmocr.workspace.document import PageRecord
 
 
 def page(**fields):

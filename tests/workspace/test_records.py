@@ -302,7 +302,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from olmocr.errors import OutputError
-from olmocr.workspace.document import blank_record
+from olmocr.pipeline.page_records import blank_record
 from olmocr.workspace.records import Records
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
