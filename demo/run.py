@@ -19,7 +19,7 @@ from olmocr.command import progress_bar, start_logging
 from olmocr.conversion.convert import convert
 from olmocr.conversion.report import ConversionReport
 from olmocr.errors import ExitCode, OlmocrError
-from olmocr.pipeline.run import RunSummary
+from olmocr.pipeline.summary import RunSummary
 from olmocr.validate.score import character_error_rate
 
 DEMO = Path(__file__).parent

@@ -1,11 +1,14 @@
-"""Source -> a file on this disk that holds its bytes, and their hash."""
+"""Source -> a file on this disk that holds its bytes, their hash, and whether they may have changed."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +21,21 @@ from olmocr.inputs.sources import Source
 from olmocr.inputs.stores import read_stored, read_web_file
 
 _PIECE = 1 << 20
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a folder for copies of what does not lie on this disk.
+
+    Raises:
+        OutputError: none can be made.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="olmocr-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise output_error(error, "a temporary folder (TMPDIR names another place)") from error
+    with folder as path:
+        yield Path(path)
 
 
 @contextlib.contextmanager
@@ -49,6 +67,38 @@ def local_file(
             yield path
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def fetched(source: Source, scratch: Path) -> AsyncIterator[Path]:
+    """Yield what :func:`local_file` does, by threads: a download may take long, and ends when this is cancelled."""
+    is_over = threading.Event()  # a thread cannot be cancelled
+    manager = local_file(source, scratch, is_over=is_over.is_set)
+    try:
+        path = await asyncio.to_thread(manager.__enter__)
+    except asyncio.CancelledError:
+        is_over.set()
+        raise
+    try:
+        yield path
+    finally:
+        await asyncio.to_thread(manager.__exit__, None, None, None)
+
+
+def version_of(source: Source) -> str:
+    """Return what tells cheaply that a file, or its archive, has not changed; nothing for what is elsewhere."""
+    match source.origin:
+        case Path() as path:
+            pass
+        case ZipMember(archive, _) | TarMember(archive, _):
+            path = Path(archive)
+        case _:
+            return ""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
 def content_hash(path: Path, name: str) -> str:

@@ -17,7 +17,7 @@ class Turns:
     """Lets at most *count* go on at once; of those who wait, the one with the least place is next."""
 
     def __init__(self, count: int) -> None:
-        self._free = count
+        self.count = self._free = count
         self._waiting: list[tuple[Place, int, asyncio.Future[None]]] = []  # a heap
         self._arrivals = itertools.count()
 

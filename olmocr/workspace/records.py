@@ -173,6 +173,10 @@ class Records:
         for row in self._read(_DOCUMENTS + " ORDER BY name, key"):
             yield DocumentRecord(*row)
 
+    def failures(self) -> Iterator[tuple[str, str]]:
+        """Yield the names of all documents that failed, and why."""
+        return ((each.name, each.why or "") for each in self.documents() if each.state == "failed")
+
     def add_document(self, document: DocumentRecord) -> None:
         """Keep what came of a source, instead of what was known of it."""
         values = (
