@@ -15,7 +15,7 @@ from typing import BinaryIO
 from olmocr.errors import InputError, output_error
 from olmocr.files import sha256_of
 from olmocr.inputs.archives import read_tar_member, read_zip_member
-from olmocr.inputs.limits import LIMITS, Limits
+from olmocr.inputs.limits import LIMITS, InputLimits
 from olmocr.inputs.origins import Refused, StandardInput, StoredFile, TarMember, WebFile, ZipMember
 from olmocr.inputs.sources import Source
 from olmocr.inputs.stores import read_stored, read_web_file
@@ -43,7 +43,7 @@ def local_file(
     source: Source,
     scratch: Path,
     *,
-    limits: Limits = LIMITS,
+    limits: InputLimits = LIMITS,
     stdin: BinaryIO | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Path]:
@@ -113,7 +113,7 @@ def content_hash(path: Path, name: str) -> str:
         raise InputError(f"{name} cannot be read: {error.strerror}") from error
 
 
-def _pieces(source: Source, scratch: Path, limits: Limits) -> Iterator[bytes]:
+def _pieces(source: Source, scratch: Path, limits: InputLimits) -> Iterator[bytes]:
     match source.origin:
         case Refused(why):
             raise InputError(why)
@@ -135,7 +135,7 @@ def _while_wanted(pieces: Iterator[bytes], is_over: Callable[[], bool]) -> Itera
         yield piece
 
 
-def _standard_input(source: Source, scratch: Path, limits: Limits, stdin: BinaryIO | None) -> Path:
+def _standard_input(source: Source, scratch: Path, limits: InputLimits, stdin: BinaryIO | None) -> Path:
     path = scratch / source.key
     if not path.exists():
         file = stdin or sys.stdin.buffer
@@ -145,7 +145,7 @@ def _standard_input(source: Source, scratch: Path, limits: Limits, stdin: Binary
     return path
 
 
-def _write(pieces: Iterator[bytes], path: Path, name: str, limits: Limits) -> None:
+def _write(pieces: Iterator[bytes], path: Path, name: str, limits: InputLimits) -> None:
     """Write *pieces* to *path* as they come, as far as the limit."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

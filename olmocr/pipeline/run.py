@@ -29,8 +29,8 @@ from olmocr.pipeline.unfinished import Unfinished, sources_to_retry, wanted_numb
 from olmocr.rendering.pool import RenderPool, default_workers
 from olmocr.workspace.document import Document, PageRecord, why_failed
 from olmocr.workspace.folder import Workspace, open_workspace
-from olmocr.workspace.outputs import dolma_record
-from olmocr.workspace.records import HEARTBEAT_SECONDS, DocumentRecord, Records
+from olmocr.workspace.outputs import dolma_line
+from olmocr.workspace.records import HEARTBEAT_SECONDS, KnownDocument, Records
 
 log = logging.getLogger(__name__)
 
@@ -205,8 +205,7 @@ class _Run:
                     if is_ours:
                         await self._read_content(source, path, sha256, version)
         except InputError as error:
-            record = DocumentRecord(source.key, source.name, version, None, "", None, "failed")
-            self._fail(source, str(error), record)
+            self._fail(source, str(error), KnownDocument(source.key, source.name, version, None, "", None, "failed"))
 
     async def _read_content(self, source: Source, path: Path, sha256: str, version: str) -> None:
         config, name = self.config, source.name
@@ -214,10 +213,10 @@ class _Run:
         numbers = wanted_numbers(config, count)
         if not numbers:
             raise InputError(f"{name} has no page {config.pages}: it ends with page {count}")
-        record = DocumentRecord(source.key, name, version, sha256, config.pages or "", count, "done")
+        known = KnownDocument(source.key, name, version, sha256, config.pages or "", count, "done")
         why = await self._why_filtered(path, name, count) if config.apply_filter else None
         if why:
-            self.records.add_document(replace(record, state="filtered", why=why))
+            self.records.add_document(replace(known, state="filtered", why=why))
             self.counts.add_document("filtered")
             log.info("%s is left out: %s", name, why)
             return
@@ -226,12 +225,12 @@ class _Run:
         reader = PageReader(path, name, self.pool, config.target_longest_image_dim, terms_of(config), count == 1)
         unanswered = await self._read_pages(source, sha256, reader, missing)
         if unanswered:
-            self._fail(source, _why_unanswered(name, unanswered), record, is_lasting=False)
+            self._fail(source, _why_unanswered(name, unanswered), known, is_lasting=False)
             return
         document = self.unfinished.assembled(source, sha256, count)
         if document is None:
             raise InputError(f"{name} lost a page while it was read; run it again")
-        self._finish(document, record)
+        self._finish(document, known)
 
     async def _why_filtered(self, path: Path, name: str, count: int) -> str | None:
         texts = []
@@ -264,31 +263,31 @@ class _Run:
             pass
         return unanswered
 
-    def _finish(self, document: Document, record: DocumentRecord) -> None:
-        source, result = document.source, dolma_record(document, datetime.date.today())
+    def _finish(self, document: Document, known: KnownDocument) -> None:
+        source, line = document.source, dolma_line(document, datetime.date.today())
         why = why_failed(document, self.config.max_page_error_rate)
         if why:
-            self._fail(source, why, record, result)
+            self._fail(source, why, known, line)
             return
-        # The record first: a run that is stopped between the two writes the markdown next time.
-        self.workspace.write_result(source, result)
+        # The line first: a run that is stopped between the two writes the markdown next time.
+        self.workspace.write_result(source, line)
         write_beside(self.workspace, document, self.config)
-        self.records.add_document(record)
+        self.records.add_document(known)
         self.counts.add_document("done")
 
     def _fail(
         self,
         source: Source,
         why: str,
-        record: DocumentRecord,
-        result: dict[str, Any] | None = None,
+        known: KnownDocument,
+        line: dict[str, Any] | None = None,
         *,
         is_lasting: bool = True,
     ) -> None:
         """Keep why a document failed; what was read of the same content before stays if that is not *is_lasting*."""
-        stays = not is_lasting and self.workspace.result(source, record.sha256) is not None
-        self.workspace.write_failure(source, why, result, keep=stays)
-        self.records.add_document(replace(record, state="failed", why=why))
+        stays = not is_lasting and self.workspace.result(source, known.sha256) is not None
+        self.workspace.write_failure(source, why, line, keep=stays)
+        self.records.add_document(replace(known, state="failed", why=why))
         self.counts.add_failure(source, why)
         log.warning("%s failed: %s", source.name, why)
 

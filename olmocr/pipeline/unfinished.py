@@ -17,7 +17,7 @@ from olmocr.pipeline.turns import Place
 from olmocr.workspace.document import Document
 from olmocr.workspace.folder import Workspace
 from olmocr.workspace.outputs import markdown_of, page_markdown, pages_json
-from olmocr.workspace.records import DocumentRecord, Records
+from olmocr.workspace.records import KnownDocument, Records
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def sources_to_retry(records: Records) -> tuple[Source, ...]:
     return tuple(found)
 
 
-def _wants_retry(document: DocumentRecord, records: Records) -> bool:
+def _wants_retry(document: KnownDocument, records: Records) -> bool:
     if document.state == "failed" or document.sha256 is None:
         return True
     return any(page.is_fallback for page in records.pages(document.sha256).values())
@@ -104,14 +104,14 @@ class Unfinished:
         self._on_skipped()
         return True
 
-    def _is_as_asked(self, known: DocumentRecord, source: Source) -> bool:
+    def _is_as_asked(self, known: KnownDocument, source: Source) -> bool:
         """Say whether a document was read as this run would read it, and has not changed as far as can be seen."""
         is_same = known.stat != "" and known.stat == version_of(source)
         if known.state != "done" or not is_same or known.selection != (self._config.pages or "") or self._config.force:
             return False
         return not (self._config.retry_failed and _wants_retry(known, self._records))
 
-    def _write_what_is_new(self, known: DocumentRecord, source: Source) -> bool:
+    def _write_what_is_new(self, known: KnownDocument, source: Source) -> bool:
         """Write what is asked for beside the result and is not there; return whether that could be done."""
         config = self._config
         lacks_markdown = config.markdown_folder and not self._workspace.markdown_path(source).exists()

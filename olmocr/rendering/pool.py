@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, cast
 
 from PIL import Image
@@ -92,9 +91,7 @@ class RenderPool:
             self._idle.put_nowait(worker)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await asyncio.gather(*(worker.close() for worker in self._workers))
 
     async def page_count(self, path: Path, name: str) -> int:

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from olmocr.errors import InputError, MissingDependencyError
-from olmocr.inputs.limits import Limits
+from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.local_file import local_file
 from olmocr.inputs.sources import find_sources
 from tests.hub_server import Commit, HubServer, Repository
@@ -73,7 +73,7 @@ def server():
 
 def download(url, scratch, **limits):
     (source,) = find_sources([url])
-    with local_file(source, scratch, limits=Limits(**limits)) as path:
+    with local_file(source, scratch, limits=InputLimits(**limits)) as path:
         return path.read_bytes()
 
 

@@ -2,14 +2,14 @@ import datetime
 import hashlib
 
 from olmocr.version import __version__
-from olmocr.workspace.outputs import dolma_record, markdown_of, page_markdown, pages_json
+from olmocr.workspace.outputs import dolma_line, markdown_of, page_markdown, pages_json
 from tests.four_pages import DOCUMENT, FALLBACK, RETRIED, SHA
 
 TEXT = "One\nZwei\nthe file's own\n"
 
 
 def test_a_documents_record_has_every_field():
-    assert dolma_record(DOCUMENT, datetime.date(2026, 5, 4)) == {
+    assert dolma_line(DOCUMENT, datetime.date(2026, 5, 4)) == {
         "id": hashlib.sha1(TEXT.encode()).hexdigest(),
         "text": TEXT,
         "source": "olmocr",

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from olmocr.errors import InputError
-from olmocr.workspace.records import DocumentRecord, Records
+from olmocr.workspace.records import KnownDocument, Records
 from olmocr.workspace.stats import Stats, read_stats, stats_lines
 from tests.four_pages import FOUR, SHA, VALID
 
@@ -16,7 +16,7 @@ def keep(folder, states, pages=FOUR):
         for at, state in enumerate(states):
             why = "broken" if state == "failed" else None
             sha256 = None if state == "failed" else SHA
-            records.add_document(DocumentRecord(str(at), f"{at}.pdf", "", sha256, "", 4, state, why))
+            records.add_document(KnownDocument(str(at), f"{at}.pdf", "", sha256, "", 4, state, why))
 
 
 def test_stats_count_each_kind_and_what_lies_there_twice_once(tmp_path):
