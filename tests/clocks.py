@@ -4,7 +4,10 @@ import asyncio
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """A loop with a clock that is put forward: a limit of minutes is over when a test says so."""
+    """A loop with a clock that is put forward: a long limit is over when a test says so.
+
+    All limits that run just then see it: what is skipped is less than those that are not meant.
+    """
 
     def __init__(self):
         super().__init__()

@@ -96,21 +96,20 @@ def test_nothing_is_asked_before_a_document_is_wanted(server):
 
 
 @pytest.mark.parametrize(
-    ("path", "sentence"),
+    ("path", "sentence", "limits"),
     [
-        ("gone.pdf", "cannot be downloaded: the server answered 404 Not Found"),
-        ("broken.pdf", "cannot be downloaded: the server answered 503"),
-        ("round.pdf", "cannot be downloaded: Exceeded maximum allowed redirects"),
-        ("file.pdf", "cannot be downloaded: "),
-        ("cut.pdf", "cannot be downloaded: peer closed connection"),
-        ("announced.pdf", "has 1000000000000000 bytes, more than 1000000"),
-        ("endless.pdf", "has more than 1000000 bytes"),
-        ("silent.pdf", "cannot be downloaded: no answer for 0.3 s"),
-        ("slow.pdf", "cannot be downloaded: it takes more than 0.4 s"),
+        ("gone.pdf", "cannot be downloaded: the server answered 404 Not Found", {}),
+        ("broken.pdf", "cannot be downloaded: the server answered 503", {}),
+        ("round.pdf", "cannot be downloaded: Exceeded maximum allowed redirects", {}),
+        ("file.pdf", "cannot be downloaded: ", {}),
+        ("cut.pdf", "cannot be downloaded: peer closed connection", {}),
+        ("announced.pdf", "has 1000000000000000 bytes, more than 1000000", {"document_bytes": 1_000_000}),
+        ("endless.pdf", "has more than 1000000 bytes", {"document_bytes": 1_000_000}),
+        ("silent.pdf", "cannot be downloaded: no answer for 0.3 s", {"stall_seconds": 0.3}),
+        ("slow.pdf", "cannot be downloaded: it takes more than 0.4 s", {"download_seconds": 0.4}),
     ],
 )
-def test_a_download_that_fails_is_one_sentence(path, sentence, server, tmp_path):
-    limits = {"stall_seconds": 0.3, "download_seconds": 0.4, "document_bytes": 1_000_000}
+def test_a_download_that_fails_is_one_sentence(path, sentence, limits, server, tmp_path):
     said = refusal(f"{server.url}/{path}", tmp_path / "scratch", **limits)
     assert said.startswith(f"{server.url}/{path} {sentence}")
     assert "\n" not in said

@@ -180,12 +180,12 @@ def test_a_server_that_hangs_costs_a_page_its_time_and_no_more(tmp_path):
         pdf = write_numbered_pdf(tmp_path / "a.pdf", range(1, 5))
         config = PipelineConfig(
             workspace=tmp_path / "ws", pdfs=pdf, server=server.url, max_concurrent_pages=1,
-            target_longest_image_dim=64, page_timeout=100, max_page_error_rate=0.5,
+            target_longest_image_dim=64, page_timeout=50, max_page_error_rate=0.5,
         )  # fmt: skip
 
         async def run():
             running = asyncio.create_task(run_pipeline(config))
-            await skip_when(lambda: server.requests, 100)
+            await skip_when(lambda: server.requests, 50)
             return await running
 
         summary = run_skipping(run())
@@ -196,11 +196,11 @@ def test_a_server_that_hangs_costs_a_page_its_time_and_no_more(tmp_path):
 def test_pages_whose_time_runs_out_while_the_server_is_away_do_not_fall_back(tmp_path):
     class Slow(Clock):
         async def sleep(self, seconds):
-            asyncio.get_running_loop().skip(100)
+            asyncio.get_running_loop().skip(15)
             await asyncio.Event().wait()
 
     with ModelServer(GOOD, GOOD, reset) as server, pytest.raises(ServerError, match="go on with it later"):
-        read(tmp_path, server.url, pages=9, page_timeout=100, clock=Slow())
+        read(tmp_path, server.url, pages=9, page_timeout=15, clock=Slow())
     with ModelServer(GOOD) as back:
         summary = read(tmp_path, back.url)
     assert (summary.exit_code, summary.pages, summary.fallback_pages) == (ExitCode.OK, 7, 0)
