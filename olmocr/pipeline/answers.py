@@ -13,6 +13,7 @@ from olmocr.errors import ServerError, ServerUnavailableError
 from olmocr.page import Ask
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.turns import Place, Turns
+from olmocr.rendering.pool import default_workers
 
 _UNANSWERED_IN_A_ROW = 3
 """So many pages that nobody answered, one after the other, and the server is taken for gone."""
@@ -21,7 +22,8 @@ _UNANSWERED_IN_A_ROW = 3
 class Answers:
     """What answers the pages of a run, so many at once as *config* says. A pile that was read before loads no model.
 
-    *seconds* is what loading it, or starting its server, took. With *ask* there is nothing to open.
+    *seconds* is what loading it, or starting its server, took. With *ask* there is nothing to open. Pages that are
+    rendered or asked have turns *in_hand*: ahead of the model is as much as the renderers have in hand.
     """
 
     def __init__(self, config: PipelineConfig, ask: Ask | None = None, sleep: Sleep = asyncio.sleep) -> None:
@@ -31,6 +33,7 @@ class Answers:
         self._opening = asyncio.Lock()
         self._stack = contextlib.AsyncExitStack()
         self._turns = Turns(config.pages_at_once)
+        self.in_hand = Turns(config.pages_at_once + default_workers() + 1)
         self._unanswered = 0
         self.seconds = 0.0
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +21,13 @@ from olmocr.pipeline.answers import Answers
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.document_filter import SAMPLE_PAGES, why_filtered
 from olmocr.pipeline.ocr_page import Terms
-from olmocr.pipeline.one_document import PageReader, read_pages
+from olmocr.pipeline.one_document import PageReader
+from olmocr.pipeline.page_ranges import wanted_numbers
 from olmocr.pipeline.repetition import has_looped
 from olmocr.pipeline.summary import RunCounts, RunSummary, write_metrics
-from olmocr.pipeline.turns import Turns
-from olmocr.pipeline.unfinished import Unfinished, sources_to_retry, wanted_numbers, write_beside
-from olmocr.rendering.pool import RenderPool, default_workers
+from olmocr.pipeline.turns import side_by_side
+from olmocr.pipeline.unfinished import Unfinished, sources_to_retry, write_beside
+from olmocr.rendering.pool import RenderPool
 from olmocr.workspace.document import Document, PageRecord, why_failed
 from olmocr.workspace.folder import Workspace, open_workspace
 from olmocr.workspace.outputs import dolma_line
@@ -82,20 +83,8 @@ async def run_pipeline(
         try:
             if waiting := unfinished.find():
                 async with RenderPool() as pool, answers, _beating(records):
-                    # Pages that are rendered or asked: ahead of the model is as much as the renderers have in hand.
-                    in_hand = Turns(config.pages_at_once + default_workers() + 1)
                     run = _Run(
-                        config,
-                        workspace,
-                        records,
-                        scratch,
-                        unfinished,
-                        counts,
-                        answers,
-                        pool,
-                        in_hand,
-                        on_page,
-                        on_document,
+                        config, workspace, records, scratch, unfinished, counts, answers, pool, on_page, on_document
                     )
                     with counts.timed(apart_from=lambda: answers.seconds):
                         await run.read_all(waiting)
@@ -157,17 +146,6 @@ async def _beating(records: Records) -> AsyncIterator[None]:
         task.cancel()
 
 
-async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run *coroutines* side by side; the first error ends them all, and is raised."""
-    tasks = [asyncio.create_task(each) for each in coroutines]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 @dataclass(frozen=True)
 class _Run:
     """What it takes to read the documents of a run."""
@@ -180,19 +158,14 @@ class _Run:
     counts: RunCounts
     answers: Answers
     pool: RenderPool
-    in_hand: Turns
     on_page: OnPage
     on_document: OnDocument
 
     async def read_all(self, waiting: Iterable[Source]) -> None:
         """Read documents side by side, then what other processes left."""
-        queue = iter(waiting)
-        await _all(self._read_some(queue) for _ in range(self.config.workers))
+        async for _ in side_by_side(waiting, self._read, self.config.workers):
+            pass
         async for source in self.unfinished.left_to_others():
-            await self._read(source)
-
-    async def _read_some(self, queue: Iterator[Source]) -> None:
-        for source in queue:
             await self._read(source)
 
     async def _read(self, source: Source) -> None:
@@ -210,7 +183,7 @@ class _Run:
     async def _read_content(self, source: Source, path: Path, sha256: str, version: str) -> None:
         config, name = self.config, source.name
         count = await self.pool.page_count(path, name)
-        numbers = wanted_numbers(config, count)
+        numbers = wanted_numbers(config.selection, count)
         if not numbers:
             raise InputError(f"{name} has no page {config.pages}: it ends with page {count}")
         known = KnownDocument(source.key, name, version, sha256, config.pages or "", count, "done")
@@ -248,7 +221,7 @@ class _Run:
 
         async def read(number: int) -> None:
             place = self.unfinished.place(source, number)
-            async with self.in_hand.turn(place):
+            async with self.answers.in_hand.turn(place):
                 try:
                     page = await reader.read(number, self.answers.turn(place))
                 except ServerUnavailableError as error:
@@ -259,7 +232,7 @@ class _Run:
                 self.counts.add_page(page)
                 self.on_page(source, page)
 
-        async for _ in read_pages(numbers, read, self.in_hand.count):
+        async for _ in side_by_side(numbers, read, self.answers.in_hand.count):
             pass
         return unanswered
 

@@ -13,6 +13,7 @@ from olmocr.errors import InputError
 from olmocr.inputs.local_file import version_of
 from olmocr.inputs.sources import STANDARD_INPUT, Source, find_sources
 from olmocr.pipeline.config import PipelineConfig
+from olmocr.pipeline.page_ranges import wanted_numbers
 from olmocr.pipeline.turns import Place
 from olmocr.workspace.document import Document
 from olmocr.workspace.folder import Workspace
@@ -40,11 +41,6 @@ def _wants_retry(document: KnownDocument, records: Records) -> bool:
     if document.state == "failed" or document.sha256 is None:
         return True
     return any(page.is_fallback for page in records.pages(document.sha256).values())
-
-
-def wanted_numbers(config: PipelineConfig, page_count: int) -> tuple[int, ...]:
-    """Return the numbers of the pages that are wanted of a document with so many; none if it has none of them."""
-    return config.selection.numbers(page_count) if config.selection else tuple(range(1, page_count + 1))
 
 
 def write_beside(workspace: Workspace, document: Document, config: PipelineConfig) -> None:
@@ -166,7 +162,7 @@ class Unfinished:
     def assembled(self, source: Source, sha256: str, page_count: int) -> Document | None:
         """Return the document from its pages' records; None if one is missing."""
         pages = self._records.pages(sha256)
-        numbers = wanted_numbers(self._config, page_count)
+        numbers = wanted_numbers(self._config.selection, page_count)
         if not numbers or any(number not in pages for number in numbers):
             return None
         return Document(source, sha256, tuple(pages[number] for number in numbers), page_count)

@@ -15,8 +15,10 @@ from olmocr.inputs.local_file import content_hash
 from olmocr.inputs.sources import Source
 from olmocr.page import Ask
 from olmocr.pipeline.ocr_page import Terms
-from olmocr.pipeline.one_document import PageReader, read_pages
+from olmocr.pipeline.one_document import PageReader
+from olmocr.pipeline.page_ranges import wanted_numbers
 from olmocr.pipeline.repetition import has_looped
+from olmocr.pipeline.turns import side_by_side
 from olmocr.rendering.pool import RenderPool
 from olmocr.serving.refusals import RequestError, bad_request
 from olmocr.serving.uploads import Wanted
@@ -72,7 +74,7 @@ class DocumentReader:
         yield summary_json(document, time.monotonic() - started, markdown=wanted.markdown)
 
     def _numbers(self, count: int, wanted: Wanted) -> tuple[int, ...]:
-        numbers = wanted.pages.numbers(count) if wanted.pages else tuple(range(1, count + 1))
+        numbers = wanted_numbers(wanted.pages, count)
         if not numbers:
             raise bad_request(f"the document has {count} pages and none of those that are asked for", "pages")
         if len(numbers) > self.most_pages:
@@ -92,7 +94,7 @@ class DocumentReader:
             async with self.rendered:
                 return await reader.read(number, contextlib.nullcontext(Answering(self.ask, self.model)))
 
-        return read_pages(numbers, read, self.at_once)
+        return side_by_side(numbers, read, self.at_once)
 
 
 def page_json(record: PageRecord) -> dict[str, Any]:

@@ -285,7 +285,7 @@ def test_a_cancelled_page_does_not_leave_its_answer_to_the_next(tmp_path):
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from olmocr.rendering.pool import RenderPool
 
@@ -294,6 +294,7 @@ async def main(path):
         print((await pool.render(path, "a", 1, 50)).text_layer, flush=True)
         await pool.render(path, "a", 2, 50)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what runs in its background ignore it
 asyncio.run(main(Path(sys.argv[1])))
 """
 
