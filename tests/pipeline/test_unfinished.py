@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from olmocr.inputs.local_file import version_of
+from olmocr.inputs.origins import WebFile
 from olmocr.inputs.sources import Source
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.unfinished import Unfinished, sources_to_retry
@@ -61,6 +62,12 @@ def test_a_document_is_left_to_read_unless_it_was_read_as_it_is_asked_for(change
     skipped = []
     found = make_unfinished(tmp_path, records, [source], skipped, **options).find()
     assert (found, skipped) == (([source], []) if is_left else ([], [1]))
+
+
+def test_what_does_not_lie_on_this_disk_is_looked_at_again(tmp_path, records):
+    source = Source("https://example.org/a.pdf", WebFile("https://example.org/a.pdf"))
+    finish(tmp_path, records, source)
+    assert make_unfinished(tmp_path, records, [source]).find() == [source]
 
 
 def test_documents_come_in_their_order_and_those_that_wait_behind_one_are_counted_down(tmp_path, records):
