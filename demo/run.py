@@ -18,7 +18,7 @@ from olmocr import PipelineConfig, run_pipeline
 from olmocr.command import progress_bar, start_logging
 from olmocr.conversion.convert import convert
 from olmocr.errors import ExitCode, OlmocrError
-from olmocr.pipeline.run import RunSummary
+from olmocr.pipeline.summary import RunSummary
 from olmocr.reports.conversion import ConversionReport
 from olmocr.validate.score import character_error_rate
 

@@ -14,13 +14,14 @@ from olmocr.version import __version__
 if TYPE_CHECKING:
     from olmocr.conversion.convert import convert
     from olmocr.pipeline.config import PipelineConfig
-    from olmocr.pipeline.run import RunSummary, run_pipeline, run_pipeline_sync
+    from olmocr.pipeline.run import run_pipeline, run_pipeline_sync
+    from olmocr.pipeline.summary import RunSummary
 
 __all__ = ["PipelineConfig", "RunSummary", "__version__", "convert", "run_pipeline", "run_pipeline_sync"]
 
 _HOMES = {
     "PipelineConfig": "olmocr.pipeline.config",
-    "RunSummary": "olmocr.pipeline.run",
+    "RunSummary": "olmocr.pipeline.summary",
     "convert": "olmocr.conversion.convert",
     "run_pipeline": "olmocr.pipeline.run",
     "run_pipeline_sync": "olmocr.pipeline.run",

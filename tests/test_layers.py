@@ -29,8 +29,6 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS, start=1) for room 
 UPWARD = {
     ("backends.choice", "pipeline.config"),
     ("backends.choice", "pipeline.repetition"),
-    ("workspace.document", "pipeline.coverage"),
-    ("workspace.document", "pipeline.ocr_page"),
 }
 
 INFERENCE = (

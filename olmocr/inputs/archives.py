@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import lzma
 import os
-import secrets
 import struct
 import tarfile
 import zipfile
@@ -18,8 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from olmocr.errors import InputError, output_error
+from olmocr.files import whole_file
 from olmocr.inputs.kinds import FIRST_BYTES, looks_readable
-from olmocr.inputs.limits import Limits
+from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.origins import Refused, TarMember, ZipMember
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -49,7 +49,7 @@ _DAMAGE = (
 )
 
 
-def list_members(archive: Path, name: str, limits: Limits) -> list[Found]:
+def list_members(archive: Path, name: str, limits: InputLimits) -> list[Found]:
     """Return the documents that *archive*, called *name*, holds; one that may not be read, with why.
 
     Hidden members are left out, and so is what is no document by its ending or its first bytes.
@@ -76,7 +76,7 @@ def read_zip_member(origin: ZipMember) -> Iterator[bytes]:
             yield piece
 
 
-def read_tar_member(origin: TarMember, scratch: Path, limits: Limits) -> Iterator[bytes]:
+def read_tar_member(origin: TarMember, scratch: Path, limits: InputLimits) -> Iterator[bytes]:
     """Yield the bytes of a tar's member; an archive that is packed is unpacked into *scratch* once, and stays there.
 
     Raises:
@@ -106,14 +106,14 @@ def _damage(name: str) -> Iterator[None]:
         raise InputError(f"{name} is damaged, or no archive that can be read: {error}") from error
 
 
-def _refuse_bomb(name: str, members: int, unpacked: int, packed: int, limits: Limits) -> None:
+def _refuse_bomb(name: str, members: int, unpacked: int, packed: int, limits: InputLimits) -> None:
     if members > limits.archive_members:
         raise InputError(f"{name} has more than {limits.archive_members} members; split it")
     if limits.is_bomb(unpacked, packed):
         raise InputError(f"{name} unpacks to {unpacked} bytes or more, too many for its {packed}; unpack it by hand")
 
 
-def _why_refused(label: str, member: str, size: int, limits: Limits) -> str | None:
+def _why_refused(label: str, member: str, size: int, limits: InputLimits) -> str | None:
     parts = PurePosixPath(member).parts
     if ".." in parts or member.startswith("/"):
         return f"{label} leads out of its archive"
@@ -127,7 +127,7 @@ def _is_hidden(member: str) -> bool:
     return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in parts)
 
 
-def _list_zip(path: Path, name: str, limits: Limits) -> list[Found]:
+def _list_zip(path: Path, name: str, limits: InputLimits) -> list[Found]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         unpacked = sum(each.file_size for each in members)
@@ -135,7 +135,9 @@ def _list_zip(path: Path, name: str, limits: Limits) -> list[Found]:
         return [found for each in members if (found := _zip_member(archive, each, path, name, limits))]
 
 
-def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, name: str, limits: Limits) -> Found | None:
+def _zip_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, name: str, limits: InputLimits
+) -> Found | None:
     encrypted = bool(info.flag_bits & _ENCRYPTED)
 
     def start() -> bytes:
@@ -156,7 +158,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, nam
 class _Headers:
     """A tar as it may be read to list it: never much at once, and never past what an archive may unpack to."""
 
-    def __init__(self, file: BinaryIO, name: str, packed: int, limits: Limits) -> None:
+    def __init__(self, file: BinaryIO, name: str, packed: int, limits: InputLimits) -> None:
         self._file, self._name, self._packed, self._limits = file, name, packed, limits
 
     def read(self, size: int = -1) -> bytes:
@@ -176,7 +178,7 @@ class _Headers:
         _refuse_bomb(self._name, 0, offset, self._packed, self._limits)
 
 
-def _list_tar(path: Path, name: str, limits: Limits) -> list[Found]:
+def _list_tar(path: Path, name: str, limits: InputLimits) -> list[Found]:
     with path.open("rb") as packed:
         is_packed = packed.read(2) == _GZIP
         packed.seek(0)
@@ -188,7 +190,7 @@ def _list_tar(path: Path, name: str, limits: Limits) -> list[Found]:
 
 
 def _tar_members(
-    archive: tarfile.TarFile, headers: _Headers, path: Path, name: str, is_packed: bool, limits: Limits
+    archive: tarfile.TarFile, headers: _Headers, path: Path, name: str, is_packed: bool, limits: InputLimits
 ) -> list[Found]:
     found: list[Found] = []
     count = 0
@@ -215,7 +217,7 @@ def _tar_members(
     return found
 
 
-def _unpacked(archive: Path, scratch: Path, limits: Limits) -> Path:
+def _unpacked(archive: Path, scratch: Path, limits: InputLimits) -> Path:
     """Return the tar inside a packed *archive*, unpacked into *scratch* unless an earlier call did that."""
     with _damage(str(archive)):
         status = archive.stat()
@@ -232,15 +234,12 @@ def _unpacked(archive: Path, scratch: Path, limits: Limits) -> Path:
     return path
 
 
-def _unpack(archive: Path, path: Path, packed: int, limits: Limits) -> None:
-    partial = path.with_name(f"{secrets.token_hex(8)}.partial")
-    try:
-        with gzip.open(archive) as source, partial.open("xb") as target:
-            while piece := source.read(_PIECE):
-                _refuse_bomb(str(archive), 0, target.tell() + len(piece), packed, limits)
-                target.write(piece)
-        partial.replace(path)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{archive} is damaged: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+def _unpack(archive: Path, path: Path, packed: int, limits: InputLimits) -> None:
+    with whole_file(path) as target:
+        try:
+            with gzip.open(archive) as source:
+                while piece := source.read(_PIECE):
+                    _refuse_bomb(str(archive), 0, target.tell() + len(piece), packed, limits)
+                    target.write(piece)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise InputError(f"{archive} is damaged: {error}") from error

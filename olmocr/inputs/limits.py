@@ -9,7 +9,7 @@ _GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class InputLimits:
     """What is past these is refused, with a sentence.
 
     Attributes:
@@ -37,5 +37,5 @@ class Limits:
         return unpacked > self.harmless_bytes and unpacked > self.archive_ratio * packed
 
 
-LIMITS = Limits()
+LIMITS = InputLimits()
 """What holds where nothing else is said."""

@@ -1,18 +1,21 @@
-"""Source -> a file on this disk that holds its bytes, and their hash."""
+"""Source -> a file on this disk that holds its bytes, their hash, and whether they may have changed."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from olmocr.errors import InputError, output_error
 from olmocr.files import sha256_of
 from olmocr.inputs.archives import read_tar_member, read_zip_member
-from olmocr.inputs.limits import LIMITS, Limits
+from olmocr.inputs.limits import LIMITS, InputLimits
 from olmocr.inputs.origins import Refused, StandardInput, StoredFile, TarMember, WebFile, ZipMember
 from olmocr.inputs.sources import Source
 from olmocr.inputs.stores import read_stored, read_web_file
@@ -21,11 +24,26 @@ _PIECE = 1 << 20
 
 
 @contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a folder for copies of what does not lie on this disk.
+
+    Raises:
+        OutputError: none can be made.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="olmocr-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise output_error(error, "a temporary folder (TMPDIR names another place)") from error
+    with folder as path:
+        yield Path(path)
+
+
+@contextlib.contextmanager
 def local_file(
     source: Source,
     scratch: Path,
     *,
-    limits: Limits = LIMITS,
+    limits: InputLimits = LIMITS,
     stdin: BinaryIO | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Path]:
@@ -51,6 +69,38 @@ def local_file(
             path.unlink(missing_ok=True)
 
 
+@contextlib.asynccontextmanager
+async def fetched(source: Source, scratch: Path) -> AsyncIterator[Path]:
+    """Yield what :func:`local_file` does, by threads: a download may take long, and ends when this is cancelled."""
+    is_over = threading.Event()  # a thread cannot be cancelled
+    manager = local_file(source, scratch, is_over=is_over.is_set)
+    try:
+        path = await asyncio.to_thread(manager.__enter__)
+    except asyncio.CancelledError:
+        is_over.set()
+        raise
+    try:
+        yield path
+    finally:
+        await asyncio.to_thread(manager.__exit__, None, None, None)
+
+
+def version_of(source: Source) -> str:
+    """Return what tells cheaply that a file, or its archive, has not changed; nothing for what is elsewhere."""
+    match source.origin:
+        case Path() as path:
+            pass
+        case ZipMember(archive, _) | TarMember(archive, _):
+            path = Path(archive)
+        case _:
+            return ""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+
+
 def content_hash(path: Path, name: str) -> str:
     """Return SHA-256 of a file's bytes.
 
@@ -63,7 +113,7 @@ def content_hash(path: Path, name: str) -> str:
         raise InputError(f"{name} cannot be read: {error.strerror}") from error
 
 
-def _pieces(source: Source, scratch: Path, limits: Limits) -> Iterator[bytes]:
+def _pieces(source: Source, scratch: Path, limits: InputLimits) -> Iterator[bytes]:
     match source.origin:
         case Refused(why):
             raise InputError(why)
@@ -85,7 +135,7 @@ def _while_wanted(pieces: Iterator[bytes], is_over: Callable[[], bool]) -> Itera
         yield piece
 
 
-def _standard_input(source: Source, scratch: Path, limits: Limits, stdin: BinaryIO | None) -> Path:
+def _standard_input(source: Source, scratch: Path, limits: InputLimits, stdin: BinaryIO | None) -> Path:
     path = scratch / source.key
     if not path.exists():
         file = stdin or sys.stdin.buffer
@@ -95,7 +145,7 @@ def _standard_input(source: Source, scratch: Path, limits: Limits, stdin: Binary
     return path
 
 
-def _write(pieces: Iterator[bytes], path: Path, name: str, limits: Limits) -> None:
+def _write(pieces: Iterator[bytes], path: Path, name: str, limits: InputLimits) -> None:
     """Write *pieces* to *path* as they come, as far as the limit."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from olmocr.inputs.archives import ENDINGS as ARCHIVE_ENDINGS
 from olmocr.inputs.archives import list_members
 from olmocr.inputs.folders import files_below, files_matching, is_readable, read_start
 from olmocr.inputs.kinds import is_document
-from olmocr.inputs.limits import LIMITS, Limits
+from olmocr.inputs.limits import LIMITS, InputLimits
 from olmocr.inputs.origins import Origin, Refused, StandardInput, StoredFile, TarMember, WebFile, ZipMember
 from olmocr.inputs.stores import WEB_SCHEMES, find_stored, scheme_of, web_file
 
@@ -53,7 +53,9 @@ def _place(source: Source) -> str:
             return source.name
 
 
-def find_sources(names: Iterable[str], limits: Limits = LIMITS, apart_from: Path | None = None) -> tuple[Source, ...]:
+def find_sources(
+    names: Iterable[str], limits: InputLimits = LIMITS, apart_from: Path | None = None
+) -> tuple[Source, ...]:
     """Return the documents that *names* stand for, in this order, each place once.
 
     A name is a file's, a folder's (all documents below it), a pattern that the shell left alone, a ``.txt`` list of
@@ -84,7 +86,7 @@ def find_sources(names: Iterable[str], limits: Limits = LIMITS, apart_from: Path
 class _Finder:
     """What a name stands for, each kind of name in a method; one that stands for nothing is an InputError."""
 
-    limits: Limits
+    limits: InputLimits
     apart_from: Path | None
 
     def sources(self, name: str) -> Iterator[Source]:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from olmocr.errors import InputError, MissingDependencyError, OlmocrError
 from olmocr.inputs.kinds import ENDINGS
-from olmocr.inputs.limits import Limits
+from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.origins import StoredFile, WebFile
 from olmocr.version import __version__
 
@@ -79,7 +79,7 @@ def read_stored(origin: StoredFile, name: str) -> Iterator[bytes]:
             yield piece
 
 
-def read_web_file(origin: WebFile, name: str, limits: Limits) -> Iterator[bytes]:
+def read_web_file(origin: WebFile, name: str, limits: InputLimits) -> Iterator[bytes]:
     """Yield what a web server gives for a URL, redirections followed.
 
     Raises:
@@ -111,7 +111,7 @@ def _status(response: Any) -> str:
     return f"{response.status_code} {response.reason_phrase}".strip()
 
 
-def _refuse_announced(length: str, name: str, limits: Limits) -> None:
+def _refuse_announced(length: str, name: str, limits: InputLimits) -> None:
     if length.isascii() and length.isdigit() and int(length[:20]) > limits.document_bytes:
         raise InputError(f"{name} has {length[:20]} bytes, more than {limits.document_bytes}")
 

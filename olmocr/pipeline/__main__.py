@@ -365,7 +365,8 @@ def _run(
     config: PipelineConfig, *, quiet: bool, as_json: bool, log_file: Path | None, metrics_port: int | None
 ) -> None:
     from olmocr.pipeline.metrics import served_metrics
-    from olmocr.pipeline.run import RunSummary, run_pipeline
+    from olmocr.pipeline.run import run_pipeline
+    from olmocr.pipeline.summary import RunSummary
 
     console = start_logging(quiet=quiet)
     if log_file is not None:
@@ -417,7 +418,7 @@ def _shown_progress(console: Console, *, quiet: bool) -> Iterator[Any]:
 
 
 def _say_summary(summary: Any, config: PipelineConfig) -> None:
-    from olmocr.pipeline.run import pages_per_minute
+    from olmocr.pipeline.summary import pages_per_minute
 
     left_out = f", {summary.filtered} left out" if summary.filtered else ""
     say(f"documents: {summary.done} done, {len(summary.failures)} failed, {summary.skipped} done before{left_out}")

@@ -7,13 +7,6 @@ import re
 import unicodedata
 from collections import Counter
 
-LOW_COVERAGE = 0.7
-"""Below this an answer has probably left text out.
-
-A page of two columns that lost one has about 0.5, one of three columns 0.67. What olmOCR leaves out on purpose,
-running heads, page numbers and labels within figures, is seldom three words in ten.
-"""
-
 _FEWEST_WORDS = 20  # with fewer, a running head alone is a third of the page
 _LONGEST = 200_000  # characters; a page of newsprint has 40,000
 _MOST_UNREADABLE = 0.1  # of a layer's characters; a font without a Unicode table gives private ones or none at all

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from olmocr.errors import MissingDependencyError
 
@@ -35,7 +34,7 @@ def why_filtered(text: str, *, has_form: bool, languages: Iterable[str]) -> str 
         return "it is a form"
     if len(text) < _FEWEST_CHARACTERS or sum(map(str.isalpha, text)) < _FEWEST_LETTERS * len(text):
         return None
-    wanted, found = frozenset(languages), language_of(text)
+    wanted, found = frozenset(languages), _language_of(text)
     if found not in wanted:
         return f"its language is {found}, not {' or '.join(sorted(wanted))}"
     words = [word.casefold() for word in _WORD.findall(text)]
@@ -45,21 +44,13 @@ def why_filtered(text: str, *, has_form: bool, languages: Iterable[str]) -> str 
     return None
 
 
-def language_of(text: str) -> str:
-    """Return the ISO 639-1 code of the language that *text* is in, most likely.
-
-    Raises:
-        MissingDependencyError: the extra is not installed.
-    """
-    code: str = _classifier()(text)[0]
-    return code
-
-
-def _classifier() -> Any:
+def _language_of(text: str) -> str:
+    """Return the ISO 639-1 code of the language that *text* is in, most likely."""
     try:
         from py3langid.langid import classify
     except ImportError as error:
         raise MissingDependencyError(
             "--apply-filter needs to tell languages apart; install what does that with: pip install 'olmocr[filter]'"
         ) from error
-    return classify
+    code: str = classify(text)[0]
+    return code

@@ -27,6 +27,11 @@ class PageRanges:
         return tuple(sorted(chosen))
 
 
+def wanted_numbers(pages: PageRanges | None, page_count: int) -> tuple[int, ...]:
+    """Return the numbers that are wanted of a document with so many pages: those in *pages*, or all."""
+    return pages.numbers(page_count) if pages else tuple(range(1, page_count + 1))
+
+
 def parse_page_ranges(text: str) -> PageRanges:
     """Read ``1-5,9,12-``: numbers from 1, and ranges, of which either end may be left open.
 

@@ -1,4 +1,4 @@
-"""A semaphore whose waiters have places in an order: the first in order goes first, not the first to come."""
+"""What goes on at once, and in which order: things done side by side, and a semaphore whose waiters have places."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import heapq
 import itertools
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 Place = tuple[int, ...]
 """A place in the order: that of a document, then of its page."""
@@ -17,7 +20,7 @@ class Turns:
     """Lets at most *count* go on at once; of those who wait, the one with the least place is next."""
 
     def __init__(self, count: int) -> None:
-        self._free = count
+        self.count = self._free = count
         self._waiting: list[tuple[Place, int, asyncio.Future[None]]] = []  # a heap
         self._arrivals = itertools.count()
 
@@ -52,3 +55,31 @@ class Turns:
             yield
         finally:
             self.give()
+
+
+async def side_by_side(things: Iterable[S], do: Callable[[S], Awaitable[T]], at_once: int) -> AsyncGenerator[T]:
+    """Yield what *do* returns of each thing as it comes, *at_once* of them in hand; the first error ends them all.
+
+    They are begun in their order. Closing this ends those in hand: what must not be lost then, *do* keeps by itself.
+    """
+    waiting = iter(things)
+    tasks: set[asyncio.Future[T]] = set()
+
+    def begin_next() -> None:
+        for thing in waiting:
+            tasks.add(asyncio.ensure_future(do(thing)))
+            return
+
+    try:
+        for _ in range(at_once):
+            begin_next()
+        while tasks:
+            finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in finished:
+                tasks.discard(task)
+                begin_next()
+                yield task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -13,12 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, cast
 
 from PIL import Image
 
-from olmocr.errors import InputError, OlmocrError, output_error
+from olmocr.errors import InputError, MissingDependencyError, output_error, reason_of
 from olmocr.page import PageImage
 from olmocr.rendering.worker import LENGTH, frame
 
@@ -92,9 +91,7 @@ class RenderPool:
             self._idle.put_nowait(worker)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await asyncio.gather(*(worker.close() for worker in self._workers))
 
     async def page_count(self, path: Path, name: str) -> int:
@@ -182,7 +179,7 @@ class _Worker:
         Raises:
             TimeoutError: it took too long; the process was ended.
             _DeathError: the process died.
-            OlmocrError: a process cannot be started.
+            MissingDependencyError: a process cannot be started.
         """
         try:
             process = self._process or await self._start()
@@ -209,21 +206,29 @@ class _Worker:
         self._pages = 0
         self._stderr.truncate(0)
         pixels = self._pixels.fileno()
-        self._process = process = await asyncio.create_subprocess_exec(
-            *self._command,
-            str(pixels),
-            str(self._memory_limit),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=self._stderr,
-            pass_fds=(pixels,),
-        )
         try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                *self._command,
+                str(pixels),
+                str(self._memory_limit),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=self._stderr,
+                pass_fds=(pixels,),
+            )
             async with asyncio.timeout(_START_LIMIT):
                 await _read(process)
-        except (TimeoutError, _DeathError) as error:
-            raise OlmocrError(f"the PDF renderer does not start: {self._complaint() or error}") from error
+        except TimeoutError as error:  # a kind of OSError: before it
+            raise self._not_started(f"it is not ready after {_START_LIMIT:g} s") from error
+        except (OSError, _DeathError) as error:
+            raise self._not_started(reason_of(error)) from error
         return process
+
+    def _not_started(self, why: str) -> MissingDependencyError:
+        return MissingDependencyError(
+            f"the PDF renderer ({self._command[0]}) does not start: {self._complaint() or why}; "
+            "python -m olmocr.doctor says what this machine lacks"
+        )
 
     def _complaint(self) -> str:
         """Return the last line that the process printed about itself."""

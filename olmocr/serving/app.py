@@ -18,8 +18,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from olmocr.backends.wire import Api
+from olmocr.inputs.local_file import scratch_folder
 from olmocr.page import ModelResponse
-from olmocr.pipeline.run import scratch_folder
 from olmocr.rendering.pool import RenderPool
 from olmocr.serving.asking import Asking, Write
 from olmocr.serving.documents import TERMS, DocumentReader

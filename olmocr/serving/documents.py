@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from olmocr.errors import InputError
+from olmocr.backends.choice import Answering
 from olmocr.inputs.local_file import content_hash
 from olmocr.inputs.sources import Source
 from olmocr.page import Ask
-from olmocr.pipeline.ocr_page import Terms, ocr_page
+from olmocr.pipeline.ocr_page import Terms
+from olmocr.pipeline.one_document import PageReader
+from olmocr.pipeline.page_ranges import wanted_numbers
 from olmocr.pipeline.repetition import has_looped
+from olmocr.pipeline.turns import side_by_side
 from olmocr.rendering.pool import RenderPool
 from olmocr.serving.refusals import RequestError, bad_request
 from olmocr.serving.uploads import Wanted
-from olmocr.workspace.document import Document, PageRecord, blank_record, record_of, unrendered_record
+from olmocr.workspace.document import Document, PageRecord
 from olmocr.workspace.outputs import markdown_of
 
 TERMS = Terms(guided="retries", is_looping=has_looped)
@@ -71,7 +74,7 @@ class DocumentReader:
         yield summary_json(document, time.monotonic() - started, markdown=wanted.markdown)
 
     def _numbers(self, count: int, wanted: Wanted) -> tuple[int, ...]:
-        numbers = wanted.pages.numbers(count) if wanted.pages else tuple(range(1, count + 1))
+        numbers = wanted_numbers(wanted.pages, count)
         if not numbers:
             raise bad_request(f"the document has {count} pages and none of those that are asked for", "pages")
         if len(numbers) > self.most_pages:
@@ -83,46 +86,15 @@ class DocumentReader:
             )
         return numbers
 
-    async def _pages(
-        self, path: Path, name: str, numbers: tuple[int, ...], longest_side: int
-    ) -> AsyncGenerator[PageRecord]:
+    def _pages(self, path: Path, name: str, numbers: tuple[int, ...], longest_side: int) -> AsyncGenerator[PageRecord]:
         """Yield pages as they are finished; closing this ends those in the making."""
-        waiting = iter(numbers)
-        reading: set[asyncio.Task[PageRecord]] = set()
+        reader = PageReader(path, name, self.pool, longest_side, self.terms, is_only=len(numbers) == 1)
 
-        def begin_next() -> None:
-            for number in waiting:
-                reading.add(
-                    asyncio.create_task(self._page(path, name, number, longest_side, is_only=len(numbers) == 1))
-                )
-                return
+        async def read(number: int) -> PageRecord:
+            async with self.rendered:
+                return await reader.read(number, contextlib.nullcontext(Answering(self.ask, self.model)))
 
-        try:
-            for _ in range(self.at_once):
-                begin_next()
-            while reading:
-                finished, _ = await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
-                for task in finished:
-                    reading.discard(task)
-                    begin_next()
-                    yield task.result()
-        finally:
-            for task in reading:
-                task.cancel()
-            await asyncio.gather(*reading, return_exceptions=True)
-
-    async def _page(self, path: Path, name: str, number: int, longest_side: int, *, is_only: bool) -> PageRecord:
-        async with self.rendered:
-            try:
-                rendered = await self.pool.render(path, name, number, longest_side)
-            except InputError as error:
-                if is_only:
-                    raise
-                return unrendered_record(number, str(error))
-            if rendered.is_blank:
-                return blank_record(number)
-            result = await ocr_page(rendered.image, self.ask, self.terms, text_layer=rendered.text_layer)
-            return record_of(number, result, rendered.text_layer, self.model)
+        return side_by_side(numbers, read, self.at_once)
 
 
 def page_json(record: PageRecord) -> dict[str, Any]:

@@ -35,31 +35,31 @@ class Workspace:
     owners: Path
 
     def result_path(self, source: Source) -> Path:
-        """Return where the document's record lies once it is read."""
+        """Return where the document's line lies once it is read."""
         return self.folder / "results" / f"output_{source.key}.jsonl"
 
     def result(self, source: Source, sha256: str | None) -> dict[str, Any] | None:
-        """Return the record of a document with that content; None if there is none, or it is damaged."""
+        """Return the Dolma line of a document with that content; None if there is none, or it is damaged."""
         try:
-            record = json.loads(self.result_path(source).read_text(encoding="utf-8"))
-            is_same = record["metadata"]["source-sha256"] == sha256
+            line = json.loads(self.result_path(source).read_text(encoding="utf-8"))
+            is_same = line["metadata"]["source-sha256"] == sha256
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return record if is_same and isinstance(record.get("text"), str) else None
+        return line if is_same and isinstance(line.get("text"), str) else None
 
-    def write_result(self, source: Source, record: dict[str, Any]) -> None:
-        """Keep the record of a document that was read; an earlier failure is forgotten."""
-        write_json_line(self.result_path(source), record)
+    def write_result(self, source: Source, line: dict[str, Any]) -> None:
+        """Keep the Dolma line of a document that was read; an earlier failure is forgotten."""
+        write_json_line(self.result_path(source), line)
         _remove(self._failure_path(source))
 
     def write_failure(
-        self, source: Source, why: str, record: dict[str, Any] | None = None, *, keep: bool = False
+        self, source: Source, why: str, line: dict[str, Any] | None = None, *, keep: bool = False
     ) -> None:
         """Keep why a document failed, and what could be read of it, apart from the results.
 
         What an earlier run read of it, before the file changed, is removed, but with *keep*.
         """
-        write_json_line(self._failure_path(source), {"Source-File": source.name, "error": why, "document": record})
+        write_json_line(self._failure_path(source), {"Source-File": source.name, "error": why, "document": line})
         if keep:
             return
         _remove(self.result_path(source))

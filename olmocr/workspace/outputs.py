@@ -15,8 +15,8 @@ from olmocr.version import __version__
 from olmocr.workspace.document import Document, PageRecord
 
 
-def dolma_record(document: Document, today: datetime.date) -> dict[str, Any]:
-    """Return upstream olmOCR's record of a document, and beside its fields a few of ours (docs/outputs.md)."""
+def dolma_line(document: Document, today: datetime.date) -> dict[str, Any]:
+    """Return a document as upstream olmOCR writes it, in Dolma's format, and a few fields of ours (docs/outputs.md)."""
     text = document.text
     pages = document.pages
     return {
@@ -100,6 +100,6 @@ def pages_json(document: Document) -> dict[str, Any]:
     }
 
 
-def write_json_line(path: Path, record: dict[str, Any]) -> None:
-    """Write *record* as the only line of *path*."""
-    write_whole(path, json.dumps(record) + "\n")
+def write_json_line(path: Path, line: dict[str, Any]) -> None:
+    """Write *line* as the only one of *path*."""
+    write_whole(path, json.dumps(line) + "\n")

@@ -74,7 +74,7 @@ DocumentState = Literal["done", "failed", "filtered"]
 
 
 @dataclass(frozen=True)
-class DocumentRecord:
+class KnownDocument:
     """What came of one source. *stat* tells whether the file may have changed, *selection* which pages were asked for.
 
     *sha256* and *page_count* are None if it could not be opened; *why* is None unless it failed or was left out.
@@ -163,29 +163,25 @@ class Records:
         """Forget a document's pages, so that they are read anew."""
         self._write("DELETE FROM pages WHERE sha256 = ?", (sha256,))
 
-    def document(self, key: str) -> DocumentRecord | None:
+    def document(self, key: str) -> KnownDocument | None:
         """Return what came of a source, None if it was never finished."""
         rows = self._read(_DOCUMENTS + " WHERE key = ?", key)
-        return DocumentRecord(*rows[0]) if rows else None
+        return KnownDocument(*rows[0]) if rows else None
 
-    def documents(self) -> Iterator[DocumentRecord]:
+    def documents(self) -> Iterator[KnownDocument]:
         """Yield all documents by name."""
         for row in self._read(_DOCUMENTS + " ORDER BY name, key"):
-            yield DocumentRecord(*row)
+            yield KnownDocument(*row)
 
-    def add_document(self, document: DocumentRecord) -> None:
+    def failures(self) -> Iterator[tuple[str, str]]:
+        """Yield the names of all documents that failed, and why."""
+        return ((each.name, each.why or "") for each in self.documents() if each.state == "failed")
+
+    def add_document(self, document: KnownDocument) -> None:
         """Keep what came of a source, instead of what was known of it."""
-        values = (
-            document.key,
-            _storable(document.name),
-            document.stat,
-            document.sha256,
-            document.selection,
-            document.page_count,
-            document.state,
-            _storable(document.why) if document.why else None,
-            time.time(),
-        )
+        why = _storable(document.why) if document.why else None
+        kept = dataclasses.replace(document, name=_storable(document.name), why=why, updated=time.time())
+        values = dataclasses.astuple(kept)
         self._write("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def lock(self, name: str) -> bool:

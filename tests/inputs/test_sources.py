@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmocr.errors import InputError
-from olmocr.inputs.limits import LIMITS, Limits
+from olmocr.inputs.limits import LIMITS, InputLimits
 from olmocr.inputs.local_file import local_file
 from olmocr.inputs.origins import Refused, StandardInput
 from olmocr.inputs.sources import Source, find_sources
@@ -300,7 +300,7 @@ def test_an_encrypted_member_is_a_failure_with_what_to_do(here):
     assert why(source, here).endswith("is encrypted; unpack the archive with its password and give the files")
 
 
-SMALL = Limits(archive_members=10, archive_bytes=5_000_000, document_bytes=1_000_000, harmless_bytes=10_000)
+SMALL = InputLimits(archive_members=10, archive_bytes=5_000_000, document_bytes=1_000_000, harmless_bytes=10_000)
 
 
 @pytest.mark.parametrize(

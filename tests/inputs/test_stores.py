@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from olmocr.errors import InputError, MissingDependencyError
-from olmocr.inputs.limits import Limits
+from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.local_file import local_file
 from olmocr.inputs.sources import find_sources
 from tests.hub_server import Commit, HubServer, Repository
@@ -73,7 +73,7 @@ def server():
 
 def download(url, scratch, **limits):
     (source,) = find_sources([url])
-    with local_file(source, scratch, limits=Limits(**limits)) as path:
+    with local_file(source, scratch, limits=InputLimits(**limits)) as path:
         return path.read_bytes()
 
 
@@ -96,21 +96,20 @@ def test_nothing_is_asked_before_a_document_is_wanted(server):
 
 
 @pytest.mark.parametrize(
-    ("path", "sentence"),
+    ("path", "sentence", "limits"),
     [
-        ("gone.pdf", "cannot be downloaded: the server answered 404 Not Found"),
-        ("broken.pdf", "cannot be downloaded: the server answered 503"),
-        ("round.pdf", "cannot be downloaded: Exceeded maximum allowed redirects"),
-        ("file.pdf", "cannot be downloaded: "),
-        ("cut.pdf", "cannot be downloaded: peer closed connection"),
-        ("announced.pdf", "has 1000000000000000 bytes, more than 1000000"),
-        ("endless.pdf", "has more than 1000000 bytes"),
-        ("silent.pdf", "cannot be downloaded: no answer for 0.3 s"),
-        ("slow.pdf", "cannot be downloaded: it takes more than 0.4 s"),
+        ("gone.pdf", "cannot be downloaded: the server answered 404 Not Found", {}),
+        ("broken.pdf", "cannot be downloaded: the server answered 503", {}),
+        ("round.pdf", "cannot be downloaded: Exceeded maximum allowed redirects", {}),
+        ("file.pdf", "cannot be downloaded: ", {}),
+        ("cut.pdf", "cannot be downloaded: peer closed connection", {}),
+        ("announced.pdf", "has 1000000000000000 bytes, more than 1000000", {"document_bytes": 1_000_000}),
+        ("endless.pdf", "has more than 1000000 bytes", {"document_bytes": 1_000_000}),
+        ("silent.pdf", "cannot be downloaded: no answer for 0.3 s", {"stall_seconds": 0.3}),
+        ("slow.pdf", "cannot be downloaded: it takes more than 0.4 s", {"download_seconds": 0.4}),
     ],
 )
-def test_a_download_that_fails_is_one_sentence(path, sentence, server, tmp_path):
-    limits = {"stall_seconds": 0.3, "download_seconds": 0.4, "document_bytes": 1_000_000}
+def test_a_download_that_fails_is_one_sentence(path, sentence, limits, server, tmp_path):
     said = refusal(f"{server.url}/{path}", tmp_path / "scratch", **limits)
     assert said.startswith(f"{server.url}/{path} {sentence}")
     assert "\n" not in said

@@ -49,14 +49,17 @@ class Reader:
     """Reads the numbers of pages that :func:`write_numbered_pdf` made, and tells them: "page 7".
 
     *script* has what else comes for a number, in order, the last for ever. *asked* are the numbers in order, and
-    *most_at_once* how many questions were open at a time.
+    *most_at_once* how many questions were open at a time. Nothing is answered before *together* of them are open; then
+    there is a moment for one too many.
     """
 
-    def __init__(self, script=(), seconds=0.0):
+    def __init__(self, script=(), seconds=0.0, together=1):
         self.script = {number: list(steps) for number, steps in dict(script).items()}
         self.seconds = seconds
+        self.together = together
         self.asked = []
         self.open = self.most_at_once = 0
+        self.are_together = asyncio.Event()
 
     async def ask(self, request):
         number = number_of(request.image.pixels)
@@ -64,6 +67,11 @@ class Reader:
         self.open += 1
         self.most_at_once = max(self.most_at_once, self.open)
         try:
+            if self.open == self.together > 1 and not self.are_together.is_set():
+                await asyncio.sleep(0.05)
+            if self.open >= self.together:
+                self.are_together.set()
+            await self.are_together.wait()
             await asyncio.sleep(self.seconds)
         finally:
             self.open -= 1

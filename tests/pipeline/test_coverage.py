@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmocr.pipeline.coverage import LOW_COVERAGE, coverage
+from olmocr.pipeline.coverage import coverage
 from olmocr.rendering.render import open_document
+from olmocr.workspace.document import LOW_COVERAGE
 from tests.conftest import PAGES
 
 LAYER = "The harbour library opens its reading room at nine and closes at five on every day of the week except Sunday."
@@ -95,9 +96,9 @@ def test_a_page_covers_itself_unless_it_is_no_measure(text):
 
 @pytest.mark.parametrize("hostile", ["<a" * 100_000, "<" * 200_000, "-\n" * 100_000, "a-" * 100_000, "\\a" * 100_000])
 def test_a_hostile_page_takes_no_longer_than_a_long_one(hostile):
-    started = time.perf_counter()
+    started = time.process_time()
     coverage(LAYER + hostile, LAYER + hostile)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_full_page_takes_about_a_millisecond():
@@ -105,7 +106,7 @@ def test_a_full_page_takes_about_a_millisecond():
     text = " ".join("".join(letters.choices("abcdefgh", k=6)) for _ in range(600))
     times = []
     for _ in range(20):
-        started = time.perf_counter()
+        started = time.process_time()  # and not of the clock: other programs may be busy
         coverage(text, text)
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     assert min(times) < 0.005  # 0.4 ms on an idle machine

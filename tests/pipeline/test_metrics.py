@@ -4,9 +4,8 @@ import urllib.request
 import pytest
 
 from olmocr.errors import UsageError
-from olmocr.page import PageResponse
 from olmocr.pipeline.metrics import served_metrics
-from olmocr.workspace.document import PageRecord, blank_record
+from tests.four_pages import FOUR
 
 
 def free_port():
@@ -15,28 +14,37 @@ def free_port():
         return each.getsockname()[1]
 
 
-ENDED = {"ends": ("loop", "stop"), "passes": 25}
-
-
-def page(**fields):
-    return PageRecord(1, "valid", PageResponse("en", True, 0, False, False, "text"), "model", **fields)
-
-
 def test_pages_can_be_scraped_from_this_machine_while_they_are_read():
     port = free_port()
     with served_metrics(port) as count:
-        count(page(attempts=2, output_tokens=30, total_output_tokens=70, input_tokens=500, seconds=1.5, **ENDED))
-        count(blank_record(2))
+        for page in FOUR:
+            count(page)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
             lines = response.read().decode().splitlines()
-    assert 'olmocr_pages_total{status="valid"} 1.0' in lines
-    assert 'olmocr_pages_total{status="blank"} 1.0' in lines
-    assert "olmocr_output_tokens_total 70.0" in lines
-    assert "olmocr_attempts_total 2.0" in lines
-    assert "olmocr_passes_total 25.0" in lines
-    assert 'olmocr_attempts_ended_total{end="loop"} 1.0' in lines
-    (peak,) = [float(line.split()[1]) for line in lines if line.startswith("olmocr_run_peak_memory_bytes ")]
-    assert peak > 10 << 20
+    told = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#") and "_created" not in line)
+    buckets = {name: told.pop(name) for name in list(told) if "_bucket" in name}
+    assert float(told.pop("olmocr_run_peak_memory_bytes")) > 10 << 20
+    assert {name: float(value) for name, value in told.items()} == {
+        'olmocr_pages_total{status="valid"}': 2,
+        'olmocr_pages_total{status="fallback"}': 1,
+        'olmocr_pages_total{status="blank"}': 1,
+        "olmocr_attempts_total": 6,
+        'olmocr_attempts_ended_total{end="stop"}': 2,
+        'olmocr_attempts_ended_total{end="loop"}': 1,
+        'olmocr_attempts_ended_total{end="failed"}': 1,
+        'olmocr_attempts_ended_total{end="length"}': 1,
+        'olmocr_attempts_ended_total{end="cancelled"}': 1,
+        "olmocr_input_tokens_total": 2100,
+        "olmocr_output_tokens_total": 1170,
+        "olmocr_passes_total": 750,
+        "olmocr_page_seconds_count": 4,
+        "olmocr_page_seconds_sum": 22,
+    }
+    assert [buckets[f'olmocr_page_seconds_bucket{{le="{le}"}}'] for le in ("1.0", "5.0", "10.0")] == [
+        "1.0",
+        "2.0",
+        "4.0",
+    ]
     with socket.socket() as each:
         assert each.connect_ex(("127.0.0.1", port)) != 0, "it ends with the run"
 

@@ -1,22 +1,18 @@
 import pytest
 
-from olmocr.page import PageResponse
 from olmocr.pipeline.progress import Tally
-from olmocr.workspace.document import PageRecord, blank_record
-
-
-def page(**fields):
-    return PageRecord(1, "valid", PageResponse("en", True, 0, False, False, "text"), **fields)
+from tests.four_pages import FOUR, VALID
 
 
 def test_the_line_says_what_was_read_how_fast_and_what_is_left():
-    tally = Tally(started=0)
-    tally.begin(pages=4, waiting=2)
-    tally.add(page(attempts=2, total_output_tokens=600))
-    tally.add(blank_record(2))
-    assert tally.line(60).startswith(
-        "2 of 4+ pages, 1 retried, 1 blank, 2.0 pages/min, 10 tokens/s, about 5 min left, "
+    tally = Tally(started=100)
+    tally.begin(pages=6, waiting=1)
+    for page in FOUR:
+        tally.add(page)
+    assert tally.line(165).startswith(
+        "4 of 6+ pages, 2 retried, 1 failed, 1 blank, 3.7 pages/min, 18 tokens/s, about 2 min left, "
     )
+    assert tally.line(165).endswith(" MiB")
 
 
 def test_documents_still_to_come_are_taken_to_be_as_long_as_those_that_were_begun():
@@ -30,5 +26,5 @@ def test_documents_still_to_come_are_taken_to_be_as_long_as_those_that_were_begu
 def test_the_time_left_is_told_as_a_person_would(pages, left):
     tally = Tally(started=0)
     tally.begin(pages=pages, waiting=0)
-    tally.add(page())
+    tally.add(VALID)
     assert left in tally.line(30)

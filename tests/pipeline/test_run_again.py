@@ -13,7 +13,7 @@ import pytest
 
 from olmocr import PipelineConfig, run_pipeline
 from olmocr.errors import AnswerError, ExitCode, ServerUnavailableError
-from olmocr.workspace.document import blank_record
+from olmocr.pipeline.page_records import blank_record
 from olmocr.workspace.records import RECORDS_FILE, Records
 from tests.conftest import ROOT
 from tests.pipeline.doubles import Reader, answer, write_numbered_pdf, write_pdf

@@ -1,6 +1,9 @@
 import asyncio
 
-from olmocr.pipeline.turns import Turns
+import pytest
+
+from olmocr.errors import InputError
+from olmocr.pipeline.turns import Turns, side_by_side
 
 
 def order_of(places, count=1, cancelled=()):
@@ -70,3 +73,98 @@ def test_no_more_than_the_count_go_on_at_once():
         return most
 
     assert asyncio.run(run()) == 3
+
+
+class Pages:
+    """Reads when it is told to, and remembers what was begun and what was ended."""
+
+    def __init__(self):
+        self.gates = {}
+        self.ended = []
+
+    async def read(self, number):
+        gate = self.gates[number] = asyncio.get_running_loop().create_future()
+        try:
+            return await gate
+        finally:
+            self.ended.append(number)
+
+    async def begun(self, *numbers):
+        while list(self.gates) != list(numbers):
+            await asyncio.sleep(0)
+
+
+def test_pages_are_begun_in_order_so_many_at_once_and_come_as_they_are_read():
+    async def run():
+        pages = Pages()
+        found = side_by_side([5, 6, 7, 8], pages.read, at_once=2)
+        first = asyncio.create_task(anext(found))
+        await pages.begun(5, 6)
+        pages.gates[6].set_result("six")
+        assert await first == "six"
+        await pages.begun(5, 6, 7)
+        pages.gates[7].set_result("seven")
+        assert await anext(found) == "seven"
+        await pages.begun(5, 6, 7, 8)
+        pages.gates[5].set_result("five")
+        pages.gates[8].set_result("eight")
+        assert sorted([each async for each in found]) == ["eight", "five"]
+
+    asyncio.run(run())
+
+
+def test_the_next_page_is_begun_before_the_one_that_was_read_is_taken():
+    async def run():
+        pages = Pages()
+        found = side_by_side([1, 2], pages.read, at_once=1)
+        first = asyncio.create_task(anext(found))
+        await pages.begun(1)
+        pages.gates[1].set_result("one")
+        await first
+        await pages.begun(1, 2)
+        await found.aclose()
+        assert pages.ended == [1, 2]
+
+    asyncio.run(run())
+
+
+def test_the_first_error_ends_all_pages_and_begins_no_other():
+    async def run():
+        pages = Pages()
+        found = side_by_side([1, 2, 3, 4], pages.read, at_once=3)
+        first = asyncio.create_task(anext(found))
+        await pages.begun(1, 2, 3)
+        pages.gates[2].set_exception(InputError("damaged"))
+        with pytest.raises(InputError, match="damaged"):
+            await first
+        return pages
+
+    pages = asyncio.run(run())
+    assert sorted(pages.ended) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled"])
+def test_whoever_stops_reading_ends_all_pages_at_once(how):
+    async def run():
+        pages = Pages()
+        found = side_by_side([1, 2, 3], pages.read, at_once=2)
+        first = asyncio.create_task(anext(found))
+        await pages.begun(1, 2)
+        if how == "closed":
+            pages.gates[1].set_result("one")
+            await first
+            await found.aclose()
+        else:
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+        return pages.ended
+
+    assert sorted(set(asyncio.run(run())))[:2] == [1, 2]
+
+
+def test_of_no_pages_none_come():
+    async def run():
+        return [each async for each in side_by_side([], Pages().read, at_once=3)]
+
+    assert asyncio.run(run()) == []

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from olmocr.errors import InputError, OlmocrError, OutputError
+from olmocr.errors import ExitCode, InputError, MissingDependencyError, OutputError
 from olmocr.rendering.pool import RenderPool, default_workers
 from olmocr.rendering.render import open_document
+from tests.clocks import run_skipping, skip_when
 from tests.conftest import PAGES, ROOT
 from tests.pipeline.doubles import write_pdf
 
@@ -57,7 +58,7 @@ def is_zombie(pid):
     return done.stdout.startswith("Z")
 
 
-def wait_until(holds, seconds=10):
+def wait_until(holds, seconds=60):
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it took too long"
@@ -106,11 +107,18 @@ def test_a_page_that_crashes_the_renderer_fails_alone(tmp_path):
     assert [page.image.pixels.size for page in (*before, four, five)] == [(50, 1), (50, 2), (50, 4), (50, 5)]
 
 
-def test_a_page_that_hangs_fails_alone_and_soon(tmp_path):
+def test_a_page_that_hangs_fails_alone_and_its_time_limit_later(tmp_path):
     path = script(tmp_path, "hang", "good", "good")
-    hung, *others = render_all(path, 1, 2, 3, workers=1, time_limit=0.4)
+
+    async def use():
+        async with RenderPool(1, command=SCRIPTED, time_limit=500) as pool:
+            pages = asyncio.gather(*(pool.render(path, path.name, n, 50) for n in (1, 2, 3)), return_exceptions=True)
+            await skip_when((tmp_path / "1.begun").exists, 500)
+            return await pages
+
+    hung, *others = run_skipping(use())
     assert isinstance(hung, InputError)
-    assert str(hung).startswith("page 1 of script.pdf was not rendered within 0.4 seconds; ")
+    assert str(hung).startswith("page 1 of script.pdf was not rendered within 500 seconds; ")
     assert len({page.text_layer for page in others}) == 1
 
 
@@ -195,11 +203,21 @@ def test_a_worker_that_has_grown_is_replaced_after_some_pages(tmp_path):
     assert pids == sorted(pids, key=pids.index)
 
 
-def test_a_renderer_that_does_not_start_is_an_error_of_the_run(tmp_path):
-    command = (sys.executable, "-c", "raise SystemExit('no \\x1b[31mlibrary')")
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ((sys.executable, "-c", "raise SystemExit('no \\x1b[31mlibrary')"), "no [31mlibrary"),
+        ((sys.executable, "-c", "raise SystemExit(3)"), "exit status 3"),
+        (("/nowhere/python",), "[Errno 2] No such file or directory: '/nowhere/python'"),
+    ],
+)
+def test_a_renderer_that_does_not_start_is_an_error_of_the_run_that_names_a_way_out(command, why, tmp_path):
     error = render_all(script(tmp_path, "good"), 1, command=command)[0]
-    assert type(error) is OlmocrError
-    assert str(error) == "the PDF renderer does not start: no [31mlibrary"
+    assert isinstance(error, MissingDependencyError)
+    assert error.exit_code == ExitCode.MISSING_DEPENDENCY
+    assert str(error) == (
+        f"the PDF renderer ({command[0]}) does not start: {why}; python -m olmocr.doctor says what this machine lacks"
+    )
 
 
 def test_a_file_that_has_changed_is_opened_again(tmp_path):
@@ -233,12 +251,10 @@ def test_nothing_runs_after_the_context_whatever_ended_it(tmp_path):
             await asyncio.sleep(0.01)
         raise ZeroDivisionError
 
-    started = time.monotonic()
     with pytest.raises(ZeroDivisionError):
         with_pool(use, 1)
-    assert time.monotonic() - started < 5
     assert not is_running(kept[0])
-    assert kept[1].cancelled() or "is closed" in str(kept[1].exception())
+    assert kept[1].cancelled() or "is closed" in str(kept[1].exception()), "and not a limit of time"
 
 
 def test_what_ctrl_c_means_is_the_parents_decision(tmp_path):
@@ -269,7 +285,7 @@ def test_a_cancelled_page_does_not_leave_its_answer_to_the_next(tmp_path):
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from olmocr.rendering.pool import RenderPool
 
@@ -278,6 +294,7 @@ async def main(path):
         print((await pool.render(path, "a", 1, 50)).text_layer, flush=True)
         await pool.render(path, "a", 2, 50)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what runs in its background ignore it
 asyncio.run(main(Path(sys.argv[1])))
 """
 
@@ -295,7 +312,7 @@ def test_workers_end_with_their_program_even_in_the_middle_of_a_page(how, tmp_pa
             os.killpg(program.pid, how)
         else:
             program.send_signal(how)
-        program.wait(10)
+        program.wait(60)
     wait_until(lambda: not is_running(worker))
 
 

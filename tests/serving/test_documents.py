@@ -1,4 +1,6 @@
-from olmocr.serving.documents import page_json, summary_json
+from olmocr.pipeline.config import PipelineConfig
+from olmocr.pipeline.run import terms_of
+from olmocr.serving.documents import TERMS, page_json, summary_json
 from tests.serving.pages import BLANK, DOCUMENT, FALLEN_BACK, FIRST_TRY, TURNED_AND_RETRIED
 
 NOTHING_SAID = {
@@ -6,6 +8,10 @@ NOTHING_SAID = {
     "rotation": 0, "attempts": 0, "rejected": [], "ends": [], "temperature": 0.0, "input_tokens": 0, "output_tokens": 0,
     "total_output_tokens": 0, "text_coverage": None, "low_coverage": False, "seconds": 0.0,
 }  # fmt: skip
+
+
+def test_pages_are_asked_for_on_the_terms_of_a_run_that_nobody_told_otherwise():
+    assert terms_of(PipelineConfig(workspace="ws", pdfs="a.pdf", model="m")) == TERMS
 
 
 def test_a_page_that_was_read_at_once_is_told_in_every_field():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from olmocr.errors import OutputError
 from olmocr.page import PageResponse
 from olmocr.workspace.document import PageRecord
-from olmocr.workspace.records import RECORDS_FILE, STALE_SECONDS, DocumentRecord, Records
+from olmocr.workspace.records import RECORDS_FILE, STALE_SECONDS, KnownDocument, Records
 
 SHA = "ab" * 32
 ANY_TEXT = st.text(st.characters())  # lone surrogates and NUL included
@@ -27,7 +27,7 @@ def page(number=1, text="Hello", status="valid", **fields):
 
 def document(key="k", name="a.pdf", state="done", **fields):
     values = {"stat": "1 2 3", "sha256": SHA, "selection": "", "page_count": 1, **fields}
-    return DocumentRecord(key, name, state=state, **values)
+    return KnownDocument(key, name, state=state, **values)
 
 
 def database(folder):
@@ -302,7 +302,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from olmocr.errors import OutputError
-from olmocr.workspace.document import blank_record
+from olmocr.pipeline.page_records import blank_record
 from olmocr.workspace.records import Records
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

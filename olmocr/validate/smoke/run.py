@@ -16,7 +16,8 @@ from olmocr.files import write_whole
 from olmocr.model_folder import HASHES_FILE, ModelFolder, read_config
 from olmocr.page import Ask
 from olmocr.pipeline.config import PipelineConfig
-from olmocr.pipeline.run import RunSummary, run_pipeline_sync
+from olmocr.pipeline.run import run_pipeline_sync
+from olmocr.pipeline.summary import RunSummary
 from olmocr.reports.smoke import SMOKE_REPORT_FILE, SmokePage, SmokeReport
 from olmocr.reports.typed_json import report_json
 from olmocr.runtime.facts import known_faults, versions, weight_hashes

@@ -1,0 +1,51 @@
+"""One document -> its pages: what a run reads, and what a server reads, is read here."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmocr.backends.choice import Answering
+from olmocr.errors import InputError
+from olmocr.pipeline.ocr_page import Terms, ocr_page
+from olmocr.pipeline.page_records import blank_record, record_of, unrendered_record
+from olmocr.rendering.pool import RenderPool
+from olmocr.workspace.document import PageRecord
+
+
+@dataclass(frozen=True)
+class PageReader:
+    """Reads the pages of the document at *path*, called *name*: rendered by *pool*, asked for on *terms*.
+
+    *longest_side* is that of a page's image, in pixels. What is wrong with a page that is the *only* one is wrong with
+    the document.
+    """
+
+    path: Path
+    name: str
+    pool: RenderPool
+    longest_side: int
+    terms: Terms
+    is_only: bool
+
+    async def read(self, number: int, turn: AbstractAsyncContextManager[Answering]) -> PageRecord:
+        """Return the page (numbers begin at 1). *turn* is entered to ask about it, and yields what is asked.
+
+        Raises:
+            InputError: it cannot be rendered, and is the only one.
+            ServerError: nobody answers; of a `ServerUnavailableError` another page may have more luck.
+        """
+        try:
+            rendered = await self.pool.render(self.path, self.name, number, self.longest_side)
+        except InputError as error:
+            if self.is_only:
+                raise
+            return unrendered_record(number, str(error))
+        if rendered.is_blank:
+            return blank_record(number)
+        async with turn as answers:
+            result = await ocr_page(rendered.image, answers.ask, self.terms, text_layer=rendered.text_layer)
+            if result.page is None and (fault := answers.fault()) is not None:
+                raise fault  # the page ran out of time while it waited for a server: that says nothing of the page
+            return record_of(number, result, rendered.text_layer, answers.model)

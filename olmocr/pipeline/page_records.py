@@ -1,0 +1,57 @@
+"""What came of a page -> PageRecord: an answer, nothing on it, or a picture that could not be made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from olmocr.page import PageResponse
+from olmocr.pipeline.coverage import coverage
+from olmocr.pipeline.ocr_page import PageResult
+from olmocr.workspace.document import PageRecord
+
+
+def record_of(number: int, result: PageResult, text_layer: str | None, model: str) -> PageRecord:
+    """Return the record of a page that the model was asked; with no good answer, one that holds *text_layer*."""
+    answer = result.answer
+    record = PageRecord(
+        page_number=number,
+        status="valid" if result.page else "fallback",
+        response=result.page or _holding(text_layer),
+        model=model,
+        attempts=result.attempts,
+        rejected=result.rejected,
+        rotation=result.rotation,
+        temperature=result.temperature,
+        guided=result.guided,
+        total_output_tokens=result.output_tokens,
+        seconds=result.seconds,
+        ends=result.ends,
+        passes=result.passes,
+    )
+    if answer is None or result.page is None:
+        return record
+    return replace(
+        record,
+        finish_reason=answer.finish_reason,
+        input_tokens=answer.input_tokens,
+        output_tokens=answer.output_tokens,
+        coverage=_rounded(coverage(text_layer, result.page.natural_text)),
+    )
+
+
+def blank_record(number: int) -> PageRecord:
+    """Return the record of a page with nothing on it: no model is asked, which might make something up."""
+    return PageRecord(number, "blank", _holding(None))
+
+
+def unrendered_record(number: int, why: str) -> PageRecord:
+    """Return the record of a page that could not be rendered."""
+    return PageRecord(number, "fallback", _holding(None), rejected=(why,))
+
+
+def _holding(text: str | None) -> PageResponse:
+    return PageResponse(None, True, 0, False, False, text)
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)

@@ -1,0 +1,121 @@
+"""What a run has done, counted document by document and page by page -> RunSummary, metrics.json."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from olmocr.errors import ExitCode
+from olmocr.files import write_whole
+from olmocr.inputs.sources import Source
+from olmocr.memory import peak_memory
+from olmocr.workspace.document import PageRecord
+
+METRICS_FILE = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A document that was not read, and why."""
+
+    source: str
+    why: str
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did. *done* and *pages* count this run's; *skipped* documents were done before, *filtered* left out.
+
+    Of the *pages*, *blank_pages* had nothing on them, *retried_pages* took more than one attempt, *fallback_pages* got
+    no good answer, and *poor_pages* have an answer that lacks much of the file's own text. *seconds* is the time spent
+    on pages, from the first rendered to the last written, without loading the model.
+    """
+
+    done: int
+    skipped: int
+    filtered: int
+    failures: tuple[Failure, ...]
+    pages: int
+    blank_pages: int
+    retried_pages: int
+    fallback_pages: int
+    poor_pages: int
+    input_tokens: int
+    output_tokens: int
+    seconds: float
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What a command that ran this ends with."""
+        return ExitCode.SOME_DOCUMENTS_FAILED if self.failures else ExitCode.OK
+
+
+class RunCounts:
+    """Counts what a run over *sources* does; failures are told in their order. *clock* tells seconds."""
+
+    def __init__(self, sources: Iterable[Source], clock: Callable[[], float] = time.monotonic) -> None:
+        self._order = {source.key: number for number, source in enumerate(sources)}
+        self._clock = clock
+        self._counts: Counter[str] = Counter()
+        self._failures: dict[str, Failure] = {}
+        self._seconds = 0.0
+        self.attempts_ended: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def timed(self, apart_from: Callable[[], float]) -> Iterator[None]:
+        """Count the seconds of a block, without those that *apart_from* tells at its end."""
+        started = self._clock()
+        try:
+            yield
+        finally:
+            self._seconds += self._clock() - started - apart_from()
+
+    def add_document(self, state: Literal["done", "skipped", "filtered"]) -> None:
+        """Count a document that did not fail."""
+        self._counts[state] += 1
+
+    def add_failure(self, source: Source, why: str) -> None:
+        """Count a document that failed; one that fails twice counts once."""
+        self._failures[source.key] = Failure(source.name, why)
+
+    def add_page(self, page: PageRecord) -> None:
+        """Count a page."""
+        self._counts["pages"] += 1
+        self._counts["blank_pages"] += page.status == "blank"
+        self._counts["retried_pages"] += page.attempts > 1
+        self._counts["fallback_pages"] += page.is_fallback
+        self._counts["poor_pages"] += page.lacks_text
+        self._counts["input_tokens"] += page.input_tokens
+        self._counts["output_tokens"] += page.output_tokens
+        self.attempts_ended.update(page.ends)
+
+    def summary(self) -> RunSummary:
+        """Return what was done so far."""
+        failures = tuple(self._failures[key] for key in sorted(self._failures, key=self._order.__getitem__))
+        names = {each.name for each in fields(RunSummary)} - {"failures", "seconds"}
+        return RunSummary(failures=failures, seconds=self._seconds, **{name: self._counts[name] for name in names})
+
+
+def pages_per_minute(summary: RunSummary) -> float:
+    """Return how fast pages were read; 0 if none were."""
+    return round(60 * summary.pages / summary.seconds, 2) if summary.seconds else 0.0
+
+
+def write_metrics(folder: Path, counts: RunCounts, engine: dict[str, float]) -> None:
+    """Write a run's numbers, and those of the model in this process, into the workspace *folder*."""
+    summary = counts.summary()
+    metrics = {
+        **{name: value for name, value in vars(summary).items() if name != "failures"},
+        "failed": len(summary.failures),
+        "pages_per_minute": pages_per_minute(summary),
+        "attempts_ended": dict(counts.attempts_ended),
+        "peak_memory_bytes": peak_memory(),
+        "engine": engine,
+    }
+    write_whole(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")

@@ -1,0 +1,168 @@
+"""What a workspace remembers -> which documents are still to be read, which of their pages, and by whom."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from olmocr.errors import InputError
+from olmocr.inputs.local_file import version_of
+from olmocr.inputs.sources import STANDARD_INPUT, Source, find_sources
+from olmocr.pipeline.config import PipelineConfig
+from olmocr.pipeline.page_ranges import wanted_numbers
+from olmocr.pipeline.turns import Place
+from olmocr.workspace.document import Document
+from olmocr.workspace.folder import Workspace
+from olmocr.workspace.outputs import markdown_of, page_markdown, pages_json
+from olmocr.workspace.records import KnownDocument, Records
+
+log = logging.getLogger(__name__)
+
+_LOOK_AGAIN_SECONDS = 2.0
+
+
+def sources_to_retry(records: Records) -> tuple[Source, ...]:
+    """Return all documents that failed, or have pages that fell back, and are there still."""
+    found: list[Source] = []
+    for document in records.documents():
+        if document.name != STANDARD_INPUT and _wants_retry(document, records):
+            try:
+                found += find_sources([document.name])
+            except InputError as error:
+                log.warning("%s is left as it is: %s", document.name, error)
+    return tuple(found)
+
+
+def _wants_retry(document: KnownDocument, records: Records) -> bool:
+    if document.state == "failed" or document.sha256 is None:
+        return True
+    return any(page.is_fallback for page in records.pages(document.sha256).values())
+
+
+def write_beside(workspace: Workspace, document: Document, config: PipelineConfig) -> None:
+    """Write what *config* asks for beside a document's result."""
+    source, front_matter = document.source, config.front_matter
+    if config.markdown_folder:
+        text = markdown_of(document, separator=config.page_separator, front_matter=front_matter)
+        workspace.write_markdown(source, text)
+    if config.page_files:
+        texts = {page.page_number: page_markdown(page, front_matter=front_matter) for page in document.pages}
+        workspace.write_pages(source, texts)
+    if config.page_records:
+        workspace.write_page_records(source, pages_json(document))
+
+
+class Unfinished:
+    """What a run over *sources* finds to do in its workspace, beside other processes that work there.
+
+    *on_skipped* is called for each document that needs no reading.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        workspace: Workspace,
+        records: Records,
+        sources: Iterable[Source],
+        on_skipped: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._workspace = workspace
+        self._records = records
+        self._order = {source: number for number, source in enumerate(sources)}
+        self._on_skipped = on_skipped
+        self._waiting = 0
+        self._began = time.time()
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._begun_anew: set[str] = set()
+        self._left_to_others: list[Source] = []
+
+    def find(self) -> list[Source]:
+        """Return the documents that are to be read; what is asked for only now is written for the others."""
+        found = [source for source in self._order if not self._is_done(source)]
+        self._waiting = len(found)
+        return found
+
+    def place(self, source: Source, number: int) -> Place:
+        """Return a page's place in the order: documents are finished as they were given, one after the other."""
+        return self._order[source], number
+
+    def _is_done(self, source: Source) -> bool:
+        known = self._records.document(source.key)
+        if known is None or known.sha256 is None or not self._is_as_asked(known, source):
+            return False
+        if self._workspace.result(source, known.sha256) is None or not self._write_what_is_new(known, source):
+            return False
+        self._on_skipped()
+        return True
+
+    def _is_as_asked(self, known: KnownDocument, source: Source) -> bool:
+        """Say whether a document was read as this run would read it, and has not changed as far as can be seen."""
+        is_same = known.stat != "" and known.stat == version_of(source)
+        if known.state != "done" or not is_same or known.selection != (self._config.pages or "") or self._config.force:
+            return False
+        return not (self._config.retry_failed and _wants_retry(known, self._records))
+
+    def _write_what_is_new(self, known: KnownDocument, source: Source) -> bool:
+        """Write what is asked for beside the result and is not there; return whether that could be done."""
+        config = self._config
+        lacks_markdown = config.markdown_folder and not self._workspace.markdown_path(source).exists()
+        if lacks_markdown or config.page_files or config.page_records:
+            document = self.assembled(source, known.sha256 or "", known.page_count or 0)
+            if document is None:
+                return False
+            write_beside(self._workspace, document, config)
+        return True
+
+    @contextlib.asynccontextmanager
+    async def held(self, source: Source, sha256: str) -> AsyncIterator[bool]:
+        """Hold a document's content while its pages are read; yield whether it is ours, or left to another process."""
+        async with self._turns[sha256]:  # of two files with one content the second finds all pages read
+            if not self._records.lock(sha256):
+                self._left_to_others.append(source)
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                self._records.release(sha256)
+
+    async def left_to_others(self) -> AsyncIterator[Source]:
+        """Yield what other processes had in hand and have not done, as soon as they let go of it, or are dead."""
+        if self._left_to_others:
+            log.info("waiting for %d documents that another process reads", len(self._left_to_others))
+        while self._left_to_others:
+            left, self._left_to_others = self._left_to_others, []
+            for source in left:
+                if not self._is_done(source):
+                    yield source
+            if self._left_to_others:
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    def begin(self, source: Source, sha256: str, numbers: Iterable[int]) -> tuple[list[int], int]:
+        """Return those of a document's pages that are to be read, and how many documents wait behind it.
+
+        What is read anew is so once: not again where it lies there twice, or another process has just done it.
+        """
+        known = self._records.document(source.key)
+        is_first = sha256 not in self._begun_anew and not (known is not None and known.updated >= self._began)
+        self._begun_anew.add(sha256)
+        if self._config.force and is_first:
+            self._records.forget_pages(sha256)
+        # What fell back is asked again where it made the document fail, or where that is asked for.
+        is_retry = self._config.retry_failed or (known is not None and known.state == "failed")
+        finished = self._records.finished_numbers(sha256, with_fallback=not (is_retry and is_first))
+        self._waiting = max(0, self._waiting - 1)
+        return [number for number in numbers if number not in finished], self._waiting
+
+    def assembled(self, source: Source, sha256: str, page_count: int) -> Document | None:
+        """Return the document from its pages' records; None if one is missing."""
+        pages = self._records.pages(sha256)
+        numbers = wanted_numbers(self._config.selection, page_count)
+        if not numbers or any(number not in pages for number in numbers):
+            return None
+        return Document(source, sha256, tuple(pages[number] for number in numbers), page_count)

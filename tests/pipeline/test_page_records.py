@@ -1,0 +1,70 @@
+from olmocr.page import ModelResponse, PageResponse
+from olmocr.pipeline.ocr_page import PageResult
+from olmocr.pipeline.page_records import blank_record, record_of, unrendered_record
+from olmocr.workspace.document import PageRecord
+
+WORDS = " ".join(f"word{number}" for number in range(30))
+NOTHING = PageResponse(None, True, 0, False, False, None)
+
+
+def result(page=None, answer=None):
+    return PageResult(
+        page=page,
+        answer=answer,
+        attempts=3,
+        rejected=("first", "second"),
+        rotation=180,
+        temperature=0.2,
+        guided=True,
+        output_tokens=900,
+        seconds=4.5,
+        passes=70,
+        ends=("loop", "length", "stop"),
+    )
+
+
+def test_the_record_of_a_good_answer_has_all_that_is_known_of_it():
+    page = PageResponse("de", True, 0, True, False, " ".join(WORDS.split()[:20]))
+    found = record_of(7, result(page, ModelResponse("raw", "stop", 1100, 300)), WORDS, "m")
+    assert found == PageRecord(
+        page_number=7,
+        status="valid",
+        response=page,
+        model="m",
+        attempts=3,
+        rejected=("first", "second"),
+        rotation=180,
+        temperature=0.2,
+        guided=True,
+        finish_reason="stop",
+        input_tokens=1100,
+        output_tokens=300,
+        total_output_tokens=900,
+        coverage=0.6667,
+        seconds=4.5,
+        ends=("loop", "length", "stop"),
+        passes=70,
+    )
+
+
+def test_the_record_of_a_page_without_a_good_answer_holds_the_files_own_text_and_no_answers_tokens():
+    assert record_of(7, result(), "the file's own", "m") == PageRecord(
+        page_number=7,
+        status="fallback",
+        response=PageResponse(None, True, 0, False, False, "the file's own"),
+        model="m",
+        attempts=3,
+        rejected=("first", "second"),
+        rotation=180,
+        temperature=0.2,
+        guided=True,
+        total_output_tokens=900,
+        seconds=4.5,
+        ends=("loop", "length", "stop"),
+        passes=70,
+    )
+
+
+def test_no_model_was_asked_about_a_blank_page_or_one_that_could_not_be_rendered():
+    assert blank_record(3) == PageRecord(3, "blank", NOTHING)
+    assert unrendered_record(4, "damaged") == PageRecord(4, "fallback", NOTHING, rejected=("damaged",))

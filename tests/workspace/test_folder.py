@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import pytest
+
+from olmocr.inputs.sources import Source
+from olmocr.workspace.folder import open_workspace
+
+
+def source(name):
+    return Source(name, Path(name))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("A.pdf", "a.pdf"), ("in/Report.pdf", "IN/REPORT.PDF"), ("Straße.pdf", "STRASSE.pdf"), ("a.pdf", "a.png")],
+)
+def test_no_two_sources_have_one_path_on_a_disk_that_does_not_tell_large_letters_from_small(first, second, tmp_path):
+    workspace = open_workspace(tmp_path)
+    paths = [workspace.markdown_path(source(name)) for name in (first, second)]
+    assert len({str(path.relative_to(tmp_path)).casefold() for path in paths}) == 2
+    assert paths[0] == (tmp_path / "markdown" / first).with_suffix(".md"), "the first to come has the plain name"
+    assert paths == [workspace.markdown_path(source(name)) for name in (first, second)], "in later runs, too"
+
+
+def test_a_failure_takes_away_its_own_markdown_and_not_that_of_one_with_the_same_name_in_small_letters(tmp_path):
+    workspace = open_workspace(tmp_path)
+    kept = workspace.write_markdown(source("a.pdf"), "small")
+    gone = workspace.write_markdown(source("A.pdf"), "large")
+    workspace.write_failure(source("A.pdf"), "broken")
+    assert (kept.read_text(), gone.exists()) == ("small", False)
