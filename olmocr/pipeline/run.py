@@ -27,7 +27,7 @@ from olmocr.page import Ask
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.document_filter import SAMPLE_PAGES, why_filtered
 from olmocr.pipeline.ocr_page import Terms, ocr_page
-from olmocr.pipeline.repetition import has_looped
+from olmocr.pipeline.repetition import has_looped, is_looping
 from olmocr.pipeline.turns import Turns
 from olmocr.rendering.pool import RenderPool, default_workers
 from olmocr.workspace.document import Document, PageRecord, blank_record, record_of, unrendered_record, why_failed
@@ -263,7 +263,14 @@ class _Answers:
             if self._opened is None:
                 started = time.monotonic()
                 try:
-                    self._opened = await self._stack.enter_async_context(answering(self._config, self._sleep))
+                    opening = answering(
+                        self._config,
+                        folder=self._config.workspace,
+                        longest_side=self._config.target_longest_image_dim,
+                        is_looping=is_looping,
+                        sleep=self._sleep,
+                    )
+                    self._opened = await self._stack.enter_async_context(opening)
                 except ServerUnavailableError as error:  # no page's fault, and nothing was read yet
                     raise ServerError(str(error)) from error
                 self.seconds = time.monotonic() - started

@@ -103,11 +103,12 @@ def serve(
             f"the server needs {error.name}, which is not installed: pip install 'olmocr[serve]'"
         ) from error
     from olmocr.backends.choice import engine_counts, open_engine
+    from olmocr.pipeline.repetition import is_looping
 
     start_logging(quiet=quiet)
     with (
         listen(host, port, has_key=key is not None) as listening,
-        open_engine(model, most_pages=limits.at_once, kv_budget=budget, drafts=drafts) as engine,
+        open_engine(model, most_pages=limits.at_once, is_looping=is_looping, kv_budget=budget, drafts=drafts) as engine,
     ):
         name = served_model_name or _own_name(model)
         served = make_app(
