@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "olmocr"
 FLOORS = (
     {"errors", "text", "version", "reports"},
-    {"page", "device", "memory", "command", "files", "settings"},
+    {"page", "device", "memory", "command", "files", "options", "settings"},
     {"inputs", "model_folder", "runtime"},
     {"workspace", "rendering", "inference", "hub", "html"},
     {"backends", "viewer", "conversion"},
@@ -88,7 +88,6 @@ DOORS = {
     "tokenizers": {"validate.smoke.prompts"},
     "torch": {"validate.fidelity.reference"},
     "transformers": {"validate.fidelity.reference"},
-    "tenacity": {"backends.backoff"},
     "uvicorn": {"serving.server"},
     "yaml": {"conversion.recipe", "page", "publish.eval_results", "validate.fidelity.gates"},
 }

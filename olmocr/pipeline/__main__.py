@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from olmocr import options
 from olmocr.command import (
     CommandWithBothSpellings,
     complain,
@@ -73,8 +74,7 @@ class _OcrCommand(CommandWithBothSpellings):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
         ctx.obj = args[end + 1 :]
-        options = several_values([hyphenated(arg) for arg in args[:end]], "--pdfs")
-        return super().parse_args(ctx, _without_effect(options))
+        return super().parse_args(ctx, _without_effect(several_values(args[:end], "--pdfs")))
 
 
 def _settings(path: Path, options: list[Any]) -> dict[str, Any]:
@@ -108,7 +108,8 @@ def _setting(path: Path, option: Any, value: Any) -> Any:
 def _without_effect(args: list[str]) -> list[str]:
     kept, skipped = [], False
     for arg in args:
-        name, equals, _ = arg.partition("=")
+        given, equals, _ = arg.partition("=")
+        name = hyphenated(given)
         if skipped:
             skipped = False
         elif name in _WITHOUT_EFFECT:
@@ -201,9 +202,7 @@ def ocr(
     disk_logging: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also log to a file, in detail.", rich_help_panel=_RUN)
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print warnings and errors only.", rich_help_panel=_RUN)
-    ] = False,
+    quiet: Annotated[bool, options.quiet(_RUN)] = False,
     version: Annotated[
         bool,
         typer.Option(

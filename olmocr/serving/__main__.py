@@ -16,6 +16,7 @@ from olmocr.command import (
 )
 from olmocr.errors import ExitCode, MissingDependencyError, UsageError
 from olmocr.memory import parse_size
+from olmocr.options import Quiet
 from olmocr.serving.limits import ServerLimits
 
 _GRACE_SECONDS = 10.0
@@ -82,7 +83,7 @@ def serve(
     grace: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="That answers in the making have at Ctrl-C.")
     ] = _GRACE_SECONDS,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Log warnings and errors only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Keep a model in memory for other programs: OpenAI's API, and whole documents at POST /v1/ocr (docs/serve.md)."""
     key = _checked(api_key)
