@@ -30,6 +30,8 @@ _GROWTH_BYTES = 6 << 30
 _PATIENCE = 8
 """Attempts to reach a server that gives no answer, about two minutes in all."""
 
+Load = Callable[..., Any]
+Serve = Callable[..., contextlib.AbstractAsyncContextManager[Ask]]
 Sleep = Callable[[float], Awaitable[None]]
 """Waits for so many seconds."""
 
@@ -46,55 +48,6 @@ class Answering:
     model: str
     fault: Callable[[], ServerUnavailableError | None] = lambda: None
     counts: Callable[[], dict[str, float]] = dict
-
-
-@contextlib.asynccontextmanager
-async def answering(
-    config: BackendConfig, *, folder: Path, longest_side: int, is_looping: IsLooping, sleep: Sleep = asyncio.sleep
-) -> AsyncIterator[Answering]:
-    """Yield what answers.
-
-    Args:
-        config: what is to answer.
-        folder: the workspace, which keeps what a server of our own prints.
-        longest_side: pixels on the longest side of a page.
-        is_looping: says whether an answer so far goes round in circles.
-        sleep: waits for a server that is away.
-
-    Raises:
-        OlmocrError: the model cannot be loaded, or its server not be reached.
-    """
-    if config.server:
-        opened = _server(config, is_looping)
-    elif config.backend == "mlx":
-        opened = _engine(config, longest_side, is_looping)
-    else:
-        opened = _own_server(config, folder / SERVER_LOG, is_looping)
-    async with opened as found:
-        yield found if config.is_in_process else _patient(found, sleep)
-
-
-@contextlib.asynccontextmanager
-async def _engine(config: BackendConfig, longest_side: int, is_looping: IsLooping) -> AsyncIterator[Answering]:
-    opening = functools.partial(
-        open_engine,
-        config.model or "",
-        most_pages=config.pages_at_once,
-        is_looping=is_looping,
-        kv_budget=config.kv_budget,
-        drafts=config.drafts,
-        longest_side=longest_side,
-    )
-    loading = asyncio.get_running_loop().run_in_executor(None, opening)
-    try:
-        engine = await asyncio.shield(loading)
-    except asyncio.CancelledError:
-        # Loading cannot be stopped, and a model that is loaded and that nobody closes would keep the process for ever.
-        with contextlib.suppress(OlmocrError), await loading:
-            pass
-        raise
-    with engine:
-        yield Answering(engine.ask, config.model or "", counts=lambda: engine_counts(engine))
 
 
 def open_engine(
@@ -145,6 +98,66 @@ def engine_counts(engine: Any) -> dict[str, float]:
 
 
 @contextlib.asynccontextmanager
+async def answering(
+    config: BackendConfig,
+    *,
+    folder: Path,
+    longest_side: int,
+    is_looping: IsLooping,
+    sleep: Sleep = asyncio.sleep,
+    load: Load = open_engine,
+    serve: Serve = serving,
+) -> AsyncIterator[Answering]:
+    """Yield what answers.
+
+    Args:
+        config: what is to answer.
+        folder: the workspace, which keeps what a server of our own prints.
+        longest_side: pixels on the longest side of a page.
+        is_looping: says whether an answer so far goes round in circles.
+        sleep: waits for a server that is away.
+        load: loads a model into this process, as :func:`open_engine`.
+        serve: starts a server, as :func:`~olmocr.backends.local_server.serving`.
+
+    Raises:
+        OlmocrError: the model cannot be loaded, or its server not be reached.
+    """
+    if config.server:
+        opened = _server(config, is_looping)
+    elif config.backend == "mlx":
+        opened = _engine(config, longest_side, is_looping, load)
+    else:
+        opened = _own_server(config, folder / SERVER_LOG, is_looping, serve)
+    async with opened as found:
+        yield found if config.is_in_process else _patient(found, sleep)
+
+
+@contextlib.asynccontextmanager
+async def _engine(
+    config: BackendConfig, longest_side: int, is_looping: IsLooping, load: Load
+) -> AsyncIterator[Answering]:
+    opening = functools.partial(
+        load,
+        config.model or "",
+        most_pages=config.pages_at_once,
+        is_looping=is_looping,
+        kv_budget=config.kv_budget,
+        drafts=config.drafts,
+        longest_side=longest_side,
+    )
+    loading = asyncio.get_running_loop().run_in_executor(None, opening)
+    try:
+        engine = await asyncio.shield(loading)
+    except asyncio.CancelledError:
+        # Loading cannot be stopped, and a model that is loaded and that nobody closes would keep the process for ever.
+        with contextlib.suppress(OlmocrError), await loading:
+            pass
+        raise
+    with engine:
+        yield Answering(engine.ask, config.model or "", counts=lambda: engine_counts(engine))
+
+
+@contextlib.asynccontextmanager
 async def _server(config: BackendConfig, is_looping: IsLooping) -> AsyncIterator[Answering]:
     url = config.server or ""
     async with connected(url, model=config.model, api_key=config.api_key, api=config.api, is_looping=is_looping) as (
@@ -158,12 +171,15 @@ async def _server(config: BackendConfig, is_looping: IsLooping) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def _own_server(config: BackendConfig, log_file: Path, is_looping: IsLooping) -> AsyncIterator[Answering]:
+async def _own_server(
+    config: BackendConfig,
+    log_file: Path,
+    is_looping: IsLooping,
+    serve: Serve,
+) -> AsyncIterator[Answering]:
     command, most = await asyncio.to_thread(_mlx_vlm if config.backend == "mlx-vlm" else _vllm, config)
     log.info("starting the %s server; what it prints goes to %s", command.name, log_file)
-    async with serving(
-        command, api=config.api, is_looping=is_looping, max_resident_bytes=most, log_file=log_file
-    ) as ask:
+    async with serve(command, api=config.api, is_looping=is_looping, max_resident_bytes=most, log_file=log_file) as ask:
         yield Answering(ask, config.model or "")
 
 
