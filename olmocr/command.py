@@ -121,40 +121,35 @@ class CommandWithBothSpellings(TyperCommand):
 
     several: str | None = None
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Take both spellings of an option's name."""
+        return super().make_context(info_name, args, parent, token_normalize_func=hyphenated, **extra)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Rewrite spellings, then parse."""
-        options, rest = _split_at_dashes(args)
-        given = [hyphenated(arg) for arg in options]
-        return super().parse_args(ctx, (several_values(given, self.several) if self.several else given) + rest)
+        """Spread what takes several values, then parse."""
+        return super().parse_args(ctx, several_values(args, self.several) if self.several else args)
 
 
-def hyphenated(arg: str) -> str:
-    """Return an option with hyphens for underscores, its value untouched."""
-    name, equals, value = arg.partition("=")
-    return name.replace("_", "-") + equals + value if arg.startswith("--") else arg
+def hyphenated(name: str) -> str:
+    """Return an option's name with hyphens for underscores."""
+    return name.replace("_", "-")
 
 
 def several_values(args: list[str], option: str) -> list[str]:
     """Return *args* with ``option A B C`` written as ``option A option B option C``, as a shell's ``*.pdf`` needs."""
     spread: list[str] = []
     taking = False
-    options, rest = _split_at_dashes(args)
-    for arg in options:
+    end = args.index("--") if "--" in args else len(args)
+    for arg in args[:end]:
         if arg.startswith("-") and arg != "-":  # which is standard input
-            taking = arg == option
+            taking = hyphenated(arg) == option
             if not taking:
                 spread.append(arg)
         else:
             spread += [option, arg] if taking else [arg]
-    if options and options[-1] == option:
+    if taking and hyphenated(args[end - 1]) == option:
         spread.append(option)  # nothing follows: leave it to the parser to say so
-    return spread + rest
-
-
-def _split_at_dashes(args: list[str]) -> tuple[list[str], list[str]]:
-    """Return what may hold options, and what may not: ``--`` and all that follows."""
-    end = args.index("--") if "--" in args else len(args)
-    return args[:end], args[end:]
+    return spread + args[end:]
 
 
 def start_logging(*, quiet: bool) -> Console:
@@ -200,6 +195,21 @@ class _ConsoleHandler(logging.Handler):
 
 def _is_watched() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def counting_columns() -> list[Any]:
+    """Return a progress bar's columns for things of which some are done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+
+
+def byte_columns() -> list[Any]:
+    """Return a progress bar's columns for bytes of which some are done."""
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    text = TextColumn("{task.description}")
+    return [text, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
 
 
 @contextlib.contextmanager

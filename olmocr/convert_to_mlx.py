@@ -7,18 +7,36 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progress_bar, say, start_logging
+from olmocr import options
+from olmocr.command import (
+    CommandWithBothSpellings,
+    byte_columns,
+    counting_columns,
+    ends_with_exit_code,
+    progress_bar,
+    say,
+    start_logging,
+)
+from olmocr.conversion.recipe import (
+    DTYPES,
+    GROUP_SIZES,
+    Method,
+    QuantRecipe,
+    changed,
+    find_recipe,
+    read_recipe,
+    recipe_names,
+)
 from olmocr.errors import ExitCode, UsageError
 from olmocr.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from olmocr.conversion.recipe import QuantRecipe
     from olmocr.conversion.write import Target
     from olmocr.publish.upload import Upload
     from olmocr.reports.conversion import ConversionReport
@@ -26,6 +44,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("olmocr.convert_to_mlx")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_DEFAULT_RECIPE = "mixed"
+_RECIPES, _DTYPES, _SIZES = (", ".join(map(str, each)) for each in (recipe_names(), DTYPES, GROUP_SIZES))
 
 _WHAT = "What to make"
 _HOW = "How it is quantized"
@@ -57,8 +78,8 @@ def convert_to_mlx(
         typer.Option(
             "--quantize",
             "-q",
-            help="Recipe: none, bf16, fp16, 3bit, 4bit, 5bit, 6bit, 8bit, mixed-small, mixed or mixed-large; several, "
-            "with commas, are made from one read of the source. Default: mixed.",
+            help=f"Recipe: {_RECIPES}; several, with commas, are made from one read of the source. "
+            f"Default: {_DEFAULT_RECIPE}.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -70,7 +91,7 @@ def convert_to_mlx(
         str | None, typer.Option(help="Branch, tag or commit of the Hub repository.", rich_help_panel=_WHAT)
     ] = None,
     method: Annotated[
-        Literal["fit", "stock"],
+        Method,
         typer.Option(
             help="How scales are found: fit searches for the least error, stock is mx.quantize, bit for bit.",
             rich_help_panel=_HOW,
@@ -78,12 +99,12 @@ def convert_to_mlx(
     ] = "fit",
     group_size: Annotated[
         int | None,
-        typer.Option(help="Weights that share a scale, 32, 64 or 128, instead of the recipe's.", rich_help_panel=_HOW),
+        typer.Option(help=f"Weights that share a scale, instead of the recipe's: {_SIZES}.", rich_help_panel=_HOW),
     ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="bfloat16, float16 or float32, for scales and all that is kept, instead of the source's.",
+            help=f"For scales and all that is kept, instead of the source's: {_DTYPES}.",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -132,19 +153,8 @@ def convert_to_mlx(
             rich_help_panel=_PUBLISH,
         ),
     ] = None,
-    private: Annotated[
-        bool, typer.Option("--private", help="Make the repository private.", rich_help_panel=_PUBLISH)
-    ] = False,
-    license_id: Annotated[
-        str | None,
-        typer.Option(
-            "--license",
-            metavar="ID",
-            help="The source's license, as the Hub spells it; that of olmOCR-2 is known.",
-            show_default=False,
-            rich_help_panel=_PUBLISH,
-        ),
-    ] = None,
+    private: Annotated[bool, options.private(_PUBLISH)] = False,
+    license_id: Annotated[str | None, options.license_id(_PUBLISH)] = None,
     fidelity_pages: Annotated[
         list[Path] | None,
         typer.Option(
@@ -162,9 +172,7 @@ def convert_to_mlx(
             rich_help_panel=_PUBLISH,
         ),
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print warnings and errors only.", rich_help_panel=_RUN)
-    ] = False,
+    quiet: Annotated[bool, options.quiet(_RUN)] = False,
 ) -> None:
     """Convert a Hugging Face olmOCR checkpoint to MLX weights.
 
@@ -172,7 +180,6 @@ def convert_to_mlx(
     Ends with exit code 11 if the new model, which stays, does not pass its smoke test, or a gate on its way to the Hub.
     """
     from olmocr.conversion.convert import plan_targets, with_weights
-    from olmocr.conversion.recipe import changed
     from olmocr.hub.find import find_settings
 
     console = start_logging(quiet=quiet)
@@ -184,8 +191,12 @@ def convert_to_mlx(
         return
     upload = None
     if upload_repo:
-        upload = _plan_upload(upload_repo, private, allow_failing or [], fidelity_pages or [], license_id)
-        _require_possible(upload, targets, smoke_test=smoke_test is not False, low_disk=low_disk)
+        from olmocr.hub.write import Hub
+        from olmocr.publish.upload import Upload
+
+        pages = tuple(path.expanduser() for path in fidelity_pages or ())
+        upload = Upload(upload_repo, private, tuple(allow_failing or ()), pages, license_id)
+        upload.require_possible(targets, Hub(), smoke_test=smoke_test is not False, low_disk=low_disk)
     targets = with_weights(targets, low_disk=low_disk)
     made = _made_before(targets) if upload else {}
     left = [target for target in targets if target.output not in made]
@@ -203,9 +214,7 @@ def convert_to_mlx(
 
 
 def _recipes(names: str | None, file: Path | None) -> list[QuantRecipe]:
-    from olmocr.conversion.recipe import find_recipe, read_recipe
-
-    asked = names.split(",") if names is not None else [] if file else ["mixed"]
+    asked = names.split(",") if names is not None else [] if file else [_DEFAULT_RECIPE]
     recipes = [find_recipe(name) for name in asked]
     if file:
         recipes.append(read_recipe(file.expanduser()))
@@ -239,13 +248,10 @@ def _made_before(targets: Sequence[Target]) -> dict[Path, ConversionReport]:
 def _write(
     targets: Sequence[Target], console: Console, threads: int | None, *, quiet: bool
 ) -> dict[Path, ConversionReport]:
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
     from olmocr.conversion.write import write_models
 
-    columns = (TextColumn("converting"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     sources = {tensor.source.name: tensor.source.nbytes for target in targets for tensor in target.plan.tensors}
-    with progress_bar(console, *columns, quiet=quiet) as progress:
+    with progress_bar(console, *byte_columns(), quiet=quiet) as progress:
         task = progress.add_task("converting", total=sum(sources.values()))
         reports = write_models(targets, lambda nbytes: progress.advance(task, nbytes), threads=threads)
     return {target.output: report for target, report in zip(targets, reports, strict=True)}
@@ -293,10 +299,11 @@ def _require_reading(
 
 def _reads(folder: Path, console: Console, *, again: bool, quiet: bool) -> bool:
     """Return whether the model passes its smoke test, or did; one that it has passed is made *again* only if asked."""
+    from olmocr.publish.ready import has_passed_smoke
     from olmocr.reports.smoke import smoke_lines, smoke_verdict
     from olmocr.validate.smoke.run import smoke_test
 
-    if not again and _has_read(folder):
+    if not again and has_passed_smoke(folder):
         log.info("%s has passed its smoke test already", folder)
         return True
     with progress_bar(console, quiet=quiet) as progress:
@@ -307,21 +314,12 @@ def _reads(folder: Path, console: Console, *, again: bool, quiet: bool) -> bool:
     return report.passed
 
 
-def _has_read(folder: Path) -> bool:
-    from olmocr.publish.ready import has_passed_smoke
-
-    return has_passed_smoke(folder)
-
-
 def _publish(upload: Upload, targets: Sequence[Target], console: Console, *, quiet: bool) -> None:
     """Measure each new model beside its source, where its gate asks for that, and push it if all gates are passed."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-
     from olmocr.hub.write import Hub
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     if upload.requires("fidelity"):
-        with progress_bar(console, *columns, quiet=quiet) as progress:
+        with progress_bar(console, *counting_columns(), quiet=quiet) as progress:
             task = progress.add_task("measuring", total=None)
 
             def show(name: str, total: int) -> None:
@@ -329,20 +327,6 @@ def _publish(upload: Upload, targets: Sequence[Target], console: Console, *, qui
 
             upload.measure(targets, show)
     upload.publish(targets, Hub())
-
-
-def _plan_upload(
-    repo: str, private: bool, allowed: Sequence[str], pages: Sequence[Path], license_id: str | None
-) -> Upload:
-    from olmocr.publish.upload import Upload
-
-    return Upload(repo, private, tuple(allowed), tuple(path.expanduser() for path in pages), license_id)
-
-
-def _require_possible(upload: Upload, targets: Sequence[Target], *, smoke_test: bool, low_disk: bool) -> None:
-    from olmocr.hub.write import Hub
-
-    upload.require_possible(targets, Hub(), smoke_test=smoke_test, low_disk=low_disk)
 
 
 def main() -> None:

@@ -1,4 +1,21 @@
-"""What can go wrong, each kind as a class, and the exit status a command ends with."""
+"""What can go wrong, each kind as a class, and the exit status a command ends with.
+
+OlmocrError                   a failure that is not a bug, in one sentence
+├── UsageError                2: options that do not fit together; give others
+├── MissingDependencyError    3: an extra of this package; install it
+├── CheckpointError           4: a model folder that is damaged, or of another family; take another
+├── PlanError                 5: a conversion that cannot be carried out as asked; ask for another
+├── OutputError               6: something cannot be written; make room, or choose another place
+├── InputError                7: a document or an answer that cannot be read; the others go on
+├── PageResponseError         7: an answer that breaks the page's format; the page is asked again (olmocr.page)
+├── ServerError               8: a model server that cannot be used at all; a person must help
+│   └── ServerUnavailableError  8: one that gives no answer for now; it is waited for
+├── AnswerError               8: what a server sent is no answer; it counts as an attempt at the page
+├── HubError                  10: the Hub does not answer or refuses; look at the network, the name or the token
+├── GateFailedError           11: a model that must not be published as it is (olmocr.publish.gates)
+├── NotAFullRunError          11: a part of a benchmark, which gives no score of it (olmocr.publish.eval_results)
+└── RequestError              1: a request that the server answers with another status (olmocr.serving.refusals)
+"""
 
 import errno
 from enum import IntEnum

@@ -1,19 +1,10 @@
-"""An Ask that waits while a model server is away, around one that does not. The one door to tenacity."""
+"""An Ask that waits while a model server is away, around one that does not."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
-from typing import cast
-
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential_jitter,
-    wait_random,
-)
 
 from olmocr.errors import ServerUnavailableError
 from olmocr.page import Ask, ModelResponse, PageRequest
@@ -41,30 +32,22 @@ def with_backoff(
     or as long as the server asks for. Other errors, and the last one, are raised as they are.
     """
 
-    def wait(state: RetryCallState) -> float:
-        asked_for = _error(state).retry_after
-        if asked_for is None:
-            return wait_exponential_jitter(initial=1, max=LONGEST_WAIT, jitter=1)(state)
-        return min(asked_for, LONGEST_RETRY_AFTER) + wait_random(0, 1)(state)
-
-    def tell(state: RetryCallState) -> None:
-        if on_wait is not None and state.next_action is not None:
-            on_wait(_error(state), state.next_action.sleep)
-
     async def patient(request: PageRequest) -> ModelResponse:
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(ServerUnavailableError),
-            stop=stop_after_attempt(attempts),
-            wait=wait,
-            before_sleep=tell,
-            sleep=sleep,
-            reraise=True,
-        )
-        return await retrying(ask, request)
+        for attempt in range(attempts - 1):
+            try:
+                return await ask(request)
+            except ServerUnavailableError as error:
+                seconds = _pause(attempt, error.retry_after)
+                if on_wait is not None:
+                    on_wait(error, seconds)
+            await sleep(seconds)
+        return await ask(request)
 
     return patient
 
 
-def _error(state: RetryCallState) -> ServerUnavailableError:
-    error = state.outcome.exception() if state.outcome else None
-    return cast(ServerUnavailableError, error)  # nothing else is waited for
+def _pause(attempt: int, asked_for: float | None) -> float:
+    jitter = random.uniform(0, 1)  # noqa: S311
+    if asked_for is not None:
+        return min(asked_for, LONGEST_RETRY_AFTER) + jitter
+    return min(2.0**attempt + jitter, LONGEST_WAIT)

@@ -8,18 +8,18 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from olmocr.backends.backoff import with_backoff
-from olmocr.backends.client import connected
+from olmocr.backends.client import IsLooping, connected
+from olmocr.backends.config import BackendConfig
 from olmocr.backends.local_server import MLX_VLM_PORT, VLLM_PORT, ServerCommand, mlx_vlm_command, serving, vllm_command
 from olmocr.device import REFERENCE_BLAS, start_mlx
 from olmocr.errors import OlmocrError, ServerUnavailableError
 from olmocr.hub.find import find_model
 from olmocr.model_folder import read_config
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM, Ask, ModelResponse, PageRequest
-from olmocr.pipeline.config import PipelineConfig
-from olmocr.pipeline.repetition import is_looping
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ _GROWTH_BYTES = 6 << 30
 _PATIENCE = 8
 """Attempts to reach a server that gives no answer, about two minutes in all."""
 
+Load = Callable[..., Any]
+Serve = Callable[..., contextlib.AbstractAsyncContextManager[Ask]]
 Sleep = Callable[[float], Awaitable[None]]
 """Waits for so many seconds."""
 
@@ -49,44 +51,11 @@ class Answering:
     counts: Callable[[], dict[str, float]] = dict
 
 
-@contextlib.asynccontextmanager
-async def answering(config: PipelineConfig, sleep: Sleep = asyncio.sleep) -> AsyncIterator[Answering]:
-    """Yield what answers; a server that is away is waited for with *sleep*.
-
-    Raises:
-        OlmocrError: the model cannot be loaded, or its server not be reached.
-    """
-    opener = _server if config.server else {"mlx": _engine, "mlx-vlm": _mlx_vlm, "vllm": _vllm}[config.backend]
-    async with opener(config) as found:
-        yield found if opener is _engine else _patient(found, sleep)
-
-
-@contextlib.asynccontextmanager
-async def _engine(config: PipelineConfig) -> AsyncIterator[Answering]:
-    opening = functools.partial(
-        open_engine,
-        config.model or "",
-        most_pages=config.pages_at_once,
-        kv_budget=config.kv_budget,
-        drafts=config.drafts,
-        longest_side=config.target_longest_image_dim,
-    )
-    loading = asyncio.get_running_loop().run_in_executor(None, opening)
-    try:
-        engine = await asyncio.shield(loading)
-    except asyncio.CancelledError:
-        # Loading cannot be stopped, and a model that is loaded and that nobody closes would keep the process for ever.
-        with contextlib.suppress(OlmocrError), await loading:
-            pass
-        raise
-    with engine:
-        yield Answering(engine.ask, config.model or "", counts=lambda: engine_counts(engine))
-
-
 def open_engine(
     model: str,
     *,
     most_pages: int,
+    is_looping: IsLooping,
     kv_budget: int | None = None,
     drafts: bool | None = None,
     longest_side: int = TARGET_LONGEST_IMAGE_DIM,
@@ -130,7 +99,67 @@ def engine_counts(engine: Any) -> dict[str, float]:
 
 
 @contextlib.asynccontextmanager
-async def _server(config: PipelineConfig) -> AsyncIterator[Answering]:
+async def answering(
+    config: BackendConfig,
+    *,
+    folder: Path,
+    longest_side: int,
+    is_looping: IsLooping,
+    sleep: Sleep = asyncio.sleep,
+    load: Load = open_engine,
+    serve: Serve = serving,
+) -> AsyncIterator[Answering]:
+    """Yield what answers.
+
+    Args:
+        config: what is to answer.
+        folder: the workspace, which keeps what a server of our own prints.
+        longest_side: pixels on the longest side of a page.
+        is_looping: says whether an answer so far goes round in circles.
+        sleep: waits for a server that is away.
+        load: loads a model into this process, as :func:`open_engine`.
+        serve: starts a server, as :func:`~olmocr.backends.local_server.serving`.
+
+    Raises:
+        OlmocrError: the model cannot be loaded, or its server not be reached.
+    """
+    if config.server:
+        opened = _server(config, is_looping)
+    elif config.backend == "mlx":
+        opened = _engine(config, longest_side, is_looping, load)
+    else:
+        opened = _own_server(config, folder / SERVER_LOG, is_looping, serve)
+    async with opened as found:
+        yield found if config.is_in_process else _patient(found, sleep)
+
+
+@contextlib.asynccontextmanager
+async def _engine(
+    config: BackendConfig, longest_side: int, is_looping: IsLooping, load: Load
+) -> AsyncIterator[Answering]:
+    opening = functools.partial(
+        load,
+        config.model or "",
+        most_pages=config.pages_at_once,
+        is_looping=is_looping,
+        kv_budget=config.kv_budget,
+        drafts=config.drafts,
+        longest_side=longest_side,
+    )
+    loading = asyncio.get_running_loop().run_in_executor(None, opening)
+    try:
+        engine = await asyncio.shield(loading)
+    except asyncio.CancelledError:
+        # Loading cannot be stopped, and a model that is loaded and that nobody closes would keep the process for ever.
+        with contextlib.suppress(OlmocrError), await loading:
+            pass
+        raise
+    with engine:
+        yield Answering(engine.ask, config.model or "", counts=lambda: engine_counts(engine))
+
+
+@contextlib.asynccontextmanager
+async def _server(config: BackendConfig, is_looping: IsLooping) -> AsyncIterator[Answering]:
     url = config.server or ""
     async with connected(url, model=config.model, api_key=config.api_key, api=config.api, is_looping=is_looping) as (
         ask,
@@ -143,8 +172,21 @@ async def _server(config: PipelineConfig) -> AsyncIterator[Answering]:
 
 
 @contextlib.asynccontextmanager
-async def _mlx_vlm(config: PipelineConfig) -> AsyncIterator[Answering]:
-    folder = await asyncio.to_thread(find_model, config.model or "")
+async def _own_server(
+    config: BackendConfig,
+    log_file: Path,
+    is_looping: IsLooping,
+    serve: Serve,
+) -> AsyncIterator[Answering]:
+    command, most = await asyncio.to_thread(_mlx_vlm if config.backend == "mlx-vlm" else _vllm, config)
+    log.info("starting the %s server; what it prints goes to %s", command.name, log_file)
+    async with serve(command, api=config.api, is_looping=is_looping, max_resident_bytes=most, log_file=log_file) as ask:
+        yield Answering(ask, config.model or "")
+
+
+def _mlx_vlm(config: BackendConfig) -> tuple[ServerCommand, int | None]:
+    """Return how to start mlx-vlm's server, and the memory above which it is started again."""
+    folder = find_model(config.model or "")
     read_config(folder)  # another family, or one with code of its own, is refused before anything starts
     weights = sum(path.stat().st_size for path in folder.path.glob("*.safetensors"))
     command = mlx_vlm_command(
@@ -154,28 +196,11 @@ async def _mlx_vlm(config: PipelineConfig) -> AsyncIterator[Answering]:
         max_tokens=config.max_tokens,
         extra=config.server_options,
     )
-    async with _serving(command, config, weights + _GROWTH_BYTES) as found:
-        yield found
+    return command, weights + _GROWTH_BYTES
 
 
-@contextlib.asynccontextmanager
-async def _vllm(config: PipelineConfig) -> AsyncIterator[Answering]:
-    command = vllm_command(config.model or "", port=config.port or VLLM_PORT, extra=config.server_options)
-    async with _serving(command, config, None) as found:
-        yield found
-
-
-@contextlib.asynccontextmanager
-async def _serving(command: ServerCommand, config: PipelineConfig, most: int | None) -> AsyncIterator[Answering]:
-    log.info("starting the %s server; what it prints goes to %s", command.name, config.workspace / SERVER_LOG)
-    async with serving(
-        command,
-        api=config.api,
-        is_looping=is_looping,
-        max_resident_bytes=most,
-        log_file=config.workspace / SERVER_LOG,
-    ) as ask:
-        yield Answering(ask, config.model or "")
+def _vllm(config: BackendConfig) -> tuple[ServerCommand, int | None]:
+    return vllm_command(config.model or "", port=config.port or VLLM_PORT, extra=config.server_options), None
 
 
 def _patient(found: Answering, sleep: Sleep) -> Answering:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -158,6 +158,7 @@ class LocalServer:
         max_resident_bytes: int | None = None,
         log_file: Path | None = None,
         patience: Patience = Patience(),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take down what to start; nothing is started yet.
 
@@ -166,12 +167,14 @@ class LocalServer:
             max_resident_bytes: memory of the server's processes above which it is started again.
             log_file: where to append all that the server prints; it goes to the log at level DEBUG, too.
             patience: how long, and how often.
+            clock: tells the time in seconds.
         """
         self.command = command
         self.api_key = secrets.token_urlsafe(24)
         self._max_resident_bytes = max_resident_bytes
         self._log_file = log_file
         self._patience = patience
+        self._clock = clock
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -235,18 +238,18 @@ class LocalServer:
         self._lines.clear()
         self._process = await self._spawn()
         self._reader = asyncio.create_task(self._read_output(self._process))
-        started = time.monotonic()
+        started = self._clock()
         while not await has_loaded(self.command.url, self.command.model, self.api_key):
             if self._process.returncode is not None:
                 raise await self._ended("before it was ready")
-            if time.monotonic() - started > self._patience.ready:
+            if self._clock() - started > self._patience.ready:
                 raise ServerError(
                     f"the {self.command.name} server was not ready after {self._patience.ready:g} s{self._last_lines()}"
                 )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), self._patience.look)
         self._is_ready = True
-        log.info("the %s server is ready after %.1f s", self.command.name, time.monotonic() - started)
+        log.info("the %s server is ready after %.1f s", self.command.name, self._clock() - started)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         try:
@@ -316,17 +319,17 @@ class LocalServer:
         """Start the server again whenever it ends or has grown too large, until it crashes too often in a row."""
         crashes = 0
         while True:
-            started = time.monotonic()
+            started = self._clock()
             try:
                 if not self._is_ready:
                     await self._start()
-                    started = time.monotonic()
+                    started = self._clock()
                 await self._outgrown()
                 await self._drain()
                 crashes = 0
             except ServerError as error:
                 self._is_ready = False
-                crashes = 1 if time.monotonic() - started > self._patience.stable else crashes + 1
+                crashes = 1 if self._clock() - started > self._patience.stable else crashes + 1
                 if crashes > self._patience.restarts:
                     self._given_up = f"{error}\nit was started again {self._patience.restarts} times, in vain"
                     return
@@ -358,8 +361,8 @@ class LocalServer:
     async def _drain(self) -> None:
         """Let in no more pages, and wait for those in flight."""
         self._is_ready = False
-        until = time.monotonic() + self._patience.drain
-        while self._in_flight and time.monotonic() < until:
+        until = self._clock() + self._patience.drain
+        while self._in_flight and self._clock() < until:
             await asyncio.sleep(self._patience.look)
 
     async def _stop(self) -> None:

@@ -12,6 +12,7 @@ import typer
 from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, say
 from olmocr.doctor.checks import Finding, check_machine
 from olmocr.errors import ExitCode
+from olmocr.options import JsonObject
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -22,7 +23,7 @@ def doctor(
     model: Annotated[
         Path | None, typer.Option(help="A converted model's folder: does it fit this machine?", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonObject = False,
 ) -> None:
     """Say what this machine has and lacks for olmOCR, and what to do. Ends with exit code 3 on a problem."""
     findings = []

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import logging
 import time
 import tomllib
-from collections.abc import Iterator
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from olmocr import options
 from olmocr.command import (
     CommandWithBothSpellings,
     complain,
@@ -27,7 +31,8 @@ from olmocr.command import (
 )
 from olmocr.errors import UsageError
 from olmocr.memory import parse_size
-from olmocr.pipeline.config import APIS, BACKENDS, PipelineConfig
+from olmocr.pipeline.config import PipelineConfig
+from olmocr.settings import Setting, settings_of
 from olmocr.text import printable
 from olmocr.version import __version__
 
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
 
 SETTINGS_FILE = "olmocr.toml"
 
-_PAGES, _MODEL, _OUTPUT, _RUN = "Pages", "What answers", "Output", "Run"
+_MODEL, _RUN = "What answers", "Run"
 
 _LINE_EVERY_SECONDS = 30.0  # in a log; whoever looks sees every page
 
@@ -69,8 +74,7 @@ class _OcrCommand(CommandWithBothSpellings):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
         ctx.obj = args[end + 1 :]
-        options = several_values([hyphenated(arg) for arg in args[:end]], "--pdfs")
-        return super().parse_args(ctx, _without_effect(options))
+        return super().parse_args(ctx, _without_effect(several_values(args[:end], "--pdfs")))
 
 
 def _settings(path: Path, options: list[Any]) -> dict[str, Any]:
@@ -104,7 +108,8 @@ def _setting(path: Path, option: Any, value: Any) -> Any:
 def _without_effect(args: list[str]) -> list[str]:
     kept, skipped = [], False
     for arg in args:
-        name, equals, _ = arg.partition("=")
+        given, equals, _ = arg.partition("=")
+        name = hyphenated(given)
         if skipped:
             skipped = False
         elif name in _WITHOUT_EFFECT:
@@ -121,76 +126,57 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+@dataclass(frozen=True)
+class _Form:
+    """What a field of PipelineConfig is on the command line, where it is something else there."""
+
+    hint: Any
+    default: Any
+    value: Callable[[Any], Any]
+
+
+_FORMS = {
+    "workspace": _Form(str, inspect.Parameter.empty, str),  # a path would make a folder of no name this one
+    "pdfs": _Form(list[str] | None, None, lambda names: tuple(names or ())),
+    "api": _Form(str, PipelineConfig.api, str),  # the config refuses what is none
+    "kv_budget": _Form(str | None, None, lambda size: None if size is None else parse_size(size, "--kv-budget")),
+    "guided_decoding": _Form(bool, False, lambda always: "always" if always else PipelineConfig.guided_decoding),
+    "page_separator": _Form(str, "", lambda text: text.replace("\\n", "\n")),
+    "languages": _Form(str, "en", lambda codes: tuple(code.strip() for code in codes.split(","))),
+}
+_NO_OPTIONS = {"prompt", "server_options"}  # the one has two options of its own, the others follow --
+
+
+def _parameter(name: str, hint: Any, told: Setting) -> inspect.Parameter:
+    """Return the parameter by which the command takes a field of PipelineConfig."""
+    form = _FORMS.get(name) or _Form(hint, getattr(PipelineConfig, name), lambda value: value)
+    if name == "workspace":
+        info = typer.Argument(help=told.help, show_envvar=False)
+    else:
+        spelled = f"--{name.replace('_', '-')}"
+        flags = {bool: [spelled], bool | None: [f"{spelled}/--no-{spelled[2:]}"]}.get(form.hint, [])
+        info = typer.Option(*flags, help=told.help, metavar=told.metavar, rich_help_panel=told.panel)
+    annotation: Any = Annotated[form.hint, info]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=form.default, annotation=annotation)
+
+
+def _takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Let *command* take each field of PipelineConfig, as its metadata tells, before its own options."""
+    hints, told = typing.get_type_hints(PipelineConfig), settings_of(PipelineConfig)
+    settings = [_parameter(name, hints[name], told[name]) for name in told if name not in _NO_OPTIONS]
+    context, *own = inspect.signature(command, eval_str=True).parameters.values()
+    parameters = [context, *settings, *(each for each in own if each.kind is not inspect.Parameter.VAR_KEYWORD)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
 @app.command(cls=_OcrCommand, context_settings={"auto_envvar_prefix": "OLMOCR"})
+@_takes_settings
 @ends_with_exit_code
 def ocr(
     context: typer.Context,
-    workspace: Annotated[str, typer.Argument(help="Folder for results; made if it is not there.", show_envvar=False)],
-    pdfs: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATH...",
-            help="PDFs and pictures: files, folders, patterns, .txt lists, archives, URLs, - for standard input.",
-            show_default=False,
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="A converted model: its folder, or a Hub repository.", rich_help_panel=_MODEL),
-    ] = None,
-    backend: Annotated[
-        str,
-        typer.Option(
-            help=f"{', '.join(BACKENDS)}: the model in this process, or a server started for it.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = PipelineConfig.backend,
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="A model server that runs already (docs/servers.md).", rich_help_panel=_MODEL),
-    ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(help="What that server wants to be shown.", rich_help_panel=_MODEL)
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(help="Port of the server that is started: mlx-vlm 8000, vllm 30024.", rich_help_panel=_MODEL),
-    ] = None,
-    api: Annotated[
-        str, typer.Option(help=f"{' or '.join(APIS)}: how servers are spoken to.", rich_help_panel=_MODEL)
-    ] = PipelineConfig.api,
-    max_concurrent_pages: Annotated[
-        int | None,
-        typer.Option(help="Pages asked for at once. Default: 8, and 1 for mlx-vlm.", rich_help_panel=_MODEL),
-    ] = None,
-    kv_budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Memory for keys and values, such as 4GB. Default: what there is.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    drafts: Annotated[
-        bool | None,
-        typer.Option(
-            "--drafts/--no-drafts",
-            help="Draft answers from the file's own text. Default: not on CUDA.",
-            rich_help_panel=_MODEL,
-            show_default=False,
-        ),
-    ] = None,
-    max_tokens: Annotated[
-        int, typer.Option(help="Tokens in one answer; a longer one is not accepted.", rich_help_panel=_MODEL)
-    ] = PipelineConfig.max_tokens,
-    guided_decoding: Annotated[
-        bool,
-        typer.Option(
-            "--guided-decoding",
-            help="Force the front matter's form at once, not only on retries.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = False,
+    *,
     custom_prompt: Annotated[
         str | None,
         typer.Option(help="Ask this instead of what the model was trained on.", rich_help_panel=_MODEL),
@@ -198,79 +184,6 @@ def ocr(
     prompt_file: Annotated[
         Path | None, typer.Option(help="The same, from a text file.", rich_help_panel=_MODEL)
     ] = None,
-    pages: Annotated[
-        str | None,
-        typer.Option(metavar="RANGES", help="Only these pages of each document: 1-5,9,12-", rich_help_panel=_PAGES),
-    ] = None,
-    target_longest_image_dim: Annotated[
-        int, typer.Option(help="Pixels on the longest side of a page's image.", rich_help_panel=_PAGES)
-    ] = PipelineConfig.target_longest_image_dim,
-    max_page_retries: Annotated[
-        int, typer.Option(help="Attempts at a page, the first one counted.", rich_help_panel=_PAGES)
-    ] = PipelineConfig.max_page_retries,
-    max_page_error_rate: Annotated[
-        float,
-        typer.Option(
-            help="Share of a document's pages that may fall back to the file's own text.", rich_help_panel=_PAGES
-        ),
-    ] = PipelineConfig.max_page_error_rate,
-    page_time_limit: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="For one answer, from when the model begins with it.",
-            rich_help_panel=_PAGES,
-        ),
-    ] = None,
-    page_timeout: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="For all attempts at a page together.", rich_help_panel=_PAGES),
-    ] = None,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Also write a markdown file for each document.", rich_help_panel=_OUTPUT)
-    ] = False,
-    output_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder for markdown, instead of one in the workspace.", rich_help_panel=_OUTPUT),
-    ] = None,
-    page_separator: Annotated[
-        str,
-        typer.Option(
-            metavar="TEXT",
-            help="Between two pages in markdown; {page} is the next one's number, \\n a line end.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = "",
-    front_matter: Annotated[
-        bool,
-        typer.Option("--front-matter", help="Begin markdown with what is known of it.", rich_help_panel=_OUTPUT),
-    ] = False,
-    page_files: Annotated[
-        bool, typer.Option("--page-files", help="Also write a markdown file for each page.", rich_help_panel=_OUTPUT)
-    ] = False,
-    page_records: Annotated[
-        bool,
-        typer.Option("--page-records", help="Also write all that is known of pages as JSON.", rich_help_panel=_OUTPUT),
-    ] = False,
-    apply_filter: Annotated[
-        bool,
-        typer.Option("--apply-filter", help="Leave out forms, advertising, and other languages.", rich_help_panel=_RUN),
-    ] = False,
-    languages: Annotated[
-        str, typer.Option(metavar="CODES", help="What --apply-filter lets through: en,de", rich_help_panel=_RUN)
-    ] = "en",
-    workers: Annotated[int, typer.Option(help="Documents at once.", rich_help_panel=_RUN)] = PipelineConfig.workers,
-    retry_failed: Annotated[
-        bool,
-        typer.Option(
-            "--retry-failed",
-            help="Read again what failed or fell back; without --pdfs of all the workspace.",
-            rich_help_panel=_RUN,
-        ),
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Read again what was read before.", rich_help_panel=_RUN)
-    ] = False,
     stats: Annotated[
         bool, typer.Option("--stats", help="Print what the workspace holds, and read nothing.", rich_help_panel=_RUN)
     ] = False,
@@ -289,9 +202,7 @@ def ocr(
     disk_logging: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also log to a file, in detail.", rich_help_panel=_RUN)
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print warnings and errors only.", rich_help_panel=_RUN)
-    ] = False,
+    quiet: Annotated[bool, options.quiet(_RUN)] = False,
     version: Annotated[
         bool,
         typer.Option(
@@ -302,6 +213,7 @@ def ocr(
             allow_from_autoenv=False,  # OLMOCR_VERSION may well be something else
         ),
     ] = False,
+    **settings: Any,
 ) -> None:
     """Read documents with an olmOCR model: markdown and Dolma JSONL out of PDFs and pictures.
 
@@ -311,42 +223,11 @@ def ocr(
     olmocr serve keeps a model in memory for other programs instead (olmocr serve --help).
     """
     if stats:
-        _say_stats(Path(workspace).expanduser(), as_json=as_json)
+        _say_stats(Path(settings["workspace"]).expanduser(), as_json=as_json)
         return
-    config = PipelineConfig(
-        workspace=workspace,  # type: ignore[arg-type]  # text becomes a path in the config, which refuses none
-        pdfs=tuple(pdfs or ()),
-        model=model,
-        backend=backend,
-        server=server,
-        api_key=api_key,
-        port=port,
-        api=api,  # type: ignore[arg-type]  # the config refuses what is none
-        server_options=tuple(context.obj or ()),
-        workers=workers,
-        max_concurrent_pages=max_concurrent_pages,
-        markdown=markdown,
-        output_dir=output_dir,
-        page_separator=page_separator.replace("\\n", "\n"),
-        front_matter=front_matter,
-        page_files=page_files,
-        page_records=page_records,
-        prompt=_prompt(custom_prompt, prompt_file),
-        pages=pages,
-        target_longest_image_dim=target_longest_image_dim,
-        max_page_retries=max_page_retries,
-        max_page_error_rate=max_page_error_rate,
-        max_tokens=max_tokens,
-        page_timeout=page_timeout,
-        page_time_limit=page_time_limit,
-        kv_budget=parse_size(kv_budget, "--kv-budget") if kv_budget is not None else None,
-        drafts=drafts,
-        guided_decoding="always" if guided_decoding else PipelineConfig.guided_decoding,
-        apply_filter=apply_filter,
-        languages=tuple(code.strip() for code in languages.split(",")),
-        force=force,
-        retry_failed=retry_failed,
-    )
+    values = {name: _FORMS[name].value(value) if name in _FORMS else value for name, value in settings.items()}
+    prompt = _prompt(custom_prompt, prompt_file)
+    config = PipelineConfig(prompt=prompt, server_options=tuple(context.obj or ()), **values)
     _run(config, quiet=quiet, as_json=as_json, log_file=disk_logging, metrics_port=metrics_port)
 
 

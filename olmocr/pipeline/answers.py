@@ -12,6 +12,7 @@ from olmocr.backends.choice import Answering, Sleep, answering
 from olmocr.errors import ServerError, ServerUnavailableError
 from olmocr.page import Ask
 from olmocr.pipeline.config import PipelineConfig
+from olmocr.pipeline.repetition import is_looping
 from olmocr.pipeline.turns import Place, Turns
 from olmocr.rendering.pool import default_workers
 
@@ -74,7 +75,14 @@ class Answers:
             if self._opened is None:
                 started = time.monotonic()
                 try:
-                    self._opened = await self._stack.enter_async_context(answering(self._config, self._sleep))
+                    opening = answering(
+                        self._config,
+                        folder=self._config.workspace,
+                        longest_side=self._config.target_longest_image_dim,
+                        is_looping=is_looping,
+                        sleep=self._sleep,
+                    )
+                    self._opened = await self._stack.enter_async_context(opening)
                 except ServerUnavailableError as error:
                     # Away from the first: a wrong address rather than a fault that passes, and no page's.
                     raise ServerError(str(error)) from error

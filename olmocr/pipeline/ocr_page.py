@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from olmocr.backends.config import Guided
 from olmocr.errors import AnswerError, InputError
 from olmocr.page import (
     PAGE_PROMPT,
@@ -29,9 +30,6 @@ MAX_TOTAL_TOKENS = 16384
 
 End = FinishReason | Literal["failed", "cancelled"]
 """How an attempt ended: as an answer does, with an error, or since all the page's time was over."""
-
-Guided = Literal["never", "retries", "always"]
-"""At which attempts the front matter's form is forced."""
 
 
 @dataclass(frozen=True, kw_only=True)

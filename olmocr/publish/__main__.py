@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progress_bar, say, start_logging
+from olmocr import options
+from olmocr.command import CommandWithBothSpellings, byte_columns, ends_with_exit_code, progress_bar, say, start_logging
 from olmocr.errors import ExitCode, UsageError, output_error
+from olmocr.options import License, MadeFrom, Quiet
 
 if TYPE_CHECKING:
     from olmocr.hub.write import Hub
@@ -30,12 +32,6 @@ Sibling = Annotated[
 BaseModel = Annotated[
     str | None,
     typer.Option(help="The repository that the source is, where the conversion's report names none.", metavar="REPO"),
-]
-License = Annotated[
-    str | None,
-    typer.Option(
-        "--license", help="The source's license, as the Hub spells it; that of olmOCR-2 is known.", metavar="ID"
-    ),
 ]
 
 
@@ -77,9 +73,7 @@ def card(
 def push(
     folder: Folder,
     repo: Annotated[str, typer.Option(help="ORG/NAME; it is made if it is not there.", rich_help_panel=_WHERE)],
-    private: Annotated[
-        bool, typer.Option("--private", help="Make the repository private.", rich_help_panel=_WHERE)
-    ] = False,
+    private: Annotated[bool, options.private(_WHERE)] = False,
     create_pr: Annotated[
         bool,
         typer.Option(
@@ -108,7 +102,7 @@ def push(
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite a repository that this package did not make.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Publish a model that is whole, reads, and is close to its source: weights first, the card last.
 
@@ -138,19 +132,16 @@ def reproduce(
         str | None,
         typer.Option(help="Folder or repository of the source. Default: the one that the report names."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Convert the source again, as conversion_report.json says, and compare: the same bytes should come of it.
 
     Ends with exit code 11 if they do not.
     """
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
-
     from olmocr.publish.reproduce import reproduce as convert_again
 
     console = start_logging(quiet=quiet)
-    columns = (TextColumn("converting again"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with progress_bar(console, *columns, quiet=quiet) as progress:
+    with progress_bar(console, *byte_columns(), quiet=quiet) as progress:
         task = progress.add_task("converting again", total=None)
         found = convert_again(folder.expanduser(), source, lambda nbytes: progress.advance(task, nbytes))
     for file in found.files:
@@ -168,14 +159,12 @@ def reproduce(
 @ends_with_exit_code
 def audit(
     model: Annotated[str, typer.Argument(help="An MLX model of anybody's: its folder, or a Hub repository.")],
-    source: Annotated[
-        Path | None, typer.Option(help="The Hugging Face checkpoint's folder that it was made from.")
-    ] = None,
+    source: MadeFrom = None,
     base_model: BaseModel = None,
     license_id: License = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a corrected card there.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Offer the corrected card to the repository.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Look at an MLX model: the bits really there, settings, template, files, card. Ends with 11 if one is wrong."""
     from olmocr.hub.find import find_model

@@ -16,6 +16,7 @@ from olmocr.command import (
 )
 from olmocr.errors import ExitCode, MissingDependencyError, UsageError
 from olmocr.memory import parse_size
+from olmocr.options import Quiet
 from olmocr.serving.limits import ServerLimits
 
 _GRACE_SECONDS = 10.0
@@ -82,7 +83,7 @@ def serve(
     grace: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="That answers in the making have at Ctrl-C.")
     ] = _GRACE_SECONDS,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Log warnings and errors only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Keep a model in memory for other programs: OpenAI's API, and whole documents at POST /v1/ocr (docs/serve.md)."""
     key = _checked(api_key)
@@ -103,11 +104,12 @@ def serve(
             f"the server needs {error.name}, which is not installed: pip install 'olmocr[serve]'"
         ) from error
     from olmocr.backends.choice import engine_counts, open_engine
+    from olmocr.pipeline.repetition import is_looping
 
     start_logging(quiet=quiet)
     with (
         listen(host, port, has_key=key is not None) as listening,
-        open_engine(model, most_pages=limits.at_once, kv_budget=budget, drafts=drafts) as engine,
+        open_engine(model, most_pages=limits.at_once, is_looping=is_looping, kv_budget=budget, drafts=drafts) as engine,
     ):
         name = served_model_name or _own_name(model)
         served = make_app(

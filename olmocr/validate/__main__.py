@@ -12,13 +12,16 @@ import typer
 
 from olmocr.command import (
     CommandWithBothSpellings,
+    byte_columns,
     complain,
+    counting_columns,
     ends_with_exit_code,
     progress_bar,
     say,
     start_logging,
 )
 from olmocr.errors import ExitCode
+from olmocr.options import JsonObject, MadeFrom, MaxTokens, ModelFolder, Quiet
 from olmocr.text import printable
 from olmocr.validate.pages import CheckedAnswer, check_answers
 
@@ -28,6 +31,18 @@ if TYPE_CHECKING:
     from olmocr.validate.weights.difference import TensorError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+LongestSide = Annotated[
+    int | None,
+    typer.Option(min=28, max=8192, help="Pixels on the longest side of a page. Default: what suits the model."),
+]
+KnownPages = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Documents, or folders of them, instead of the built-in pages; the true text of NAME.pdf is NAME.md."
+    ),
+]
 
 
 @app.callback()
@@ -76,23 +91,18 @@ def _say_json(answer: CheckedAnswer) -> None:
 @ends_with_exit_code
 def weights(
     folder: Annotated[Path, typer.Argument(help="An MLX model's folder, ours or any other.", show_default=False)],
-    source: Annotated[
-        Path | None, typer.Option(help="The Hugging Face checkpoint's folder that it was made from.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    source: MadeFrom = None,
+    as_json: JsonObject = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check that an MLX model's folder is whole: files, tensors, packing, values, hashes, and that mlx-vlm loads it.
 
     With --source, also how far each tensor is from what it was made from. Ends with exit code 11 if it is broken.
     """
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
     from olmocr.validate.weights.check import check_weights
 
     console = start_logging(quiet=quiet)
-    columns = (TextColumn("checking"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with progress_bar(console, *columns, quiet=quiet) as progress:
+    with progress_bar(console, *byte_columns(), quiet=quiet) as progress:
         task = progress.add_task("checking", total=None)
         report = check_weights(
             folder.expanduser(),
@@ -167,19 +177,11 @@ class _SmokeCommand(CommandWithBothSpellings):
 @app.command(cls=_SmokeCommand)
 @ends_with_exit_code
 def smoke(
-    folder: Annotated[Path, typer.Argument(help="A converted model's folder.", show_default=False)],
-    pdf: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Documents, or folders of them, instead of the built-in pages; the true text of NAME.pdf is NAME.md."
-        ),
-    ] = None,
-    longest_side: Annotated[
-        int | None,
-        typer.Option(min=28, max=8192, help="Pixels on the longest side of a page. Default: what suits the model."),
-    ] = None,
+    folder: ModelFolder,
+    pdf: KnownPages = None,
+    longest_side: LongestSide = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print smoke_report.json.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Have a converted model read pages through the whole pipeline, and see whether it does.
 
@@ -212,17 +214,9 @@ def fidelity(
         list[Path], typer.Argument(help="Converted models' folders, all made of the same source.", show_default=False)
     ],
     source: Annotated[Path, typer.Option(help="The folder of what it was made from.", show_default=False)],
-    pages: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Documents, or folders of them, instead of the built-in pages; the true text of NAME.pdf is NAME.md."
-        ),
-    ] = None,
-    longest_side: Annotated[
-        int | None,
-        typer.Option(min=28, max=8192, help="Pixels on the longest side of a page. Default: what suits the source."),
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one answer.")] = 4000,
+    pages: KnownPages = None,
+    longest_side: LongestSide = None,
+    max_tokens: MaxTokens = 4000,
     gate: Annotated[bool, typer.Option("--gate", help="End with exit code 11 if a limit does not hold.")] = False,
     gates: Annotated[
         Path | None, typer.Option(help="A YAML file of limits, instead of the packaged one.", show_default=False)
@@ -247,14 +241,12 @@ def fidelity(
         bool, typer.Option("--json", help="Print fidelity_report.json; of several models a list of them.")
     ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of all models as markdown.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure how far converted models answer from their source: token by token, and in their own answers.
 
     Leaves fidelity_report.json beside each one's weights. An interrupted measurement goes on where it was.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-
     from olmocr.validate.fidelity.gates import check_gates, read_gates
     from olmocr.validate.fidelity.html import html_target, write_fidelity_html
     from olmocr.validate.fidelity.measure import FidelityTerms, compare, distinct_folders, write_fidelity_report
@@ -265,8 +257,7 @@ def fidelity(
     limits = read_gates(gates.expanduser() if gates else None)
     given = tuple(path.expanduser() for path in pages or ())
     terms = FidelityTerms(given, longest_side, max_tokens, work.expanduser() if work else None, reference)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with progress_bar(console, *columns, quiet=quiet) as progress:
+    with progress_bar(console, *counting_columns(), quiet=quiet) as progress:
         task = progress.add_task("loading", total=None)
 
         def show(name: str, total: int) -> None:
@@ -305,7 +296,7 @@ def _say_fidelity(reports: Sequence[FidelityReport], *, as_json: bool, markdown:
 @app.command(cls=CommandWithBothSpellings)
 @ends_with_exit_code
 def bench(
-    folder: Annotated[Path, typer.Argument(help="A converted model's folder.", show_default=False)],
+    folder: ModelFolder,
     directory: Annotated[
         Path, typer.Option("--dir", help="A folder in olmOCR-bench's layout: pdfs and *.jsonl.", show_default=False)
     ],
@@ -317,18 +308,15 @@ def bench(
         int | None,
         typer.Option(min=1, help="Read so many documents of each folder only, always the same ones: no full run."),
     ] = None,
-    longest_side: Annotated[
-        int | None,
-        typer.Option(min=28, max=8192, help="Pixels on the longest side of a page. Default: what suits the model."),
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one answer.")] = 8000,
+    longest_side: LongestSide = None,
+    max_tokens: MaxTokens = 8000,
     max_attempts: Annotated[int, typer.Option(min=1, help="Attempts at a page, the first one counted.")] = 8,
     work: Annotated[
         Path | None,
         typer.Option(help="Folder in which pages that were read are kept. Default: one in the user's cache."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print bench_report.json.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Have a converted model read a benchmark's pages through the whole pipeline, and score it as olmOCR-bench does.
 

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, progress_bar, say, start_logging
+from olmocr.command import (
+    CommandWithBothSpellings,
+    counting_columns,
+    ends_with_exit_code,
+    progress_bar,
+    say,
+    start_logging,
+)
 from olmocr.errors import MissingDependencyError
+from olmocr.options import Quiet
 from olmocr.viewer.katex import read_katex
 from olmocr.viewer.serve import address, make_server
 
@@ -33,7 +41,7 @@ def view(
     ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Then serve the pages to this machine, until Ctrl-C.")] = False,
     port: Annotated[int, typer.Option(help="Where --serve listens; 0 for any port that is free.")] = 8137,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write HTML that shows each page's image beside what was read of it. It needs no network and no server."""
     folder = (output_dir or workspace / "viewer").expanduser()
@@ -46,8 +54,6 @@ def view(
 
 
 def _write(workspace: Path, folder: Path, katex: Path | None, *, quiet: bool) -> Site:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
     try:
         from olmocr.viewer.site import write_site
     except ImportError as error:
@@ -56,8 +62,7 @@ def _write(workspace: Path, folder: Path, katex: Path | None, *, quiet: bool) ->
         ) from error
 
     typesetting = read_katex(katex.expanduser()) if katex else None
-    columns = (TextColumn("documents"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with progress_bar(start_logging(quiet=quiet), *columns, quiet=quiet) as progress:
+    with progress_bar(start_logging(quiet=quiet), *counting_columns(), quiet=quiet) as progress:
         task = progress.add_task("documents", total=None)
         return write_site(
             workspace,

@@ -118,7 +118,10 @@ def fault(code, detail="broken", headers=()):
 
 
 def events(*bodies, pause=0.0, end="whole"):
-    """Return a step that streams *bodies* as server-sent events; *end* is ``whole``, ``reset`` or ``hang``."""
+    """Return a step that streams *bodies* as server-sent events; *end* is ``whole``, ``reset`` or ``hang``.
+
+    A function among the bodies is called when it is its turn.
+    """
 
     def step(handler):
         handler.send_response(200)
@@ -126,6 +129,9 @@ def events(*bodies, pause=0.0, end="whole"):
         handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
         for body in bodies:
+            if callable(body):
+                body()
+                continue
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             _chunk(handler, b"data: " + data + b"\n\n")
             time.sleep(pause)
@@ -152,11 +158,11 @@ def chat_pieces(text=TEXT, size=7):
     return [{"choices": [{"delta": {"content": text[at : at + size]}, "finish_reason": None}]} for at in starts]
 
 
-def chat_stream(text=TEXT, finish_reason="stop", usage=(100, 20), **options):
-    """Return a step that streams a whole answer of Chat Completions."""
+def chat_stream(text=TEXT, finish_reason="stop", usage=(100, 20), before=(), **options):
+    """Return a step that streams a whole answer of Chat Completions, after the events *before*."""
     last = {"choices": [{"delta": {}, "finish_reason": finish_reason}]}
     counts = {"choices": [], "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]}} if usage else last
-    return events(*chat_pieces(text), last, counts, b"[DONE]", **options)
+    return events(*before, *chat_pieces(text), last, counts, b"[DONE]", **options)
 
 
 def responses_stream(text=TEXT, status="completed", **options):

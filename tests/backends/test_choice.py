@@ -1,14 +1,22 @@
-"""A run with a model in this process: its limits, and what it says of what was done."""
+"""What is handed on to what answers, and what a model in this process says of what it did."""
 
 import asyncio
+import contextlib
 import json
+import os
 
 import pytest
+from PIL import Image
 
 from olmocr import PipelineConfig, run_pipeline
+from olmocr.backends.choice import answering
+from olmocr.backends.config import BackendConfig
 from olmocr.errors import UsageError
+from olmocr.page import PageImage, PageRequest
+from tests.backends.model_server import ModelServer, responses_stream
 from tests.inference.random_models import random_model
 from tests.pipeline.doubles import write_numbered_pdf
+from tests.pipeline.program import write_program
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +51,139 @@ def test_a_page_has_as_much_time_as_is_said(tmp_path, model):
 def test_a_budget_in_which_a_page_has_no_room_ends_the_run_before_any_is_asked(tmp_path, model):
     with pytest.raises(UsageError, match=r"a page of 64 pixels has \d+, its answer .*; give --kv-budget \d+KB or more"):
         read(tmp_path / "ws", model, kv_budget=100_000)
+
+
+# What is asked of a server or an engine.
+
+
+def always(text):
+    return True
+
+
+class Backend:
+    """Stands for a server that is started, or a model that is loaded; keeps with what."""
+
+    def __init__(self):
+        self.given = {}
+
+    @contextlib.asynccontextmanager
+    async def serve(self, command, **given):
+        self.given = {"command": command, **given}
+        yield None
+
+    def load(self, model, **given):
+        self.given = {"model": model, **given}
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        pass
+
+    async def ask(self, request):
+        raise NotImplementedError
+
+
+def handed_on(folder, **options):
+    """Return what a server or an engine is given for these options."""
+    backend = Backend()
+
+    async def run():
+        config = BackendConfig(**options)
+        doubles = {"load": backend.load, "serve": backend.serve}
+        async with answering(config, folder=folder, longest_side=700, is_looping=always, **doubles):
+            pass
+
+    asyncio.run(run())
+    return backend.given
+
+
+def values(command):
+    """Return the options of a command line, by name, after its program and model."""
+    arguments = command.arguments[3:]
+    return dict(zip(arguments[::2], arguments[1::2], strict=True))
+
+
+def test_mlx_vlms_server_is_given_every_limit_and_the_memory_above_which_it_is_started_again(tmp_path, model):
+    given = handed_on(
+        tmp_path, backend="mlx-vlm", model=str(model), port=8123, max_concurrent_pages=3, max_tokens=77,
+        api="responses", server_options=("--kv-bits", "8"),
+    )  # fmt: skip
+    command = given.pop("command")
+    assert values(command) == {
+        "--model": str(model),
+        "--host": "127.0.0.1",
+        "--port": "8123",
+        "--max-num-seqs": "3",
+        "--max-tokens": "77",
+        "--log-level": "WARNING",
+        "--kv-bits": "8",
+    }
+    weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    assert 0 < weights < 1 << 30
+    assert given == {
+        "api": "responses",
+        "is_looping": always,
+        "max_resident_bytes": weights + (6 << 30),
+        "log_file": tmp_path / "server.log",
+    }
+
+
+def test_mlx_vlms_server_reads_one_page_at_once_at_port_8000_unless_told_otherwise(tmp_path, model):
+    command = handed_on(tmp_path, backend="mlx-vlm", model=str(model))["command"]
+    assert (values(command)["--max-num-seqs"], values(command)["--port"]) == ("1", "8000")
+    assert values(command)["--max-tokens"] == "8000"
+
+
+def test_vllm_is_given_its_port_and_context_and_no_bound_of_memory(tmp_path, monkeypatch):
+    write_program(tmp_path / "vllm")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    given = handed_on(tmp_path, backend="vllm", model="allenai/m", port=8124, server_options=("--seed", "5"))
+    command = given.pop("command")
+    assert command.arguments[:3] == (str(tmp_path / "vllm"), "serve", "allenai/m")
+    assert values(command) == {
+        "--host": "127.0.0.1",
+        "--port": "8124",
+        "--served-model-name": "olmocr",
+        "--max-model-len": "16384",
+        "--limit-mm-per-prompt": '{"video": 0}',
+        "--uvicorn-log-level": "warning",
+        "--seed": "5",
+    }
+    log_file = tmp_path / "server.log"
+    assert given == {"api": "chat", "is_looping": always, "max_resident_bytes": None, "log_file": log_file}
+    assert handed_on(tmp_path, backend="vllm", model="allenai/m")["command"].port == 30024
+
+
+def test_a_model_in_this_process_is_given_every_limit(tmp_path):
+    given = handed_on(tmp_path, model="m", max_concurrent_pages=3, kv_budget=12345, drafts=False)
+    assert given == {
+        "model": "m",
+        "most_pages": 3,
+        "is_looping": always,
+        "kv_budget": 12345,
+        "drafts": False,
+        "longest_side": 700,
+    }
+
+
+def test_a_model_in_this_process_reads_eight_pages_at_once_and_has_what_memory_there_is(tmp_path):
+    given = handed_on(tmp_path, model="m")
+    assert (given["most_pages"], given["kv_budget"], given["drafts"]) == (8, None, None)
+
+
+def test_a_server_that_runs_is_given_the_model_the_key_and_the_format_and_is_stopped_when_it_loops(tmp_path):
+    words = "again and again " * 40
+
+    async def run(url):
+        config = BackendConfig(server=url, model="b", api_key="secret", api="responses")
+        async with answering(config, folder=tmp_path, longest_side=700, is_looping=always) as found:
+            image = PageImage(Image.new("RGB", (4, 4)))
+            return found.model, (await found.ask(PageRequest(image, max_tokens=99))).finish_reason
+
+    with ModelServer(responses_stream(words), models=("a", "b"), api_key="secret") as server:
+        assert asyncio.run(run(server.url)) == ("b", "loop")
+    ((path, headers, body),) = server.requests
+    assert (path, headers["authorization"]) == ("/v1/responses", "Bearer secret")
+    assert (body["model"], body["max_output_tokens"]) == ("b", 99)

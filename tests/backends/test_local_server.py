@@ -1,6 +1,5 @@
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import os
 import signal
@@ -20,7 +19,7 @@ from olmocr.page import PageImage, PageRequest
 from tests.pipeline.program import write_program
 
 REQUEST = PageRequest(PageImage(Image.new("RGB", (4, 4))))
-HASTE = Patience(ready=10, restarts=2, pause=0.02, drain=5, stop=0.5, look=0.02, weigh=0.05)
+HASTE = Patience(ready=120, restarts=2, pause=0.02, drain=60, stop=0.5, look=0.02, weigh=0.05)
 
 
 @pytest.fixture
@@ -48,8 +47,8 @@ def is_running(pid):
 
 
 def are_gone(folder):
-    """Say whether all that was started is gone, at the latest in two seconds."""
-    until = time.monotonic() + 2
+    """Say whether all that was started is gone, at the latest in a minute."""
+    until = time.monotonic() + 60
     while any(map(is_running, pids(folder))) and time.monotonic() < until:
         time.sleep(0.02)
     return bool(pids(folder)) and not any(map(is_running, pids(folder)))
@@ -105,12 +104,11 @@ def test_a_server_that_ends_before_it_is_ready_shows_its_last_lines(command):
 
 
 def test_a_server_that_never_loads_its_model_is_stopped(command, tmp_path):
-    async def run():
-        async with LocalServer(command("never"), patience=dataclasses.replace(HASTE, ready=0.3)):
-            pass
+    def clock():
+        return 121.0 if pids(tmp_path) else 0.0
 
-    with pytest.raises(ServerError, match=r"not ready after 0\.3 s"):
-        asyncio.run(run())
+    with pytest.raises(ServerError, match="not ready after 120 s"):
+        asyncio.run(start(command("never"), clock=clock))
     assert are_gone(tmp_path)
 
 
@@ -168,25 +166,32 @@ def test_a_log_that_cannot_be_written_is_said_before_anything_starts(command, tm
     assert pids(tmp_path) == []
 
 
-async def patiently(ask):
-    """Ask until the server answers; count how often it did not."""
+async def patiently(ask, on_wait=lambda why: None):
+    """Ask until the server answers; return why it did not before, each of which is told *on_wait*."""
     turned_away = []
+
+    def turn_away(error, seconds):
+        turned_away.append(str(error))
+        on_wait(str(error))
+
     answer = await with_backoff(
         ask,
-        attempts=200,
-        on_wait=lambda error, seconds: turned_away.append(str(error)),
+        attempts=10_000,
+        on_wait=turn_away,
         sleep=lambda seconds: asyncio.sleep(0.02),
     )(REQUEST)
     return answer.text, turned_away
 
 
 def test_a_server_that_crashes_is_started_again_and_pages_wait(command, tmp_path):
+    def load_when_told(why):
+        if "started again" in why:
+            (tmp_path / "loaded").touch()
+
     async def run():
-        async with serving(command("crashes once"), patience=HASTE) as ask:
-            while is_running(pids(tmp_path)[0]):
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.03)  # for the watcher to have noticed
-            return await patiently(ask)
+        async with serving(command("loads slowly"), patience=HASTE) as ask:
+            os.kill(pids(tmp_path)[0], signal.SIGKILL)
+            return await patiently(ask, on_wait=load_when_told)
 
     text, turned_away = asyncio.run(run())
     assert text == "life 2"
@@ -271,7 +276,7 @@ def test_a_server_is_stopped_at_ctrl_c_and_when_we_are_asked_to_end(command, tmp
     ) as parent:
         assert parent.stdout.readline() == b"ready\n"
         parent.send_signal(number)
-        parent.wait(10)
+        parent.wait(60)
     assert are_gone(tmp_path)
 
 
@@ -282,4 +287,4 @@ def test_our_launcher_ends_with_whoever_started_it():
         os.close(read)
         assert launcher.poll() is None
         os.close(write)
-        assert launcher.wait(10) == 1
+        assert launcher.wait(60) == 1

@@ -31,9 +31,10 @@ if mode == "grows" and first:
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         entry = {"id": options["--served-model-name"], "owned_by": "vllm"}
-        self.answer({"data": [] if mode == "never" else [entry]})
+        is_loaded = mode != "never" and (mode != "loads slowly" or first or os.path.exists(f"{folder}/loaded"))
+        self.answer({"data": [entry] if is_loaded else []})
         # The last that is looked at before the server counts as ready.
-        if self.path == "/health" and (mode == "crashes" or (mode == "crashes once" and first)):
+        if self.path == "/health" and mode == "crashes":
             threading.Timer(0.05, os._exit, [9]).start()
 
     def do_POST(self):

@@ -309,3 +309,9 @@ def test_the_environment_alone_can_say_it_all():
         done = olmocr("ws", **settings, OLMOCR_TARGET_LONGEST_IMAGE_DIM="64")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["done"] == 1
+
+
+def test_an_options_value_is_taken_as_it_is_and_nothing_after_two_dashes_is_an_option():
+    context = parsed("ws", "--custom_prompt", "--say_it", "--page_separator=a_b", "--", "--max_tokens=5")
+    assert (context.params["custom_prompt"], context.params["page_separator"]) == ("--say_it", "a_b")
+    assert (context.params["max_tokens"], context.obj) == (8000, ["--max_tokens=5"])

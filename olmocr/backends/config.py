@@ -1,0 +1,115 @@
+"""What is to answer, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from olmocr.backends.wire import Api
+from olmocr.errors import UsageError
+from olmocr.settings import Range, documented, require_settings, setting
+
+BACKENDS = ("mlx", "mlx-vlm", "vllm")
+APIS: tuple[Api, ...] = get_args(Api)
+
+Guided = Literal["never", "retries", "always"]
+"""At which attempts at a page the form of an answer's front matter is forced."""
+
+_PANEL = "What answers"
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class BackendConfig:
+    """What is to answer; a combination that makes no sense is refused when it is made.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+
+    model: str | None = setting(
+        None,
+        "A converted model: its folder, or a Hub repository.",
+        note="With a server, the name of its model.",
+        panel=_PANEL,
+    )
+    backend: str = setting(
+        "mlx",
+        f"{', '.join(BACKENDS)}: the model in this process, or a server started for it.",
+        note="Such a server is stopped afterwards.",
+        panel=_PANEL,
+        choices=BACKENDS,
+    )
+    server: str | None = setting(
+        None,
+        "A model server that runs already (docs/servers.md).",
+        note="Its address, instead of a backend: http://localhost:1234/v1.",
+        panel=_PANEL,
+        metavar="URL",
+    )
+    api_key: str | None = setting(None, "What that server wants to be shown.", panel=_PANEL, repr=False)
+    port: int | None = setting(
+        None,
+        "Port of the server that is started: mlx-vlm 8000, vllm 30024.",
+        panel=_PANEL,
+        range=Range(1, 65535),
+    )
+    api: Api = setting("chat", f"{' or '.join(APIS)}: how servers are spoken to.", panel=_PANEL, choices=APIS)
+    server_options: tuple[str, ...] = setting(
+        (), "Further options for the server that is started, as its own command line takes them."
+    )
+    max_concurrent_pages: int | None = setting(
+        None,
+        "Pages asked for at once. Default: 8, and 1 for mlx-vlm.",
+        note="A model in this process also sees to it that they fit into its memory.",
+        panel=_PANEL,
+        range=Range(1),
+    )
+    kv_budget: int | None = setting(
+        None,
+        "Memory for keys and values, such as 4GB. Default: what there is.",
+        note="In bytes, for all pages that a model in this process reads at once.",
+        panel=_PANEL,
+        metavar="SIZE",
+        range=Range(1, unit="byte"),
+    )
+    drafts: bool | None = setting(
+        None,
+        "Draft answers from the file's own text. Default: not on CUDA.",
+        note="For a model in this process; None leaves it to the device.",
+        panel=_PANEL,
+    )
+    max_tokens: int = setting(8000, "Tokens in one answer; a longer one is not accepted.", panel=_PANEL, range=Range(1))
+    guided_decoding: Guided = setting(
+        "retries",
+        "Force the front matter's form at once, not only on retries.",
+        note="By those that can: at which attempts, never, retries or always.",
+        panel=_PANEL,
+        choices=get_args(Guided),
+    )
+
+    def __post_init__(self) -> None:
+        self._set("server_options", tuple(map(str, self.server_options)))
+        self._set("model", str(self.model) if self.model else None)
+        require_settings(self)
+        if self.model is None and self.server is None:
+            raise UsageError("no model is named; name one with --model, or a server that has one with --server")
+        if self.server_options and (self.server or self.backend == "mlx"):
+            raise UsageError("options for a server go to one that is started here: --backend mlx-vlm or vllm")
+        if (self.kv_budget is not None or self.drafts is not None) and not self.is_in_process:
+            name = "a KV budget" if self.kv_budget is not None else "a choice of drafts"
+            raise UsageError(f"{name} is for a model in this process; leave it out, or choose --backend mlx")
+
+    @property
+    def is_in_process(self) -> bool:
+        """Whether the model is in this process, and not in a server."""
+        return not self.server and self.backend == "mlx"
+
+    @property
+    def pages_at_once(self) -> int:
+        """How many pages are asked for at once."""
+        is_single = self.server is None and self.backend == "mlx-vlm"
+        return self.max_concurrent_pages or (1 if is_single else 8)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)

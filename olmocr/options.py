@@ -1,0 +1,34 @@
+"""Options that several commands share: what each is called, and what its help says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def quiet(panel: str | None = None) -> Any:
+    """Return the option ``--quiet``, listed under *panel*."""
+    return typer.Option("--quiet", help="Print warnings and errors only.", rich_help_panel=panel)
+
+
+def private(panel: str | None = None) -> Any:
+    """Return the option ``--private``, listed under *panel*."""
+    return typer.Option("--private", help="Make the repository private.", rich_help_panel=panel)
+
+
+def license_id(panel: str | None = None) -> Any:
+    """Return the option ``--license``, listed under *panel*."""
+    what = "The source's license, as the Hub spells it; that of olmOCR-2 is known."
+    return typer.Option("--license", metavar="ID", help=what, show_default=False, rich_help_panel=panel)
+
+
+Quiet = Annotated[bool, quiet()]
+License = Annotated[str | None, license_id()]
+ModelFolder = Annotated[Path, typer.Argument(help="A converted model's folder.", show_default=False)]
+MadeFrom = Annotated[
+    Path | None, typer.Option("--source", help="The Hugging Face checkpoint's folder that it was made from.")
+]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Tokens in one answer.")]
+JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
