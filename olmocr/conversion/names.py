@@ -63,6 +63,11 @@ def mlx_name(name: str, config: dict[str, Any]) -> str | None:
     return name
 
 
+def mlx_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape in MLX's layout of the tensor *name* (MLX's), which has *shape* in the source's."""
+    return tuple(shape[axis] for axis in PATCH_EMBED_AXES) if name == PATCH_EMBED else shape
+
+
 def component_of(name: str) -> Component:
     """Return which part of the model the tensor or module *name* (MLX's) belongs to."""
     return next((component for prefix, component in _COMPONENTS if name.startswith(prefix)), "language")

@@ -15,9 +15,9 @@ from olmocr.conversion.checkpoint import SourceCheckpoint
 from olmocr.conversion.names import (
     LANGUAGE,
     PATCH_EMBED,
-    PATCH_EMBED_AXES,
     Component,
     component_of,
+    mlx_shape,
     number_of_blocks,
     vision_mlp_axis,
 )
@@ -298,9 +298,7 @@ def _planned(name: str, info: TensorInfo, rule: Rule | None, padding: Padding | 
     shape = padding.shape(info.shape) if padding else info.shape
     if rule is None or rule.params is None:
         reason = rule.kept_because if rule else _CONVOLUTION if name == PATCH_EMBED else _NO_MATRIX
-        if name == PATCH_EMBED:
-            shape = tuple(shape[axis] for axis in PATCH_EMBED_AXES)
-        return PlannedTensor(info, None, reason, padding, dtype, (OutputTensor(name, dtype, shape),))
+        return PlannedTensor(info, None, reason, padding, dtype, (OutputTensor(name, dtype, mlx_shape(name, shape)),))
     return PlannedTensor(info, rule.params, None, padding, dtype, _quantized(name, shape, rule.params, dtype))
 
 

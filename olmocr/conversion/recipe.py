@@ -27,7 +27,7 @@ GROUP_SIZES = (32, 64, 128)
 DTYPES = tuple(sorted(FLOAT_DTYPES.values()))
 
 # The other modes come in one size each: (bits, group size).
-_FIXED = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
+FIXED_MODES = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
 
 _LARGEST_FILE = 1_000_000
 _LARGEST_MULTIPLE = 1024
@@ -286,8 +286,8 @@ def _patterns(fields: _Fields) -> tuple[Pattern, ...]:
 
 def _params(fields: _Fields) -> QuantParams:
     mode: Any = fields.choice("mode", get_args(Mode)) if "mode" in fields else "affine"
-    if mode in _FIXED:
-        bits, group_size = _FIXED[mode]
+    if mode in FIXED_MODES:
+        bits, group_size = FIXED_MODES[mode]
         for key, value in (("bits", bits), ("group_size", group_size)):
             if key in fields:
                 fields.number(key, (value,), f"{value}, the only one that {mode} has")

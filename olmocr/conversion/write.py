@@ -28,6 +28,7 @@ from olmocr.conversion.shards import (
     write_shards,
 )
 from olmocr.errors import OutputError, PlanError, UsageError, output_error
+from olmocr.files import sha256_of
 from olmocr.hub.read import fetch_shard
 from olmocr.memory import peak_memory
 from olmocr.model_folder import HASHES_FILE, ModelFolder, shard_sha256
@@ -182,7 +183,7 @@ def _sums_file(folder: Path, shards: Iterable[WrittenShard]) -> str:
     lines = []
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in (REPORT_FILE, HASHES_FILE, STATE_FILE):
-            sha256 = known.get(path.name) or hashlib.sha256(path.read_bytes()).hexdigest()
+            sha256 = known.get(path.name) or sha256_of(path)
             lines.append(f"{sha256}  {path.name}\n")
     return "".join(lines)
 

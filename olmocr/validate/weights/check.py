@@ -14,7 +14,7 @@ from typing import Any
 
 from olmocr.conversion.checkpoint import SourceCheckpoint, read_checkpoint
 from olmocr.conversion.config import flat_config
-from olmocr.conversion.names import FAMILIES, PATCH_EMBED, PATCH_EMBED_AXES, expected_shapes, mlx_name
+from olmocr.conversion.names import FAMILIES, expected_shapes, mlx_name, mlx_shape
 from olmocr.device import start_mlx
 from olmocr.errors import CheckpointError, MissingDependencyError
 from olmocr.model_folder import HASHES_FILE, INDEX_FILE, ModelFolder, read_json, refuse_code
@@ -288,7 +288,7 @@ def _check_tensors(contents: _Contents, packing: PackedModules | None) -> Check:
         return Check("tensors", None, reason)
     try:
         config = flat_config(contents.config)
-        expected = {name: _mlx_shape(name, shape) for name, shape in expected_shapes(config).items()}
+        expected = {name: mlx_shape(name, shape) for name, shape in expected_shapes(config).items()}
     except CheckpointError as error:
         return _result("tensors", [str(error)], "")
     foreign = [name for name in contents.tensors if mlx_name(name, config) not in (name, None)]
@@ -302,10 +302,6 @@ def _check_tensors(contents: _Contents, packing: PackedModules | None) -> Check:
 
 def _is_known(config: dict[str, Any]) -> bool:
     return config.get("model_type") in list(FAMILIES.values())  # a list: what is asked for may be anything
-
-
-def _mlx_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(shape[axis] for axis in PATCH_EMBED_AXES) if name == PATCH_EMBED else shape
 
 
 def _tensor_problems(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from olmocr.conversion.checkpoint import SourceCheckpoint
-from olmocr.conversion.names import PATCH_EMBED, PATCH_EMBED_AXES, vision_mlp_axis
+from olmocr.conversion.names import PATCH_EMBED, PATCH_EMBED_AXES, mlx_shape, vision_mlp_axis
 from olmocr.errors import CheckpointError
 from olmocr.tensors.dtypes import DTYPE_BYTES
 from olmocr.tensors.floats import Floats
@@ -90,8 +90,7 @@ class _Pair:
     @property
     def source_shape(self) -> tuple[int, ...]:
         """The source's shape in MLX's layout."""
-        shape = self.source.shape
-        return tuple(shape[axis] for axis in PATCH_EMBED_AXES) if self.is_transposed else shape
+        return mlx_shape(self.name, self.source.shape)
 
     @property
     def is_padded(self) -> bool:

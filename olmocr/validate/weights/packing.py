@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from olmocr.conversion.recipe import FIXED_MODES, GROUP_SIZES
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.validate.weights.values import StoredTensor
 
 # MLX's modes: bits and group size where a module's entry leaves them out. All but affine have no others.
-_DEFAULTS = {"affine": (4, 64), "mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
+_DEFAULTS = {"affine": (4, 64), **FIXED_MODES}
 _AFFINE_BITS = (1, 2, 3, 4, 5, 6, 8)
-_AFFINE_GROUP_SIZES = (32, 64, 128)
 _GLOBAL_SETTINGS = ("bits", "group_size", "mode")
 
 
@@ -120,7 +120,7 @@ def _packing(path: str, settings: dict[str, Any]) -> Packing | str:
 
 def _exists(bits: int, group_size: int, mode: str) -> bool:
     if mode == "affine":
-        return bits in _AFFINE_BITS and group_size in _AFFINE_GROUP_SIZES
+        return bits in _AFFINE_BITS and group_size in GROUP_SIZES
     return (bits, group_size) == _DEFAULTS[mode]
 
 
