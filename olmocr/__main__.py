@@ -15,7 +15,7 @@ def main() -> None:
 
         app(args=sys.argv[2:], prog_name="olmocr serve")
     else:
-        from olmocr.pipeline.__main__ import main as read_documents
+        from olmocr.pipeline.__main__ import app as read_documents
 
         read_documents()
 

@@ -84,8 +84,7 @@ def convert_to_mlx(
         ),
     ] = None,
     recipe: Annotated[
-        Path | None,
-        typer.Option(help="A recipe of your own, a YAML file (docs/recipes.md).", rich_help_panel=_WHAT),
+        Path | None, typer.Option(help="A recipe of your own, a YAML file (docs/recipes.md).", rich_help_panel=_WHAT)
     ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of the Hub repository.", rich_help_panel=_WHAT)
@@ -104,8 +103,7 @@ def convert_to_mlx(
     dtype: Annotated[
         str | None,
         typer.Option(
-            help=f"For scales and all that is kept, instead of the source's: {_DTYPES}.",
-            rich_help_panel=_HOW,
+            help=f"For scales and all that is kept, instead of the source's: {_DTYPES}.", rich_help_panel=_HOW
         ),
     ] = None,
     keep: Annotated[
@@ -329,10 +327,5 @@ def _publish(upload: Upload, targets: Sequence[Target], console: Console, *, qui
     upload.publish(targets, Hub())
 
 
-def main() -> None:
-    """Run the command."""
-    app()
-
-
 if __name__ == "__main__":
-    main()
+    app()

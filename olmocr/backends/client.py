@@ -7,7 +7,6 @@ import contextlib
 import ipaddress
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -99,9 +98,7 @@ class ServerClient:
         self._http = _connect(self.url, self._api_key)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self._http.aclose()
 
     async def ask(self, request: PageRequest) -> ModelResponse:

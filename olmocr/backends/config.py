@@ -49,10 +49,7 @@ class BackendConfig:
     )
     api_key: str | None = setting(None, "What that server wants to be shown.", panel=_PANEL, repr=False)
     port: int | None = setting(
-        None,
-        "Port of the server that is started: mlx-vlm 8000, vllm 30024.",
-        panel=_PANEL,
-        range=Range(1, 65535),
+        None, "Port of the server that is started: mlx-vlm 8000, vllm 30024.", panel=_PANEL, range=Range(1, 65535)
     )
     api: Api = setting("chat", f"{' or '.join(APIS)}: how servers are spoken to.", panel=_PANEL, choices=APIS)
     server_options: tuple[str, ...] = setting(

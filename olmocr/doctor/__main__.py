@@ -46,10 +46,5 @@ def _say_finding(finding: Finding) -> None:
         say(f"{'':<27} {finding.advice}")
 
 
-def main() -> None:
-    """Run the command."""
-    app()
-
-
 if __name__ == "__main__":
-    main()
+    app()

@@ -178,8 +178,7 @@ def ocr(
     context: typer.Context,
     *,
     custom_prompt: Annotated[
-        str | None,
-        typer.Option(help="Ask this instead of what the model was trained on.", rich_help_panel=_MODEL),
+        str | None, typer.Option(help="Ask this instead of what the model was trained on.", rich_help_panel=_MODEL)
     ] = None,
     prompt_file: Annotated[
         Path | None, typer.Option(help="The same, from a text file.", rich_help_panel=_MODEL)
@@ -331,10 +330,5 @@ def _say_stats(workspace: Path, *, as_json: bool) -> None:
     say(json.dumps(vars(stats), indent=2) if as_json else "\n".join(stats_lines(stats)))
 
 
-def main() -> None:
-    """Run the command."""
-    app()
-
-
 if __name__ == "__main__":
-    main()
+    app()

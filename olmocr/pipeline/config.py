@@ -73,10 +73,7 @@ class PipelineConfig(BackendConfig):
     )
     markdown: bool = setting(False, "Also write a markdown file for each document.", panel=_OUTPUT)
     output_dir: Path | None = setting(
-        None,
-        "Folder for markdown, instead of one in the workspace.",
-        note="It asks for markdown, too.",
-        panel=_OUTPUT,
+        None, "Folder for markdown, instead of one in the workspace.", note="It asks for markdown, too.", panel=_OUTPUT
     )
     page_separator: str = setting(
         "",

@@ -129,8 +129,7 @@ def push(
 def reproduce(
     folder: Folder,
     source: Annotated[
-        str | None,
-        typer.Option(help="Folder or repository of the source. Default: the one that the report names."),
+        str | None, typer.Option(help="Folder or repository of the source. Default: the one that the report names.")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -248,10 +247,5 @@ def _write(path: Path, text: str) -> None:
         raise output_error(error, str(path)) from error
 
 
-def main() -> None:
-    """Run the command."""
-    app()
-
-
 if __name__ == "__main__":
-    main()
+    app()

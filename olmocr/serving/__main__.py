@@ -145,10 +145,5 @@ def _own_name(model: str) -> str:
     return find_model(model).name
 
 
-def main() -> None:
-    """Run the command."""
-    app()
-
-
 if __name__ == "__main__":
-    main()
+    app()

@@ -55,8 +55,7 @@ def validate() -> None:
 def pages(
     path: Annotated[Path, typer.Argument(help="One raw answer, or a folder of *.md and *.txt.", show_default=False)],
     strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Accept only what training data looks like, as the model was taught."),
+        bool, typer.Option("--strict", help="Accept only what training data looks like, as the model was taught.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each answer.")] = False,
 ) -> None:
@@ -222,8 +221,7 @@ def fidelity(
         Path | None, typer.Option(help="A YAML file of limits, instead of the packaged one.", show_default=False)
     ] = None,
     work: Annotated[
-        Path | None,
-        typer.Option(help="Folder in which measurements are kept. Default: one in the user's cache."),
+        Path | None, typer.Option(help="Folder in which measurements are kept. Default: one in the user's cache.")
     ] = None,
     reference: Annotated[
         Literal["transformers"] | None,
@@ -346,10 +344,5 @@ def bench(
     say(report_json(run.report).rstrip("\n")) if as_json else say("\n".join(bench_lines(run.report)))
 
 
-def main() -> None:
-    """Run the command."""
-    app()
-
-
 if __name__ == "__main__":
-    main()
+    app()

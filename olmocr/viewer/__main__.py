@@ -90,10 +90,5 @@ def _serve(server: ThreadingHTTPServer) -> None:
         server.server_close()
 
 
-def main() -> None:
-    """Run the command."""
-    app()
-
-
 if __name__ == "__main__":
-    main()
+    app()

@@ -194,7 +194,7 @@ def test_a_model_that_is_none_is_a_problem_and_no_traceback(tmp_path, config):
 
 
 def test_without_mlx_the_command_says_how_to_get_it():
-    code = "import sys; sys.modules['mlx.core'] = None; from olmocr.doctor.__main__ import main; main()"
+    code = "import sys; sys.modules['mlx.core'] = None; from olmocr.doctor.__main__ import app; app()"
     done = run(command=[sys.executable, "-c", code])
     assert done.returncode == 3
     assert "pip install 'olmocr[mlx]'" in done.stdout

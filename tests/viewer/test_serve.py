@@ -116,7 +116,7 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path):
 
 def test_without_the_extra_the_command_says_what_to_install(tmp_path):
     write_record(tmp_path, ["a"])
-    code = "import sys; sys.modules['nh3'] = None; from olmocr.viewer.__main__ import main; main()"
+    code = "import sys; sys.modules['nh3'] = None; from olmocr.viewer.__main__ import app; app()"
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
     assert done.returncode == 3
     assert done.stderr == "error: the viewer needs nh3, which is not installed: pip install 'olmocr[viewer]'\n"
