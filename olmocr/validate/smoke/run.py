@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import tempfile
@@ -142,12 +143,9 @@ def _judged(page: KnownPage, record: PageRecord | None, summary: RunSummary) -> 
     rate = None if page.truth is None else round(character_error_rate(plain(text), plain(page.truth)), 4)
     missing = tuple(phrase for phrase in page.phrases if phrase not in plain(text))
     problems = tuple(_problems(page, record, rate, missing))
-    return SmokePage(
-        document=page.path.name,
-        page_number=page.page_number,
-        kind=page.kind,
+    return dataclasses.replace(
+        _missing(page, problems),
         passed=not problems,
-        problems=problems,
         status=record.status,
         attempts=record.attempts,
         rejected=record.rejected,
@@ -155,7 +153,6 @@ def _judged(page: KnownPage, record: PageRecord | None, summary: RunSummary) -> 
         rotation=record.rotation,
         input_tokens=record.input_tokens,
         output_tokens=record.total_output_tokens,
-        phrases=page.phrases,
         missing_phrases=missing,
         character_error_rate=rate,
         seconds=record.seconds,
@@ -177,6 +174,7 @@ def _problems(page: KnownPage, record: PageRecord, rate: float | None, missing: 
 
 
 def _missing(page: KnownPage, why: tuple[str, ...]) -> SmokePage:
+    """Return a page of which nothing was read."""
     return SmokePage(
         document=page.path.name,
         page_number=page.page_number,
