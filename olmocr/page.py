@@ -36,6 +36,9 @@ IMAGE_PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
 TARGET_LONGEST_IMAGE_DIM = 1288
 """Pixels on the longest side of a page's image, as in training."""
 
+MAX_TOTAL_TOKENS = 16384
+"""The context that olmOCR-2 is served with; a longer exchange, prompt and answer, is not accepted."""
+
 TEMPERATURES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 0.9, 1.0)
 """Sampling temperature by attempt. Upstream's ladder, but that the first attempt is greedy."""
 

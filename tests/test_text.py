@@ -37,14 +37,21 @@ def test_letters_numbers_and_signs_stay_as_they_are(text):
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("a\x1b[1mb", "a␛[1mb"), ("a\u202eb", "a[U+202E]b"), ("a\ud800b", "a\ufffdb"), ("a\r\nb\rc", "a\nb\nc")],
+    [
+        ("a\x1b[1mb", "a␛[1mb"),
+        ("a\u202eb", "a[U+202E]b"),
+        ("a\ud800b", "a\ufffdb"),
+        ("a\r\nb\rc\td", "a\nb\nc\td"),
+        ("\x9b \x7f \ud800", "[U+009B] [U+007F] \ufffd"),
+    ],
 )
 def test_what_would_be_obeyed_is_shown_by_its_picture_or_number(text, shown):
     assert visible(text) == shown
 
 
 def test_what_joins_letters_stays_in_a_pages_text():
-    assert visible("می‌خواهم 👩‍🔬") == "می‌خواهم 👩‍🔬"
+    for text in ("می‌خواهم 👩‍🔬", "שלום \u200fعربي\u200e é 漢字"):
+        assert visible(text) == text
 
 
 def test_a_line_is_folded_before_it_is_cut():

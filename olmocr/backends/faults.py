@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from olmocr.errors import InputError, OlmocrError, ServerError, ServerUnavailableError
+from olmocr.text import one_line
 
 _LONGEST_DETAIL = 300  # characters of a server's own words in one of our sentences
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{100,}")
-_SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 
 # Servers answer 500 to these, too, though nothing is wrong with them.
 _ABOUT_THE_PAGE = re.compile(
@@ -96,10 +96,9 @@ def _where_and_what(fault: Any) -> str:
 
 
 def plain(text: str) -> str:
-    """Return *text* on one line, without control characters and images in base64, cut at 300 characters."""
+    """Return *text* on one line, without images in base64, cut at 300 characters."""
     text = _BASE64.sub("…", text[:100_000])
-    text = _SPACE_OR_CONTROL.sub(" ", text).strip() or "no reason given"
-    return text if len(text) <= _LONGEST_DETAIL else text[: _LONGEST_DETAIL - 1] + "…"
+    return one_line(text, _LONGEST_DETAIL) or "no reason given"
 
 
 def parse_retry_after(value: str | None) -> float | None:

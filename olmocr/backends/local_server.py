@@ -26,7 +26,7 @@ from olmocr.backends.client import IsLooping, ServerClient, has_loaded
 from olmocr.backends.faults import plain
 from olmocr.backends.wire import Api, Guide
 from olmocr.errors import MissingDependencyError, ServerError, ServerUnavailableError, output_error
-from olmocr.page import Ask, ModelResponse, PageRequest
+from olmocr.page import MAX_TOTAL_TOKENS, Ask, ModelResponse, PageRequest
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def vllm_command(
     model: str,
     *,
     port: int = VLLM_PORT,
-    max_model_len: int = 16384,
+    max_model_len: int = MAX_TOTAL_TOKENS,
     served_model_name: str = "olmocr",
     extra: Sequence[str] = (),
     executable: str = "vllm",

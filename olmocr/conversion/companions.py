@@ -12,9 +12,10 @@ from olmocr.conversion.config import mlx_config
 from olmocr.conversion.plan import ConversionPlan, quantization_config
 from olmocr.errors import CheckpointError
 from olmocr.model_folder import INDEX_FILE, ModelFolder, read_json
+from olmocr.page import TARGET_LONGEST_IMAGE_DIM
 
-MOST_PIXELS = 1288 * 1288
-"""A page's longest side is 1288 pixels when olmOCR-2 is asked. Base models allow 12.8 million pixels: an image of that
+MOST_PIXELS = TARGET_LONGEST_IMAGE_DIM * TARGET_LONGEST_IMAGE_DIM
+"""What a page has at most when olmOCR-2 is asked. Base models allow 12.8 million pixels: an image of that
 size, sent by any other client, takes all memory that a small machine has."""
 
 # Copied byte for byte: what transformers installs today would save them differently tomorrow.

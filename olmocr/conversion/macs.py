@@ -6,12 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from olmocr.conversion.names import text_settings
-
-TOKENS = 16_384
-"""A page's longest conversation, prompt and answer, that the pipeline lets pass."""
-
-LONGEST_SIDE = 1288
-"""Pixels, of a page's image."""
+from olmocr.page import MAX_TOTAL_TOKENS, TARGET_LONGEST_IMAGE_DIM
 
 PREFILL_TOKENS = 2048
 """What mlx-vlm gives the language model at once of a prompt."""
@@ -43,7 +38,7 @@ class RunningMemory:
 def running_memory(config: dict[str, Any], weight_bytes: int) -> RunningMemory:
     """Return what one page needs at most, of a model with *config* (flat) whose weights have *weight_bytes*.
 
-    - Cache: keys and values of all layers for ``TOKENS`` tokens: 2 x layers x key-value heads x head size a token.
+    - Cache: keys and values of all layers for ``MAX_TOTAL_TOKENS``: 2 x layers x key-value heads x head size a token.
     - Vision: the largest page, square, as patches; for each the wider half of a block: the stream and either
       queries, keys, values and attention's output, or the MLP's inner vectors (gate, up and their product; without
       a gate, before and after the activation). Attention is fused: no matrix of scores is made.
@@ -57,16 +52,16 @@ def running_memory(config: dict[str, Any], weight_bytes: int) -> RunningMemory:
     a_token = 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head
     return RunningMemory(
         weights=weight_bytes,
-        kv_cache=TOKENS * a_token * size,
+        kv_cache=MAX_TOTAL_TOKENS * a_token * size,
         vision=_patches(vision) * _widest_of_a_vision_block(config) * size,
         prefill=PREFILL_TOKENS * (text["hidden_size"] + 3 * text["intermediate_size"]) * size,
     )
 
 
 def _patches(vision: dict[str, Any]) -> int:
-    """Return how many patches a page has whose two sides are ``LONGEST_SIDE``: whole ones when merged."""
+    """Return how many patches a page has whose two sides are ``TARGET_LONGEST_IMAGE_DIM``: whole ones when merged."""
     merge = vision["spatial_merge_size"]
-    side = round(LONGEST_SIDE / (vision["patch_size"] * merge)) * merge
+    side = round(TARGET_LONGEST_IMAGE_DIM / (vision["patch_size"] * merge)) * merge
     return int(side * side)
 
 

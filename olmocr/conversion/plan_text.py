@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from olmocr.conversion.macs import LONGEST_SIDE, MACS, TOKENS, fitting_macs, limit, running_memory, smallest_mac
+from olmocr.conversion.macs import MACS, fitting_macs, limit, running_memory, smallest_mac
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor, quantization_config
 from olmocr.conversion.recipe import QuantParams
+from olmocr.page import MAX_TOTAL_TOKENS, TARGET_LONGEST_IMAGE_DIM
 from olmocr.reports.parts import ComponentBits
 
 PLAN_VERSION = 1
@@ -184,7 +185,8 @@ def _running(plan: ConversionPlan) -> str:
     activations = max(memory.vision, memory.prefill)
     needs = (
         f"{_gb(memory.total)} to read one page: {_gb(memory.weights)} weights, {_gb(memory.kv_cache)} cache for "
-        f"{TOKENS:,} tokens, {_gb(activations)} activations with a page of {LONGEST_SIDE} px; computed, not measured"
+        f"{MAX_TOTAL_TOKENS:,} tokens, {_gb(activations)} activations with a page of {TARGET_LONGEST_IMAGE_DIM} px; "
+        "computed, not measured"
     )
     macs = [
         ("Macs with", *(f"{gib} GB" for gib in MACS)),

@@ -12,6 +12,7 @@ from typing import Literal
 from olmocr.backends.config import Guided
 from olmocr.errors import AnswerError, InputError
 from olmocr.page import (
+    MAX_TOTAL_TOKENS,
     PAGE_PROMPT,
     TEMPERATURES,
     Ask,
@@ -24,9 +25,6 @@ from olmocr.page import (
     parse_page_response,
 )
 from olmocr.rendering.render import turned
-
-MAX_TOTAL_TOKENS = 16384
-"""The context that olmOCR-2 is served with; a longer exchange is not accepted."""
 
 End = FinishReason | Literal["failed", "cancelled"]
 """How an attempt ended: as an answer does, with an error, or since all the page's time was over."""

@@ -11,9 +11,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from olmocr.conversion.macs import TOKENS, smallest_mac
+from olmocr.conversion.macs import smallest_mac
 from olmocr.model_folder import BF16_REPOSITORY
-from olmocr.page import PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
+from olmocr.page import MAX_TOTAL_TOKENS, PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
 from olmocr.publish.eval_results import why_no_score
 from olmocr.publish.folder_reports import Reports
 from olmocr.publish.front_matter import SourceFacts, front_matter
@@ -97,7 +97,7 @@ def make_card(
         chart=CHART_FILE if make_chart(variants) else None,
         kinds=_kinds(variant.reports),
         quantized=_quantized(conversion.tensors),
-        tokens=TOKENS,
+        tokens=MAX_TOTAL_TOKENS,
         longest_side=TARGET_LONGEST_IMAGE_DIM,
         prompt=PAGE_PROMPT,
         pipeline_command=f"olmocr WORKSPACE --pdfs FILE.pdf --model {shlex.quote(variant.title)} --markdown",

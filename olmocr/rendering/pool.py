@@ -20,6 +20,7 @@ from PIL import Image
 from olmocr.errors import InputError, MissingDependencyError, output_error, reason_of
 from olmocr.page import PageImage
 from olmocr.rendering.worker import LENGTH, frame
+from olmocr.text import one_line
 
 _FOLDER_OF_PACKAGE = Path(__file__).parents[2]
 
@@ -234,7 +235,7 @@ class _Worker:
         """Return the last line that the process printed about itself."""
         end = os.lseek(self._stderr.fileno(), 0, os.SEEK_END)
         text = os.pread(self._stderr.fileno(), 2000, max(0, end - 2000)).decode("utf-8", "replace")
-        return "".join(filter(str.isprintable, (text.strip().splitlines() or [""])[-1]))
+        return one_line((text.strip().splitlines() or [""])[-1])
 
     async def _exchange(
         self, process: asyncio.subprocess.Process, request: dict[str, Any]

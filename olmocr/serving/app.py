@@ -30,7 +30,7 @@ from olmocr.serving.metrics import CONTENT_TYPE, Metrics
 from olmocr.serving.questions import Question, parse_question
 from olmocr.serving.refusals import RequestError, bad_request, error_body
 from olmocr.serving.uploads import kept, kept_copy, parse_wanted, shown_name
-from olmocr.text import printable
+from olmocr.text import one_line
 from olmocr.version import __version__
 
 UPSTREAM_NAME = "olmocr"
@@ -91,7 +91,7 @@ def make_app(
 async def _no_such_path(request: Request, error: Exception) -> Response:
     raise RequestError(
         getattr(error, "status_code", 404),
-        f"{request.method} {printable(request.url.path)[:100]} is nothing that this server does; "
+        f"{request.method} {one_line(request.url.path, 100)} is nothing that this server does; "
         "it does POST /v1/chat/completions, /v1/responses and /v1/ocr",
         code="unknown_url",
     )
@@ -192,7 +192,7 @@ class _Service:
             names = ", ".join(sorted(self._names))
             raise RequestError(
                 404,
-                f"the model {printable(name)[:100]!r} is not here; this server has one, by the names {names}",
+                f"the model {one_line(name, 100)!r} is not here; this server has one, by the names {names}",
                 code="model_not_found",
                 param="model",
             )

@@ -21,7 +21,7 @@ from olmocr.errors import OlmocrError
 from olmocr.serving.asking import Asking, closing
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.refusals import RequestError, error_body, error_headers, refusal_of
-from olmocr.text import printable
+from olmocr.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ def _name(host: str) -> str:
 
 def _log_line(scope: Scope, status: int | None, seconds: float) -> None:
     note = f", {scope[NOTE]}" if NOTE in scope else ""
-    path = printable(scope["path"].replace("\n", " "))[:100]
+    path = one_line(scope["path"], 100)
     log.info("%s %s: %s in %.2f s%s", scope["method"], path, status or "the client left", seconds, note)
 
 

@@ -15,7 +15,7 @@ from olmocr.errors import UsageError, output_error
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM
 from olmocr.pipeline.page_ranges import PageRanges, parse_page_ranges
 from olmocr.serving.refusals import bad_request
-from olmocr.text import printable
+from olmocr.text import one_line
 
 MOST_SIDE = 4096
 """Pixels on the longest side of a page's image; a model takes no more."""
@@ -42,7 +42,7 @@ def parse_wanted(given: Mapping[str, str]) -> Wanted:
         RequestError: there is no such option, or its value is none.
     """
     if unknown := sorted(given.keys() - {"pages", "markdown", "longest_side"}):
-        raise bad_request(f"there is no option {printable(unknown[0])[:40]!r}; there are pages, markdown, longest_side")
+        raise bad_request(f"there is no option {one_line(unknown[0], 40)!r}; there are pages, markdown, longest_side")
     try:
         pages = parse_page_ranges(given["pages"]) if given.get("pages") else None
     except UsageError as error:
@@ -59,7 +59,7 @@ def parse_wanted(given: Mapping[str, str]) -> Wanted:
 def shown_name(name: str | None) -> str:
     """Return what sentences call an uploaded file: its own name, which is anybody's text, without folders."""
     last = PurePosixPath((name or "").replace("\\", "/")).name
-    return printable(last.replace("\n", " "))[:100].strip() or NAMELESS
+    return one_line(last, 100) or NAMELESS
 
 
 def kept(pieces: AsyncIterator[bytes], folder: Path) -> contextlib.AbstractAsyncContextManager[Path]:

@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 
 from olmocr.errors import CheckpointError
 from olmocr.tensors.dtypes import DTYPE_BYTES
+from olmocr.text import one_line
 
 LONGEST_HEADER = 100_000_000
 """Bytes; what the safetensors library refuses, too."""
@@ -115,8 +116,7 @@ def parse_json(text: bytes, where: str) -> dict[str, Any]:
 
 def shown(name: str) -> str:
     """Return a tensor's *name* as an error may print it: a stranger wrote it."""
-    name = name if len(name) <= 200 else f"{name[:200]}…"
-    return name if name.isprintable() else ascii(name)
+    return one_line(name, 200)
 
 
 def listed(heading: str, problems: Sequence[str]) -> str:

@@ -12,7 +12,8 @@ from olmocr.files import sha256_of
 from olmocr.inputs.sources import path_of
 from olmocr.rendering.picture import Picture, make_picture
 from olmocr.rendering.render import Pages, open_document, turned
-from olmocr.viewer.records import ViewedDocument, ViewedPage, shown
+from olmocr.text import visible
+from olmocr.viewer.records import ViewedDocument, ViewedPage
 
 LONGEST_SIDE = 1000
 """Pixels on the longer side of a picture."""
@@ -34,7 +35,7 @@ class Pictures:
         try:
             image = turned(self.pages.render(page.number, LONGEST_SIDE), page.rotation)
         except InputError as error:
-            return shown(f"This page cannot be drawn: {error}.")
+            return visible(f"This page cannot be drawn: {error}.")
         return make_picture(image)
 
 
@@ -50,7 +51,7 @@ def open_pictures(document: ViewedDocument) -> Iterator[Pictures]:
         try:
             pages = stack.enter_context(open_document(path, document.source_file))
         except InputError as error:
-            yield Pictures(None, shown(f"No picture: {error}."))
+            yield Pictures(None, visible(f"No picture: {error}."))
         else:
             yield Pictures(pages)
 

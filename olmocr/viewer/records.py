@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from olmocr.errors import InputError
 from olmocr.page import ROTATIONS
+from olmocr.text import visible
 
 Status = Literal["valid", "retried", "blank", "fallback", "failed"]
 
@@ -25,9 +26,6 @@ STATUSES: dict[Status, str] = {
 """What each status of a page means."""
 
 _LANGUAGE = re.compile("[a-z]{2,3}")
-
-# Control characters but tab and line end, what turns the direction of writing, and half of a character.
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]|[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -71,19 +69,7 @@ class ViewedDocument:
     @property
     def name(self) -> str:
         """The file's name without its folders, to be shown."""
-        return shown(re.split(r"[/\\]", self.source_file.rstrip("/\\"))[-1] or self.source_file) or "without a name"
-
-
-def shown(text: str) -> str:
-    """Return *text* with line ends as LF, and characters that cannot be seen or that turn the line as their names."""
-    return _HIDDEN.sub(_visible, text.replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def _visible(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code < 0x20:
-        return chr(0x2400 + code)  # the pictures of control characters: ␛ for escape
-    return "\ufffd" if 0xD800 <= code < 0xE000 else f"[U+{code:04X}]"
+        return visible(re.split(r"[/\\]", self.source_file.rstrip("/\\"))[-1] or self.source_file) or "without a name"
 
 
 def find_records(workspace: Path) -> tuple[Path, ...]:
@@ -114,7 +100,7 @@ def read_documents(path: Path) -> Iterator[ViewedDocument]:
     except OSError as error:
         identity = f"{path.parent.name}/{path.name}"
         yield ViewedDocument(
-            _key(path.stem, identity), path.name, (), shown(f"{path} cannot be read: {error.strerror}")
+            _key(path.stem, identity), path.name, (), visible(f"{path} cannot be read: {error.strerror}")
         )
 
 
@@ -127,11 +113,11 @@ def _read_line(line: bytes, path: Path, number: int) -> ViewedDocument:
         return _document(record, identity)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"line {number + 1} of {path} is no record of a document: {type(error).__name__}: {error}"
-        return ViewedDocument(_key(path.stem, identity), path.name, (), shown(reason))
+        return ViewedDocument(_key(path.stem, identity), path.name, (), visible(reason))
 
 
 def _failed_document(record: dict[str, Any], identity: str) -> ViewedDocument:
-    source_file, error = str(record["Source-File"]), shown(str(record["error"]))
+    source_file, error = str(record["Source-File"]), visible(str(record["error"]))
     if isinstance(record.get("document"), dict):
         return _document({**record["document"], "error": error}, identity)
     return ViewedDocument(_key(source_file, identity), source_file, (), error)
@@ -163,7 +149,7 @@ def _pages(text: str, attributes: dict[str, Any]) -> Iterator[ViewedPage]:
     for at, span in enumerate(attributes["pdf_page_numbers"]):
         start, end, number = (int(value) for value in span)
         entry = {key: values[at] for key, values in attributes.items() if isinstance(values, list) and at < len(values)}
-        yield _page(number, shown(text[max(start, 0) : max(end, 0)]).strip("\n"), entry)
+        yield _page(number, visible(text[max(start, 0) : max(end, 0)]).strip("\n"), entry)
 
 
 def _page(number: int, text: str, entry: dict[str, Any]) -> ViewedPage:
@@ -174,7 +160,7 @@ def _page(number: int, text: str, entry: dict[str, Any]) -> ViewedPage:
         text=text,
         status=_status(text, entry.get("is_fallback") is True, attempts),
         attempts=attempts,
-        rejected=tuple(shown(str(why)) for why in rejected) if isinstance(rejected, list) else (),
+        rejected=tuple(visible(str(why)) for why in rejected) if isinstance(rejected, list) else (),
         temperature=float(temperature) if isinstance(temperature, int | float) else None,
         rotation=rotation if rotation in ROTATIONS else 0,
         language=language if isinstance(language, str) and _LANGUAGE.fullmatch(language) else None,
@@ -197,4 +183,4 @@ def _integer(value: object) -> int | None:
 
 
 def _text_or_none(value: object) -> str | None:
-    return shown(value) if isinstance(value, str) else None
+    return visible(value) if isinstance(value, str) else None

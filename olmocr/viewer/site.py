@@ -13,10 +13,11 @@ from markupsafe import Markup
 from olmocr.files import write_whole
 from olmocr.html import asset, page_head, page_template
 from olmocr.rendering.picture import Picture
+from olmocr.text import visible
 from olmocr.viewer.katex import Katex
 from olmocr.viewer.markdown import to_html
 from olmocr.viewer.pictures import Pictures, open_pictures
-from olmocr.viewer.records import STATUSES, Status, ViewedDocument, ViewedPage, find_records, read_documents, shown
+from olmocr.viewer.records import STATUSES, Status, ViewedDocument, ViewedPage, find_records, read_documents
 
 DOCUMENTS = "documents"
 
@@ -101,7 +102,7 @@ def _entries(records: Iterable[Path]) -> Iterator[Entry]:
         yield Entry(
             key=document.key,
             name=document.name,
-            source_file=shown(document.source_file),
+            source_file=visible(document.source_file),
             statuses=tuple(page.status for page in document.pages),
             to_look_at=sum(page.needs_a_look for page in document.pages),
             error=document.error,
@@ -115,7 +116,7 @@ def _write_document(
         pieces = page_template(_HERE, "document.html").generate(
             **_frame(katex),
             document=document,
-            source_file=shown(document.source_file),
+            source_file=visible(document.source_file),
             pages=_shown_pages(document, pictures),
             counts=Counter(page.status for page in document.pages),
             previous=around[0],
@@ -150,7 +151,7 @@ def _write_index(workspace: Path, folder: Path, entries: list[Entry], records: I
     )
     pieces = page_template(_HERE, "index.html").generate(
         **_frame(None),
-        title=shown(workspace.resolve().name),
+        title=visible(workspace.resolve().name),
         entries=entries,
         site=site,
         texts=_texts(records),

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from olmocr.errors import InputError
-from olmocr.viewer.records import find_records, read_documents, shown
+from olmocr.viewer.records import find_records, read_documents
 from tests.pipeline.doubles import answer, write_pdf
 from tests.viewer.workspaces import run, write_record
 
@@ -100,17 +100,6 @@ def test_every_document_has_a_key_of_its_own_that_is_safe_in_a_path(tmp_path):
     keys = [document.key for document in documents(tmp_path)]
     assert len(set(keys)) == 7
     assert all(key.replace("-", "").isalnum() and key.isascii() and len(key) < 60 for key in keys)
-
-
-def test_characters_that_cannot_be_seen_are_shown():
-    assert shown("\x1b[31m\x00") == "␛[31m␀"
-    assert shown("a\u202egnp.exe") == "a[U+202E]gnp.exe"
-    assert shown("\x9b \x7f \ud800") == "[U+009B] [U+007F] \ufffd"
-    assert shown("a\r\nb\rc\td") == "a\nb\nc\td"
-
-
-def test_letters_of_any_script_and_their_marks_of_direction_stay():
-    assert shown("שלום \u200fعربي\u200e é 漢字 👩\u200d🔬") == "שלום \u200fعربي\u200e é 漢字 👩\u200d🔬"
 
 
 def test_a_folder_that_is_no_workspace_is_refused(tmp_path):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from olmocr.text import one_line
+
 _WIDTH, _WIDE, _HEIGHT = 720, 1480, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 128, 18, 56
 _LINE = 15  # between two labels, at least
@@ -257,8 +259,7 @@ def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, 
 
 
 def _label(text: str, most: int = 80) -> str:
-    shown = "".join(each for each in text if each.isprintable())
-    return escape(shown if len(shown) <= most else shown[: most - 1] + "…")
+    return escape(one_line(text, most))
 
 
 def _svg(title: str, body: Iterable[str], style: str, width: int = _WIDTH) -> str:
