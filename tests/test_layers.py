@@ -41,6 +41,7 @@ INFERENCE = (
     "prompt",
     "prompt_reader",
     "sampling",
+    "step",
     "vision",
     "vision_mlx",
 )

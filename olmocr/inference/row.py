@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from olmocr.errors import InputError
+from olmocr.errors import AnswerError, InputError, OlmocrError, reason_of
 from olmocr.inference.cache import RowCache
 from olmocr.inference.draft import CLOSER, Drafter
 from olmocr.inference.guided import Guide
@@ -45,6 +46,30 @@ class Asked:
     request: PageRequest
     answer: Future[Answer]
     on_text: Callable[[str], None] | None = None
+
+    def give(self, result: Answer | Exception) -> None:
+        """Answer the page, if somebody still wants that."""
+        if not self.answer.set_running_or_notify_cancel():
+            return
+        if isinstance(result, Exception):
+            self.answer.set_exception(result)
+        else:
+            self.answer.set_result(result)
+
+    @contextmanager
+    def failing(self) -> Iterator[list[Exception]]:
+        """Give what goes wrong in the block to this page, and to no other; yield a list that will hold it."""
+        failed: list[Exception] = []
+        try:
+            yield failed
+        except OlmocrError as error:
+            failed.append(error)
+        except ValueError as error:  # from the processor, the vision tower or a guide: what this page has does not fit
+            failed.append(InputError(f"the model cannot read this page: {reason_of(error)}"))
+        except Exception as error:  # no memory left, for one, which may be over next time
+            failed.append(AnswerError(f"the model failed at this page: {reason_of(error)}"))
+        for reason in failed:
+            self.give(reason)
 
 
 class Row:
@@ -86,6 +111,11 @@ class Row:
         self._next_look = _LOOKED_AT
         self._was_drafted_for = False
         self._append_forced()
+
+    @property
+    def length(self) -> int:
+        """How many tokens prompt and answer have."""
+        return len(self.ids)
 
     @property
     def written(self) -> int:

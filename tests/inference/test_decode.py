@@ -9,7 +9,7 @@ from PIL import Image
 
 from olmocr.errors import InputError
 from olmocr.inference.byte_cache import Kept
-from olmocr.inference.decode import Batch, Limits, decode
+from olmocr.inference.decode import Limits, Scheduler, decode
 from olmocr.inference.draft import Costs
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
@@ -116,13 +116,13 @@ def test_answers_that_outgrow_the_memory_are_sent_back_and_written_again_the_sam
     loaded = load_model(folder, DEVICE)
     requests = [request(number, max_tokens=200) for number in range(2)]
     limits = Limits(4, 700 * TOKEN_BYTES, prompt_step=512, drafted_pages=0, expected_tokens=50)
-    batch = Batch(loaded, limits, is_looping=lambda text: False)
+    scheduler = Scheduler(loaded, limits, is_looping=lambda text: False)
     pages = [Asked(each, Future()) for each in requests]
     for page in pages:
-        batch.add(page)
-    while not batch.is_idle:
-        batch.advance()
-    assert batch.counts.sent_back == 1
+        scheduler.add(page)
+    while not scheduler.is_idle:
+        scheduler.advance()
+    assert scheduler.counts.sent_back == 1
     assert [page.answer.result() for page in pages] == [decode(loaded, each) for each in requests]
 
 
