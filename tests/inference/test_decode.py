@@ -90,17 +90,19 @@ def test_a_prompt_is_read_in_steps_of_any_size_with_the_same_answer(folder):
 
 
 def test_others_go_on_while_a_long_prompt_is_read(folder):
-    async def ask(engine):
-        first = asyncio.ensure_future(engine.ask(request(1, max_tokens=3000)))
-        await engine.ask(request(2, max_tokens=1))
-        before = engine.counts.tokens
-        await engine.ask(PageRequest(picture(3, (560, 840)), max_tokens=1))
-        during = engine.counts.tokens - before
-        first.cancel()
-        return during
-
-    with Engine(folder, DEVICE, prompt_step=16, drafted_pages=0) as engine:  # its 728 tokens are read in 46 steps
-        assert asyncio.run(ask(engine)) >= 20
+    limits = Limits(2, 10_000 * TOKEN_BYTES, prompt_step=16, drafted_pages=0)
+    scheduler = Scheduler(load_model(folder, DEVICE), limits, None)
+    first = Asked(request(1, max_tokens=3000), Future())
+    long = Asked(PageRequest(picture(3, (560, 840)), max_tokens=1), Future())  # read in more than 20 steps
+    scheduler.add(first)
+    while not scheduler.counts.tokens:
+        scheduler.advance()
+    before = scheduler.counts.tokens
+    scheduler.add(long)
+    while not long.answer.done():
+        scheduler.advance()
+    assert scheduler.counts.tokens - before >= 20
+    assert not first.answer.done()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from concurrent.futures import Future
 from types import SimpleNamespace
 
@@ -84,23 +85,29 @@ def test_a_prompt_that_takes_all_the_time_ends_with_no_text(folder):
 
 
 def test_the_engine_counts_pages_by_how_they_ended(folder):
+    is_cancelled = threading.Event()
+
     async def ask(engine):
         waiting = [
             request(1, max_tokens=9),
-            request(2, max_tokens=3000, time_limit=0.05),
+            request(2, max_tokens=3000, time_limit=0.0),
             request(3, max_tokens=3000),
             PageRequest(picture(4, (3000, 4))),
         ]
         tasks = [asyncio.ensure_future(engine.ask(each)) for each in waiting]
-        await asyncio.wait([tasks[0], tasks[1]])
+        await asyncio.wait([tasks[0], tasks[1], tasks[3]])
         tasks[2].cancel()
+        is_cancelled.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    with Engine(folder, DEVICE, drafted_pages=0) as engine:
+    def is_looping(text):  # asked after 32 tokens, of the third page alone: it goes no further until it is cancelled
+        return not is_cancelled.wait(60)
+
+    with Engine(folder, DEVICE, drafted_pages=0, is_looping=is_looping) as engine:
         answers = asyncio.run(ask(engine))
         counts = engine.counts
     assert [answers[0].finish_reason, answers[1].finish_reason] == ["length", "time"]
-    assert answers[1].output_tokens < 3000
+    assert answers[1].output_tokens == 0
     assert answers[0].passes == 9
     assert (counts.ended_length, counts.ended_time, counts.cancelled, counts.failed) == (1, 1, 1, 1)
     assert (counts.ended_stop, counts.ended_loop) == (0, 0)
