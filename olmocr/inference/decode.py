@@ -15,13 +15,13 @@ import mlx.core as mx
 from olmocr.errors import AnswerError, InputError, OlmocrError, UsageError, reason_of
 from olmocr.inference.byte_cache import Kept
 from olmocr.inference.costs import measure_costs
-from olmocr.inference.draft import Costs, Drafter, Source
+from olmocr.inference.draft import Costs, Drafter, DraftSource
 from olmocr.inference.guided import FrontMatter
 from olmocr.inference.model import LoadedModel
 from olmocr.inference.prompt import PageInputs, make_inputs
-from olmocr.inference.prompt_reader import Reader, Reading
+from olmocr.inference.prompt_reader import Prefill, PromptReader
 from olmocr.inference.room import Room
-from olmocr.inference.row import Answer, Asked, GrowingText, Row
+from olmocr.inference.row import Asked, Generation, GrowingText, Row
 from olmocr.inference.step import ModelRunner, Step
 from olmocr.memory import shown_size
 from olmocr.page import PageRequest
@@ -31,7 +31,7 @@ _BODY_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class Limits:
+class BatchLimits:
     """How much a batch may hold: pages, bytes of keys and values, and tokens of a prompt between two steps.
 
     Where more than *drafted_pages* are written at once, there are no drafts. *costs* say how long drafts may be; they
@@ -79,7 +79,7 @@ class Counts:
         """Tokens of a draft that the model would have written itself, on average."""
         return self.accepted / max(1, self.drafts)
 
-    def count_end(self, answer: Future[Answer]) -> None:
+    def count_end(self, answer: Future[Generation]) -> None:
         """Count a page whose answer is there, or will not come."""
         if answer.cancelled():
             self.cancelled += 1
@@ -111,7 +111,7 @@ class _Joining:
     """A page whose prompt is being read, until when its answer may take."""
 
     page: _Prepared
-    reading: Reading
+    prefill: Prefill
     ends_at: float
 
 
@@ -124,7 +124,7 @@ class Scheduler:
     def __init__(
         self,
         loaded: LoadedModel,
-        limits: Limits,
+        limits: BatchLimits,
         is_looping: Callable[[str], bool] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -134,7 +134,9 @@ class Scheduler:
         self._is_looping = is_looping
         self._room = Room(limits.kv_bytes, _token_bytes(loaded), limits.expected_tokens)
         self._runner = ModelRunner(loaded, limits.drafted_pages)
-        self._reader = Reader(loaded, step=limits.prompt_step, most_bytes=limits.kv_bytes // 2, most=2 * limits.pages)
+        self._reader = PromptReader(
+            loaded, step=limits.prompt_step, most_bytes=limits.kv_bytes // 2, most=2 * limits.pages
+        )
         self._waiting: deque[Asked] = deque()
         self._prepared: _Prepared | None = None
         self._joining: _Joining | None = None
@@ -190,7 +192,7 @@ class Scheduler:
             self._let_go_if_finished(row)
         if self._joining and self._joining.ends_at <= now:
             page, self._joining = self._joining.page, None
-            page.asked.give(Answer("", (), "time", page.prompt_length))
+            page.asked.give(Generation("", (), "time", page.prompt_length))
 
     def _drop_unwanted(self) -> None:
         self._waiting = deque(asked for asked in self._waiting if not asked.answer.cancelled())
@@ -242,8 +244,8 @@ class Scheduler:
         if self._joining is None:
             return
         with self._joining.page.asked.failing():
-            self.counts.prompt_tokens += self._reader.advance(self._joining.reading)
-            if not self._joining.reading.is_done:
+            self.counts.prompt_tokens += self._reader.advance(self._joining.prefill)
+            if not self._joining.prefill.is_done:
                 return
             self._rows.append(self._begin(self._joining))
             self.counts.tokens += self._rows[-1].written  # those that are forced
@@ -254,19 +256,19 @@ class Scheduler:
         request = joining.page.asked.request
         return Row(
             joining.page.asked,
-            joining.reading,
+            joining.prefill,
             most_tokens=joining.page.most_tokens,
             stop_tokens=self._loaded.stop_tokens,
             text=GrowingText(self._loaded.processor.tokenizer),
             guide=self._front_matter.begin() if request.guided else None,
-            drafter=self._drafter(request, joining.reading.key) if self._limits.drafted_pages else None,
+            drafter=self._drafter(request, joining.prefill.key) if self._limits.drafted_pages else None,
             is_looping=self._is_looping,
             ends_at=joining.ends_at,
         )
 
     def _drafter(self, request: PageRequest, key: tuple[bytes, bytes]) -> Drafter:
-        sources = [Source(earlier, is_exact=True)] if (earlier := self._bodies.get(key)) else []
-        sources += [Source(request.draft_text, is_exact=False)] if request.draft_text else []
+        sources = [DraftSource(earlier, is_exact=True)] if (earlier := self._bodies.get(key)) else []
+        sources += [DraftSource(request.draft_text, is_exact=False)] if request.draft_text else []
         return Drafter(self._loaded.processor.tokenizer, self._costs, sources)
 
     @cached_property
@@ -362,13 +364,13 @@ class Scheduler:
         self._runner.clear()
 
 
-def decode(loaded: LoadedModel, request: PageRequest) -> Answer:
+def decode(loaded: LoadedModel, request: PageRequest) -> Generation:
     """Answer one page alone.
 
     Raises:
         InputError: the page cannot be read.
     """
-    scheduler = Scheduler(loaded, Limits(pages=1, kv_bytes=1 << 40, prompt_step=512, drafted_pages=0), None)
+    scheduler = Scheduler(loaded, BatchLimits(pages=1, kv_bytes=1 << 40, prompt_step=512, drafted_pages=0), None)
     asked = Asked(request, Future())
     scheduler.add(asked)
     while not scheduler.is_idle:

@@ -17,10 +17,10 @@ from PIL import Image
 
 from olmocr.device import STEP_BYTES, Device, gpu_limit, memory_limits
 from olmocr.errors import CheckpointError, ServerError, reason_of
-from olmocr.inference.decode import Counts, Limits, Scheduler, decode
+from olmocr.inference.decode import BatchLimits, Counts, Scheduler, decode
 from olmocr.inference.draft import Costs
 from olmocr.inference.model import LoadedModel, load_model
-from olmocr.inference.row import Answer, Asked
+from olmocr.inference.row import Asked, Generation
 from olmocr.memory import physical_memory
 from olmocr.model_folder import ModelFolder
 from olmocr.page import ModelResponse, PageImage, PageRequest
@@ -77,7 +77,7 @@ class Engine:
         self._is_closed = False
         drafted = drafted_pages if drafted_pages is not None else _drafted_pages(device)
         self._make_scheduler: Callable[[LoadedModel], Scheduler] = lambda loaded: Scheduler(
-            loaded, Limits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted, costs), is_looping
+            loaded, BatchLimits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted, costs), is_looping
         )
         load = partial(_load, folder, device, stock_vision=stock_vision)
         loading: Future[str] = Future()
@@ -127,7 +127,7 @@ class Engine:
                 raise _closed()
             asked.answer.add_done_callback(self._counts.count_end)
             self._inbox.put(asked)
-        answer: Answer = await asyncio.wrap_future(asked.answer)
+        answer: Generation = await asyncio.wrap_future(asked.answer)
         return ModelResponse(
             text=answer.text,
             finish_reason=answer.finish_reason,

@@ -15,7 +15,7 @@ from olmocr.errors import AnswerError, InputError, OlmocrError, reason_of
 from olmocr.inference.cache import RowCache
 from olmocr.inference.draft import CLOSER, Drafter
 from olmocr.inference.guided import Guide
-from olmocr.inference.prompt_reader import Reading
+from olmocr.inference.prompt_reader import Prefill
 from olmocr.inference.sampling import NOT_FINITE, Draw
 from olmocr.page import FinishReason, PageRequest
 
@@ -26,7 +26,7 @@ _ROUND, _LONGEST_BLOCK = 4096, 64
 
 
 @dataclass(frozen=True)
-class Answer:
+class Generation:
     """What a model wrote; *tokens* are without the stop token."""
 
     text: str
@@ -44,10 +44,10 @@ class Asked:
     """
 
     request: PageRequest
-    answer: Future[Answer]
+    answer: Future[Generation]
     on_text: Callable[[str], None] | None = None
 
-    def give(self, result: Answer | Exception) -> None:
+    def give(self, result: Generation | Exception) -> None:
         """Answer the page, if somebody still wants that."""
         if not self.answer.set_running_or_notify_cancel():
             return
@@ -83,7 +83,7 @@ class Row:
     def __init__(
         self,
         asked: Asked,
-        reading: Reading,
+        prefill: Prefill,
         *,
         most_tokens: int,
         stop_tokens: frozenset[int],
@@ -94,13 +94,13 @@ class Row:
         ends_at: float = math.inf,
     ) -> None:
         self.asked = asked
-        self.key, self.rope_delta = reading.key, reading.rope_delta
-        self.prompt_cache: RowCache | None = reading.cache
-        self.given = reading.cache.length
+        self.key, self.rope_delta = prefill.key, prefill.rope_delta
+        self.prompt_cache: RowCache | None = prefill.cache
+        self.given = prefill.cache.length
         self.ends_at = ends_at
         self.passes = 0
-        self.ids = list(reading.ids)
-        self.prompt_length = len(reading.ids)
+        self.ids = list(prefill.ids)
+        self.prompt_length = len(prefill.ids)
         self.finish_reason: FinishReason | None = None
         self.guide = guide
         self._drafter = drafter
@@ -201,11 +201,11 @@ class Row:
             if self._is_looping and (self._is_looping(self.text) or goes_round(self.ids[self.prompt_length :])):
                 self.finish_reason = "loop"
 
-    def result(self) -> Answer:
+    def result(self) -> Generation:
         """Return the finished answer."""
         tokens = self.ids[self.prompt_length :]
         reason = self.finish_reason or "length"
-        return Answer(self._text.whole(tokens), tuple(tokens), reason, self.prompt_length, self.passes)
+        return Generation(self._text.whole(tokens), tuple(tokens), reason, self.prompt_length, self.passes)
 
     def _append(self, token: int) -> None:
         self.ids.append(token)

@@ -9,12 +9,12 @@ from PIL import Image
 
 from olmocr.errors import InputError
 from olmocr.inference.byte_cache import Kept
-from olmocr.inference.decode import Counts, Limits, Scheduler, decode
+from olmocr.inference.decode import BatchLimits, Counts, Scheduler, decode
 from olmocr.inference.draft import Costs
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
 from olmocr.inference.prompt import make_inputs
-from olmocr.inference.row import Answer, Asked
+from olmocr.inference.row import Asked, Generation
 from olmocr.inference.sampling import NOT_FINITE, Draw, choose
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageImage, PageRequest
@@ -90,7 +90,7 @@ def test_a_prompt_is_read_in_steps_of_any_size_with_the_same_answer(folder):
 
 
 def test_others_go_on_while_a_long_prompt_is_read(folder):
-    limits = Limits(2, 10_000 * TOKEN_BYTES, prompt_step=16, drafted_pages=0)
+    limits = BatchLimits(2, 10_000 * TOKEN_BYTES, prompt_step=16, drafted_pages=0)
     scheduler = Scheduler(load_model(folder, DEVICE), limits, None)
     first = Asked(request(1, max_tokens=3000), Future())
     long = Asked(PageRequest(picture(3, (560, 840)), max_tokens=1), Future())  # read in more than 20 steps
@@ -141,7 +141,7 @@ def finished(scheduler, *requests):
 
 def test_passes_tokens_and_drafts_are_counted(chain):
     """Drafts are the usual front matter, which goes on with `: en`; they have at most what is left of the answer."""
-    limits = Limits(1, 10_000 * TOKEN_BYTES, 512, drafted_pages=1, costs=Costs({1: 1.0, 64: 1.6}))
+    limits = BatchLimits(1, 10_000 * TOKEN_BYTES, 512, drafted_pages=1, costs=Costs({1: 1.0, 64: 1.6}))
     scheduler = Scheduler(chain, limits, None)
     short, long = finished(scheduler, PageRequest(picture(1), max_tokens=3), PageRequest(picture(2), max_tokens=6))
     assert short.tokens == (290, 342, 338)  # one pass: two tokens of a draft, and one behind it
@@ -162,7 +162,7 @@ def test_passes_tokens_and_drafts_are_counted(chain):
 
 
 def test_a_page_that_is_sent_back_is_counted_once_for_each_time_and_its_passes_too(chain):
-    limits = Limits(2, 600 * TOKEN_BYTES, 512, drafted_pages=0, expected_tokens=1)
+    limits = BatchLimits(2, 600 * TOKEN_BYTES, 512, drafted_pages=0, expected_tokens=1)
     scheduler = Scheduler(chain, limits, None)
     finished(scheduler, *(PageRequest(picture(number), max_tokens=200) for number in range(2)))
     counts = scheduler.counts
@@ -179,7 +179,7 @@ def test_pages_are_counted_by_how_they_ended():
             if end == "cancelled":
                 answer.cancel()
             elif isinstance(end, str):
-                answer.set_result(Answer("", (), end, 1))
+                answer.set_result(Generation("", (), end, 1))
             else:
                 answer.set_exception(end)
             counts.count_end(answer)
@@ -200,7 +200,7 @@ def test_pages_wait_where_there_is_no_memory_for_their_keys_and_values_and_all_a
 def test_answers_that_outgrow_the_memory_are_sent_back_and_written_again_the_same(folder):
     loaded = load_model(folder, DEVICE)
     requests = [request(number, max_tokens=200) for number in range(2)]
-    limits = Limits(4, 700 * TOKEN_BYTES, prompt_step=512, drafted_pages=0, expected_tokens=50)
+    limits = BatchLimits(4, 700 * TOKEN_BYTES, prompt_step=512, drafted_pages=0, expected_tokens=50)
     scheduler = Scheduler(loaded, limits, is_looping=lambda text: False)
     pages = [Asked(each, Future()) for each in requests]
     for page in pages:

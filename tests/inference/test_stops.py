@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from olmocr.errors import InputError, UsageError
 from olmocr.inference.cache import RowCache
-from olmocr.inference.decode import Limits, Scheduler, decode
+from olmocr.inference.decode import BatchLimits, Scheduler, decode
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
 from olmocr.inference.row import Asked, GrowingText, Row
@@ -51,7 +51,7 @@ class Clock:
 
 def answered(loaded, *requests, pages=4, prompt_step=512):
     """Answer *requests* with a clock on which a step takes a second or two."""
-    limits = Limits(pages, 10_000 * TOKEN_BYTES, prompt_step=prompt_step, drafted_pages=0)
+    limits = BatchLimits(pages, 10_000 * TOKEN_BYTES, prompt_step=prompt_step, drafted_pages=0)
     scheduler = Scheduler(loaded, limits, lambda text: False, clock=Clock())
     asked = [Asked(each, Future()) for each in requests]
     for each in asked:

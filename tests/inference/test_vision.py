@@ -11,7 +11,7 @@ import mlx_vlm
 import numpy as np
 import pytest
 
-from olmocr.inference.decode import Limits, Scheduler
+from olmocr.inference.decode import BatchLimits, Scheduler
 from olmocr.inference.model import load_model
 from olmocr.inference.row import Asked
 from olmocr.inference.vision import CpuVisionTower, make_layout
@@ -137,7 +137,7 @@ def scheduler(request, tmp_path_factory):
     """A scheduler whose vision tower computes one block at a time, of five."""
     folder = random_model(tmp_path_factory.mktemp("random") / "model", vision_blocks=5)
     loaded = load_model(ModelFolder(folder), DEVICE)
-    limits = Limits(pages=4, kv_bytes=1 << 20, prompt_step=512, drafted_pages=0)
+    limits = BatchLimits(pages=4, kv_bytes=1 << 20, prompt_step=512, drafted_pages=0)
     return Scheduler(replace(loaded, vision=request.param(loaded.model, piece=1)), limits, lambda text: False)
 
 
@@ -166,7 +166,7 @@ def test_others_get_tokens_between_the_pieces_of_a_pages_image(scheduler):
 def test_a_page_that_is_cancelled_while_its_image_is_read_frees_it(scheduler):
     page = add(scheduler, 3)
     scheduler.advance()
-    work = weakref.ref(scheduler._joining.reading.image)
+    work = weakref.ref(scheduler._joining.prefill.image)
     assert work()
     page.answer.cancel()
     scheduler.advance()
