@@ -35,6 +35,7 @@ INFERENCE = (
     "prompt",
     "prompt_reader",
     "sampling",
+    "step",
     "vision",
     "vision_mlx",
 )

@@ -57,7 +57,7 @@ class Costs:
         return self.seconds[below] + max(slope, 0.0) * (tokens - below)
 
 
-class Source:
+class DraftSource:
     """A text that may be written next, piece by piece.
 
     *is_exact* says that it is an answer, blanks and tags and all; else it is a page's own text, whose lines end
@@ -98,7 +98,7 @@ class Source:
 class Drafter:
     """Drafts for one answer: from texts that are there before it, and from its own earlier text."""
 
-    def __init__(self, tokenizer: Any, costs: Costs, sources: list[Source]) -> None:
+    def __init__(self, tokenizer: Any, costs: Costs, sources: list[DraftSource]) -> None:
         self._tokenizer = tokenizer
         self._costs = costs
         self._sources = sources

@@ -17,10 +17,10 @@ from PIL import Image
 
 from olmocr.device import STEP_BYTES, Device, gpu_limit, memory_limits
 from olmocr.errors import CheckpointError, ServerError, reason_of
-from olmocr.inference.decode import Batch, Counts, Limits, decode
+from olmocr.inference.decode import BatchLimits, Counts, Scheduler, decode
 from olmocr.inference.draft import Costs
 from olmocr.inference.model import LoadedModel, load_model
-from olmocr.inference.row import Answer, Asked
+from olmocr.inference.row import Asked, Generation
 from olmocr.memory import physical_memory
 from olmocr.model_folder import ModelFolder
 from olmocr.page import ModelResponse, PageImage, PageRequest
@@ -76,8 +76,8 @@ class Engine:
         self._lock = threading.Lock()
         self._is_closed = False
         drafted = drafted_pages if drafted_pages is not None else _drafted_pages(device)
-        self._make_batch: Callable[[LoadedModel], Batch] = lambda loaded: Batch(
-            loaded, Limits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted, costs), is_looping
+        self._make_scheduler: Callable[[LoadedModel], Scheduler] = lambda loaded: Scheduler(
+            loaded, BatchLimits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted, costs), is_looping
         )
         load = partial(_load, folder, device, stock_vision=stock_vision)
         loading: Future[str] = Future()
@@ -127,7 +127,7 @@ class Engine:
                 raise _closed()
             asked.answer.add_done_callback(self._counts.count_end)
             self._inbox.put(asked)
-        answer: Answer = await asyncio.wrap_future(asked.answer)
+        answer: Generation = await asyncio.wrap_future(asked.answer)
         return ModelResponse(
             text=answer.text,
             finish_reason=answer.finish_reason,
@@ -147,34 +147,34 @@ class Engine:
         try:
             _set_limits(device)
             loaded = load()
-            batch = self._make_batch(loaded)
-            self._counts = batch.counts
+            scheduler = self._make_scheduler(loaded)
+            self._counts = scheduler.counts
             if self._longest_side:
-                batch.require_room(_blank_page(self._longest_side))
+                scheduler.require_room(_blank_page(self._longest_side))
         except BaseException as error:
             loading.set_exception(error)
             del error  # with the frames that it came from, and their arrays
         else:
             loading.set_result(str(loaded))
-            self._answer(batch)
-            del loaded, batch
+            self._answer(scheduler)
+            del loaded, scheduler
         # A thread that ends with streams of its own takes the process with it.
         mx.clear_streams()
 
-    def _answer(self, batch: Batch) -> None:
+    def _answer(self, scheduler: Scheduler) -> None:
         while not self._is_closed:
-            self._hand_in(batch)
+            self._hand_in(scheduler)
             if not self._is_closed:
-                batch.advance()
-        self._hand_in(batch)
-        batch.refuse_all(_closed())
+                scheduler.advance()
+        self._hand_in(scheduler)
+        scheduler.refuse_all(_closed())
 
-    def _hand_in(self, batch: Batch) -> None:
+    def _hand_in(self, scheduler: Scheduler) -> None:
         """Hand on what was asked meanwhile; where there is nothing to do, wait until something is."""
-        while not self._inbox.empty() or (batch.is_idle and not self._is_closed):
+        while not self._inbox.empty() or (scheduler.is_idle and not self._is_closed):
             asked = self._inbox.get()
             if asked:
-                batch.add(asked)
+                scheduler.add(asked)
 
 
 def _called_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None]) -> Callable[[str], None]:

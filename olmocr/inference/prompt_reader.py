@@ -28,7 +28,7 @@ class _ReadPrompt:
     rope_delta: int
 
 
-class Reading:
+class Prefill:
     """One prompt being read. Its last token is left for the step that writes the first token of the answer.
 
     ``ids`` are the prompt's tokens; a token that follows them at place n has the position n + ``rope_delta``.
@@ -51,7 +51,7 @@ class Reading:
         return self.cache.length >= len(self.ids) - 1
 
 
-class Reader:
+class PromptReader:
     """Reads prompts of one model, *step* tokens at a time; keeps what it has read of *most* pages, at *most_bytes*."""
 
     def __init__(self, loaded: LoadedModel, *, step: int, most_bytes: int, most: int) -> None:
@@ -60,47 +60,47 @@ class Reader:
         self._features: Kept[mx.array] = Kept(_FEATURE_BYTES, _SIDES * most)
         self.read: Kept[_ReadPrompt] = Kept(most_bytes, most)
 
-    def begin(self, inputs: PageInputs) -> Reading:
-        """Return the prompt's reading, as far as it was read before."""
+    def begin(self, inputs: PageInputs) -> Prefill:
+        """Return what is left to do for a prompt: what was read before is not read again."""
         ids: list[int] = inputs.input_ids[0].tolist()  # type: ignore[assignment]
         key = (inputs.image_key, inputs.prompt_key)
         whole = self.read.get(key)
         if whole:
-            return Reading(key, ids, RowCache(whole.layers), whole.rope_delta)
+            return Prefill(key, ids, RowCache(whole.layers), whole.rope_delta)
         text = self.read.get((b"", self._text_key(ids)))
         layers = len(self._loaded.model.language_model.layers)
-        reading = Reading(key, ids, RowCache(text.layers if text else layers), 0)
+        prefill = Prefill(key, ids, RowCache(text.layers if text else layers), 0)
         features = self._features.get(inputs.image_key)
         if features is None:
-            reading.inputs = inputs
-            reading.image = self._loaded.vision.begin(inputs.pixel_values, inputs.image_grid_thw)
+            prefill.inputs = inputs
+            prefill.image = self._loaded.vision.begin(inputs.pixel_values, inputs.image_grid_thw)
         else:
-            self._embed(reading, inputs, features)
-        return reading
+            self._embed(prefill, inputs, features)
+        return prefill
 
-    def advance(self, reading: Reading) -> int:
+    def advance(self, prefill: Prefill) -> int:
         """Do a piece of the image, or then of the prompt; return how many of the prompt's tokens that were.
 
         A step ends where the image begins, so that all pages' prompts are read alike.
         """
-        if reading.image:
-            self._look(reading)
+        if prefill.image:
+            self._look(prefill)
             return 0
-        start, text = reading.cache.length, self._text_length(reading.ids)
-        end = min(start + self._step, len(reading.ids) - 1, text if start < text else len(reading.ids))
-        if end > start and reading.embeddings is not None and reading.position_ids is not None:
+        start, text = prefill.cache.length, self._text_length(prefill.ids)
+        end = min(start + self._step, len(prefill.ids) - 1, text if start < text else len(prefill.ids))
+        if end > start and prefill.embeddings is not None and prefill.position_ids is not None:
             forward(
                 self._loaded.model,
-                reading.embeddings[:, start:end],
-                reading.position_ids[..., start:end],
-                reading.cache,
+                prefill.embeddings[:, start:end],
+                prefill.position_ids[..., start:end],
+                prefill.cache,
             )
-            mx.eval(reading.cache.arrays())
+            mx.eval(prefill.cache.arrays())
         if start < text == end:
-            self._keep((b"", self._text_key(reading.ids)), reading.cache.beginning(end), 0)
-        if reading.is_done:
-            reading.embeddings = reading.position_ids = None
-        return reading.cache.length - start
+            self._keep((b"", self._text_key(prefill.ids)), prefill.cache.beginning(end), 0)
+        if prefill.is_done:
+            prefill.embeddings = prefill.position_ids = None
+        return prefill.cache.length - start
 
     def keep(self, key: tuple[bytes, bytes], beginning: Callable[[], Layers], rope_delta: int) -> None:
         """Keep a prompt without its last token, for when the same page is asked again."""
@@ -118,28 +118,28 @@ class Reader:
     def _text_key(self, ids: list[int]) -> bytes:
         return b",".join(b"%d" % token for token in ids[: self._text_length(ids)])
 
-    def _look(self, reading: Reading) -> None:
+    def _look(self, prefill: Prefill) -> None:
         """Do one piece of vision work; after the last, the prompt can be read."""
-        if not (reading.image and reading.inputs):
+        if not (prefill.image and prefill.inputs):
             return
-        features = next(reading.image)
+        features = next(prefill.image)
         if features is None:
             return
         mx.eval(features)
-        self._features.put(reading.inputs.image_key, features, features.nbytes)
-        self._embed(reading, reading.inputs, features)
-        reading.image = reading.inputs = None
+        self._features.put(prefill.inputs.image_key, features, features.nbytes)
+        self._embed(prefill, prefill.inputs, features)
+        prefill.image = prefill.inputs = None
 
-    def _embed(self, reading: Reading, inputs: PageInputs, features: mx.array) -> None:
+    def _embed(self, prefill: Prefill, inputs: PageInputs, features: mx.array) -> None:
         """Put the image's features into the embeddings of the prompt, and find its positions."""
         model = self._loaded.model
         position_ids, deltas = model.language_model.get_rope_index(inputs.input_ids, inputs.image_grid_thw)
-        reading.position_ids, reading.rope_delta = position_ids, int(deltas.item())
-        reading.embeddings = model.merge_input_ids_with_image_features(
+        prefill.position_ids, prefill.rope_delta = position_ids, int(deltas.item())
+        prefill.embeddings = model.merge_input_ids_with_image_features(
             model.config.image_token_id,
             model.config.video_token_id,
             features,
             embed(model, inputs.input_ids[0]),
             inputs.input_ids,
         )
-        mx.eval(reading.embeddings, reading.position_ids)
+        mx.eval(prefill.embeddings, prefill.position_ids)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from olmocr.errors import InputError
+from olmocr.errors import AnswerError, InputError, OlmocrError, reason_of
 from olmocr.inference.cache import RowCache
 from olmocr.inference.draft import CLOSER, Drafter
 from olmocr.inference.guided import Guide
-from olmocr.inference.prompt_reader import Reading
+from olmocr.inference.prompt_reader import Prefill
 from olmocr.inference.sampling import NOT_FINITE, Draw
 from olmocr.page import FinishReason, PageRequest
 
@@ -25,7 +26,7 @@ _ROUND, _LONGEST_BLOCK = 4096, 64
 
 
 @dataclass(frozen=True)
-class Answer:
+class Generation:
     """What a model wrote; *tokens* are without the stop token."""
 
     text: str
@@ -43,8 +44,32 @@ class Asked:
     """
 
     request: PageRequest
-    answer: Future[Answer]
+    answer: Future[Generation]
     on_text: Callable[[str], None] | None = None
+
+    def give(self, result: Generation | Exception) -> None:
+        """Answer the page, if somebody still wants that."""
+        if not self.answer.set_running_or_notify_cancel():
+            return
+        if isinstance(result, Exception):
+            self.answer.set_exception(result)
+        else:
+            self.answer.set_result(result)
+
+    @contextmanager
+    def failing(self) -> Iterator[list[Exception]]:
+        """Give what goes wrong in the block to this page, and to no other; yield a list that will hold it."""
+        failed: list[Exception] = []
+        try:
+            yield failed
+        except OlmocrError as error:
+            failed.append(error)
+        except ValueError as error:  # from the processor, the vision tower or a guide: what this page has does not fit
+            failed.append(InputError(f"the model cannot read this page: {reason_of(error)}"))
+        except Exception as error:  # no memory left, for one, which may be over next time
+            failed.append(AnswerError(f"the model failed at this page: {reason_of(error)}"))
+        for reason in failed:
+            self.give(reason)
 
 
 class Row:
@@ -58,7 +83,7 @@ class Row:
     def __init__(
         self,
         asked: Asked,
-        reading: Reading,
+        prefill: Prefill,
         *,
         most_tokens: int,
         stop_tokens: frozenset[int],
@@ -69,13 +94,13 @@ class Row:
         ends_at: float = math.inf,
     ) -> None:
         self.asked = asked
-        self.key, self.rope_delta = reading.key, reading.rope_delta
-        self.prompt_cache: RowCache | None = reading.cache
-        self.given = reading.cache.length
+        self.key, self.rope_delta = prefill.key, prefill.rope_delta
+        self.prompt_cache: RowCache | None = prefill.cache
+        self.given = prefill.cache.length
         self.ends_at = ends_at
         self.passes = 0
-        self.ids = list(reading.ids)
-        self.prompt_length = len(reading.ids)
+        self.ids = list(prefill.ids)
+        self.prompt_length = len(prefill.ids)
         self.finish_reason: FinishReason | None = None
         self.guide = guide
         self._drafter = drafter
@@ -86,6 +111,11 @@ class Row:
         self._next_look = _LOOKED_AT
         self._was_drafted_for = False
         self._append_forced()
+
+    @property
+    def length(self) -> int:
+        """How many tokens prompt and answer have."""
+        return len(self.ids)
 
     @property
     def written(self) -> int:
@@ -171,11 +201,11 @@ class Row:
             if self._is_looping and (self._is_looping(self.text) or goes_round(self.ids[self.prompt_length :])):
                 self.finish_reason = "loop"
 
-    def result(self) -> Answer:
+    def result(self) -> Generation:
         """Return the finished answer."""
         tokens = self.ids[self.prompt_length :]
         reason = self.finish_reason or "length"
-        return Answer(self._text.whole(tokens), tuple(tokens), reason, self.prompt_length, self.passes)
+        return Generation(self._text.whole(tokens), tuple(tokens), reason, self.prompt_length, self.passes)
 
     def _append(self, token: int) -> None:
         self.ids.append(token)

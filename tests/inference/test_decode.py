@@ -9,11 +9,12 @@ from PIL import Image
 
 from olmocr.errors import InputError
 from olmocr.inference.byte_cache import Kept
-from olmocr.inference.decode import Batch, Limits, decode
+from olmocr.inference.decode import BatchLimits, Counts, Scheduler, decode
 from olmocr.inference.draft import Costs
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
-from olmocr.inference.row import Asked
+from olmocr.inference.prompt import make_inputs
+from olmocr.inference.row import Asked, Generation
 from olmocr.inference.sampling import NOT_FINITE, Draw, choose
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageImage, PageRequest
@@ -89,17 +90,101 @@ def test_a_prompt_is_read_in_steps_of_any_size_with_the_same_answer(folder):
 
 
 def test_others_go_on_while_a_long_prompt_is_read(folder):
-    async def ask(engine):
-        first = asyncio.ensure_future(engine.ask(request(1, max_tokens=3000)))
-        await engine.ask(request(2, max_tokens=1))
-        before = engine.counts.tokens
-        await engine.ask(PageRequest(picture(3, (560, 840)), max_tokens=1))
-        during = engine.counts.tokens - before
-        first.cancel()
-        return during
+    limits = BatchLimits(2, 10_000 * TOKEN_BYTES, prompt_step=16, drafted_pages=0)
+    scheduler = Scheduler(load_model(folder, DEVICE), limits, None)
+    first = Asked(request(1, max_tokens=3000), Future())
+    long = Asked(PageRequest(picture(3, (560, 840)), max_tokens=1), Future())  # read in more than 20 steps
+    scheduler.add(first)
+    while not scheduler.counts.tokens:
+        scheduler.advance()
+    before = scheduler.counts.tokens
+    scheduler.add(long)
+    while not long.answer.done():
+        scheduler.advance()
+    assert scheduler.counts.tokens - before >= 20
+    assert not first.answer.done()
 
-    with Engine(folder, DEVICE, prompt_step=16, drafted_pages=0) as engine:  # its 728 tokens are read in 46 steps
-        assert asyncio.run(ask(engine)) >= 20
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A model that writes, whatever it is asked, `---\\n` `primary` `_language` `\\n`, and that again."""
+    written = [198, 290, 342, 338, 198]  # a prompt ends with 198, a new line
+
+    def change(tensors):
+        def put(name, entries):
+            _, shape, _ = tensors[name]
+            values = np.zeros(shape, np.float32)
+            for place in entries:
+                values[place] = 1.0
+            tensors[name] = ("F32", shape, values.tobytes())
+
+        put("lm_head.weight", [(token, place) for place, token in enumerate(written[1:])])
+        put("model.embed_tokens.weight", [(token, place) for place, token in enumerate(written[:-1])])
+        put("model.norm.weight", [...])
+        put("model.layers.0.self_attn.o_proj.weight", [])
+        put("model.layers.0.mlp.down_proj.weight", [])
+        return tensors
+
+    return load_model(ModelFolder(random_model(tmp_path_factory.mktemp("chain") / "model", change=change)), DEVICE)
+
+
+def finished(scheduler, *requests):
+    """Answer *requests*; each is counted when it has ended."""
+    pages = [Asked(each, Future()) for each in requests]
+    for page in pages:
+        page.answer.add_done_callback(scheduler.counts.count_end)
+        scheduler.add(page)
+    while not scheduler.is_idle:
+        scheduler.advance()
+    return [page.answer.result() for page in pages]
+
+
+def test_passes_tokens_and_drafts_are_counted(chain):
+    """Drafts are the usual front matter, which goes on with `: en`; they have at most what is left of the answer."""
+    limits = BatchLimits(1, 10_000 * TOKEN_BYTES, 512, drafted_pages=1, costs=Costs({1: 1.0, 64: 1.6}))
+    scheduler = Scheduler(chain, limits, None)
+    short, long = finished(scheduler, PageRequest(picture(1), max_tokens=3), PageRequest(picture(2), max_tokens=6))
+    assert short.tokens == (290, 342, 338)  # one pass: two tokens of a draft, and one behind it
+    assert long.tokens == (290, 342, 338, 198, 290, 342)  # 3 of 5 were right, then 0 of 1, then there was no draft
+    ids = make_inputs(chain.processor, PageRequest(picture(1))).input_ids[0].tolist()
+    assert scheduler.counts == Counts(
+        prompt_tokens=2 * (len(ids) - 1) - ids.index(chain.model.config.image_token_id),  # the text is read once
+        steps=1 + 3,
+        row_steps=1 + 3,
+        tokens=3 + 6,
+        drafts=1 + 2,
+        drafted=2 + 6,
+        accepted=2 + 3,
+        ended_length=2,
+    )
+    assert scheduler.counts.steps_a_token == 4 / 9
+    assert scheduler.counts.accepted_a_draft == 5 / 3
+
+
+def test_a_page_that_is_sent_back_is_counted_once_for_each_time_and_its_passes_too(chain):
+    limits = BatchLimits(2, 600 * TOKEN_BYTES, 512, drafted_pages=0, expected_tokens=1)
+    scheduler = Scheduler(chain, limits, None)
+    finished(scheduler, *(PageRequest(picture(number), max_tokens=200) for number in range(2)))
+    counts = scheduler.counts
+    assert (counts.sent_back, counts.ended_length, counts.drafts, counts.drafted, counts.accepted) == (1, 2, 0, 0, 0)
+    assert counts.row_steps == counts.tokens > 2 * 200
+    assert counts.steps < counts.row_steps
+
+
+def test_pages_are_counted_by_how_they_ended():
+    counts = Counts()
+    for number, end in enumerate(("stop", "length", "loop", "time", "cancelled", InputError("no")), start=1):
+        for _ in range(number):
+            answer = Future()
+            if end == "cancelled":
+                answer.cancel()
+            elif isinstance(end, str):
+                answer.set_result(Generation("", (), end, 1))
+            else:
+                answer.set_exception(end)
+            counts.count_end(answer)
+    assert counts == Counts(ended_stop=1, ended_length=2, ended_loop=3, ended_time=4, cancelled=5, failed=6)
+    assert (counts.steps_a_token, counts.accepted_a_draft) == (0, 0)
 
 
 def test_pages_wait_where_there_is_no_memory_for_their_keys_and_values_and_all_are_answered(folder):
@@ -115,14 +200,14 @@ def test_pages_wait_where_there_is_no_memory_for_their_keys_and_values_and_all_a
 def test_answers_that_outgrow_the_memory_are_sent_back_and_written_again_the_same(folder):
     loaded = load_model(folder, DEVICE)
     requests = [request(number, max_tokens=200) for number in range(2)]
-    limits = Limits(4, 700 * TOKEN_BYTES, prompt_step=512, drafted_pages=0, expected_tokens=50)
-    batch = Batch(loaded, limits, is_looping=lambda text: False)
+    limits = BatchLimits(4, 700 * TOKEN_BYTES, prompt_step=512, drafted_pages=0, expected_tokens=50)
+    scheduler = Scheduler(loaded, limits, is_looping=lambda text: False)
     pages = [Asked(each, Future()) for each in requests]
     for page in pages:
-        batch.add(page)
-    while not batch.is_idle:
-        batch.advance()
-    assert batch.counts.sent_back == 1
+        scheduler.add(page)
+    while not scheduler.is_idle:
+        scheduler.advance()
+    assert scheduler.counts.sent_back == 1
     assert [page.answer.result() for page in pages] == [decode(loaded, each) for each in requests]
 
 

@@ -5,7 +5,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from olmocr.inference.costs import measure_costs
-from olmocr.inference.draft import Costs, Drafter, Source, as_plain, as_written, usual_rest
+from olmocr.inference.draft import Costs, Drafter, DraftSource, as_plain, as_written, usual_rest
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
 from olmocr.model_folder import ModelFolder
@@ -96,7 +96,7 @@ def test_drafts_are_for_so_many_pages_at_once_and_no_more(pages, has_drafts, ran
 
 
 def drafter(tokenizer, costs=CHEAP, text="The quick brown fox jumps over the lazy dog. " * 3, is_exact=False):
-    return Drafter(tokenizer, costs, [Source(text, is_exact)])
+    return Drafter(tokenizer, costs, [DraftSource(text, is_exact)])
 
 
 def proposed(tokenizer, answer, **options):

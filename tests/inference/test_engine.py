@@ -1,6 +1,7 @@
 import asyncio
 import itertools
 import json
+import math
 import re
 import shutil
 import threading
@@ -182,10 +183,15 @@ def test_leaving_the_engine_stops_the_answer_in_the_making(converted):
     assert not {thread for thread in threading.enumerate() if thread.name == "olmocr-mlx"} - threads
 
 
-def memory_at_rest():
-    """Return MLX's memory when it no longer falls: the last rows are let go just after their answers are given."""
+def memory_at_rest(enough=0):
+    """Return MLX's memory when it no longer falls: the last rows are let go just after their answers are given.
+
+    Where that takes long, wait until it is *enough*.
+    """
     least = mx.get_active_memory()
-    for _ in range(20):
+    for looked in range(3000):
+        if looked >= 20 and least < (enough or math.inf):
+            break
         time.sleep(0.01)
         least = min(least, mx.get_active_memory())
     return least
@@ -202,7 +208,7 @@ def test_a_page_that_is_cancelled_gives_its_memory_back_and_the_next_ones_are_re
     before = memory_at_rest()
     asyncio.run(cancel())
     assert ask(engine, max_tokens=20) == alone
-    assert memory_at_rest() < before + 200_000  # a row of this model takes 5 MB
+    assert memory_at_rest(before + 200_000) < before + 200_000  # a row of this model takes 5 MB
 
 
 def test_a_page_that_is_cancelled_while_it_waits_is_never_begun(engine):

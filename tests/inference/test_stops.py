@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from concurrent.futures import Future
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from transformers import AutoTokenizer
 
 from olmocr.errors import InputError, UsageError
 from olmocr.inference.cache import RowCache
-from olmocr.inference.decode import Batch, Limits, decode
+from olmocr.inference.decode import BatchLimits, Scheduler, decode
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
 from olmocr.inference.row import Asked, GrowingText, Row
@@ -50,13 +51,13 @@ class Clock:
 
 def answered(loaded, *requests, pages=4, prompt_step=512):
     """Answer *requests* with a clock on which a step takes a second or two."""
-    limits = Limits(pages, 10_000 * TOKEN_BYTES, prompt_step=prompt_step, drafted_pages=0)
-    batch = Batch(loaded, limits, lambda text: False, clock=Clock())
+    limits = BatchLimits(pages, 10_000 * TOKEN_BYTES, prompt_step=prompt_step, drafted_pages=0)
+    scheduler = Scheduler(loaded, limits, lambda text: False, clock=Clock())
     asked = [Asked(each, Future()) for each in requests]
     for each in asked:
-        batch.add(each)
-    while not batch.is_idle:
-        batch.advance()
+        scheduler.add(each)
+    while not scheduler.is_idle:
+        scheduler.advance()
     return [each.answer.result() for each in asked]
 
 
@@ -84,23 +85,29 @@ def test_a_prompt_that_takes_all_the_time_ends_with_no_text(folder):
 
 
 def test_the_engine_counts_pages_by_how_they_ended(folder):
+    is_cancelled = threading.Event()
+
     async def ask(engine):
         waiting = [
             request(1, max_tokens=9),
-            request(2, max_tokens=3000, time_limit=0.05),
+            request(2, max_tokens=3000, time_limit=0.0),
             request(3, max_tokens=3000),
             PageRequest(picture(4, (3000, 4))),
         ]
         tasks = [asyncio.ensure_future(engine.ask(each)) for each in waiting]
-        await asyncio.wait([tasks[0], tasks[1]])
+        await asyncio.wait([tasks[0], tasks[1], tasks[3]])
         tasks[2].cancel()
+        is_cancelled.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    with Engine(folder, DEVICE, drafted_pages=0) as engine:
+    def is_looping(text):  # asked after 32 tokens, of the third page alone: it goes no further until it is cancelled
+        return not is_cancelled.wait(60)
+
+    with Engine(folder, DEVICE, drafted_pages=0, is_looping=is_looping) as engine:
         answers = asyncio.run(ask(engine))
         counts = engine.counts
     assert [answers[0].finish_reason, answers[1].finish_reason] == ["length", "time"]
-    assert answers[1].output_tokens < 3000
+    assert answers[1].output_tokens == 0
     assert answers[0].passes == 9
     assert (counts.ended_length, counts.ended_time, counts.cancelled, counts.failed) == (1, 1, 1, 1)
     assert (counts.ended_stop, counts.ended_loop) == (0, 0)

@@ -11,7 +11,7 @@ import mlx_vlm
 import numpy as np
 import pytest
 
-from olmocr.inference.decode import Batch, Limits
+from olmocr.inference.decode import BatchLimits, Scheduler
 from olmocr.inference.model import load_model
 from olmocr.inference.row import Asked
 from olmocr.inference.vision import CpuVisionTower, make_layout
@@ -133,43 +133,43 @@ def test_the_own_tower_is_off_by_an_option(tmp_path):
 
 
 @pytest.fixture(scope="module", params=[CpuVisionTower, MlxVisionTower])
-def batch(request, tmp_path_factory):
-    """A batch whose vision tower computes one block at a time, of five."""
+def scheduler(request, tmp_path_factory):
+    """A scheduler whose vision tower computes one block at a time, of five."""
     folder = random_model(tmp_path_factory.mktemp("random") / "model", vision_blocks=5)
     loaded = load_model(ModelFolder(folder), DEVICE)
-    limits = Limits(pages=4, kv_bytes=1 << 20, prompt_step=512, drafted_pages=0)
-    return Batch(replace(loaded, vision=request.param(loaded.model, piece=1)), limits, lambda text: False)
+    limits = BatchLimits(pages=4, kv_bytes=1 << 20, prompt_step=512, drafted_pages=0)
+    return Scheduler(replace(loaded, vision=request.param(loaded.model, piece=1)), limits, lambda text: False)
 
 
-def add(batch, number, **options):
+def add(scheduler, number, **options):
     page = Asked(request(number, **options), Future())
-    batch.add(page)
+    scheduler.add(page)
     return page
 
 
-def test_others_get_tokens_between_the_pieces_of_a_pages_image(batch):
-    first = add(batch, 1, max_tokens=100)
-    while not batch.counts.steps:
-        batch.advance()
-    second = add(batch, 2, max_tokens=1)
-    steps, prompt = [], batch.counts.prompt_tokens
-    while batch.counts.prompt_tokens == prompt:
-        steps.append(batch.counts.steps)
-        batch.advance()
+def test_others_get_tokens_between_the_pieces_of_a_pages_image(scheduler):
+    first = add(scheduler, 1, max_tokens=100)
+    while not scheduler.counts.steps:
+        scheduler.advance()
+    second = add(scheduler, 2, max_tokens=1)
+    steps, prompt = [], scheduler.counts.prompt_tokens
+    while scheduler.counts.prompt_tokens == prompt:
+        steps.append(scheduler.counts.steps)
+        scheduler.advance()
     assert steps == list(range(steps[0], steps[0] + 6))  # five pieces of the image, then one of the prompt
-    while not batch.is_idle:
-        batch.advance()
+    while not scheduler.is_idle:
+        scheduler.advance()
     assert len(first.answer.result().tokens) == 100
     assert len(second.answer.result().tokens) == 1
 
 
-def test_a_page_that_is_cancelled_while_its_image_is_read_frees_it(batch):
-    page = add(batch, 3)
-    batch.advance()
-    work = weakref.ref(batch._joining[1].image)
+def test_a_page_that_is_cancelled_while_its_image_is_read_frees_it(scheduler):
+    page = add(scheduler, 3)
+    scheduler.advance()
+    work = weakref.ref(scheduler._joining.prefill.image)
     assert work()
     page.answer.cancel()
-    batch.advance()
+    scheduler.advance()
     gc.collect()
-    assert batch.is_idle
+    assert scheduler.is_idle
     assert work() is None
