@@ -263,7 +263,8 @@ async def run():
         print("ready", flush=True)
         await asyncio.sleep(60)
 
-signal.signal(signal.SIGTERM, signal.default_int_handler)  # as our commands do
+for each in (signal.SIGINT, signal.SIGTERM):  # as our commands do; a shell's background begins with SIGINT ignored
+    signal.signal(each, signal.default_int_handler)
 asyncio.run(run())
 """
 
