@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import llguidance.hf
+import llguidance.numpy
 import numpy as np
 import numpy.typing as npt
+from llguidance import LLMatcher
 
 from olmocr.page import FRONT_MATTER_REGEX
 
@@ -16,8 +19,6 @@ _CLOSED = "\n---\n"
 
 def vocabulary(tokenizer: Any, stop_tokens: list[int] | None = None) -> Any:
     """Return the tokens as llguidance has them; it reads all of them, which takes a second for a large vocabulary."""
-    import llguidance.hf
-
     return llguidance.hf.from_tokenizer(tokenizer, eos_token=stop_tokens)
 
 
@@ -27,8 +28,6 @@ def grammar(expression: str, tokens: Any) -> str:
     Raises:
         ValueError: it is no regular expression.
     """
-    from llguidance import LLMatcher
-
     found: str = LLMatcher.grammar_from_regex(expression)
     if fault := LLMatcher.validate_grammar(found, tokens):
         raise ValueError(f"it is no regular expression: {fault}")
@@ -45,8 +44,6 @@ class FrontMatter:
 
     def begin(self) -> Guide:
         """Return the guide of one answer."""
-        from llguidance import LLMatcher
-
         return Guide(LLMatcher(self._tokens, self._grammar), self._tokenizer, self._tokens.vocab_size)
 
 
@@ -83,8 +80,6 @@ class Guide:
 
     def allowed(self, size: int) -> npt.NDArray[np.bool_]:
         """Return for each of the *size* logits whether its token may come next."""
-        import llguidance.numpy
-
         words = llguidance.numpy.allocate_token_bitmask(1, self._size)
         llguidance.numpy.fill_next_token_bitmask(self._matcher, words, 0)
         row: npt.NDArray[np.bool_] = unpacked(words, size)[0]
