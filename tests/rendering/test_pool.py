@@ -206,7 +206,7 @@ def test_a_worker_that_has_grown_is_replaced_after_some_pages(tmp_path):
 @pytest.mark.parametrize(
     ("command", "why"),
     [
-        ((sys.executable, "-c", "raise SystemExit('no \\x1b[31mlibrary')"), "no [31mlibrary"),
+        ((sys.executable, "-c", "raise SystemExit('no \\x1b[31mlibrary')"), "no \\x1b[31mlibrary"),
         ((sys.executable, "-c", "raise SystemExit(3)"), "exit status 3"),
         (("/nowhere/python",), "[Errno 2] No such file or directory: '/nowhere/python'"),
     ],

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from olmocr.inputs.sources import Source
 from olmocr.page import PageResponse
-from olmocr.workspace.document import Document, PageRecord, blank_record
+from olmocr.pipeline.page_records import blank_record
+from olmocr.workspace.document import Document, PageRecord
 
 FIRST_TRY = PageRecord(
     page_number=1,
