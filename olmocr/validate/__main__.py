@@ -36,7 +36,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 LongestSide = Annotated[
     int | None,
     typer.Option(
-        min=28, max=8192, help="Pixels on the longest side of a page. Default: what the (source) model is set for."
+        min=28, max=8192, help="Pixels on the longest side of a page. Default: what suits it, or its source."
     ),
 ]
 KnownPages = Annotated[
