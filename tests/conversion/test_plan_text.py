@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,6 @@ def test_the_json_has_an_entry_for_every_tensor():
 
 
 def test_every_field_of_the_json_is_in_the_docs():
-    documented = (ROOT / "docs/recipes.md").read_text()
-    for field in plan_json(make_plan(tiny(), find_recipe("none"))):
-        assert f"`{field}`" in documented, field
+    rows = [line.split("|")[1] for line in (ROOT / "docs/recipes.md").read_text().splitlines() if line.startswith("|")]
+    documented = set(re.findall("`([a-z_]+)`", " ".join(rows)))
+    assert set(plan_json(make_plan(tiny(), find_recipe("none")))) <= documented

@@ -173,5 +173,4 @@ def test_costs_between_measured_sizes_are_interpolated_and_beyond_them_go_on():
 def test_a_larger_pass_is_never_measured_as_cheaper(random_folder):
     costs = measure_costs(load_model(random_folder, DEVICE))
     seconds = [costs.of(size) for size in (1, 2, 8, 32, 64)]
-    assert seconds[0] > 0
     assert seconds == sorted(seconds)
