@@ -81,8 +81,8 @@ class Engine:
         )
         load = partial(_load, folder, device, stock_vision=stock_vision)
         loading: Future[str] = Future()
-        self._thread = threading.Thread(target=self._run, args=(device, load, loading), name="olmocr-mlx")
-        self._thread.start()
+        self._is_over = threading.Event()
+        _do_in_a_thread_that_stays(partial(self._run, device, load, loading))
         try:
             self._description = loading.result()
         except BaseException:
@@ -140,7 +140,7 @@ class Engine:
         with self._lock:
             self._is_closed = True
             self._inbox.put(None)
-        self._thread.join()
+        self._is_over.wait()
 
     def _run(self, device: Device, load: Callable[[], LoadedModel], loading: Future[str]) -> None:
         """Own MLX: load the model, then answer until closed."""
@@ -156,10 +156,12 @@ class Engine:
             del error  # with the frames that it came from, and their arrays
         else:
             loading.set_result(str(loaded))
-            self._answer(scheduler)
-            del loaded, scheduler
-        # A thread that ends with streams of its own takes the process with it.
-        mx.clear_streams()
+            try:
+                self._answer(scheduler)
+            finally:
+                del loaded, scheduler
+        finally:
+            self._is_over.set()
 
     def _answer(self, scheduler: Scheduler) -> None:
         while not self._is_closed:
@@ -189,6 +191,30 @@ def _called_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None]) 
 def _blank_page(longest_side: int) -> PageRequest:
     """Return the question about an empty page as high and as wide as A4."""
     return PageRequest(PageImage(Image.new("RGB", (max(28, longest_side * 210 // 297), longest_side), "white")))
+
+
+_IDLE: queue.SimpleQueue[queue.SimpleQueue[Callable[[], None]]] = queue.SimpleQueue()
+"""The inboxes of threads that own no model now."""
+
+
+def _do_in_a_thread_that_stays(work: Callable[[], None]) -> None:
+    """Have a thread do *work* that does not end afterwards, but waits for more.
+
+    MLX keeps streams and more for each thread, and destroys them with the GIL when the thread ends. Before Python 3.13
+    a thread can be joined before that, and Python aborts a process whose interpreter is ending by then.
+    """
+    try:
+        inbox = _IDLE.get_nowait()
+    except queue.Empty:
+        inbox = queue.SimpleQueue()
+        threading.Thread(target=_work_through, args=(inbox,), name="olmocr-mlx", daemon=True).start()
+    inbox.put(work)
+
+
+def _work_through(inbox: queue.SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        inbox.get()()
+        _IDLE.put(inbox)
 
 
 def _load(folder: ModelFolder, device: Device, *, stock_vision: bool) -> LoadedModel:

@@ -35,9 +35,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 LongestSide = Annotated[
     int | None,
-    typer.Option(
-        min=28, max=8192, help="Pixels on the longest side of a page. Default: what suits it, or its source."
-    ),
+    typer.Option(min=28, max=8192, help="Pixels on the longest side of a page. Default: what suits it, or its source."),
 ]
 KnownPages = Annotated[
     list[Path] | None,

@@ -178,9 +178,7 @@ def test_leaving_the_engine_stops_the_answer_in_the_making(converted):
         with pytest.raises(ServerError, match="closed"):
             await engine.ask(PageRequest(page_image()))
 
-    threads = set(threading.enumerate())
     asyncio.run(leave_early())
-    assert not {thread for thread in threading.enumerate() if thread.name == "olmocr-mlx"} - threads
 
 
 def memory_at_rest(enough=0):
@@ -315,6 +313,21 @@ def refusal(folder):
     with pytest.raises(CheckpointError) as error, Engine(ModelFolder(folder), DEVICE):
         pass
     return str(error.value)
+
+
+def test_an_engine_after_another_has_its_thread_which_a_process_ends_without(tmp_path):
+    def owners():
+        return {thread.ident: thread.daemon for thread in threading.enumerate() if thread.name == "olmocr-mlx"}
+
+    folder = ModelFolder(random_model(tmp_path / "model"))
+    texts, first = [], {}
+    for _ in range(2):
+        with Engine(folder, DEVICE) as engine:
+            texts.append(all_at_once(engine, [small(max_tokens=4)])[0].text)
+        first = first or owners()
+    assert texts[0] == texts[1]
+    assert owners() == first
+    assert all(first.values())
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
