@@ -44,12 +44,15 @@ ROOT = Path(__file__).parents[1]
 TARGETS = {
     "olmocr/page.py": ["tests/test_page.py", "tests/pipeline/test_ocr_page.py"],
     "olmocr/pipeline/ocr_page.py": ["tests/pipeline/test_ocr_page.py"],
-    "olmocr/inference/row.py": ["tests/inference/test_stops.py", "tests/inference/test_decode.py"],
+    "olmocr/inference/row.py": [
+        "tests/inference/test_row.py", "tests/inference/test_stops.py", "tests/inference/test_decode.py",
+    ],
     "olmocr/workspace/*.py": ["tests/workspace", "tests/pipeline/test_run.py", "tests/pipeline/test_run_again.py"],
     "olmocr/reports/*.py": [
         "tests/reports", "tests/conversion/test_report.py", "tests/validate/fidelity/test_ladder.py",
         "tests/validate/fidelity/test_gates.py", "tests/publish/test_eval_results.py", "tests/publish/test_card.py",
     ],
+    "olmocr/validate/fidelity/figures.py": ["tests/validate/fidelity/test_figures.py"],
     "olmocr/validate/fidelity/measure.py": ["tests/validate/fidelity/test_measure.py"],
     "olmocr/conversion/names.py": ["tests/conversion/test_names.py", "tests/conversion/test_plan.py"],
     "olmocr/conversion/plan.py": ["tests/conversion/test_plan.py", "tests/conversion/test_recipe.py"],
