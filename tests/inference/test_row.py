@@ -33,18 +33,22 @@ def test_fewer_tokens_than_64_and_4096_never_go_round():
     assert not goes_round(circle(1, ROUND + 63))
 
 
-def taken(tokens):
-    """Have a row take *tokens*, whose text tells nothing; return why it ended and after how many."""
-    row = Row(
+def a_row(*, drafter=None, decode=lambda tokens, **_: ""):
+    return Row(
         Asked(PageRequest(image=None), Future()),
         SimpleNamespace(key=(b"", b""), cache=RowCache(1), rope_delta=0, ids=[0]),
         most_tokens=8000,
         stop_tokens=frozenset(),
-        text=GrowingText(SimpleNamespace(decode=lambda tokens, **_: "")),
+        text=GrowingText(SimpleNamespace(decode=decode)),
         guide=None,
-        drafter=None,
+        drafter=drafter,
         is_looping=lambda text: False,
     )
+
+
+def taken(tokens):
+    """Have a row take *tokens*, whose text tells nothing; return why it ended and after how many."""
+    row = a_row()
     for token in tokens:
         if row.finish_reason is None:
             row.take(token)
@@ -58,3 +62,48 @@ def test_a_row_that_goes_round_is_ended_whatever_its_text(length, ended):
 
 def test_a_row_is_looked_at_every_32_tokens():
     assert taken([999, *circle(64, 5000)]) == ("loop", 4192)
+
+
+def test_a_body_is_what_follows_the_front_matter_and_empty_before_that_is_closed():
+    row = a_row(decode=lambda tokens, **_: "".join(map(chr, tokens)))
+    for letter in "---\na: b\n---\n":
+        assert row.body == ""
+        row.take(ord(letter))
+    for letter in "text\n---\nmore":
+        row.take(ord(letter))
+    assert row.body == "text\n---\nmore"
+
+
+class Learning:
+    """A drafter that notes what it is told."""
+
+    def __init__(self):
+        self.is_resting, self.told = False, []
+
+    def propose(self, text, rows, most):
+        return [5, 6][:most]
+
+    def learn(self, *what):
+        self.told.append(what)
+
+    def rest(self):
+        self.told.append("rested")
+
+
+def test_a_drafter_learns_of_each_draft_once_and_of_nothing_where_it_was_not_asked():
+    row = a_row(drafter=(drafter := Learning()))
+    assert row.take_all([4], [], 2) == 0
+    assert row.propose(2) == [5, 6]
+    assert row.take_all([5, 7, 8], [5, 6], 2) == 1
+    assert row.take_all([9], [], 2) == 0
+    drafter.is_resting = True
+    assert row.propose(2) == []
+    assert row.take_all([9], [], 2) == 0
+    assert drafter.told == [(2, 1, 2), "rested"]
+    assert row.ids[1:] == [4, 5, 7, 9, 9]
+
+
+def test_without_a_drafter_nothing_is_proposed_or_learned():
+    row = a_row()
+    assert row.propose(1) == []
+    assert row.take_all([4], [], 1) == 0

@@ -65,8 +65,8 @@ def test_everything_that_was_measured_is_told():
         f"   source's   {WRONG} 42 {TABLES}",
         "valid         3 of 4 pages, 2 at the first answer; 1.75 attempts a page, 1 pages with a loop",
         "   source's   3 of 4 pages, 2 at the first answer; 1.75 attempts a page, 0 pages with a loop",
-        "cost          5.640 GB, 5.44 bits per weight, loaded in 2.2 s, at most 6.82 GB; 810 tokens/s read, 32 written, "
-        "4.3 pages/min",
+        "cost          5.640 GB, 5.44 bits per weight, loaded in 2.2 s, at most 6.82 GB; 810 tokens/s read, "
+        "32 written, 4.3 pages/min",
         "   source's   5.640 GB, loaded in 2.2 s, at most 6.82 GB; 810 tokens/s read, 32 written, 4.3 pages/min",
         "parity        with transformers: mean 3.40e-07 nats, at most 1.00e-06, logarithms up to 2.00e-03 apart, same "
         "token 99.950%, 3 of 4 texts identical",

@@ -28,3 +28,12 @@ def test_a_failure_takes_away_its_own_markdown_and_not_that_of_one_with_the_same
     gone = workspace.write_markdown(source("A.pdf"), "large")
     workspace.write_failure(source("A.pdf"), "broken")
     assert (kept.read_text(), gone.exists()) == ("small", False)
+
+
+def test_pages_are_written_by_their_numbers_and_those_of_an_earlier_reading_go(tmp_path):
+    workspace = open_workspace(tmp_path)
+    workspace.write_pages(source("in/a.pdf"), {1: "one", 2: "two", 10: "ten"})
+    workspace.write_pages(source("in/a.pdf"), {2: "zwei", 10: "zehn"})
+    workspace.write_pages(source("a.pdf"), {1: "another's"})
+    written = sorted((path.name, path.read_text()) for path in (tmp_path / "pages").rglob("0*.md"))
+    assert written == [("0001.md", "another's"), ("0002.md", "zwei"), ("0010.md", "zehn")]
