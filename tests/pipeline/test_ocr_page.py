@@ -51,6 +51,11 @@ def test_an_exchange_beyond_the_context_is_not_accepted():
     assert result.rejected == ("16400 tokens are more than 16384",)
 
 
+def test_an_exchange_that_fills_the_context_is_accepted():
+    result, _ = read(answer(input_tokens=16000, output_tokens=384), answer())
+    assert (result.rejected, result.attempts) == ((), 1)
+
+
 def test_a_page_that_is_upside_down_is_turned_and_asked_again():
     result, requests = read(answer(valid=False, turn=180), answer("Right way up"))
     assert [request.image.rotation for request in requests] == [0, 180]

@@ -37,3 +37,11 @@ def test_pages_are_written_by_their_numbers_and_those_of_an_earlier_reading_go(t
     workspace.write_pages(source("a.pdf"), {1: "another's"})
     written = sorted((path.name, path.read_text()) for path in (tmp_path / "pages").rglob("0*.md"))
     assert written == [("0001.md", "another's"), ("0002.md", "zwei"), ("0010.md", "zehn")]
+
+
+def test_markdown_goes_to_another_folder_with_what_tells_whose_it_is(tmp_path):
+    workspace = open_workspace(tmp_path / "ws", tmp_path / "out")
+    path = workspace.write_markdown(source("a.pdf"), "text")
+    assert (path, path.read_text()) == (tmp_path / "out" / "a.md", "text")
+    assert len(list((tmp_path / "out" / ".olmocr-owners").iterdir())) == 1
+    assert not (tmp_path / "ws" / "markdown").exists()
