@@ -37,11 +37,6 @@ def stock_start(x: mx.array, bits: int) -> tuple[mx.array, mx.array]:
     return mx.where(steps != 0, edge / steps, step), mx.where(steps != 0, edge, mx.zeros_like(edge))
 
 
-def stock_codes(x: mx.array, scale: mx.array, bias: mx.array, bits: int) -> mx.array:
-    """Return the codes, float32, that ``mx.quantize`` chooses for a scale and bias that are not rounded yet."""
-    return _clipped(mx.round((x - bias) / scale), bits)
-
-
 def fitted(x: mx.array, bits: int, dtype: mx.Dtype) -> Candidate:
     """Search for the best scale and bias of each group of *x*, float32 (groups, size), in the steps of `search`."""
     size = x.shape[1]
