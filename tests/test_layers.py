@@ -14,13 +14,13 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "olmocr"
 FLOORS = (
     {"errors", "text", "version", "reports"},
-    {"page", "device", "memory", "command", "files", "options", "settings", "tensors"},
+    {"page", "device", "memory", "command", "event_loop", "files", "options", "settings", "tensors"},
     {"inputs", "model_folder", "runtime"},
     {"workspace", "rendering", "inference", "hub", "html"},
     {"backends", "viewer", "conversion"},
     {"pipeline", "doctor"},
-    {"validate", "serving", "__init__"},
-    {"publish", "__main__"},
+    {"validate", "serving", "reader"},
+    {"publish", "__main__", "__init__"},
     {"convert_to_mlx"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS, start=1) for room in rooms}

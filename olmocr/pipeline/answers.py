@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Self
 
 from olmocr.backends.choice import Answering, Sleep, answering
 from olmocr.errors import ServerError, ServerUnavailableError
 from olmocr.page import Ask
-from olmocr.pipeline.config import PipelineConfig
+from olmocr.pipeline.config import ReadingConfig
 from olmocr.pipeline.repetition import is_looping
 from olmocr.pipeline.turns import Place, Turns
 from olmocr.rendering.pool import default_workers
@@ -23,12 +24,16 @@ _UNANSWERED_IN_A_ROW = 3
 class Answers:
     """What answers the pages of a run, so many at once as *config* says. A pile that was read before loads no model.
 
-    *seconds* is what loading it, or starting its server, took. With *ask* there is nothing to open. Pages that are
-    rendered or asked have turns *in_hand*: ahead of the model is as much as the renderers have in hand.
+    *folder* keeps what a server of our own prints. *seconds* is what loading the model, or starting its server, took.
+    With *ask* there is nothing to open. Pages that are rendered or asked have turns *in_hand*: ahead of the model is
+    as much as the renderers have in hand.
     """
 
-    def __init__(self, config: PipelineConfig, ask: Ask | None = None, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self, config: ReadingConfig, folder: Path, ask: Ask | None = None, sleep: Sleep = asyncio.sleep
+    ) -> None:
         self._config = config
+        self._folder = folder
         self._sleep = sleep
         self._opened = Answering(ask, config.model or "") if ask else None
         self._opening = asyncio.Lock()
@@ -77,7 +82,7 @@ class Answers:
                 try:
                     opening = answering(
                         self._config,
-                        folder=self._config.workspace,
+                        folder=self._folder,
                         longest_side=self._config.target_longest_image_dim,
                         is_looping=is_looping,
                         sleep=self._sleep,

@@ -17,24 +17,14 @@ _PAGES, _OUTPUT, _RUN = "Pages", "Output", "Run"
 
 @documented
 @dataclass(frozen=True, kw_only=True)
-class PipelineConfig(BackendConfig):
-    """What a run is asked to do; a combination that makes no sense is refused when it is made.
+class ReadingConfig(BackendConfig):
+    """How pages are to be read, wherever their text goes.
 
     Raises:
         UsageError: a value is out of its range.
     """
 
-    workspace: Path = field(metadata={SETTING: Setting(help="Folder for results; made if it is not there.")})
-    pdfs: tuple[str, ...] = setting(
-        (),
-        "PDFs and pictures: files, folders, patterns, .txt lists, archives, URLs, - for standard input.",
-        note="Each document keeps the name it is given by (docs/inputs.md).",
-        metavar="PATH...",
-    )
     prompt: str = setting(PAGE_PROMPT, "What the model is asked; olmOCR-2 knows none but its own.")
-    pages: str | None = setting(
-        None, "Only these pages of each document: 1-5,9,12-", note="None is all.", panel=_PAGES, metavar="RANGES"
-    )
     target_longest_image_dim: int = setting(
         TARGET_LONGEST_IMAGE_DIM,
         "Pixels on the longest side of a page's image.",
@@ -47,13 +37,6 @@ class PipelineConfig(BackendConfig):
         note="Then its text layer is taken instead.",
         panel=_PAGES,
         range=Range(1),
-    )
-    max_page_error_rate: float = setting(
-        0.004,
-        "Share of a document's pages that may fall back to the file's own text.",
-        note="With more, the document counts as failed.",
-        panel=_PAGES,
-        range=Range(0, 1),
     )
     page_time_limit: float | None = setting(
         None,
@@ -70,6 +53,34 @@ class PipelineConfig(BackendConfig):
         panel=_PAGES,
         metavar="SECONDS",
         range=Range(0, unit="seconds", is_above=True),
+    )
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig(ReadingConfig):
+    """What a run is asked to do; a combination that makes no sense is refused when it is made.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+
+    workspace: Path = field(metadata={SETTING: Setting(help="Folder for results; made if it is not there.")})
+    pdfs: tuple[str, ...] = setting(
+        (),
+        "PDFs and pictures: files, folders, patterns, .txt lists, archives, URLs, - for standard input.",
+        note="Each document keeps the name it is given by (docs/inputs.md).",
+        metavar="PATH...",
+    )
+    pages: str | None = setting(
+        None, "Only these pages of each document: 1-5,9,12-", note="None is all.", panel=_PAGES, metavar="RANGES"
+    )
+    max_page_error_rate: float = setting(
+        0.004,
+        "Share of a document's pages that may fall back to the file's own text.",
+        note="With more, the document counts as failed.",
+        panel=_PAGES,
+        range=Range(0, 1),
     )
     markdown: bool = setting(False, "Also write a markdown file for each document.", panel=_OUTPUT)
     output_dir: Path | None = setting(

@@ -8,10 +8,25 @@ from pathlib import Path
 
 from olmocr.backends.choice import Answering
 from olmocr.errors import InputError
+from olmocr.pipeline.config import ReadingConfig
 from olmocr.pipeline.ocr_page import Terms, ocr_page
 from olmocr.pipeline.page_records import blank_record, record_of, unrendered_record
+from olmocr.pipeline.repetition import has_looped
 from olmocr.rendering.pool import RenderPool
 from olmocr.workspace.document import PageRecord
+
+
+def terms_of(config: ReadingConfig) -> Terms:
+    """Return the terms on which pages are asked for."""
+    return Terms(
+        max_attempts=config.max_page_retries,
+        max_tokens=config.max_tokens,
+        timeout=config.page_timeout,
+        time_limit=config.page_time_limit,
+        prompt=config.prompt,
+        guided=config.guided_decoding,
+        is_looping=has_looped,
+    )
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,21 @@ import contextlib
 import datetime
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from olmocr.backends.choice import Sleep
 from olmocr.errors import InputError, OutputError, ServerUnavailableError
+from olmocr.event_loop import EventLoopThread
 from olmocr.inputs.local_file import content_hash, fetched, scratch_folder, version_of
 from olmocr.inputs.sources import Source, find_sources
 from olmocr.page import Ask
 from olmocr.pipeline.answers import Answers
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.document_filter import SAMPLE_PAGES, why_filtered
-from olmocr.pipeline.ocr_page import Terms
-from olmocr.pipeline.one_document import PageReader
+from olmocr.pipeline.one_document import PageReader, terms_of
 from olmocr.pipeline.page_ranges import wanted_numbers
-from olmocr.pipeline.repetition import has_looped
 from olmocr.pipeline.summary import RunCounts, RunSummary, write_metrics
 from olmocr.pipeline.turns import side_by_side
 from olmocr.pipeline.unfinished import Unfinished, sources_to_retry, write_beside
@@ -78,7 +76,7 @@ async def run_pipeline(
         if config.writes_beside:
             for source in sources:  # in this order, and not in that in which they are finished
                 workspace.markdown_path(source)
-        counts, answers = RunCounts(sources), Answers(config, ask, sleep)
+        counts, answers = RunCounts(sources), Answers(config, config.workspace, ask, sleep)
         unfinished = Unfinished(config, workspace, records, sources, lambda: counts.add_document("skipped"))
         try:
             if waiting := unfinished.find():
@@ -101,30 +99,12 @@ def run_pipeline_sync(
     on_document: OnDocument = lambda source, pages, waiting: None,
     ask: Ask | None = None,
 ) -> RunSummary:
-    """Do what :func:`run_pipeline` does, for scripts, and for notebooks, whose cells run in an event loop already."""
+    """Do what :func:`run_pipeline` does, for scripts and notebooks. Ctrl-C, or a notebook's Stop, ends it at once.
 
-    def run() -> RunSummary:
-        return asyncio.run(run_pipeline(config, on_page=on_page, on_document=on_document, ask=ask))
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return run()
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(run).result()
-
-
-def terms_of(config: PipelineConfig) -> Terms:
-    """Return on which terms a run asks for pages."""
-    return Terms(
-        max_attempts=config.max_page_retries,
-        max_tokens=config.max_tokens,
-        timeout=config.page_timeout,
-        time_limit=config.page_time_limit,
-        prompt=config.prompt,
-        guided=config.guided_decoding,
-        is_looping=has_looped,
-    )
+    The callbacks are called in another thread.
+    """
+    with EventLoopThread() as loop:
+        return loop.run(run_pipeline(config, on_page=on_page, on_document=on_document, ask=ask))
 
 
 @contextlib.asynccontextmanager

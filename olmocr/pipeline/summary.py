@@ -15,17 +15,9 @@ from olmocr.errors import ExitCode
 from olmocr.files import write_whole
 from olmocr.inputs.sources import Source
 from olmocr.memory import peak_memory
-from olmocr.workspace.document import PageRecord
+from olmocr.workspace.document import Failure, PageRecord
 
 METRICS_FILE = "metrics.json"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A document that was not read, and why."""
-
-    source: str
-    why: str
 
 
 @dataclass(frozen=True)

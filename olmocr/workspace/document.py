@@ -51,6 +51,11 @@ class PageRecord:
     passes: int = 0
 
     @property
+    def text(self) -> str:
+        """The page's text, in markdown; empty where there is none."""
+        return self.response.natural_text or ""
+
+    @property
     def is_fallback(self) -> bool:
         """Whether no answer of the model was good."""
         return self.status == "fallback"
@@ -59,6 +64,15 @@ class PageRecord:
     def lacks_text(self) -> bool:
         """Whether the answer has so little of the file's own text that some was probably left out."""
         return self.coverage is not None and self.coverage < LOW_COVERAGE
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What was not read, and why: a document called *source*, or one page of it."""
+
+    source: str
+    why: str
+    page_number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,15 @@ class Document:
     def fallback_pages(self) -> tuple[int, ...]:
         """The numbers, from 1, of the pages that hold the file's own text."""
         return tuple(page.page_number for page in self.pages if page.is_fallback)
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """The pages without a good answer, each with why its last answer was not accepted."""
+        return tuple(
+            Failure(self.source.name, page.rejected[-1] if page.rejected else "no answer was good", page.page_number)
+            for page in self.pages
+            if page.is_fallback
+        )
 
     @property
     def text(self) -> str:

@@ -14,7 +14,7 @@ CONFIG = PipelineConfig(workspace="ws", pdfs="a.pdf", model="m", max_concurrent_
 
 
 def answers():
-    return Answers(CONFIG, Model(answer()).ask)
+    return Answers(CONFIG, CONFIG.workspace, Model(answer()).ask)
 
 
 async def ask_in_vain(found, number):
@@ -74,7 +74,7 @@ def test_the_first_in_order_is_next_and_no_more_than_may_be_asked_at_once():
 
 def test_nothing_is_opened_and_nothing_counted_before_a_page_needs_it():
     async def run():
-        async with Answers(CONFIG) as found:
+        async with Answers(CONFIG, CONFIG.workspace) as found:
             return found.counts(), found.seconds
 
     assert asyncio.run(run()) == ({}, 0.0)
@@ -83,7 +83,7 @@ def test_nothing_is_opened_and_nothing_counted_before_a_page_needs_it():
 def test_a_server_that_is_away_from_the_first_ends_the_run():
     async def run():
         config = PipelineConfig(workspace="ws", pdfs="a.pdf", server="http://127.0.0.1:9")
-        async with Answers(config) as found, found.turn((0, 1)):
+        async with Answers(config, config.workspace) as found, found.turn((0, 1)):
             pass
 
     with pytest.raises(ServerError, match="cannot be reached") as caught:

@@ -5,7 +5,8 @@ import pytest
 
 from olmocr.errors import ExitCode
 from olmocr.inputs.sources import Source
-from olmocr.pipeline.summary import Failure, RunCounts, RunSummary, pages_per_minute, write_metrics
+from olmocr.pipeline.summary import RunCounts, RunSummary, pages_per_minute, write_metrics
+from olmocr.workspace.document import Failure
 from tests.four_pages import FOUR
 
 SOURCES = [Source(name, Path(name)) for name in ("a.pdf", "b.pdf", "c.pdf", "d.pdf", "e.pdf", "f.pdf")]

@@ -1,5 +1,5 @@
 from olmocr.pipeline.config import PipelineConfig
-from olmocr.pipeline.run import terms_of
+from olmocr.pipeline.one_document import terms_of
 from olmocr.serving.documents import TERMS, page_json, summary_json
 from tests.serving.pages import BLANK, DOCUMENT, FALLEN_BACK, FIRST_TRY, TURNED_AND_RETRIED
 
