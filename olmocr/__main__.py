@@ -1,23 +1,68 @@
-"""The command ``olmocr``: ``olmocr serve …`` serves a model, and all else reads documents.
+"""The command ``olmocr``: its first word says which command follows; without one of these it reads documents.
 
-A workspace that is called serve is given as ./serve.
+A workspace or a document that is called like a command is given as ./serve.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
+from dataclasses import dataclass
+from typing import Any
+
+USAGE = """\
+olmocr FILE.pdf ...                   print a document's text as markdown
+olmocr FILE.pdf ... -o FILE|FOLDER    write it there
+olmocr WORKSPACE --pdfs FILE.pdf ...  read any number into a folder of results"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: *module* has its ``app``, *group* is where help lists it, and *does* says what for."""
+
+    module: str
+    group: str
+    does: str
+
+
+COMMANDS = {
+    "read": Command("olmocr.pipeline.__main__", "Read", "read documents; the same as without a command"),
+    "serve": Command("olmocr.serving.__main__", "Read", "keep a model in memory, and serve it to other programs"),
+    "view": Command("olmocr.viewer.__main__", "Read", "look at what was read, beside its pages"),
+    "convert": Command("olmocr.convert_to_mlx", "Make weights", "make 4-bit, 8-bit or mixed weights of a checkpoint"),
+    "validate": Command("olmocr.validate.__main__", "Make weights", "prove that weights are right and still read"),
+    "publish": Command("olmocr.publish.__main__", "Make weights", "model cards, and uploads to the Hub"),
+    "doctor": Command("olmocr.doctor.__main__", "This machine", "what it has and lacks, and whether a model fits"),
+}
 
 
 def main() -> None:
     """Run what the first argument says."""
-    if sys.argv[1:2] == ["serve"]:
-        from olmocr.serving.__main__ import app
-
-        app(args=sys.argv[2:], prog_name="olmocr serve")
+    if len(sys.argv) == 1:
+        print(overview(), file=sys.stderr)
+        sys.exit(2)
+    first, rest = sys.argv[1], sys.argv[2:]
+    if first == "help" and rest and rest[0] in COMMANDS:
+        first, rest = rest[0], ["--help"]
+    if first in ("help", "--help", "-h"):
+        print(overview())
+    elif first in COMMANDS:
+        _app(first)(args=rest, prog_name=f"olmocr {first}")
     else:
-        from olmocr.pipeline.__main__ import app as read_documents
+        _app("read")(prog_name="olmocr")
 
-        read_documents()
+
+def overview() -> str:
+    """Return what ``olmocr help`` prints."""
+    lines = ["Read PDFs and pictures with olmOCR on your own machine.", "", USAGE]
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:9} {each.does}" for name, each in COMMANDS.items() if each.group == group]
+    return "\n".join([*lines, "", "olmocr COMMAND --help lists a command's options."])
+
+
+def _app(name: str) -> Any:
+    return importlib.import_module(COMMANDS[name].module).app
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def test_every_demo_page_is_read_by_every_variant(recipe, tmp_path, converted, t
     assert sum(rates) / len(rates) < 0.006
 
 
-@pytest.mark.parametrize("command", [OLMOCR, [sys.executable, "-m", "olmocr.pipeline"]])
+@pytest.mark.parametrize("command", [[*OLMOCR, "read"], [sys.executable, "-m", "olmocr.pipeline"]])
 def test_help_and_version_are_printed(command):
     assert "--max-page-retries" in run(command, "--help", env=os.environ | {"COLUMNS": "200"}).stdout
     assert run(command, "--version").stdout.startswith("olmocr 0.")

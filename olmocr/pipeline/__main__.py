@@ -40,11 +40,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from olmocr.inputs.sources import Source
+    from olmocr.pipeline.summary import RunSummary
     from olmocr.workspace.document import PageRecord
 
 SETTINGS_FILE = "olmocr.toml"
 
-_MODEL, _RUN = "What answers", "Run"
+_MODEL, _OUTPUT, _RUN = "What answers", "Output", "Run"
 
 _LINE_EVERY_SECONDS = 30.0  # in a log; whoever looks sees every page
 
@@ -126,6 +127,16 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+@dataclass(frozen=True, kw_only=True)
+class _How:
+    """What a run tells, and where."""
+
+    quiet: bool
+    as_json: bool
+    log_file: Path | None
+    metrics_port: int | None
+
+
 @dataclass(frozen=True)
 class _Form:
     """What a field of PipelineConfig is on the command line, where it is something else there."""
@@ -177,6 +188,20 @@ def _takes_settings(command: Callable[..., None]) -> Callable[..., None]:
 def ocr(
     context: typer.Context,
     *,
+    documents: Annotated[
+        list[str] | None,
+        typer.Argument(help="More documents; also after a workspace, as with --pdfs.", show_default=False),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER",
+            help="For documents without a workspace: markdown goes there, and not to standard output.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     custom_prompt: Annotated[
         str | None, typer.Option(help="Ask this instead of what the model was trained on.", rich_help_panel=_MODEL)
     ] = None,
@@ -216,18 +241,54 @@ def ocr(
 ) -> None:
     """Read documents with an olmOCR model: markdown and Dolma JSONL out of PDFs and pictures.
 
-    Run it again to go on after an interruption, or to try again what failed. Options may also be set in the environment
-    (OLMOCR_MAX_TOKENS=4000) or in olmocr.toml in the current folder; what follows -- goes to a server that is started.
+    olmocr FILE.pdf prints its markdown. olmocr WORKSPACE --pdfs FILE.pdf... keeps results in a folder.
 
-    olmocr serve keeps a model in memory for other programs instead (olmocr serve --help).
+    Run it again to resume after an interruption, or to try again what failed. Options may also be set in the
+    environment (OLMOCR_MAX_TOKENS=4000) or in olmocr.toml in the current folder; what follows -- goes to a server that
+    is started. olmocr help lists the other commands.
     """
     if stats:
         _say_stats(Path(settings["workspace"]).expanduser(), as_json=as_json)
         return
     values = {name: _FORMS[name].value(value) if name in _FORMS else value for name, value in settings.items()}
-    prompt = _prompt(custom_prompt, prompt_file)
-    config = PipelineConfig(prompt=prompt, server_options=tuple(context.obj or ()), **values)
-    _run(config, quiet=quiet, as_json=as_json, log_file=disk_logging, metrics_port=metrics_port)
+    values |= {"prompt": _prompt(custom_prompt, prompt_file), "server_options": tuple(context.obj or ())}
+    how = _How(quiet=quiet, as_json=as_json, log_file=disk_logging, metrics_port=metrics_port)
+    if _has_no_workspace(values):
+        names = [values.pop("workspace"), *(documents or ()), *values.pop("pdfs")]
+        _read_to_text(names, output, values, how)
+    elif output is not None:
+        raise UsageError("--output is for documents without a workspace; --output-dir says where its markdown goes")
+    else:
+        values["pdfs"] = (*values["pdfs"], *(documents or ()))
+        _run(PipelineConfig(**values), how)
+
+
+def _has_no_workspace(values: dict[str, Any]) -> bool:
+    """Say whether what stands in the place of the workspace is a document, or a folder of documents."""
+    from olmocr.pipeline.to_text import names_documents
+
+    path = Path(values["workspace"]).expanduser()
+    if path.is_dir() and (values["pdfs"] or values["retry_failed"]):
+        return False
+    return names_documents(values["workspace"])
+
+
+def _read_to_text(documents: list[str], output: str | None, values: dict[str, Any], how: _How) -> None:
+    from olmocr.pipeline.to_text import Destination, sweep, texts_of, workspace_of
+
+    sweep()
+    workspace = workspace_of(documents, values)
+    destination = Destination(output, documents, workspace)
+    values |= {"workspace": workspace, "pdfs": tuple(documents), "markdown": True}
+    config = PipelineConfig(**values)
+    summary = _summary(config, how)
+    if how.as_json:
+        say(_summary_json(summary))
+    else:
+        destination.write(texts_of(config))
+        for failure in summary.failures:
+            complain(f"{failure.source} failed: {failure.why}")
+    raise typer.Exit(summary.exit_code)
 
 
 def _prompt(text: str | None, file: Path | None) -> str:
@@ -241,32 +302,38 @@ def _prompt(text: str | None, file: Path | None) -> str:
     return text if text is not None else PipelineConfig.prompt
 
 
-def _run(
-    config: PipelineConfig, *, quiet: bool, as_json: bool, log_file: Path | None, metrics_port: int | None
-) -> None:
+def _run(config: PipelineConfig, how: _How) -> None:
+    summary = _summary(config, how)
+    if how.as_json:
+        say(_summary_json(summary))
+    elif not how.quiet:
+        _say_summary(summary, config)
+    raise typer.Exit(summary.exit_code)
+
+
+def _summary(config: PipelineConfig, how: _How) -> RunSummary:
+    """Run *config*, and show how far it is."""
     from olmocr.pipeline.metrics import served_metrics
     from olmocr.pipeline.run import run_pipeline
-    from olmocr.pipeline.summary import RunSummary
 
-    console = start_logging(quiet=quiet)
-    if log_file is not None:
-        log_to_file(log_file.expanduser())
+    console = start_logging(quiet=how.quiet)
+    if how.log_file is not None:
+        log_to_file(how.log_file.expanduser())
     if config.prompt != PipelineConfig.prompt:
         log.warning("olmOCR was trained on one prompt only, and this is another")
     with contextlib.ExitStack() as stack:
-        count = stack.enter_context(served_metrics(metrics_port)) if metrics_port else lambda page: None
-        on_document, show = stack.enter_context(_shown_progress(console, quiet=quiet))
+        count = stack.enter_context(served_metrics(how.metrics_port)) if how.metrics_port else lambda page: None
+        on_document, show = stack.enter_context(_shown_progress(console, quiet=how.quiet))
 
         def on_page(source: Source, page: PageRecord) -> None:
             count(page)
             show(source, page)
 
-        summary: RunSummary = run_interruptibly(run_pipeline(config, on_page=on_page, on_document=on_document))
-    if as_json:
-        say(json.dumps({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2))
-    elif not quiet:
-        _say_summary(summary, config)
-    raise typer.Exit(summary.exit_code)
+        return run_interruptibly(run_pipeline(config, on_page=on_page, on_document=on_document))
+
+
+def _summary_json(summary: RunSummary) -> str:
+    return json.dumps({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2)
 
 
 @contextlib.contextmanager
