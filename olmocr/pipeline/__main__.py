@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import json
 import logging
+import sys
 import time
 import tomllib
 import typing
@@ -29,7 +31,7 @@ from olmocr.command import (
     several_values,
     start_logging,
 )
-from olmocr.errors import UsageError
+from olmocr.errors import InputError, UsageError
 from olmocr.memory import parse_size
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.settings import Setting, settings_of
@@ -227,6 +229,12 @@ def ocr(
         Path | None, typer.Option(metavar="FILE", help="Also log to a file, in detail.", rich_help_panel=_RUN)
     ] = None,
     quiet: Annotated[bool, options.quiet(_RUN)] = False,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes", help="Where no model is named: download one that fits, without a question.", rich_help_panel=_MODEL
+        ),
+    ] = False,
     version: Annotated[
         bool,
         typer.Option(
@@ -253,14 +261,34 @@ def ocr(
     values = {name: _FORMS[name].value(value) if name in _FORMS else value for name, value in settings.items()}
     values |= {"prompt": _prompt(custom_prompt, prompt_file), "server_options": tuple(context.obj or ())}
     how = _How(quiet=quiet, as_json=as_json, log_file=disk_logging, metrics_port=metrics_port)
-    if _has_no_workspace(values):
-        names = [values.pop("workspace"), *(documents or ()), *values.pop("pdfs")]
+    has_workspace = not _has_no_workspace(values)
+    names = [*(documents or ()), *values.pop("pdfs")]
+    if not has_workspace:
+        names.insert(0, values.pop("workspace"))
+    if not values["model"] and not values["server"] and values["backend"] != "vllm" and (names or not has_workspace):
+        values["model"] = _default_model(names, is_agreed=yes)
+    if not has_workspace:
         _read_to_text(names, output, values, how)
     elif output is not None:
         raise UsageError("--output is for documents without a workspace; --output-dir says where its markdown goes")
     else:
-        values["pdfs"] = (*values["pdfs"], *(documents or ()))
-        _run(PipelineConfig(**values), how)
+        _run(PipelineConfig(**values, pdfs=tuple(names)), how)
+
+
+def _default_model(documents: list[str], *, is_agreed: bool) -> str:
+    from olmocr.inputs.sources import find_sources
+    from olmocr.pipeline.default_model import default_model
+
+    is_person = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    try:
+        find_sources(documents)
+    except InputError as error:  # told together, so that nobody has to mend one after the other
+        try:
+            default_model(is_agreed=False, confirm=None)
+        except UsageError as other:
+            raise UsageError(f"{error}; and {other}") from other
+        raise
+    return default_model(is_agreed=is_agreed, confirm=functools.partial(typer.confirm, err=True) if is_person else None)
 
 
 def _has_no_workspace(values: dict[str, Any]) -> bool:

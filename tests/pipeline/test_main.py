@@ -26,6 +26,7 @@ GARBAGE = whole(b"<html>it works</html>")
 def alone(tmp_path, monkeypatch):
     """Run where there is no olmocr.toml but one's own, and no setting in the environment."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / f"{tmp_path.name}-cache"))
     for name in os.environ:
         if name.startswith("OLMOCR_"):
             monkeypatch.delenv(name)
@@ -195,7 +196,7 @@ def test_the_version_is_printed_and_nothing_else():
     ("arguments", "words"),
     [
         (["ws", "--model", "m"], "no document is named"),
-        (["ws", "--pdfs", "a.pdf"], "no model is named; name one with --model, or a server that has one with --server"),
+        (["ws", "--pdfs", "a.pdf"], "no model is named; --yes downloads mlx-community/"),
         (
             ["ws", "--pdfs", "a.pdf", "--model", "m", "--", "--max-model-len", "5"],
             "options for a server go to one that",
