@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import inspect
 import json
 import logging
+import os
 import sys
 import time
 import tomllib
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +25,6 @@ from olmocr.command import (
     CommandWithBothSpellings,
     complain,
     ends_with_exit_code,
-    hyphenated,
     log_to_file,
     progress_bar,
     run_interruptibly,
@@ -34,6 +35,7 @@ from olmocr.command import (
 from olmocr.errors import InputError, UsageError
 from olmocr.memory import parse_size
 from olmocr.pipeline.config import PipelineConfig
+from olmocr.pipeline.upstream_options import Translated, heed, translated
 from olmocr.settings import Setting, settings_of
 from olmocr.text import printable
 from olmocr.version import __version__
@@ -47,17 +49,14 @@ if TYPE_CHECKING:
 
 SETTINGS_FILE = "olmocr.toml"
 
+_PREFIX = "OLMOCR"  # of variables of the environment
+_OTHER_VARIABLES = {"OLMOCR_BLAS", "OLMOCR_VERSION"}  # the device's, and what a machine may have for reasons of its own
+
 _MODEL, _OUTPUT, _RUN = "What answers", "Output", "Run"
 
 _LINE_EVERY_SECONDS = 30.0  # in a log; whoever looks sees every page
 
 _NOT_IN_A_FILE = {"version", "api_key", "install_completion", "show_completion"}
-
-# Options of upstream's command that mean nothing here, with what to know about each.
-_WITHOUT_EFFECT = {
-    "--pages-per-group": "pages are kept one by one here, not in groups",
-    "--target-anchor-text-len": "the model is asked without anchor text",
-}
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +75,9 @@ class _OcrCommand(CommandWithBothSpellings):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
-        ctx.obj = args[end + 1 :]
-        return super().parse_args(ctx, _without_effect(several_values(args[:end], "--pdfs")))
+        found = translated(several_values(args[:end], "--pdfs"))
+        ctx.obj = _Given(found, tuple(args[end + 1 :]))
+        return super().parse_args(ctx, found.args)
 
 
 def _settings(path: Path, options: list[Any]) -> dict[str, Any]:
@@ -108,25 +108,18 @@ def _setting(path: Path, option: Any, value: Any) -> Any:
     return value
 
 
-def _without_effect(args: list[str]) -> list[str]:
-    kept, skipped = [], False
-    for arg in args:
-        given, equals, _ = arg.partition("=")
-        name = hyphenated(given)
-        if skipped:
-            skipped = False
-        elif name in _WITHOUT_EFFECT:
-            complain(f"{name} has no effect: {_WITHOUT_EFFECT[name]}")
-            skipped = not equals
-        else:
-            kept.append(arg)
-    return kept
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         say(f"olmocr {__version__}")
         raise typer.Exit
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What of the command line is not this command's own: upstream's options, and a server's, which follow --."""
+
+    upstream: Translated
+    for_server: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +177,7 @@ def _takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@app.command(cls=_OcrCommand, context_settings={"auto_envvar_prefix": "OLMOCR"})
+@app.command(cls=_OcrCommand, context_settings={"auto_envvar_prefix": _PREFIX})
 @_takes_settings
 @ends_with_exit_code
 def ocr(
@@ -255,11 +248,13 @@ def ocr(
     environment (OLMOCR_MAX_TOKENS=4000) or in olmocr.toml in the current folder; what follows -- goes to a server that
     is started. olmocr help lists the other commands.
     """
+    for note in _misspelt(os.environ, context.command.params):
+        complain(note)
     if stats:
         _say_stats(Path(settings["workspace"]).expanduser(), as_json=as_json)
         return
     values = {name: _FORMS[name].value(value) if name in _FORMS else value for name, value in settings.items()}
-    values |= {"prompt": _prompt(custom_prompt, prompt_file), "server_options": tuple(context.obj or ())}
+    values |= {"prompt": _prompt(custom_prompt, prompt_file), "server_options": _server_options(context.obj, values)}
     how = _How(quiet=quiet, as_json=as_json, log_file=disk_logging, metrics_port=metrics_port)
     has_workspace = not _has_no_workspace(values)
     names = [*(documents or ()), *values.pop("pdfs")]
@@ -289,6 +284,24 @@ def _default_model(documents: list[str], *, is_agreed: bool) -> str:
             raise UsageError(f"{error}; and {other}") from other
         raise
     return default_model(is_agreed=is_agreed, confirm=functools.partial(typer.confirm, err=True) if is_person else None)
+
+
+def _misspelt(environment: Mapping[str, str], parameters: list[Any]) -> Iterator[str]:
+    """Yield a sentence for each OLMOCR_ variable that no option heeds."""
+    known = {f"{_PREFIX}_{parameter.name.upper()}" for parameter in parameters} | _OTHER_VARIABLES
+    known |= {parameter.envvar for parameter in parameters if isinstance(parameter.envvar, str)}
+    for name in sorted(environment):
+        if name.startswith(f"{_PREFIX}_") and name not in known:
+            meant = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {meant[0]}?" if meant else ""
+            yield f"{name} is not a setting, and has no effect{hint}"
+
+
+def _server_options(given: _Given, values: dict[str, Any]) -> tuple[str, ...]:
+    ours = heed(given.upstream, is_vllm=values["backend"] == "vllm" and not values["server"])
+    for note in given.upstream.notes:
+        complain(note)
+    return (*ours, *given.for_server)
 
 
 def _has_no_workspace(values: dict[str, Any]) -> bool:

@@ -147,14 +147,7 @@ def test_documents_are_taken_until_the_next_option_and_what_follows_two_dashes_i
     context = parsed("ws", "--pdfs", "a_b.pdf", "c.pdf", "--max_tokens", "5", "--", "--pdfs_x", "y", "--max_model_len")
     assert context.params["pdfs"] == ["a_b.pdf", "c.pdf"]
     assert context.params["max_tokens"] == 5
-    assert context.obj == ["--pdfs_x", "y", "--max_model_len"]
-
-
-@pytest.mark.parametrize("arguments", [["--pages_per_group", "500"], ["--target-anchor-text-len=6000"]])
-def test_options_of_upstreams_that_mean_nothing_here_are_told_and_skipped(arguments, capsys):
-    context = parsed("ws", *arguments, "--max-tokens", "5")
-    assert context.params["max_tokens"] == 5
-    assert "has no effect" in capsys.readouterr().err
+    assert context.obj.for_server == ("--pdfs_x", "y", "--max_model_len")
 
 
 # Processes.
@@ -184,7 +177,7 @@ def test_help_is_grouped_by_subject_and_fits_on_a_screen():
         assert f"─ {subject} ─" in done.stdout
     for option in OPTIONS:
         assert spelling(option) in done.stdout
-    assert len(done.stdout.splitlines()) <= 76
+    assert len(done.stdout.splitlines()) <= 80
 
 
 def test_the_version_is_printed_and_nothing_else():
@@ -221,6 +214,30 @@ def test_options_that_make_no_sense_together_are_one_sentence_and_exit_code_2(ar
     assert done.returncode == 2
     assert words in sentence_of(done)
     assert list(Path().iterdir()) == []
+
+
+def test_a_pasted_option_of_upstreams_works_or_says_what_to_use():
+    write_numbered_pdf(Path("a.pdf"), [1])
+    with ModelServer(chat_stream()) as server:
+        done = read(server, "--pdfs", "a.pdf", "--max_concurrent_requests", 2, "-tp", 2, "--pages_per_group", 500)
+    assert done.returncode == 0, done.stderr
+    assert "--tensor-parallel-size has no effect: it is for --backend vllm" in done.stderr
+    assert "--pages-per-group has no effect" in done.stderr
+
+
+def test_a_misspelt_variable_of_the_environment_is_named():
+    write_numbered_pdf(Path("a.pdf"), [1])
+    with ModelServer(chat_stream()) as server:
+        done = olmocr("ws", "--server", server.url, "--pdfs", "a.pdf", OLMOCR_MAX_TOKEN="5")
+    assert done.returncode == 0, done.stderr
+    assert "OLMOCR_MAX_TOKEN is not a setting, and has no effect; did you mean OLMOCR_MAX_TOKENS?" in done.stderr
+
+
+def test_a_missing_document_and_a_missing_model_are_told_together():
+    done = olmocr("ws", "--pdfs", "nothere.pdf")
+    assert done.returncode == 2
+    assert "there is no file nothere.pdf" in sentence_of(done)
+    assert "no model is named" in sentence_of(done)
 
 
 def test_a_run_says_what_it_did_and_stats_tell_it_later():
@@ -315,4 +332,4 @@ def test_the_environment_alone_can_say_it_all():
 def test_an_options_value_is_taken_as_it_is_and_nothing_after_two_dashes_is_an_option():
     context = parsed("ws", "--custom_prompt", "--say_it", "--page_separator=a_b", "--", "--max_tokens=5")
     assert (context.params["custom_prompt"], context.params["page_separator"]) == ("--say_it", "a_b")
-    assert (context.params["max_tokens"], context.obj) == (8000, ["--max_tokens=5"])
+    assert (context.params["max_tokens"], context.obj.for_server) == (8000, ("--max_tokens=5",))
