@@ -29,9 +29,13 @@ def place_of_file(path: str | Path) -> str:
     A Mac's disk takes ``A.PDF`` for ``a.pdf``, and either way to write an accent for the other.
     """
     try:
-        found, *parts = Path(os.path.realpath(path)).parts
+        real = os.path.realpath(path)
+        # /dev/fd/63 is a link to a pipe, which has no path.
+        if os.path.exists(path) and not os.path.lexists(real):  # noqa: PTH110
+            return spelled_place(path)
     except (OSError, ValueError):  # a name that can be no file's
         return spelled_place(path)
+    found, *parts = Path(real).parts
     for part in parts:
         found = os.path.join(found, _spelled_by_folder(found, part))  # noqa: PTH118
     return found

@@ -44,6 +44,14 @@ class Source:
         object.__setattr__(self, "spellings", self.spellings or (_key(spelled),))
 
 
+def key_of_archive(source: Source) -> str | None:
+    """Return the key that the archive of a member has where all of it cannot be read; None of other documents."""
+    match source.origin:
+        case ZipMember(archive, _) | TarMember(archive, _):
+            return _key(place_of_file(archive))
+    return None
+
+
 def _key(place: str) -> str:
     return hashlib.sha1(place.encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
 
