@@ -8,6 +8,7 @@ import datetime
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ async def run_pipeline(
     on_document: OnDocument = lambda source, pages, waiting: None,
     ask: Ask | None = None,
     sleep: Sleep = asyncio.sleep,
+    open_pool: Callable[[], AbstractAsyncContextManager[RenderPool]] = RenderPool,
 ) -> RunSummary:
     """Read every document of *config* that its workspace does not hold yet.
 
@@ -64,6 +66,7 @@ async def run_pipeline(
         on_document: called when a document is begun.
         ask: answers instead of the config's backend and model.
         sleep: waits before a server that is away is asked again.
+        open_pool: opens what renders pages.
 
     Raises:
         OlmocrError: nothing could be started, nobody answers any more, or nothing more can be written.
@@ -90,7 +93,7 @@ async def run_pipeline(
         unfinished = Unfinished(config, workspace, records, sources, lambda: counts.add_document("skipped"))
         try:
             if waiting := unfinished.find():
-                async with RenderPool() as pool, answers, _beating(records):
+                async with open_pool() as pool, answers, _beating(records):
                     run = _Run(
                         config, workspace, records, scratch, unfinished, counts, answers, pool, on_page, on_document
                     )
