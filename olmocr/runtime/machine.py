@@ -92,7 +92,7 @@ _NETWORK_DISKS = {
     *("9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "davfs", "fakeowner", "gfs2", "glusterfs", "gpfs", "lustre"),
     *("ncpfs", "nfs", "nfs4", "osxfs", "prl_fs", "prl_vfs", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "webdav"),
 }
-_NETWORK_FUSE = re.compile(r"fuse\..*(?:ceph|cifs|dav|drive|gcs|gluster|mount|nfs|rclone|s3|smb|ssh|vmhgfs)")
+_NETWORK_FUSE = re.compile(r"fuse\..*(?:ceph|cifs|dav|drive|gcs|gluster|mount|nfs|rclone|s3|smb|ssh|vmhgfs).*")
 
 
 def network_disk(path: Path, mounts: str | None = None) -> str | None:

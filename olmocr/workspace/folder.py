@@ -15,7 +15,10 @@ from olmocr.inputs.sources import Source
 from olmocr.workspace.outputs import write_json_line
 from olmocr.workspace.owned import ITSELF, Names, OwnedFiles
 
+_MOST_CHARACTERS = 1 << 20  # of a file that is looked into, to know whose it is
+
 _LONGEST_NAME = 200  # bytes; most file systems allow 255
+_LONGEST_PATH = 600  # characters of the folders below markdown/; a Mac allows 1024 bytes in all
 
 # A URL, also one that was taken for a path, which makes one slash of two.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:s3a?|gs|gcs|az|abfss?|hf|https?|ftp|sftp|smb|file):/", re.IGNORECASE)
@@ -127,7 +130,7 @@ class Workspace:
     def write_failures(self, failures: Iterable[tuple[str, str]]) -> None:
         """Write ``failures.jsonl``: names and reasons, a line each; none leaves no file."""
         lines = [json.dumps({"Source-File": name, "error": why}) + "\n" for name, why in failures]
-        path = self.folder / "failures.jsonl"
+        path = ours_or_beside(self.folder / "failures.jsonl", {"Source-File", "error"})
         write_whole(path, "".join(lines)) if lines else _remove(path)
 
     def markdown_path(self, source: Source) -> Path:
@@ -175,6 +178,19 @@ def open_workspace(folder: Path, output_dir: Path | None = None) -> Workspace:
     ).with_markdown_elsewhere(())
 
 
+def ours_or_beside(path: Path, fields: set[str]) -> Path:
+    """Return *path* if it is free, or begins with a JSON object that has our *fields*; else one with our name."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            found, _ = json.JSONDecoder().raw_decode(file.read(_MOST_CHARACTERS))
+    except FileNotFoundError:
+        return path
+    except (OSError, ValueError, RecursionError):
+        found = None
+    is_ours = isinstance(found, dict) and fields <= found.keys()
+    return path if is_ours else path.with_name(f"olmocr-{path.name}")
+
+
 def require_local(name: str | Path, what: str) -> Path:
     """Return the folder that *name* is on this disk; *what* it is for goes into the sentence.
 
@@ -210,7 +226,7 @@ def _names(source: Source, ending: str) -> Names:
     parents = [_nameable(part) for part in path.parts[:-1] if part not in ("/", "//", "..", "~")]
     stem = _nameable(path.stem)
     own = f"{stem}-{source.key[:12]}{ending}"
-    within = PurePosixPath(*parents)
+    within = PurePosixPath(*parents) if sum(len(part) + 1 for part in parents) <= _LONGEST_PATH else PurePosixPath()
     return within / f"{stem}{ending}", within / own, PurePosixPath(own), PurePosixPath(f"{source.key}{ending}")
 
 
