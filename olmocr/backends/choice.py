@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from olmocr.backends.backoff import with_backoff
-from olmocr.backends.client import IsLooping, connected
+from olmocr.backends.client import IsLooping, connected, probe
 from olmocr.backends.config import BackendConfig
 from olmocr.backends.local_server import MLX_VLM_PORT, VLLM_PORT, ServerCommand, mlx_vlm_command, serving, vllm_command
 from olmocr.device import REFERENCE_BLAS, start_mlx
 from olmocr.errors import OlmocrError, ServerUnavailableError
 from olmocr.hub.find import find_model
+from olmocr.hub.find import require_model as known_model
 from olmocr.model_folder import read_config
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM, Ask, ModelResponse, PageRequest
 
@@ -131,6 +132,19 @@ async def answering(
         opened = _own_server(config, folder / SERVER_LOG, is_looping, serve)
     async with opened as found:
         yield found if config.is_in_process else _patient(found, sleep)
+
+
+async def require_model(config: BackendConfig) -> None:
+    """Make sure that what is to answer has the model, as far as that can be told without loading or starting anything.
+
+    Raises:
+        OlmocrError: there is no such model.
+    """
+    if config.server:
+        with contextlib.suppress(ServerUnavailableError):  # away, which says nothing of its models
+            await probe(config.server, model=config.model, api_key=config.api_key)
+    else:
+        await asyncio.to_thread(known_model, config.model or "")
 
 
 @contextlib.asynccontextmanager

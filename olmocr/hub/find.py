@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from olmocr.errors import CheckpointError, HubError, UsageError
-from olmocr.hub.sentences import not_a_model, reading_errors
-from olmocr.model_folder import HASHES_FILE, ModelFolder, RemoteShard, indexed_shards
+from olmocr.hub.sentences import not_a_model, reading_errors, says_no
+from olmocr.model_folder import HASHES_FILE, ModelFolder, RemoteShard, indexed_shards, read_config
 
 # What a checkpoint consists of. No pickle (*.bin, *.pt) and no code (*.py) is ever asked for.
 _ALL_BUT_WEIGHTS = ("*.json", "*.txt", "*.jinja", "LICENSE*", HASHES_FILE)
@@ -52,6 +52,26 @@ def find_settings(model: str, revision: str | None = None) -> ModelFolder:
     if _has_weights(folder.path):
         return folder
     return replace(folder, remote_weights=True, remote_files=_list_weights(folder))
+
+
+def require_model(model: str) -> None:
+    """Make sure that there is *model*, with no more than its config downloaded.
+
+    Where the Hub cannot be asked, nothing is known, and nothing is raised.
+
+    Raises:
+        CheckpointError: it is neither a folder with a config of a family that we know nor a repository's name.
+        HubError: the Hub says that there is no such repository, or that it may not be read.
+    """
+    here = _folder_here(model, None)
+    if here is not None:
+        read_config(here)
+        return
+    try:
+        _download(model, None, ("config.json",))
+    except HubError as error:
+        if says_no(error):
+            raise
 
 
 def missing_files(folder: ModelFolder) -> tuple[RemoteShard, ...]:

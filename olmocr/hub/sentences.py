@@ -72,6 +72,16 @@ def _reading_error(error: Exception, repo_id: str, revision: str | None, written
     return HubError(f"{repo_id} could not be downloaded: {reason}; run it again, files that are whole are kept")
 
 
+def says_no(error: HubError) -> bool:
+    """Say whether *error*, of a download, is the Hub's word that there is no such repository, or none for us."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    cause = error.__cause__
+    return any(
+        isinstance(each, GatedRepoError | RepositoryNotFoundError) for each in (cause, cause and cause.__cause__)
+    )
+
+
 def _refused(repo_id: str, status: int) -> HubError:
     if status in (401, 403):
         return HubError(

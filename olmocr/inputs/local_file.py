@@ -86,7 +86,10 @@ async def fetched(source: Source, scratch: Path) -> AsyncIterator[Path]:
 
 
 def version_of(source: Source) -> str:
-    """Return what tells cheaply that a file, or its archive, has not changed; nothing for what is elsewhere."""
+    """Return what tells cheaply that a file, or its archive, has not changed; nothing for what is elsewhere.
+
+    The time of the last change of any kind is in it, which no program can set: that of the content can be set back.
+    """
     match source.origin:
         case Path() as path:
             pass
@@ -98,7 +101,12 @@ def version_of(source: Source) -> str:
         status = path.stat()
     except OSError:
         return ""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino} {status.st_ctime_ns}"
+
+
+def is_elsewhere(source: Source) -> bool:
+    """Say whether a document lies on another machine, which may give something else for a while."""
+    return isinstance(source.origin, WebFile | StoredFile)
 
 
 def content_hash(path: Path, name: str) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from olmocr.errors import InputError
@@ -17,6 +16,7 @@ from olmocr.inputs.folders import files_below, files_matching, is_readable, read
 from olmocr.inputs.kinds import is_document
 from olmocr.inputs.limits import LIMITS, InputLimits
 from olmocr.inputs.origins import Origin, Refused, StandardInput, StoredFile, TarMember, WebFile, ZipMember
+from olmocr.inputs.places import place_in_store, place_of_file, place_of_url, spelled_place
 from olmocr.inputs.stores import WEB_SCHEMES, find_stored, scheme_of, web_file
 
 _LIST_ENDING = ".txt"
@@ -26,31 +26,55 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A document to read. *name* is how it was given or found; *key* is one for each place, however it is spelled."""
+    """A document to read.
+
+    *name* is how it was given or found. *key* is one for each place, however it is spelled: SHA-1 of the place, in
+    hexadecimal, and the document's name in a workspace; a file's place is its path without links. *spellings* are the
+    keys of the place as it was spelled, which a link may lead elsewhere later.
+    """
 
     name: str
     origin: Origin
+    key: str = field(init=False)
+    spellings: tuple[str, ...] = field(default=(), compare=False)
 
-    @property
-    def key(self) -> str:
-        """SHA-1 of the place, in hexadecimal: the document's name in a workspace. A file's place is its path."""
-        return hashlib.sha1(_place(self).encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
+    def __post_init__(self) -> None:
+        spelled, place = _places(self.name, self.origin)
+        object.__setattr__(self, "key", _key(place))
+        object.__setattr__(self, "spellings", self.spellings or (_key(spelled),))
 
 
-def _place(source: Source) -> str:
+def key_of_archive(source: Source) -> str | None:
+    """Return the key that the archive of a member has where all of it cannot be read; None of other documents."""
     match source.origin:
+        case ZipMember(archive, _) | TarMember(archive, _):
+            return _key(place_of_file(archive))
+    return None
+
+
+def _key(place: str) -> str:
+    return hashlib.sha1(place.encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
+
+
+def _places(name: str, origin: Origin) -> tuple[str, str]:
+    """Return where a document lies, as it is spelled and as it is."""
+    match origin:
         case Path() as path:
-            return os.path.abspath(path)  # noqa: PTH100
+            return spelled_place(path), place_of_file(path)
         case ZipMember(archive, member) | TarMember(archive, member):
-            return f"{os.path.abspath(archive)}{_MEMBER}{member}"  # noqa: PTH100
+            return f"{spelled_place(archive)}{_MEMBER}{member}", f"{place_of_file(archive)}{_MEMBER}{member}"
         case WebFile(url):
-            return url
+            return url, place_of_url(url)
         case StoredFile(store, path):
-            return f"{store}/{path}"  # the store, too: an account may be named in it
+            return f"{store}/{path}", place_in_store(store, path)
         case StandardInput():
-            return STANDARD_INPUT
+            return STANDARD_INPUT, STANDARD_INPUT
+        case Refused() if scheme_of(name) is None:  # what is wrong with it may be put right: then it is this document
+            archive, separator, member = name.partition(_MEMBER)
+            path = path_of(archive)
+            return f"{spelled_place(path)}{separator}{member}", f"{place_of_file(path)}{separator}{member}"
         case Refused():
-            return source.name
+            return name, name
 
 
 def find_sources(
@@ -73,13 +97,19 @@ def find_sources(
     for name in names:
         try:
             for source in finder.sources(name):
-                found.setdefault(source.key, source)
+                known = found.get(source.key)
+                found[source.key] = _with_spellings(known, source.spellings) if known else source
         except InputError as error:
             wrong.append(str(error))
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise InputError(f"{'; '.join(wrong[:5])}{more}; nothing was started")
     return tuple(found.values())
+
+
+def _with_spellings(source: Source, more: Iterable[str]) -> Source:
+    spellings = tuple(dict.fromkeys((*source.spellings, *more)))
+    return Source(source.name, source.origin, spellings) if spellings != source.spellings else source
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,7 @@ def ocr(
     olmocr serve keeps a model in memory for other programs instead (olmocr serve --help).
     """
     if stats:
-        _say_stats(Path(settings["workspace"]).expanduser(), as_json=as_json)
+        _say_stats(settings["workspace"], as_json=as_json)
         return
     values = {name: _FORMS[name].value(value) if name in _FORMS else value for name, value in settings.items()}
     prompt = _prompt(custom_prompt, prompt_file)
@@ -323,10 +323,11 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
         say("           run it again to try these again")
 
 
-def _say_stats(workspace: Path, *, as_json: bool) -> None:
+def _say_stats(workspace: str, *, as_json: bool) -> None:
+    from olmocr.workspace.folder import require_local
     from olmocr.workspace.stats import read_stats, stats_lines
 
-    stats = read_stats(workspace)
+    stats = read_stats(require_local(workspace, "the workspace"))
     say(json.dumps(vars(stats), indent=2) if as_json else "\n".join(stats_lines(stats)))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from olmocr.backends.choice import Answering
 from olmocr.errors import InputError
 from olmocr.pipeline.ocr_page import Terms, ocr_page
-from olmocr.pipeline.page_records import blank_record, record_of, unrendered_record
+from olmocr.pipeline.page_records import blank_record, how_asked, record_of, unrendered_record
 from olmocr.rendering.pool import RenderPool
 from olmocr.workspace.document import PageRecord
 
@@ -48,4 +48,5 @@ class PageReader:
             result = await ocr_page(rendered.image, answers.ask, self.terms, text_layer=rendered.text_layer)
             if result.page is None and (fault := answers.fault()) is not None:
                 raise fault  # the page ran out of time while it waited for a server: that says nothing of the page
-            return record_of(number, result, rendered.text_layer, answers.model)
+            record = record_of(number, result, rendered.text_layer, answers.model)
+            return replace(record, asked=how_asked(self.terms.prompt, self.longest_side, self.terms.guided))

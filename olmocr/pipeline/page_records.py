@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
+from olmocr.backends.config import Guided
 from olmocr.page import PageResponse
 from olmocr.pipeline.coverage import coverage
 from olmocr.pipeline.ocr_page import PageResult
@@ -37,6 +39,12 @@ def record_of(number: int, result: PageResult, text_layer: str | None, model: st
         output_tokens=answer.output_tokens,
         coverage=_rounded(coverage(text_layer, result.page.natural_text)),
     )
+
+
+def how_asked(prompt: str, longest_side: int, guided: Guided) -> str:
+    """Return in words how a model is asked for a page, as far as its text may depend on it."""
+    forced = {"never": "", "retries": "", "always": ", its form forced"}[guided]
+    return f"{longest_side} pixels, prompt {hashlib.sha256(prompt.encode()).hexdigest()[:8]}{forced}"
 
 
 def blank_record(number: int) -> PageRecord:

@@ -16,6 +16,7 @@ from olmocr.files import write_whole
 from olmocr.inputs.sources import Source
 from olmocr.memory import peak_memory
 from olmocr.workspace.document import PageRecord
+from olmocr.workspace.folder import ours_or_beside
 
 METRICS_FILE = "metrics.json"
 
@@ -118,4 +119,5 @@ def write_metrics(folder: Path, counts: RunCounts, engine: dict[str, float]) -> 
         "peak_memory_bytes": peak_memory(),
         "engine": engine,
     }
-    write_whole(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
+    path = ours_or_beside(folder / METRICS_FILE, {"pages_per_minute", "attempts_ended"})
+    write_whole(path, json.dumps(metrics, indent=2) + "\n")

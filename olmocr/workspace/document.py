@@ -29,7 +29,8 @@ class PageRecord:
     the text layer's words that the answer has, None where there is no layer to compare. *seconds* is the time from the
     first question to the last answer. *ends* says how each attempt ended, in order: ``stop``, ``length``, ``loop``,
     ``time``, ``failed`` or ``cancelled``. *passes* over the model's weights were made for all attempts together, 0
-    where that is not told.
+    where that is not told. *asked* tells in words how the model was asked: with which image and prompt; nothing in
+    records of before this was kept.
     """
 
     page_number: int
@@ -49,6 +50,7 @@ class PageRecord:
     seconds: float = 0.0
     ends: tuple[str, ...] = ()
     passes: int = 0
+    asked: str = ""
 
     @property
     def is_fallback(self) -> bool:

@@ -20,7 +20,7 @@ def dolma_line(document: Document, today: datetime.date) -> dict[str, Any]:
     text = document.text
     pages = document.pages
     return {
-        "id": hashlib.sha1(text.encode("utf-8", "surrogatepass")).hexdigest(),  # noqa: S324
+        "id": text_id(text),
         "text": text,
         "source": "olmocr",
         "added": today.isoformat(),
@@ -50,6 +50,11 @@ def dolma_line(document: Document, today: datetime.date) -> dict[str, Any]:
             "low_coverage": [page.lacks_text for page in pages],
         },
     }
+
+
+def text_id(text: str) -> str:
+    """Return what Dolma knows a text by: its SHA-1, in hexadecimal."""
+    return hashlib.sha1(text.encode("utf-8", "surrogatepass")).hexdigest()  # noqa: S324
 
 
 def markdown_of(document: Document, *, separator: str = "", front_matter: bool = False) -> str:

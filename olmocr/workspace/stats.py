@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import InputError
-from olmocr.workspace.records import RECORDS_FILE, Records
+from olmocr.workspace.records import RECORDS_FILE, records_to_read
 
 _LONG_DOCUMENT_TOKENS = 32768
 
@@ -51,7 +51,7 @@ def read_stats(workspace: Path) -> Stats:
     languages: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
     failures, seen = [], set()
-    with Records(workspace) as records:
+    with records_to_read(workspace) as records:
         for document in records.documents():
             states[document.state] += 1
             if document.state == "failed":

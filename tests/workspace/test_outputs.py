@@ -91,5 +91,6 @@ def test_all_that_is_known_of_pages_has_every_field():
         "seconds": 9.0,
         "ends": ("loop", "failed", "stop"),
         "passes": 700,
+        "asked": "1288 pixels, prompt c12f21ac",
     }
     assert [page["page_number"] for page in pages] == [1, 2, 3, 4]

@@ -69,3 +69,13 @@ def test_a_document_is_long_from_the_first_token_over_the_line_on(tokens, long, 
 def test_a_folder_without_records_is_no_workspace(tmp_path):
     with pytest.raises(InputError, match=r"has no workspace\.sqlite; run olmocr with it first"):
         read_stats(tmp_path)
+
+
+def test_stats_of_a_workspace_that_may_not_be_written_are_read_from_a_copy_with_its_log(tmp_path, monkeypatch):
+    with Records(tmp_path) as records:
+        records.add_page(SHA, FOUR[0])
+        records.add_document(KnownDocument("k", "a.pdf", "", SHA, "", 1, "done"))
+        before = sorted(path.name for path in tmp_path.iterdir())
+        monkeypatch.setattr("olmocr.workspace.records.os.access", lambda path, mode: False)
+        assert read_stats(tmp_path).documents == {"done": 1}, "it stands in the log only"
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
