@@ -50,7 +50,7 @@ DOORS = {
     "jinja2": {"conversion.chat_template", "html", "publish.card"},
     "markdown_it": {"viewer.markdown"},
     "markupsafe": {"html", "publish.card", "publish.markup", "validate.fidelity.html", "viewer.site"},
-    "msgspec": {"reports.typed_json"},
+    "msgspec": {"reports.typed_json", "serving.questions"},
     "ml_dtypes": {"tensors.floats"},
     "mlx": {
         "device",

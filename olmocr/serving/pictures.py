@@ -19,6 +19,9 @@ KINDS = (Kind.PNG, Kind.JPEG, Kind.WEBP)
 MOST_PIXELS = 40_000_000
 """A letter page at 600 dots per inch has 34 million; a model's own limit is a third of that."""
 
+_JPEG_SCAN, _MOST_SCANS = b"\xff\xda", 200
+"""What begins a scan of a JPEG. Each may take as long as the whole picture does; a usual one has 1 to 12."""
+
 
 def check_picture(content: bytes) -> None:
     """Look at the first bytes of a picture, which tell its kind and size.
@@ -44,7 +47,12 @@ def read_picture(content: bytes) -> PageImage:
 def _opened(content: bytes) -> Iterator[Image.Image]:
     kind = kind_of(content[:FIRST_BYTES])
     if kind not in KINDS:
-        raise _refused(f"it is no {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+        raise _refused(
+            f"it is {f'a {kind}' if kind else 'something else'}, and no {', '.join(KINDS[:-1])} or {KINDS[-1]}; "
+            "POST /v1/ocr reads a PDF, and pictures of other kinds"
+        )
+    if kind is Kind.JPEG and content.count(_JPEG_SCAN) > _MOST_SCANS:
+        raise _refused("it is drawn over more often than any camera or scanner does")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large ones; ours is the limit that counts
