@@ -88,7 +88,8 @@ DOORS = {
     "tokenizers": {"validate.smoke.prompts"},
     "torch": {"validate.fidelity.reference"},
     "transformers": {"validate.fidelity.reference"},
-    "uvicorn": {"serving.server"},
+    "h11": {"serving.connections"},
+    "uvicorn": {"serving.connections", "serving.server"},
     "yaml": {"conversion.recipe", "page", "publish.eval_results", "validate.fidelity.gates"},
 }
 

@@ -54,10 +54,14 @@ _MOST_VALUES = 100_000  # in one request's JSON: each takes some 100 bytes, and 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked. *picture* holds a file's bytes. *usage* says whether a stream ends with the counts of tokens."""
+    """What is asked.
+
+    *picture* holds a file's bytes, of so many *pixels*. *usage* says whether a stream ends with the counts of tokens.
+    """
 
     model: str
     picture: bytes
+    pixels: int
     prompt: str
     temperature: float
     max_tokens: int
@@ -66,6 +70,16 @@ class Question:
     stream: bool
     usage: bool
     labels: Mapping[str, str]
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes, about."""
+        return len(self.picture) + 4 * len(self.prompt)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """How many bytes its picture takes once it is read, as RGB."""
+        return 3 * self.pixels
 
     def page_request(self, time_limit: float | None = None) -> PageRequest:
         """Return it as a model is asked, who has *time_limit* seconds for it; the picture is read now.
@@ -90,9 +104,11 @@ def parse_question(content: bytes | bytearray, api: Api, *, drops_system: bool =
     field = "messages" if api == "chat" else "input"
     check_parameters(body, question=field, samples=temperature > 0)
     texts, picture = _parts(body, field, drops_system=drops_system)
+    pixels = check_picture(picture)
     return Question(
         model=_text(body, "model"),
         picture=picture,
+        pixels=pixels,
         prompt=_prompt(texts),
         temperature=temperature,
         max_tokens=_max_tokens(body),
@@ -145,9 +161,7 @@ def _parts(body: dict[str, Any], field: str, *, drops_system: bool) -> tuple[lis
             "whole document to POST /v1/ocr",
             field,
         )
-    picture = _picture(urls[0], field)
-    check_picture(picture)
-    return texts, picture
+    return texts, _picture(urls[0], field)
 
 
 def _pieces(messages: Any, field: str, *, drops_system: bool) -> Iterator[dict[str, Any]]:

@@ -377,7 +377,7 @@ def test_a_client_that_never_sends_all_of_its_question_does_not_hold_up_the_end(
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(b"POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{")
             with server.client() as client:
-                until(lambda: "olmocr_requests_in_hand 1.0" in client.get("/metrics").text)
+                until(lambda: "olmocr_requests_coming 1.0" in client.get("/metrics").text)
             server.stop()
             assert connection.recv(100).startswith(b"HTTP/1.1 503")
     assert "Traceback" not in caplog.text
