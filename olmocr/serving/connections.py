@@ -136,4 +136,4 @@ def room_for(connections: int) -> int:
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft == resource.RLIM_INFINITY:
         return connections
-    return max(_OTHER_FILES // 4, min(connections, soft - _OTHER_FILES))
+    return min(connections, max(_OTHER_FILES // 4, soft - _OTHER_FILES))
