@@ -19,6 +19,8 @@ KINDS = (Kind.PNG, Kind.JPEG, Kind.WEBP)
 MOST_PIXELS = 40_000_000
 """A letter page at 600 dots per inch has 34 million; a model's own limit is a third of that."""
 
+_BAND_PIXELS = 1_000_000
+
 _JPEG_SCAN, _MOST_SCANS = b"\xff\xda", 200
 """What begins a scan of a JPEG. Each may take as long as the whole picture does; a usual one has 1 to 12."""
 
@@ -40,7 +42,17 @@ def read_picture(content: bytes) -> PageImage:
         RequestError: as of :func:`check_picture`, or it is damaged.
     """
     with _opened(content) as image:
-        return PageImage(on_white(upright_picture(image)))
+        return PageImage(_on_white(upright_picture(image)))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Return what `on_white` does, band by band: it makes several copies of what it is given."""
+    result = Image.new("RGB", image.size)
+    rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        result.paste(on_white(band), (0, top))
+    return result
 
 
 @contextmanager

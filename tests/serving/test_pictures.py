@@ -1,5 +1,9 @@
-import pytest
+import io
 
+import pytest
+from PIL import Image
+
+from olmocr.rendering.render import on_white, upright_picture
 from olmocr.serving.pictures import check_picture, read_picture
 from olmocr.serving.refusals import RequestError
 from tests.serving.servers import picture
@@ -29,3 +33,14 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_takes_minutes():
 def test_two_bytes_that_begin_a_scan_of_a_jpeg_are_any_two_bytes_of_another_picture():
     content = picture((80, 60)) + b"\xff\xda" * 1000
     assert read_picture(content).pixels.size == (80, 60)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "RGB", "L", "P"])
+def test_a_large_picture_is_read_in_bands_as_it_is_at_once(mode):
+    noise = Image.effect_noise((1100, 1003), 90).convert(mode)
+    if mode == "RGBA":
+        noise.putalpha(Image.effect_noise(noise.size, 90))
+    buffer = io.BytesIO()
+    noise.save(buffer, "PNG")
+    with Image.open(buffer) as image:
+        assert read_picture(buffer.getvalue()).pixels == on_white(upright_picture(image))
