@@ -20,6 +20,9 @@ _OTHER_FILES = 128
 _MOST_FILES = 10_240
 """What macOS allows a process at most, where no limit is set."""
 
+_MOST_LINGERING, _LINGER_SECONDS = 64, 2.0
+"""Connections that are refused and not closed yet, besides the others, and how long one is let read why."""
+
 _HEAD_START = 16 << 10
 """Bytes that a connection is taken to have brought at once, when the slowest is looked for."""
 
@@ -37,6 +40,7 @@ class Connection(H11Protocol):
         self._since = self.loop.time()
         self._bytes = 0
         self._closing_since: float | None = None
+        self._lingers_until: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, and let another one go if there are too many."""
@@ -50,9 +54,10 @@ class Connection(H11Protocol):
             )
 
     def data_received(self, data: bytes) -> None:
-        """Go on with a request."""
-        self._bytes += len(data)
-        super().data_received(data)
+        """Go on with a request; what comes after it was refused is let pass, so that the refusal arrives."""
+        if self._lingers_until is None:
+            self._bytes += len(data)
+            super().data_received(data)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -71,7 +76,9 @@ class Connection(H11Protocol):
         """End it, if it has been waited for long enough."""
         if self._closing_since is None and self.transport.is_closing():
             self._closing_since = now
-        if self._closing_since is not None:
+        if self._lingers_until is not None and now > self._lingers_until:
+            self.transport.abort()
+        elif self._closing_since is not None:
             if now - self._closing_since > self._limits.stall_seconds:
                 self.transport.abort()  # what it was sent it does not take
         elif not self._is_busy and now - self._since > self._limits.stall_seconds:
@@ -86,6 +93,10 @@ class Connection(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and (self._bytes or refusal.status >= 500):
             with contextlib.suppress(h11.LocalProtocolError):
                 self.transport.write(self._answer(refusal))
+                if len(self.connections) < self._limits.connections + _MOST_LINGERING:
+                    self.transport.write_eof()  # closed at once, it would lose its answer with what is still to come
+                    self._lingers_until = self.loop.time() + _LINGER_SECONDS
+                    return
         self.transport.close()
 
     def _answer(self, refusal: RequestError) -> bytes:

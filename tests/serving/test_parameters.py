@@ -126,3 +126,10 @@ def test_a_name_of_anybodys_making_cannot_disturb_a_terminal_or_fill_an_answer()
     error = refused("chat", **{"\x1b[31m" + "x" * 5000: 1})
     assert "\x1b" not in str(error)
     assert len(str(error)) < 200
+
+
+def test_of_a_name_that_is_there_twice_the_last_counts():
+    content = json.dumps(chat()).encode()
+    assert parse_question(content[:-1] + b', "n": 2, "n": 1}', "chat").prompt == "Read this."
+    with pytest.raises(RequestError, match="n is not supported"):
+        parse_question(content[:-1] + b', "n": 1, "n": 2}', "chat")
