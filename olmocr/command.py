@@ -152,15 +152,21 @@ def several_values(args: list[str], option: str) -> list[str]:
     return spread + args[end:]
 
 
-def start_logging(*, quiet: bool) -> Console:
-    """Send this package's log to standard error, above any progress bar; with *quiet* only warnings."""
+def start_logging(*, quiet: bool, with_time: bool = False) -> Console:
+    """Send this package's log to standard error, above any progress bar; with *quiet* only warnings.
+
+    *with_time* begins each line with the time of this machine's clock, and how far that is from UTC.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
     if quiet or not _is_watched():  # read when huggingface_hub is imported, which is later
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     package = logging.getLogger("olmocr")
-    package.handlers = [_ConsoleHandler(console)]
+    handler = _ConsoleHandler(console)
+    if with_time:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S%z"))
+    package.handlers = [handler]
     package.propagate = False
     package.setLevel(logging.WARNING if quiet else logging.INFO)
     return console

@@ -50,7 +50,7 @@ DOORS = {
     "jinja2": {"conversion.chat_template", "html", "publish.card"},
     "markdown_it": {"viewer.markdown"},
     "markupsafe": {"html", "publish.card", "publish.markup", "validate.fidelity.html", "viewer.site"},
-    "msgspec": {"reports.typed_json"},
+    "msgspec": {"reports.typed_json", "serving.questions"},
     "ml_dtypes": {"tensors.floats"},
     "mlx": {
         "device",
@@ -88,7 +88,8 @@ DOORS = {
     "tokenizers": {"validate.smoke.prompts"},
     "torch": {"validate.fidelity.reference"},
     "transformers": {"validate.fidelity.reference"},
-    "uvicorn": {"serving.server"},
+    "h11": {"serving.connections"},
+    "uvicorn": {"serving.connections", "serving.server"},
     "yaml": {"conversion.recipe", "page", "publish.eval_results", "validate.fidelity.gates"},
 }
 
