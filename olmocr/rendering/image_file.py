@@ -64,7 +64,11 @@ class ImageFile:
         self._kind = kind
         self._frames = frames
         self.page_count = len(frames)
-        self.has_form = False
+
+    @property
+    def has_form(self) -> bool:
+        """Whether it has text fields: a picture has none."""
+        return False
 
     def render(self, page_number: int, longest_side: int) -> PageImage:
         """Return the page as RGB pixels, its longer side *longest_side*, whatever the shape of the file's pixels is.

@@ -15,7 +15,9 @@ from PIL import Image
 from olmocr.errors import InputError
 from olmocr.inputs.kinds import FIRST_BYTES, Kind, kind_of
 from olmocr.page import PageImage
+from olmocr.rendering.blank import is_blank
 from olmocr.rendering.image_file import MOST_PAGES, open_image
+from olmocr.rendering.unseen import has_text_fields, is_rebuilt, why_cut, why_not_pages, why_unseen
 
 _PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD of fpdfview.h
 _SECURITY_ERROR = 5  # FPDF_ERR_SECURITY
@@ -29,8 +31,10 @@ class Pages(Protocol):
     """A document that is open. Page numbers begin at 1."""
 
     page_count: int
-    has_form: bool
-    """Whether it has fields to be filled in."""
+
+    @property
+    def has_form(self) -> bool:
+        """Whether it has text fields to be filled in."""
 
     def render(self, page_number: int, longest_side: int) -> PageImage:
         """Return the page as RGB pixels, its longer side *longest_side*.
@@ -48,11 +52,14 @@ class Pages(Protocol):
 
 
 @contextlib.contextmanager
-def open_document(path: Path, name: str) -> Iterator[Pages]:
+def open_document(path: Path, name: str, *, with_form: bool = True) -> Iterator[Pages]:
     """Open the PDF or picture at *path*, told by its first bytes and not by its name; *name* stands in sentences.
 
+    Without its form (not *with_form*) a PDF's fields look as the file says; a field without a look is not drawn.
+
     Raises:
-        InputError: encrypted, damaged, empty, without pages or with too many, or of another kind.
+        InputError: encrypted, damaged, empty, without pages or with too many, a form or a portfolio whose pages are
+            not what it holds, or of another kind.
     """
     try:
         with path.open("rb") as file:
@@ -67,7 +74,7 @@ def open_document(path: Path, name: str) -> Iterator[Pages]:
     if kind != Kind.PDF:
         yield _few(open_image(path, name, kind), name)
         return
-    with _open_pdf(path, name) as pages:
+    with _open_pdf(path, name, with_form) as pages:
         yield _few(pages, name)
 
 
@@ -86,7 +93,7 @@ def _what_instead(start: bytes) -> str:
 
 
 @contextlib.contextmanager
-def _open_pdf(path: Path, name: str) -> Iterator[Pages]:
+def _open_pdf(path: Path, name: str, with_form: bool) -> Iterator[Pages]:
     try:
         document = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
@@ -94,12 +101,14 @@ def _open_pdf(path: Path, name: str) -> Iterator[Pages]:
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from error
     with contextlib.closing(document):
-        try:
-            document.init_forms()  # before the first page is opened, or what was filled into a form is not drawn
-        except pypdfium2.PdfiumError as error:
-            raise InputError(f"{name} has a damaged form: {error}") from error
+        if with_form:
+            # Before the first page is opened, or what was filled into a form is not drawn. A damaged form is not.
+            with contextlib.suppress(pypdfium2.PdfiumError):
+                document.init_forms()
         if len(document) == 0:
             raise InputError(f"{name} is a PDF without pages")
+        if why := why_not_pages(document):
+            raise InputError(f"{name} {why}")
         yield _PdfFile(name, document)
 
 
@@ -121,14 +130,27 @@ class _PdfFile:
     def __init__(self, name: str, document: pypdfium2.PdfDocument) -> None:
         self._name = name
         self._document = document
+        self._is_rebuilt = is_rebuilt(document)
+        self._has_undrawn_form = document.formenv is None and document.get_formtype() != pypdfium2.raw.FORMTYPE_NONE
         self.page_count = len(document)
-        self.has_form = bool(document.get_formtype())
+
+    @property
+    def has_form(self) -> bool:
+        return has_text_fields(self._document)
 
     def render(self, page_number: int, longest_side: int) -> PageImage:
+        which = f"page {page_number} of {self._name}"
         with self._page(page_number) as page:
-            scale = _scale(page.get_size(), longest_side, f"page {page_number} of {self._name}")
-            bitmap = page.render(scale=scale, may_draw_forms=True)
-            return PageImage(bitmap.to_pil().convert("RGB"))
+            scale = _scale(page.get_size(), longest_side, which)
+            pixels = page.render(scale=scale, may_draw_forms=True).to_pil().convert("RGB")
+            if why := self._why_unseen(page, page_number - 1, pixels):
+                raise InputError(f"{which} {why}; open the file in a viewer to see what it shows")
+            return PageImage(pixels)
+
+    def _why_unseen(self, page: pypdfium2.PdfPage, index: int, pixels: Image.Image) -> str | None:
+        if self._is_rebuilt and (why := why_cut(self._document, index)):
+            return why
+        return why_unseen(self._document, page, index, is_blank=is_blank(pixels, None))
 
     def text(self, page_number: int) -> str | None:
         with self._page(page_number) as page, contextlib.closing(page.get_textpage()) as textpage:
@@ -138,6 +160,8 @@ class _PdfFile:
     def _page(self, page_number: int) -> Iterator[pypdfium2.PdfPage]:
         """Open a page with its whole MediaBox in view, as the model's training pages were rendered."""
         try:
+            if self._has_undrawn_form:
+                self._flatten(page_number)
             with contextlib.closing(self._document[page_number - 1]) as page:
                 if page.get_mediabox(fallback_ok=False) == page.get_bbox():
                     yield page
@@ -149,6 +173,11 @@ class _PdfFile:
                 yield page
         except pypdfium2.PdfiumError as error:
             raise InputError(f"page {page_number} of {self._name} is damaged: {error}") from error
+
+    def _flatten(self, page_number: int) -> None:
+        """Make the looks of a page's fields a part of it."""
+        with contextlib.closing(self._document[page_number - 1]) as page:
+            pypdfium2.raw.FPDFPage_Flatten(page.raw, pypdfium2.raw.FLAT_NORMALDISPLAY)
 
 
 def _scale(size: tuple[float, float], longest_side: int, which: str) -> float:
