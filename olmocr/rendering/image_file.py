@@ -64,6 +64,7 @@ class ImageFile:
         self._kind = kind
         self._frames = frames
         self.page_count = len(frames)
+        self.lacks_form = False
 
     @property
     def has_form(self) -> bool:

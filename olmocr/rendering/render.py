@@ -31,6 +31,8 @@ class Pages(Protocol):
     """A document that is open. Page numbers begin at 1."""
 
     page_count: int
+    lacks_form: bool
+    """Whether it has a form that is not drawn: its fields look as the file says, or not at all."""
 
     @property
     def has_form(self) -> bool:
@@ -131,7 +133,7 @@ class _PdfFile:
         self._name = name
         self._document = document
         self._is_rebuilt = is_rebuilt(document)
-        self._has_undrawn_form = document.formenv is None and document.get_formtype() != pypdfium2.raw.FORMTYPE_NONE
+        self.lacks_form = document.formenv is None and document.get_formtype() != pypdfium2.raw.FORMTYPE_NONE
         self.page_count = len(document)
 
     @property
@@ -160,7 +162,7 @@ class _PdfFile:
     def _page(self, page_number: int) -> Iterator[pypdfium2.PdfPage]:
         """Open a page with its whole MediaBox in view, as the model's training pages were rendered."""
         try:
-            if self._has_undrawn_form:
+            if self.lacks_form:
                 self._flatten(page_number)
             with contextlib.closing(self._document[page_number - 1]) as page:
                 if page.get_mediabox(fallback_ok=False) == page.get_bbox():
