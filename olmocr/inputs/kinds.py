@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -38,6 +39,7 @@ _IMAGE_STARTS = {
     b"GIF89a": Kind.GIF,
 }
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+_HEADLESS = re.compile(rb"\s*(?:%[^\r\n]*[\r\n]\s*)*\d{1,10}\s+\d{1,5}\s+obj\b")  # a PDF that has lost its first line
 _BLANKS = b"\xef\xbb\xbf \t\r\n\x00"  # a byte order mark among them
 
 
@@ -52,7 +54,7 @@ def kind_of(start: bytes) -> Kind | None:
         return Kind.BMP
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
         return Kind.HEIC
-    return Kind.PDF if b"%PDF-" in start else None
+    return Kind.PDF if b"%PDF-" in start or _HEADLESS.match(start) else None
 
 
 def is_document(start: bytes) -> bool:

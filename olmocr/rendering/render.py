@@ -97,7 +97,7 @@ def _what_instead(start: bytes) -> str:
 @contextlib.contextmanager
 def _open_pdf(path: Path, name: str, with_form: bool) -> Iterator[Pages]:
     try:
-        document = pypdfium2.PdfDocument(path)
+        document = pypdfium2.PdfDocument(_with_header(path))
     except pypdfium2.PdfiumError as error:
         raise InputError(f"{name} {_why_not_opened(path, error.err_code)}") from error
     except OSError as error:
@@ -114,18 +114,29 @@ def _open_pdf(path: Path, name: str, with_form: bool) -> Iterator[Pages]:
         yield _PdfFile(name, document)
 
 
+def _with_header(path: Path) -> Path | bytes:
+    """Return a PDF's path, or its bytes below the first line that every PDF has, where it has lost that."""
+    with path.open("rb") as file:
+        if b"%PDF-" in file.read(FIRST_BYTES):
+            return path
+        file.seek(0)
+        return b"%PDF-1.7\n" + file.read()
+
+
 def _why_not_opened(path: Path, code: int | None) -> str:
+    if _mentions(path, b"/BrotliDecode"):
+        return "is packed with Brotli, which cannot be unpacked here; save it in another way and give that"
     if code == _SECURITY_ERROR:
         return "is protected in a way that no password opens here; save a copy without protection and give that"
-    if code == _PASSWORD_ERROR and _names_encryption(path):
+    # PDFium reports some damaged files as locked, too.
+    if code == _PASSWORD_ERROR and _mentions(path, b"/Encrypt"):
         return "is encrypted; save a copy without its password and give that"
     return "is a damaged PDF; open it in a viewer and save it again"
 
 
-def _names_encryption(path: Path) -> bool:
-    """Say whether the file mentions an encryption at all: PDFium reports some damaged ones as locked, too."""
+def _mentions(path: Path, word: bytes) -> bool:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(b"/Encrypt") >= 0
+        return content.find(word) >= 0
 
 
 class _PdfFile:
@@ -150,9 +161,10 @@ class _PdfFile:
             return PageImage(pixels)
 
     def _why_unseen(self, page: pypdfium2.PdfPage, index: int, pixels: Image.Image) -> str | None:
-        if self._is_rebuilt and (why := why_cut(self._document, index)):
+        empty = is_blank(pixels, None)
+        if self._is_rebuilt and (why := why_cut(self._document, index, is_blank=empty)):
             return why
-        return why_unseen(self._document, page, index, is_blank=is_blank(pixels, None))
+        return why_unseen(self._document, page, index, is_blank=empty)
 
     def text(self, page_number: int) -> str | None:
         with self._page(page_number) as page, contextlib.closing(page.get_textpage()) as textpage:

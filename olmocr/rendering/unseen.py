@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ _LONGEST_KEY = 64  # bytes that one of these may take, white space included
 
 _DEPTH = 15  # of form XObjects in each other, which is where pypdfium2 stops
 _SMALL_PICTURE = 32 * 32  # pixels; rules, bullets and shades of boxes are pictures, too
+_LARGE_PICTURE = 40_000_000  # pixels; A4 at 600 dots an inch has 35: to unpack more twice takes too much memory
 _LEAST_OF_PICTURE = 0.98  # of its rows; what a careless program leaves off is less
 _INVISIBLE = (pdfium.FPDF_TEXTRENDERMODE_INVISIBLE, pdfium.FPDF_TEXTRENDERMODE_CLIP)
 _LIGHT = 240  # of 255; text so light on white paper is not meant to be seen
@@ -77,7 +79,7 @@ def why_unseen(document: pypdfium2.PdfDocument, page: pypdfium2.PdfPage, index: 
     for item in page.get_objects(max_depth=_DEPTH):
         found = found or item.type != pdfium.FPDF_PAGEOBJ_FORM
         if item.type == pdfium.FPDF_PAGEOBJ_IMAGE:
-            if why := _why_picture_unseen(item):
+            if why := _why_picture_unseen(item, math.inf if is_blank else _LARGE_PICTURE):
                 return why
         elif is_blank and item.type == pdfium.FPDF_PAGEOBJ_TEXT and _is_meant_to_be_seen(item, page):
             return "holds text in a font that cannot be drawn"
@@ -86,12 +88,12 @@ def why_unseen(document: pypdfium2.PdfDocument, page: pypdfium2.PdfPage, index: 
     return None
 
 
-def why_cut(document: pypdfium2.PdfDocument, index: int) -> str | None:
+def why_cut(document: pypdfium2.PdfDocument, index: int, *, is_blank: bool) -> str | None:
     """Return what the page at *index* of a file that was rebuilt has lost, as a predicate; None if nothing."""
     copy = _PageCopy.of(document, index)
     if copy is None:
         return None
-    if not copy.contents:
+    if is_blank and not copy.contents and _names_lost_content(document, index):
         return "has lost its content"
     return "has content that is damaged" if any(map(_is_cut, copy.contents)) else None
 
@@ -148,9 +150,9 @@ def _holds(document: pypdfium2.PdfDocument, wanted: re.Pattern[bytes]) -> bool:
     return search.is_found
 
 
-def _why_picture_unseen(item: Any) -> str | None:
+def _why_picture_unseen(item: Any, largest: float) -> str | None:
     width, height = item.get_px_size()
-    if width * height < _SMALL_PICTURE:
+    if not _SMALL_PICTURE <= width * height <= largest:
         return None
     bitmap = pdfium.FPDFImageObj_GetBitmap(item.raw)
     if not bitmap:
@@ -166,7 +168,9 @@ def _why_picture_unseen(item: Any) -> str | None:
 
 def _why_short(item: Any, width: int, height: int) -> str | None:
     """Return whether there are fewer rows in a picture than it says, which would be black."""
-    bits = item.get_metadata().bits_per_pixel
+    facts = item.get_metadata()
+    # Of a palette PDFium says 8 bits whatever the file has, which may be 1.
+    bits = 1 if facts.colorspace == pdfium.FPDF_COLORSPACE_INDEXED else facts.bits_per_pixel
     wanted = height * ((width * bits + 7) // 8)
     got = pdfium.FPDFImageObj_GetImageDataDecoded(item.raw, None, 0)
     return f"has a picture ({_packing(item)}) that is cut short" if got < wanted * _LEAST_OF_PICTURE else None
@@ -262,6 +266,25 @@ class _PageCopy:
             single.close()
 
 
+def _names_lost_content(document: pypdfium2.PdfDocument, index: int) -> bool:
+    """Say whether a page has content that is nowhere in the file, and not just none."""
+    copy = io.BytesIO()
+    try:
+        document.save(copy, flags=pdfium.FPDF_REMOVE_SECURITY)
+        page = pypdf.PdfReader(copy).pages[index]
+        return "/Contents" in page and not _is_there(page.raw_get("/Contents"))
+    except Exception:
+        return False
+
+
+def _is_there(entry: Any) -> bool:
+    try:
+        found = entry.get_object()
+    except pypdf.errors.PyPdfError:
+        return False
+    return found is not None and not isinstance(found, pypdf.generic.NullObject)
+
+
 def _why_content_unseen(document: pypdfium2.PdfDocument, index: int) -> str | None:
     copy = _PageCopy.of(document, index)
     if copy is None or not any(_is_cut(each) or _draws(each, copy.resources, _DEPTH) for each in copy.contents):
@@ -271,7 +294,7 @@ def _why_content_unseen(document: pypdfium2.PdfDocument, index: int) -> str | No
 
 def _is_cut(content: Any) -> bool:
     """Say whether a stream that was deflated cannot be inflated to its end; a lost checksum does not matter."""
-    if content.get("/Filter") not in ("/FlateDecode", ["/FlateDecode"]):
+    if not content._data or content.get("/Filter") not in ("/FlateDecode", ["/FlateDecode"]):
         return False
     inflate = zlib.decompressobj()
     try:
