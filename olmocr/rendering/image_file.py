@@ -21,10 +21,15 @@ MOST_PAGES = 100_000
 MOST_PIXELS = 2 * 89_478_485
 """A picture with more is refused, which is where Pillow draws its line: 13,000 by 13,000 fit."""
 
-_PILLOW_FORMATS = {Kind.WEBP: "WEBP", Kind.HEIC: "HEIF"}
+_PILLOW_FORMATS = {Kind.WEBP: "WEBP", Kind.HEIC: "HEIF", Kind.JPEG2000: "JPEG2000"}
 
 _SUBFILE_TYPE, _REDUCED, _MASK = 254, 1, 4  # TIFF's NewSubfileType: a smaller copy of another frame; its mask
 _OLD_SUBFILE_TYPE, _OLD_REDUCED = 255, 2
+
+_BITS, _COMPRESSION, _PLANAR, _SAMPLE_FORMAT = 258, 259, 284, 339
+_SEPARATE, _SIGNED = 2, 2
+
+_NOT_SUPPORTED = "not supported"
 
 # What Pillow says of a file that is whole, and packed in a way that it does not know.
 _UNKNOWN = (
@@ -32,7 +37,7 @@ _UNKNOWN = (
     "unknown pixel mode",
     "unknown raw mode",
     "unknown compression method",
-    "not supported",
+    _NOT_SUPPORTED,
     "cannot handle",
     "not available",
     "too large",
@@ -49,6 +54,8 @@ def open_image(path: Path, name: str, kind: Kind) -> ImageFile:
     """
     if kind == Kind.HEIC:
         _learn_heic(name)
+    elif not _is_known(_PILLOW_FORMATS.get(kind, kind)):
+        raise InputError(f"{name} is a picture in {kind}, which this version of Pillow cannot read; {_SAVE_AS_PNG}")
     if kind != Kind.TIFF:
         return ImageFile(path, name, kind, (0,))  # an animation is a page, too: its first picture
     with _picture(path, name, kind) as image:
@@ -82,9 +89,10 @@ class ImageFile:
             image.seek(self._frames[page_number - 1])
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
-            shape = pixel_shape(image)
+            if why := _why_misread(image):
+                raise ValueError(f"{why}: {_NOT_SUPPORTED}")
             upright = upright_picture(image)
-            sides = [pixels * each for pixels, each in zip(upright.size, shape, strict=True)]
+            sides = [pixels * each for pixels, each in zip(upright.size, pixel_shape(image), strict=True)]
             width, height = (max(1, round(side * longest_side / max(sides))) for side in sides)
             return PageImage(on_white(upright.resize((width, height), Image.Resampling.LANCZOS)))
 
@@ -99,6 +107,12 @@ def _learn_heic(name: str) -> None:
     except ImportError as error:
         raise InputError(f"{name} is an HEIC picture, which needs an extra: pip install 'olmocr[heic]'") from error
     pillow_heif.register_heif_opener(thumbnails=False)
+
+
+def _is_known(pillows: str) -> bool:
+    if pillows not in Image.OPEN:
+        Image.init()
+    return pillows in Image.OPEN
 
 
 def _frames(image: Image.Image) -> Iterator[int]:
@@ -124,6 +138,19 @@ def _is_copy(image: Image.Image) -> bool:
     tags = image.tag_v2  # type: ignore[attr-defined]
     new, old = (tags.get(tag, 0) for tag in (_SUBFILE_TYPE, _OLD_SUBFILE_TYPE))
     return bool(isinstance(new, int) and new & (_REDUCED | _MASK)) or old == _OLD_REDUCED
+
+
+def _why_misread(image: Image.Image) -> str | None:
+    """Return which bytes of a TIFF Pillow would take for others, without a word: it has the fault to this day."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None or max(tags.get(_BITS, (8,))) <= 8:
+        return None
+    is_packed = tags.get(_COMPRESSION, 1) != 1
+    if not is_packed and tags.get(_PLANAR) == _SEPARATE:
+        return "a plane for each colour"
+    if is_packed and tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED and tags.prefix == b"MM":
+        return "signed numbers, the highest byte first"
+    return None
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from typing import Self, cast
 
@@ -138,27 +139,26 @@ def _grey(image: Image.Image, depth: _Depth) -> Image.Image:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError("has pixels that are not numbers")
     if image.mode == "I" and low < 0 and not depth.is_signed:  # Pillow's I has a sign, and the file's numbers have not
-        shown = Image.frombytes("L", image.size, image.tobytes("raw", "I;32B")[::4])
+        shown = Image.frombytes("L", image.size, image.tobytes()[(3 if sys.byteorder == "little" else 0) :: 4])
     else:
         black, white = _ends(image.mode, low, high, depth)
         scale, offset = 255 / (white - black), 0.5 - 255 * black / (white - black)
         shown = image.convert("F").point(lambda value: value * scale + offset).convert("L")
-    return ImageChops.invert(shown) if depth.is_white_zero and image.mode != "F" else shown
+    return ImageChops.invert(shown) if depth.is_white_zero else shown
 
 
 def _ends(mode: str, low: float, high: float, depth: _Depth) -> tuple[float, float]:
     """Return which values are black and white where a picture's own go from *low* to *high*.
 
-    White is what its depth says. Many a camera keeps 12 bits in 16, though, and nobody reads ink of 255 on paper of
-    4095 where white is 65535: what stays far below is seen by its brightest pixel, and so is what goes beyond.
+    White (or black, where white is zero) is what the depth says. Many a camera keeps 12 bits in 16, though, and nobody
+    reads ink of 255 on paper of 4095 where white is 65535: what stays far below is seen by its highest number, and so
+    is what goes beyond.
     """
-    full = 1.0 if mode == "F" else 2.0 ** (depth.bits or 32) - 1
+    full = 1.0 if mode == "F" else 2.0 ** ((depth.bits or 32) - depth.is_signed) - 1
     if low < 0 and mode != "F":
-        return -(full + 1) / 2, (full - 1) / 2
+        return -full - 1, full
     black = min(0.0, low)
-    if full / _DIMMED <= high <= full or high <= black or (depth.is_white_zero and high <= full):
-        return black, full
-    return black, high
+    return black, full if full / _DIMMED <= high <= full or high <= black else high
 
 
 def _with_hole(shown: Image.Image, wide: Image.Image, hole: object) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -19,8 +20,12 @@ from olmocr.rendering.blank import is_blank
 from olmocr.rendering.image_file import MOST_PAGES, open_image
 from olmocr.rendering.unseen import has_text_fields, is_rebuilt, why_cut, why_not_pages, why_unseen
 
-_PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD of fpdfview.h
+_FORMAT_ERROR = 3  # FPDF_ERR_FORMAT of fpdfview.h
+_PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
 _SECURITY_ERROR = 5  # FPDF_ERR_SECURITY
+
+_OBJECT = re.compile(rb"(\d{1,10})\s+(\d{1,5})\s+obj\b")
+_MOST_CATALOGS, _LONGEST_CATALOG = 20, 8192  # the second in bytes
 
 _FAR = 1e6  # points; no page reaches so far
 
@@ -97,7 +102,7 @@ def _what_instead(start: bytes) -> str:
 @contextlib.contextmanager
 def _open_pdf(path: Path, name: str, with_form: bool) -> Iterator[Pages]:
     try:
-        document = pypdfium2.PdfDocument(_with_header(path))
+        document = _opened(path)
     except pypdfium2.PdfiumError as error:
         raise InputError(f"{name} {_why_not_opened(path, error.err_code)}") from error
     except OSError as error:
@@ -114,13 +119,33 @@ def _open_pdf(path: Path, name: str, with_form: bool) -> Iterator[Pages]:
         yield _PdfFile(name, document)
 
 
-def _with_header(path: Path) -> Path | bytes:
-    """Return a PDF's path, or its bytes below the first line that every PDF has, where it has lost that."""
-    with path.open("rb") as file:
-        if b"%PDF-" in file.read(FIRST_BYTES):
-            return path
-        file.seek(0)
-        return b"%PDF-1.7\n" + file.read()
+def _opened(path: Path) -> pypdfium2.PdfDocument:
+    try:
+        return pypdfium2.PdfDocument(path)
+    except pypdfium2.PdfiumError as error:
+        if error.err_code == _FORMAT_ERROR and (mended := _mended(path)) is not None:
+            return pypdfium2.PdfDocument(mended)
+        raise
+
+
+def _mended(path: Path) -> bytes | None:
+    """Return a PDF's bytes with the first line and the end that it has lost, which say where all else is; or None.
+
+    A download that was cut has lost its end; other readers search what is left for the catalog, too.
+    """
+    content = path.read_bytes()
+    end = len(content)
+    for _ in range(_MOST_CATALOGS):
+        end = content.rfind(b"/Catalog", 0, end)
+        if end < 0:
+            return None
+        before = content[max(0, end - _LONGEST_CATALOG) : end]
+        begun = list(_OBJECT.finditer(before))
+        if begun and b"endobj" not in before[begun[-1].end() :]:
+            number, generation = begun[-1].groups()
+            trailer = b"\ntrailer\n<< /Root %b %b R >>\nstartxref\n0\n%%%%EOF\n" % (number, generation)
+            return b"%PDF-1.7\n" + content + trailer
+    return None
 
 
 def _why_not_opened(path: Path, code: int | None) -> str:

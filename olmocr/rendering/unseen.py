@@ -1,4 +1,4 @@
-"""A PDF and its drawn pages -> what the pages do not show, and would be taken for read. Imports pypdfium2 and pypdf."""
+"""A PDF and its drawn pages -> what the pages do not show, and would be taken for read."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def why_not_pages(document: pypdfium2.PdfDocument) -> str | None:
         )
     attached = int(pdfium.FPDFDoc_GetAttachmentCount(document.raw))
     if attached > 0 and _holds(document, _PORTFOLIO):
-        files = "1 file" if attached == 1 else f"{attached} files"
-        return f"is a PDF portfolio: {files} lie in it, and its pages are only a cover; take them out and give them"
+        files = "1 file lies" if attached == 1 else f"{attached} files lie"
+        return f"is a PDF portfolio: {files} in it, and its pages are only a cover; take them out and give them"
     return None
 
 
@@ -94,7 +94,7 @@ def why_cut(document: pypdfium2.PdfDocument, index: int, *, is_blank: bool) -> s
     if copy is None:
         return None
     if is_blank and not copy.contents and _names_lost_content(document, index):
-        return "has lost its content"
+        return "has lost its content: the file is damaged"
     return "has content that is damaged" if any(map(_is_cut, copy.contents)) else None
 
 
