@@ -28,6 +28,7 @@ _LONGEST_KEY = 64  # bytes that one of these may take, white space included
 _DEPTH = 15  # of form XObjects in each other, which is where pypdfium2 stops
 _SMALL_PICTURE = 32 * 32  # pixels; rules, bullets and shades of boxes are pictures, too
 _LARGE_PICTURE = 40_000_000  # pixels; A4 at 600 dots an inch has 35: to unpack more twice takes too much memory
+_MOST_PIXELS_OF_PAGE = 10 * _LARGE_PICTURE  # to look at more would take longer than to draw the page
 _LEAST_OF_PICTURE = 0.98  # of its rows; what a careless program leaves off is less
 _INVISIBLE = (pdfium.FPDF_TEXTRENDERMODE_INVISIBLE, pdfium.FPDF_TEXTRENDERMODE_CLIP)
 _LIGHT = 240  # of 255; text so light on white paper is not meant to be seen
@@ -75,11 +76,11 @@ def why_unseen(document: pypdfium2.PdfDocument, page: pypdfium2.PdfPage, index: 
     *page* is that at *index*, from 0, of *document*. *is_blank* says that nothing at all is to be seen of it: text
     that is there has no usable font then.
     """
-    found = False
+    found, pictures = False, _Pictures(math.inf if is_blank else _LARGE_PICTURE)
     for item in page.get_objects(max_depth=_DEPTH):
         found = found or item.type != pdfium.FPDF_PAGEOBJ_FORM
         if item.type == pdfium.FPDF_PAGEOBJ_IMAGE:
-            if why := _why_picture_unseen(item, math.inf if is_blank else _LARGE_PICTURE):
+            if why := pictures.why_unseen(item):
                 return why
         elif is_blank and item.type == pdfium.FPDF_PAGEOBJ_TEXT and _is_meant_to_be_seen(item, page):
             return "holds text in a font that cannot be drawn"
@@ -150,10 +151,26 @@ def _holds(document: pypdfium2.PdfDocument, wanted: re.Pattern[bytes]) -> bool:
     return search.is_found
 
 
-def _why_picture_unseen(item: Any, largest: float) -> str | None:
-    width, height = item.get_px_size()
-    if not _SMALL_PICTURE <= width * height <= largest:
-        return None
+class _Pictures:
+    """A page's pictures, none larger than *largest* pixels, each looked at once, however often it is drawn."""
+
+    def __init__(self, largest: float) -> None:
+        self._largest = largest
+        self._seen: set[tuple[object, ...]] = set()
+        self._left = _MOST_PIXELS_OF_PAGE
+
+    def why_unseen(self, item: Any) -> str | None:
+        """Return what is wrong with a picture, as a predicate of its page."""
+        width, height = item.get_px_size()
+        what = width, height, *item.get_filters(), pdfium.FPDFImageObj_GetImageDataRaw(item.raw, None, 0)
+        if not _SMALL_PICTURE <= width * height <= self._largest or what in self._seen or self._left <= 0:
+            return None
+        self._seen.add(what)
+        self._left -= width * height
+        return _why_picture_unseen(item, width, height)
+
+
+def _why_picture_unseen(item: Any, width: int, height: int) -> str | None:
     bitmap = pdfium.FPDFImageObj_GetBitmap(item.raw)
     if not bitmap:
         return f"has a picture ({_packing(item)}) that cannot be unpacked"

@@ -276,3 +276,14 @@ def test_a_pdf_that_has_lost_its_first_line_is_read(tmp_path):
 def test_the_largest_pictures_are_not_unpacked_twice(tmp_path):
     huge = image(b"FlateDecode", zlib.compress(bytes(100)), width=7000, height=7000)
     assert is_read(opened(with_image(huge), tmp_path))
+
+
+def test_a_picture_that_is_drawn_a_hundred_times_is_looked_at_once(tmp_path, monkeypatch):
+    from olmocr.rendering import unseen
+
+    looked = []
+    monkeypatch.setattr(unseen, "_why_picture_unseen", lambda item, width, height: looked.append(width))
+    again = b"q 572 0 0 752 20 20 cm /Scan Do Q " * 100
+    scan = image(b"FlateDecode", zlib.compress(PAGE))
+    assert is_read(opened(pdf(LETTER, again, scan, resources=b"/XObject << /Scan 6 0 R >>"), tmp_path))
+    assert looked == [300]
