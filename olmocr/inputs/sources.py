@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,17 @@ from olmocr.inputs.archives import list_members
 from olmocr.inputs.folders import files_below, files_matching, is_readable, read_start
 from olmocr.inputs.kinds import is_document
 from olmocr.inputs.limits import LIMITS, InputLimits
-from olmocr.inputs.origins import Origin, Refused, StandardInput, StoredFile, TarMember, WebFile, ZipMember
+from olmocr.inputs.origins import (
+    Origin,
+    Pipe,
+    Refused,
+    StandardInput,
+    StoredFile,
+    TarMember,
+    WebFile,
+    ZipMember,
+    own_descriptor,
+)
 from olmocr.inputs.places import place_in_store, place_of_file, place_of_url, spelled_place
 from olmocr.inputs.stores import WEB_SCHEMES, find_stored, scheme_of, web_file
 
@@ -69,6 +80,8 @@ def _places(name: str, origin: Origin) -> tuple[str, str]:
             return f"{store}/{path}", place_in_store(store, path)
         case StandardInput():
             return STANDARD_INPUT, STANDARD_INPUT
+        case Pipe(path):
+            return path, path
         case Refused() if scheme_of(name) is None:  # what is wrong with it may be put right: then it is this document
             archive, separator, member = name.partition(_MEMBER)
             path = path_of(archive)
@@ -142,12 +155,16 @@ class _Finder:
     def _on_disk(self, name: str) -> Iterator[Source]:
         path = path_of(name)
         archive, separator, member = name.rpartition(_MEMBER)
-        if _is_file(path):
+        if own_descriptor(name) is not None and path.exists():
+            yield Source(name, _pipe(name, path))
+        elif _is_file(path):
             yield from self._in_archive(name, path) if _is_archive(path) else (Source(name, path),)
         elif name and path.is_dir():
             yield from self._in_folder(str(path))
         elif separator and _is_archive(path_of(archive)):
             yield from self._only_member(archive, member)
+        elif name and path.exists():
+            yield Source(name, _pipe(name, path))
         elif glob.has_magic(name):
             yield from self._matching(name)
         else:
@@ -225,6 +242,14 @@ def _standard_input() -> Source:
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("- stands for standard input, and nothing is piped into it")
     return Source(STANDARD_INPUT, StandardInput())
+
+
+def _pipe(name: str, path: Path) -> Pipe:
+    """Return the pipe at *path*, or what was put in its place for this process alone: it is read once, too."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISFIFO(mode) or (stat.S_ISREG(mode) and own_descriptor(name) is not None)):
+        raise InputError(f"{name} is {'a socket' if stat.S_ISSOCK(mode) else 'a device'}, not a file")
+    return Pipe(spelled_place(path))
 
 
 def path_of(name: str) -> Path:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from olmocr.inputs.kinds import FIRST_BYTES, Kind, kind_of
 from olmocr.page import PageImage
-from olmocr.rendering.render import on_white, upright_picture
+from olmocr.rendering.levels import on_white, upright_picture
 from olmocr.serving.refusals import RequestError, bad_request
 
 KINDS = (Kind.PNG, Kind.JPEG, Kind.WEBP)

@@ -111,4 +111,6 @@ def why_failed(document: Document, max_page_error_rate: float) -> str | None:
         if len(fallbacks) == 1
         else f"{len(fallbacks)} of {len(document.pages)} pages (first: {first.page_number})"
     )
+    if first.attempts == 0:  # nobody was asked, so that the model is not to blame
+        return f"{pages} could not be drawn: {first.rejected[-1]}"
     return f"the model gave no good answer for {pages}; last: {first.rejected[-1]}"

@@ -17,7 +17,7 @@ from olmocr.inputs.limits import LIMITS, InputLimits
 from olmocr.inputs.local_file import local_file
 from olmocr.inputs.origins import Refused, StandardInput
 from olmocr.inputs.sources import Source, find_sources
-from olmocr.rendering.render import MOST_PAGES, MOST_PIXELS
+from olmocr.rendering.image_file import MOST_PAGES, MOST_PIXELS
 from tests.conftest import ROOT
 from tests.pipeline.doubles import write_image, write_pdf
 

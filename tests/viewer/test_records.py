@@ -63,7 +63,8 @@ def test_a_document_that_could_not_be_opened_has_its_error_and_no_page(tmp_path)
     run(tmp_path / "ws", [tmp_path / "a.pdf"], answer())
     (document,) = documents(tmp_path / "ws")
     assert document.error.endswith(
-        "is no PDF and no picture of a kind that can be read (PDF, PNG, JPEG, TIFF, WebP, GIF, BMP, HEIC)"
+        "is no PDF and no picture of a kind that can be read "
+        "(PDF, PNG, JPEG, TIFF, WebP, GIF, BMP, HEIC, AVIF, JPEG 2000)"
     )
     assert document.pages == ()
 
