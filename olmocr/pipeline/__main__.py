@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import logging
 import time
 import tomllib
@@ -33,7 +32,7 @@ from olmocr.errors import UsageError
 from olmocr.memory import parse_size
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.settings import Setting, settings_of
-from olmocr.text import printable
+from olmocr.text import printable, strict_json
 from olmocr.version import __version__
 
 if TYPE_CHECKING:
@@ -263,7 +262,7 @@ def _run(
 
         summary: RunSummary = run_interruptibly(run_pipeline(config, on_page=on_page, on_document=on_document))
     if as_json:
-        say(json.dumps({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2))
+        say(strict_json({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2))
     elif not quiet:
         _say_summary(summary, config)
     raise typer.Exit(summary.exit_code)
@@ -327,7 +326,7 @@ def _say_stats(workspace: Path, *, as_json: bool) -> None:
     from olmocr.workspace.stats import read_stats, stats_lines
 
     stats = read_stats(workspace)
-    say(json.dumps(vars(stats), indent=2) if as_json else "\n".join(stats_lines(stats)))
+    say(strict_json(vars(stats), indent=2) if as_json else "\n".join(stats_lines(stats)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from olmocr.errors import ExitCode
 from olmocr.files import write_whole
 from olmocr.inputs.sources import Source
 from olmocr.memory import peak_memory
+from olmocr.text import strict_json
 from olmocr.workspace.document import PageRecord
 
 METRICS_FILE = "metrics.json"
@@ -118,4 +118,4 @@ def write_metrics(folder: Path, counts: RunCounts, engine: dict[str, float]) -> 
         "peak_memory_bytes": peak_memory(),
         "engine": engine,
     }
-    write_whole(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
+    write_whole(folder / METRICS_FILE, strict_json(metrics, indent=2) + "\n")

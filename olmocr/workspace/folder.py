@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from olmocr.errors import OutputError, output_error
-from olmocr.files import write_whole
+from olmocr.files import file_beside, sweep, write_whole
 from olmocr.inputs.sources import Source
+from olmocr.text import strict_json
 from olmocr.workspace.outputs import write_json_line
 
 _LONGEST_NAME = 200  # bytes; most file systems allow 255
@@ -97,7 +97,7 @@ class Workspace:
 
     def write_failures(self, failures: Iterable[tuple[str, str]]) -> None:
         """Write ``failures.jsonl``: names and reasons, a line each; none leaves no file."""
-        lines = [json.dumps({"Source-File": name, "error": why}) + "\n" for name, why in failures]
+        lines = [strict_json({"Source-File": name, "error": why}) + "\n" for name, why in failures]
         path = self.folder / "failures.jsonl"
         write_whole(path, "".join(lines)) if lines else _remove(path)
 
@@ -143,9 +143,9 @@ class Workspace:
 
 def _write_first(path: Path, text: str) -> None:
     """Write a file unless it is there by now. It is whole from the first: a run may be killed at any moment."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        temporary.write_text(text, encoding="ascii")
+    with file_beside(path) as (temporary, file):
+        file.write(text.encode("ascii"))
+        file.flush()
         try:
             path.hardlink_to(temporary)
         except FileExistsError:
@@ -154,8 +154,6 @@ def _write_first(path: Path, text: str) -> None:
             if error.errno not in _NO_LINKS:
                 raise
             temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:
@@ -166,20 +164,24 @@ def _remove(path: Path) -> None:
 
 
 def open_workspace(folder: Path, output_dir: Path | None = None) -> Workspace:
-    """Make the folder where it is missing; markdown goes to *output_dir* if that is given.
+    """Make the folder where it is missing, for its owner alone; markdown goes to *output_dir* if that is given.
 
     Raises:
         OutputError: it cannot be made, or is a file.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # documents may be private
     except FileExistsError as error:
         raise OutputError(f"the workspace {folder} is a file; name a folder") from error
     except OSError as error:
         raise output_error(error, f"the workspace {folder}") from error
     if output_dir is None:
-        return Workspace(folder, folder / "markdown", folder / "markdown-owners")
-    return Workspace(folder, output_dir, output_dir / ".olmocr-owners")
+        workspace = Workspace(folder, folder / "markdown", folder / "markdown-owners")
+    else:
+        workspace = Workspace(folder, output_dir, output_dir / ".olmocr-owners")
+    for each in (folder, folder / "results", folder / "failed", workspace.markdown, workspace.owners):
+        sweep(each)  # what a run that was killed had half written
+    return workspace
 
 
 def _markdown_names(source: Source) -> tuple[PurePosixPath, PurePosixPath, PurePosixPath]:

@@ -1,3 +1,4 @@
+import stat
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,9 @@ def test_markdown_goes_to_another_folder_with_what_tells_whose_it_is(tmp_path):
     assert (path, path.read_text()) == (tmp_path / "out" / "a.md", "text")
     assert len(list((tmp_path / "out" / ".olmocr-owners").iterdir())) == 1
     assert not (tmp_path / "ws" / "markdown").exists()
+
+
+def test_a_new_workspace_is_its_owners_alone_and_one_that_is_there_stays_as_it_is(tmp_path):
+    (tmp_path / "shared").mkdir(mode=0o755)
+    modes = [stat.S_IMODE(open_workspace(tmp_path / name).folder.stat().st_mode) for name in ("new", "shared")]
+    assert modes == [0o700, 0o755]
