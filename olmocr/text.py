@@ -23,6 +23,11 @@ def one_line(text: str, most: int | None = None) -> str:
     return line if most is None or len(line) <= most else line[: most - 1] + "…"
 
 
+def in_a_line(text: str) -> str:
+    """Return *text* for a message, line ends as escapes, too: a file may be called anything."""
+    return printable(text).replace("\n", "\\n")
+
+
 def named(name: str) -> str:
     """Return the *name* of a file or URL as UTF-8 can hold it: bytes that are no text are shown as escapes."""
     return _HALF.sub(lambda half: ascii(half[0])[1:-1], name)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import glob
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from olmocr.errors import InputError
+from olmocr.errors import InputError, OlmocrError
 from olmocr.inputs.archives import ENDINGS as ARCHIVE_ENDINGS
 from olmocr.inputs.archives import list_members
 from olmocr.inputs.folders import files_below, files_matching, is_readable, read_start
@@ -18,6 +20,7 @@ from olmocr.inputs.kinds import is_document
 from olmocr.inputs.limits import LIMITS, InputLimits
 from olmocr.inputs.origins import Origin, Refused, StandardInput, StoredFile, TarMember, WebFile, ZipMember
 from olmocr.inputs.stores import WEB_SCHEMES, find_stored, scheme_of, web_file
+from olmocr.text import in_a_line
 
 _LIST_ENDING = ".txt"
 _MEMBER = "::"
@@ -34,7 +37,15 @@ class Source:
     @property
     def key(self) -> str:
         """SHA-1 of the place, in hexadecimal: the document's name in a workspace. A file's place is its path."""
-        return hashlib.sha1(_place(self).encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
+        return hashlib.sha1(_bytes(_place(self))).hexdigest()  # noqa: S324
+
+
+def _bytes(place: str) -> bytes:
+    """Return a place as the system has it; of a name that no file can have, the nearest thing."""
+    try:
+        return place.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return place.encode("utf-8", "surrogatepass")
 
 
 def _place(source: Source) -> str:
@@ -50,7 +61,7 @@ def _place(source: Source) -> str:
         case StandardInput():
             return STANDARD_INPUT
         case Refused():
-            return source.name
+            return source.name if scheme_of(source.name) else os.path.abspath(source.name)  # noqa: PTH100
 
 
 def find_sources(
@@ -90,6 +101,15 @@ class _Finder:
     apart_from: Path | None
 
     def sources(self, name: str) -> Iterator[Source]:
+        """Yield what a name stands for; what is there and cannot be looked at is a document that cannot be read."""
+        try:
+            yield from self._sources(name)
+        except OSError as error:
+            yield Source(name, Refused(f"{name} cannot be read: {error.strerror}"))
+        except ValueError as error:  # no name that the system knows: one with a NUL, or of characters it has not
+            raise InputError(f"there is no file {name!a}: {error}") from error
+
+    def _sources(self, name: str) -> Iterator[Source]:
         if name == STANDARD_INPUT:
             yield _standard_input()
         elif _is_list(name):
@@ -114,7 +134,7 @@ class _Finder:
         archive, separator, member = name.rpartition(_MEMBER)
         if _is_file(path):
             yield from self._in_archive(name, path) if _is_archive(path) else (Source(name, path),)
-        elif name and path.is_dir():
+        elif name and _is_there(path, Path.is_dir):
             yield from self._in_folder(str(path))
         elif separator and _is_archive(path_of(archive)):
             yield from self._only_member(archive, member)
@@ -164,28 +184,31 @@ class _Finder:
     def _in_list(self, name: str) -> Iterator[Source]:
         """Yield what a list's lines stand for; a line that stands for nothing is a document that cannot be read."""
         path = path_of(name)
-        try:
-            with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-                for number, line in enumerate(lines, 1):
-                    entry = line.strip()
-                    if "\0" in entry:
-                        raise InputError(f"{name} is no list of names: line {number} is no text")
-                    if entry and not entry.startswith("#"):
-                        yield from self._entry(entry, path.parent, f"line {number} of {name}")
-        except OSError as error:
-            raise InputError(f"{name} cannot be read: {error.strerror}") from error
+        encoding = _encoding_of(path, name)
+        with path.open(encoding=encoding, errors="surrogateescape" if encoding == "utf-8-sig" else "replace") as lines:
+            for number, line in enumerate(lines, 1):
+                entry = line.strip()
+                if entry and not entry.startswith("#"):
+                    yield from self._entry(entry, line.rstrip("\n"), path.parent, f"line {number} of {name}")
 
-    def _entry(self, entry: str, folder: Path, place: str) -> Iterator[Source]:
-        """Yield what a line stands for, seen from the working folder, or else from the list's own *folder*."""
+    def _entry(self, entry: str, line: str, folder: Path, place: str) -> Iterator[Source]:
+        """Yield what a line stands for, seen from the working folder, or else from the list's own *folder*.
+
+        Spaces around a name are mostly not of it; where nothing is called so, they may be.
+        """
         spellings = [entry] if scheme_of(entry) else [entry, str(folder / entry)]
+        if line != entry and not scheme_of(entry):
+            spellings += [line, str(folder / line)]
         wrong = []
         for spelling in spellings:
             try:
                 if _is_list(spelling):
                     raise InputError(f"{spelling} is a list within a list; give it by itself")
                 yield from self._documents(spelling)
-            except InputError as error:
+            except OlmocrError as error:
                 wrong.append(str(error))
+            except (OSError, ValueError) as error:
+                wrong.append(f"{in_a_line(spelling)} cannot be read: {getattr(error, 'strerror', None) or error}")
             else:
                 return
         yield Source(entry, Refused(f"{wrong[0]} ({place})"))
@@ -205,11 +228,36 @@ def path_of(name: str) -> Path:
         return Path(name)
 
 
+def _encoding_of(path: Path, name: str) -> str:
+    """Return how a list's text is written: as UTF-8, with other bytes kept, or as Windows' programs do.
+
+    Raises:
+        InputError: it is no text.
+    """
+    start = read_start(str(path))
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in start:
+        raise InputError(f"{name} is no list of names: it is no text")
+    return "utf-8-sig"
+
+
 def _is_file(path: Path) -> bool:
+    """Say whether there is such a file.
+
+    Raises:
+        OSError: that cannot be known, as in a folder that may not be entered.
+    """
+    return _is_there(path, Path.is_file)
+
+
+def _is_there(path: Path, is_so: Callable[[Path], bool]) -> bool:
     try:
-        return path.is_file()
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        return is_so(path)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # nothing is called so; a member of an archive may be
+            raise
+        return False
 
 
 def _is_archive(path: Path) -> bool:

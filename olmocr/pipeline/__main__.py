@@ -32,7 +32,7 @@ from olmocr.errors import UsageError
 from olmocr.memory import parse_size
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.settings import Setting, settings_of
-from olmocr.text import printable, strict_json
+from olmocr.text import in_a_line, strict_json
 from olmocr.version import __version__
 
 if TYPE_CHECKING:
@@ -287,11 +287,17 @@ def _shown_progress(console: Console, *, quiet: bool) -> Iterator[Any]:
             nonlocal last_line
             now = time.monotonic()
             tally.add(page)
-            bar.update(task, description=printable(f"{tally.line(now)}; last: {source.name}, page {page.page_number}"))
+            bar.update(task, description=in_a_line(f"{tally.line(now)}; last: {source.name}, page {page.page_number}"))
             if bar.disable and now - last_line >= _LINE_EVERY_SECONDS:
                 last_line = now
                 log.info("%s", tally.line(now))
-            log.debug("%s, page %d: %s after %d attempts", source.name, page.page_number, page.status, page.attempts)
+            log.debug(
+                "%s, page %d: %s after %d attempts",
+                in_a_line(source.name),
+                page.page_number,
+                page.status,
+                page.attempts,
+            )
 
         yield on_document, on_page
 
@@ -315,7 +321,7 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
     if config.markdown_folder:
         say(f"markdown:  {config.markdown_folder}")
     for failure in summary.failures[:20]:
-        say(f"failed:    {failure.source}: {failure.why}")
+        say(f"failed:    {in_a_line(failure.source)}: {failure.why}")
     if len(summary.failures) > 20:
         say(f"           and {len(summary.failures) - 20} more, in {config.workspace / 'failures.jsonl'}")
     if summary.failures:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +19,7 @@ from olmocr.text import strict_json
 from olmocr.workspace.outputs import write_json_line
 
 _LONGEST_NAME = 200  # bytes; most file systems allow 255
+_LONGEST_PATH = 900  # bytes; macOS allows 1024, and a file is written under a longer name first
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # memory cards, some shares
 
@@ -114,7 +117,9 @@ class Workspace:
         return next(free, own)
 
     def _is_blocked(self, name: PurePosixPath) -> bool:
-        """Say whether a folder has the name already, or a file the name of one of its folders."""
+        """Say whether it is too long, a folder has the name already, or a file the name of one of its folders."""
+        if len(os.fsencode(self.markdown / name)) > _LONGEST_PATH:
+            return True
         return (self.markdown / name).is_dir() or any((self.markdown / parent).is_file() for parent in name.parents)
 
     def _claim(self, source: Source, name: PurePosixPath) -> bool:
@@ -190,7 +195,15 @@ def _markdown_names(source: Source) -> tuple[PurePosixPath, PurePosixPath, PureP
     The plain one is the source's, without leading slash and ``..``, and with ``.md`` for its ending.
     """
     path = PurePosixPath("stdin" if source.name == "-" else source.name.replace("::", "/"))
-    parents = [part for part in path.parts[:-1] if part not in ("/", "//", "..", "~")]
-    stem = path.stem.encode("utf-8", "surrogateescape")[:_LONGEST_NAME].decode("utf-8", "ignore")
+    parents = [_file_name(part) for part in path.parts[:-1] if part not in ("/", "//", "..", "~")]
+    stem = _file_name(path.stem)
     own = f"{stem}-{source.key[:12]}.md"
     return PurePosixPath(*parents, f"{stem}.md"), PurePosixPath(*parents, own), PurePosixPath(own)
+
+
+def _file_name(part: str) -> str:
+    """Return a *part* of a source's path as a file may be called: any disk holds it, in any locale."""
+    encoding = sys.getfilesystemencoding()
+    able = part.replace("\0", "").encode(encoding, "ignore")  # bytes that are no text among what is left out
+    name = able[:_LONGEST_NAME].decode(encoding, "ignore")
+    return "_" if name in ("", ".", "..", "~") else name
