@@ -102,11 +102,13 @@ def _held_folder(parent: Path) -> tuple[Path, int]:
     """Return a new folder, and an open descriptor of it that is locked."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{_machine()}-", dir=parent))
-        descriptor = os.open(folder, os.O_RDONLY)
-        _lock(descriptor)
-        if folder.is_dir():
-            return folder, descriptor
-        os.close(descriptor)  # before it was locked it was nobody's, and a sweep has taken it
+        # Before it is locked it is nobody's, and a sweep may take it.
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            _lock(descriptor)
+            if folder.is_dir():
+                return folder, descriptor
+            os.close(descriptor)
 
 
 def sweep(folder: Path) -> None:

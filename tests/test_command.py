@@ -36,7 +36,8 @@ def work(name: str, code: int = 0, log_file: Path | None = None, wait: bool = Fa
             time.sleep(0.01)
         for number in range(50):
             bar.update(task, description=str(number))
-            say("é 文 \\udcff" * 100), complain("é 文" * 100), log.warning("é 文 %s", "\\udcff" * 100)
+            say("\\u00e9 \\u6587 \\udcff" * 100), complain("\\u00e9 \\u6587" * 100)
+            log.warning("\\u00e9 \\u6587 %s", "\\udcff" * 100)
             print("a library prints", flush=True), print("and complains", file=sys.stderr, flush=True)
     (folder / "done").touch()
     raise typer.Exit(code)

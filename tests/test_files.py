@@ -155,3 +155,31 @@ def test_the_next_file_in_a_folder_sweeps_it_and_a_temporary_folder_too(tmp_path
         assert names_in(tmp_path) == sorted(["b.md", folder.name])
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert names_in(tmp_path) == ["b.md"]
+
+
+def test_sweeps_never_take_what_others_are_about_to_write(tmp_path):
+    """Other processes sweep as fast as they can while this one makes files and folders."""
+    sweeping = """
+import sys
+from pathlib import Path
+from olmocr.files import sweep
+print(flush=True)
+while True:
+    sweep(Path(sys.argv[1]))
+"""
+    others = [
+        subprocess.Popen([sys.executable, "-c", sweeping, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    try:
+        for other in others:
+            other.stdout.readline()
+        for number in range(200):
+            with temporary_folder(tmp_path) as folder:
+                write_whole(folder / "copy", "copy")
+                assert names_in(folder) == ["copy"]
+            write_whole(tmp_path / f"{number}.md", "text")
+    finally:
+        for other in others:
+            other.kill()
+            other.communicate()
+    assert names_in(tmp_path) == sorted(f"{number}.md" for number in range(200))
