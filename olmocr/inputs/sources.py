@@ -122,7 +122,7 @@ class _Finder:
         scheme = scheme_of(name)
         if scheme is None:
             yield from self._on_disk(name)
-        elif _MEMBER in name or name.lower().endswith((*ARCHIVE_ENDINGS, _LIST_ENDING)):
+        elif _MEMBER in name.split("/", 3)[-1] or name.lower().endswith((*ARCHIVE_ENDINGS, _LIST_ENDING)):
             raise InputError(f"{name} is an archive or a list on another machine; download it and give the copy")
         elif scheme in WEB_SCHEMES:
             yield Source(*web_file(name))

@@ -259,6 +259,18 @@ def test_a_member_may_have_a_longer_name_than_a_file(here):
     assert content(source, here) == PDF
 
 
+def test_a_url_with_an_ipv6_address_is_no_archive(here):
+    assert names("http://[::1]:1/a.pdf") == ["http://[::1]:1/a.pdf"]
+    with pytest.raises(InputError, match="is an archive or a list on another machine"):
+        names("http://host/a.zip::b.pdf")
+
+
+def test_many_stars_in_a_row_take_no_longer_than_one(here):
+    write_pdf(here / "/".join("d" * 40) / "a.pdf")
+    (found,) = names("**/" * 40 + "*.pdf")
+    assert found.endswith("d/a.pdf")
+
+
 @pytest.mark.parametrize("name", ["a\0b.pdf", "\ud800.pdf"])
 def test_a_name_that_no_file_can_have_is_told_as_a_typing_error(name, here):
     with pytest.raises(InputError, match="there is no file"):
