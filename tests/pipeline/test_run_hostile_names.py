@@ -133,3 +133,13 @@ def test_a_disk_that_does_not_take_a_name_costs_that_document(tmp_path, picture,
     summary = run(tmp_path / "ws", tmp_path / "in")
     assert (summary.done, len(summary.failures)) == (1, 1)
     assert "a.md could not be written: Invalid argument" in summary.failures[0].why
+
+
+def test_a_fault_that_nobody_foresaw_costs_one_document_and_asks_to_be_reported(tmp_path):
+    pictures = [
+        write_image(tmp_path / f"{name}.png", size=size) for name, size in (("a", (200, 100)), ("b", (100, 90)))
+    ]
+    config = PipelineConfig(workspace=tmp_path / "ws", pdfs=tuple(map(str, pictures)), model="none", workers=1)
+    summary = run_pipeline_sync(config, ask=Model(KeyError("thing"), answer()).ask)
+    assert (summary.done, summary.exit_code) == (1, 9)
+    assert "met a fault of olmocr itself, please report it: KeyError: 'thing'" in summary.failures[0].why
