@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
+
+_HALF = re.compile("[\ud800-\udfff]")  # of a character, which UTF-8 cannot hold
 
 # Control characters except tab and line end, what turns the direction of writing, and half of a character.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]|[\ud800-\udfff]")
@@ -17,6 +21,43 @@ def one_line(text: str, most: int | None = None) -> str:
     """Return *text* for a message on one line, spaces folded, cut at *most* characters."""
     line = printable(" ".join(text.split()))
     return line if most is None or len(line) <= most else line[: most - 1] + "…"
+
+
+def in_a_line(text: str) -> str:
+    """Return *text* for a message, line ends as escapes, too: a file may be called anything."""
+    return printable(text).replace("\n", "\\n")
+
+
+def named(name: str) -> str:
+    """Return the *name* of a file or URL as UTF-8 can hold it: bytes that are no text are shown as escapes."""
+    return _HALF.sub(lambda half: ascii(half[0])[1:-1], name)
+
+
+def whole(text: str) -> str:
+    """Return *text* as UTF-8 can hold it and as long as it was: half a character becomes the sign for a lost one."""
+    return _HALF.sub("\ufffd", text)
+
+
+def strict_json(value: Any, *, indent: int | None = None) -> str:
+    """Return *value* as JSON that every reader takes: no NaN, no infinity, no half of a character.
+
+    Strict readers refuse a whole file for one of these. Line ends of all kinds are escaped, as is what is not ASCII.
+
+    Raises:
+        ValueError: a number is none.
+    """
+    return json.dumps(_with_whole_texts(value), indent=indent, allow_nan=False)
+
+
+def _with_whole_texts(value: Any) -> Any:
+    match value:
+        case str():
+            return named(value)
+        case dict():
+            return {_with_whole_texts(key): _with_whole_texts(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_with_whole_texts(each) for each in value]
+    return value
 
 
 def visible(text: str) -> str:

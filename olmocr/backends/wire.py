@@ -18,6 +18,8 @@ Guide = Literal["vllm", "mlx-vlm"]
 
 PATHS: dict[Api, str] = {"chat": "/chat/completions", "responses": "/responses"}
 
+_MOST_TOKENS = 2**53  # the largest whole number that every reader of JSON knows exactly
+
 
 def make_body(request: PageRequest, *, api: Api, model: str, guide: Guide | None) -> bytes:
     """Return the question as JSON, text first and then the image as PNG. Encoding takes a tenth of a second."""
@@ -110,7 +112,7 @@ def _response(text: Any, reason: FinishReason, input_tokens: Any, output_tokens:
 
 
 def _count(value: Any) -> int:
-    return value if type(value) is int and value > 0 else 0
+    return value if type(value) is int and 0 < value < _MOST_TOKENS else 0
 
 
 def _at(value: Any, *path: str | int) -> Any:

@@ -6,13 +6,13 @@ Tokens come from where huggingface_hub keeps them. No text of theirs is in a sen
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmocr.errors import HubError
+from olmocr.files import temporary_folder
 from olmocr.hub.sentences import writing_errors
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Hub:
         """Return a small text file of *repo* at a commit; None if it is none."""
         if size > _LARGEST_REPORT:
             return None
-        with writing_errors(repo), tempfile.TemporaryDirectory() as folder:
+        with writing_errors(repo), temporary_folder() as folder:
             path = self._api.hf_hub_download(repo, name, revision=sha, local_dir=folder)
             return Path(path).read_bytes().decode(errors="replace")
 

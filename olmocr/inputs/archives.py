@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import gzip
 import hashlib
+import logging
 import lzma
 import os
 import struct
@@ -22,6 +23,8 @@ from olmocr.inputs.kinds import FIRST_BYTES, looks_readable
 from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.origins import Refused, TarMember, ZipMember
 
+log = logging.getLogger(__name__)
+
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 
 Found = tuple[str, ZipMember | TarMember | Refused]
@@ -32,6 +35,9 @@ _HEADER_BYTES = 1 << 20  # the longest name or comment of a member that is read 
 _ZIP = b"PK"
 _GZIP = b"\x1f\x8b"
 _ENCRYPTED = 0x1
+_UTF8 = 0x800
+_ENTRY, _ENTRY_LENGTH = b"PK\x01\x02", 46  # an entry of a zip's directory begins so, and has so much before its name
+_HEADER, _HEADER_LENGTH = b"PK\x03\x04", 30  # so does what comes before a member
 
 # What the standard library raises for an archive that is damaged, or made to look so.
 _DAMAGE = (
@@ -52,7 +58,8 @@ _DAMAGE = (
 def list_members(archive: Path, name: str, limits: InputLimits) -> list[Found]:
     """Return the documents that *archive*, called *name*, holds; one that may not be read, with why.
 
-    Hidden members are left out, and so is what is no document by its ending or its first bytes.
+    Hidden members are left out, and so is what is no document by its ending or its first bytes. Of a tar that is
+    damaged or cut, what comes before is found, and then the archive's own name with what is the matter.
 
     Raises:
         InputError: it is damaged, or unpacks to more than *limits* allow.
@@ -71,7 +78,7 @@ def read_zip_member(origin: ZipMember) -> Iterator[bytes]:
         InputError: it is damaged.
     """
     name = f"{origin.archive}::{origin.member}"
-    with _damage(name), zipfile.ZipFile(origin.archive) as archive, archive.open(origin.member) as file:
+    with _damage(name), _opened_zip(Path(origin.archive)) as archive, archive.open(origin.member) as file:
         while piece := file.read(_PIECE):
             yield piece
 
@@ -128,11 +135,62 @@ def _is_hidden(member: str) -> bool:
 
 
 def _list_zip(path: Path, name: str, limits: InputLimits) -> list[Found]:
-    with zipfile.ZipFile(path) as archive:
+    with _opened_zip(path) as archive:
         members = archive.infolist()
         unpacked = sum(each.file_size for each in members)
         _refuse_bomb(name, len(members), unpacked, path.stat().st_size, limits)
         return [found for each in members if (found := _zip_member(archive, each, path, name, limits))]
+
+
+@contextlib.contextmanager
+def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip, even where members' names are not what they are said to be."""
+    with path.open("rb") as file, zipfile.ZipFile(cast(BinaryIO, _TrueNames(file))) as archive:
+        yield archive
+
+
+class _TrueNames:
+    """A zip's file, in which no name claims to be UTF-8 that is not: zipfile would refuse the whole archive for one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable, self.close = file.seek, file.tell, file.seekable, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        if data.startswith(_ENTRY):
+            return _with_true_flags(data)
+        if data.startswith(_HEADER) and len(data) == _HEADER_LENGTH:  # its name is read after it
+            at = self._file.tell()
+            name = self._file.read(struct.unpack_from("<H", data, 26)[0])
+            self._file.seek(at)
+            return data if _is_text(name) else data[:6] + _without_utf8(data, 6) + data[8:]
+        return data
+
+
+def _with_true_flags(directory: bytes) -> bytes:
+    """Return a zip's *directory* with the flag for UTF-8 cleared where a name is none."""
+    pieces, at = [], 0
+    while directory.startswith(_ENTRY, at) and len(directory) >= at + _ENTRY_LENGTH:
+        lengths = struct.unpack_from("<HHH", directory, at + 28)
+        entry = directory[at : at + _ENTRY_LENGTH + sum(lengths)]
+        if not _is_text(entry[_ENTRY_LENGTH : _ENTRY_LENGTH + lengths[0]]):
+            entry = entry[:8] + _without_utf8(entry, 8) + entry[10:]
+        pieces.append(entry)
+        at += len(entry)
+    return b"".join((*pieces, directory[at:]))
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _without_utf8(header: bytes, at: int) -> bytes:
+    return struct.pack("<H", struct.unpack_from("<H", header, at)[0] & ~_UTF8)
 
 
 def _zip_member(
@@ -143,8 +201,9 @@ def _zip_member(
     def start() -> bytes:
         if encrypted:
             return b""
-        with archive.open(info) as file:
+        with contextlib.suppress(*_DAMAGE), archive.open(info) as file:
             return file.read(FIRST_BYTES)
+        return b""  # one that cannot be opened is no reason to do without the others
 
     if info.is_dir() or _is_hidden(info.filename) or not looks_readable(info.filename, start):
         return None
@@ -186,13 +245,32 @@ def _list_tar(path: Path, name: str, limits: InputLimits) -> list[Found]:
             file = cast(BinaryIO, stack.enter_context(gzip.open(packed)) if is_packed else packed)
             headers = _Headers(file, name, path.stat().st_size, limits)
             archive = stack.enter_context(tarfile.TarFile(fileobj=cast(BinaryIO, headers)))
-            return _tar_members(archive, headers, path, name, is_packed, limits)
+            found: list[Found] = []
+            try:
+                found += _tar_members(archive, headers, path, name, is_packed, limits)
+                _refuse_cut(archive, headers)
+            except _DAMAGE as error:
+                if not found:
+                    raise
+                found.append((name, Refused(f"{name} is damaged: {len(found)} documents come before that ({error})")))
+            return found
+
+
+def _refuse_cut(archive: tarfile.TarFile, headers: _Headers) -> None:
+    """Refuse a tar that goes on with what is no header: tarfile takes that for its end.
+
+    Raises:
+        ReadError: it does.
+    """
+    headers.seek(archive.offset)
+    block = headers.read(tarfile.BLOCKSIZE)
+    if block.strip(b"\0") or len(block) % tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("what follows is no header of a member")
 
 
 def _tar_members(
     archive: tarfile.TarFile, headers: _Headers, path: Path, name: str, is_packed: bool, limits: InputLimits
-) -> list[Found]:
-    found: list[Found] = []
+) -> Iterator[Found]:
     count = 0
     while info := archive.next():
         archive.members = []  # type: ignore[attr-defined]  # or it would remember every one
@@ -213,8 +291,7 @@ def _tar_members(
             if why is None and not is_plain:
                 why = f"{label} is a link or a device, not a file"
             member = TarMember(str(path), info.name, info.offset_data, info.size, is_packed)
-            found.append((label, Refused(why) if why else member))
-    return found
+            yield label, Refused(why) if why else member
 
 
 def _unpacked(archive: Path, scratch: Path, limits: InputLimits) -> Path:
@@ -238,8 +315,8 @@ def _unpack(archive: Path, path: Path, packed: int, limits: InputLimits) -> None
     with whole_file(path) as target:
         try:
             with gzip.open(archive) as source:
-                while piece := source.read(_PIECE):
+                while piece := source.read1(_PIECE):  # and not read, which loses what comes before damage
                     _refuse_bomb(str(archive), 0, target.tell() + len(piece), packed, limits)
                     target.write(piece)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise InputError(f"{archive} is damaged: {error}") from error
+            log.debug("%s is damaged: %s", archive, error)  # what comes before is whole, and what does not, says so

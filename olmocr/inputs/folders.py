@@ -30,6 +30,8 @@ def files_below(folder: str, apart_from: Path | None = None) -> Iterator[tuple[s
 def files_matching(pattern: str, apart_from: Path | None = None) -> Iterator[str]:
     """Yield the files that match *pattern*, in order; ``**`` is folders of any depth, but hidden ones."""
     parts = pattern.split("/")
+    # Of several ** in a row one is enough, and each further one would multiply the work.
+    parts = [part for at, part in enumerate(parts) if part != _EVERY_DEPTH or parts[at - 1 : at] != [part]]
     if _EVERY_DEPTH not in parts:
         yield from (path for path in sorted(glob.iglob(pattern)) if os.path.isfile(path))  # noqa: PTH113, PTH207
         return

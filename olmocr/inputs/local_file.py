@@ -8,7 +8,6 @@ import os
 import secrets
 import select
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from olmocr.errors import InputError, output_error
-from olmocr.files import sha256_of
+from olmocr.files import sha256_of, temporary_folder
 from olmocr.inputs.archives import read_tar_member, read_zip_member
 from olmocr.inputs.limits import LIMITS, InputLimits
 from olmocr.inputs.origins import (
@@ -38,17 +37,17 @@ _TICK = 0.05  # seconds between two looks at a pipe
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield a folder for copies of what does not lie on this disk.
+    """Yield a folder for copies of what does not lie on this disk; those of runs that were killed are removed.
 
     Raises:
         OutputError: none can be made.
     """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="olmocr-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise output_error(error, "a temporary folder (TMPDIR names another place)") from error
-    with folder as path:
-        yield Path(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder())
+        except OSError as error:
+            raise output_error(error, "a temporary folder (TMPDIR names another place)") from error
+        yield folder
 
 
 @contextlib.contextmanager

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import glob
 import hashlib
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from olmocr.errors import InputError
+from olmocr.errors import InputError, OlmocrError
 from olmocr.inputs.archives import ENDINGS as ARCHIVE_ENDINGS
 from olmocr.inputs.archives import list_members
 from olmocr.inputs.folders import files_below, files_matching, is_readable, read_start
@@ -29,6 +31,7 @@ from olmocr.inputs.origins import (
 )
 from olmocr.inputs.places import place_in_store, place_of_file, place_of_url, spelled_place
 from olmocr.inputs.stores import WEB_SCHEMES, find_stored, scheme_of, web_file
+from olmocr.text import in_a_line
 
 _LIST_ENDING = ".txt"
 _MEMBER = "::"
@@ -64,7 +67,15 @@ def key_of_archive(source: Source) -> str | None:
 
 
 def _key(place: str) -> str:
-    return hashlib.sha1(place.encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
+    return hashlib.sha1(_bytes(place)).hexdigest()  # noqa: S324
+
+
+def _bytes(place: str) -> bytes:
+    """Return a place as the system has it; of a name that no file can have, the nearest thing."""
+    try:
+        return place.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return place.encode("utf-8", "surrogatepass")
 
 
 def _places(name: str, origin: Origin) -> tuple[str, str]:
@@ -133,6 +144,15 @@ class _Finder:
     apart_from: Path | None
 
     def sources(self, name: str) -> Iterator[Source]:
+        """Yield what a name stands for; what is there and cannot be looked at is a document that cannot be read."""
+        try:
+            yield from self._sources(name)
+        except OSError as error:
+            yield Source(name, Refused(f"{name} cannot be read: {error.strerror}"))
+        except ValueError as error:  # no name that the system knows: one with a NUL, or of characters it has not
+            raise InputError(f"there is no file {name!a}: {error}") from error
+
+    def _sources(self, name: str) -> Iterator[Source]:
         if name == STANDARD_INPUT:
             yield _standard_input()
         elif _is_list(name):
@@ -145,7 +165,7 @@ class _Finder:
         scheme = scheme_of(name)
         if scheme is None:
             yield from self._on_disk(name)
-        elif _MEMBER in name or name.lower().endswith((*ARCHIVE_ENDINGS, _LIST_ENDING)):
+        elif _MEMBER in name.split("/", 3)[-1] or name.lower().endswith((*ARCHIVE_ENDINGS, _LIST_ENDING)):
             raise InputError(f"{name} is an archive or a list on another machine; download it and give the copy")
         elif scheme in WEB_SCHEMES:
             yield Source(*web_file(name))
@@ -159,7 +179,7 @@ class _Finder:
             yield Source(name, _pipe(name, path))
         elif _is_file(path):
             yield from self._in_archive(name, path) if _is_archive(path) else (Source(name, path),)
-        elif name and path.is_dir():
+        elif name and _is_there(path, Path.is_dir):
             yield from self._in_folder(str(path))
         elif separator and _is_archive(path_of(archive)):
             yield from self._only_member(archive, member)
@@ -211,28 +231,31 @@ class _Finder:
     def _in_list(self, name: str) -> Iterator[Source]:
         """Yield what a list's lines stand for; a line that stands for nothing is a document that cannot be read."""
         path = path_of(name)
-        try:
-            with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-                for number, line in enumerate(lines, 1):
-                    entry = line.strip()
-                    if "\0" in entry:
-                        raise InputError(f"{name} is no list of names: line {number} is no text")
-                    if entry and not entry.startswith("#"):
-                        yield from self._entry(entry, path.parent, f"line {number} of {name}")
-        except OSError as error:
-            raise InputError(f"{name} cannot be read: {error.strerror}") from error
+        encoding = _encoding_of(path, name)
+        with path.open(encoding=encoding, errors="surrogateescape" if encoding == "utf-8-sig" else "replace") as lines:
+            for number, line in enumerate(lines, 1):
+                entry = line.strip()
+                if entry and not entry.startswith("#"):
+                    yield from self._entry(entry, line.rstrip("\n"), path.parent, f"line {number} of {name}")
 
-    def _entry(self, entry: str, folder: Path, place: str) -> Iterator[Source]:
-        """Yield what a line stands for, seen from the working folder, or else from the list's own *folder*."""
+    def _entry(self, entry: str, line: str, folder: Path, place: str) -> Iterator[Source]:
+        """Yield what a line stands for, seen from the working folder, or else from the list's own *folder*.
+
+        Spaces around a name are mostly not of it; where nothing is called so, they may be.
+        """
         spellings = [entry] if scheme_of(entry) else [entry, str(folder / entry)]
+        if line != entry and not scheme_of(entry):
+            spellings += [line, str(folder / line)]
         wrong = []
         for spelling in spellings:
             try:
                 if _is_list(spelling):
                     raise InputError(f"{spelling} is a list within a list; give it by itself")
                 yield from self._documents(spelling)
-            except InputError as error:
+            except OlmocrError as error:
                 wrong.append(str(error))
+            except (OSError, ValueError) as error:
+                wrong.append(f"{in_a_line(spelling)} cannot be read: {getattr(error, 'strerror', None) or error}")
             else:
                 return
         yield Source(entry, Refused(f"{wrong[0]} ({place})"))
@@ -260,11 +283,36 @@ def path_of(name: str) -> Path:
         return Path(name)
 
 
+def _encoding_of(path: Path, name: str) -> str:
+    """Return how a list's text is written: as UTF-8, with other bytes kept, or as Windows' programs do.
+
+    Raises:
+        InputError: it is no text.
+    """
+    start = read_start(str(path))
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in start:
+        raise InputError(f"{name} is no list of names: it is no text")
+    return "utf-8-sig"
+
+
 def _is_file(path: Path) -> bool:
+    """Say whether there is such a file.
+
+    Raises:
+        OSError: that cannot be known, as in a folder that may not be entered.
+    """
+    return _is_there(path, Path.is_file)
+
+
+def _is_there(path: Path, is_so: Callable[[Path], bool]) -> bool:
     try:
-        return path.is_file()
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        return is_so(path)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # nothing is called so; a member of an archive may be
+            raise
+        return False
 
 
 def _is_archive(path: Path) -> bool:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from olmocr.errors import InputError, MissingDependencyError, OlmocrError
 from olmocr.inputs.kinds import ENDINGS
 from olmocr.inputs.limits import InputLimits
-from olmocr.inputs.origins import StoredFile, WebFile
+from olmocr.inputs.origins import Refused, StoredFile, WebFile
 from olmocr.version import __version__
 
 if TYPE_CHECKING:
@@ -46,22 +46,29 @@ def web_file(name: str) -> tuple[str, WebFile]:
     return name.replace(authority, authority.rpartition("@")[2], 1), WebFile(url)
 
 
-def find_stored(name: str) -> list[tuple[str, StoredFile]]:
+def find_stored(name: str) -> list[tuple[str, StoredFile | Refused]]:
     """Return the files that a URL of an object store means: one, all below a prefix, or those that match a pattern.
+
+    Where the store does not say, that is the URL's failure.
 
     A URL with a document's ending is not looked for; it is found out when it is read.
 
     Raises:
-        InputError: there is none, or the store refuses to say.
+        InputError: there is none.
         MissingDependencyError: the extra for this kind of store is not installed.
     """
     filesystem, path = _open_store(name)
     store = _store_of(name)
     if _MAGIC.search(path) is None and _has_ending(path):
         return [(name, StoredFile(store, path))]
-    with _faults_of(name):
-        paths = sorted(each for each in _list(filesystem, path) if _has_ending(each))
-        filesystem.invalidate_cache()  # or it would remember all that it has listed
+    try:
+        with _faults_of(name):
+            paths = sorted(each for each in _list(filesystem, path) if _has_ending(each))
+            filesystem.invalidate_cache()  # or it would remember all that it has listed
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise
+        return [(name, Refused(str(error)))]  # a store that is away, or says no, is no typing error
     if not paths:
         raise InputError(f"there is no document at {name}")
     return [(f"{scheme_of(name)}://{each}", StoredFile(store, each)) for each in paths]
@@ -103,7 +110,9 @@ def read_web_file(origin: WebFile, name: str, limits: InputLimits) -> Iterator[b
                 yield piece
     except httpx.TimeoutException as error:
         raise InputError(f"{name} cannot be downloaded: no answer for {limits.stall_seconds:g} s") from error
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+    except OlmocrError:
+        raise
+    except Exception as error:  # whatever a server sends, or an environment's proxies and certificates bring about
         raise InputError(f"{name} cannot be downloaded: {_one_line(error)}") from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import logging
 import time
 import tomllib
@@ -33,7 +32,7 @@ from olmocr.errors import UsageError
 from olmocr.memory import parse_size
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.settings import Setting, settings_of
-from olmocr.text import printable
+from olmocr.text import in_a_line, strict_json
 from olmocr.version import __version__
 
 if TYPE_CHECKING:
@@ -263,7 +262,7 @@ def _run(
 
         summary: RunSummary = run_interruptibly(run_pipeline(config, on_page=on_page, on_document=on_document))
     if as_json:
-        say(json.dumps({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2))
+        say(strict_json({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2))
     elif not quiet:
         _say_summary(summary, config)
     raise typer.Exit(summary.exit_code)
@@ -288,11 +287,17 @@ def _shown_progress(console: Console, *, quiet: bool) -> Iterator[Any]:
             nonlocal last_line
             now = time.monotonic()
             tally.add(page)
-            bar.update(task, description=printable(f"{tally.line(now)}; last: {source.name}, page {page.page_number}"))
+            bar.update(task, description=in_a_line(f"{tally.line(now)}; last: {source.name}, page {page.page_number}"))
             if bar.disable and now - last_line >= _LINE_EVERY_SECONDS:
                 last_line = now
                 log.info("%s", tally.line(now))
-            log.debug("%s, page %d: %s after %d attempts", source.name, page.page_number, page.status, page.attempts)
+            log.debug(
+                "%s, page %d: %s after %d attempts",
+                in_a_line(source.name),
+                page.page_number,
+                page.status,
+                page.attempts,
+            )
 
         yield on_document, on_page
 
@@ -316,7 +321,7 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
     if config.markdown_folder:
         say(f"markdown:  {config.markdown_folder}")
     for failure in summary.failures[:20]:
-        say(f"failed:    {failure.source}: {failure.why}")
+        say(f"failed:    {in_a_line(failure.source)}: {failure.why}")
     if len(summary.failures) > 20:
         say(f"           and {len(summary.failures) - 20} more, in {config.workspace / 'failures.jsonl'}")
     if summary.failures:
@@ -328,7 +333,7 @@ def _say_stats(workspace: str, *, as_json: bool) -> None:
     from olmocr.workspace.stats import read_stats, stats_lines
 
     stats = read_stats(require_local(workspace, "the workspace"))
-    say(json.dumps(vars(stats), indent=2) if as_json else "\n".join(stats_lines(stats)))
+    say(strict_json(vars(stats), indent=2) if as_json else "\n".join(stats_lines(stats)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from olmocr.backends.choice import Sleep
-from olmocr.errors import InputError, OutputError, ServerUnavailableError
+from olmocr.errors import InputError, OlmocrError, OutputError, ServerUnavailableError, UnwritableNameError, reason_of
 from olmocr.inputs.local_file import content_hash, fetched, is_elsewhere, scratch_folder, version_of
 from olmocr.inputs.sources import Source, find_sources
 from olmocr.page import Ask
@@ -29,6 +29,7 @@ from olmocr.pipeline.summary import RunCounts, RunSummary, write_metrics
 from olmocr.pipeline.turns import side_by_side
 from olmocr.pipeline.unfinished import Unfinished, sources_to_retry, write_beside
 from olmocr.rendering.pool import RenderPool
+from olmocr.text import in_a_line
 from olmocr.workspace.document import Document, PageRecord, why_failed
 from olmocr.workspace.folder import Workspace, open_workspace
 from olmocr.workspace.outputs import dolma_line
@@ -184,17 +185,25 @@ class _Run:
     async def _read(self, source: Source) -> None:
         """Read one document and write it, or why it could not be read."""
         version, sha256 = version_of(source), None
+        unread = KnownDocument(source.key, source.name, version, None, "", None, "failed")
         try:
             async with fetched(source, self.scratch) as path:
                 sha256 = await asyncio.to_thread(content_hash, path, source.name)
                 async with self.unfinished.held(source, sha256) as is_ours:
                     if is_ours:
                         await self._read_content(source, path, sha256, version)
-        except InputError as error:
-            known = KnownDocument(source.key, source.name, version, None, "", None, "failed")
+        except (InputError, UnwritableNameError) as error:
             # A server may answer anything for a while; a file here that is no document any more has changed.
             stays = sha256 is None or self._has_result(source, sha256) or is_elsewhere(source)
-            self._fail(source, str(error), known, keep=stays)
+            self._fail(source, str(error), unread, keep=stays)
+        except OlmocrError:
+            raise
+        except Exception as error:  # nobody foresaw it, and the other documents are none the worse for it
+            log.debug("%s", in_a_line(source.name), exc_info=True)
+            why = f"{type(error).__name__}: {reason_of(error)}"
+            self._fail(
+                source, f"{source.name} met a fault of olmocr itself, please report it: {why}", unread, keep=True
+            )
 
     async def _read_content(self, source: Source, path: Path, sha256: str, version: str) -> None:
         config, name = self.config, source.name
@@ -207,7 +216,7 @@ class _Run:
         if why:
             self.records.add_document(replace(known, state="filtered", why=why))
             self.counts.add_document("filtered")
-            log.info("%s is left out: %s", name, why)
+            log.info("%s is left out: %s", in_a_line(name), why)
             return
         missing, behind = self.unfinished.begin(source, sha256, numbers)
         self.on_document(source, len(missing), behind)
@@ -243,7 +252,7 @@ class _Run:
                     page = await reader.read(number, self.answers.turn(place))
                 except ServerUnavailableError as error:
                     unanswered[number] = str(error)
-                    log.warning("page %d of %s: %s", number, source.name, error)
+                    log.warning("page %d of %s: %s", number, in_a_line(source.name), error)
                     return
                 fresh[number] = page
                 self.records.add_page(sha256, page)
@@ -291,10 +300,11 @@ class _Run:
         keep: bool,
     ) -> None:
         """Keep why a document failed; what was read before stays with *keep*: nobody knows that it has changed."""
+        name, why = in_a_line(source.name), in_a_line(why)
         self.workspace.write_failure(source, why, line, keep=keep)
         self.records.add_document(replace(known, state="failed", why=why))
         self.counts.add_failure(source, why)
-        log.warning("%s failed: %s", source.name, why)
+        log.warning("%s failed: %s", name, why)
 
 
 def _why_unanswered(name: str, unanswered: dict[int, str]) -> str:

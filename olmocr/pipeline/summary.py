@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from olmocr.errors import ExitCode
 from olmocr.files import write_whole
 from olmocr.inputs.sources import Source
 from olmocr.memory import peak_memory
+from olmocr.text import strict_json
 from olmocr.workspace.document import PageRecord
 from olmocr.workspace.folder import ours_or_beside
 
@@ -120,4 +120,4 @@ def write_metrics(folder: Path, counts: RunCounts, engine: dict[str, float]) -> 
         "engine": engine,
     }
     path = ours_or_beside(folder / METRICS_FILE, {"pages_per_minute", "attempts_ended"})
-    write_whole(path, json.dumps(metrics, indent=2) + "\n")
+    write_whole(path, strict_json(metrics, indent=2) + "\n")

@@ -50,7 +50,11 @@ _STEPS = 60
 """Into so many a time limit is cut. A step counts once it is over, however long it took: see :func:`_within`."""
 
 _FEWEST_PAGES = 20  # of one process, so that its start is a small part of the work even where each page is huge
+_STARTS = 3  # of one process; what kills it there is not the page
+_PAUSE = 0.2  # seconds before it is started again
 _START_LIMIT = 60.0  # seconds; a worker needs a fraction of one on a machine that is not swapping
+_FROM_OUTSIDE = {"SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGXCPU"}
+_ANSWERS = {"refused", "unwritten", "size", "page_count"}
 _LONGEST_ANSWER = 64 * 2**20  # bytes, without pixels
 
 
@@ -91,6 +95,8 @@ class RenderPool:
         self._time_limit = time_limit
         self._count = workers or default_workers()
         self._make_worker = functools.partial(_Worker, command, memory_limit, grown)
+        self._program = command[0]
+        self._has_answered = False
         self._workers: list[_Worker] = []
         self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
         self._formless: set[str] = set()
@@ -141,6 +147,7 @@ class RenderPool:
             answer, pixels = await self._answer(worker, request, what)
         finally:
             self._idle.put_nowait(worker)
+        self._has_answered = True
         if "refused" in answer:
             raise InputError(str(answer["refused"]))
         if "unwritten" in answer:
@@ -153,7 +160,22 @@ class RenderPool:
     async def _answer(self, worker: _Worker, request: dict[str, Any], what: str) -> _Answer:
         try:
             return await self._tried_again(worker, request)
+        except _StartError as death:
+            if self._has_answered or death.was_killed:
+                raise InputError(
+                    f"{what} was not rendered: the PDF renderer died {_STARTS} times at its start ({death}); "
+                    "free some memory and run it again"
+                ) from death
+            raise MissingDependencyError(
+                f"the PDF renderer ({self._program}) does not start: {death}; "
+                "python -m olmocr.doctor says what this machine lacks"
+            ) from death
         except _DeathError as death:
+            if death.was_killed:
+                raise InputError(
+                    f"{what} was not rendered: the PDF renderer was killed twice ({death}), for want of memory or by "
+                    "another program; run it again"
+                ) from death
             raise InputError(
                 f"{what} crashed the PDF renderer ({death}); open the file in a viewer and save it again"
             ) from death
@@ -173,6 +195,8 @@ class RenderPool:
             return await self._asked_twice(worker, request | {"with_form": False})
         try:
             answer = await self._asked_twice(worker, request, apart_from=TimeoutError)
+        except _StartError:
+            raise
         except (TimeoutError, _DeathError):
             answer = await worker.ask(request | {"with_form": False}, self._time_limit)
         if answer[0].get("lacks_form") and path not in self._formless:
@@ -188,6 +212,8 @@ class RenderPool:
     ) -> _Answer:
         try:
             return await worker.ask(request, self._time_limit)
+        except _StartError:
+            raise
         except apart_from:
             raise
         except (TimeoutError, _DeathError):
@@ -219,6 +245,15 @@ async def _within(seconds: float, exchange: Coroutine[Any, Any, _Answer]) -> _An
 class _DeathError(Exception):
     """A worker ended, or spoke nonsense, where it owed an answer. The text says how."""
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether it was ended from outside: by the system, which had no memory left, or by a person."""
+        return str(self) in _FROM_OUTSIDE
+
+
+class _StartError(_DeathError):
+    """A worker could not be started, or ended before it was ready."""
+
 
 class _Worker:
     """One process; started when it is asked and does not run."""
@@ -239,11 +274,10 @@ class _Worker:
 
         Raises:
             TimeoutError: it took too long; the process was ended.
-            _DeathError: the process died.
-            MissingDependencyError: a process cannot be started.
+            _DeathError: the process died, or cannot be started.
         """
         try:
-            process = self._process or await self._start()
+            process = await self._running()
             answer, pixels = await _within(time_limit, self._exchange(process, request))
         except BaseException:
             await self._stop()  # or its late answer would be taken for that to the next request
@@ -260,10 +294,22 @@ class _Worker:
         self._pixels.close()
         self._stderr.close()
 
+    async def _running(self) -> asyncio.subprocess.Process:
+        """Return the process, started again if it died while nothing was asked of it."""
+        if self._process is not None and self._process.returncode is None:
+            return self._process
+        for _ in range(_STARTS - 1):
+            with contextlib.suppress(_StartError):
+                return await self._start()
+            await self._stop()
+            await asyncio.sleep(_PAUSE)
+        return await self._start()
+
     async def _start(self) -> asyncio.subprocess.Process:
         if self._is_closed:
             raise RuntimeError("the pool of renderers is closed")
         self._pages = 0
+        self._stderr.seek(0)  # where the next process goes on writing
         self._stderr.truncate(0)
         pixels = self._pixels.fileno()
         try:
@@ -279,16 +325,10 @@ class _Worker:
             async with asyncio.timeout(_START_LIMIT):
                 await _read(process)
         except TimeoutError as error:  # a kind of OSError: before it
-            raise self._not_started(f"it is not ready after {_START_LIMIT:g} s") from error
+            raise _StartError(f"it is not ready after {_START_LIMIT:g} s") from error
         except (OSError, _DeathError) as error:
-            raise self._not_started(reason_of(error)) from error
+            raise _StartError(self._complaint() or reason_of(error)) from error
         return process
-
-    def _not_started(self, why: str) -> MissingDependencyError:
-        return MissingDependencyError(
-            f"the PDF renderer ({self._command[0]}) does not start: {self._complaint() or why}; "
-            "python -m olmocr.doctor says what this machine lacks"
-        )
 
     def _complaint(self) -> str:
         """Return the last line that the process printed about itself."""
@@ -302,7 +342,12 @@ class _Worker:
             stdin.write(frame(request))
             await stdin.drain()
         answer = await _read(process)
-        width, height = answer.get("size", (0, 0))
+        if not _ANSWERS & answer.keys():
+            raise _DeathError("its answer is no answer")
+        try:
+            width, height = map(int, answer.get("size", (0, 0)))
+        except (TypeError, ValueError) as error:
+            raise _DeathError("its answer is no answer") from error
         pixels = os.pread(self._pixels.fileno(), width * height * 3, 0)
         if len(pixels) != width * height * 3:
             raise _DeathError("its answer is no answer")
@@ -328,7 +373,9 @@ async def _read(process: asyncio.subprocess.Process) -> dict[str, Any]:
         length = LENGTH.unpack(await stdout.readexactly(LENGTH.size))[0]
         if length > _LONGEST_ANSWER:
             raise ValueError(length)
-        message: dict[str, Any] = json.loads(await stdout.readexactly(length))
+        message = json.loads(await stdout.readexactly(length))
+        if not isinstance(message, dict):
+            raise ValueError(message)
     except (asyncio.IncompleteReadError, ConnectionError) as error:
         raise _DeathError(_how_it_ended(await process.wait())) from error
     except ValueError as error:

@@ -160,7 +160,7 @@ def _page(number: int, text: str, entry: dict[str, Any]) -> ViewedPage:
         text=text,
         status=_status(text, entry.get("is_fallback") is True, attempts),
         attempts=attempts,
-        rejected=tuple(visible(str(why)) for why in rejected) if isinstance(rejected, list) else (),
+        rejected=_reasons(rejected),
         temperature=float(temperature) if isinstance(temperature, int | float) else None,
         rotation=rotation if rotation in ROTATIONS else 0,
         language=language if isinstance(language, str) and _LANGUAGE.fullmatch(language) else None,
@@ -176,6 +176,12 @@ def _status(text: str, is_fallback: bool, attempts: int | None) -> Status:
     if not text.strip():
         return "blank"
     return "retried" if attempts is not None and attempts > 1 else "valid"
+
+
+def _reasons(rejected: object) -> tuple[str, ...]:
+    """Return why answers were not accepted: lines of a text; in older records a list."""
+    lines = rejected.splitlines() if isinstance(rejected, str) else rejected
+    return tuple(visible(str(why)) for why in lines) if isinstance(lines, list) else ()
 
 
 def _integer(value: object) -> int | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from olmocr.errors import OutputError, UsageError, output_error
-from olmocr.files import write_whole
+from olmocr.files import sweep, write_whole
 from olmocr.inputs.sources import Source
+from olmocr.text import strict_json
 from olmocr.workspace.outputs import write_json_line
 from olmocr.workspace.owned import ITSELF, Names, OwnedFiles
 
@@ -129,7 +131,7 @@ class Workspace:
 
     def write_failures(self, failures: Iterable[tuple[str, str]]) -> None:
         """Write ``failures.jsonl``: names and reasons, a line each; none leaves no file."""
-        lines = [json.dumps({"Source-File": name, "error": why}) + "\n" for name, why in failures]
+        lines = [strict_json({"Source-File": name, "error": why}) + "\n" for name, why in failures]
         path = ours_or_beside(self.folder / "failures.jsonl", {"Source-File", "error"})
         write_whole(path, "".join(lines)) if lines else _remove(path)
 
@@ -158,13 +160,13 @@ def _remove(path: Path) -> None:
 
 
 def open_workspace(folder: Path, output_dir: Path | None = None) -> Workspace:
-    """Make the folder where it is missing; markdown goes to *output_dir* if that is given.
+    """Make the folder where it is missing, for its owner alone; markdown goes to *output_dir* if that is given.
 
     Raises:
         OutputError: it cannot be made, or is a file.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # documents may be private
     except FileExistsError as error:
         raise OutputError(f"the workspace {folder} is a file; name a folder") from error
     except OSError as error:
@@ -173,6 +175,8 @@ def open_workspace(folder: Path, output_dir: Path | None = None) -> Workspace:
     is_elsewhere = output_dir is not None and not _is_one_folder(output_dir, within.root)
     markdown = _markdown_in(output_dir) if is_elsewhere and output_dir is not None else within
     pages = OwnedFiles(folder / "pages", folder / "pages-owners")
+    for each in (folder, folder / "results", folder / "failed", markdown.root, markdown.claims):
+        sweep(each)  # what a run that was killed had half written
     return Workspace(
         folder, markdown, pages, OwnedFiles(folder / "page_records", folder / "page_records-owners")
     ).with_markdown_elsewhere(())
@@ -231,6 +235,8 @@ def _names(source: Source, ending: str) -> Names:
 
 
 def _nameable(part: str) -> str:
-    """Return part of a path as every disk can have it, but for characters that some refuse."""
-    text = part.encode("utf-8", "surrogateescape")[:_LONGEST_NAME].decode("utf-8", "ignore")
-    return text.replace("\0", "_") or "_"
+    """Return a *part* of a source's path as a file may be called: any disk holds it, in any locale."""
+    encoding = sys.getfilesystemencoding()
+    able = part.replace("\0", "").encode(encoding, "ignore")  # bytes that are no text among what is left out
+    name = able[:_LONGEST_NAME].decode(encoding, "ignore")
+    return "_" if name in ("", ".", "..", "~") else name

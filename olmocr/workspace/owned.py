@@ -10,13 +10,12 @@ import itertools
 import json
 import logging
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from olmocr.errors import OutputError, output_error
-from olmocr.files import sha256_of, write_whole
+from olmocr.files import file_beside, sha256_of, write_whole
 from olmocr.inputs.places import folded
 
 log = logging.getLogger(__name__)
@@ -332,9 +331,9 @@ def _sha256_of_text(text: str) -> str:
 
 def _write_first(path: Path, text: str) -> None:
     """Write a file unless it is there by now. It is whole from the first: a run may be killed at any moment."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        temporary.write_text(text, encoding="ascii")
+    with file_beside(path) as (temporary, file):
+        file.write(text.encode("ascii"))
+        file.flush()
         try:
             path.hardlink_to(temporary)
         except FileExistsError:
@@ -343,8 +342,6 @@ def _write_first(path: Path, text: str) -> None:
             if error.errno not in _NO_LINKS:
                 raise
             temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:

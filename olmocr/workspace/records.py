@@ -52,7 +52,8 @@ _NO_LOCKS = {
 _NOT_WRITABLE = {"SQLITE_CANTOPEN", "SQLITE_PERM"}
 _NO_DATABASE = {"SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_ERROR"}
 
-_DOCUMENTS = "SELECT key, name, stat, sha256, selection, page_count, state, why, updated FROM documents"
+# A file's name may have bytes that are no text: they are kept as they are.
+_DOCUMENTS = "SELECT key, CAST(name AS BLOB), stat, sha256, selection, page_count, state, why, updated FROM documents"
 
 _READINGS = """
 SELECT DISTINCT json_extract(record, '$.model'), json_extract(record, '$.asked')
@@ -281,12 +282,12 @@ class Records:
     def document(self, key: str) -> KnownDocument | None:
         """Return what came of a source, None if it was never finished."""
         rows = self._read(_DOCUMENTS + " WHERE key = ?", key)
-        return KnownDocument(*rows[0]) if rows else None
+        return _known(rows[0]) if rows else None
 
     def documents(self) -> Iterator[KnownDocument]:
         """Yield all documents by name."""
         for row in self._read(_DOCUMENTS + " ORDER BY name, key"):
-            yield KnownDocument(*row)
+            yield _known(row)
 
     def failures(self) -> Iterator[tuple[str, str]]:
         """Yield the names of all documents that failed, and why."""
@@ -295,9 +296,9 @@ class Records:
     def add_document(self, document: KnownDocument) -> None:
         """Keep what came of a source, instead of what was known of it."""
         why = _storable(document.why) if document.why else None
-        kept = dataclasses.replace(document, name=_storable(document.name), why=why, updated=time.time())
-        values = dataclasses.astuple(kept)
-        self._write("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        key, name, *others = dataclasses.astuple(dataclasses.replace(document, why=why, updated=time.time()))
+        values = (key, _bytes(name), *others)
+        self._write("INSERT OR REPLACE INTO documents VALUES (?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?)", values)
 
     def lock(self, name: str) -> bool:
         """Take a lock if it is free, ours, or that of a process that is dead or has been silent for long."""
@@ -423,8 +424,20 @@ def this_machine() -> str:
     return " ".join(parts)
 
 
+def _known(row: tuple[Any, ...]) -> KnownDocument:
+    key, name, *others = row
+    return KnownDocument(key, name.decode("utf-8", "surrogateescape"), *others)
+
+
+def _bytes(name: str) -> bytes:
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # no file's, but an URL's or a caller's
+        return _storable(name).encode()
+
+
 def _storable(text: str) -> str:
-    """Return *text* as UTF-8 can hold it: a file's name may have bytes that are none."""
+    """Return *text* as UTF-8 can hold it."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -7,6 +7,7 @@ import tarfile
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -217,8 +218,63 @@ def test_a_pdf_that_is_called_a_list_or_an_archive_is_a_pdf(here):
 
 def test_a_list_that_is_no_text_is_refused(here):
     write(here / "a.txt", bytes(500))
-    with pytest.raises(InputError, match=r"a\.txt is no list of names: line 1 is no text"):
+    with pytest.raises(InputError, match=r"a\.txt is no list of names: it is no text"):
         names("a.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_is_read_in_the_ways_in_which_editors_write_it(encoding, here):
+    write_pdf(here / "é.pdf"), write_pdf(here / " b.pdf ")
+    write(here / "all.txt", "# all\r\né.pdf\r\n b.pdf \n".encode(encoding))
+    assert names("all.txt") == ["é.pdf", " b.pdf "]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [b"a\0b.pdf", b"x" * 300, b"x/" * 3000, b"[", b"**/" * 50 + b"*.gif", b"~nobody/a.pdf", b"\xff\xfe.pdf", b"http://[",
+     b"https://:99999/", b"s3://", b"ftp://x/a", b"all.txt", b"::", b"a.zip::b", b"\x1b[31m",
+     b".", b"empty"],
+)  # fmt: skip
+def test_whatever_a_line_of_a_list_is_the_others_are_found(entry, here):
+    write_pdf(here / "good.pdf")
+    (here / "empty").mkdir()
+    write(here / "all.txt", b"#" * 1100 + b"\n" + entry + b"\ngood.pdf\n")
+    found = find_sources(["all.txt"])
+    assert Source("good.pdf", Path("good.pdf")).key in [source.key for source in found]
+    assert all(len(source.key) == 40 for source in found)
+
+
+def test_a_store_whose_extra_is_not_installed_is_the_failure_of_a_lists_line(here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    write_pdf(here / "good.pdf")
+    write(here / "all.txt", b"s3://bucket/a.pdf\ngood.pdf\n")
+    refused, good = find_sources(["all.txt"])
+    assert "pip install 'olmocr[s3]'" in why(refused, here)
+    assert good.name == "good.pdf"
+
+
+def test_a_member_may_have_a_longer_name_than_a_file(here):
+    write_zip(here / "a.zip", {"x" * 300 + ".pdf": PDF})
+    (source,) = find_sources(["a.zip::" + "x" * 300 + ".pdf"])
+    assert content(source, here) == PDF
+
+
+def test_a_url_with_an_ipv6_address_is_no_archive(here):
+    assert names("http://[::1]:1/a.pdf") == ["http://[::1]:1/a.pdf"]
+    with pytest.raises(InputError, match="is an archive or a list on another machine"):
+        names("http://host/a.zip::b.pdf")
+
+
+def test_many_stars_in_a_row_take_no_longer_than_one(here):
+    write_pdf(here / "/".join("d" * 40) / "a.pdf")
+    (found,) = names("**/" * 40 + "*.pdf")
+    assert found.endswith("d/a.pdf")
+
+
+@pytest.mark.parametrize("name", ["a\0b.pdf", "\ud800.pdf"])
+def test_a_name_that_no_file_can_have_is_told_as_a_typing_error(name, here):
+    with pytest.raises(InputError, match="there is no file"):
+        find_sources([name])
 
 
 MEMBERS = {
@@ -361,8 +417,34 @@ def test_an_archive_that_is_cut_is_a_failure_of_its_own(kind, here):
     members = {f"{n}.pdf": os.urandom(5000) for n in range(3)}
     path = write_zip(here / "a.zip", members) if kind == "zip" else write_tar(here / "a.tgz", members)
     write(here / f"a.{kind}", (here / f"a.{kind}").read_bytes()[:-4000])
-    (source,) = find_sources([path])
+    *members, source = find_sources([path])
     assert "is damaged" in why(source, here)
+    if kind == "tgz":
+        assert [len(content(whole, here)) for whole in members[:1]] == [5000]
+
+
+def test_a_tar_that_goes_on_with_what_is_no_header_is_read_so_far_and_says_so(here):
+    path = write_tar(here / "a.tar", {"a.pdf": PDF, "b.pdf": PDF}, "w")
+    data = bytearray((here / "a.tar").read_bytes())
+    data[1024:1030] = b"broken"  # the second member's header
+    write(here / "a.tar", bytes(data))
+    good, rest = find_sources([path])
+    assert content(good, here) == PDF
+    assert "a.tar is damaged: 1 documents come before that" in why(rest, here)
+
+
+def test_a_member_that_cannot_be_opened_is_no_reason_to_do_without_the_others(here):
+    path = write_zip(here / "a.zip", {"notes": b"words", "b.pdf": PDF})
+    data = (here / "a.zip").read_bytes()
+    write(here / "a.zip", data.replace(b"PK\x03\x04", b"PK\x03\x05", 1))  # the header of the first
+    (good,) = find_sources([path])
+    assert content(good, here) == PDF
+
+
+def test_a_member_whose_name_claims_to_be_unicode_and_is_not_is_read_like_the_others(here):
+    path = write_zip(here / "a.zip", {"é.pdf": PDF, "b.pdf": PDF + b"b"})
+    write(here / "a.zip", (here / "a.zip").read_bytes().replace("é".encode(), b"\xff\xfe"))
+    assert [content(source, here) for source in find_sources([path])] == [PDF, PDF + b"b"]
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

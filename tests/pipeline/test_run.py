@@ -47,7 +47,7 @@ def test_a_document_becomes_one_line_of_upstreams_dolma_format(tmp_path):
     assert record["metadata"]["total-fallback-pages"] == 0
     attributes = record["attributes"]
     assert attributes["pdf_page_numbers"] == [[0, 4, 1], [4, 4, 2], [4, 9, 3]]
-    assert attributes["primary_language"] == ["en", None, "en"]
+    assert attributes["primary_language"] == ["en", "", "en"]
     assert attributes["is_rotation_valid"] == [True, True, True]
     assert attributes["rotation_correction"] == [0, 0, 0]
     assert all(len(values) == 3 for values in attributes.values())
@@ -219,7 +219,7 @@ def test_a_page_that_cannot_be_rendered_falls_back_and_the_others_are_read(tmp_p
     assert (summary.exit_code, summary.fallback_pages, len(requests)) == (ExitCode.OK, 1, 1)
     attributes = records(tmp_path / "ws")[str(pdf)]["attributes"]
     assert attributes["attempts"] == [0, 1]
-    assert "page 1 of" in attributes["rejected"][0][0]
+    assert "page 1 of" in attributes["rejected"][0]
 
 
 def test_a_page_that_never_succeeds_falls_back_to_its_text_layer_and_is_flagged(tmp_path):

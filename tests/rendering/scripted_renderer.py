@@ -51,6 +51,10 @@ def crash_once(argument, folder):
         crash(argument, folder)
 
 
+def kill(argument, folder):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def hang(argument, folder):
     ctypes.CDLL(None).sleep(1000)  # in C, as PDFium would
 
@@ -74,6 +78,7 @@ ACTIONS = {
     "good": lambda argument, folder: None,
     "crash": crash,
     "crash-once": crash_once,
+    "kill": kill,
     "hang": hang,
     "wait-for": wait_for,
     "print": print_,

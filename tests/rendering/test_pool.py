@@ -1,5 +1,6 @@
 import asyncio
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -268,6 +269,72 @@ def test_a_worker_that_has_grown_is_replaced_after_some_pages(tmp_path):
     pids = [page.text_layer for page in render_all(path, *range(1, 51), workers=1, grown=1)]
     assert len(set(pids)) == 3
     assert pids == sorted(pids, key=pids.index)
+
+
+def killed_at_their_starts(folder, *, to):
+    """Return a command for workers of which those with numbers below *to* are killed before they are ready."""
+    program = f"""
+import os, runpy, sys
+with open({str(folder / "starts")!r}, "a+") as file:
+    file.write("x"), file.flush()
+    number = file.tell()
+if number in {set(to)!r}:
+    os.kill(os.getpid(), 9)
+runpy.run_path({SCRIPTED[-1]!r}, run_name="__main__")
+"""
+    return (*SCRIPTED[:-1], "-c", program)
+
+
+def test_a_page_in_which_the_renderer_is_killed_twice_fails_alone_and_says_so(tmp_path):
+    killed, good = render_all(script(tmp_path, "kill", "good"), 1, 2, workers=1)
+    assert isinstance(killed, InputError)
+    assert str(killed).startswith("page 1 of script.pdf was not rendered: the PDF renderer was killed twice (SIGKILL)")
+    assert good.image.pixels.size == (50, 2)
+
+
+def test_a_renderer_that_is_killed_at_its_start_is_started_again(tmp_path):
+    path = script(tmp_path, "good", "good")
+    pages = render_all(path, 1, 2, workers=1, command=killed_at_their_starts(tmp_path, to=(1, 2)))
+    assert [page.image.pixels.size for page in pages] == [(50, 1), (50, 2)]
+
+
+def test_a_renderer_that_is_always_killed_at_its_start_costs_the_pages_in_hand(tmp_path):
+    path = script(tmp_path, "good", "good")
+    lost, good = render_all(path, 1, 2, workers=1, command=killed_at_their_starts(tmp_path, to=(1, 2, 3)))
+    assert isinstance(lost, InputError)
+    assert "the PDF renderer died 3 times at its start (SIGKILL)" in str(lost)
+    assert good.image.pixels.size == (50, 2)
+
+
+def test_a_renderer_that_can_no_longer_be_started_costs_the_pages_that_need_it(tmp_path):
+    path = script(tmp_path, "good", "kill", "good")
+    program = tmp_path / "renderer"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(SCRIPTED)} "$@"\n')
+    program.chmod(0o755)
+
+    async def use(pool):
+        good = await pool.render(path, "a", 1, 50)
+        program.unlink()
+        return good, *await asyncio.gather(*(pool.render(path, "a", n, 50) for n in (2, 3)), return_exceptions=True)
+
+    good, killed, lost = with_pool(use, 1, command=(str(program),))
+    assert good.image.pixels.size == (50, 1)
+    assert isinstance(killed, InputError)
+    assert isinstance(lost, InputError)
+    assert "No such file" in str(lost)
+
+
+@pytest.mark.parametrize("message", [b"[]", b"1", b"null", b"{}", b'{"size": [1]}', b'{"size": "ab"}'])
+def test_an_answer_of_another_kind_is_a_crash(message, tmp_path):
+    program = f"""
+import sys
+answers = sys.stdout.buffer
+answers.write(b"\\0\\0\\0\\2{{}}"), answers.flush(), sys.stdin.buffer.read(4)
+answers.write({len(message).to_bytes(4, "big") + message!r}), answers.flush(), sys.stdin.buffer.read()
+"""
+    error = render_all(script(tmp_path, "good"), 1, command=(sys.executable, "-c", program))[0]
+    assert isinstance(error, InputError)
+    assert "its answer is no answer" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import stat
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,9 @@ def test_what_is_not_on_this_disk_is_refused(name):
 @pytest.mark.parametrize("name", ["ws", "./s3:/ws", "a:b", "C:/ws", "s3", "in//out"])
 def test_a_folder_may_be_called_almost_anything(name):
     assert require_local(name, "the workspace") == Path(name)
+
+
+def test_a_new_workspace_is_its_owners_alone_and_one_that_is_there_stays_as_it_is(tmp_path):
+    (tmp_path / "shared").mkdir(mode=0o755)
+    modes = [stat.S_IMODE(open_workspace(tmp_path / name).folder.stat().st_mode) for name in ("new", "shared")]
+    assert modes == [0o700, 0o755]

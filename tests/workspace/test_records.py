@@ -168,7 +168,7 @@ def test_a_document_comes_back_as_it_was_and_the_last_word_on_it_counts(tmp_path
 def test_a_name_that_is_no_unicode_can_be_kept(tmp_path):
     with Records(tmp_path) as records:
         records.add_document(document(name="a\udcff.pdf", state="failed", why="\udcff"))
-        assert records.document("k") == document(name=r"a\udcff.pdf", state="failed", why=r"\udcff")
+        assert records.document("k") == document(name="a\udcff.pdf", state="failed", why=r"\udcff")
 
 
 def test_documents_come_by_name(tmp_path):

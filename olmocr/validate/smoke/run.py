@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from olmocr.device import start_mlx
 from olmocr.errors import MissingDependencyError
-from olmocr.files import write_whole
+from olmocr.files import temporary_folder, write_whole
 from olmocr.model_folder import HASHES_FILE, ModelFolder, read_config
 from olmocr.page import Ask
 from olmocr.pipeline.config import PipelineConfig
@@ -72,8 +71,7 @@ def smoke_test(
     started = time.monotonic()
     read_config(ModelFolder(folder))
     side = terms.longest_side or longest_side_for(folder)
-    with tempfile.TemporaryDirectory(prefix="olmocr-smoke-") as name:
-        scratch = Path(name)
+    with temporary_folder() as scratch:
         page_set, known = pages_or_built_in(terms.pages, scratch, side)
         config = PipelineConfig(
             workspace=scratch / "workspace",
