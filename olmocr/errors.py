@@ -121,7 +121,9 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def output_error(error: OSError, what: str) -> OutputError:
     """Return the sentence for an operating system error met while writing *what*."""
     if error.errno in _NO_SPACE:
-        return OutputError(f"the disk is full: {what} could not be written; free some space and run it again")
+        # A file that is too large for its file system, or for a limit of this process.
+        larger = ", on a disk other than FAT32, whose files end at 4 GiB" if error.errno == errno.EFBIG else ""
+        return OutputError(f"the disk is full: {what} could not be written; free some space and run it again{larger}")
     return OutputError(f"{what} could not be written: {error.strerror or error}")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -56,6 +59,39 @@ def sha256_of(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# What file systems answer to a request that they do not have: memory cards, network disks, some FUSE file systems.
+NOT_THERE = frozenset(
+    getattr(errno, name)
+    for name in ("EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "ENOTTY", "EBADF", "EPERM", "EACCES", "EISDIR")
+    if hasattr(errno, name)
+)
+
+
+def flushed(descriptor: int, full: Callable[[int], object] | None = None) -> None:
+    """Have all that was written to an open file, or done in an open folder, on the disk, as far as that can be had.
+
+    *full* is asked first: on macOS F_FULLFSYNC, since fsync there leaves it in the drive's own cache. A file system
+    that has neither keeps what it was given in its own time, which is no reason to give up.
+
+    Raises:
+        OSError: the disk is at fault.
+    """
+    if full is None and sys.platform == "darwin":
+        full = _full_fsync
+    for flush in filter(None, (full, os.fsync)):
+        try:
+            flush(descriptor)
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
+        else:
+            return
+
+
+def _full_fsync(descriptor: int) -> object:
+    return fcntl.fcntl(descriptor, getattr(fcntl, "F_FULLFSYNC", 51))
 
 
 def cache_folder(name: str) -> Path:

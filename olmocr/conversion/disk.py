@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from olmocr.errors import CheckpointError
+from olmocr.files import flushed
 
 # What O_DIRECT wants offsets, lengths and buffers to be multiples of; a disk's block is never larger.
 _BLOCK = 4096
@@ -47,10 +48,8 @@ class Reader:
             self._descriptor = self._open()
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-        if sys.platform == "darwin" and past_cache:
-            import fcntl
-
-            fcntl.fcntl(self._descriptor, fcntl.F_NOCACHE, 1)
+        if past_cache:
+            _pass_cache(self._descriptor)
 
     def _open(self) -> int:
         if self._is_direct:
@@ -106,10 +105,7 @@ class Writer:
     def __init__(self, path: Path, size: int) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         os.ftruncate(self._descriptor, size)
-        if sys.platform == "darwin":
-            import fcntl
-
-            fcntl.fcntl(self._descriptor, fcntl.F_NOCACHE, 1)
+        _pass_cache(self._descriptor)
 
     def write(self, piece: memoryview, offset: int) -> None:
         """Write *piece*, bytes, at *offset*."""
@@ -119,12 +115,7 @@ class Writer:
 
     def flush(self) -> None:
         """Have all that was written on the disk."""
-        if sys.platform == "darwin":
-            import fcntl
-
-            fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)  # fsync there leaves it in the drive's own cache
-            return
-        os.fsync(self._descriptor)
+        flushed(self._descriptor)
 
     def drop(self, end: int) -> None:
         """Have the page cache forget the file up to *end*; it is on the disk."""
@@ -134,6 +125,15 @@ class Writer:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+
+def _pass_cache(descriptor: int) -> None:
+    """Have macOS keep the file out of the page cache; a network disk that cannot goes on without."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_NOCACHE, 1)
 
 
 @contextlib.contextmanager

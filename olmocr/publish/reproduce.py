@@ -61,7 +61,9 @@ def reproduce(folder: Path, source: str | None = None, progress: Progress = lamb
         raise UsageError(f"{folder} was made from a folder called {report.source.name}; say where it is with --source")
     recipe = recipe_of(report.recipe)
     revision = report.source.revision if source is None else None
-    with tempfile.TemporaryDirectory(dir=folder.resolve().parent, prefix=".reproduce-") as temporary:
+    with tempfile.TemporaryDirectory(
+        dir=folder.resolve().parent, prefix=".reproduce-", ignore_cleanup_errors=True
+    ) as temporary:
         again = Path(temporary) / "model"
         (made,) = convert(
             source or report.source.name,

@@ -12,13 +12,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from olmocr.errors import OutputError, output_error
-from olmocr.files import write_whole
+from olmocr.files import NOT_THERE, write_whole
 from olmocr.inputs.sources import Source
 from olmocr.workspace.outputs import write_json_line
 
 _LONGEST_NAME = 200  # bytes; most file systems allow 255
 
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # memory cards, some shares
+# What memory cards, network disks and synchronized folders answer that have no second names for files.
+_NO_LINKS = NOT_THERE | {errno.EMLINK, errno.EXDEV}
 
 
 @dataclass(frozen=True)

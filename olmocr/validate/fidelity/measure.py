@@ -145,7 +145,7 @@ def compare(
     from olmocr.validate.fidelity import figures
     from olmocr.validate.fidelity.work import Work, default_work
 
-    with tempfile.TemporaryDirectory(prefix="olmocr-fidelity-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="olmocr-fidelity-", ignore_cleanup_errors=True) as scratch:
         side = terms.longest_side or longest_side_for(source)
         page_set, pages = pages_or_built_in(terms.pages, Path(scratch), side)
         question = _Question(pages, side, terms.max_tokens, len(folders) + (2 if terms.reference else 1))
