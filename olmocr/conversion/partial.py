@@ -122,21 +122,28 @@ class PartialFolder:
         Raises:
             OSError: it cannot be renamed.
         """
-        _remove(self.path / STATE_FILE)
         _remove(self.downloads)
-        _sync(self.path)
         if target.is_dir():
             for entry in target.iterdir():
                 if is_metadata(entry.name):
                     _remove(entry)
             target.rmdir()  # a disk of Windows' kind renames no folder over another, even an empty one
+        _remove(self.path / STATE_FILE)
+        _sync(self.path)
+        try:
+            self._rename(target, rename)
+        except OSError:
+            self._save()  # all is whole: a later run has only to do this again
+            raise
+        _sync(target.parent)
+
+    def _rename(self, target: Path, rename: Callable[[Path, Path], object]) -> None:
         try:
             rename(self.path, target)
         except OSError as error:
             if error.errno not in _IN_USE or not self._unlock():
                 raise
             rename(self.path, target)
-        _sync(target.parent)
 
     def is_worth_keeping(self) -> bool:
         """Return whether a later run would save work by what is here."""

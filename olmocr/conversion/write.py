@@ -22,6 +22,8 @@ from olmocr.conversion.shards import (
     Conversion,
     OpenShard,
     Progress,
+    SourceChangedError,
+    SourceShard,
     Variant,
     WrittenShard,
     all_threads,
@@ -86,11 +88,23 @@ def write_models(
         PlanError: the disk has not enough room, or a value does not fit into the dtype asked for.
     """
     _check_outputs(targets)
-    started = time.monotonic()
     processor, threads = processor or find_processor(), threads or all_threads()
+    try:
+        return _write_models(targets, progress, threads, processor)
+    except SourceChangedError as error:
+        _log.warning("%s", error)  # with nothing left of the earlier run there is nothing to compare it with again
+        return _write_models(targets, progress, threads, processor)
+
+
+def _write_models(
+    targets: Sequence[Target], progress: Progress, threads: int, processor: Processor
+) -> list[ConversionReport]:
+    started = time.monotonic()
     source = targets[0].plan.source.folder
     with contextlib.ExitStack() as stack:
-        partials = [stack.enter_context(partial_folder(each.output, _fingerprint(each.plan))) for each in targets]
+        partials = [
+            stack.enter_context(partial_folder(each.output, _fingerprint(each.plan, processor))) for each in targets
+        ]
         _require_room(targets, partials)
         resumed = [len(partial.whole) for partial in partials]
         hashes = _write_shards(targets, partials, progress, processor, threads)
@@ -123,8 +137,10 @@ def _write_shards(
     """Write what is missing; return the SHA-256 of the source's shards."""
     source = targets[0].plan.source.folder
     names = sorted({tensor.source.shard for target in targets for tensor in target.plan.tensors})
-    found = {name: sha256 for partial in partials for name, sha256 in partial.hashes.items()}
-    hashes = {name: found.get(name) or shard_sha256(source, name) for name in names}
+    earlier = {name: sha256 for partial in partials for name, sha256 in partial.hashes.items()}
+    sources = {
+        name: SourceShard(shard_sha256(source, name), earlier.get(name), source.remote_weights) for name in names
+    }
 
     def remember(name: str, sha256: str) -> None:
         for partial in partials:  # a later run may go on with any of them alone
@@ -132,7 +148,7 @@ def _write_shards(
 
     conversion = Conversion(
         variants=[
-            Variant(target.plan, partial.path, frozenset(partial.whole))
+            Variant(target.plan, partial.path, dict(partial.whole))
             for target, partial in zip(targets, partials, strict=True)
         ],
         open_shard=_opener(source, partials[0].downloads),
@@ -142,7 +158,7 @@ def _write_shards(
         shard_is_whole=lambda number, shard: partials[number].add(shard),
         source_is_read=remember,
     )
-    return write_shards(conversion, hashes)
+    return write_shards(conversion, sources)
 
 
 def _opener(source: ModelFolder, downloads: Path) -> OpenShard:
@@ -191,13 +207,16 @@ def _sums_file(folder: Path, shards: Iterable[WrittenShard]) -> str:
     return "".join(lines)
 
 
-def _fingerprint(plan: ConversionPlan) -> str:
-    """Return what tells this conversion from every other: a run may only go on with what was made of the same."""
+def _fingerprint(plan: ConversionPlan, processor: Processor) -> str:
+    """Return what tells this conversion from every other: a run may only go on with what was made of the same.
+
+    Of the source that is cheap to ask only: whether its bytes are the same is seen when they are read again.
+    """
     folder = plan.source.folder
     names = sorted({tensor.source.shard for tensor in plan.tensors})
     stats = [(folder.path / name).stat() for name in names if (folder.path / name).is_file()]
     files = [(stat.st_size, stat.st_mtime_ns) for stat in stats] if not folder.remote_weights else folder.revision
-    identity = (__version__, plan.method, plan.recipe, plan.shards, folder.repo_id or folder.name, files)
+    identity = (__version__, processor, plan.method, plan.recipe, plan.shards, folder.repo_id or folder.name, files)
     return hashlib.sha256(repr(identity).encode()).hexdigest()
 
 

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,11 @@ import pytest
 
 from olmocr.conversion import plan as plan_module
 from olmocr.conversion.convert import convert
+from olmocr.conversion.names import mlx_name
 from olmocr.errors import CheckpointError, OutputError
-from tests.checkpoints import tiny_checkpoint
+from olmocr.files import sha256_of
+from olmocr.tensors.header import read_header
+from tests.checkpoints import TINY, tiny_checkpoint
 
 
 @pytest.fixture
@@ -161,6 +165,67 @@ def test_a_source_that_changed_since_is_begun_anew(small_shards, source, tmp_pat
     assert report.resumed_shards == 0
     convert(source, "4bit", tmp_path / "again")
     assert files(tmp_path / "out") == files(tmp_path / "again")
+
+
+def change_unseen(path, tensor):
+    """Change a tensor's bytes, and neither the file's size nor its times."""
+    before = path.stat()
+    info = next(each for each in read_header(path) if each.name == tensor)
+    with path.open("r+b") as file:
+        file.seek(info.offset)
+        data = file.read(info.nbytes)
+        file.seek(info.offset)
+        file.write(data[2:] + data[:2])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def matrix_in(partial, source, whole):
+    """Return the source's name of a matrix of which a whole shard was made, or none was."""
+    shards = json.loads((partial / "state.json").read_text())["shards"]
+    made = {info.name for name in shards for info in read_header(partial / name)}
+    names = [info.name for info in read_header(source / "model.safetensors") if len(info.shape) == 2]
+    return next(name for name in names if (mlx_name(name, TINY) in made) == whole)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_source_that_changed_since_with_its_time_and_size_kept_leaves_no_mixture(
+    whole, expected, source, tmp_path, caplog
+):
+    partial = interrupt(source, tmp_path / "out", 2)
+    change_unseen(source / "model.safetensors", matrix_in(partial, source, whole))
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    (fresh,) = convert(source, "4bit", tmp_path / "fresh")
+    assert files(tmp_path / "out") == files(tmp_path / "fresh") != expected
+    assert report.source.files == fresh.source.files
+    # What only a later shard is made of may change: nothing that was made before is of it.
+    assert (report.resumed_shards == 0) == whole
+    assert ("is not what it was when this conversion was interrupted; beginning anew" in caplog.text) == whole
+
+
+def put_in_the_way(output):
+    output.mkdir(exist_ok=True)
+    (output / "mine").touch()
+
+
+def test_what_is_whole_stays_when_its_name_is_taken_meanwhile(expected, source, tmp_path):
+    with pytest.raises(OutputError, match="Directory not empty"):
+        convert(source, "4bit", tmp_path / "out", progress=lambda nbytes: put_in_the_way(tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+    shutil.rmtree(tmp_path / "out")
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    assert report.resumed_shards == len([name for name in expected if name.endswith(".safetensors")])
+    assert files(tmp_path / "out") == expected
+
+
+def test_a_source_that_changed_after_it_was_hashed_is_begun_anew(expected, source, tmp_path):
+    with pytest.raises(OutputError):
+        convert(source, "4bit", tmp_path / "out", progress=lambda nbytes: put_in_the_way(tmp_path / "out"))
+    shutil.rmtree(tmp_path / "out")
+    change_unseen(source / "model.safetensors", "lm_head.weight")
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    assert report.resumed_shards == 0
+    assert [each.sha256 for each in report.source.files] == [sha256_of(source / "model.safetensors")]
 
 
 def test_two_conversions_into_one_folder_are_kept_apart(source, tmp_path):
