@@ -69,18 +69,25 @@ NOT_THERE = frozenset(
 )
 
 
-def flushed(descriptor: int, full: Callable[[int], object] | None = None) -> None:
+Flush = Callable[[int], object]
+
+
+def _ways_to_flush() -> Iterator[Flush]:
+    if sys.platform == "darwin":  # fsync there leaves it in the drive's own cache
+        yield lambda descriptor: fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    yield os.fsync
+
+
+def flushed(descriptor: int, ways: Iterable[Flush] | None = None) -> None:
     """Have all that was written to an open file, or done in an open folder, on the disk, as far as that can be had.
 
-    *full* is asked first: on macOS F_FULLFSYNC, since fsync there leaves it in the drive's own cache. A file system
-    that has neither keeps what it was given in its own time, which is no reason to give up.
+    The first of *ways* that the file system has is taken. One that has none keeps what it was given in its own time,
+    which is no reason to give up.
 
     Raises:
-        OSError: the disk is at fault.
+        OSError: the disk is full, or at fault.
     """
-    if full is None and sys.platform == "darwin":
-        full = _full_fsync
-    for flush in filter(None, (full, os.fsync)):
+    for flush in _ways_to_flush() if ways is None else ways:
         try:
             flush(descriptor)
         except OSError as error:
@@ -88,10 +95,6 @@ def flushed(descriptor: int, full: Callable[[int], object] | None = None) -> Non
                 raise
         else:
             return
-
-
-def _full_fsync(descriptor: int) -> object:
-    return fcntl.fcntl(descriptor, getattr(fcntl, "F_FULLFSYNC", 51))
 
 
 def cache_folder(name: str) -> Path:

@@ -1,11 +1,14 @@
 """Files are replaced whole or not at all, and nothing is left beside them."""
 
+import errno
 import hashlib
+import os
+import re
 
 import pytest
 
 from olmocr.errors import OutputError
-from olmocr.files import cache_folder, sha256_of, whole_file, write_whole
+from olmocr.files import cache_folder, flushed, sha256_of, whole_file, write_whole
 
 
 def names_in(folder):
@@ -73,3 +76,37 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder("bench") == tmp_path / ".cache" / "olmocr" / "bench"
+
+
+class Flush:
+    """A way to have a file on the disk that a file system answers with an error, or does."""
+
+    def __init__(self, number=0):
+        self.number, self.asked = number, 0
+
+    def __call__(self, descriptor):
+        self.asked += 1
+        if self.number:
+            raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.EBADF])
+def test_a_disk_without_one_way_to_be_flushed_is_flushed_in_the_next_or_not_at_all(number):
+    ways = [Flush(number), Flush(), Flush()]
+    flushed(3, ways)
+    assert [way.asked for way in ways] == [1, 1, 0]
+    flushed(3, [Flush(number), Flush(number)])
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_is_broken_or_full_is_an_error_when_it_is_flushed(number):
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        flushed(3, [Flush(number), Flush()])
+
+
+def test_a_file_and_a_folder_of_this_disk_are_flushed(tmp_path):
+    for path in (tmp_path, tmp_path / "file"):
+        path.exists() or path.touch()
+        descriptor = os.open(path, os.O_RDONLY)
+        flushed(descriptor)
+        os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from olmocr.inputs.sources import Source
 from olmocr.inputs.stores import read_stored, read_web_file
 
 _PIECE = 1 << 20
+_SECOND = 10**9  # nanoseconds
 
 
 @contextlib.contextmanager
@@ -86,7 +88,12 @@ async def fetched(source: Source, scratch: Path) -> AsyncIterator[Path]:
 
 
 def version_of(source: Source) -> str:
-    """Return what tells cheaply that a file, or its archive, has not changed; nothing for what is elsewhere."""
+    """Return what tells cheaply that a file, or its archive, has not changed; nothing where nothing cheap tells it.
+
+    That is so of what is elsewhere, and of a file on a disk that keeps times of whole seconds only, as FAT does:
+    there a file may change twice within one of them. The time of the last change to what is known of the file is
+    asked, too, since no program can set it back.
+    """
     match source.origin:
         case Path() as path:
             pass
@@ -98,7 +105,15 @@ def version_of(source: Source) -> str:
         status = path.stat()
     except OSError:
         return ""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+    return version_by(status)
+
+
+def version_by(status: os.stat_result) -> str:
+    """Return :func:`version_of` by what the system says of a file."""
+    times = status.st_mtime_ns, status.st_ctime_ns
+    if not any(time % _SECOND for time in times):
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def content_hash(path: Path, name: str) -> str:

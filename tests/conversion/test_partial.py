@@ -1,5 +1,6 @@
 """Conversions that are interrupted, and go on: what was whole is not made again, and the bytes are the same."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -8,14 +9,19 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from olmocr.conversion import plan as plan_module
-from olmocr.conversion.convert import convert
+from olmocr.conversion.convert import convert, plan_targets
 from olmocr.conversion.names import mlx_name
-from olmocr.errors import CheckpointError, OutputError
+from olmocr.conversion.partial import partial_folder
+from olmocr.conversion.recipe import find_recipe
+from olmocr.conversion.write import write_models
+from olmocr.errors import CheckpointError, OutputError, UsageError
 from olmocr.files import sha256_of
+from olmocr.model_folder import ModelFolder
 from olmocr.tensors.header import read_header
 from tests.checkpoints import TINY, tiny_checkpoint
 
@@ -273,3 +279,69 @@ def test_a_source_whose_hash_an_interruption_took_is_hashed_when_all_shards_are_
     (report,) = convert(source, "4bit", tmp_path / "out")
     assert [file.name for file in report.source.files] == ["model.safetensors"]
     assert not partial.exists()
+
+
+class Server:
+    """A disk that renames nothing which anybody has open, or answers *number* whatever is open."""
+
+    def __init__(self, number=errno.EBUSY, always=False):
+        self.number, self.always, self.refused = number, always, 0
+
+    def rename(self, old, new):
+        if self.always or is_open(old):
+            self.refused += 1
+            raise OSError(self.number, os.strerror(self.number))
+        old.rename(new)
+
+
+def is_open(folder):
+    """Say whether this process has *folder* open."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EBUSY])
+def test_where_nothing_open_is_renamed_the_lock_is_lifted_first(number, tmp_path):
+    server = Server(number)
+    with partial_folder(tmp_path / "out", "this") as folder:
+        (folder.path / "config.json").touch()
+        folder.finish(tmp_path / "out", server.rename)
+    assert server.refused == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
+
+
+def test_a_disk_that_renames_no_folder_at_all_is_one_sentence(tmp_path):
+    with (
+        pytest.raises(OutputError, match="out could not be written: Permission denied"),
+        partial_folder(tmp_path / "out", "this") as folder,
+    ):
+        folder.finish(tmp_path / "out", Server(errno.EACCES, always=True).rename)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_outputs_that_differ_in_capitals_only_are_one_on_a_macs_disk(source, tmp_path):
+    with pytest.raises(UsageError, match="would become the same folder"):
+        write_models(
+            [
+                *plan_targets(ModelFolder(source), [find_recipe("4bit")], "fit", tmp_path / "Out"),
+                *plan_targets(ModelFolder(source), [find_recipe("8bit")], "fit", tmp_path / "out"),
+            ]
+        )
+
+
+def test_an_output_in_the_source_is_refused_however_it_is_spelled(source, tmp_path):
+    (tmp_path / "other").symlink_to(source)
+    with pytest.raises(OutputError, match="lies in the source"):
+        convert(source, "4bit", tmp_path / "other" / "out")
+
+
+@pytest.mark.skipif(not os.path.ismount("/dev"), reason="nothing is mounted there")
+def test_a_whole_disk_is_no_output(source):
+    with pytest.raises(OutputError, match="/dev is a whole disk; choose an --output in it, like /dev/model"):
+        convert(source, "4bit", Path("/dev"))
