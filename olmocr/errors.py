@@ -127,7 +127,9 @@ _NO_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 def output_error(error: OSError, what: str) -> OutputError:
     """Return the sentence for an operating system error met while writing *what*."""
     if error.errno in _NO_SPACE:
-        return OutputError(f"the disk is full: {what} could not be written; free some space and run it again")
+        # A file that is too large for its file system, or for a limit of this process.
+        larger = ", on a disk other than FAT32, whose files end at 4 GiB" if error.errno == errno.EFBIG else ""
+        return OutputError(f"the disk is full: {what} could not be written; free some space and run it again{larger}")
     kind = UnwritableNameError if error.errno in _NO_NAME else OutputError
     return kind(f"{what} could not be written: {error.strerror or error}")
 

@@ -8,6 +8,7 @@ killed, and remove it: no process number is trusted, and what another machine ma
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import hashlib
@@ -17,8 +18,9 @@ import secrets
 import shutil
 import socket
 import stat
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -197,6 +199,42 @@ def sha256_of(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# What file systems answer to a request that they do not have: memory cards, network disks, some FUSE file systems.
+NOT_THERE = frozenset(
+    getattr(errno, name)
+    for name in ("EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "ENOTTY", "EBADF", "EPERM", "EACCES", "EISDIR")
+    if hasattr(errno, name)
+)
+
+
+Flush = Callable[[int], object]
+
+
+def _ways_to_flush() -> Iterator[Flush]:
+    if sys.platform == "darwin":  # fsync there leaves it in the drive's own cache
+        yield lambda descriptor: fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    yield os.fsync
+
+
+def flushed(descriptor: int, ways: Iterable[Flush] | None = None) -> None:
+    """Have all that was written to an open file, or done in an open folder, on the disk, as far as that can be had.
+
+    The first of *ways* that the file system has is taken. One that has none keeps what it was given in its own time,
+    which is no reason to give up.
+
+    Raises:
+        OSError: the disk is full, or at fault.
+    """
+    for flush in _ways_to_flush() if ways is None else ways:
+        try:
+            flush(descriptor)
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
+        else:
+            return
 
 
 def cache_folder(name: str) -> Path:

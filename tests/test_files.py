@@ -1,6 +1,9 @@
 """Files are replaced whole or not at all, and nothing is left beside them."""
 
+import errno
 import hashlib
+import os
+import re
 import stat
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from olmocr.errors import OutputError
 from olmocr.files import (
     cache_folder,
     file_beside,
+    flushed,
     sha256_of,
     sweep,
     temporary_folder,
@@ -183,3 +187,37 @@ while True:
             other.kill()
             other.communicate()
     assert names_in(tmp_path) == sorted(f"{number}.md" for number in range(200))
+
+
+class Flush:
+    """A way to have a file on the disk that a file system answers with an error, or does."""
+
+    def __init__(self, number=0):
+        self.number, self.asked = number, 0
+
+    def __call__(self, descriptor):
+        self.asked += 1
+        if self.number:
+            raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.EBADF])
+def test_a_disk_without_one_way_to_be_flushed_is_flushed_in_the_next_or_not_at_all(number):
+    ways = [Flush(number), Flush(), Flush()]
+    flushed(3, ways)
+    assert [way.asked for way in ways] == [1, 1, 0]
+    flushed(3, [Flush(number), Flush(number)])
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_is_broken_or_full_is_an_error_when_it_is_flushed(number):
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        flushed(3, [Flush(number), Flush()])
+
+
+def test_a_file_and_a_folder_of_this_disk_are_flushed(tmp_path):
+    for path in (tmp_path, tmp_path / "file"):
+        path.exists() or path.touch()
+        descriptor = os.open(path, os.O_RDONLY)
+        flushed(descriptor)
+        os.close(descriptor)

@@ -21,6 +21,7 @@ from olmocr.hub.find import find_model
 from olmocr.hub.find import require_model as known_model
 from olmocr.model_folder import read_config
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM, Ask, ModelResponse, PageRequest
+from olmocr.strays import files_in
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def _mlx_vlm(config: BackendConfig) -> tuple[ServerCommand, int | None]:
     """Return how to start mlx-vlm's server, and the memory above which it is started again."""
     folder = find_model(config.model or "")
     read_config(folder)  # another family, or one with code of its own, is refused before anything starts
-    weights = sum(path.stat().st_size for path in folder.path.glob("*.safetensors"))
+    weights = sum(path.stat().st_size for path in files_in(folder.path, ".safetensors"))
     command = mlx_vlm_command(
         str(folder.path),
         port=config.port or MLX_VLM_PORT,

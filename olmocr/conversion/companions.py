@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from olmocr.conversion.chat_template import text_first
 from olmocr.conversion.config import mlx_config
 from olmocr.conversion.plan import ConversionPlan, quantization_config
 from olmocr.errors import CheckpointError
+from olmocr.files import flushed
 from olmocr.model_folder import INDEX_FILE, ModelFolder, read_json
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM
 
@@ -64,7 +64,7 @@ def write_file(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        flushed(file.fileno())
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from olmocr.errors import CheckpointError, HubError, UsageError
 from olmocr.hub.sentences import not_a_model, reading_errors, says_no
 from olmocr.model_folder import HASHES_FILE, ModelFolder, RemoteShard, indexed_shards, read_config
+from olmocr.strays import is_passed_over
 
 # What a checkpoint consists of. No pickle (*.bin, *.pt) and no code (*.py) is ever asked for.
 _ALL_BUT_WEIGHTS = ("*.json", "*.txt", "*.jinja", "LICENSE*", HASHES_FILE)
@@ -141,7 +142,7 @@ def _list_weights(folder: ModelFolder) -> tuple[RemoteShard, ...]:
 
 
 def _is_shard(name: str) -> bool:
-    return name.endswith(".safetensors") and not set(name) & set("/\\")
+    return name.endswith(".safetensors") and not set(name) & set("/\\") and not is_passed_over(name)
 
 
 def _as_remote_shard(folder: ModelFolder, file: Any) -> RemoteShard:

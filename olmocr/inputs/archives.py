@@ -22,6 +22,7 @@ from olmocr.files import whole_file
 from olmocr.inputs.kinds import FIRST_BYTES, looks_readable
 from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.origins import Refused, TarMember, ZipMember
+from olmocr.strays import is_passed_over
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +131,7 @@ def _why_refused(label: str, member: str, size: int, limits: InputLimits) -> str
 
 
 def _is_hidden(member: str) -> bool:
-    parts = PurePosixPath(member).parts
-    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in parts)
+    return any(map(is_passed_over, PurePosixPath(member).parts))
 
 
 def _list_zip(path: Path, name: str, limits: InputLimits) -> list[Found]:
@@ -303,7 +303,8 @@ def _unpacked(archive: Path, scratch: Path, limits: InputLimits) -> Path:
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # several documents of one archive may be wanted at once
+            with contextlib.suppress(OSError):  # a disk without locks: then it is unpacked twice, at worst
+                fcntl.flock(lock, fcntl.LOCK_EX)  # several documents of one archive may be wanted at once
             if not path.exists():
                 _unpack(archive, path, status.st_size, limits)
     except OSError as error:

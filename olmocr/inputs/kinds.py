@@ -70,6 +70,11 @@ def is_document(start: bytes) -> bool:
     return kind is not None and (kind != Kind.PDF or start.lstrip(_BLANKS).startswith(b"%PDF-"))
 
 
+def has_ending(name: str) -> bool:
+    """Say whether a file's name ends as a document's does."""
+    return PurePosixPath(name).suffix.lower() in ENDINGS
+
+
 def looks_readable(name: str, read_start: Callable[[], bytes]) -> bool:
     """Say whether a file that nobody named, met in a folder or an archive, is to be read: by its ending, or content."""
-    return PurePosixPath(name).suffix.lower() in ENDINGS or is_document(read_start())
+    return has_ending(name) or is_document(read_start())

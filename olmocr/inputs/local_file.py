@@ -33,6 +33,7 @@ from olmocr.inputs.stores import read_stored, read_web_file
 
 _PIECE = 1 << 20
 _TICK = 0.05  # seconds between two looks at a pipe
+_SECOND = 10**9  # nanoseconds
 
 
 @contextlib.contextmanager
@@ -102,9 +103,11 @@ async def fetched(source: Source, scratch: Path) -> AsyncIterator[Path]:
 
 
 def version_of(source: Source) -> str:
-    """Return what tells cheaply that a file, or its archive, has not changed; nothing for what is elsewhere.
+    """Return what tells cheaply that a file, or its archive, has not changed; nothing where nothing cheap tells it.
 
-    The time of the last change of any kind is in it, which no program can set: that of the content can be set back.
+    That is so of what is elsewhere, and of a file on a disk that keeps times of whole seconds only, as FAT does:
+    there a file may change twice within one of them. The time of the last change to what is known of the file is
+    asked, too, since no program can set it back.
     """
     match source.origin:
         case Path() as path:
@@ -117,12 +120,20 @@ def version_of(source: Source) -> str:
         status = path.stat()
     except OSError:
         return ""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino} {status.st_ctime_ns}"
+    return version_by(status)
 
 
 def is_elsewhere(source: Source) -> bool:
     """Say whether a document lies on another machine, which may give something else for a while."""
     return isinstance(source.origin, WebFile | StoredFile)
+
+
+def version_by(status: os.stat_result) -> str:
+    """Return :func:`version_of` by what the system says of a file."""
+    times = status.st_mtime_ns, status.st_ctime_ns
+    if not any(time % _SECOND for time in times):
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def content_hash(path: Path, name: str) -> str:

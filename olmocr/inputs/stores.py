@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from olmocr.errors import InputError, MissingDependencyError, OlmocrError
-from olmocr.inputs.kinds import ENDINGS
+from olmocr.inputs.kinds import has_ending
 from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.origins import Refused, StoredFile, WebFile
+from olmocr.strays import is_passed_over
 from olmocr.version import __version__
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ def find_stored(name: str) -> list[tuple[str, StoredFile | Refused]]:
     """
     filesystem, path = _open_store(name)
     store = _store_of(name)
-    if _MAGIC.search(path) is None and _has_ending(path):
+    if _MAGIC.search(path) is None and has_ending(path):
         return [(name, StoredFile(store, path))]
     try:
         with _faults_of(name):
-            paths = sorted(each for each in _list(filesystem, path) if _has_ending(each))
+            paths = sorted(each for each in _list(filesystem, path) if has_ending(each))
             filesystem.invalidate_cache()  # or it would remember all that it has listed
     except InputError as error:
         if isinstance(error.__cause__, FileNotFoundError):
@@ -153,12 +154,11 @@ def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
 
 def _list(filesystem: AbstractFileSystem, path: str) -> list[str]:
     if _MAGIC.search(path):
-        return list(filesystem.glob(path))
-    return [path] if filesystem.info(path)["type"] == "file" else list(filesystem.find(path))
-
-
-def _has_ending(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in ENDINGS
+        return [each for each in filesystem.glob(path) if not is_passed_over(PurePosixPath(each).name)]
+    if filesystem.info(path)["type"] == "file":
+        return [path]
+    below = len(path.rstrip("/"))
+    return [each for each in filesystem.find(path) if not any(map(is_passed_over, each[below:].split("/")))]
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from olmocr.reports.bench import BENCH_CHECKS_FILE, BENCH_REPORT_FILE
 from olmocr.reports.conversion import REPORT_FILE
 from olmocr.reports.fidelity import FIDELITY_REPORT_FILE
 from olmocr.reports.smoke import SMOKE_REPORT_FILE
+from olmocr.strays import is_stray
 from olmocr.tensors.header import LONGEST_HEADER
 
 CARD_FILE = "README.md"
@@ -72,6 +73,7 @@ class Scan:
 def scan_folder(folder: Path) -> Scan:
     """Look at everything in *folder*: only kinds of files that are known, no links out, no tokens, no home paths.
 
+    Strays, which a system or another program keeps for itself, stay where they are: they are never published.
     Problems name the file and the line, never what was found there.
 
     Raises:
@@ -117,11 +119,11 @@ def text_problems(name: str, text: str) -> list[str]:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """Yield all that is no folder, in order, and folders that are links; no link is followed."""
+    """Yield all that is no folder and no stray, in order, and folders that are links; no link is followed."""
     for root, folders, files in os.walk(folder, onerror=_raise):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_stray(name))
         links = [name for name in folders if (Path(root) / name).is_symlink()]
-        yield from sorted(Path(root) / name for name in [*files, *links])
+        yield from sorted(Path(root) / name for name in [*files, *links] if not is_stray(name))
 
 
 def _raise(error: OSError) -> None:

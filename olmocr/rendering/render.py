@@ -91,9 +91,15 @@ def _few(pages: Pages, name: str) -> Pages:
     return pages
 
 
+# RFC 1740, appendix B: AppleDouble's magic number.
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
+
+
 def _what_instead(start: bytes) -> str:
     if not start:
         return "is empty"
+    if start.startswith(_APPLE_DOUBLE):
+        return "is what macOS keeps beside a file on a disk of another system; give the file without ._ in its name"
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "is a web page, no PDF and no picture"
     return f"is no PDF and no picture of a kind that can be read ({', '.join(Kind)})"

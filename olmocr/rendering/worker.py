@@ -160,7 +160,7 @@ def _version(path: Path) -> tuple[int, ...]:
         status = path.stat()
     except OSError:  # opening it will say why
         return ()
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from olmocr.errors import InputError
 from olmocr.page import ROTATIONS
+from olmocr.strays import files_in
 from olmocr.text import visible
 
 Status = Literal["valid", "retried", "blank", "fallback", "failed"]
@@ -82,7 +83,7 @@ def find_records(workspace: Path) -> tuple[Path, ...]:
     if not any(folder.is_dir() for folder in folders):
         raise InputError(f"{workspace} is no workspace: it has neither results/ nor failed/; name the folder of a run")
     try:
-        results, failed = sorted(folders[0].glob("output_*.jsonl")), sorted(folders[1].glob("*.json"))
+        results, failed = sorted(folders[0].glob("output_*.jsonl")), files_in(folders[1], ".json")
     except OSError as error:
         raise InputError(f"{workspace} cannot be read: {error.strerror}") from error
     return (*results, *failed)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from olmocr.errors import OutputError, output_error
-from olmocr.files import file_beside, sha256_of, write_whole
+from olmocr.files import NOT_THERE, file_beside, sha256_of, write_whole
 from olmocr.inputs.places import folded
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,8 @@ _FORMAT = "2"  # behind a key in a claim: the claim's document also has a list o
 
 _MOST = 100  # names that are tried; a folder where none of them is free has something else the matter
 
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # memory cards, some shares
+# What memory cards, network disks and synchronized folders answer that have no second names for files.
+_NO_LINKS = NOT_THERE | {errno.EMLINK, errno.EXDEV}
 _NO_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}  # a disk that cannot have a file of this name
 
 

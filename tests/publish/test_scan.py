@@ -44,19 +44,17 @@ def test_sizes_and_hashes_are_those_of_the_files_and_of_git(model):
     assert made_file("x", "é").git_sha1 == hashlib.sha1(b"blob 2\0\xc3\xa9").hexdigest()
 
 
-@pytest.mark.parametrize(
-    "name", ["notes.txt", "model.bin", "modeling.py", ".env", ".DS_Store", "model.safetensors.bak"]
-)
+@pytest.mark.parametrize("name", ["notes.txt", "model.bin", "modeling.py", ".env", ".netrc", "model.safetensors.bak"])
 def test_a_file_of_another_kind_stops_it(name, model):
     (model / name).write_text("x")
     assert scan_folder(model).problems == (f"{name} is nothing that a model consists of; take it out of the folder",)
 
 
 def test_a_folder_in_the_folder_stops_it(model):
-    (model / ".git").mkdir()
-    (model / ".git" / "config").write_text("x")
+    (model / "more").mkdir()
+    (model / "more" / "config").write_text("x")
     assert scan_folder(model).problems == (
-        ".git/config is nothing that a model consists of; take it out of the folder",
+        "more/config is nothing that a model consists of; take it out of the folder",
     )
 
 

@@ -21,6 +21,7 @@ from olmocr.pipeline.summary import RunSummary
 from olmocr.reports.smoke import SMOKE_REPORT_FILE, SmokePage, SmokeReport
 from olmocr.reports.typed_json import report_json
 from olmocr.runtime.facts import known_faults, versions, weight_hashes
+from olmocr.strays import files_in
 from olmocr.validate.known_pages.built_in_pages import pages_or_built_in
 from olmocr.validate.known_pages.page_set import KnownPage, longest_side_for
 from olmocr.validate.score import character_error_rate, plain
@@ -125,7 +126,7 @@ def why_not_quick(folder: Path) -> str | None:
         device = start_mlx()
     except MissingDependencyError as error:
         return str(error)
-    nbytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    nbytes = sum(path.stat().st_size for path in files_in(folder, ".safetensors"))
     if device.kind == "cpu" and nbytes > _QUICK_BYTES:
         return f"this machine has no GPU for {nbytes / 1e9:.1f} GB of weights, so that it would take long"
     return None
@@ -205,7 +206,7 @@ def _unwritten(workspace: Path, known: Sequence[KnownPage], summary: RunSummary)
     """Yield what the pipeline should have written and did not: a JSONL line and a markdown file for each document."""
     failed = {failure.source for failure in summary.failures}
     names = {str(page.path) for page in known} - failed
-    records = [json.loads(path.read_text("utf-8")) for path in (workspace / "results").glob("*.jsonl")]
+    records = [json.loads(path.read_text("utf-8")) for path in files_in(workspace / "results", ".jsonl")]
     unwritten = names - {record["metadata"]["Source-File"] for record in records}
     if unwritten:
         yield f"no JSONL was written for {', '.join(sorted(Path(name).name for name in unwritten))}"
