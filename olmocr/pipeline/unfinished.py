@@ -40,7 +40,7 @@ def sources_to_retry(records: Records) -> tuple[Source, ...]:
 def _wants_retry(document: KnownDocument, records: Records) -> bool:
     if document.state == "failed" or document.sha256 is None:
         return True
-    return any(page.is_fallback for page in records.pages(document.sha256).values())
+    return any(page.is_flagged for page in records.pages(document.sha256).values())
 
 
 def write_beside(workspace: Workspace, document: Document, config: PipelineConfig) -> None:

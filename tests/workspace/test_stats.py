@@ -25,6 +25,7 @@ def test_stats_count_each_kind_and_what_lies_there_twice_once(tmp_path):
         documents={"done": 2, "failed": 1, "filtered": 1},
         pages={"blank": 1, "fallback": 1, "valid": 2},
         poor_pages=1,
+        askew_pages=0,
         attempts={1: 1, 3: 1},
         ends={"stop": 2, "loop": 1, "failed": 1, "length": 1, "cancelled": 1},
         languages={"en": 1, "de": 1},
