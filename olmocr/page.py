@@ -159,7 +159,7 @@ class RuleBreak:
 
 
 class PageResponseError(OlmocrError):
-    """An answer is not in olmOCR's format. ``breaks`` holds all rules that it breaks; the text names the first eight."""
+    """An answer is not in olmOCR's format. ``breaks`` holds all rules that it breaks, the text the first eight."""
 
     exit_code = ExitCode.UNREADABLE_INPUT
 
