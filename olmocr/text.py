@@ -78,9 +78,10 @@ def _beginning(text: str, start: int) -> int:
     return next(begins, end)
 
 
-_BEYOND_UNICODE = re.compile("&#0*[0-9]{8,}")
+_ZEROS = re.compile("&#0+(?=[0-9])")
+_BEYOND_UNICODE = re.compile("&#[1-9][0-9]{7,}")
 
 
 def unescaped(text: str) -> str:
     """Return *text* with HTML's character references as characters; the library raises for one of 4300 digits."""
-    return html.unescape(_BEYOND_UNICODE.sub("&#1114112", text))
+    return html.unescape(_BEYOND_UNICODE.sub("&#1114112", _ZEROS.sub("&#", text)))

@@ -89,7 +89,7 @@ DOORS = {
     "torch": {"validate.fidelity.reference"},
     "transformers": {"validate.fidelity.reference"},
     "uvicorn": {"serving.server"},
-    "yaml": {"conversion.recipe", "page", "publish.eval_results", "validate.fidelity.gates"},
+    "yaml": {"conversion.recipe", "page", "publish.eval_results", "publish.front_matter", "validate.fidelity.gates"},
 }
 
 

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import re
 import struct
 import tarfile
 import zipfile
@@ -29,6 +30,8 @@ Found = tuple[str, ZipMember | TarMember | Refused]
 
 _PIECE = 1 << 20
 _HEADER_BYTES = 1 << 20  # the longest name or comment of a member that is read into memory
+_DIGITS = re.compile(rb"[0-9]+")
+_MOST_DIGITS = 1024  # one after the other in a member's header; tarfile looks for them in quadratic time
 _ZIP = b"PK"
 _GZIP = b"\x1f\x8b"
 _ENCRYPTED = 0x1
@@ -162,8 +165,15 @@ class _Headers:
         self._file, self._name, self._packed, self._limits = file, name, packed, limits
 
     def read(self, size: int = -1) -> bytes:
+        """Return what tarfile takes for a header, or for a part of one."""
         if not 0 <= size <= _HEADER_BYTES:
             raise InputError(f"{self._name} has a header of {size} bytes, which no tar needs")
+        header = self.read_content(size)
+        if size > _MOST_DIGITS and any(len(digits) > _MOST_DIGITS for digits in _DIGITS.findall(header)):
+            raise InputError(f"{self._name} has a header with a number of more than {_MOST_DIGITS} digits")
+        return header
+
+    def read_content(self, size: int) -> bytes:
         self._may_reach(self._file.tell() + size)
         return self._file.read(size)
 
@@ -206,7 +216,7 @@ def _tar_members(
             if not is_plain:
                 return b""
             headers.seek(info.offset_data)
-            return headers.read(min(FIRST_BYTES, info.size))
+            return headers.read_content(max(0, min(FIRST_BYTES, info.size)))
 
         if looks_readable(info.name, start):
             why = _why_refused(label, info.name, info.size, limits)
