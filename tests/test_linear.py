@@ -45,6 +45,7 @@ from olmocr.validate.fidelity.token_classes import token_classes
 from olmocr.validate.html_tables import html_tables
 from olmocr.validate.score import numbers_in, tables_in
 from olmocr.validate.score import plain as without_marks
+from olmocr.viewer.markdown import to_html
 from tests.work import Steps, attacks, lines_run
 
 PACKAGE = Path(olmocr.__file__).parent
@@ -286,6 +287,7 @@ PARSERS = {
     copied: MARKDOWN,
     functools.partial(why_filtered, has_form=False, languages=["en"]): MARKDOWN,
     is_looping: MARKDOWN,
+    to_html: MARKDOWN + MARKUP,
     escaped: MARKDOWN + MARKUP,
     code_block: MARKDOWN,
     printable: [*ANSWER, "\x1b", "\u202e"],

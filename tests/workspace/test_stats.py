@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
@@ -70,3 +71,11 @@ def test_a_document_is_long_from_the_first_token_over_the_line_on(tokens, long, 
 def test_a_folder_without_records_is_no_workspace(tmp_path):
     with pytest.raises(InputError, match=r"has no workspace\.sqlite; run olmocr with it first"):
         read_stats(tmp_path)
+
+
+def test_pages_that_every_answer_calls_turned_are_told_where_there_are_any(tmp_path):
+    askew = replace(FOUR[0], response=replace(FOUR[0].response, is_rotation_valid=False))
+    keep(tmp_path, ["done"], pages=[askew])
+    assert stats_lines(read_stats(tmp_path))[1] == (
+        "pages:     1 valid; 0 perhaps incomplete, 1 called turned whichever way they were shown"
+    )
