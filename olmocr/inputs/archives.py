@@ -22,6 +22,7 @@ from olmocr.files import whole_file
 from olmocr.inputs.kinds import FIRST_BYTES, looks_readable
 from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.origins import Refused, TarMember, ZipMember
+from olmocr.text import one_line
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -106,7 +107,7 @@ def _damage(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"there is no file {name}") from error
     except _DAMAGE as error:
-        raise InputError(f"{name} is damaged, or no archive that can be read: {error}") from error
+        raise InputError(f"{name} is damaged, or no archive that can be read: {one_line(str(error), 200)}") from error
 
 
 def _refuse_bomb(name: str, members: int, unpacked: int, packed: int, limits: InputLimits) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from olmocr.page import ModelResponse, PageResponse
 from olmocr.pipeline.ocr_page import PageResult
 from olmocr.pipeline.page_records import blank_record, record_of, unrendered_record
@@ -68,3 +70,11 @@ def test_the_record_of_a_page_without_a_good_answer_holds_the_files_own_text_and
 def test_no_model_was_asked_about_a_blank_page_or_one_that_could_not_be_rendered():
     assert blank_record(3) == PageRecord(3, "blank", NOTHING)
     assert unrendered_record(4, "damaged") == PageRecord(4, "fallback", NOTHING, rejected=("damaged",))
+
+
+def test_no_reason_in_a_record_is_longer_than_2000_characters():
+    assert unrendered_record(4, "x" * 10_000).rejected == ("x" * 2000,)
+    assert record_of(7, replace(result(), rejected=("x" * 10_000, "short")), None, "m").rejected == (
+        "x" * 2000,
+        "short",
+    )
