@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import gzip
 import hashlib
 import lzma
@@ -75,9 +76,19 @@ def read_zip_member(origin: ZipMember) -> Iterator[bytes]:
         InputError: it is damaged.
     """
     name = f"{origin.archive}::{origin.member}"
-    with _damage(name), zipfile.ZipFile(origin.archive) as archive, archive.open(origin.member) as file:
+    with _damage(name), _opened_zip(origin.archive).open(origin.member) as file:
         while piece := file.read(_PIECE):
             yield piece
+
+
+def _opened_zip(path: str) -> zipfile.ZipFile:
+    status = os.stat(path)  # noqa: PTH116
+    return _zip_as_it_was(path, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@functools.lru_cache(maxsize=1)  # to open one reads what all its members are called, and each member is read by itself
+def _zip_as_it_was(path: str, *version: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
 
 
 def read_tar_member(origin: TarMember, scratch: Path, limits: InputLimits) -> Iterator[bytes]:
