@@ -94,7 +94,7 @@ DOORS = {
     "transformers": {"validate.fidelity.reference"},
     "h11": {"serving.connections"},
     "uvicorn": {"serving.connections", "serving.server"},
-    "yaml": {"conversion.recipe", "page", "publish.eval_results", "validate.fidelity.gates"},
+    "yaml": {"conversion.recipe", "page", "publish.eval_results", "publish.front_matter", "validate.fidelity.gates"},
 }
 
 

@@ -13,14 +13,20 @@ _CACHE = "the Hub's cache (HF_HOME)"
 
 # What the text of an error can carry: a token, by itself or in a header that could not be sent, the password of a
 # mirror, an address of the storage that is signed, by which anybody may write there. (hf_xet is a library.)
-_SECRET = re.compile(
-    r"(?<=Bearer ).*|hf_(?!xet|transfer|hub)\w+|(?<=://)[^/@\s]+(?=@)|[?&]\S*(?i:signature|token|credential)=\S*"
-)
+_SECRET = re.compile(r"(?<=Bearer ).*|hf_(?!xet|transfer|hub)\w+|(?<=://)[^/@\s]+(?=@)")
+_QUERY = re.compile(r"[?&]")
+_SIGNED = re.compile(r"(?i:signature|token|credential)=")
 
 
 def without_secrets(text: str) -> str:
     """Return what a library or a server said on one line, shortened, without what could be a secret in it."""
-    return _SECRET.sub("***", " ".join(text.split()))[:300]
+    return _SECRET.sub("***", " ".join(map(_unsigned, text.split())))[:300]
+
+
+def _unsigned(word: str) -> str:
+    """Return a word without its query, if that is signed."""
+    query = _QUERY.search(word)
+    return word[: query.start()] + "***" if query and _SIGNED.search(word, query.end()) else word
 
 
 @contextmanager

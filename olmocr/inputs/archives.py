@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import gzip
 import hashlib
 import logging
 import lzma
 import os
+import re
 import struct
 import tarfile
 import zipfile
@@ -23,6 +25,7 @@ from olmocr.inputs.kinds import FIRST_BYTES, looks_readable
 from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.origins import Refused, TarMember, ZipMember
 from olmocr.strays import is_passed_over
+from olmocr.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,8 @@ Found = tuple[str, ZipMember | TarMember | Refused]
 
 _PIECE = 1 << 20
 _HEADER_BYTES = 1 << 20  # the longest name or comment of a member that is read into memory
+_DIGITS = re.compile(rb"[0-9]+")
+_MOST_DIGITS = 1024  # one after the other in a member's header; tarfile looks for them in quadratic time
 _ZIP = b"PK"
 _GZIP = b"\x1f\x8b"
 _ENCRYPTED = 0x1
@@ -79,9 +84,20 @@ def read_zip_member(origin: ZipMember) -> Iterator[bytes]:
         InputError: it is damaged.
     """
     name = f"{origin.archive}::{origin.member}"
-    with _damage(name), _opened_zip(Path(origin.archive)) as archive, archive.open(origin.member) as file:
+    with _damage(name), _opened_zip(origin.archive).open(origin.member) as file:
         while piece := file.read(_PIECE):
             yield piece
+
+
+def _opened_zip(path: str | Path) -> zipfile.ZipFile:
+    """Return a zip, open, and kept so for the next member; members' names need not be what they are said to be."""
+    status = os.stat(path)  # noqa: PTH116
+    return _zip_as_it_was(str(path), status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@functools.lru_cache(maxsize=1)  # to open one reads what all its members are called, and each member is read by itself
+def _zip_as_it_was(path: str, *version: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(cast(BinaryIO, _TrueNames(Path(path).open("rb"))))
 
 
 def read_tar_member(origin: TarMember, scratch: Path, limits: InputLimits) -> Iterator[bytes]:
@@ -111,7 +127,7 @@ def _damage(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"there is no file {name}") from error
     except _DAMAGE as error:
-        raise InputError(f"{name} is damaged, or no archive that can be read: {error}") from error
+        raise InputError(f"{name} is damaged, or no archive that can be read: {one_line(str(error), 200)}") from error
 
 
 def _refuse_bomb(name: str, members: int, unpacked: int, packed: int, limits: InputLimits) -> None:
@@ -135,18 +151,11 @@ def _is_hidden(member: str) -> bool:
 
 
 def _list_zip(path: Path, name: str, limits: InputLimits) -> list[Found]:
-    with _opened_zip(path) as archive:
-        members = archive.infolist()
-        unpacked = sum(each.file_size for each in members)
-        _refuse_bomb(name, len(members), unpacked, path.stat().st_size, limits)
-        return [found for each in members if (found := _zip_member(archive, each, path, name, limits))]
-
-
-@contextlib.contextmanager
-def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip, even where members' names are not what they are said to be."""
-    with path.open("rb") as file, zipfile.ZipFile(cast(BinaryIO, _TrueNames(file))) as archive:
-        yield archive
+    archive = _opened_zip(path)
+    members = archive.infolist()
+    unpacked = sum(each.file_size for each in members)
+    _refuse_bomb(name, len(members), unpacked, path.stat().st_size, limits)
+    return [found for each in members if (found := _zip_member(archive, each, path, name, limits))]
 
 
 class _TrueNames:
@@ -221,8 +230,15 @@ class _Headers:
         self._file, self._name, self._packed, self._limits = file, name, packed, limits
 
     def read(self, size: int = -1) -> bytes:
+        """Return what tarfile takes for a header, or for a part of one."""
         if not 0 <= size <= _HEADER_BYTES:
             raise InputError(f"{self._name} has a header of {size} bytes, which no tar needs")
+        header = self.read_content(size)
+        if size > _MOST_DIGITS and any(len(digits) > _MOST_DIGITS for digits in _DIGITS.findall(header)):
+            raise InputError(f"{self._name} has a header with a number of more than {_MOST_DIGITS} digits")
+        return header
+
+    def read_content(self, size: int) -> bytes:
         self._may_reach(self._file.tell() + size)
         return self._file.read(size)
 
@@ -252,7 +268,14 @@ def _list_tar(path: Path, name: str, limits: InputLimits) -> list[Found]:
             except _DAMAGE as error:
                 if not found:
                     raise
-                found.append((name, Refused(f"{name} is damaged: {len(found)} documents come before that ({error})")))
+                found.append(
+                    (
+                        name,
+                        Refused(
+                            f"{name} is damaged: {len(found)} documents come before that ({one_line(str(error), 200)})"
+                        ),
+                    )
+                )
             return found
 
 
@@ -284,7 +307,7 @@ def _tar_members(
             if not is_plain:
                 return b""
             headers.seek(info.offset_data)
-            return headers.read(min(FIRST_BYTES, info.size))
+            return headers.read_content(max(0, min(FIRST_BYTES, info.size)))
 
         if looks_readable(info.name, start):
             why = _why_refused(label, info.name, info.size, limits)

@@ -105,11 +105,16 @@ def _identity(folder: Path | None) -> set[tuple[int, int]]:
 
 
 def _matches(parts: list[str], pattern: list[str]) -> bool:
-    """Say whether a path's *parts* match *pattern* one by one, ``**`` standing for any number of folders."""
-    if not pattern:
-        return not parts
-    if pattern[0] == _EVERY_DEPTH:
-        if len(pattern) == 1:
-            return bool(parts)
-        return any(_matches(parts[skipped:], pattern[1:]) for skipped in range(len(parts)))
-    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+    """Say whether a path's *parts* match *pattern* one by one, ``**`` standing for any number of folders.
+
+    Every way through the pattern is followed at once, as far as the parts so far allow it.
+    """
+    reached = {0}  # so many parts of the path are matched
+    for piece in pattern[:-1]:
+        if piece == _EVERY_DEPTH:
+            reached = set(range(min(reached), len(parts) + 1)) if reached else set()
+        else:
+            reached = {at + 1 for at in reached if at < len(parts) and fnmatchcase(parts[at], piece)}
+    if pattern[-1] == _EVERY_DEPTH:
+        return any(at < len(parts) for at in reached)
+    return len(parts) - 1 in reached and fnmatchcase(parts[-1], pattern[-1])

@@ -175,7 +175,7 @@ class _Finder:
     def _on_disk(self, name: str) -> Iterator[Source]:
         path = path_of(name)
         archive, separator, member = name.rpartition(_MEMBER)
-        if own_descriptor(name) is not None and path.exists():
+        if own_descriptor(name) is not None and _is_there(path, Path.exists):
             yield Source(name, _pipe(name, path))
         elif _is_file(path):
             yield from self._in_archive(name, path) if _is_archive(path) else (Source(name, path),)
@@ -183,7 +183,7 @@ class _Finder:
             yield from self._in_folder(str(path))
         elif separator and _is_archive(path_of(archive)):
             yield from self._only_member(archive, member)
-        elif name and path.exists():
+        elif name and _is_there(path, Path.exists):
             yield Source(name, _pipe(name, path))
         elif glob.has_magic(name):
             yield from self._matching(name)

@@ -313,6 +313,7 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
             "asked more than once": summary.retried_pages,
             "from the file's own text": summary.fallback_pages,
             "perhaps incomplete": summary.poor_pages,
+            "called turned whichever way they were shown": summary.askew_pages,
         }
         shown = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
         rate = f"in {summary.seconds:.1f} s, {pages_per_minute(summary):.1f} pages/min"

@@ -46,7 +46,7 @@ class PageReader:
             return blank_record(number)
         async with turn as answers:
             result = await ocr_page(rendered.image, answers.ask, self.terms, text_layer=rendered.text_layer)
-            if result.page is None and (fault := answers.fault()) is not None:
+            if not (result.page and result.page.is_rotation_valid) and (fault := answers.fault()) is not None:
                 raise fault  # the page ran out of time while it waited for a server: that says nothing of the page
             record = record_of(number, result, rendered.text_layer, answers.model)
             return replace(record, asked=how_asked(self.terms.prompt, self.longest_side, self.terms.guided))

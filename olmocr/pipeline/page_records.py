@@ -11,6 +11,9 @@ from olmocr.pipeline.coverage import coverage
 from olmocr.pipeline.ocr_page import PageResult
 from olmocr.workspace.document import PageRecord
 
+_LONGEST_REASON = 2000
+"""Characters of why an answer was not accepted, whoever said it."""
+
 
 def record_of(number: int, result: PageResult, text_layer: str | None, model: str) -> PageRecord:
     """Return the record of a page that the model was asked; with no good answer, one that holds *text_layer*."""
@@ -21,7 +24,7 @@ def record_of(number: int, result: PageResult, text_layer: str | None, model: st
         response=result.page or _holding(text_layer),
         model=model,
         attempts=result.attempts,
-        rejected=result.rejected,
+        rejected=tuple(why[:_LONGEST_REASON] for why in result.rejected),
         rotation=result.rotation,
         temperature=result.temperature,
         guided=result.guided,
@@ -54,7 +57,7 @@ def blank_record(number: int) -> PageRecord:
 
 def unrendered_record(number: int, why: str) -> PageRecord:
     """Return the record of a page that could not be rendered."""
-    return PageRecord(number, "fallback", _holding(None), rejected=(why,))
+    return PageRecord(number, "fallback", _holding(None), rejected=(why[:_LONGEST_REASON],))
 
 
 def _holding(text: str | None) -> PageResponse:

@@ -34,8 +34,9 @@ class RunSummary:
     """What a run did. *done* and *pages* count this run's; *skipped* documents were done before, *filtered* left out.
 
     Of the *pages*, *blank_pages* had nothing on them, *retried_pages* took more than one attempt, *fallback_pages* got
-    no good answer, and *poor_pages* have an answer that lacks much of the file's own text. *seconds* is the time spent
-    on pages, from the first rendered to the last written, without loading the model.
+    no good answer, *poor_pages* have an answer that lacks much of the file's own text, and *askew_pages* one that calls
+    the page turned, as all others did. *seconds* is the time spent on pages, from the first rendered to the last
+    written, without loading the model.
     """
 
     done: int
@@ -47,6 +48,7 @@ class RunSummary:
     retried_pages: int
     fallback_pages: int
     poor_pages: int
+    askew_pages: int
     input_tokens: int
     output_tokens: int
     seconds: float
@@ -92,6 +94,7 @@ class RunCounts:
         self._counts["retried_pages"] += page.attempts > 1
         self._counts["fallback_pages"] += page.is_fallback
         self._counts["poor_pages"] += page.lacks_text
+        self._counts["askew_pages"] += page.is_askew
         self._counts["input_tokens"] += page.input_tokens
         self._counts["output_tokens"] += page.output_tokens
         self.attempts_ended.update(page.ends)

@@ -43,13 +43,13 @@ def sources_to_retry(records: Records) -> tuple[Source, ...]:
 def _wants_retry(document: KnownDocument, records: Records) -> bool:
     if document.state == "failed" or document.sha256 is None:
         return True
-    return any(page.is_fallback for page in records.pages(document.sha256).values())
+    return any(page.is_flagged for page in records.pages(document.sha256).values())
 
 
 def write_beside(workspace: Workspace, document: Document, config: PipelineConfig) -> None:
     """Write what *config* asks for beside a document's result."""
     source, front_matter = document.source, config.front_matter
-    made_of = _made_of(text_id(document.text), config)
+    made_of = _made_of(text_id(document), config)
     if config.markdown_folder:
         text = markdown_of(document, separator=config.page_separator, front_matter=front_matter)
         workspace.write_markdown(source, text, made_of["markdown"])

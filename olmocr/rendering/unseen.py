@@ -17,7 +17,7 @@ import pypdfium2.raw as pdfium
 from PIL import Image
 
 _XFA_FORMS = (pdfium.FORMTYPE_XFA_FULL, pdfium.FORMTYPE_XFA_FOREGROUND)
-_MADE_BY_ITS_READER = re.compile(rb"<dynamicRender[^>]*>\s*required")
+_MADE_BY_ITS_READER = re.compile(rb"<dynamicRender[^<>]*>\s*required")
 _PLEASE_WAIT = re.compile(r"please\s+wait\b.*\bPDF\s+viewer\s+may\s+not\s+be\s+able\s+to\s+display", re.I | re.S)
 _MOST_XFA = 16 * 2**20  # bytes of one packet; the largest forms have three
 

@@ -115,6 +115,7 @@ def page_json(record: PageRecord) -> dict[str, Any]:
         "error": rejected[-1] if record.is_fallback and rejected else None,
         "text": response.natural_text,
         "primary_language": response.primary_language,
+        "is_rotation_valid": response.is_rotation_valid,
         "is_table": response.is_table,
         "is_diagram": response.is_diagram,
         "rotation": record.rotation,

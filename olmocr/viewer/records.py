@@ -44,11 +44,12 @@ class ViewedPage:
     is_table: bool = False
     is_diagram: bool = False
     low_coverage: bool = False
+    is_askew: bool = False
 
     @property
     def needs_a_look(self) -> bool:
         """Whether something about the page is out of the ordinary."""
-        return self.status not in ("valid", "blank") or self.low_coverage
+        return self.status not in ("valid", "blank") or self.low_coverage or self.is_askew
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ def _page(number: int, text: str, entry: dict[str, Any]) -> ViewedPage:
         is_table=entry.get("is_table") is True,
         is_diagram=entry.get("is_diagram") is True,
         low_coverage=entry.get("low_coverage") is True,
+        is_askew=entry.get("is_rotation_valid") is False,
     )
 
 

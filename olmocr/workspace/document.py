@@ -58,6 +58,16 @@ class PageRecord:
         return self.status == "fallback"
 
     @property
+    def is_askew(self) -> bool:
+        """Whether the model called the page turned, whichever way it was shown; its last whole answer was kept."""
+        return self.status == "valid" and not self.response.is_rotation_valid
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether ``--retry-failed`` asks for the page again."""
+        return self.is_fallback or self.is_askew
+
+    @property
     def lacks_text(self) -> bool:
         """Whether the answer has so little of the file's own text that some was probably left out."""
         return self.coverage is not None and self.coverage < LOW_COVERAGE

@@ -28,7 +28,7 @@ def dolma_line(document: Document, today: datetime.date) -> dict[str, Any]:
     text, spans = _typed_text(document)
     pages = document.pages
     return {
-        "id": text_id(text),
+        "id": _id_of(text),
         "text": text,
         "source": "olmocr",
         "added": today.isoformat(),
@@ -62,9 +62,13 @@ def dolma_line(document: Document, today: datetime.date) -> dict[str, Any]:
     }
 
 
-def text_id(text: str) -> str:
-    """Return what Dolma knows a text by: its SHA-1, in hexadecimal."""
-    return hashlib.sha1(text.encode("utf-8", "surrogatepass")).hexdigest()  # noqa: S324
+def text_id(document: Document) -> str:
+    """Return what Dolma knows a document's text by: its SHA-1, in hexadecimal."""
+    return _id_of(_typed_text(document)[0])
+
+
+def _id_of(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()  # noqa: S324
 
 
 def _typed_text(document: Document) -> tuple[str, list[list[int]]]:

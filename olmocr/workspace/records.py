@@ -231,8 +231,8 @@ class Records:
         return {number: page for number, page in found if page is not None and page.page_number == number}
 
     def finished_numbers(self, sha256: str, *, with_fallback: bool) -> set[int]:
-        """Return the numbers of the pages that need no model any more."""
-        finished = {number for number, page in self.pages(sha256).items() if with_fallback or not page.is_fallback}
+        """Return the numbers of the pages that need no model any more; those that are flagged do, unless told so."""
+        finished = {number for number, page in self.pages(sha256).items() if with_fallback or not page.is_flagged}
         return finished - self.numbers_to_replace(sha256)
 
     def readings(self, sha256: str) -> set[tuple[str, str]]:

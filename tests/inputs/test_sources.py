@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmocr.errors import InputError
+from olmocr.inputs.archives import list_members, read_zip_member
 from olmocr.inputs.limits import LIMITS, InputLimits
 from olmocr.inputs.local_file import local_file
-from olmocr.inputs.origins import Refused, StandardInput
+from olmocr.inputs.origins import Refused, StandardInput, ZipMember
 from olmocr.inputs.sources import Source, find_sources
 from olmocr.rendering.image_file import MOST_PAGES, MOST_PIXELS
 from tests.conftest import ROOT
 from tests.pipeline.doubles import write_image, write_pdf
+from tests.work import lines_run
 
 PDF = b"%PDF-1.4 not really"
 
@@ -392,6 +394,37 @@ def test_a_packed_tar_that_grows_after_it_was_listed_is_still_bounded(here):
     write_tar(here / "all.tgz", {"a.pdf": bytes(3_000_000)})
     assert "unpacks to" in why(source, here, limits=SMALL)
     assert not list((here.parent / "scratch").glob("*.tar"))
+
+
+@pytest.mark.parametrize("extended", [b"1" * 50_000, b"30 path=" + b"2" * 2000 + b".pdf\n"])
+def test_a_tar_whose_header_is_nothing_but_digits_is_refused_before_they_are_looked_through(extended, here):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, len(extended)
+    (here / "all.tar").write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + extended + bytes(-len(extended) % 512 + 1024))
+    with pytest.raises(InputError, match="a header with a number of more than 1024 digits"):
+        list_members(here / "all.tar", "all.tar", LIMITS)
+
+
+def test_a_member_of_a_tar_may_begin_with_as_many_digits_as_it_likes(here):
+    write_tar(here / "all.tar", {"a.txt": b"1" * 5000, "a.pdf": PDF}, mode="w")
+    assert [name for name, _ in list_members(here / "all.tar", "all.tar", LIMITS)] == ["all.tar::a.pdf"]
+
+
+def test_what_a_member_of_a_zip_costs_does_not_grow_with_the_others(here):
+    def cost(count):
+        write_zip(here / f"{count}.zip", {f"{number}.pdf": PDF for number in range(count)})
+        member = ZipMember(str(here / f"{count}.zip"), "7.pdf")
+        assert b"".join(read_zip_member(member)) == PDF
+        return lines_run(lambda: list(read_zip_member(member)))
+
+    assert cost(400) < 2 * cost(20)
+
+
+def test_a_zip_that_was_replaced_is_read_as_it_is_now(here):
+    for content in (PDF, PDF + b"more"):
+        write_zip(here / "new.zip", {"7.pdf": content})
+        (here / "new.zip").replace(here / "a.zip")
+        assert b"".join(read_zip_member(ZipMember(str(here / "a.zip"), "7.pdf"))) == content
 
 
 def test_a_tar_with_an_endless_name_is_not_read_into_memory(here):

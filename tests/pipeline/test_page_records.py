@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from olmocr.page import PAGE_PROMPT, ModelResponse, PageResponse
 from olmocr.pipeline.ocr_page import PageResult
 from olmocr.pipeline.page_records import blank_record, how_asked, record_of, unrendered_record
@@ -82,3 +84,11 @@ def test_how_a_page_was_asked_for_tells_what_its_text_may_depend_on():
         how_asked(PAGE_PROMPT, 1288, "always"),
     }
     assert len(ways | {"1288 pixels, prompt c12f21ac"}) == 4
+
+
+def test_no_reason_in_a_record_is_longer_than_2000_characters():
+    assert unrendered_record(4, "x" * 10_000).rejected == ("x" * 2000,)
+    assert record_of(7, replace(result(), rejected=("x" * 10_000, "short")), None, "m").rejected == (
+        "x" * 2000,
+        "short",
+    )

@@ -45,6 +45,11 @@ def test_a_record_of_upstreams_with_several_documents_a_file_is_read(tmp_path):
     ]
 
 
+def test_a_page_that_every_answer_calls_turned_needs_a_look(tmp_path):
+    write_record(tmp_path, ["a", "b", "c"], is_rotation_valid=[True, False, None])
+    assert [page.needs_a_look for page in documents(tmp_path)[0].pages] == [False, True, False]
+
+
 def test_low_coverage_needs_a_look(tmp_path):
     write_record(tmp_path, ["a", "b"], low_coverage=[False, True])
     assert [page.needs_a_look for page in documents(tmp_path)[0].pages] == [False, True]

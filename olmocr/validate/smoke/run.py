@@ -168,6 +168,8 @@ def _problems(page: KnownPage, record: PageRecord, rate: float | None, missing: 
         yield f"{len(missing)} of {len(page.phrases)} phrases are missing, the first {missing[0]!r}"
     if page.rotation is not None and record.rotation != page.rotation:
         yield f"it was turned by {record.rotation} degrees, not by {page.rotation}"
+    if record.is_askew:
+        yield "every answer says that it is turned"
     if page.truth is None and record.lacks_text:
         yield f"the answer has {record.coverage:.0%} of the words that the file itself holds"
 
