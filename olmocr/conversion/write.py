@@ -234,6 +234,6 @@ def _free(output: Path) -> int:
 
 def _is_taken(output: Path) -> bool:
     try:
-        return output.exists() and not (output.is_dir() and not any(output.iterdir()))
+        return output.is_symlink() or (output.exists() and not (output.is_dir() and not any(output.iterdir())))
     except OSError as error:  # a folder that may not be looked into, a name that is too long
         raise output_error(error, str(output)) from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from olmocr.errors import CheckpointError, HubError, UsageError
 from olmocr.hub.sentences import not_a_model, reading_errors
-from olmocr.model_folder import HASHES_FILE, ModelFolder, RemoteShard, indexed_shards
+from olmocr.model_folder import HASHES_FILE, ModelFolder, RemoteShard, indexed_shards, refuse_links_out
 
 # What a checkpoint consists of. No pickle (*.bin, *.pt) and no code (*.py) is ever asked for.
 _ALL_BUT_WEIGHTS = ("*.json", "*.txt", "*.jinja", "LICENSE*", HASHES_FILE)
@@ -26,7 +26,7 @@ def find_model(model: str, revision: str | None = None) -> ModelFolder:
     ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected.
 
     Raises:
-        CheckpointError: *model* is neither a folder that can be read nor a repository's name.
+        CheckpointError: *model* is neither a folder that can be read nor a repository's name, or has links out of it.
         HubError: the repository cannot be downloaded.
         OutputError: the Hub's cache cannot be written.
         UsageError: a revision of a folder is asked for.
@@ -88,6 +88,7 @@ def _folder_here(model: str, revision: str | None) -> ModelFolder | None:
         if path.is_dir():
             if revision is not None:
                 raise UsageError(f"{model} is a folder here, which has no revision {revision}; leave the revision out")
+            refuse_links_out(path)
             return ModelFolder(path)
         if path.exists() or not _REPO_ID.fullmatch(model):
             raise not_a_model(model)
