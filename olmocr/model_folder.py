@@ -43,11 +43,15 @@ _SHARED_STORE_MARK = ".huggingface-shared-blobs"
 
 @dataclass(frozen=True)
 class RemoteShard:
-    """A file of weights as the Hub lists it. *sha256* is None for one in git itself, not in the large file storage."""
+    """A file of weights as the Hub lists it.
+
+    *sha256* is None for one in git itself, not in the large file storage; *git_sha1* is what git calls that one.
+    """
 
     name: str
     size: int
     sha256: str | None
+    git_sha1: str | None = None
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from olmocr.conversion.shards import (
     peak_memory_of,
     write_shards,
 )
-from olmocr.errors import OutputError, PlanError, UsageError, output_error
+from olmocr.errors import CheckpointError, OutputError, PlanError, UsageError, output_error
 from olmocr.files import sha256_of
 from olmocr.hub.read import fetch_shard
 from olmocr.memory import peak_memory
@@ -122,9 +122,16 @@ def _write_shards(
     source = targets[0].plan.source.folder
     names = sorted({tensor.source.shard for target in targets for tensor in target.plan.tensors})
     found = {name: sha256 for partial in partials for name, sha256 in partial.hashes.items()}
-    hashes = {name: found.get(name) or shard_sha256(source, name) for name in names}
+    # Of bytes that were read here: what the Hub states is not told as if it were known, but compared.
+    hashes = {name: found.get(name) for name in names}
 
     def remember(name: str, sha256: str) -> None:
+        stated = shard_sha256(source, name)
+        if stated is not None and stated != sha256:
+            raise CheckpointError(
+                f"{name} of {source.where} is not the file that the Hub lists: its SHA-256 is {sha256}, not {stated}; "
+                "remove it from the Hub's cache (HF_HOME) and run it again"
+            )
         for partial in partials:  # a later run may go on with any of them alone
             partial.add_hash(name, sha256)
 
