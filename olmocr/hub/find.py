@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -80,13 +81,17 @@ def download_weights(folder: ModelFolder) -> ModelFolder:
     shards = _names(folder)
     _download(folder.where, folder.revision, tuple(glob.escape(shard) for shard in shards))
     # huggingface_hub 1 returns what it has, without an error, where the Hub cannot be reached.
-    missing = [shard for shard in shards if not (folder.path / shard).is_file()]
+    _require_complete(folder, shards)
+    return replace(folder, remote_weights=False)
+
+
+def _require_complete(folder: ModelFolder, names: Sequence[str]) -> None:
+    missing = [name for name in names if not (folder.path / name).is_file()]
     if missing:
         raise HubError(
             f"{folder.where} is not complete in {folder.path}, which lacks {', '.join(missing[:5])}; "
             "check the network (and HF_HUB_OFFLINE), then run it again"
         )
-    return replace(folder, remote_weights=False)
 
 
 def _folder_here(model: str, revision: str | None) -> ModelFolder | None:
@@ -113,7 +118,7 @@ def _download(repo_id: str, revision: str | None, patterns: tuple[str, ...]) -> 
         )
     listing = None if _is_offline() else _listing(repo_id, revision)
     if listing:
-        _require_possible(repo_id, _matching(listing, patterns))
+        _require_possible(repo_id, listing, _matching(listing, patterns))
     with reading_errors(repo_id, revision):
         from huggingface_hub import snapshot_download  # a ValueError where HF_ENDPOINT is malformed
 
@@ -125,7 +130,9 @@ def _download(repo_id: str, revision: str | None, patterns: tuple[str, ...]) -> 
         refuse_links_out(path)
     folder = ModelFolder(path, repo_id, revision=path.name)
     if listing:
-        _require_intact(folder, [file for file in _matching(listing, patterns) if (path / file.name).exists()], before)
+        files = _matching(listing, patterns)
+        _require_complete(folder, [file.name for file in files])
+        _require_intact(folder, files, before)
     else:
         here = [each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file()]
         found = [as_cached(path, name) for name in here if any(fnmatchcase(name, pattern) for pattern in patterns)]
@@ -153,8 +160,8 @@ def _matching(listing: Listing, patterns: Sequence[str]) -> list[ListedFile]:
     return [file for file in listing.files if any(fnmatchcase(file.name, pattern) for pattern in patterns)]
 
 
-def _require_possible(repo_id: str, files: Sequence[ListedFile]) -> None:
-    """Refuse files that no disk could take by their names, and settings that are none by their size."""
+def _require_possible(repo_id: str, listing: Listing, files: Sequence[ListedFile]) -> None:
+    """Refuse files that no disk could take by their names, settings that are none by their size, and a full disk."""
     require_names(repo_id, [file.name for file in files])
     for file in files:
         if not file.name.endswith(".safetensors") and (file.size or 0) > _LARGEST_SETTINGS:
@@ -162,13 +169,27 @@ def _require_possible(repo_id: str, files: Sequence[ListedFile]) -> None:
                 f"{file.name} of {repo_id} has {file.size:,} bytes by what the Hub says, which no such file has; "
                 "choose another revision"
             )
+    cache = _cache_of(repo_id)
+    here = cache / "snapshots" / listing.sha
+    missing = sum(file.size or 0 for file in files if not (here / file.name).exists())
+    disk = next(place for place in cache.absolute().parents if place.is_dir())
+    free = shutil.disk_usage(disk).free
+    if missing > free:
+        raise OutputError(
+            f"{repo_id} has {missing / 1e9:.2f} GB to download, and the Hub's cache (HF_HOME) has {free / 1e9:.2f} GB "
+            "free; make room, or set HF_HOME to a folder on another disk"
+        )
+
+
+def _cache_of(repo_id: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}"
 
 
 def _in_cache(repo_id: str) -> frozenset[Path]:
-    """Return what the Hub's cache has of a repository already, and refuse a download for which there is no room."""
-    from huggingface_hub import constants
-
-    snapshots = Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}" / "snapshots"
+    """Return what the Hub's cache has of a repository already."""
+    snapshots = _cache_of(repo_id) / "snapshots"
     return frozenset(snapshots.rglob("*")) if snapshots.is_dir() else frozenset()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from olmocr.errors import HubError
 from olmocr.files import cache_folder
-from olmocr.hub.replies import COMMIT, FILE_HASH, LARGEST_FILE, is_path
+from olmocr.hub.replies import COMMIT, FILE_HASH, LARGEST_FILE, announce, is_path
 from olmocr.hub.sentences import reading_errors
 from olmocr.text import one_line
 
@@ -68,7 +68,11 @@ def list_files(repo_id: str, revision: str | None) -> Listing:
         info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
         if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha):
             raise HubError(f"the Hub names no commit of {repo_id}; try another HF_ENDPOINT")
-        return Listing(info.sha, tuple(_listed(repo_id, each) for each in info.siblings or []))
+        listing = Listing(info.sha, tuple(_listed(repo_id, each) for each in info.siblings or []))
+        for file in listing.files:
+            if file.size is not None:
+                announce(repo_id, file.name, file.size)
+        return listing
 
 
 def _listed(repo_id: str, file: Any) -> ListedFile:
@@ -98,7 +102,9 @@ def require_names(repo_id: str, names: Iterable[str]) -> None:
     for name in names:
         parts = name.split("/")
         if ":" in name or any(_RESERVED.fullmatch(part) or len(part.encode()) > 250 for part in parts):
-            raise HubError(f"{repo_id} has a file called {one_line(name, 100)!r}, which no disk should be asked for")
+            raise HubError(
+                f"{repo_id} has a file called {one_line(name, 100)!r}, which some disks do not take for a file's name"
+            )
         key = unicodedata.normalize("NFC", name).casefold()
         if key in seen:
             raise HubError(f"{repo_id} has {seen[key]} and {name}, which are one file on many disks")

@@ -34,7 +34,7 @@ _HUB_HOSTS = ("huggingface.co", "hf.co")
 
 _DESCRIPTION = re.compile(r"/api/models/[^/]+/[^/]+(?:/revision/[^/]+)?/?$")
 _TREE = re.compile(r"/api/models/[^/]+/[^/]+/tree/.+")
-_FILE = re.compile(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)")
+_FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 _log = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ def _look_at_reply(response: Any) -> None:
         raise ReplyError(f"calls a commit {_shown(commit)}, which is no 40 hexadecimal digits")
     file = _FILE.search(path)
     if file and response.status_code < 400:
-        _look_at_file(response)
+        _look_at_file(response, *file.groups())
     is_file = response.status_code < 300 and (file or _announced.size(str(response.request.url)) is not None)
     if is_file and response.request.method == "GET":
         _bound(response, _file_limit(response), None)
@@ -200,26 +200,35 @@ def _tame(headers: Any, name: str) -> None:
         del headers[name]
 
 
-def _look_at_file(response: Any) -> None:
+def announce(repo_id: str, name: str, size: int) -> None:
+    """Remember that a file of a repository has *size* bytes by the list of its files: no more of it will be read."""
+    _announced.remember(f"{repo_id}/{name}", size)
+
+
+def _look_at_file(response: Any, repo_id: str, revision: str, name: str) -> None:
     """Look at the headers by which the client finds a file's place in its cache, and remember how long it is to be."""
     headers, url = response.headers, str(response.request.url)
-    if headers.get("X-Repo-Commit") is not None:
+    commit = headers.get("X-Repo-Commit")
+    if commit is not None:
+        if COMMIT.fullmatch(revision) and commit != revision:
+            raise ReplyError(f"gives a file of the commit {commit} where {revision} was asked for")
         etag = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
         if not FILE_HASH.fullmatch(etag):
             raise ReplyError(f"gives a file the hash {_shown(etag)}, which is none")
     sizes = {name: headers.get(name) for name in ("X-Linked-Size", "Content-Length")}
-    for name, stated in sizes.items():
+    for header, stated in sizes.items():
         if stated is not None and not (re.fullmatch(r"[0-9]{1,14}", stated) and int(stated) <= LARGEST_FILE):
-            raise ReplyError(f"states {_shown(stated)} as a file's size ({name})")
+            raise ReplyError(f"states {_shown(stated)} as a file's size ({header})")
     location = headers.get("Location")
-    size = sizes["X-Linked-Size"] or (None if location else sizes["Content-Length"])
-    is_whole = response.status_code != 206
-    if size is not None and (is_whole or sizes["X-Linked-Size"]):
-        _announced.remember(url, int(size))
+    size = sizes["X-Linked-Size"] or (None if location or response.status_code == 206 else sizes["Content-Length"])
+    listed = _announced.size(f"{repo_id}/{name}")
+    if listed is not None and size is not None and int(size) != listed:
+        raise ReplyError(f"states {int(size):,} bytes for {_shown(name)}, and has listed {listed:,}")
+    known = listed if size is None else int(size)
+    if known is not None:
+        _announced.remember(url, known)
         if location:
-            _announced.remember(urljoin(url, location), int(size))
-    elif location and (known := _announced.size(url)) is not None:
-        _announced.remember(urljoin(url, location), known)
+            _announced.remember(urljoin(url, location), known)
 
 
 def _file_limit(response: Any) -> int:
@@ -268,7 +277,7 @@ def _look_at_answer(response: Any, path: str) -> None:
         value = json.loads(response.read())
     except (ValueError, RecursionError) as error:
         kind = _shown(response.headers.get("Content-Type", "nothing"))
-        raise ReplyError(f"answers with {kind} that is not JSON; look at HF_ENDPOINT and the network") from error
+        raise ReplyError(f"answers with {kind} that is not JSON, as a network does that asks for a login") from error
     if _DESCRIPTION.search(path):
         _look_at_description(value)
     elif _TREE.search(path):
@@ -300,7 +309,7 @@ def _look_at_files(files: Any, name_key: str, hash_key: str, lfs_key: str) -> No
     for file in files:
         name, lfs = file.get(name_key), file.get("lfs")
         if not is_path(name):
-            raise ReplyError(f"lists a file that it calls {_shown(name)}, which leads out of any folder")
+            raise ReplyError(f"lists a file that it calls {_shown(name)}, which is no file's name")
         _look_at_facts(name, file.get("size"), file.get(hash_key))
         if lfs is None:
             continue
