@@ -126,8 +126,7 @@ def _download(repo_id: str, revision: str | None, patterns: tuple[str, ...]) -> 
         path = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(patterns)))
     if listing and path.name != listing.sha:  # the branch has moved meanwhile
         listing = _listing(repo_id, path.name)
-    if path.is_dir():  # there is none where nothing matches
-        refuse_links_out(path)
+    refuse_links_out(path)
     folder = ModelFolder(path, repo_id, revision=path.name)
     if listing:
         files = _matching(listing, patterns)

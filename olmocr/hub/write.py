@@ -6,7 +6,6 @@ Tokens come from where huggingface_hub keeps them. No text of theirs is in a sen
 from __future__ import annotations
 
 import logging
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _LARGEST_REPORT = 50_000_000
-
-_PULL_REQUEST = re.compile(r"refs/pr/\d{1,9}")
 
 
 @dataclass(frozen=True)
@@ -206,12 +203,9 @@ class Hub:
                 parent_commit=parent,
                 create_pr=create_pr,
             )
-            branch = info.pr_revision or revision
-            if branch != revision and not (create_pr and _PULL_REQUEST.fullmatch(branch)):
-                raise ReplyError(f"says that the commit is at {one_line(branch, 100)!r}, where nobody asked for it")
-            return RemoteCommit(
-                _commit_name(info.oid), branch, _address(info.commit_url), _address(info.pr_url) or None
-            )
+            # Of the pull request's number, huggingface_hub makes the branch.
+            where = info.pr_revision or revision
+            return RemoteCommit(_commit_name(info.oid), where, _address(info.commit_url), _address(info.pr_url) or None)
 
     def collect(self, slug: str, repo: str) -> None:
         """Put *repo* into a collection, if it is not in it."""

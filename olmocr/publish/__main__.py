@@ -233,13 +233,13 @@ def _write_eval_results(folder: Path, variant: Variant) -> None:
         say(f"no {file}, for this is no full run of olmOCR-bench: {'; '.join(reasons)}")
         return
     text = eval_results(bench, variant.reports.conversion.bits_per_weight, variant.title)
-    _write(file, text)
+    write_whole(file, text)
     say(f"{file}: the score of olmOCR-bench")
 
 
 def _write(path: Path, text: str) -> None:
     """Write a file that takes the place of whatever link has its name; what is no file, like a pipe, is written to."""
-    if path.is_file() or not path.exists():
+    if path.is_file() or (path.parent.is_dir() and not path.exists()):
         write_whole(path, text)
         return
     try:
