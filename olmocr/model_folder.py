@@ -104,8 +104,8 @@ def refuse_links_out(folder: Path) -> None:
 
     Whoever made the folder may have linked ``LICENSE`` to a file that only its user may read; what is read through
     such a link would be copied, shown and published. The links of the Hub's cache lead to the cache's own blobs, and
-    stay. A second name that the file system itself gives to a file (a hard link) cannot be told from a file. Where there
-    is no folder, nothing is refused: whoever reads it says so.
+    stay. A second name that the file system itself gives to a file (a hard link) cannot be told from a file. Where
+    there is no folder, nothing is refused: whoever reads it says so.
 
     Raises:
         CheckpointError: there is such a thing in it, or it cannot be looked through.
