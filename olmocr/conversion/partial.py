@@ -102,7 +102,7 @@ class PartialFolder:
             self.whole, self.hashes = {}, {}
         if self.whole:
             _log.info("going on in %s: %d shards are whole", self.path, len(self.whole))
-        if not is_ours:
+        if not is_ours or self.downloads.is_symlink():
             _remove(self.downloads)
         self.remove_unfinished()
         self._save()  # so that a download that is interrupted before anything is whole can be gone on with
@@ -167,10 +167,12 @@ def partial_folder(target: Path, fingerprint: str) -> Iterator[PartialFolder]:
         return True
 
     folder = PartialFolder(target.with_name(f".{target.name}.partial"), fingerprint, unlock)
+    if folder.path.is_symlink():  # what lies where it leads is not ours to clear
+        raise OutputError(f"{folder.path} is a link; remove it, or choose another --output")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.path.mkdir(exist_ok=True)
-        lock = os.open(folder.path, os.O_RDONLY)
+        lock = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
         raise output_error(error, str(target)) from error
     stack.callback(os.close, lock)
@@ -206,7 +208,9 @@ def _is_intact(folder: Path, shard: WrittenShard) -> bool:
     """Read a shard that an earlier run left, and compare it with the hash that it had."""
     digest, buffer = hashlib.sha256(), Buffer()
     path = folder / shard.file_name
-    if Path(shard.file_name).name != shard.file_name or not path.is_file() or path.stat().st_size != shard.nbytes:
+    if Path(shard.file_name).name != shard.file_name or path.is_symlink() or not path.is_file():
+        return False
+    if path.stat().st_size != shard.nbytes:
         return False
     with reading(path) as reader:
         for offset in range(0, shard.nbytes, _PIECE):

@@ -30,7 +30,7 @@ from olmocr.conversion.shards import (
     peak_memory_of,
     write_shards,
 )
-from olmocr.errors import OutputError, PlanError, UsageError, output_error
+from olmocr.errors import CheckpointError, OutputError, PlanError, UsageError, output_error
 from olmocr.files import sha256_of
 from olmocr.hub.read import fetch_shard
 from olmocr.memory import peak_memory
@@ -143,6 +143,12 @@ def _write_shards(
     }
 
     def remember(name: str, sha256: str) -> None:
+        stated = shard_sha256(source, name)
+        if stated is not None and stated != sha256:
+            raise CheckpointError(
+                f"{name} of {source.where} is not the file that the Hub lists: its SHA-256 is {sha256}, not {stated}; "
+                "remove it from the Hub's cache (HF_HOME) and run it again"
+            )
         for partial in partials:  # a later run may go on with any of them alone
             partial.add_hash(name, sha256)
 
@@ -266,6 +272,6 @@ def _free(output: Path) -> int:
 
 def _is_taken(output: Path) -> bool:
     try:
-        return output.exists() and not (output.is_dir() and is_empty(output))
+        return output.is_symlink() or (output.exists() and not (output.is_dir() and is_empty(output)))
     except OSError as error:  # a folder that may not be looked into, a name that is too long
         raise output_error(error, str(output)) from error

@@ -17,7 +17,7 @@ from olmocr.conversion.config import flat_config
 from olmocr.conversion.names import FAMILIES, expected_shapes, mlx_name, mlx_shape
 from olmocr.device import start_mlx
 from olmocr.errors import CheckpointError, MissingDependencyError
-from olmocr.model_folder import HASHES_FILE, INDEX_FILE, ModelFolder, read_json, refuse_code
+from olmocr.model_folder import HASHES_FILE, INDEX_FILE, ModelFolder, read_json, refuse_code, refuse_links_out
 from olmocr.strays import files_in, is_stray
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.tensors.floats import is_float
@@ -123,6 +123,7 @@ class _Contents:
 def _read_contents(folder: Path) -> _Contents:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder that can be read; give the folder of an MLX model")
+    refuse_links_out(folder)
     files = _shard_files(folder)
     if not files and not (folder / "config.json").exists():
         raise CheckpointError(f"{folder} holds no model: it has no config.json and no *.safetensors files")
