@@ -193,7 +193,9 @@ class Desk(RuleBasedStateMachine):
         assert texts <= there, "no text is stale, and none stands there twice"
         lenient = Counter({text: there[text] for text in self.changed_by_hand})
         assert new <= texts + lenient, "each document has its own"
-        assert max(Counter(folded(str(path)) for path in paths).values(), default=1) == 1
+        # Two paths that lead through a link to one folder are told apart by what lies there, on any disk.
+        inside = [folded(str(path)) for path in paths if Path("ws").absolute() in path.parents]
+        assert len(set(inside)) == len(inside), "a disk that folds has no two of them at one path"
 
     def written(self, folder):
         """Return the files below a folder that are not the person's."""
