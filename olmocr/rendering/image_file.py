@@ -194,6 +194,8 @@ def _why_unread(name: str, kind: Kind, path: Path, reason: str) -> str:
     if _is_unknown(reason):
         detail = packing.pixels if packing is not None else reason
         return f"{name} is a {kind} of a kind that cannot be read here ({detail}); {_SAVE_AS_PNG}"
+    if kind == Kind.JPEG2000:  # of which Pillow reads the usual kinds alone, and does not say so of the others
+        return f"{name} is in {kind}, and damaged or of a kind that cannot be read here ({reason}); {_SAVE_AS_PNG}"
     return f"{name} is a damaged picture" + (f": {reason}" if reason else "")
 
 

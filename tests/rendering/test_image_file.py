@@ -141,6 +141,13 @@ def test_a_codestream_of_jpeg_2000_without_a_file_around_it_is_read(tmp_path):
     assert pages_of(content, tmp_path) == [(300, 400)]
 
 
+def test_jpeg_2000_that_pillow_does_not_read_is_not_said_to_be_damaged_for_certain(tmp_path):
+    if not features.check("jpg_2000"):
+        pytest.skip("this Pillow reads no JPEG 2000")
+    sentence = refusal(picture(drawing(), "JPEG2000")[:-900], tmp_path)
+    assert sentence.startswith("a.tif is in JPEG 2000, and damaged or of a kind that cannot be read here (")
+
+
 def test_a_kind_that_this_pillow_was_built_without_is_refused_by_name(tmp_path, monkeypatch):
     content = picture(drawing(), "AVIF") if features.check("avif") else b"\0\0\0\x1cftypavif" + bytes(40)
     monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
