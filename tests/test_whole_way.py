@@ -11,8 +11,10 @@ import re
 from dataclasses import dataclass
 from typing import get_args
 
+import mlx.core as mx
 import mlx_vlm
 import pytest
+from mlx.utils import tree_map
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -143,8 +145,15 @@ def served_text(engine, content):
     return answer.json()["choices"][0]["message"]["content"]
 
 
-def stock_text(folder, image):
+def is_float(array):
+    return mx.issubdtype(array.dtype, mx.floating)
+
+
+def stock_text(folder, image, *, widened=False):
+    """Return what stock mlx-vlm writes; *widened*, it computes in float32, as this engine does without a GPU."""
     model, processor = mlx_vlm.load(str(folder))
+    if widened:
+        model.update(tree_map(lambda array: array.astype(mx.float32) if is_float(array) else array, model.parameters()))
     return mlx_vlm.generate(
         model, processor, chat_prompt("Read."), image=[image], max_tokens=TOKENS, temperature=0.0, verbose=False
     ).text
@@ -159,7 +168,9 @@ def go(way, source, folder, hub):
     with Engine(ModelFolder(model), DEVICE) as engine:
         ours = asyncio.run(engine.ask(PageRequest(PageImage(image), "Read.", max_tokens=TOKENS))).text
         assert served_text(engine, content) == ours
-    assert stock_text(model, image) == ours
+    # Stock computes in the folder's 16 bits, in which a choice between two tokens that are nearly as good may fall
+    # otherwise (3 bits by 128, after "primary_language:"). The same weights in float32 give the same text then.
+    assert stock_text(model, image) == ours or stock_text(model, image, widened=True) == ours
     assert reproduce(model, str(source)).holds
     published = model_copy(model, folder / "published")
     push(hub, published)
