@@ -57,8 +57,9 @@ _MADE = {CARD_FILE, CHART_FILE, EVAL_RESULTS_FILE}
 
 _HOMES = re.compile(r"/(?:home|Users)/[\w.-]+|/root/|[A-Za-z]:\\+Users\\+\w+")
 
-# A string of JSON without its quotes. A vocabulary has a hundred thousand that are too short to hold a secret.
-_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+# A string of JSON without its quotes, to its end or that of the line; what is escaped outside of one begins none.
+# A vocabulary has a hundred thousand that are too short to hold a secret.
+_STRING = re.compile(r'\\.|"((?:[^"\\]|\\.)*+)(?:"|\\?\Z)')
 _SHORTEST_SECRET = 20  # characters
 
 _CHUNK = 4 << 20

@@ -31,7 +31,7 @@ _TOKENS = (
 _PRIVATE_KEYS = (
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----",  # PEM, OpenSSH, PGP
     r"---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----|PuTTY-User-Key-File-\d|\bAGE-SECRET-KEY-1[0-9A-Z]{20,}",
-    r"^\s*PrivateKey\s*=\s*[A-Za-z0-9+/]{43}=",  # WireGuard
+    r"^[ \t]*PrivateKey[ \t]*=[ \t]*[A-Za-z0-9+/]{43}=",  # WireGuard
 )
 
 _NAMES = (
@@ -61,7 +61,8 @@ _PATTERNS = (
         "a login with its password",
         (
             # .netrc, on one line or several
-            r"^\s*(?:machine\s+\S+|default)\s+login\s+\S+\s+(?:account\s+\S+\s+)?password\s+\S+",
+            r"^[ \t]*(?:machine\s{1,8}\S{1,200}|default)\s{1,8}login\s{1,8}\S{1,200}\s{1,8}"
+            r"(?:account\s{1,8}\S{1,200}\s{1,8})?password\s{1,8}\S",
             r"(?<=\w)://[^/\s:@'\"<>{}]{1,100}:[^/\s@'\"<>{}]{1,200}@[\w.-]{1,200}",  # .git-credentials
             r"^[\w.*-]{1,200}:(?:\d{1,5}|\*):[^:\s]{1,100}:[^:\s]{1,100}:\S{1,200}$",  # .pgpass
             r"^[\w.@-]{1,100}:(?:\$(?:[156y]|2[abxy]|gy|apr1|argon2\w*)\$|\{SHA\})\S{8,}",  # shadow, htpasswd
@@ -71,16 +72,17 @@ _PATTERNS = (
         "credentials of a registry or a cluster",
         (
             r"['\"](?:auth|identitytoken|registrytoken)['\"]\s*:\s*['\"][A-Za-z0-9+/=._-]{12,}['\"]",  # docker
-            r"(?::|^\s*)_(?:authToken|auth|password)\s*=\s*\S{8,}",  # npm
+            r"(?::|^[ \t]*)_(?:authToken|auth|password)[ \t]{0,8}=[ \t]{0,8}\S{8,}",  # npm
             r"\b(?:client-key-data|client-certificate-data|id-token|refresh-token)['\"]?\s*:\s*['\"]?[\w+/=.-]{20,}",
-            r"^\s*-?\s*token:\s*['\"]?[\w.~+/=-]{16,}['\"]?\s*$",  # a cluster's, in YAML
+            r"^[ \t]*(?:-[ \t]*)?token:[ \t]*['\"]?[\w.~+/=-]{16,}['\"]?[ \t\r]*$",  # a cluster's, in YAML
         ),
     ),
     (
         "a setting with a secret",
         (
-            rf"^\s*(?:export\s+|set\s+|setx\s+)?{_UPPER_NAMES}\s*=\s*['\"]?[^\s'\"]{{6,}}",  # .env
-            rf"(?i:^\s*(?:export\s+)?{_NAMES}\s*[=:]\s*['\"]?(?!['\"]|null|none|true|false)[^\s'\"{{}}]{{6,}}['\"]?,?\s*$)",
+            rf"^[ \t]*(?:export[ \t]+|setx?[ \t]+)?{_UPPER_NAMES}[ \t]*=[ \t]*['\"]?[^\s'\"]{{6}}",  # .env
+            rf"(?i:^[ \t]*(?:export[ \t]+)?{_NAMES}[ \t]*[=:][ \t]*['\"]?(?!['\"]|null|none|true|false)"
+            r"[^\s'\"{}]{6,}['\"]?,?[ \t\r]*$)",
             rf"(?i:['\"]{_NAMES}['\"]\s*:\s*['\"][^'\"\s]{{8,}}['\"])",
         ),
     ),

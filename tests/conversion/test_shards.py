@@ -168,19 +168,20 @@ def test_a_shard_that_does_not_read_back_as_it_was_written_is_no_success(tmp_pat
 
 
 def test_a_file_of_the_hubs_cache_that_is_not_what_its_name_says_is_refused(tmp_path):
-    source = tiny_checkpoint(tmp_path / "source")
+    cache = tmp_path / "models--org--name"
+    source = tiny_checkpoint(cache / "snapshots" / ("c" * 40))
     weights = source / "model.safetensors"
     true, other = sha256_of(weights), "0" * 64
-    (tmp_path / "blobs").mkdir()
+    (cache / "blobs").mkdir()
     for name in (true, other):
-        shutil.copyfile(weights, tmp_path / "blobs" / name)
+        shutil.copyfile(weights, cache / "blobs" / name)
     weights.unlink()
-    weights.symlink_to(tmp_path / "blobs" / other)
+    weights.symlink_to(cache / "blobs" / other)
     from_the_hub = ModelFolder(source, "org/name", "c" * 40)
     with pytest.raises(CheckpointError, match=f"is not the file that the Hub lists: its SHA-256 is {true}"):
         write_models(plan_targets(from_the_hub, [find_recipe("4bit")], "stock", tmp_path / "out"))
     assert not list(tmp_path.glob("*out*"))
     weights.unlink()
-    weights.symlink_to(tmp_path / "blobs" / true)
+    weights.symlink_to(cache / "blobs" / true)
     (report,) = write_models(plan_targets(from_the_hub, [find_recipe("4bit")], "stock", tmp_path / "out"))
     assert [each.sha256 for each in report.source.files] == [true]
