@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
+import io
 import logging
 import os
 import signal
@@ -11,7 +13,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -28,21 +30,146 @@ R = TypeVar("R")
 
 
 def ends_with_exit_code(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a command end in one sentence and its exit code where *function* raises an OlmocrError."""
+    """Make a command end in one sentence and its exit code where *function* raises an OlmocrError.
+
+    Whatever becomes of the terminal or the pipe that is written to, *function* goes on; a result that could not be
+    written for want of room is told in the end.
+    """
 
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
         _interrupt_once()
-        try:
-            return function(*args, **kwargs)
-        except OlmocrError as error:
-            complain(f"error: {error}")
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            complain("interrupted: what was finished stays, nothing half done is left; run it again to go on")
-            raise typer.Exit(ExitCode.INTERRUPTED) from error
+        with _steady_streams():
+            try:
+                result = function(*args, **kwargs)
+            except typer.Exit as end:
+                if not end.exit_code:
+                    _refuse_unsaid()
+                raise
+            except OlmocrError as error:
+                complain(f"error: {error}")
+                raise typer.Exit(error.exit_code) from error
+            except KeyboardInterrupt as error:
+                complain("interrupted: what was finished stays, nothing half done is left; run it again to go on")
+                raise typer.Exit(ExitCode.INTERRUPTED) from error
+            _refuse_unsaid()
+            return result
 
     return command
+
+
+class SteadyStream(io.TextIOBase):
+    """Standard output or error as a command writes to it: once that fails, what follows is dropped.
+
+    *fault* is why it failed; None if it did not, or nobody listens any more: a pipe whose reader has seen enough, a
+    terminal that was closed.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self.fault: OSError | None = None
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """How text becomes bytes."""
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def writable(self) -> bool:
+        """Say that it may be written to, since nothing happens where it cannot."""
+        return True
+
+    def isatty(self) -> bool:
+        """Say whether somebody looks."""
+        return self._stream is not None and self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor.
+
+        Raises:
+            OSError: there is none.
+        """
+        return super().fileno() if self._stream is None else self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Write *text*, what the encoding has no character for as its escape."""
+        if self._stream is not None:
+            with self._losing(self._stream):
+                self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Have what was written go out."""
+        if self._stream is not None:
+            with self._losing(self._stream):
+                self._stream.flush()
+
+    @contextlib.contextmanager
+    def _losing(self, stream: TextIO) -> Iterator[None]:
+        """Let the stream go where the block fails."""
+        try:
+            yield
+        except OSError as error:
+            self._stream = None
+            if error.errno not in _NOBODY_LISTENS:
+                self.fault = error
+            _divert(stream)
+        except ValueError:  # it was closed
+            self._stream = None
+
+
+_NOBODY_LISTENS = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET}
+
+
+def _divert(stream: TextIO) -> None:
+    """Send what is still buffered nowhere: when Python ends it would fail again, and change the exit code."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _steady_streams() -> Iterator[None]:
+    """Have standard output and error be such that no fault of theirs ends work."""
+    _open_standard_descriptors()
+    before = sys.stdout, sys.stderr
+    steady = SteadyStream(sys.stdout), SteadyStream(sys.stderr)
+    sys.stdout, sys.stderr = steady
+    try:
+        yield
+    finally:
+        for stream in steady:
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _open_standard_descriptors() -> None:
+    """Open those of the first three descriptors that are closed: else the next file that is opened would be one.
+
+    What any library prints would go into it then, even into the workspace's records.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+    for number in (1, 2):
+        with contextlib.suppress(OSError):
+            os.set_blocking(number, True)  # a shell's neighbour may have set it otherwise
+
+
+def _refuse_unsaid() -> None:
+    """End with the exit code for what cannot be written if that happened to a result on standard output."""
+    sys.stdout.flush()
+    fault = sys.stdout.fault if isinstance(sys.stdout, SteadyStream) else None
+    if fault is not None:
+        complain(f"error: {output_error(fault, 'standard output')}")
+        raise typer.Exit(ExitCode.OUTPUT)
 
 
 def _interrupt_once() -> None:
@@ -58,7 +185,9 @@ def _interrupt_once() -> None:
 
 
 def _ending_signals() -> list[signal.Signals]:
-    return [each for name in ("SIGINT", "SIGTERM", "SIGHUP") if (each := getattr(signal, name, None))]
+    """Return the signals that end a process; not SIGHUP where it is to be ignored, as nohup asks."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 def run_interruptibly(coroutine: Coroutine[Any, Any, R]) -> R:
@@ -95,22 +224,19 @@ def run_interruptibly(coroutine: Coroutine[Any, Any, R]) -> R:
 
 
 def say(text: str) -> None:
-    """Print a result to standard output.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    try:
-        typer.echo(printable(text))
-    except BrokenPipeError:  # whoever read it has seen enough
-        raise
-    except OSError as error:
-        raise output_error(error, "standard output") from error
+    """Print a result to standard output; that it cannot be written is told when the command ends."""
+    _print(text, sys.stdout)
 
 
 def complain(text: str) -> None:
     """Print to standard error."""
-    typer.echo(printable(text), err=True)
+    _print(text, sys.stderr)
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    steady = stream if isinstance(stream, SteadyStream) else SteadyStream(stream)
+    steady.write(printable(text) + "\n")
+    steady.flush()
 
 
 class CommandWithBothSpellings(TyperCommand):
@@ -152,15 +278,21 @@ def several_values(args: list[str], option: str) -> list[str]:
     return spread + args[end:]
 
 
-def start_logging(*, quiet: bool) -> Console:
-    """Send this package's log to standard error, above any progress bar; with *quiet* only warnings."""
+def start_logging(*, quiet: bool, with_time: bool = False) -> Console:
+    """Send this package's log to standard error, above any progress bar; with *quiet* only warnings.
+
+    *with_time* begins each line with the time of this machine's clock, and how far that is from UTC.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
     if quiet or not _is_watched():  # read when huggingface_hub is imported, which is later
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     package = logging.getLogger("olmocr")
-    package.handlers = [_ConsoleHandler(console)]
+    handler = _ConsoleHandler(console)
+    if with_time:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S%z"))
+    package.handlers = [handler]
     package.propagate = False
     package.setLevel(logging.WARNING if quiet else logging.INFO)
     return console
@@ -169,14 +301,16 @@ def start_logging(*, quiet: bool) -> Console:
 def log_to_file(path: Path) -> None:
     """Send this package's log, down to details, to a file as well; it is added to.
 
+    Where the file cannot be written to later on, that is told once, and work goes on.
+
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be opened.
     """
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise output_error(error, str(path)) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_LinesFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     package = logging.getLogger("olmocr")
     for other in package.handlers:
         other.setLevel(package.level)
@@ -191,6 +325,25 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._console.print(printable(self.format(record)), markup=False, highlight=False, soft_wrap=True)
+
+
+class _FileHandler(logging.FileHandler):
+    """A log whose disk may be full: what cannot be written is lost, and that is said once."""
+
+    _is_told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not self._is_told and isinstance(error, OSError):
+            self._is_told = True
+            complain(f"the log {self.baseFilename} cannot be written any more ({error.strerror}); the run goes on")
+
+
+class _LinesFormatter(logging.Formatter):
+    """Indents all lines of a message but the first: what a file is called cannot look like a line of the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record)).replace("\n", "\n    ")
 
 
 def _is_watched() -> bool:

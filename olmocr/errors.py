@@ -6,6 +6,7 @@ OlmocrError                   a failure that is not a bug, in one sentence
 ├── CheckpointError           4: a model folder that is damaged, or of another family; take another
 ├── PlanError                 5: a conversion that cannot be carried out as asked; ask for another
 ├── OutputError               6: something cannot be written; make room, or choose another place
+│   └── UnwritableNameError     6: the disk does not take a document's name; it fails alone
 ├── InputError                7: a document or an answer that cannot be read; the others go on
 ├── PageResponseError         7: an answer that breaks the page's format; the page is asked again (olmocr.page)
 ├── ServerError               8: a model server that cannot be used at all; a person must help
@@ -75,6 +76,10 @@ class OutputError(OlmocrError):
     exit_code = ExitCode.OUTPUT
 
 
+class UnwritableNameError(OutputError):
+    """The disk takes no file of this name: nothing is wrong with the disk, and other documents can be written."""
+
+
 class InputError(OlmocrError):
     """A document or an answer cannot be read."""
 
@@ -116,13 +121,17 @@ def reason_of(error: BaseException) -> str:
 
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 
 
 def output_error(error: OSError, what: str) -> OutputError:
     """Return the sentence for an operating system error met while writing *what*."""
     if error.errno in _NO_SPACE:
-        return OutputError(f"the disk is full: {what} could not be written; free some space and run it again")
-    return OutputError(f"{what} could not be written: {error.strerror or error}")
+        # A file that is too large for its file system, or for a limit of this process.
+        larger = ", on a disk other than FAT32, whose files end at 4 GiB" if error.errno == errno.EFBIG else ""
+        return OutputError(f"the disk is full: {what} could not be written; free some space and run it again{larger}")
+    kind = UnwritableNameError if error.errno in _NO_NAME else OutputError
+    return kind(f"{what} could not be written: {error.strerror or error}")
 
 
 def why_no_port(error: OSError) -> str:

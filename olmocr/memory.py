@@ -6,7 +6,9 @@ import math
 import os
 import re
 import resource
+import subprocess
 import sys
+from pathlib import Path
 
 from olmocr.errors import UsageError
 
@@ -18,6 +20,28 @@ def peak_memory() -> int:
     """Return the most bytes that this process has had in memory."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resident_memory(pid: int) -> int:
+    """Return the bytes that another process has in memory now; 0 if it has ended, or the system does not tell."""
+    try:
+        if sys.platform == "linux":
+            return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return resident_memory_by_ps(pid)
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def resident_memory_by_ps(pid: int) -> int:
+    """Return the same by the command that every Unix has.
+
+    Raises:
+        OSError: it cannot be run.
+        ValueError: it knows of no such process.
+    """
+    command = ["/bin/ps", "-o", "rss=", "-p", str(pid)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a number of ours
+    return int(told.stdout) * 1024
 
 
 def physical_memory() -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from olmocr.errors import CheckpointError
+from olmocr.text import one_line
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 MODEL_TYPE = "qwen2_5_vl"
@@ -34,14 +37,21 @@ _OTHER_PROMPT = re.compile(r"olmOCR-7B-(0225|0725|0825)", re.IGNORECASE)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
+# By this file huggingface_hub knows the folder in which several repositories of its cache share what they hold.
+_SHARED_STORE_MARK = ".huggingface-shared-blobs"
+
 
 @dataclass(frozen=True)
 class RemoteShard:
-    """A file of weights as the Hub lists it. *sha256* is None for one in git itself, not in the large file storage."""
+    """A file of weights as the Hub lists it.
+
+    *sha256* is None for one in git itself, not in the large file storage; *git_sha1* is what git calls that one.
+    """
 
     name: str
     size: int
     sha256: str | None
+    git_sha1: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,76 @@ def indexed_shards(path: Path) -> tuple[str, ...]:
     """Return the shards that the index names; none if there is no index, or one that the plan will refuse."""
     index = path / INDEX_FILE
     weight_map = read_json(index).get("weight_map") if index.is_file() else None
-    return tuple(sorted({str(shard) for shard in weight_map.values()})) if isinstance(weight_map, dict) else ()
+    names = {str(shard) for shard in weight_map.values()} if isinstance(weight_map, dict) else set()
+    return () if any(set(name) & set("/\\") for name in names) else tuple(sorted(names))
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Refuse a folder in which anything is a link to what lies outside of it, or is neither file nor folder.
+
+    Whoever made the folder may have linked ``LICENSE`` to a file that only its user may read; what is read through
+    such a link would be copied, shown and published. The links of the Hub's cache lead to the cache's own blobs, and
+    stay. A second name that the file system itself gives to a file (a hard link) cannot be told from a file. Where
+    there is no folder, nothing is refused: whoever reads it says so.
+
+    Raises:
+        CheckpointError: there is such a thing in it, or it cannot be looked through.
+    """
+    try:
+        if not folder.is_dir():
+            return
+        root = folder.resolve()
+        homes = _homes(root)
+        for path in _entries(root):
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                _refuse_link(path, root, homes, folder)
+            elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise CheckpointError(f"{_shown(path, root)} in {folder} is neither a file nor a folder; remove it")
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, up to Python 3.12
+        raise CheckpointError(f"{folder} cannot be looked through: {_reason(error)}") from error
+
+
+def _entries(root: Path) -> Iterator[Path]:
+    """Yield all that is below *root*; no link is followed, and what git keeps for itself is not entered."""
+    for place, folders, files in os.walk(root, onerror=_raise):
+        yield from (Path(place) / name for name in [*folders, *files])
+        folders[:] = [name for name in folders if name != ".git"]
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _homes(root: Path) -> tuple[Path, ...]:
+    """Return the folders to which links in *root* may lead: itself, and if it is of the Hub's cache, the blobs there.
+
+    A blobs folder that is a link itself is none: whoever made a folder like the cache's may have put it there.
+    """
+    if root.parent.name != "snapshots" or not root.parents[1].name.startswith("models--"):
+        return (root,)
+    own, shared = root.parents[1] / "blobs", root.parents[2] / "blobs"
+    blobs = [own, *([shared] if (shared / _SHARED_STORE_MARK).is_file() else [])]
+    return (root, *(each for each in blobs if not each.is_symlink()))
+
+
+def _refuse_link(path: Path, root: Path, homes: tuple[Path, ...], folder: Path) -> None:
+    target = path.resolve()
+    if not any(target.is_relative_to(home) for home in homes):
+        raise CheckpointError(
+            f"{_shown(path, root)} in {folder} is a link out of the folder, to {one_line(str(path.readlink()), 200)}; "
+            "put the file itself in its place if it belongs to the model, or remove the link"
+        )
+
+
+def _shown(path: Path, root: Path) -> str:
+    return one_line(str(path.relative_to(root)), 200)
+
+
+def _reason(error: OSError | RuntimeError) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return one_line(f"{error.filename}: {error.strerror}", 300)
+    return one_line(str(error), 300)
 
 
 def read_config(folder: ModelFolder) -> dict[str, Any]:
@@ -108,8 +187,9 @@ def read_config_of(folder: ModelFolder, families: Mapping[str, str]) -> dict[str
     """Read config.json of a model of one of *families* (architecture -> model_type) that brings no code of its own.
 
     Raises:
-        CheckpointError: no checkpoint, of another family, or one that would run its own code.
+        CheckpointError: no checkpoint, of another family, one that would run its own code, or with a link out of it.
     """
+    refuse_links_out(folder.path)
     config = read_json(folder.path / "config.json")
     refuse_code(folder)
     architectures = config.get("architectures")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 
 from olmocr.errors import ExitCode, OlmocrError, reason_of
+from olmocr.text import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,6 +60,12 @@ FRONT_MATTER_REGEX = (
     r"---\n" + "".join(rf"{name}: (?:{exact.pattern})\n" for name, exact in FIELDS.items()) + r"(?:---|---\n[\s\S]+)"
 )
 """What a guided answer is made to match: upstream's expression, which does not know ``None``, and that."""
+
+LONGEST_FRONT_MATTER = 4096
+"""Characters. A front matter has some 110; one that is longer is none, and is not read: reading YAML is slow."""
+
+_MOST_BREAKS_SHOWN = 8
+_LONGEST_SHOWN = 60  # characters of an answer's own in a sentence about it
 
 ParseMode = Literal["strict", "lenient"]
 
@@ -152,12 +159,14 @@ class RuleBreak:
 
 
 class PageResponseError(OlmocrError):
-    """An answer is not in olmOCR's format. ``breaks`` holds every rule that it breaks."""
+    """An answer is not in olmOCR's format. ``breaks`` holds all rules that it breaks, the text the first eight."""
 
     exit_code = ExitCode.UNREADABLE_INPUT
 
     def __init__(self, breaks: tuple[RuleBreak, ...]) -> None:
-        super().__init__("; ".join(map(str, breaks)))
+        more = len(breaks) - _MOST_BREAKS_SHOWN
+        shown = [*map(str, breaks[:_MOST_BREAKS_SHOWN]), *([f"and {more} more"] if more > 0 else [])]
+        super().__init__("; ".join(shown))
         self.breaks = breaks
 
 
@@ -166,7 +175,8 @@ def parse_page_response(raw: str, mode: ParseMode = "lenient") -> PageResponse:
 
     ``strict`` accepts exactly what training data looks like: the five fields in order, one a line, with
     exact values. ``lenient`` also accepts a code fence, a byte order mark, CRLF, leading blank lines,
-    other orders, and YAML's other spellings of the same values.
+    blanks after the first ``---``, other orders, and YAML's other spellings of the same values. Either reads
+    a front matter of at most :data:`LONGEST_FRONT_MATTER` characters.
 
     Raises:
         PageResponseError: with every broken rule and its line.
@@ -179,6 +189,25 @@ def parse_page_response(raw: str, mode: ParseMode = "lenient") -> PageResponse:
     if breaks:
         raise PageResponseError(tuple(sorted(breaks, key=lambda each: each.line)))
     return PageResponse(**values, natural_text=answer.body or None)  # type: ignore[arg-type]
+
+
+def stated_turn(raw: str) -> int:
+    """Return by how many degrees an answer says that its page has to be turned; 0 if it does not say so.
+
+    The answer may be cut, even within its front matter, and break any other rule: which way up the page is, the model
+    has seen all the same.
+    """
+    text, line, _, _ = _without_wrapping(raw)
+    end = text.find(_CLOSER, 4, 4 + LONGEST_FRONT_MATTER)
+    whole_lines = text[: 4 + LONGEST_FRONT_MATTER].rpartition("\n")[0]
+    front_matter = (text[:end] if end >= 0 else whole_lines)[4:]
+    if not text.startswith("---\n"):
+        return 0
+    found = {entry.key: entry for entry in _yaml_entries(_SplitAnswer(front_matter, "", line + 1), [])}
+    try:
+        return 0 if _boolean(found["is_rotation_valid"]) else _rotation(found["rotation_correction"])
+    except (KeyError, ValueError):
+        return 0
 
 
 @dataclass(frozen=True)
@@ -195,6 +224,7 @@ class _SplitAnswer:
 
 
 _FENCE = re.compile(r"```[A-Za-z]*[ \t]*\r?\n")
+_OPENER = re.compile(r"---[ \t]*(\r\n|\n|\r)")
 _CLOSER = "\n---"
 
 
@@ -206,14 +236,15 @@ def _opened(raw: str, mode: ParseMode) -> tuple[_SplitAnswer | None, list[RuleBr
         found = text.partition("\n")[0][:40]
         breaks.append(RuleBreak(line, "opener", f"the answer begins with {found!r}, not with a line '---'"))
         return None, breaks
-    end = text.find(_CLOSER, 4)
+    end = text.find(_CLOSER, 4, 4 + LONGEST_FRONT_MATTER + len(_CLOSER))
     if end < 0:
-        breaks.append(RuleBreak(line, "closer", "the front matter that begins here has no closing line '---'"))
+        within = f" within {LONGEST_FRONT_MATTER} characters" if len(text) > LONGEST_FRONT_MATTER else ""
+        breaks.append(RuleBreak(line, "closer", f"the front matter that begins here has no closing line '---'{within}"))
         return None, breaks
     after = text[end + len(_CLOSER) :]
     answer = _SplitAnswer(text[4:end], _without_fence(after.strip()) if fenced else after.strip(), line + 1)
     if mode == "strict" and not (after == "" or after.startswith("\n")):
-        closer = "---" + after.partition("\n")[0]
+        closer = ("---" + after.partition("\n")[0])[:_LONGEST_SHOWN]
         breaks.append(RuleBreak(answer.closer_line, "closer", f"the closing line is {closer!r}, not '---'"))
     return answer, breaks
 
@@ -237,9 +268,14 @@ def _without_wrapping(raw: str) -> tuple[str, int, bool, list[RuleBreak]]:
         if not fenced and (fence := _FENCE.match(text)):
             breaks.append(RuleBreak(line, "code-fence", "the answer stands in a code fence"))
             text, line, fenced = text[fence.end() :], line + 1, True
-    if text.startswith("---\r\n"):
-        breaks.append(RuleBreak(line, "line-ends", "lines end with CRLF, not LF"))
-        text = text.replace("\r\n", "\n")
+    opener = _OPENER.match(text)
+    if opener and opener[1] != "\n":
+        kind = "CRLF" if opener[1] == "\r\n" else "CR"
+        breaks.append(RuleBreak(line, "line-ends", f"lines end with {kind}, not LF"))
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if opener and opener[0] != "---" + opener[1]:
+        breaks.append(RuleBreak(line, "opener", "blanks follow the '---' that the answer begins with"))
+        text = "---" + text[text.index("\n") :]
     return text, line, fenced, breaks
 
 
@@ -272,10 +308,12 @@ def _strict_entries(answer: _SplitAnswer, breaks: list[RuleBreak]) -> list[_Entr
         if colon:
             entries.append(_Entry(line, key, value, "str"))
         else:
-            breaks.append(RuleBreak(line, "line", f"{text[:60]!r} is not 'name: value'"))
+            breaks.append(RuleBreak(line, "line", f"{text[:_LONGEST_SHOWN]!r} is not 'name: value'"))
     keys = [entry.key for entry in entries if entry.key in FIELDS]
     if keys != sorted(set(keys), key=list(FIELDS).index):
-        message = f"the fields come as {', '.join(keys)}, not once each as {', '.join(FIELDS)}"
+        more = " …" if len(keys) > 2 * len(FIELDS) else ""
+        come = ", ".join(keys[: 2 * len(FIELDS)]) + more
+        message = f"the fields come as {come}, not once each as {', '.join(FIELDS)}"
         breaks.append(RuleBreak(answer.first_line, "order", message))
     return entries
 
@@ -286,7 +324,7 @@ def _yaml_entries(answer: _SplitAnswer, breaks: list[RuleBreak]) -> list[_Entry]
         root = _composed(answer.front_matter)
     except yaml.MarkedYAMLError as error:
         line = answer.first_line + (error.problem_mark.line if error.problem_mark else 0)
-        breaks.append(RuleBreak(line, "yaml", f"the front matter is not YAML: {error.problem}"))
+        breaks.append(RuleBreak(line, "yaml", f"the front matter is not YAML: {one_line(str(error.problem), 120)}"))
         return []
     except (yaml.YAMLError, RecursionError) as error:
         problem = "nested too deeply" if isinstance(error, RecursionError) else reason_of(error)
@@ -321,7 +359,9 @@ def _typed(
     found = {entry.key: entry for entry in entries}
     for entry in entries:
         if entry.key not in FIELDS:
-            breaks.append(RuleBreak(entry.line, "unknown-field", f"{entry.key[:60]!r} is no field of the format"))
+            breaks.append(
+                RuleBreak(entry.line, "unknown-field", f"{entry.key[:_LONGEST_SHOWN]!r} is no field of the format")
+            )
     values: dict[str, str | bool | int | None] = {}
     for name, exact in FIELDS.items():
         if name not in found:
@@ -329,12 +369,14 @@ def _typed(
             continue
         entry = found[name]
         if mode == "strict" and not exact.fullmatch(entry.value):
-            breaks.append(RuleBreak(entry.line, "value", f"{name} is {entry.value[:60]!r}, not {exact.pattern}"))
+            breaks.append(
+                RuleBreak(entry.line, "value", f"{name} is {entry.value[:_LONGEST_SHOWN]!r}, not {exact.pattern}")
+            )
             continue
         try:
             values[name] = _READERS[exact](entry)
         except ValueError as error:
-            breaks.append(RuleBreak(entry.line, "value", f"{name} is {entry.value[:60]!r}, not {error}"))
+            breaks.append(RuleBreak(entry.line, "value", f"{name} is {entry.value[:_LONGEST_SHOWN]!r}, not {error}"))
     return values
 
 
@@ -343,9 +385,14 @@ def _language(entry: _Entry) -> str | None:
         return None
     if entry.tag == "bool" and entry.value.lower() == "no":
         return "no"  # Norwegian, which YAML 1.1 takes for False
-    if entry.tag != "str":
+    if entry.tag != "str" or len(entry.value) > _LONGEST_SHOWN or not _is_text(entry.value):
         raise ValueError("a language code or null")
     return entry.value
+
+
+def _is_text(value: str) -> bool:
+    """Say whether *value* can be written as UTF-8: YAML spells halves of characters, too."""
+    return not any("\ud800" <= each <= "\udfff" for each in value)
 
 
 _YAML_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}

@@ -32,3 +32,13 @@ async def skip_when(holds, seconds):
     while not holds():
         await asyncio.sleep(0.005)
     asyncio.get_running_loop().skip(seconds)
+
+
+async def skip_until(task, seconds, steps=100):
+    """Put the running loop's clock forward in *steps* of so many seconds, each seen by all, until *task* is done."""
+    for _ in range(steps):
+        asyncio.get_running_loop().skip(seconds)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        if task.done():
+            return

@@ -39,6 +39,7 @@ RETRIED = PageRecord(
     seconds=9.0,
     ends=("loop", "failed", "stop"),
     passes=700,
+    asked="1288 pixels, prompt c12f21ac",
 )
 FALLBACK = PageRecord(
     page_number=3,

@@ -48,6 +48,14 @@ class Commit:
         }
 
     @cached_property
+    def git_names(self) -> dict[str, str]:
+        """Each file's path and what git calls its content."""
+        contents = {path: (self.folder / path).read_bytes() for path in self.files}
+        return {
+            path: hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() for path, content in contents.items()
+        }
+
+    @cached_property
     def sha(self) -> str:
         return hashlib.sha256(json.dumps(self.files).encode()).hexdigest()[:40]
 
@@ -59,7 +67,7 @@ class Commit:
     def _sibling(self, path: str, sha256: str) -> dict[str, object]:
         size = (self.folder / path).stat().st_size
         lfs = {"lfs": {"sha256": sha256, "size": size, "pointerSize": 134}} if path.endswith(WEIGHTS) else {}
-        return {"rfilename": path, "size": size, "blobId": sha256[:40], **lfs}
+        return {"rfilename": path, "size": size, "blobId": self.git_names[path], **lfs}
 
     def tree(self) -> list[dict[str, object]]:
         return [self._entry(path, sha256) for path, sha256 in self.files.items()]
@@ -67,7 +75,7 @@ class Commit:
     def _entry(self, path: str, sha256: str) -> dict[str, object]:
         size = (self.folder / path).stat().st_size
         lfs = {"lfs": {"oid": sha256, "size": size, "pointerSize": 134}} if path.endswith(WEIGHTS) else {}
-        return {"type": "file", "path": path, "size": size, "oid": sha256[:40], **lfs}
+        return {"type": "file", "path": path, "size": size, "oid": self.git_names[path], **lfs}
 
 
 @dataclass(frozen=True)
@@ -183,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusalError(403, "GatedRepo", f"Access to model {name} is restricted")
         if file not in commit.files:
             raise _RefusalError(404, "EntryNotFound", f"{name} has no {file}")
-        headers = {"X-Repo-Commit": commit.sha, "ETag": f'"{commit.files[file][:40]}"'}
+        headers = {"X-Repo-Commit": commit.sha, "ETag": f'"{commit.git_names[file]}"'}
         if file.endswith(WEIGHTS):
             size = str((commit.folder / file).stat().st_size)
             headers |= {"X-Linked-Etag": f'"{commit.files[file]}"', "X-Linked-Size": size}

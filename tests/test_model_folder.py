@@ -1,12 +1,21 @@
 """What a folder holds, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from olmocr.errors import CheckpointError
-from olmocr.model_folder import ModelFolder, read_config, read_json, shard_sha256
+from olmocr.model_folder import (
+    INDEX_FILE,
+    ModelFolder,
+    indexed_shards,
+    read_config,
+    read_json,
+    refuse_links_out,
+    shard_sha256,
+)
 from tests.conftest import CHECKPOINT
 from tests.hub.repositories import WEIGHTS
 
@@ -69,3 +78,93 @@ def test_a_shard_without_a_blob_of_that_name_has_no_hash(tmp_path):
     assert shard_sha256(from_the_hub, "copied.safetensors") is None
     assert shard_sha256(from_the_hub, "git.safetensors") is None
     assert shard_sha256(ModelFolder(tmp_path), "linked.safetensors") is None
+
+
+def in_the_cache(cache):
+    """Make a folder as the Hub's cache has it: a link to a blob, one to a blob that the shared store has."""
+    repository = cache / "models--tiny--olmocr"
+    folder = repository / "snapshots" / ("ab" * 20)
+    (folder / "more").mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    (repository / "blobs" / "one").write_text("{}")
+    (cache / "blobs" / "ab").mkdir(parents=True)
+    (cache / "blobs" / "ab" / "two").write_text("{}")
+    (cache / "blobs" / ".huggingface-shared-blobs").touch()
+    (repository / "blobs" / "two").symlink_to("../../blobs/ab/two")
+    (folder / "config.json").symlink_to("../../blobs/one")
+    (folder / "more" / "weights").symlink_to("../../../blobs/two")
+    return folder
+
+
+def test_the_links_of_the_hubs_cache_stay(tmp_path):
+    refuse_links_out(in_the_cache(tmp_path / "hub"))
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "hub")
+    refuse_links_out(tmp_path / "elsewhere/models--tiny--olmocr/snapshots" / ("ab" * 20))
+
+
+def secret_in(tmp_path):
+    secret = tmp_path / "home" / "secret"
+    secret.parent.mkdir()
+    secret.write_text("a password")
+    return secret
+
+
+HOSTILE = {
+    "a link": lambda folder, secret: (folder / "LICENSE").symlink_to(secret),
+    "a relative one": lambda folder, secret: (folder / "LICENSE").symlink_to("../home/secret"),
+    "one to nothing": lambda folder, secret: (folder / "LICENSE").symlink_to("../not-yet"),
+    "one to a folder": lambda folder, secret: (folder / "more").symlink_to(secret.parent),
+    "one in a folder": lambda folder, secret: (folder / "more/x").symlink_to(secret),
+    "a chain": lambda folder, secret: [(folder / "a").symlink_to("b"), (folder / "b").symlink_to(secret)],
+    "one to the folder's own neighbour": lambda folder, secret: (folder / "x").symlink_to(f"../{folder.name}-more"),
+    "one with a terminal's commands": lambda folder, secret: (folder / "\x1b[2Jx").symlink_to(secret),
+}
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
+def test_a_link_out_of_the_folder_is_refused(make, tmp_path):
+    folder = tmp_path / "model"
+    (folder / "more" if "more/x" in make.__code__.co_consts else folder).mkdir(parents=True)
+    make(folder, secret_in(tmp_path))
+    with pytest.raises(CheckpointError, match="is a link out of the folder, to ") as error:
+        refuse_links_out(folder)
+    assert str(error.value).isprintable()
+
+
+def test_blobs_that_are_a_link_themselves_are_none_of_the_hubs_cache(tmp_path):
+    folder = tmp_path / "models--a--b" / "snapshots" / "c"
+    folder.mkdir(parents=True)
+    secret_in(tmp_path)
+    (tmp_path / "models--a--b" / "blobs").symlink_to(tmp_path / "home")
+    (folder / "LICENSE").symlink_to("../../blobs/secret")
+    with pytest.raises(CheckpointError, match="is a link out of the folder"):
+        refuse_links_out(folder)
+
+
+def test_a_neighbour_called_blobs_is_not_the_hubs_shared_store(tmp_path):
+    folder = in_the_cache(tmp_path / "hub")
+    (tmp_path / "hub/blobs/.huggingface-shared-blobs").unlink()
+    with pytest.raises(CheckpointError, match=r"weights in .* is a link out of the folder"):
+        refuse_links_out(folder)
+
+
+def test_links_in_a_circle_and_pipes_are_refused_without_being_opened(tmp_path):
+    (tmp_path / "config.json").symlink_to("config.json")
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        read_config(ModelFolder(tmp_path))
+    (tmp_path / "config.json").unlink()
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(CheckpointError, match=r"config\.json in .* is neither a file nor a folder"):
+        read_config(ModelFolder(tmp_path))
+
+
+def test_what_git_keeps_for_itself_is_not_looked_through(tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "hook").symlink_to("/bin/sh")
+    refuse_links_out(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "a/b.safetensors", "..\\x.safetensors"])
+def test_shards_outside_the_folder_are_none(name, tmp_path):
+    (tmp_path / INDEX_FILE).write_text(json.dumps({"weight_map": {"a": name, "b": WEIGHTS}}))
+    assert indexed_shards(tmp_path) == ()

@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 from olmocr.page import (
     FIELDS,
     FRONT_MATTER_REGEX,
+    LONGEST_FRONT_MATTER,
     PAGE_PROMPT,
+    ROTATIONS,
     ModelResponse,
     PageResponse,
     PageResponseError,
     chat_prompt,
     make_front_matter,
     parse_page_response,
+    stated_turn,
 )
 from tests.conftest import PAGES
 
@@ -200,7 +203,7 @@ LONG = "abcdefghij" * 10
         (answer(language="[en]"), "primary_language is 'a list or a mapping', not a language code or null"),
         (answer().replace("is_diagram", LONG), f"{LONG[:60]!r} is no field of the format"),
         ("---\n- x\n---\n", "the front matter is not a list of 'name: value'"),
-        (f"---\n{'[' * 5000}\n---\n", "the front matter is not YAML: nested too deeply"),
+        (f"---\n{'[' * 3000}\n---\n", "the front matter is not YAML: nested too deeply"),
         ("---\na: b: c\n---\n", "the front matter is not YAML: mapping values are not allowed here"),
     ],
 )
@@ -349,3 +352,96 @@ def test_what_upstream_reads_rightly_is_read_the_same(raw, order, inserted):
     expected = upstream_reads(raw)
     if expected is not None:
         assert parse_page_response(raw) == expected
+
+
+@pytest.mark.parametrize("opener", ["--- \n", "---\t \n", "\n--- \n", "--- \r\n", "---\r"])
+def test_blanks_and_other_line_ends_after_the_first_line_are_mended(opener):
+    raw = opener + answer().removeprefix("---\n")
+    raw = raw.replace("\n", "\r") if opener == "---\r" else raw
+    assert parse_page_response(raw).natural_text == "Hello"
+    with pytest.raises(PageResponseError):
+        parse_page_response(raw, "strict")
+
+
+def test_a_front_matter_is_read_up_to_4096_characters_and_no_further():
+    room = LONGEST_FRONT_MATTER - (answer().index("\n---\n", 4) - 4) - len("# \n")
+    fits, does_not = (answer().replace("---\n", f"---\n# {'x' * length}\n", 1) for length in (room, room + 1))
+    assert parse_page_response(fits).natural_text == "Hello"
+    assert sentences(does_not) == ["the front matter that begins here has no closing line '---' within 4096 characters"]
+
+
+TURNED = answer(valid="False", rotation="90")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        TURNED,
+        TURNED[: TURNED.index("is_table")],
+        TURNED[: TURNED.index("is_table") + 4],
+        TURNED.replace("is_diagram: False\n", ""),
+        TURNED.replace("is_table: False", "is_table: maybe"),
+        "\ufeff" + TURNED,
+        "```yaml\n" + TURNED,
+        "```\n\n" + TURNED,
+        "\n \n" + TURNED,
+        TURNED.replace("\n", "\r\n"),
+        TURNED.replace("90", "'90'").replace("False", '"false"'),
+        TURNED.replace("---\n", "--- \n", 1),
+        TURNED + "| a " * 100_000,
+    ],
+)
+def test_an_answer_that_is_cut_or_broken_still_says_how_its_page_is_turned(raw):
+    assert stated_turn(raw) == 90
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        "Hello",
+        "---",
+        "---\n",
+        answer(),
+        answer(valid="True", rotation="90"),
+        answer(valid="False", rotation="0"),
+        answer(valid="False", rotation="45"),
+        answer(valid="maybe", rotation="90"),
+        TURNED[: TURNED.index("90") + 1],
+        TURNED.replace("rotation_correction", "correction"),
+        "Text before\n" + TURNED,
+        f"---\n{'[' * 3000}\n---\n",
+        "---\n" + "a: b\n" * 100_000 + TURNED,
+    ],
+)
+def test_an_answer_that_does_not_say_plainly_how_its_page_is_turned_turns_nothing(raw):
+    assert stated_turn(raw) == 0
+
+
+@given(
+    st.lists(st.sampled_from([*answer().splitlines(keepends=True), *"-:'\"[]{}&*!|>%#\n \t", "a: b\n", "? ", "é"]))
+    .map("".join)
+    .map(lambda text: "---\n" + text * 50 + "\n---\n"),
+    st.sampled_from(["strict", "lenient"]),
+)
+def test_whatever_a_front_matter_is_the_reason_why_it_is_none_stays_short(raw, mode):
+    assert stated_turn(raw) in ROTATIONS
+    try:
+        parse_page_response(raw, mode)
+    except PageResponseError as error:
+        assert len(str(error)) < 2000
+        assert all(len(str(each)) < 500 for each in error.breaks)
+
+
+def test_the_text_of_an_error_names_eight_rules_and_counts_the_others():
+    raw = answer().replace("---\n", "---\n" + "".join(f"x{number}: 1\n" for number in range(20)), 1)
+    with pytest.raises(PageResponseError) as error:
+        parse_page_response(raw)
+    assert len(error.value.breaks) == 20
+    assert str(error.value).count("is no field of the format") == 8
+    assert str(error.value).endswith("; and 12 more")
+
+
+@pytest.mark.parametrize("language", ['"\\ud800"', "x" * 61])
+def test_a_language_that_no_file_could_hold_is_refused(language):
+    assert breaks(answer(language=language)) == [(2, "value")]

@@ -1,12 +1,13 @@
 """Text that strangers wrote is shown, and not obeyed."""
 
+import html
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmocr.text import one_line, printable, visible
+from olmocr.text import _stretches, normalized, one_line, printable, unescaped, visible
 
 ANYTHING = st.text(st.characters())
 
@@ -58,3 +59,30 @@ def test_a_line_is_folded_before_it_is_cut():
     assert one_line("  one\n\ttwo\u2028three ") == "one two three"
     assert one_line("abcdef", 4) == "abc…"
     assert one_line("a\x1bb") == "a\\x1bb"
+
+
+TEXTS = st.text(st.sampled_from("aé \u0301\u0315\u0300\u3099ｶﾞか한각\u1112\u1161\u11ab\u0bc6\u0bbeﬁㄱㅏ漢"), max_size=40)
+
+
+@given(TEXTS, st.sampled_from([1, 300, 20]), st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]))
+def test_a_text_in_a_normal_form_is_the_librarys_where_no_run_of_marks_is_endless(text, times, form):
+    text = (text + "x") * times
+    assert normalized(form, text) == unicodedata.normalize(form, text)
+
+
+def test_a_run_of_marks_is_put_in_order_in_pieces():
+    marks = "a" + "\u0315\u0300" * 5000
+    assert max(map(len, _stretches(marks))) <= 512
+    assert "".join(_stretches(marks)) == marks
+    assert sorted(normalized("NFD", marks)) == sorted(marks)
+
+
+@pytest.mark.parametrize("digits", [8, 4300, 5000, 100_000])
+def test_a_reference_to_a_character_beyond_unicode_is_no_character_whatever_its_digits(digits):
+    assert unescaped(f"a &#{'9' * digits}; &amp; &#x{'f' * digits};") == "a \ufffd & \ufffd"
+
+
+def test_references_to_characters_are_read_as_the_library_reads_them():
+    assert unescaped(f"&#{'0' * 5000}65;") == "A"
+    text = "&#65; &#0000000065; &#x41; &amp;lt; &notit; &#0; &#128; &#1114111; &#1114112; &#; &"
+    assert unescaped(text) == html.unescape(text)

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from olmocr.backends.backoff import with_backoff
-from olmocr.backends.client import IsLooping, connected
+from olmocr.backends.client import IsLooping, connected, probe
 from olmocr.backends.config import BackendConfig
 from olmocr.backends.local_server import MLX_VLM_PORT, VLLM_PORT, ServerCommand, mlx_vlm_command, serving, vllm_command
 from olmocr.device import REFERENCE_BLAS, start_mlx
 from olmocr.errors import OlmocrError, ServerUnavailableError
 from olmocr.hub.find import find_model
+from olmocr.hub.find import require_model as known_model
 from olmocr.model_folder import read_config
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM, Ask, ModelResponse, PageRequest
+from olmocr.strays import files_in
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +135,19 @@ async def answering(
         yield found if config.is_in_process else _patient(found, sleep)
 
 
+async def require_model(config: BackendConfig) -> None:
+    """Make sure that what is to answer has the model, as far as that can be told without loading or starting anything.
+
+    Raises:
+        OlmocrError: there is no such model.
+    """
+    if config.server:
+        with contextlib.suppress(ServerUnavailableError):  # away, which says nothing of its models
+            await probe(config.server, model=config.model, api_key=config.api_key)
+    else:
+        await asyncio.to_thread(known_model, config.model or "")
+
+
 @contextlib.asynccontextmanager
 async def _engine(
     config: BackendConfig, longest_side: int, is_looping: IsLooping, load: Load
@@ -188,7 +203,7 @@ def _mlx_vlm(config: BackendConfig) -> tuple[ServerCommand, int | None]:
     """Return how to start mlx-vlm's server, and the memory above which it is started again."""
     folder = find_model(config.model or "")
     read_config(folder)  # another family, or one with code of its own, is refused before anything starts
-    weights = sum(path.stat().st_size for path in folder.path.glob("*.safetensors"))
+    weights = sum(path.stat().st_size for path in files_in(folder.path, ".safetensors"))
     command = mlx_vlm_command(
         str(folder.path),
         port=config.port or MLX_VLM_PORT,

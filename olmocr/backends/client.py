@@ -15,20 +15,21 @@ import httpx
 from olmocr.backends.batches import sampled_alone
 from olmocr.backends.faults import detail_of, fault_in_answer, fault_of_status, plain
 from olmocr.backends.mlx_vlm_launcher import GUIDANCE_PATH
-from olmocr.backends.wire import PATHS, Api, Guide, Stream, load_json, make_body, parse_answer
+from olmocr.backends.wire import LONGEST_TEXT, PATHS, Api, Guide, Stream, load_json, make_body, parse_answer
 from olmocr.errors import AnswerError, ServerError, ServerUnavailableError, UsageError
-from olmocr.page import Ask, ModelResponse, PageRequest
+from olmocr.page import Ask, FinishReason, ModelResponse, PageRequest
 
 LONGEST_ANSWER = 16 << 20
 """Bytes that are read of one answer, at most."""
 
 _SAYS_WHAT_TO_DO = {401, 403, *range(300, 400)}
 _LOOK_EVERY = 256  # characters of an answer between two looks at whether it goes round in circles
+_LOOK_BACK = 1 << 14  # characters of its end that are looked at then
 _CONNECT_SECONDS = 10.0
 _PROBE_SECONDS = 10.0
 
 IsLooping = Callable[[str], bool]
-"""Says whether an answer so far goes round in circles."""
+"""Says whether an answer so far goes round in circles, by its last 16,384 characters."""
 
 
 def server_url(given: str) -> str:
@@ -121,7 +122,7 @@ class ServerClient:
     async def _post(self, body: bytes, request: PageRequest) -> ModelResponse:
         async with self._http.stream("POST", PATHS[self._api], content=body) as response:
             await self._refuse_fault(response)
-            if response.headers.get("content-type", "").startswith("text/event-stream"):
+            if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
                 return await self._read_stream(response, request)
             answer = load_json(await _content(response))
         self._refuse_error(answer.get("error") if isinstance(answer, dict) else None)
@@ -131,24 +132,25 @@ class ServerClient:
         stream = Stream(self._api)
         try:
             async with asyncio.timeout(None) as limit:
-                if await self._is_looping_in(stream, response, limit, request.time_limit):
-                    return stream.ended("loop")
+                if why := await self._why_ended(stream, response, limit, request.time_limit):
+                    return stream.ended(why)
         except TimeoutError:
             if not limit.expired():
                 raise
             return stream.ended("time")
         return stream.answer(request.max_tokens)
 
-    async def _is_looping_in(
+    async def _why_ended(
         self, stream: Stream, response: httpx.Response, limit: asyncio.Timeout, seconds: float | None
-    ) -> bool:
-        """Read a stream to its end, or until it goes round in circles, and say whether it did.
+    ) -> FinishReason | None:
+        """Read a stream to its end, or until it goes round in circles or is too long, and return why we ended it.
 
         *limit* is set to *seconds* when the answer begins: how long the question waited before is the server's matter.
         """
         looked_at = 0
         async for event in _events(response):
             if event == b"[DONE]":
+                stream.end()
                 break
             self._refuse_error(stream.add(load_json(event)))
             if stream.is_over:
@@ -157,9 +159,11 @@ class ServerClient:
                 limit.reschedule(asyncio.get_running_loop().time() + seconds)
             if stream.characters - looked_at >= _LOOK_EVERY:
                 looked_at = stream.characters
-                if self._is_looping(stream.text):
-                    return True
-        return False
+                if self._is_looping(stream.tail(_LOOK_BACK)):
+                    return "loop"
+                if stream.characters > LONGEST_TEXT:
+                    return "length"
+        return None
 
     async def _refuse_fault(self, response: httpx.Response) -> None:
         if response.status_code != 200:

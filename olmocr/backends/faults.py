@@ -54,7 +54,11 @@ def fault_of_status(
 
 def fault_in_answer(error: Any, *, url: str, model: str) -> OlmocrError:
     """Return the error for one that comes under status 200: in a stream that had begun, or as the answer's JSON."""
-    return _fault_in_words(500, _detail_in({"error": error}), None, url=url, model=model)
+    try:
+        detail = _detail_in({"error": error})
+    except RecursionError:
+        detail = "no reason that could be read"
+    return _fault_in_words(500, detail, None, url=url, model=model)
 
 
 def _fault_in_words(status: int, detail: str, retry_after: float | None, *, url: str, model: str) -> OlmocrError:

@@ -25,7 +25,7 @@ from olmocr.backends.batches import sampled_alone
 from olmocr.backends.client import IsLooping, ServerClient, has_loaded
 from olmocr.backends.faults import plain
 from olmocr.backends.wire import Api, Guide
-from olmocr.errors import MissingDependencyError, ServerError, ServerUnavailableError, output_error
+from olmocr.errors import InputError, MissingDependencyError, ServerError, ServerUnavailableError, output_error
 from olmocr.page import MAX_TOTAL_TOKENS, Ask, ModelResponse, PageRequest
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,9 @@ MLX_VLM_PORT = 8000
 VLLM_PORT = 30024
 
 _LAST_LINES = 20
+
+_DEATHS_OF_A_PAGE = 2
+"""A page with which the server died so often is not asked about again."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ class Patience:
 
     Attributes:
         ready: until the model must be loaded.
-        restarts: crashes in a row after which the server is given up; one that lived *stable* seconds starts anew.
+        restarts: crashes in a row after which the server is given up; one that has answered, or lived *stable* seconds,
+            starts anew.
         pause: before the first restart after a crash; doubled for each further one, up to a minute.
         drain: for pages in flight, before a restart that can wait.
         stop: from asking the server to end to killing it.
@@ -181,6 +185,9 @@ class LocalServer:
         self._is_ready = False
         self._given_up: str | None = None
         self._in_flight = 0
+        self._has_answered = False  # since it was started
+        self._deaths: dict[int, int] = {}  # of the server in the middle of a question, by its identity
+        self._stopped_by_us: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
         """Start the server.
@@ -193,7 +200,7 @@ class LocalServer:
         self._open_log()
         atexit.register(self._kill)
         try:
-            await self._start()
+            await self._start_first()
         except BaseException:
             await self._stop()
             self._close()
@@ -214,7 +221,7 @@ class LocalServer:
         """Return *ask* for while this server runs: it is not troubled while it starts again, or after it was given up.
 
         The returned Ask raises, besides what *ask* does, ServerUnavailableError in the first case and ServerError
-        in the second.
+        in the second; InputError where the server died each time that it was asked this.
         """
 
         async def answer(request: PageRequest) -> ModelResponse:
@@ -223,12 +230,57 @@ class LocalServer:
             if not self._is_ready:
                 raise ServerUnavailableError(f"the {self.command.name} server is being started again")
             self._in_flight += 1
+            process = self._process
             try:
-                return await ask(request)
+                found = await ask(request)
+            except ServerUnavailableError as error:
+                if await self._has_died(process):
+                    self._count_death(request, error)
+                raise
+            except BaseException:
+                self._deaths.pop(id(request), None)
+                raise
             finally:
                 self._in_flight -= 1
+            self._has_answered = True
+            self._deaths.pop(id(request), None)
+            return found
 
         return answer
+
+    async def _has_died(self, process: asyncio.subprocess.Process | None) -> bool:
+        """Say whether *process* is dead, and not since we ended it; what it was asked may have been too much for it."""
+        if process is None:
+            return False
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), 1)
+        return process.returncode is not None and process is not self._stopped_by_us
+
+    def _count_death(self, request: PageRequest, error: ServerUnavailableError) -> None:
+        """Count a death of the server in the middle of *request*.
+
+        Raises:
+            InputError: it was one too many.
+        """
+        deaths = self._deaths.pop(id(request), 0) + 1
+        if deaths >= _DEATHS_OF_A_PAGE:
+            raise InputError(f"the {self.command.name} server died {deaths} times while it read this page") from error
+        self._deaths[id(request)] = deaths
+
+    async def _start_first(self) -> None:
+        """Start the process; again where it is killed, which says nothing of how it was started."""
+        for killed in range(self._patience.restarts + 1):
+            try:
+                await self._start()
+            except ServerError as error:
+                code = self._process.returncode if self._process else None
+                if code is None or code >= 0 or killed == self._patience.restarts:
+                    raise
+                log.warning("%s; it is started again", error)
+                await self._stop()
+                await asyncio.sleep(min(self._patience.pause * 2**killed, 60))
+            else:
+                return
 
     async def _start(self) -> None:
         """Start the process and wait until the model is loaded."""
@@ -245,7 +297,7 @@ class LocalServer:
                 )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), self._patience.look)
-        self._is_ready = True
+        self._is_ready, self._has_answered = True, False
         log.info("the %s server is ready after %.1f s", self.command.name, self._clock() - started)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
@@ -326,7 +378,8 @@ class LocalServer:
                 crashes = 0
             except ServerError as error:
                 self._is_ready = False
-                crashes = 1 if self._clock() - started > self._patience.stable else crashes + 1
+                lived = self._has_answered or self._clock() - started > self._patience.stable
+                crashes = 1 if lived else crashes + 1
                 if crashes > self._patience.restarts:
                     self._given_up = f"{error}\nit was started again {self._patience.restarts} times, in vain"
                     return
@@ -367,6 +420,8 @@ class LocalServer:
         process = self._process
         if process is None:
             return
+        if process.returncode is None:
+            self._stopped_by_us = process
         try:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):

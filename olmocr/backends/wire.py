@@ -16,7 +16,24 @@ Api = Literal["chat", "responses"]
 Guide = Literal["vllm", "mlx-vlm"]
 """How a server is told the expression that an answer must match: vLLM's way, or that of our own mlx-vlm launcher."""
 
+LONGEST_TEXT = 1 << 20
+"""Characters of an answer that are read. A page has some thousands; 8000 tokens cannot be as many."""
+
+_LONGEST_WORD = 40
+_MOST_TOKENS = 1 << 31
+
+# How answers end: OpenAI's words, and those of text-generation-inference, Mistral, Anthropic and Ollama. Nothing said
+# is complete.
+_REASONS: dict[str, FinishReason] = {
+    **dict.fromkeys(("", "stop", "eos", "eos_token", "stop_sequence", "end_turn"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "model_length"), "length"),
+}
+_STATUSES = {"", "completed", "incomplete"}
+_WHY_CUT = {"", "max_output_tokens", "max_tokens", "length"}
+
 PATHS: dict[Api, str] = {"chat": "/chat/completions", "responses": "/responses"}
+
+_MOST_TOKENS = 2**53  # the largest whole number that every reader of JSON knows exactly
 
 
 def make_body(request: PageRequest, *, api: Api, model: str, guide: Guide | None) -> bytes:
@@ -65,52 +82,101 @@ def load_json(content: bytes | str) -> Any:
 def parse_answer(body: Any, api: Api, max_tokens: int) -> ModelResponse:
     """Read a whole answer in either format.
 
+    An answer that does not say how it ended is taken as complete, unless it has *max_tokens* of them; one longer than
+    :data:`LONGEST_TEXT` is cut there.
+
     Raises:
-        AnswerError: there is no text in it, or it did not end in a way that we know.
+        AnswerError: there is no text in it, or it ended for a reason that we do not know.
     """
-    return _parse_chat(body) if api == "chat" else _parse_responses(body, max_tokens)
+    return _parse_chat(body, max_tokens) if api == "chat" else _parse_responses(body, max_tokens)
 
 
-def _parse_chat(body: Any) -> ModelResponse:
-    text = _at(body, "choices", 0, "message", "content")
-    reason = _at(body, "choices", 0, "finish_reason")
-    if reason not in ("stop", "length"):
-        raise AnswerError(f"the server ended the answer for the reason {str(reason)[:40]!r}, not 'stop' or 'length'")
-    return _response(text, reason, _at(body, "usage", "prompt_tokens"), _at(body, "usage", "completion_tokens"))
+def _parse_chat(body: Any, max_tokens: int) -> ModelResponse:
+    message, stated = _at(body, "choices", 0, "message"), _at(body, "choices", 0, "finish_reason")
+    input_tokens, output_tokens = _at(body, "usage", "prompt_tokens"), _at(body, "usage", "completion_tokens")
+    reason = _REASONS.get(_word(stated))
+    if reason is None:
+        raise AnswerError(f"the server ended the answer for the reason {_shown(stated)}, not 'stop' or 'length'")
+    if not _word(stated) and _count(output_tokens) >= max_tokens:
+        reason = "length"
+    return _response(_written_in(message), reason, input_tokens, output_tokens)
 
 
 def _parse_responses(body: Any, max_tokens: int) -> ModelResponse:
     status, why = _at(body, "status"), _at(body, "incomplete_details", "reason")
-    if status not in ("completed", "incomplete") or why not in (None, "max_output_tokens", "max_tokens"):
-        raise AnswerError(f"the server ended the answer with the status {str(status)[:40]!r}, reason {str(why)[:40]!r}")
+    if _word(status) not in _STATUSES or _word(why) not in _WHY_CUT:
+        raise AnswerError(f"the server ended the answer with the status {_shown(status)}, reason {_shown(why)}")
     output_tokens = _at(body, "usage", "output_tokens")
     # Older mlx-vlm says "completed" even of an answer that it cut.
-    is_cut = status == "incomplete" or _count(output_tokens) >= max_tokens
+    is_cut = "incomplete" in _statuses(body) or bool(_word(why)) or _count(output_tokens) >= max_tokens
     text = _responses_text(body)
     return _response(text, "length" if is_cut else "stop", _at(body, "usage", "input_tokens"), output_tokens)
 
 
-def _responses_text(body: Any) -> Any:
-    if isinstance(text := _at(body, "output_text"), str):
-        return text
+def _statuses(body: Any) -> set[str]:
+    """Return what an answer and each of its messages say of how they ended."""
+    return {_word(_at(each, "status")) for each in (body, *_messages(body))}
+
+
+def _messages(body: Any) -> list[Any]:
     items = _at(body, "output")
-    parts = [
-        part
-        for item in (items if isinstance(items, list) else [])
-        if _at(item, "type") in ("message", None) and isinstance(_at(item, "content"), list)
-        for part in item["content"]
-    ]
-    return "".join(text for part in parts if isinstance(text := _at(part, "text"), str))
+    return [item for item in items if _at(item, "type") in ("message", None)] if isinstance(items, list) else []
 
 
-def _response(text: Any, reason: FinishReason, input_tokens: Any, output_tokens: Any) -> ModelResponse:
-    if not isinstance(text, str) or not text:
+def _responses_text(body: Any) -> str:
+    if isinstance(text := _at(body, "output_text"), str) and text:
+        return text
+    return "".join(_text_in(_at(item, "content")) for item in _messages(body))
+
+
+def _written_in(message: Any) -> str:
+    """Return the text of a message or of a piece of one.
+
+    A server that expects a model to think before it answers takes all for thoughts that one writes which does not.
+    """
+    return _text_in(_at(message, "content")) or _thought_in(message)
+
+
+def _thought_in(message: Any) -> str:
+    return _text_in(_at(message, "reasoning_content")) or _text_in(_at(message, "reasoning"))
+
+
+def _text_in(content: Any) -> str:
+    """Return the text of what is text, or a list of parts; refusals, pictures and thoughts among them are left out."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    kinds = (None, "text", "output_text")
+    return "".join(text for part in parts if _at(part, "type") in kinds and isinstance(text := _at(part, "text"), str))
+
+
+def _response(text: str, reason: FinishReason, input_tokens: Any, output_tokens: Any) -> ModelResponse:
+    if not text:
         raise AnswerError(f"the server's answer has no text (it ended with {reason!r})")
-    return ModelResponse(text, reason, _count(input_tokens), _count(output_tokens))
+    reason = "length" if len(text) > LONGEST_TEXT else reason
+    return ModelResponse(_whole_characters(text[:LONGEST_TEXT]), reason, _count(input_tokens), _count(output_tokens))
+
+
+def _whole_characters(text: str) -> str:
+    """Return *text* with the halves of characters joined that JSON's escapes can spell; one alone can't be written."""
+    if text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _word(value: Any) -> str:
+    """Return a word as it is looked up; empty if nothing is said, and not to be found if it is no word."""
+    if value is None:
+        return ""
+    return value[:_LONGEST_WORD].strip().lower() if isinstance(value, str) else "no word"
+
+
+def _shown(value: Any) -> str:
+    return repr(value[:_LONGEST_WORD]) if isinstance(value, str) else repr(type(value).__name__)
 
 
 def _count(value: Any) -> int:
-    return value if type(value) is int and value > 0 else 0
+    return value if type(value) is int and 0 < value <= _MOST_TOKENS else 0
 
 
 def _at(value: Any, *path: str | int) -> Any:
@@ -129,40 +195,72 @@ class Stream:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []
         self._reason: Any = None
         self._usage: Any = None
         self._whole: Any = None
+        self._is_told_over = False
         self.characters = 0
+
+    @property
+    def _written(self) -> list[str]:
+        return self._pieces or self._thoughts
 
     @property
     def text(self) -> str:
         """All that has come."""
-        return "".join(self._pieces)
+        return _whole_characters("".join(self._written))
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more has to come."""
         return self._whole is not None
 
+    def tail(self, characters: int) -> str:
+        """Return the last so many *characters* of what has come, in time that does not grow with all of it."""
+        pieces, length = [], 0
+        for piece in reversed(self._written):
+            if length >= characters:
+                break
+            pieces.append(piece[-characters:])
+            length += len(piece)
+        return "".join(reversed(pieces))[-characters:]
+
+    def end(self) -> None:
+        """Take down that the server said that nothing more comes."""
+        self._is_told_over = True
+
     def add(self, event: Any) -> Any:
         """Take in one event; return the error that it reports, if it does."""
-        if self._api == "chat":
-            self._add_text(_at(event, "choices", 0, "delta", "content"))
-            self._reason = _at(event, "choices", 0, "finish_reason") or self._reason
-            self._usage = _at(event, "usage") or self._usage
-            return _at(event, "error")
+        return self._add_chat(event) if self._api == "chat" else self._add_responses(event)
+
+    def _add_chat(self, event: Any) -> Any:
+        choice = _at(event, "choices", 0)
+        # What is whole may come at the end, after its pieces or instead of them.
+        piece = _at(choice, "delta") if _at(choice, "delta") or self._pieces else _at(choice, "message")
+        self._add(self._pieces, _text_in(_at(piece, "content")))
+        self._add(self._thoughts, _thought_in(piece))
+        self._reason = _at(choice, "finish_reason") or self._reason
+        self._usage = _at(event, "usage") or self._usage
+        return _at(event, "error")
+
+    def _add_responses(self, event: Any) -> Any:
         kind = _at(event, "type")
         if kind == "response.output_text.delta":
-            self._add_text(_at(event, "delta"))
+            self._add(self._pieces, _text_in(_at(event, "delta")))
+        elif kind == "response.output_text.done" and not self._pieces:
+            self._add(self._pieces, _text_in(_at(event, "text")))
         elif kind in ("response.completed", "response.incomplete"):
-            self._whole = _at(event, "response")
+            response = _at(event, "response")
+            self._whole = response if isinstance(response, dict) else {}
+            self._whole["status"] = self._whole.get("status") or kind.removeprefix("response.")
         elif kind in ("response.failed", "error"):
             return _at(event, "response", "error") or _at(event, "error") or _at(event, "message") or "no reason given"
         return None
 
-    def _add_text(self, piece: Any) -> None:
-        if isinstance(piece, str) and piece:
-            self._pieces.append(piece)
+    def _add(self, pieces: list[str], piece: str) -> None:
+        if piece:
+            pieces.append(piece)
             self.characters += len(piece)
 
     def ended(self, reason: FinishReason) -> ModelResponse:
@@ -170,7 +268,8 @@ class Stream:
 
         Counts come at a stream's end: the input's is not known, the output's is that of the pieces.
         """
-        return ModelResponse(self.text, reason, _count(_at(self._usage, "prompt_tokens")), len(self._pieces))
+        text = self.text[:LONGEST_TEXT]
+        return ModelResponse(text, reason, _count(_at(self._usage, "prompt_tokens")), len(self._written))
 
     def answer(self, max_tokens: int) -> ModelResponse:
         """Return the whole answer.
@@ -179,12 +278,15 @@ class Stream:
             AnswerError: the stream ended too early, or as in :func:`parse_answer`.
         """
         if self._api == "chat":
+            self._refuse_early_end(self._reason)
             # Not every server counts in a stream; those that do not send one token in each piece.
-            usage = self._usage or {"completion_tokens": len(self._pieces)}
+            usage = self._usage or {"completion_tokens": len(self._written)}
             choice = {"message": {"content": self.text}, "finish_reason": self._reason}
-            return _parse_chat({"choices": [choice], "usage": usage})
-        if self._whole is None:
+            return _parse_chat({"choices": [choice], "usage": usage}, max_tokens)
+        self._refuse_early_end(self._whole)
+        whole = self._whole or {"usage": {"output_tokens": len(self._written)}}
+        return _parse_responses(whole if _responses_text(whole) else {**whole, "output_text": self.text}, max_tokens)
+
+    def _refuse_early_end(self, said_at_the_end: Any) -> None:
+        if said_at_the_end is None and not self._is_told_over:
             raise AnswerError("the server's stream ended before the answer did")
-        if not _responses_text(self._whole) and isinstance(self._whole, dict):
-            self._whole["output_text"] = self.text
-        return _parse_responses(self._whole, max_tokens)

@@ -14,6 +14,7 @@ from olmocr.conversion.names import FAMILIES, LANGUAGE, VISION, expected_shapes,
 from olmocr.errors import CheckpointError
 from olmocr.hub.read import remote_header
 from olmocr.model_folder import BF16_REPOSITORY, INDEX_FILE, MODEL_TYPE, ModelFolder, other_prompt, read_config_of
+from olmocr.strays import files_in, is_passed_over
 from olmocr.tensors.dtypes import FLOAT_DTYPES, FP8_DTYPE
 from olmocr.tensors.header import (
     ShardHeader,
@@ -176,7 +177,7 @@ def _unindexed_shards(folder: ModelFolder) -> list[str]:
     if folder.remote_weights:
         files = sorted(file.name for file in folder.remote_files)
     else:
-        files = sorted(path.name for path in folder.path.glob("*.safetensors") if path.is_file())
+        files = [path.name for path in files_in(folder.path, ".safetensors") if path.is_file()]
     shards = [name for name in files if name.startswith("model")] or files
     if not shards:
         raise CheckpointError(_why_no_shards(folder))
@@ -189,7 +190,9 @@ def _unindexed_shards(folder: ModelFolder) -> list[str]:
 
 
 def _why_no_shards(folder: ModelFolder) -> str:
-    pickles = sorted(path.name for path in folder.path.iterdir() if path.suffix in _PICKLES)
+    pickles = sorted(
+        path.name for path in folder.path.iterdir() if path.suffix in _PICKLES and not is_passed_over(path.name)
+    )
     if pickles:
         return (
             f"{folder.where} has its weights as pickles only ({', '.join(pickles[:5])}), which are not loaded, since "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ from olmocr.conversion.chat_template import text_first
 from olmocr.conversion.config import mlx_config
 from olmocr.conversion.plan import ConversionPlan, quantization_config
 from olmocr.errors import CheckpointError
-from olmocr.model_folder import INDEX_FILE, ModelFolder, read_json
+from olmocr.files import flushed
+from olmocr.model_folder import INDEX_FILE, ModelFolder, read_json, refuse_links_out
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM
 
 MOST_PIXELS = TARGET_LONGEST_IMAGE_DIM * TARGET_LONGEST_IMAGE_DIM
@@ -40,6 +40,7 @@ def check_companions(model: ModelFolder) -> None:
     Raises:
         CheckpointError: it does.
     """
+    refuse_links_out(model.path)
     missing = [name for name in _REQUIRED if not (model.path / name).is_file()]
     if missing:
         raise CheckpointError(f"{model.path} has no {' and no '.join(missing)}; a converted model needs its tokenizer")
@@ -64,7 +65,7 @@ def write_file(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        flushed(file.fileno())
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from olmocr.errors import CheckpointError
+from olmocr.files import NOT_THERE, flushed
 
 # What O_DIRECT wants offsets, lengths and buffers to be multiples of; a disk's block is never larger.
 _BLOCK = 4096
 
 # Smaller files may stay in the page cache: the next run is faster for it.
 _LARGE = 1 << 30
+
+Preadv = Callable[[int, Sequence[memoryview], int], int]
+"""As ``os.preadv``: a descriptor, where to read to, and an offset -> how many bytes were read."""
 
 _MOST_AT_ONCE = 1 << 30
 """No system call takes 2 GiB."""
@@ -33,24 +38,26 @@ _MOST_AT_ONCE = 1 << 30
 class Reader:
     """A file that is read at any offset, by any number of threads, each with a buffer of its own."""
 
-    def __init__(self, path: Path, *, past_cache: bool = True) -> None:
-        """Open *path*; with *past_cache* a large one is read from the disk, whatever the page cache has of it.
+    def __init__(
+        self, path: Path, *, past_cache: bool = True, large: int = _LARGE, preadv: Preadv | None = None
+    ) -> None:
+        """Open *path*; with *past_cache* a *large* one is read from the disk, whatever the page cache has of it.
+
+        *preadv* reads instead of the system.
 
         Raises:
             CheckpointError: it cannot be read.
         """
-        self._path = path
+        self._path, self._preadv = path, preadv or os.preadv
         try:
             size = path.stat().st_size
-            past_cache = past_cache and size >= _LARGE
+            past_cache = past_cache and size >= large
             self._is_direct = past_cache and hasattr(os, "O_DIRECT")
             self._descriptor = self._open()
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-        if sys.platform == "darwin" and past_cache:
-            import fcntl
-
-            fcntl.fcntl(self._descriptor, fcntl.F_NOCACHE, 1)
+        if past_cache:
+            _pass_cache(self._descriptor)
 
     def _open(self) -> int:
         if self._is_direct:
@@ -74,13 +81,24 @@ class Reader:
         held = 0
         try:
             while held < offset + nbytes - start:
-                count = os.preadv(self._descriptor, [view[held : held + _MOST_AT_ONCE]], start + held)
+                count = self._read_into(view[held : held + _MOST_AT_ONCE], start + held)
                 if count == 0:
                     raise CheckpointError(f"{self._path} became shorter while it was read; download it again")
                 held += count
         except OSError as error:
             raise CheckpointError(f"{self._path} cannot be read: {error.strerror}") from error
         return np.frombuffer(view, np.uint8, nbytes, offset - start)
+
+    def _read_into(self, view: memoryview, offset: int) -> int:
+        try:
+            return self._preadv(self._descriptor, [view], offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not self._is_direct:
+                raise
+        # A file system that opens files for O_DIRECT, and then reads none so: go on without.
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        return self._preadv(self._descriptor, [view], offset)
 
     def close(self) -> None:
         """Close the file."""
@@ -105,11 +123,13 @@ class Writer:
 
     def __init__(self, path: Path, size: int) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        os.ftruncate(self._descriptor, size)
-        if sys.platform == "darwin":
-            import fcntl
-
-            fcntl.fcntl(self._descriptor, fcntl.F_NOCACHE, 1)
+        try:
+            os.ftruncate(self._descriptor, size)
+        except OSError as error:  # without it, the file grows as it is written
+            if error.errno not in NOT_THERE:
+                os.close(self._descriptor)
+                raise
+        _pass_cache(self._descriptor)
 
     def write(self, piece: memoryview, offset: int) -> None:
         """Write *piece*, bytes, at *offset*."""
@@ -119,12 +139,7 @@ class Writer:
 
     def flush(self) -> None:
         """Have all that was written on the disk."""
-        if sys.platform == "darwin":
-            import fcntl
-
-            fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)  # fsync there leaves it in the drive's own cache
-            return
-        os.fsync(self._descriptor)
+        flushed(self._descriptor)
 
     def drop(self, end: int) -> None:
         """Have the page cache forget the file up to *end*; it is on the disk."""
@@ -134,6 +149,13 @@ class Writer:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+
+def _pass_cache(descriptor: int) -> None:
+    """Have macOS keep the file out of the page cache; a network disk that cannot goes on without."""
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_NOCACHE, 1)
 
 
 @contextlib.contextmanager

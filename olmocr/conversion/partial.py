@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -16,7 +17,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,14 @@ from olmocr.conversion.companions import write_json
 from olmocr.conversion.disk import Buffer, reading
 from olmocr.conversion.shards import WrittenShard
 from olmocr.errors import CheckpointError, OutputError, PlanError, output_error
+from olmocr.files import flushed
 from olmocr.reports.typed_json import parse_as
+from olmocr.strays import is_metadata, is_stray
 
 STATE_FILE = "state.json"
+
+# What a file server answers when something that is open is to be renamed.
+_IN_USE = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY}
 _DOWNLOADS = "source"
 _PIECE = 4 << 20
 
@@ -52,11 +58,12 @@ class _State:
 class PartialFolder:
     """What there is of a conversion so far: *whole* shards by name, and the SHA-256 of source shards already read."""
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    def __init__(self, path: Path, fingerprint: str, unlock: Callable[[], bool] = lambda: False) -> None:
         self.path = path
         self.whole: dict[str, WrittenShard] = {}
         self.hashes: dict[str, str] = {}
         self._fingerprint = fingerprint
+        self._unlock = unlock
         self._lock = threading.Lock()
 
     @property
@@ -95,7 +102,7 @@ class PartialFolder:
             self.whole, self.hashes = {}, {}
         if self.whole:
             _log.info("going on in %s: %d shards are whole", self.path, len(self.whole))
-        if not is_ours:
+        if not is_ours or self.downloads.is_symlink():
             _remove(self.downloads)
         self.remove_unfinished()
         self._save()  # so that a download that is interrupted before anything is whole can be gone on with
@@ -103,20 +110,44 @@ class PartialFolder:
     def remove_unfinished(self) -> None:
         """Remove shards that are not whole, and whatever else is no part of what a later run goes on with."""
         for entry in self.path.iterdir():
-            if entry.name not in {*self.whole, STATE_FILE, _DOWNLOADS}:
+            if entry.name not in {*self.whole, STATE_FILE, _DOWNLOADS} and not is_stray(entry.name):
                 _remove(entry)
 
-    def finish(self, target: Path) -> None:
-        """Give the folder, which now holds a whole model, its name."""
-        _remove(self.path / STATE_FILE)
+    def finish(self, target: Path, rename: Callable[[Path, Path], object] = Path.rename) -> None:
+        """Give the folder, which now holds a whole model, its name.
+
+        A folder that has the name already and holds nothing but what a system makes by itself gives way. Where a disk
+        renames no folder that anybody has open, as some file servers, it is done without the lock.
+
+        Raises:
+            OSError: it cannot be renamed.
+        """
         _remove(self.downloads)
+        if target.is_dir():
+            for entry in target.iterdir():
+                if is_metadata(entry.name):
+                    _remove(entry)
+            target.rmdir()  # a disk of Windows' kind renames no folder over another, even an empty one
+        _remove(self.path / STATE_FILE)
         _sync(self.path)
-        self.path.rename(target)
+        try:
+            self._rename(target, rename)
+        except OSError:
+            self._save()  # all is whole: a later run has only to do this again
+            raise
         _sync(target.parent)
+
+    def _rename(self, target: Path, rename: Callable[[Path, Path], object]) -> None:
+        try:
+            rename(self.path, target)
+        except OSError as error:
+            if error.errno not in _IN_USE or not self._unlock():
+                raise
+            rename(self.path, target)
 
     def is_worth_keeping(self) -> bool:
         """Return whether a later run would save work by what is here."""
-        return bool(self.whole) or (self.downloads.is_dir() and any(self.downloads.iterdir()))
+        return bool(self.whole) or (self.downloads.is_dir() and not is_empty(self.downloads))
 
 
 @contextlib.contextmanager
@@ -129,14 +160,23 @@ def partial_folder(target: Path, fingerprint: str) -> Iterator[PartialFolder]:
     Raises:
         OutputError: it cannot be written, or another process is writing it.
     """
-    folder = PartialFolder(target.with_name(f".{target.name}.partial"), fingerprint)
+    stack = contextlib.ExitStack()
+
+    def unlock() -> bool:
+        stack.close()
+        return True
+
+    folder = PartialFolder(target.with_name(f".{target.name}.partial"), fingerprint, unlock)
+    if folder.path.is_symlink():  # what lies where it leads is not ours to clear
+        raise OutputError(f"{folder.path} is a link; remove it, or choose another --output")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.path.mkdir(exist_ok=True)
-        lock = os.open(folder.path, os.O_RDONLY)
+        lock = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
         raise output_error(error, str(target)) from error
-    try:
+    stack.callback(os.close, lock)
+    with stack:
         _lock(lock, target)
         try:
             folder.resume()
@@ -151,8 +191,6 @@ def partial_folder(target: Path, fingerprint: str) -> Iterator[PartialFolder]:
                 _remove(folder.path)
             elif folder.path.is_dir():
                 folder.remove_unfinished()
-    finally:
-        os.close(lock)
 
 
 def _lock(descriptor: int, target: Path) -> None:
@@ -170,12 +208,23 @@ def _is_intact(folder: Path, shard: WrittenShard) -> bool:
     """Read a shard that an earlier run left, and compare it with the hash that it had."""
     digest, buffer = hashlib.sha256(), Buffer()
     path = folder / shard.file_name
-    if Path(shard.file_name).name != shard.file_name or not path.is_file() or path.stat().st_size != shard.nbytes:
+    if Path(shard.file_name).name != shard.file_name or path.is_symlink() or not path.is_file():
+        return False
+    if path.stat().st_size != shard.nbytes:
         return False
     with reading(path) as reader:
         for offset in range(0, shard.nbytes, _PIECE):
             digest.update(reader.read(offset, min(_PIECE, shard.nbytes - offset), buffer).data)
     return digest.hexdigest() == shard.sha256
+
+
+def is_empty(folder: Path) -> bool:
+    """Say whether a folder holds nothing but what a system makes by itself, like ``.DS_Store``.
+
+    Raises:
+        OSError: it cannot be looked into.
+    """
+    return all(is_metadata(entry.name) for entry in folder.iterdir())
 
 
 def _remove(path: Path) -> None:
@@ -188,6 +237,6 @@ def _remove(path: Path) -> None:
 def _sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        flushed(descriptor)
     finally:
         os.close(descriptor)

@@ -80,8 +80,9 @@ def parse_pattern(text: str) -> Pattern:
     while position < len(text):
         token = _TOKEN.match(text, position)
         if token is None:
+            given, rest = text[:120], text[position:][:60]
             raise UsageError(
-                f"{text!r} is no pattern from {text[position:]!r} on: a pattern is a module's path, in which * is any "
+                f"{given!r} is no pattern from {rest!r} on: a pattern is a module's path, in which * is any "
                 "characters, {a,b} one of several, and layers.[-2:] or blocks.[0] selects by number"
             )
         parts.append(_part(token))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +18,7 @@ import yaml
 from olmocr.conversion.patterns import Pattern, parse_pattern
 from olmocr.errors import PlanError, UsageError
 from olmocr.tensors.dtypes import FLOAT_DTYPES
+from olmocr.text import one_line
 
 Mode = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
 Method = Literal["stock", "fit"]
@@ -29,7 +31,7 @@ DTYPES = tuple(sorted(FLOAT_DTYPES.values()))
 # The other modes come in one size each: (bits, group size).
 FIXED_MODES = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
 
-_LARGEST_FILE = 1_000_000
+_LARGEST_FILE = 100_000  # bytes; YAML is read at some 100 kB a second, and a recipe has a few hundred
 _LARGEST_MULTIPLE = 1024
 
 
@@ -168,8 +170,8 @@ class _Loader(yaml.BaseLoader):
         """Build a dict; plain YAML would let the last of two equal keys win."""
         mapping = super().construct_mapping(node, deep)
         if len(mapping) != len(node.value):
-            keys = [key.value for key, _ in node.value]
-            raise _RecipeError(f"it has {next(key for key in keys if keys.count(key) > 1)!r} twice")
+            counts = Counter(str(key.value) for key, _ in node.value)
+            raise _RecipeError(f"it has {_shown(next(key for key in counts if counts[key] > 1))} twice")
         return mapping
 
 
@@ -178,7 +180,7 @@ def _load(content: bytes) -> object:
         return yaml.load(content, Loader=_Loader)  # noqa: S506 - a BaseLoader builds nothing but text
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise _RecipeError(f"it is no YAML ({error.problem}{line})") from error
+        raise _RecipeError(f"it is no YAML ({one_line(str(error.problem), 120)}{line})") from error
     except yaml.YAMLError as error:
         raise _RecipeError("it is no YAML (it holds characters that are no text)") from error
     except RecursionError as error:

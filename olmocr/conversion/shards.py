@@ -46,23 +46,43 @@ OpenShard = Callable[[str], AbstractContextManager[Path]]
 """Called with the name of a source's shard, yields where it lies on this disk."""
 
 
+class SourceChangedError(CheckpointError):
+    """The source is not what an earlier run read: what that run left is of no use."""
+
+
 @dataclass(frozen=True)
 class WrittenShard:
-    """A shard that was read again and is what was meant. *errors* has each tensor's squared error and energy."""
+    """A shard that was read again and is what was meant. *errors* has each tensor's squared error and energy.
+
+    *sources* tells by each of the source's shards what was read of it for this one: a digest of checksums.
+    """
 
     file_name: str
     nbytes: int
     sha256: str
     errors: Mapping[str, tuple[float, float]]
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SourceShard:
+    """What is known of a source's shard before it is read: its SHA-256 as the Hub has it, and as an earlier run had.
+
+    What *is_remote* cannot have changed where the two agree, and is not fetched once more to see.
+    """
+
+    listed: str | None = None
+    earlier: str | None = None
+    is_remote: bool = False
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A plan, the folder that its shards go into, and which of them are there already."""
+    """A plan, the folder that its shards go into, and by name those that an earlier run left there."""
 
     plan: ConversionPlan
     folder: Path
-    whole: frozenset[str] = frozenset()
+    whole: Mapping[str, WrittenShard]
 
 
 @dataclass(frozen=True)
@@ -87,31 +107,74 @@ class Conversion:
         return GPU_CHUNK_BYTES if self.processor == "gpu" else CHUNK_BYTES
 
 
-def write_shards(conversion: Conversion, hashes: Mapping[str, str | None]) -> dict[str, str]:
+def write_shards(conversion: Conversion, sources: Mapping[str, SourceShard]) -> dict[str, str]:
     """Write all shards of all variants that are not whole yet; memory does not grow with the model.
 
-    *hashes* has the source's shards in order, with the SHA-256 of those where it is known. Return them all; the unknown
-    are computed on the way, of those that are read at all.
+    *sources* has the source's shards in order. Return the SHA-256 of each, computed from the bytes that were read.
+    What an earlier run left whole is compared with the source as it is now.
 
     Raises:
-        CheckpointError: the source cannot be read, or holds a value that is no number.
+        CheckpointError: the source cannot be read, holds a value that is no number, or is not what the Hub lists.
+        SourceChangedError: it is not what the earlier run read.
         OutputError: a shard cannot be written, or is not what was written when it is read again.
         PlanError: a value is too large for the dtype that the plan stores it in.
     """
     outputs = [_open_outputs(number, variant) for number, variant in enumerate(conversion.variants)]
-    known = dict(hashes)
+    hashes: dict[str, str] = {}
     try:
-        for shard, sha256 in hashes.items():
-            jobs = _jobs(conversion, outputs, shard)
+        for shard, source in sources.items():
+            jobs = _jobs(conversion, outputs, shard, source)
             conversion.progress(_nbytes(conversion, shard) - sum(job.source.nbytes for job in jobs))
-            if jobs or sha256 is None:  # what an earlier run converted, but was interrupted before it was hashed
-                with conversion.open_shard(shard) as path:
-                    known[shard] = sha256 = _convert_shard(conversion, path, jobs, sha256)
-                conversion.source_is_read(shard, sha256)
+            if not jobs and source.is_remote and source.earlier is not None and source.earlier == source.listed:
+                hashes[shard] = source.earlier
+                continue
+            with conversion.open_shard(shard) as path:
+                hashes[shard] = _convert_shard(conversion, path, jobs)
+                _require_same(path, source, hashes[shard], jobs)
+            conversion.source_is_read(shard, hashes[shard])
     finally:
         for output in {id(each): each for named in outputs for each in named.values()}.values():
             output.close()
-    return {shard: sha256 for shard, sha256 in known.items() if sha256}
+    return hashes
+
+
+def _require_same(path: Path, source: SourceShard, sha256: str, jobs: Iterable[_Job]) -> None:
+    """Refuse a source's shard that is not what it should be, or was when an earlier run read it."""
+    if source.listed is not None and sha256 != source.listed:
+        raise CheckpointError(
+            f"{path} is not the file that the Hub lists: its SHA-256 is {sha256}, and that one's {source.listed}; "
+            "remove it, then run this again, which downloads it anew"
+        )
+    witnesses = {id(each): each for job in jobs for each in job.witnesses}.values()
+    if source.earlier not in (None, sha256) or not all(witness.agrees() for witness in witnesses):
+        raise SourceChangedError(f"{path} is not what it was when this conversion was interrupted; beginning anew")
+
+
+class _SourceSum:
+    """Checksums of what was read of one of the source's shards, by any number of threads, in any order."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[str, int, int]] = []
+
+    def add(self, tensor: str, first_row: int, checksum: int) -> None:
+        """Remember the CRC-32 of some rows."""
+        self._parts.append((tensor, first_row, checksum))
+
+    def hexdigest(self) -> str:
+        """Return what tells these bytes, cut into these rows, from all others."""
+        return hashlib.sha256(repr(sorted(self._parts)).encode()).hexdigest()
+
+
+class _Witness(_SourceSum):
+    """A sum that is to be that of an earlier run: what lies in the source is what a whole shard was made of."""
+
+    def __init__(self, earlier: str | None) -> None:
+        super().__init__()
+        self._earlier = earlier
+
+    def agrees(self) -> bool:
+        """Say whether it is."""
+        return self.hexdigest() == self._earlier
 
 
 class _Output:
@@ -130,6 +193,7 @@ class _Output:
         self._ready: list[_Piece] = []  # what follows what was read again without a gap
         self._ready_end = 0
         self._errors: dict[str, list[tuple[int, float, float]]] = {}
+        self._sources: dict[str, _SourceSum] = {}
         self._rereading = threading.Lock()
         self._digest, self._read_end, self._buffer = hashlib.sha256(), 0, Buffer()
         self.write(memoryview(header), 0)
@@ -144,6 +208,11 @@ class _Output:
             while self._apart and self._apart[0][0] == self._ready_end:
                 self._ready.append(heapq.heappop(self._apart))
                 self._ready_end += self._ready[-1][1]
+
+    def add_source(self, source: TensorInfo, first_row: int, checksum: int) -> None:
+        """Remember of what some rows are made; call it before they are written."""
+        with self._lock:
+            self._sources.setdefault(source.shard, _SourceSum()).add(source.name, first_row, checksum)
 
     def add_errors(self, tensor: str, first_row: int, stored: StoredRows) -> None:
         """Remember how far some rows of *tensor* are from the source."""
@@ -167,7 +236,8 @@ class _Output:
                 return None
             self.close()
             errors = {name: _summed(parts) for name, parts in self._errors.items()}
-            return WrittenShard(self._shard.file_name, self._size, self._digest.hexdigest(), errors)
+            sources = {shard: each.hexdigest() for shard, each in self._sources.items()}
+            return WrittenShard(self._shard.file_name, self._size, self._digest.hexdigest(), errors, sources)
         finally:
             self._rereading.release()
 
@@ -222,24 +292,43 @@ def _open_outputs(number: int, variant: Variant) -> dict[str, _Output]:
 
 @dataclass(frozen=True)
 class _Job:
-    """A source tensor, and what becomes of it in each variant that still needs it."""
+    """A source tensor, what becomes of it in each variant that still needs it, and who looks whether it changed."""
 
     source: TensorInfo
     targets: tuple[tuple[_Output, PlannedTensor, ConversionPlan], ...]
+    witnesses: tuple[_Witness, ...] = ()
 
 
-def _jobs(conversion: Conversion, outputs: Sequence[Mapping[str, _Output]], shard: str) -> list[_Job]:
-    """Return what is to be done with one of the source's shards, in the order of its bytes."""
+def _jobs(
+    conversion: Conversion, outputs: Sequence[Mapping[str, _Output]], shard: str, source: SourceShard
+) -> list[_Job]:
+    """Return what is to be done with one of the source's shards, in the order of its bytes.
+
+    What an earlier run hashed whole needs no witness: it is hashed again.
+    """
     targets: dict[str, list[tuple[_Output, PlannedTensor, ConversionPlan]]] = {}
-    sources: dict[str, TensorInfo] = {}
     for variant, named in zip(conversion.variants, outputs, strict=True):
         for tensor in variant.plan.tensors:
-            name = tensor.source.name
-            if tensor.source.shard == shard and name in named:
-                sources[name] = tensor.source
-                targets.setdefault(name, []).append((named[name], tensor, variant.plan))
-    in_order = sorted(sources.values(), key=lambda source: source.offset)
-    return [_Job(source, tuple(targets[source.name])) for source in in_order]
+            if tensor.source.shard == shard and tensor.source.name in named:
+                target = (named[tensor.source.name], tensor, variant.plan)
+                targets.setdefault(tensor.source.name, []).append(target)
+    witnesses = _witnesses(conversion, shard) if source.earlier is None else {}
+    tensors = {tensor.source.name: tensor.source for variant in conversion.variants for tensor in variant.plan.tensors}
+    needed = sorted((tensors[name] for name in {*targets, *witnesses}), key=lambda each: each.offset)
+    return [_Job(each, tuple(targets.get(each.name, ())), tuple(witnesses.get(each.name, ()))) for each in needed]
+
+
+def _witnesses(conversion: Conversion, shard: str) -> dict[str, list[_Witness]]:
+    """Return who looks at each tensor of one of the source's shards, for what an earlier run made of it."""
+    witnesses: dict[str, list[_Witness]] = {}
+    for variant in conversion.variants:
+        for planned in variant.plan.shards:
+            if planned.file_name in variant.whole:
+                witness = _Witness(variant.whole[planned.file_name].sources.get(shard))
+                for tensor in planned.tensors:
+                    if tensor.source.shard == shard:
+                        witnesses.setdefault(tensor.source.name, []).append(witness)
+    return witnesses
 
 
 def _nbytes(conversion: Conversion, shard: str) -> int:
@@ -260,12 +349,12 @@ class _Chunk:
     rows: int = 0
 
 
-def _chunks(jobs: Sequence[_Job], size: int, chunk_bytes: int, *, hashed: bool) -> Iterator[_Chunk]:
-    """Cut a file into chunks, from front to back; what no job needs is left out unless it is to be *hashed*."""
+def _chunks(jobs: Sequence[_Job], size: int, chunk_bytes: int) -> Iterator[_Chunk]:
+    """Cut a file into chunks, from front to back; what no job needs is there, too, to be hashed."""
     index = end = 0
     for job in [*jobs, None]:
         begin = job.source.offset if job else size
-        while hashed and end < begin:
+        while end < begin:
             yield _Chunk(index, end, min(chunk_bytes, begin - end))
             index, end = index + 1, end + min(chunk_bytes, begin - end)
         if job is None:
@@ -301,10 +390,10 @@ class _ShardRun:
     None in a queue is its end. Queues of this kind may be put to by a signal's handler, too.
     """
 
-    def __init__(self, conversion: Conversion, path: Path, jobs: Sequence[_Job], *, hashed: bool) -> None:
-        self.digest = hashlib.sha256() if hashed else None
+    def __init__(self, conversion: Conversion, path: Path, jobs: Sequence[_Job]) -> None:
+        self.digest = hashlib.sha256()
         self._conversion = conversion
-        self._chunks = _chunks(jobs, path.stat().st_size, conversion.chunk_bytes, hashed=hashed)
+        self._chunks = _chunks(jobs, path.stat().st_size, conversion.chunk_bytes)
         self._scales = _row_scales(jobs, path)
         self._free: SimpleQueue[Buffer | None] = SimpleQueue()
         self._to_hash: SimpleQueue[_Read | None] = SimpleQueue()
@@ -323,7 +412,7 @@ class _ShardRun:
             if chunk is None:
                 break
             data = reader.read(chunk.offset, chunk.nbytes, buffer)
-            queues = [self._to_hash] * (self.digest is not None) + [self._to_convert] * (chunk.job is not None)
+            queues = [self._to_hash] + [self._to_convert] * (chunk.job is not None)
             read = _Read(chunk, data, buffer, len(queues))
             for queue in queues:
                 queue.put(read)
@@ -339,7 +428,7 @@ class _ShardRun:
         due = 0
         while (read := self._to_hash.get()) is not None and not self._stopped.is_set():
             waiting[read.chunk.index] = read
-            while self.digest and (first := waiting.pop(due, None)):
+            while first := waiting.pop(due, None):
                 self.digest.update(first.data.data)
                 self._release(first)
                 due += 1
@@ -373,9 +462,9 @@ class _ShardRun:
             self._free.put(read.buffer)
 
 
-def _convert_shard(conversion: Conversion, path: Path, jobs: Sequence[_Job], sha256: str | None) -> str:
+def _convert_shard(conversion: Conversion, path: Path, jobs: Sequence[_Job]) -> str:
     """Convert what *jobs* need of one source shard; return its SHA-256."""
-    run = _ShardRun(conversion, path, jobs, hashed=sha256 is None)
+    run = _ShardRun(conversion, path, jobs)
     size = _READERS + 1 + conversion.threads
     with interruption_held_back(run.stop), reading(path) as reader, ThreadPoolExecutor(size) as pool:
         futures = [pool.submit(run.read, reader) for _ in range(_READERS)] + [pool.submit(run.hash)]
@@ -386,7 +475,7 @@ def _convert_shard(conversion: Conversion, path: Path, jobs: Sequence[_Job], sha
         except BaseException:
             run.stop()
             raise
-    return sha256 or (run.digest.hexdigest() if run.digest else "")
+    return run.digest.hexdigest()
 
 
 def _row_scales(jobs: Sequence[_Job], path: Path) -> dict[str, Floats]:
@@ -406,7 +495,11 @@ def _convert_chunk(conversion: Conversion, chunk: _Chunk, job: _Job, raw: Elemen
     rows = typed(raw, job.source.dtype).reshape(chunk.rows, *job.source.shape[1:])
     if row_scale is not None and len(row_scale) > 1:
         row_scale = row_scale[chunk.first_row : chunk.first_row + chunk.rows]
+    checksum = zlib.crc32(raw.data, 0 if row_scale is None else zlib.crc32(row_scale.tobytes()))
+    for witness in job.witnesses:
+        witness.add(job.source.name, chunk.first_row, checksum)
     for output, tensor, plan in job.targets:
+        output.add_source(job.source, chunk.first_row, checksum)
         stored = stored_rows(rows, chunk.first_row, tensor, plan.method, conversion.processor, row_scale)
         try:
             _write_rows(output, tensor, stored, chunk.first_row)

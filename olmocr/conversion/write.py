@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.conversion.companions import write_companions, write_file
-from olmocr.conversion.partial import STATE_FILE, PartialFolder, partial_folder
+from olmocr.conversion.partial import STATE_FILE, PartialFolder, is_empty, partial_folder
 from olmocr.conversion.plan import ConversionPlan
 from olmocr.conversion.plan_text import Resources
 from olmocr.conversion.quantizing.rows import find_processor
@@ -21,19 +22,22 @@ from olmocr.conversion.shards import (
     Conversion,
     OpenShard,
     Progress,
+    SourceChangedError,
+    SourceShard,
     Variant,
     WrittenShard,
     all_threads,
     peak_memory_of,
     write_shards,
 )
-from olmocr.errors import OutputError, PlanError, UsageError, output_error
+from olmocr.errors import CheckpointError, OutputError, PlanError, UsageError, output_error
 from olmocr.files import sha256_of
 from olmocr.hub.read import fetch_shard
 from olmocr.memory import peak_memory
 from olmocr.model_folder import HASHES_FILE, ModelFolder, shard_sha256
 from olmocr.reports.conversion import REPORT_FILE, ConversionReport, Processor
 from olmocr.reports.typed_json import report_json
+from olmocr.strays import is_stray
 from olmocr.version import __version__
 
 # Room for index, config and tokenizer beside the shards.
@@ -84,11 +88,23 @@ def write_models(
         PlanError: the disk has not enough room, or a value does not fit into the dtype asked for.
     """
     _check_outputs(targets)
-    started = time.monotonic()
     processor, threads = processor or find_processor(), threads or all_threads()
+    try:
+        return _write_models(targets, progress, threads, processor)
+    except SourceChangedError as error:
+        _log.warning("%s", error)  # with nothing left of the earlier run there is nothing to compare it with again
+        return _write_models(targets, progress, threads, processor)
+
+
+def _write_models(
+    targets: Sequence[Target], progress: Progress, threads: int, processor: Processor
+) -> list[ConversionReport]:
+    started = time.monotonic()
     source = targets[0].plan.source.folder
     with contextlib.ExitStack() as stack:
-        partials = [stack.enter_context(partial_folder(each.output, _fingerprint(each.plan))) for each in targets]
+        partials = [
+            stack.enter_context(partial_folder(each.output, _fingerprint(each.plan, processor))) for each in targets
+        ]
         _require_room(targets, partials)
         resumed = [len(partial.whole) for partial in partials]
         hashes = _write_shards(targets, partials, progress, processor, threads)
@@ -121,16 +137,24 @@ def _write_shards(
     """Write what is missing; return the SHA-256 of the source's shards."""
     source = targets[0].plan.source.folder
     names = sorted({tensor.source.shard for target in targets for tensor in target.plan.tensors})
-    found = {name: sha256 for partial in partials for name, sha256 in partial.hashes.items()}
-    hashes = {name: found.get(name) or shard_sha256(source, name) for name in names}
+    earlier = {name: sha256 for partial in partials for name, sha256 in partial.hashes.items()}
+    sources = {
+        name: SourceShard(shard_sha256(source, name), earlier.get(name), source.remote_weights) for name in names
+    }
 
     def remember(name: str, sha256: str) -> None:
+        stated = shard_sha256(source, name)
+        if stated is not None and stated != sha256:
+            raise CheckpointError(
+                f"{name} of {source.where} is not the file that the Hub lists: its SHA-256 is {sha256}, not {stated}; "
+                "remove it from the Hub's cache (HF_HOME) and run it again"
+            )
         for partial in partials:  # a later run may go on with any of them alone
             partial.add_hash(name, sha256)
 
     conversion = Conversion(
         variants=[
-            Variant(target.plan, partial.path, frozenset(partial.whole))
+            Variant(target.plan, partial.path, dict(partial.whole))
             for target, partial in zip(targets, partials, strict=True)
         ],
         open_shard=_opener(source, partials[0].downloads),
@@ -140,7 +164,7 @@ def _write_shards(
         shard_is_whole=lambda number, shard: partials[number].add(shard),
         source_is_read=remember,
     )
-    return write_shards(conversion, hashes)
+    return write_shards(conversion, sources)
 
 
 def _opener(source: ModelFolder, downloads: Path) -> OpenShard:
@@ -154,11 +178,11 @@ def _opener(source: ModelFolder, downloads: Path) -> OpenShard:
     def fetched(shard: str) -> Iterator[Path]:
         downloads.mkdir(exist_ok=True)
         for other in downloads.iterdir():  # an interrupted run may have left a later one
-            if other.name not in (shard, f"{shard}.incomplete"):
-                other.unlink()
+            if other.name not in (shard, f"{shard}.incomplete") and not is_stray(other.name):
+                other.unlink(missing_ok=True)
         path = fetch_shard(source, shard, downloads)
         yield path
-        path.unlink()
+        path.unlink(missing_ok=True)
 
     return fetched if source.remote_weights else here
 
@@ -178,38 +202,52 @@ def _sums_file(folder: Path, shards: Iterable[WrittenShard]) -> str:
     """Return what ``sha256sum`` prints of all that makes the model.
 
     The report is left out: it tells the time it took, and the sums of two conversions of one source are to be the same.
+    So is what a system put there meanwhile: a disk that is not a Mac's own gets a ``._NAME`` beside what is written.
     """
     known = {shard.file_name: shard.sha256 for shard in shards}
     lines = []
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name not in (REPORT_FILE, HASHES_FILE, STATE_FILE):
+        if path.is_file() and path.name not in (REPORT_FILE, HASHES_FILE, STATE_FILE) and not is_stray(path.name):
             sha256 = known.get(path.name) or sha256_of(path)
             lines.append(f"{sha256}  {path.name}\n")
     return "".join(lines)
 
 
-def _fingerprint(plan: ConversionPlan) -> str:
-    """Return what tells this conversion from every other: a run may only go on with what was made of the same."""
+def _fingerprint(plan: ConversionPlan, processor: Processor) -> str:
+    """Return what tells this conversion from every other: a run may only go on with what was made of the same.
+
+    Of the source that is cheap to ask only: whether its bytes are the same is seen when they are read again.
+    """
     folder = plan.source.folder
     names = sorted({tensor.source.shard for tensor in plan.tensors})
     stats = [(folder.path / name).stat() for name in names if (folder.path / name).is_file()]
     files = [(stat.st_size, stat.st_mtime_ns) for stat in stats] if not folder.remote_weights else folder.revision
-    identity = (__version__, plan.method, plan.recipe, plan.shards, folder.repo_id or folder.name, files)
+    identity = (__version__, processor, plan.method, plan.recipe, plan.shards, folder.repo_id or folder.name, files)
     return hashlib.sha256(repr(identity).encode()).hexdigest()
 
 
 def _check_outputs(targets: Sequence[Target]) -> None:
-    outputs = [target.output.resolve() for target in targets]
+    outputs = [str(target.output.resolve()).casefold() for target in targets]  # most Macs' disks do not tell A from a
     if len(set(outputs)) < len(outputs):
         raise UsageError("two variants would become the same folder; ask for each recipe once")
     for target in targets:
         output, source = target.output, target.plan.source.folder.path.resolve()
         if output.name in ("", ".."):
             raise UsageError(f"{output} is no folder's name; choose another --output")
+        if os.path.ismount(output):
+            raise OutputError(f"{output} is a whole disk; choose an --output in it, like {output / 'model'}")
         if _is_taken(output):
             raise OutputError(f"{output} exists; choose another --output, or remove it first")
-        if output.resolve().is_relative_to(source):
+        if _is_within(output.resolve(), source):
             raise OutputError(f"{output} lies in the source {source}; choose an --output outside it")
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Say whether *path*, which need not be there, lies in *folder*, however both are spelled."""
+    try:
+        return any(parent.samefile(folder) for parent in (path, *path.parents) if parent.exists())
+    except OSError:  # a folder that may not be looked into: by their names then
+        return path.is_relative_to(folder)
 
 
 def _require_room(targets: Sequence[Target], partials: Sequence[PartialFolder]) -> None:
@@ -234,6 +272,6 @@ def _free(output: Path) -> int:
 
 def _is_taken(output: Path) -> bool:
     try:
-        return output.exists() and not (output.is_dir() and not any(output.iterdir()))
+        return output.is_symlink() or (output.exists() and not (output.is_dir() and is_empty(output)))
     except OSError as error:  # a folder that may not be looked into, a name that is too long
         raise output_error(error, str(output)) from error

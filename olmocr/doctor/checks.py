@@ -16,6 +16,7 @@ from olmocr.errors import CheckpointError, MissingDependencyError
 from olmocr.model_folder import ModelFolder, read_config
 from olmocr.runtime import machine
 from olmocr.runtime.versions import installed_version, known_bad
+from olmocr.strays import files_in
 from olmocr.version import __version__
 
 State = Literal["ok", "warning", "problem"]
@@ -158,7 +159,7 @@ def _model(path: Path) -> Finding:
 
 
 def _weight_bytes(path: Path) -> int:
-    sizes = [file.stat().st_size for file in path.glob("*.safetensors")]
+    sizes = [file.stat().st_size for file in files_in(path, ".safetensors")]
     if not sizes:
         raise CheckpointError(f"{path} has no *.safetensors files; give a converted model's folder")
     return sum(sizes)

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import glob
 import re
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
-from olmocr.errors import CheckpointError, HubError, UsageError
-from olmocr.hub.sentences import not_a_model, reading_errors
-from olmocr.model_folder import HASHES_FILE, ModelFolder, RemoteShard, indexed_shards
+from olmocr.errors import CheckpointError, HubError, OutputError, UsageError
+from olmocr.hub.listing import ListedFile, Listing, as_cached, list_files, require_names
+from olmocr.hub.sentences import is_unreachable, not_a_model, reading_errors, says_no
+from olmocr.model_folder import HASHES_FILE, ModelFolder, RemoteShard, indexed_shards, read_config, refuse_links_out
+from olmocr.strays import is_passed_over
+from olmocr.text import one_line
 
 # What a checkpoint consists of. No pickle (*.bin, *.pt) and no code (*.py) is ever asked for.
 _ALL_BUT_WEIGHTS = ("*.json", "*.txt", "*.jinja", "LICENSE*", HASHES_FILE)
 _CHECKPOINT_FILES = ("*.safetensors", *_ALL_BUT_WEIGHTS)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+# Bytes of a settings file; the largest, a tokenizer, has some 20 million.
+_LARGEST_SETTINGS = 500_000_000
+
+_REVISION = re.compile(r"(?!.*(?:\.\.|//|@\{))[\w][\w./+@=-]{0,250}(?<![./])")
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -26,7 +36,7 @@ def find_model(model: str, revision: str | None = None) -> ModelFolder:
     ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected.
 
     Raises:
-        CheckpointError: *model* is neither a folder that can be read nor a repository's name.
+        CheckpointError: *model* is neither a folder that can be read nor a repository's name, or has links out of it.
         HubError: the repository cannot be downloaded.
         OutputError: the Hub's cache cannot be written.
         UsageError: a revision of a folder is asked for.
@@ -54,6 +64,26 @@ def find_settings(model: str, revision: str | None = None) -> ModelFolder:
     return replace(folder, remote_weights=True, remote_files=_list_weights(folder))
 
 
+def require_model(model: str) -> None:
+    """Make sure that there is *model*, with no more than its config downloaded.
+
+    Where the Hub cannot be asked, nothing is known, and nothing is raised.
+
+    Raises:
+        CheckpointError: it is neither a folder with a config of a family that we know nor a repository's name.
+        HubError: the Hub says that there is no such repository, or that it may not be read.
+    """
+    here = _folder_here(model, None)
+    if here is not None:
+        read_config(here)
+        return
+    try:
+        _download(model, None, ("config.json",))
+    except HubError as error:
+        if says_no(error):
+            raise
+
+
 def missing_files(folder: ModelFolder) -> tuple[RemoteShard, ...]:
     """Return the weights of *folder* that are to be downloaded: not in the Hub's cache, and named by the index."""
     shards = _names(folder)
@@ -72,13 +102,17 @@ def download_weights(folder: ModelFolder) -> ModelFolder:
     shards = _names(folder)
     _download(folder.where, folder.revision, tuple(glob.escape(shard) for shard in shards))
     # huggingface_hub 1 returns what it has, without an error, where the Hub cannot be reached.
-    missing = [shard for shard in shards if not (folder.path / shard).is_file()]
+    _require_complete(folder, shards)
+    return replace(folder, remote_weights=False)
+
+
+def _require_complete(folder: ModelFolder, names: Sequence[str]) -> None:
+    missing = [name for name in names if not (folder.path / name).is_file()]
     if missing:
         raise HubError(
             f"{folder.where} is not complete in {folder.path}, which lacks {', '.join(missing[:5])}; "
             "check the network (and HF_HUB_OFFLINE), then run it again"
         )
-    return replace(folder, remote_weights=False)
 
 
 def _folder_here(model: str, revision: str | None) -> ModelFolder | None:
@@ -88,6 +122,7 @@ def _folder_here(model: str, revision: str | None) -> ModelFolder | None:
         if path.is_dir():
             if revision is not None:
                 raise UsageError(f"{model} is a folder here, which has no revision {revision}; leave the revision out")
+            refuse_links_out(path)
             return ModelFolder(path)
         if path.exists() or not _REPO_ID.fullmatch(model):
             raise not_a_model(model)
@@ -97,11 +132,105 @@ def _folder_here(model: str, revision: str | None) -> ModelFolder | None:
 
 
 def _download(repo_id: str, revision: str | None, patterns: tuple[str, ...]) -> ModelFolder:
+    """Download what matches *patterns*, and hold every byte of it against what the Hub lists."""
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise HubError(
+            f"{repo_id} has no revision {one_line(revision, 100)}; choose a branch, tag or commit that it has"
+        )
+    listing = None if _is_offline() else _listing(repo_id, revision)
+    if listing:
+        _require_possible(repo_id, listing, _matching(listing, patterns))
     with reading_errors(repo_id, revision):
         from huggingface_hub import snapshot_download  # a ValueError where HF_ENDPOINT is malformed
 
+        before = _in_cache(repo_id)
         path = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(patterns)))
-    return ModelFolder(path, repo_id, revision=path.name)
+    if listing and path.name != listing.sha:  # the branch has moved meanwhile
+        listing = _listing(repo_id, path.name)
+    refuse_links_out(path)
+    folder = ModelFolder(path, repo_id, revision=path.name)
+    if listing:
+        files = _matching(listing, patterns)
+        _require_complete(folder, [file.name for file in files])
+        _require_intact(folder, files, before)
+    else:
+        here = [each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file()]
+        found = [as_cached(path, name) for name in here if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        _require_intact(folder, found, frozenset(path.rglob("*")))
+    return folder
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _listing(repo_id: str, revision: str | None) -> Listing | None:
+    """Return what the Hub lists; None where nobody answers, so that what is in the cache is taken."""
+    try:
+        return list_files(repo_id, revision)
+    except HubError as error:
+        if is_unreachable(error.__cause__):
+            return None
+        raise
+
+
+def _matching(listing: Listing, patterns: Sequence[str]) -> list[ListedFile]:
+    return [file for file in listing.files if any(fnmatchcase(file.name, pattern) for pattern in patterns)]
+
+
+def _require_possible(repo_id: str, listing: Listing, files: Sequence[ListedFile]) -> None:
+    """Refuse files that no disk could take by their names, settings that are none by their size, and a full disk."""
+    require_names(repo_id, [file.name for file in files])
+    for file in files:
+        if not file.name.endswith(".safetensors") and (file.size or 0) > _LARGEST_SETTINGS:
+            raise HubError(
+                f"{file.name} of {repo_id} has {file.size:,} bytes by what the Hub says, which no such file has; "
+                "choose another revision"
+            )
+    cache = _cache_of(repo_id)
+    here = cache / "snapshots" / listing.sha
+    missing = sum(file.size or 0 for file in files if not (here / file.name).exists())
+    disk = next(place for place in cache.absolute().parents if place.is_dir())
+    free = shutil.disk_usage(disk).free
+    if missing > free:
+        raise OutputError(
+            f"{repo_id} has {missing / 1e9:.2f} GB to download, and the Hub's cache (HF_HOME) has {free / 1e9:.2f} GB "
+            "free; make room, or set HF_HOME to a folder on another disk"
+        )
+
+
+def _cache_of(repo_id: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo_id.replace('/', '--')}"
+
+
+def _in_cache(repo_id: str) -> frozenset[Path]:
+    """Return what the Hub's cache has of a repository already."""
+    snapshots = _cache_of(repo_id) / "snapshots"
+    return frozenset(snapshots.rglob("*")) if snapshots.is_dir() else frozenset()
+
+
+def _require_intact(folder: ModelFolder, files: Sequence[ListedFile], before: frozenset[Path]) -> None:
+    """Refuse files that are not what is listed; one that was downloaded just now is removed, an older one is not."""
+    for file in files:
+        path = folder.path / file.name
+        try:
+            if file.is_same(path):
+                continue
+        except OSError as error:
+            raise OutputError(f"{path} cannot be read again: {error.strerror or error}") from error
+        if path in before:
+            advice = f"remove {path.resolve()} and run it again to download it anew"
+        else:
+            path.resolve().unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            advice = "it has been removed, run it again to download it anew"
+        raise HubError(
+            f"{file.name} of {folder.where} is not the file that the Hub lists (by size, SHA-256 or SHA-1); {advice}"
+        )
 
 
 def _has_weights(path: Path) -> bool:
@@ -110,26 +239,22 @@ def _has_weights(path: Path) -> bool:
 
 def _list_weights(folder: ModelFolder) -> tuple[RemoteShard, ...]:
     """Ask the Hub for the safetensors files of a repository, those in its folders left out."""
-    with reading_errors(folder.where, folder.revision):
-        from huggingface_hub import HfApi
-
-        files = HfApi().model_info(folder.where, revision=folder.revision, files_metadata=True).siblings or []
-    weights = [file for file in files if _is_shard(file.rfilename)]
+    files = list_files(folder.where, folder.revision).files
+    weights = [file for file in files if _is_shard(file.name)]
     if not weights:
-        raise _no_safetensors(folder, [file.rfilename for file in files if file.rfilename.endswith(_PICKLES)])
+        raise _no_safetensors(folder, [file.name for file in files if file.name.endswith(_PICKLES)])
+    require_names(folder.where, [file.name for file in weights])
     return tuple(_as_remote_shard(folder, file) for file in weights)
 
 
 def _is_shard(name: str) -> bool:
-    return name.endswith(".safetensors") and not set(name) & set("/\\")
+    return name.endswith(".safetensors") and not set(name) & set("/\\") and not is_passed_over(name)
 
 
-def _as_remote_shard(folder: ModelFolder, file: Any) -> RemoteShard:
+def _as_remote_shard(folder: ModelFolder, file: ListedFile) -> RemoteShard:
     if file.size is None:
-        raise HubError(
-            f"the Hub does not state the size of {file.rfilename} in {folder.where}; try another HF_ENDPOINT"
-        )
-    return RemoteShard(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None)
+        raise HubError(f"the Hub does not state the size of {file.name} in {folder.where}; try another HF_ENDPOINT")
+    return RemoteShard(file.name, file.size, file.sha256, file.git_sha1)
 
 
 def _no_safetensors(folder: ModelFolder, pickles: list[str]) -> CheckpointError:

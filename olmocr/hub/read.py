@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from olmocr.errors import CheckpointError, HubError
-from olmocr.files import sha256_of
+from olmocr.hub.listing import ListedFile
 from olmocr.hub.sentences import reading_errors
 from olmocr.model_folder import ModelFolder, RemoteShard
 from olmocr.tensors.header import LONGEST_HEADER
@@ -130,7 +130,7 @@ def _may_pass(error: Exception) -> bool:
 
 def _require_intact(folder: ModelFolder, file: RemoteShard, path: Path) -> None:
     """Remove a download that is not what the Hub lists, and say so."""
-    if path.stat().st_size != file.size or (file.sha256 is not None and sha256_of(path) != file.sha256):
+    if not ListedFile(file.name, file.size, file.sha256, file.git_sha1).is_same(path):
         path.unlink()
         raise HubError(
             f"{file.name} of {folder.where} is not the file that the Hub lists (by size or SHA-256); "

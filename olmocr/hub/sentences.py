@@ -7,47 +7,69 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from olmocr.errors import CheckpointError, HubError, OlmocrError, output_error, reason_of
+from olmocr.hub.replies import ReplyError, replies_looked_at
 from olmocr.model_folder import BF16_REPOSITORY
+from olmocr.text import one_line
 
 _CACHE = "the Hub's cache (HF_HOME)"
 
 # What the text of an error can carry: a token, by itself or in a header that could not be sent, the password of a
 # mirror, an address of the storage that is signed, by which anybody may write there. (hf_xet is a library.)
-_SECRET = re.compile(
-    r"(?<=Bearer ).*|hf_(?!xet|transfer|hub)\w+|(?<=://)[^/@\s]+(?=@)|[?&]\S*(?i:signature|token|credential)=\S*"
-)
+_SECRET = re.compile(r"(?<=Bearer ).*|hf_(?!xet|transfer|hub)\w+|(?<=://)[^/@\s]+(?=@)")
+_QUERY = re.compile(r"[?&]")
+_SIGNED = re.compile(r"(?i:signature|token|credential)=")
 
 
 def without_secrets(text: str) -> str:
     """Return what a library or a server said on one line, shortened, without what could be a secret in it."""
-    return _SECRET.sub("***", " ".join(text.split()))[:300]
+    return one_line(_SECRET.sub("***", " ".join(map(_unsigned, text.split()))))[:300]
+
+
+def _unsigned(word: str) -> str:
+    """Return a word without its query, if that is signed."""
+    query = _QUERY.search(word)
+    return word[: query.start()] + "***" if query and _SIGNED.search(word, query.end()) else word
 
 
 @contextmanager
 def reading_errors(repo_id: str, revision: str | None, written: str = _CACHE) -> Iterator[None]:
     """Raise what huggingface_hub raises in the block as an OlmocrError; *written* is what the block writes."""
-    # HTTPError is httpx's with huggingface_hub 1 and httpx2's with 2, and no OSError: a connection that is reset.
-    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        yield
+        with replies_looked_at():
+            yield
+    except OlmocrError:
+        raise
     except HFValidationError as error:
         raise not_a_model(repo_id) from error
-    except (HTTPError, OSError, ValueError, ImportError) as error:  # ImportError: a SOCKS proxy without socksio
+    except Exception as error:  # a client that is sent nonsense can fail in any way
         raise _reading_error(error, repo_id, revision, written) from error
+
+
+def is_unreachable(error: BaseException | None) -> bool:
+    """Tell whether by what huggingface_hub raised nobody answers, so that what is in the cache is all there is."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled  # type: ignore[attr-defined]
+
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code >= 500
+    return isinstance(error, HTTPError | OfflineModeIsEnabled)
 
 
 def _reading_error(error: Exception, repo_id: str, revision: str | None, written: str) -> OlmocrError:
     """Return the sentence for what huggingface_hub raised; a server's own text is left out, it may repeat the token."""
-    from huggingface_hub.errors import (
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
         GatedRepoError,
         HfHubHTTPError,
+        HTTPError,  # httpx's with huggingface_hub 1, httpx2's with 2; no OSError
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
+    if isinstance(error, ReplyError):
+        return HubError(f"{repo_id} could not be downloaded: the Hub {error}; try another HF_ENDPOINT")
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
         error = error.__cause__  # the Hub was reached, and this is what it answered
     if isinstance(error, GatedRepoError):
@@ -69,7 +91,23 @@ def _reading_error(error: Exception, repo_id: str, revision: str | None, written
     if isinstance(error, OSError) and error.errno is not None:
         return output_error(error, written)
     reason = without_secrets(reason_of(error))
+    # ImportError: a SOCKS proxy without socksio.
+    if not isinstance(error, HTTPError | OSError | ValueError | ImportError):
+        return HubError(
+            f"{repo_id} could not be downloaded: the Hub answers what cannot be used ({type(error).__name__}: "
+            f"{reason}); try another HF_ENDPOINT"
+        )
     return HubError(f"{repo_id} could not be downloaded: {reason}; run it again, files that are whole are kept")
+
+
+def says_no(error: HubError) -> bool:
+    """Say whether *error*, of a download, is the Hub's word that there is no such repository, or none for us."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    cause = error.__cause__
+    return any(
+        isinstance(each, GatedRepoError | RepositoryNotFoundError) for each in (cause, cause and cause.__cause__)
+    )
 
 
 def _refused(repo_id: str, status: int) -> HubError:
@@ -88,13 +126,14 @@ def not_a_model(model: str) -> CheckpointError:
 
 
 @contextmanager
-def writing_errors(what: str) -> Iterator[None]:
-    """Raise what huggingface_hub raises in the block as a HubError."""
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
+def writing_errors(what: str, endpoint: str | None = None) -> Iterator[None]:
+    """Raise what huggingface_hub raises in the block as a HubError; *endpoint* is the Hub's, if not ``HF_ENDPOINT``."""
     try:
-        yield
-    except (HTTPError, OSError, ValueError, RuntimeError, ImportError) as error:
+        with replies_looked_at(endpoint):
+            yield
+    except OlmocrError:
+        raise
+    except Exception as error:  # a client that is sent nonsense can fail in any way
         # A file that did not go up is told of by a RuntimeError, whose cause says why.
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         raise HubError(_writing_error(cause, what)) from error
@@ -118,8 +157,14 @@ _BROKEN = ("has a failure of its own", _AGAIN)
 
 
 def _writing_error(error: BaseException, what: str) -> str:
-    from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HfHubHTTPError,
+        HTTPError,
+        RevisionNotFoundError,
+    )
 
+    if isinstance(error, ReplyError):
+        return f"{what}: the Hub {error}; look at HF_ENDPOINT, then run the same command again"
     if isinstance(error, RevisionNotFoundError):
         return f"{what} has no such revision; name a branch that it has"
     if isinstance(error, HfHubHTTPError):
@@ -128,4 +173,9 @@ def _writing_error(error: BaseException, what: str) -> str:
         said = without_secrets(error.server_message or "")
         return f"{what}: the Hub {meaning} ({status}{': ' + said if said else ''}); {advice}"
     reason = without_secrets(reason_of(error))
+    if not isinstance(error, HTTPError | OSError | ValueError | RuntimeError | ImportError):
+        return (
+            f"{what}: the Hub answers what cannot be used ({type(error).__name__}: {reason}); look at HF_ENDPOINT, "
+            "then run the same command again"
+        )
     return f"{what}: the connection to the Hub broke off ({reason}); {_AGAIN}"

@@ -6,14 +6,17 @@ Tokens come from where huggingface_hub keeps them. No text of theirs is in a sen
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmocr.errors import HubError
+from olmocr.files import temporary_folder
+from olmocr.hub.replies import COMMIT, ReplyError
 from olmocr.hub.sentences import writing_errors
+from olmocr.text import one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -74,13 +77,16 @@ class Hub:
     """A Hub and the token for it; without arguments, those that huggingface_hub finds by itself."""
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
-        with writing_errors("the Hub"):
+        with writing_errors("the Hub", endpoint):
             from huggingface_hub import HfApi
 
             self._api: HfApi = HfApi(endpoint=endpoint, token=token)
         self._token = token
         # Its warnings repeat addresses of the storage, which are signed: whoever has one may write there.
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+    def _errors(self, what: str) -> AbstractContextManager[None]:
+        return writing_errors(what, self.endpoint)
 
     @property
     def endpoint(self) -> str:
@@ -97,12 +103,14 @@ class Hub:
 
         if self._token is None and get_token() is None:
             raise HubError("there is no token for the Hub; run 'hf auth login', or set HF_TOKEN to one that may write")
-        with writing_errors(repo):
+        with self._errors(repo):
             about = self._api.whoami()
-        reason = why_not_writable(about, str(about.get("name")) if offering else repo)
+            if not isinstance(about, dict) or not isinstance(about.get("name"), str):
+                raise ReplyError("does not say whose the token is")
+        reason = why_not_writable(about, about["name"] if offering else repo)
         if reason:
             raise HubError(f"the token may not write to {repo}: {reason}; take another token, or another --repo")
-        return str(about.get("name"))
+        return one_line(about["name"], 100)
 
     def require_valid_card(self, text: str) -> None:
         """Have the Hub look at the card's front matter, before anything is uploaded.
@@ -113,7 +121,7 @@ class Hub:
         from huggingface_hub import get_session
         from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
-        with writing_errors("the card"):
+        with self._errors("the card"):
             asked = {"repoType": "model", "content": text}
             hf_raise_for_status(get_session().post(f"{self.endpoint}/api/validate-yaml", json=asked))
 
@@ -127,7 +135,7 @@ class Hub:
         from huggingface_hub.hf_api import RepoFile
 
         new_branch = False
-        with writing_errors(repo):
+        with self._errors(repo):
             try:
                 info = self._api.model_info(repo, revision=revision)
             except RepositoryNotFoundError:
@@ -138,13 +146,14 @@ class Hub:
                 info, new_branch = self._api.model_info(repo), True
             entries = self._api.list_repo_tree(repo, recursive=True, revision=info.sha)
             files = {entry.path: _committed_file(entry) for entry in entries if isinstance(entry, RepoFile)}
-        return RemoteState(str(info.sha), bool(info.private), files, new_branch)
+            sha = _commit_name(info.sha)
+        return RemoteState(sha, bool(info.private), files, new_branch)
 
     def read_text(self, repo: str, sha: str, name: str, size: int) -> str | None:
         """Return a small text file of *repo* at a commit; None if it is none."""
         if size > _LARGEST_REPORT:
             return None
-        with writing_errors(repo), tempfile.TemporaryDirectory() as folder:
+        with self._errors(repo), temporary_folder() as folder:
             path = self._api.hf_hub_download(repo, name, revision=sha, local_dir=folder)
             return Path(path).read_bytes().decode(errors="replace")
 
@@ -154,12 +163,12 @@ class Hub:
         Raises:
             HubError: it is there by now, or may not be made.
         """
-        with writing_errors(repo):
+        with self._errors(repo):
             self._api.create_repo(repo, private=private)
 
     def create_branch(self, repo: str, branch: str) -> None:
         """Make *branch* from main, unless it is there."""
-        with writing_errors(repo):
+        with self._errors(repo):
             self._api.create_branch(repo, branch=branch, exist_ok=True)
 
     def commit(
@@ -181,7 +190,7 @@ class Hub:
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        with writing_errors(repo):
+        with self._errors(repo):
             operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in deleted]
             for file in files:
                 content = file.content if file.content is not None else str(file.path)
@@ -194,35 +203,60 @@ class Hub:
                 parent_commit=parent,
                 create_pr=create_pr,
             )
-        return RemoteCommit(info.oid, info.pr_revision or revision, str(info.commit_url), info.pr_url)
+            # Of the pull request's number, huggingface_hub makes the branch.
+            where = info.pr_revision or revision
+            return RemoteCommit(_commit_name(info.oid), where, _address(info.commit_url), _address(info.pr_url) or None)
 
     def collect(self, slug: str, repo: str) -> None:
         """Put *repo* into a collection, if it is not in it."""
-        with writing_errors(f"the collection {slug}"):
+        with self._errors(f"the collection {slug}"):
             self._api.add_collection_item(slug, item_id=repo, item_type="model", exists_ok=True)
 
 
 def why_not_writable(about: Mapping[str, Any], repo: str) -> str | None:
     """Return why a token, of which the Hub says *about*, may not write to *repo*; None if nothing speaks against it."""
     namespace = repo.partition("/")[0]
-    roles = {each.get("name"): each.get("roleInOrg") for each in about.get("orgs", []) if isinstance(each, dict)}
+    orgs = [each for each in _list(about.get("orgs")) if isinstance(each, dict)]
+    roles = {each["name"]: each.get("roleInOrg") for each in orgs if isinstance(each.get("name"), str)}
     if namespace != about.get("name") and namespace not in roles:
-        return f"{namespace} is neither its owner, {about.get('name')}, nor an organisation of theirs"
+        return (
+            f"{namespace} is neither its owner, {one_line(str(about.get('name')), 100)}, nor an organisation of theirs"
+        )
     if roles.get(namespace) == "read":
         return f"its owner may only read in {namespace}"
-    token = (about.get("auth") or {}).get("accessToken") or {}
+    token = _dict(_dict(about.get("auth")).get("accessToken"))
     if token.get("role") == "read":
         return "it is a token that may only read"
-    if token.get("role") == "fineGrained" and not _is_scoped(token.get("fineGrained") or {}, {namespace, repo}):
+    if token.get("role") == "fineGrained" and not _is_scoped(_dict(token.get("fineGrained")), {namespace, repo}):
         return f"it is a fine-grained token without write access to {namespace}"
     return None
 
 
 def _is_scoped(fine_grained: Mapping[str, Any], names: set[str]) -> bool:
-    for scope in fine_grained.get("scoped", []):
-        if scope.get("entity", {}).get("name") in names and "repo.write" in scope.get("permissions", []):
+    for scope in map(_dict, _list(fine_grained.get("scoped"))):
+        name = _dict(scope.get("entity")).get("name")
+        if isinstance(name, str) and name in names and "repo.write" in _list(scope.get("permissions")):
             return True
     return False
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _commit_name(sha: object) -> str:
+    if not isinstance(sha, str) or not COMMIT.fullmatch(sha):
+        raise ReplyError(f"calls a commit {one_line(repr(sha), 100)}, which is no 40 hexadecimal digits")
+    return sha
+
+
+def _address(url: object) -> str:
+    """Return an address as it may be shown: a server wrote it."""
+    return "" if url is None else one_line(str(url), 300)
 
 
 def _committed_file(entry: Any) -> CommittedFile:

@@ -7,12 +7,12 @@ is taken back. A good draft makes an answer faster, a bad one slower; none chang
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from olmocr.page import PageResponse, make_front_matter
+from olmocr.text import normalized
 
 SIZES = (1, 2, 4, 8, 16, 32)
 """Tokens of a draft that are considered."""
@@ -35,7 +35,7 @@ _USUAL = make_front_matter(vars(PageResponse("en", True, 0, False, False, None))
 CLOSER = "\n---\n"
 """What ends a front matter."""
 
-_HYPHENATED = re.compile(r"(?<=[a-z])[-\u00ad\u0002\ufffe]\s*\n\s*(?=[a-z])")
+_HYPHENATED = re.compile(r"(?<=[a-z])[-\u00ad\u0002\ufffe][^\S\n]*\n\s*(?=[a-z])")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>?")
 _BLANK = re.compile(r"\s+")
 
@@ -176,7 +176,7 @@ def usual_rest(answer: str) -> str:
 
 def as_written(text: str) -> str:
     """Return a page's own text as an answer may have it: ligatures and words in one piece, lines joined."""
-    whole = _HYPHENATED.sub("", unicodedata.normalize("NFKC", text.replace("\r", "")))
+    whole = _HYPHENATED.sub("", normalized("NFKC", text.replace("\r", "")))
     return _BLANK.sub(" ", whole).strip()
 
 

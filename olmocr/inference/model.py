@@ -74,8 +74,13 @@ def _float32_bytes(model: nn.Module) -> int:
     packed = [module for _, module in model.named_modules() if hasattr(module, "bits")]
     inside: int = sum(module.weight.size * 32 // module.bits for module in packed)
     outside: int = sum(array.size for _, array in tree_flatten(model.parameters()))
-    outside -= sum(module.weight.size + module.scales.size + module.biases.size for module in packed)
+    outside -= sum(array.size for module in packed for array in _packed_arrays(module))
     return 4 * (inside + outside)
+
+
+def _packed_arrays(module: Any) -> list[mx.array]:
+    """Return what a quantized matrix is made of; mxfp4, mxfp8 and nvfp4 have no biases."""
+    return [array for array in (module.weight, module.scales, module.biases) if array is not None]
 
 
 def _compute_in_float32(model: nn.Module) -> None:
@@ -96,12 +101,18 @@ def _compute_in_float32(model: nn.Module) -> None:
 def _dense(module: Any) -> nn.Module | None:
     if not isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
         return None
+    # The scales of the modes without biases are bytes of a format of their own, which are no numbers to be cast.
+    scales, biases = module.scales, module.biases
+    if biases is not None:
+        scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
     weight = mx.dequantize(
         module.weight,
-        module.scales.astype(mx.float32),
-        module.biases.astype(mx.float32),
+        scales,
+        biases,
         group_size=module.group_size,
         bits=module.bits,
+        mode=module.mode,
+        dtype=mx.float32,
     )
     mx.eval(weight)
     dense = nn.Linear(1, 1, bias="bias" in module) if isinstance(module, nn.QuantizedLinear) else nn.Embedding(1, 1)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import gzip
 import hashlib
+import logging
 import lzma
 import os
+import re
 import struct
 import tarfile
 import zipfile
@@ -21,6 +24,10 @@ from olmocr.files import whole_file
 from olmocr.inputs.kinds import FIRST_BYTES, looks_readable
 from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.origins import Refused, TarMember, ZipMember
+from olmocr.strays import is_passed_over
+from olmocr.text import one_line
+
+log = logging.getLogger(__name__)
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -29,9 +36,14 @@ Found = tuple[str, ZipMember | TarMember | Refused]
 
 _PIECE = 1 << 20
 _HEADER_BYTES = 1 << 20  # the longest name or comment of a member that is read into memory
+_DIGITS = re.compile(rb"[0-9]+")
+_MOST_DIGITS = 1024  # one after the other in a member's header; tarfile looks for them in quadratic time
 _ZIP = b"PK"
 _GZIP = b"\x1f\x8b"
 _ENCRYPTED = 0x1
+_UTF8 = 0x800
+_ENTRY, _ENTRY_LENGTH = b"PK\x01\x02", 46  # an entry of a zip's directory begins so, and has so much before its name
+_HEADER, _HEADER_LENGTH = b"PK\x03\x04", 30  # so does what comes before a member
 
 # What the standard library raises for an archive that is damaged, or made to look so.
 _DAMAGE = (
@@ -52,7 +64,8 @@ _DAMAGE = (
 def list_members(archive: Path, name: str, limits: InputLimits) -> list[Found]:
     """Return the documents that *archive*, called *name*, holds; one that may not be read, with why.
 
-    Hidden members are left out, and so is what is no document by its ending or its first bytes.
+    Hidden members are left out, and so is what is no document by its ending or its first bytes. Of a tar that is
+    damaged or cut, what comes before is found, and then the archive's own name with what is the matter.
 
     Raises:
         InputError: it is damaged, or unpacks to more than *limits* allow.
@@ -71,9 +84,20 @@ def read_zip_member(origin: ZipMember) -> Iterator[bytes]:
         InputError: it is damaged.
     """
     name = f"{origin.archive}::{origin.member}"
-    with _damage(name), zipfile.ZipFile(origin.archive) as archive, archive.open(origin.member) as file:
+    with _damage(name), _opened_zip(origin.archive).open(origin.member) as file:
         while piece := file.read(_PIECE):
             yield piece
+
+
+def _opened_zip(path: str | Path) -> zipfile.ZipFile:
+    """Return a zip, open, and kept so for the next member; members' names need not be what they are said to be."""
+    status = os.stat(path)  # noqa: PTH116
+    return _zip_as_it_was(str(path), status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@functools.lru_cache(maxsize=1)  # to open one reads what all its members are called, and each member is read by itself
+def _zip_as_it_was(path: str, *version: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(cast(BinaryIO, _TrueNames(Path(path).open("rb"))))
 
 
 def read_tar_member(origin: TarMember, scratch: Path, limits: InputLimits) -> Iterator[bytes]:
@@ -103,7 +127,7 @@ def _damage(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"there is no file {name}") from error
     except _DAMAGE as error:
-        raise InputError(f"{name} is damaged, or no archive that can be read: {error}") from error
+        raise InputError(f"{name} is damaged, or no archive that can be read: {one_line(str(error), 200)}") from error
 
 
 def _refuse_bomb(name: str, members: int, unpacked: int, packed: int, limits: InputLimits) -> None:
@@ -123,16 +147,59 @@ def _why_refused(label: str, member: str, size: int, limits: InputLimits) -> str
 
 
 def _is_hidden(member: str) -> bool:
-    parts = PurePosixPath(member).parts
-    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in parts)
+    return any(map(is_passed_over, PurePosixPath(member).parts))
 
 
 def _list_zip(path: Path, name: str, limits: InputLimits) -> list[Found]:
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        unpacked = sum(each.file_size for each in members)
-        _refuse_bomb(name, len(members), unpacked, path.stat().st_size, limits)
-        return [found for each in members if (found := _zip_member(archive, each, path, name, limits))]
+    archive = _opened_zip(path)
+    members = archive.infolist()
+    unpacked = sum(each.file_size for each in members)
+    _refuse_bomb(name, len(members), unpacked, path.stat().st_size, limits)
+    return [found for each in members if (found := _zip_member(archive, each, path, name, limits))]
+
+
+class _TrueNames:
+    """A zip's file, in which no name claims to be UTF-8 that is not: zipfile would refuse the whole archive for one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable, self.close = file.seek, file.tell, file.seekable, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        if data.startswith(_ENTRY):
+            return _with_true_flags(data)
+        if data.startswith(_HEADER) and len(data) == _HEADER_LENGTH:  # its name is read after it
+            at = self._file.tell()
+            name = self._file.read(struct.unpack_from("<H", data, 26)[0])
+            self._file.seek(at)
+            return data if _is_text(name) else data[:6] + _without_utf8(data, 6) + data[8:]
+        return data
+
+
+def _with_true_flags(directory: bytes) -> bytes:
+    """Return a zip's *directory* with the flag for UTF-8 cleared where a name is none."""
+    pieces, at = [], 0
+    while directory.startswith(_ENTRY, at) and len(directory) >= at + _ENTRY_LENGTH:
+        lengths = struct.unpack_from("<HHH", directory, at + 28)
+        entry = directory[at : at + _ENTRY_LENGTH + sum(lengths)]
+        if not _is_text(entry[_ENTRY_LENGTH : _ENTRY_LENGTH + lengths[0]]):
+            entry = entry[:8] + _without_utf8(entry, 8) + entry[10:]
+        pieces.append(entry)
+        at += len(entry)
+    return b"".join((*pieces, directory[at:]))
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _without_utf8(header: bytes, at: int) -> bytes:
+    return struct.pack("<H", struct.unpack_from("<H", header, at)[0] & ~_UTF8)
 
 
 def _zip_member(
@@ -143,8 +210,9 @@ def _zip_member(
     def start() -> bytes:
         if encrypted:
             return b""
-        with archive.open(info) as file:
+        with contextlib.suppress(*_DAMAGE), archive.open(info) as file:
             return file.read(FIRST_BYTES)
+        return b""  # one that cannot be opened is no reason to do without the others
 
     if info.is_dir() or _is_hidden(info.filename) or not looks_readable(info.filename, start):
         return None
@@ -162,8 +230,15 @@ class _Headers:
         self._file, self._name, self._packed, self._limits = file, name, packed, limits
 
     def read(self, size: int = -1) -> bytes:
+        """Return what tarfile takes for a header, or for a part of one."""
         if not 0 <= size <= _HEADER_BYTES:
             raise InputError(f"{self._name} has a header of {size} bytes, which no tar needs")
+        header = self.read_content(size)
+        if size > _MOST_DIGITS and any(len(digits) > _MOST_DIGITS for digits in _DIGITS.findall(header)):
+            raise InputError(f"{self._name} has a header with a number of more than {_MOST_DIGITS} digits")
+        return header
+
+    def read_content(self, size: int) -> bytes:
         self._may_reach(self._file.tell() + size)
         return self._file.read(size)
 
@@ -186,13 +261,39 @@ def _list_tar(path: Path, name: str, limits: InputLimits) -> list[Found]:
             file = cast(BinaryIO, stack.enter_context(gzip.open(packed)) if is_packed else packed)
             headers = _Headers(file, name, path.stat().st_size, limits)
             archive = stack.enter_context(tarfile.TarFile(fileobj=cast(BinaryIO, headers)))
-            return _tar_members(archive, headers, path, name, is_packed, limits)
+            found: list[Found] = []
+            try:
+                found += _tar_members(archive, headers, path, name, is_packed, limits)
+                _refuse_cut(archive, headers)
+            except _DAMAGE as error:
+                if not found:
+                    raise
+                found.append(
+                    (
+                        name,
+                        Refused(
+                            f"{name} is damaged: {len(found)} documents come before that ({one_line(str(error), 200)})"
+                        ),
+                    )
+                )
+            return found
+
+
+def _refuse_cut(archive: tarfile.TarFile, headers: _Headers) -> None:
+    """Refuse a tar that goes on with what is no header: tarfile takes that for its end.
+
+    Raises:
+        ReadError: it does.
+    """
+    headers.seek(archive.offset)
+    block = headers.read(tarfile.BLOCKSIZE)
+    if block.strip(b"\0") or len(block) % tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("what follows is no header of a member")
 
 
 def _tar_members(
     archive: tarfile.TarFile, headers: _Headers, path: Path, name: str, is_packed: bool, limits: InputLimits
-) -> list[Found]:
-    found: list[Found] = []
+) -> Iterator[Found]:
     count = 0
     while info := archive.next():
         archive.members = []  # type: ignore[attr-defined]  # or it would remember every one
@@ -206,15 +307,14 @@ def _tar_members(
             if not is_plain:
                 return b""
             headers.seek(info.offset_data)
-            return headers.read(min(FIRST_BYTES, info.size))
+            return headers.read_content(max(0, min(FIRST_BYTES, info.size)))
 
         if looks_readable(info.name, start):
             why = _why_refused(label, info.name, info.size, limits)
             if why is None and not is_plain:
                 why = f"{label} is a link or a device, not a file"
             member = TarMember(str(path), info.name, info.offset_data, info.size, is_packed)
-            found.append((label, Refused(why) if why else member))
-    return found
+            yield label, Refused(why) if why else member
 
 
 def _unpacked(archive: Path, scratch: Path, limits: InputLimits) -> Path:
@@ -226,7 +326,8 @@ def _unpacked(archive: Path, scratch: Path, limits: InputLimits) -> Path:
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # several documents of one archive may be wanted at once
+            with contextlib.suppress(OSError):  # a disk without locks: then it is unpacked twice, at worst
+                fcntl.flock(lock, fcntl.LOCK_EX)  # several documents of one archive may be wanted at once
             if not path.exists():
                 _unpack(archive, path, status.st_size, limits)
     except OSError as error:
@@ -238,8 +339,8 @@ def _unpack(archive: Path, path: Path, packed: int, limits: InputLimits) -> None
     with whole_file(path) as target:
         try:
             with gzip.open(archive) as source:
-                while piece := source.read(_PIECE):
+                while piece := source.read1(_PIECE):  # and not read, which loses what comes before damage
                     _refuse_bomb(str(archive), 0, target.tell() + len(piece), packed, limits)
                     target.write(piece)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise InputError(f"{archive} is damaged: {error}") from error
+            log.debug("%s is damaged: %s", archive, error)  # what comes before is whole, and what does not, says so

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from olmocr.inputs.kinds import FIRST_BYTES, looks_readable
+from olmocr.inputs.kinds import FIRST_BYTES, has_ending, looks_readable
 from olmocr.inputs.origins import Refused
+from olmocr.strays import awaited, is_passed_over, is_stray
 
 _EVERY_DEPTH = "**"
 
@@ -19,7 +20,8 @@ _EVERY_DEPTH = "**"
 def files_below(folder: str, apart_from: Path | None = None) -> Iterator[tuple[str, Path | Refused]]:
     """Yield every document below *folder*, in order of its path; one that may not be looked at, with why.
 
-    Hidden files and folders are left out, and so is what is no document by its ending or its first bytes.
+    Hidden files and folders and strays are left out, and so is what is no document by its ending or its first bytes.
+    A document that iCloud keeps elsewhere is there, too: as one that cannot be read.
     A folder that is reached again, through a link, is not entered twice, and *apart_from* is not entered at all.
     """
     for path, origin in _walk(folder, apart_from):
@@ -30,8 +32,11 @@ def files_below(folder: str, apart_from: Path | None = None) -> Iterator[tuple[s
 def files_matching(pattern: str, apart_from: Path | None = None) -> Iterator[str]:
     """Yield the files that match *pattern*, in order; ``**`` is folders of any depth, but hidden ones."""
     parts = pattern.split("/")
+    # Of several ** in a row one is enough, and each further one would multiply the work.
+    parts = [part for at, part in enumerate(parts) if part != _EVERY_DEPTH or parts[at - 1 : at] != [part]]
     if _EVERY_DEPTH not in parts:
-        yield from (path for path in sorted(glob.iglob(pattern)) if os.path.isfile(path))  # noqa: PTH113, PTH207
+        found = (path for path in sorted(glob.iglob(pattern)) if os.path.isfile(path))  # noqa: PTH113, PTH207
+        yield from (path for path in found if not _is_met_by_the_way(path, pattern))
         return
     # The standard library's ** follows links for ever, so it is the walk above that finds the files.
     depth = next(at for at, part in enumerate(parts) if glob.has_magic(part))
@@ -40,6 +45,12 @@ def files_matching(pattern: str, apart_from: Path | None = None) -> Iterator[str
         below = path[len(base) or 2 :].split("/")
         if not isinstance(origin, Refused) and _matches(below, parts[depth:]):
             yield path if base else path[2:]
+
+
+def _is_met_by_the_way(path: str, pattern: str) -> bool:
+    """Say whether *path* matches *pattern* by a stray's name that the pattern does not spell."""
+    pairs = zip(reversed(path.split("/")), reversed(pattern.split("/")), strict=False)
+    return any(glob.has_magic(part) and is_stray(name) for name, part in pairs)
 
 
 def is_readable(path: str) -> bool:
@@ -67,11 +78,21 @@ def _walk(folder: str, apart_from: Path | None) -> Iterator[tuple[str, Path | Re
                 yield path, Path(path)
             elif stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
-                names = sorted(name for name in os.listdir(path) if not name.startswith("."))  # noqa: PTH208
-                waiting += [os.path.join(path, name) for name in reversed(names)]  # noqa: PTH118
+                names = sorted(os.listdir(path))  # noqa: PTH208
+                yield from _elsewhere(path, names)
+                own = [name for name in names if not is_passed_over(name)]
+                waiting += [os.path.join(path, name) for name in reversed(own)]  # noqa: PTH118
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ELOOP):  # a link to nothing, or to itself
                 yield path, Refused(f"{path} cannot be read: {error.strerror}")
+
+
+def _elsewhere(folder: str, names: list[str]) -> Iterator[tuple[str, Refused]]:
+    """Yield the documents that lie in iCloud only, for which macOS keeps a placeholder here."""
+    for name in filter(None, map(awaited, names)):
+        if name not in names and not is_passed_over(name) and has_ending(name):
+            path = os.path.join(folder, name)  # noqa: PTH118
+            yield path, Refused(f"{path} is in iCloud, not on this disk; download it in the Finder, then run it again")
 
 
 def _identity(folder: Path | None) -> set[tuple[int, int]]:
@@ -84,11 +105,16 @@ def _identity(folder: Path | None) -> set[tuple[int, int]]:
 
 
 def _matches(parts: list[str], pattern: list[str]) -> bool:
-    """Say whether a path's *parts* match *pattern* one by one, ``**`` standing for any number of folders."""
-    if not pattern:
-        return not parts
-    if pattern[0] == _EVERY_DEPTH:
-        if len(pattern) == 1:
-            return bool(parts)
-        return any(_matches(parts[skipped:], pattern[1:]) for skipped in range(len(parts)))
-    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+    """Say whether a path's *parts* match *pattern* one by one, ``**`` standing for any number of folders.
+
+    Every way through the pattern is followed at once, as far as the parts so far allow it.
+    """
+    reached = {0}  # so many parts of the path are matched
+    for piece in pattern[:-1]:
+        if piece == _EVERY_DEPTH:
+            reached = set(range(min(reached), len(parts) + 1)) if reached else set()
+        else:
+            reached = {at + 1 for at in reached if at < len(parts) and fnmatchcase(parts[at], piece)}
+    if pattern[-1] == _EVERY_DEPTH:
+        return any(at < len(parts) for at in reached)
+    return len(parts) - 1 in reached and fnmatchcase(parts[-1], pattern[-1])

@@ -4,38 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
+import select
 import sys
-import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from olmocr.errors import InputError, output_error
-from olmocr.files import sha256_of
+from olmocr.files import sha256_of, temporary_folder
 from olmocr.inputs.archives import read_tar_member, read_zip_member
 from olmocr.inputs.limits import LIMITS, InputLimits
-from olmocr.inputs.origins import Refused, StandardInput, StoredFile, TarMember, WebFile, ZipMember
+from olmocr.inputs.origins import (
+    Pipe,
+    Refused,
+    StandardInput,
+    StoredFile,
+    TarMember,
+    WebFile,
+    ZipMember,
+    own_descriptor,
+)
 from olmocr.inputs.sources import Source
 from olmocr.inputs.stores import read_stored, read_web_file
 
 _PIECE = 1 << 20
+_TICK = 0.05  # seconds between two looks at a pipe
+_SECOND = 10**9  # nanoseconds
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield a folder for copies of what does not lie on this disk.
+    """Yield a folder for copies of what does not lie on this disk; those of runs that were killed are removed.
 
     Raises:
         OutputError: none can be made.
     """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="olmocr-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise output_error(error, "a temporary folder (TMPDIR names another place)") from error
-    with folder as path:
-        yield Path(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder())
+        except OSError as error:
+            raise output_error(error, "a temporary folder (TMPDIR names another place)") from error
+        yield folder
 
 
 @contextlib.contextmanager
@@ -49,7 +62,7 @@ def local_file(
 ) -> Iterator[Path]:
     """Yield the path of a file that holds the document's bytes: its own, or a copy in *scratch*, removed afterwards.
 
-    Standard input can be read once only: its copy stays in *scratch*, which is the caller's to remove.
+    Standard input and a pipe can be read once only: their copy stays in *scratch*, which is the caller's to remove.
     *stdin* is read instead of the process's. *is_over* says, between two pieces, that nobody wants a copy any more.
 
     Raises:
@@ -59,7 +72,11 @@ def local_file(
     if isinstance(source.origin, Path):
         yield source.origin
     elif isinstance(source.origin, StandardInput):
-        yield _standard_input(source, scratch, limits, stdin)
+        file = stdin or sys.stdin.buffer
+        yield _read_once(source, scratch, limits, lambda: iter(lambda: file.read(_PIECE), b""))
+    elif isinstance(source.origin, Pipe):
+        pipe = source.origin
+        yield _read_once(source, scratch, limits, lambda: _while_wanted(_piped(pipe, source.name, limits), is_over))
     else:
         path = scratch / f"{source.key}-{secrets.token_hex(4)}"
         try:
@@ -86,7 +103,12 @@ async def fetched(source: Source, scratch: Path) -> AsyncIterator[Path]:
 
 
 def version_of(source: Source) -> str:
-    """Return what tells cheaply that a file, or its archive, has not changed; nothing for what is elsewhere."""
+    """Return what tells cheaply that a file, or its archive, has not changed; nothing where nothing cheap tells it.
+
+    That is so of what is elsewhere, and of a file on a disk that keeps times of whole seconds only, as FAT does:
+    there a file may change twice within one of them. The time of the last change to what is known of the file is
+    asked, too, since no program can set it back.
+    """
     match source.origin:
         case Path() as path:
             pass
@@ -98,7 +120,20 @@ def version_of(source: Source) -> str:
         status = path.stat()
     except OSError:
         return ""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+    return version_by(status)
+
+
+def is_elsewhere(source: Source) -> bool:
+    """Say whether a document lies on another machine, which may give something else for a while."""
+    return isinstance(source.origin, WebFile | StoredFile)
+
+
+def version_by(status: os.stat_result) -> str:
+    """Return :func:`version_of` by what the system says of a file."""
+    times = status.st_mtime_ns, status.st_ctime_ns
+    if not any(time % _SECOND for time in times):
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def content_hash(path: Path, name: str) -> str:
@@ -135,14 +170,49 @@ def _while_wanted(pieces: Iterator[bytes], is_over: Callable[[], bool]) -> Itera
         yield piece
 
 
-def _standard_input(source: Source, scratch: Path, limits: InputLimits, stdin: BinaryIO | None) -> Path:
+def _read_once(source: Source, scratch: Path, limits: InputLimits, pieces: Callable[[], Iterator[bytes]]) -> Path:
     path = scratch / source.key
     if not path.exists():
-        file = stdin or sys.stdin.buffer
         partial = path.with_suffix(".partial")
-        _write(iter(lambda: file.read(_PIECE), b""), partial, source.name, limits)
+        partial.unlink(missing_ok=True)
+        _write(pieces(), partial, source.name, limits)
         partial.replace(path)
     return path
+
+
+def _piped(pipe: Pipe, name: str, limits: InputLimits) -> Iterator[bytes]:
+    """Yield what is written into a pipe, and nothing (``b""``) while there is nothing, until it is closed.
+
+    Raises:
+        InputError: it cannot be opened, or nobody has written into it for a while.
+    """
+    own = own_descriptor(pipe.path)
+    try:
+        # Not waiting: it would for one who writes, and for ever.
+        file = os.open(pipe.path, os.O_RDONLY | os.O_NONBLOCK) if own is None else os.dup(own)
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror}") from error
+    # What has been open for long was begun by one who may have ended by now: its end is no beginning.
+    is_begun, ticks = own is not None, int(limits.stall_seconds / _TICK)
+    try:
+        while is_begun or ticks > 0:
+            ready, _, _ = select.select([file], [], [], _TICK)
+            try:
+                piece = os.read(file, _PIECE) if ready else None
+            except BlockingIOError:  # somebody has it open, and has not written yet
+                piece = None
+            if piece:
+                is_begun = True
+            elif piece is not None and is_begun:
+                return
+            else:
+                ticks -= 1
+                if ready:
+                    time.sleep(_TICK)
+            yield piece or b""
+    finally:
+        os.close(file)
+    raise InputError(f"nothing was written into the pipe {name} for {limits.stall_seconds:g} seconds")
 
 
 def _write(pieces: Iterator[bytes], path: Path, name: str, limits: InputLimits) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,11 +47,32 @@ class StandardInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Pipe:
+    """What another program writes into a pipe that has a name, as ``<(…)`` and ``/dev/stdin`` have: one document."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Nowhere: it was named, but cannot be read, and *why* says so in a sentence."""
 
     why: str
 
 
-Origin = Path | ZipMember | TarMember | WebFile | StoredFile | StandardInput | Refused
+Origin = Path | ZipMember | TarMember | WebFile | StoredFile | StandardInput | Pipe | Refused
 """A Path is a file on this disk."""
+
+
+_DESCRIPTOR = re.compile(r"/+(?:dev|proc/self)/+fd/+(\d{1,9})")
+_STANDARD_DESCRIPTORS = {"/dev/stdin": 0}
+
+
+def own_descriptor(path: str) -> int | None:
+    """Return the number of the open file of this process that a path stands for, as ``/dev/fd/63`` does for 63.
+
+    In another process, which may be one that renders, the same path is another file.
+    """
+    if (match := _DESCRIPTOR.fullmatch(path)) is not None:
+        return int(match[1])
+    return _STANDARD_DESCRIPTORS.get(path)

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import glob
 import hashlib
-import os
+import stat
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from olmocr.errors import InputError
+from olmocr.errors import InputError, OlmocrError
 from olmocr.inputs.archives import ENDINGS as ARCHIVE_ENDINGS
 from olmocr.inputs.archives import list_members
 from olmocr.inputs.folders import files_below, files_matching, is_readable, read_start
 from olmocr.inputs.kinds import is_document
 from olmocr.inputs.limits import LIMITS, InputLimits
-from olmocr.inputs.origins import Origin, Refused, StandardInput, StoredFile, TarMember, WebFile, ZipMember
+from olmocr.inputs.origins import (
+    Origin,
+    Pipe,
+    Refused,
+    StandardInput,
+    StoredFile,
+    TarMember,
+    WebFile,
+    ZipMember,
+    own_descriptor,
+)
+from olmocr.inputs.places import place_in_store, place_of_file, place_of_url, spelled_place
 from olmocr.inputs.stores import WEB_SCHEMES, find_stored, scheme_of, web_file
+from olmocr.text import in_a_line
 
 _LIST_ENDING = ".txt"
 _MEMBER = "::"
@@ -26,31 +40,65 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A document to read. *name* is how it was given or found; *key* is one for each place, however it is spelled."""
+    """A document to read.
+
+    *name* is how it was given or found. *key* is one for each place, however it is spelled: SHA-1 of the place, in
+    hexadecimal, and the document's name in a workspace; a file's place is its path without links. *spellings* are the
+    keys of the place as it was spelled, which a link may lead elsewhere later.
+    """
 
     name: str
     origin: Origin
+    key: str = field(init=False)
+    spellings: tuple[str, ...] = field(default=(), compare=False)
 
-    @property
-    def key(self) -> str:
-        """SHA-1 of the place, in hexadecimal: the document's name in a workspace. A file's place is its path."""
-        return hashlib.sha1(_place(self).encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
+    def __post_init__(self) -> None:
+        spelled, place = _places(self.name, self.origin)
+        object.__setattr__(self, "key", _key(place))
+        object.__setattr__(self, "spellings", self.spellings or (_key(spelled),))
 
 
-def _place(source: Source) -> str:
+def key_of_archive(source: Source) -> str | None:
+    """Return the key that the archive of a member has where all of it cannot be read; None of other documents."""
     match source.origin:
+        case ZipMember(archive, _) | TarMember(archive, _):
+            return _key(place_of_file(archive))
+    return None
+
+
+def _key(place: str) -> str:
+    return hashlib.sha1(_bytes(place)).hexdigest()  # noqa: S324
+
+
+def _bytes(place: str) -> bytes:
+    """Return a place as the system has it; of a name that no file can have, the nearest thing."""
+    try:
+        return place.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return place.encode("utf-8", "surrogatepass")
+
+
+def _places(name: str, origin: Origin) -> tuple[str, str]:
+    """Return where a document lies, as it is spelled and as it is."""
+    match origin:
         case Path() as path:
-            return os.path.abspath(path)  # noqa: PTH100
+            return spelled_place(path), place_of_file(path)
         case ZipMember(archive, member) | TarMember(archive, member):
-            return f"{os.path.abspath(archive)}{_MEMBER}{member}"  # noqa: PTH100
+            return f"{spelled_place(archive)}{_MEMBER}{member}", f"{place_of_file(archive)}{_MEMBER}{member}"
         case WebFile(url):
-            return url
+            return url, place_of_url(url)
         case StoredFile(store, path):
-            return f"{store}/{path}"  # the store, too: an account may be named in it
+            return f"{store}/{path}", place_in_store(store, path)
         case StandardInput():
-            return STANDARD_INPUT
+            return STANDARD_INPUT, STANDARD_INPUT
+        case Pipe(path):
+            return path, path
+        case Refused() if scheme_of(name) is None:  # what is wrong with it may be put right: then it is this document
+            archive, separator, member = name.partition(_MEMBER)
+            path = path_of(archive)
+            return f"{spelled_place(path)}{separator}{member}", f"{place_of_file(path)}{separator}{member}"
         case Refused():
-            return source.name
+            return name, name
 
 
 def find_sources(
@@ -73,13 +121,19 @@ def find_sources(
     for name in names:
         try:
             for source in finder.sources(name):
-                found.setdefault(source.key, source)
+                known = found.get(source.key)
+                found[source.key] = _with_spellings(known, source.spellings) if known else source
         except InputError as error:
             wrong.append(str(error))
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise InputError(f"{'; '.join(wrong[:5])}{more}; nothing was started")
     return tuple(found.values())
+
+
+def _with_spellings(source: Source, more: Iterable[str]) -> Source:
+    spellings = tuple(dict.fromkeys((*source.spellings, *more)))
+    return Source(source.name, source.origin, spellings) if spellings != source.spellings else source
 
 
 @dataclass(frozen=True)
@@ -90,6 +144,15 @@ class _Finder:
     apart_from: Path | None
 
     def sources(self, name: str) -> Iterator[Source]:
+        """Yield what a name stands for; what is there and cannot be looked at is a document that cannot be read."""
+        try:
+            yield from self._sources(name)
+        except OSError as error:
+            yield Source(name, Refused(f"{name} cannot be read: {error.strerror}"))
+        except ValueError as error:  # no name that the system knows: one with a NUL, or of characters it has not
+            raise InputError(f"there is no file {name!a}: {error}") from error
+
+    def _sources(self, name: str) -> Iterator[Source]:
         if name == STANDARD_INPUT:
             yield _standard_input()
         elif _is_list(name):
@@ -102,7 +165,7 @@ class _Finder:
         scheme = scheme_of(name)
         if scheme is None:
             yield from self._on_disk(name)
-        elif _MEMBER in name or name.lower().endswith((*ARCHIVE_ENDINGS, _LIST_ENDING)):
+        elif _MEMBER in name.split("/", 3)[-1] or name.lower().endswith((*ARCHIVE_ENDINGS, _LIST_ENDING)):
             raise InputError(f"{name} is an archive or a list on another machine; download it and give the copy")
         elif scheme in WEB_SCHEMES:
             yield Source(*web_file(name))
@@ -112,12 +175,16 @@ class _Finder:
     def _on_disk(self, name: str) -> Iterator[Source]:
         path = path_of(name)
         archive, separator, member = name.rpartition(_MEMBER)
-        if _is_file(path):
+        if own_descriptor(name) is not None and _is_there(path, Path.exists):
+            yield Source(name, _pipe(name, path))
+        elif _is_file(path):
             yield from self._in_archive(name, path) if _is_archive(path) else (Source(name, path),)
-        elif name and path.is_dir():
+        elif name and _is_there(path, Path.is_dir):
             yield from self._in_folder(str(path))
         elif separator and _is_archive(path_of(archive)):
             yield from self._only_member(archive, member)
+        elif name and _is_there(path, Path.exists):
+            yield Source(name, _pipe(name, path))
         elif glob.has_magic(name):
             yield from self._matching(name)
         else:
@@ -164,28 +231,31 @@ class _Finder:
     def _in_list(self, name: str) -> Iterator[Source]:
         """Yield what a list's lines stand for; a line that stands for nothing is a document that cannot be read."""
         path = path_of(name)
-        try:
-            with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-                for number, line in enumerate(lines, 1):
-                    entry = line.strip()
-                    if "\0" in entry:
-                        raise InputError(f"{name} is no list of names: line {number} is no text")
-                    if entry and not entry.startswith("#"):
-                        yield from self._entry(entry, path.parent, f"line {number} of {name}")
-        except OSError as error:
-            raise InputError(f"{name} cannot be read: {error.strerror}") from error
+        encoding = _encoding_of(path, name)
+        with path.open(encoding=encoding, errors="surrogateescape" if encoding == "utf-8-sig" else "replace") as lines:
+            for number, line in enumerate(lines, 1):
+                entry = line.strip()
+                if entry and not entry.startswith("#"):
+                    yield from self._entry(entry, line.rstrip("\n"), path.parent, f"line {number} of {name}")
 
-    def _entry(self, entry: str, folder: Path, place: str) -> Iterator[Source]:
-        """Yield what a line stands for, seen from the working folder, or else from the list's own *folder*."""
+    def _entry(self, entry: str, line: str, folder: Path, place: str) -> Iterator[Source]:
+        """Yield what a line stands for, seen from the working folder, or else from the list's own *folder*.
+
+        Spaces around a name are mostly not of it; where nothing is called so, they may be.
+        """
         spellings = [entry] if scheme_of(entry) else [entry, str(folder / entry)]
+        if line != entry and not scheme_of(entry):
+            spellings += [line, str(folder / line)]
         wrong = []
         for spelling in spellings:
             try:
                 if _is_list(spelling):
                     raise InputError(f"{spelling} is a list within a list; give it by itself")
                 yield from self._documents(spelling)
-            except InputError as error:
+            except OlmocrError as error:
                 wrong.append(str(error))
+            except (OSError, ValueError) as error:
+                wrong.append(f"{in_a_line(spelling)} cannot be read: {getattr(error, 'strerror', None) or error}")
             else:
                 return
         yield Source(entry, Refused(f"{wrong[0]} ({place})"))
@@ -197,6 +267,14 @@ def _standard_input() -> Source:
     return Source(STANDARD_INPUT, StandardInput())
 
 
+def _pipe(name: str, path: Path) -> Pipe:
+    """Return the pipe at *path*, or what was put in its place for this process alone: it is read once, too."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISFIFO(mode) or (stat.S_ISREG(mode) and own_descriptor(name) is not None)):
+        raise InputError(f"{name} is {'a socket' if stat.S_ISSOCK(mode) else 'a device'}, not a file")
+    return Pipe(spelled_place(path))
+
+
 def path_of(name: str) -> Path:
     """Return the path that a name is, its ``~`` followed where there is such a user."""
     try:
@@ -205,11 +283,36 @@ def path_of(name: str) -> Path:
         return Path(name)
 
 
+def _encoding_of(path: Path, name: str) -> str:
+    """Return how a list's text is written: as UTF-8, with other bytes kept, or as Windows' programs do.
+
+    Raises:
+        InputError: it is no text.
+    """
+    start = read_start(str(path))
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in start:
+        raise InputError(f"{name} is no list of names: it is no text")
+    return "utf-8-sig"
+
+
 def _is_file(path: Path) -> bool:
+    """Say whether there is such a file.
+
+    Raises:
+        OSError: that cannot be known, as in a folder that may not be entered.
+    """
+    return _is_there(path, Path.is_file)
+
+
+def _is_there(path: Path, is_so: Callable[[Path], bool]) -> bool:
     try:
-        return path.is_file()
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        return is_so(path)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # nothing is called so; a member of an archive may be
+            raise
+        return False
 
 
 def _is_archive(path: Path) -> bool:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from olmocr.errors import InputError, MissingDependencyError, OlmocrError
-from olmocr.inputs.kinds import ENDINGS
+from olmocr.inputs.kinds import has_ending
 from olmocr.inputs.limits import InputLimits
-from olmocr.inputs.origins import StoredFile, WebFile
+from olmocr.inputs.origins import Refused, StoredFile, WebFile
+from olmocr.strays import is_passed_over
 from olmocr.version import __version__
 
 if TYPE_CHECKING:
@@ -46,22 +47,29 @@ def web_file(name: str) -> tuple[str, WebFile]:
     return name.replace(authority, authority.rpartition("@")[2], 1), WebFile(url)
 
 
-def find_stored(name: str) -> list[tuple[str, StoredFile]]:
+def find_stored(name: str) -> list[tuple[str, StoredFile | Refused]]:
     """Return the files that a URL of an object store means: one, all below a prefix, or those that match a pattern.
+
+    Where the store does not say, that is the URL's failure.
 
     A URL with a document's ending is not looked for; it is found out when it is read.
 
     Raises:
-        InputError: there is none, or the store refuses to say.
+        InputError: there is none.
         MissingDependencyError: the extra for this kind of store is not installed.
     """
     filesystem, path = _open_store(name)
     store = _store_of(name)
-    if _MAGIC.search(path) is None and _has_ending(path):
+    if _MAGIC.search(path) is None and has_ending(path):
         return [(name, StoredFile(store, path))]
-    with _faults_of(name):
-        paths = sorted(each for each in _list(filesystem, path) if _has_ending(each))
-        filesystem.invalidate_cache()  # or it would remember all that it has listed
+    try:
+        with _faults_of(name):
+            paths = sorted(each for each in _list(filesystem, path) if has_ending(each))
+            filesystem.invalidate_cache()  # or it would remember all that it has listed
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise
+        return [(name, Refused(str(error)))]  # a store that is away, or says no, is no typing error
     if not paths:
         raise InputError(f"there is no document at {name}")
     return [(f"{scheme_of(name)}://{each}", StoredFile(store, each)) for each in paths]
@@ -103,7 +111,9 @@ def read_web_file(origin: WebFile, name: str, limits: InputLimits) -> Iterator[b
                 yield piece
     except httpx.TimeoutException as error:
         raise InputError(f"{name} cannot be downloaded: no answer for {limits.stall_seconds:g} s") from error
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+    except OlmocrError:
+        raise
+    except Exception as error:  # whatever a server sends, or an environment's proxies and certificates bring about
         raise InputError(f"{name} cannot be downloaded: {_one_line(error)}") from error
 
 
@@ -144,12 +154,11 @@ def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
 
 def _list(filesystem: AbstractFileSystem, path: str) -> list[str]:
     if _MAGIC.search(path):
-        return list(filesystem.glob(path))
-    return [path] if filesystem.info(path)["type"] == "file" else list(filesystem.find(path))
-
-
-def _has_ending(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in ENDINGS
+        return [each for each in filesystem.glob(path) if not is_passed_over(PurePosixPath(each).name)]
+    if filesystem.info(path)["type"] == "file":
+        return [path]
+    below = len(path.rstrip("/"))
+    return [each for each in filesystem.find(path) if not any(map(is_passed_over, each[below:].split("/")))]
 
 
 @contextlib.contextmanager

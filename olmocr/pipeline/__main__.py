@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import functools
 import inspect
-import json
 import logging
 import os
 import sys
@@ -37,7 +36,7 @@ from olmocr.memory import parse_size
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.upstream_options import Translated, heed, translated
 from olmocr.settings import Setting, settings_of
-from olmocr.text import printable
+from olmocr.text import in_a_line, strict_json
 from olmocr.version import __version__
 
 if TYPE_CHECKING:
@@ -251,7 +250,7 @@ def ocr(
     for note in _misspelt(os.environ, context.command.params):
         complain(note)
     if stats:
-        _say_stats(Path(settings["workspace"]).expanduser(), as_json=as_json)
+        _say_stats(settings["workspace"], as_json=as_json)
         return
     values = {name: _FORMS[name].value(value) if name in _FORMS else value for name, value in settings.items()}
     values |= {"prompt": _prompt(custom_prompt, prompt_file), "server_options": _server_options(context.obj, values)}
@@ -374,7 +373,7 @@ def _summary(config: PipelineConfig, how: _How) -> RunSummary:
 
 
 def _summary_json(summary: RunSummary) -> str:
-    return json.dumps({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2)
+    return strict_json({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2)
 
 
 @contextlib.contextmanager
@@ -396,11 +395,17 @@ def _shown_progress(console: Console, *, quiet: bool) -> Iterator[Any]:
             nonlocal last_line
             now = time.monotonic()
             tally.add(page)
-            bar.update(task, description=printable(f"{tally.line(now)}; last: {source.name}, page {page.page_number}"))
+            bar.update(task, description=in_a_line(f"{tally.line(now)}; last: {source.name}, page {page.page_number}"))
             if bar.disable and now - last_line >= _LINE_EVERY_SECONDS:
                 last_line = now
                 log.info("%s", tally.line(now))
-            log.debug("%s, page %d: %s after %d attempts", source.name, page.page_number, page.status, page.attempts)
+            log.debug(
+                "%s, page %d: %s after %d attempts",
+                in_a_line(source.name),
+                page.page_number,
+                page.status,
+                page.attempts,
+            )
 
         yield on_document, on_page
 
@@ -416,6 +421,7 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
             "asked more than once": summary.retried_pages,
             "from the file's own text": summary.fallback_pages,
             "perhaps incomplete": summary.poor_pages,
+            "called turned whichever way they were shown": summary.askew_pages,
         }
         shown = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
         rate = f"in {summary.seconds:.1f} s, {pages_per_minute(summary):.1f} pages/min"
@@ -424,18 +430,19 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
     if config.markdown_folder:
         say(f"markdown:  {config.markdown_folder}")
     for failure in summary.failures[:20]:
-        say(f"failed:    {failure.source}: {failure.why}")
+        say(f"failed:    {in_a_line(failure.source)}: {failure.why}")
     if len(summary.failures) > 20:
         say(f"           and {len(summary.failures) - 20} more, in {config.workspace / 'failures.jsonl'}")
     if summary.failures:
         say("           run it again to try these again")
 
 
-def _say_stats(workspace: Path, *, as_json: bool) -> None:
+def _say_stats(workspace: str, *, as_json: bool) -> None:
+    from olmocr.workspace.folder import require_local
     from olmocr.workspace.stats import read_stats, stats_lines
 
-    stats = read_stats(workspace)
-    say(json.dumps(vars(stats), indent=2) if as_json else "\n".join(stats_lines(stats)))
+    stats = read_stats(require_local(workspace, "the workspace"))
+    say(strict_json(vars(stats), indent=2) if as_json else "\n".join(stats_lines(stats)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self
 
-from olmocr.backends.choice import Answering, Sleep, answering
+from olmocr.backends.choice import Answering, Sleep, answering, require_model
 from olmocr.errors import ServerError, ServerUnavailableError
 from olmocr.page import Ask
 from olmocr.pipeline.config import ReadingConfig
@@ -48,6 +48,20 @@ class Answers:
 
     async def __aexit__(self, *exception: Any) -> None:
         await self._stack.__aexit__(*exception)
+
+    @property
+    def model(self) -> str | None:
+        """The model's name as records have it; None where only its server knows it, and was not asked."""
+        return self._opened.model if self._opened else self._config.model
+
+    async def require_model(self) -> None:
+        """Make sure that there is the model that was asked for, also where no page was left to ask it about.
+
+        Raises:
+            OlmocrError: there is none of this name.
+        """
+        if self._opened is None:
+            await require_model(self._config)
 
     def counts(self) -> dict[str, float]:
         """Return what a model in this process has done so far, by name; also when this is closed."""

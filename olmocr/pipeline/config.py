@@ -11,6 +11,7 @@ from olmocr.errors import UsageError
 from olmocr.page import PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
 from olmocr.pipeline.page_ranges import PageRanges, parse_page_ranges
 from olmocr.settings import SETTING, Range, Setting, documented, setting
+from olmocr.workspace.folder import require_local
 
 _PAGES, _OUTPUT, _RUN = "Pages", "Output", "Run"
 
@@ -112,8 +113,8 @@ class PipelineConfig(ReadingConfig):
     def __post_init__(self) -> None:
         if not str(self.workspace):
             raise UsageError("the workspace has no name; name a folder, or . for this one")
-        self._set("workspace", Path(self.workspace).expanduser())
-        self._set("output_dir", Path(self.output_dir).expanduser() if self.output_dir else None)
+        self._set("workspace", require_local(self.workspace, "the workspace"))
+        self._set("output_dir", require_local(self.output_dir, "the folder for markdown") if self.output_dir else None)
         self._set("pdfs", _names(self.pdfs))
         self._set("languages", tuple(self.languages))
         if not self.pdfs and not self.retry_failed:

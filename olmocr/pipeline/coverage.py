@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import re
-import unicodedata
 from collections import Counter
+
+from olmocr.text import normalized, unescaped
 
 _FEWEST_WORDS = 20  # with fewer, a running head alone is a third of the page
 _LONGEST = 200_000  # characters; a page of newsprint has 40,000
@@ -51,11 +51,9 @@ def _readable_words(layer: str) -> Counter[str] | None:
 
 def _without_markup(answer: str) -> str:
     text = _TAG.sub(" ", _INLINE_TAG.sub("", answer)) if "<" in answer else answer
-    text = html.unescape(text) if "&" in text else text
+    text = unescaped(text) if "&" in text else text
     return _COMMAND.sub(" ", text) if "\\" in text else text
 
 
 def _words(text: str) -> Counter[str]:
-    if not text.isascii():
-        text = unicodedata.normalize("NFKD", text)
-    return Counter(_WORD.findall(_MARKS.sub("", _HYPHEN.sub("", text.casefold()))))
+    return Counter(_WORD.findall(_MARKS.sub("", _HYPHEN.sub("", normalized("NFKD", text).casefold()))))

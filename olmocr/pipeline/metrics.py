@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 
+SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 180, 300, 600, 1200, 1800, 3600)
+"""Bounds of the histogram: a blank page takes none, one on a fast Mac some, and on a slow one, asked again, minutes."""
+
 
 @contextlib.contextmanager
 def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
@@ -61,7 +64,8 @@ def count_pages(registry: CollectorRegistry) -> Callable[[PageRecord], None]:
     written = Counter("olmocr_output_tokens", "Tokens written, for any answer.", registry=registry)
     passes = Counter("olmocr_passes", "Passes over the weights for tokens written.", registry=registry)
     ends = Counter("olmocr_attempts_ended", "Attempts, by how they ended.", ["end"], registry=registry)
-    seconds = Histogram("olmocr_page_seconds", "From the first question to the last answer.", registry=registry)
+    what = "From the first question to the last answer."
+    seconds = Histogram("olmocr_page_seconds", what, registry=registry, buckets=SECONDS)
 
     def count(page: PageRecord) -> None:
         pages.labels(page.status).inc()

@@ -23,6 +23,7 @@ from olmocr.page import (
     PageResponse,
     PageResponseError,
     parse_page_response,
+    stated_turn,
 )
 from olmocr.rendering.render import turned
 
@@ -52,6 +53,7 @@ class Terms:
 class PageResult:
     """What came of one page. *page* is None if no answer was good; *rejected* says why of each that was not.
 
+    A *page* whose rotation is not valid is the last whole answer of a model that called the page turned to the end.
     *answer* is the accepted one, *attempts* how often the model was asked. *rotation* is how far the page was
     turned, counter-clockwise, to be read; *temperature* and *guided* are those of the accepted answer.
     *output_tokens* and *passes* are those of all attempts, and *seconds* their time; *ends* says how each of them
@@ -74,9 +76,12 @@ class PageResult:
 async def ocr_page(image: PageImage, ask: Ask, terms: Terms = Terms(), *, text_layer: str | None = None) -> PageResult:
     """Ask until an answer is whole, valid and upright, as often and as long as *terms* allow.
 
-    A page that the model finds turned is turned back and asked afresh, greedily first: it is a new question.
-    Any other bad answer is asked again at the next temperature. *text_layer*, the file's own text, may make answers
-    faster and never changes them.
+    A page that the model finds turned is turned back and asked afresh, greedily first: it is a new question. So it is
+    when that stands in an answer that is no good otherwise. Any other bad answer is asked again at the next
+    temperature. *text_layer*, the file's own text, may make answers faster and never changes them.
+
+    If no answer finds the page upright, the last one that is good in all else is kept, as upstream keeps it, unless
+    it has no text and *text_layer* has some.
 
     Raises:
         ServerError: nobody answers; whether the page is good for anything is not known.
@@ -112,6 +117,7 @@ class _Attempts:
     output_tokens: int = 0
     passes: int = 0
     ends: list[End] = field(default_factory=list)
+    kept: PageResult | None = None
 
     async def until_good(self, ask: Ask) -> PageResult:
         while self.asked_at.total() < self.terms.max_attempts:
@@ -127,12 +133,13 @@ class _Attempts:
             self.output_tokens += answer.output_tokens
             self.passes += answer.passes
             self.ends.append(answer.finish_reason)
-            page = self._accept(answer)
+            page, why = _judge(answer, self.terms)
             if page is not None:
-                attempts, rejected = self.asked_at.total(), tuple(self.rejected)
-                return PageResult(
-                    page, answer, attempts, rejected, self.rotation, request.temperature, guided=request.guided
-                )
+                found = self._result(page, answer, request)
+                if page.is_rotation_valid:
+                    return found
+                self._keep(found)
+            self._turn(answer, page, why)
         return self.failure()
 
     def _fail(self, error: Exception) -> None:
@@ -140,7 +147,28 @@ class _Attempts:
         self.ends.append("failed")
 
     def failure(self) -> PageResult:
-        return PageResult(None, None, self.asked_at.total(), tuple(self.rejected), self.rotation)
+        """Return what is left when no answer was good: one that only calls the page turned, or none."""
+        nothing = PageResult(None, None, 0, (), self.rotation)
+        return replace(self.kept or nothing, attempts=self.asked_at.total(), rejected=tuple(self.rejected))
+
+    def _result(self, page: PageResponse, answer: ModelResponse, request: PageRequest) -> PageResult:
+        attempts, rejected = self.asked_at.total(), tuple(self.rejected)
+        return PageResult(page, answer, attempts, rejected, self.rotation, request.temperature, guided=request.guided)
+
+    def _keep(self, found: PageResult) -> None:
+        """Keep a whole answer that calls the page turned; one without text only where there is none anywhere."""
+        text = found.page and found.page.natural_text
+        if text or not (self.kept or (self.text_layer and self.text_layer.strip())):
+            self.kept = found
+
+    def _turn(self, answer: ModelResponse, page: PageResponse | None, why: str) -> None:
+        """Remember why an answer is not accepted, and turn the image as it says."""
+        turn = page.rotation_correction if page else stated_turn(answer.text)
+        self.rotation = (self.rotation + turn) % 360
+        reasons = [why] if why else []
+        if turn or page:
+            reasons.append(f"the page is turned: correction {turn}")
+        self.rejected.append("; ".join(reasons))
 
     def _next_request(self) -> PageRequest:
         temperature = TEMPERATURES[min(self.asked_at[self.rotation], len(TEMPERATURES) - 1)]
@@ -156,17 +184,6 @@ class _Attempts:
             draft_text=self.text_layer,
             time_limit=self.terms.time_limit,
         )
-
-    def _accept(self, answer: ModelResponse) -> PageResponse | None:
-        """Return the answer's page if it is good; else remember why it is not, and how to turn the image."""
-        page, why = _judge(answer, self.terms)
-        if page is not None and page.is_rotation_valid:
-            return page
-        if page is not None:
-            self.rotation = (self.rotation + page.rotation_correction) % 360
-            why = f"the page is turned: correction {page.rotation_correction}"
-        self.rejected.append(why)
-        return None
 
 
 def _judge(answer: ModelResponse, terms: Terms) -> tuple[PageResponse | None, str]:

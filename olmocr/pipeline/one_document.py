@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from olmocr.backends.choice import Answering
 from olmocr.errors import InputError
 from olmocr.pipeline.config import ReadingConfig
 from olmocr.pipeline.ocr_page import Terms, ocr_page
-from olmocr.pipeline.page_records import blank_record, record_of, unrendered_record
+from olmocr.pipeline.page_records import blank_record, how_asked, record_of, unrendered_record
 from olmocr.pipeline.repetition import has_looped
 from olmocr.rendering.pool import RenderPool
 from olmocr.workspace.document import PageRecord
@@ -61,6 +61,7 @@ class PageReader:
             return blank_record(number)
         async with turn as answers:
             result = await ocr_page(rendered.image, answers.ask, self.terms, text_layer=rendered.text_layer)
-            if result.page is None and (fault := answers.fault()) is not None:
+            if not (result.page and result.page.is_rotation_valid) and (fault := answers.fault()) is not None:
                 raise fault  # the page ran out of time while it waited for a server: that says nothing of the page
-            return record_of(number, result, rendered.text_layer, answers.model)
+            record = record_of(number, result, rendered.text_layer, answers.model)
+            return replace(record, asked=how_asked(self.terms.prompt, self.longest_side, self.terms.guided))

@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 
 from olmocr.errors import UsageError
+from olmocr.text import one_line
 
-_RANGE = re.compile(r"\s*(?:([0-9]{1,9})|([0-9]{1,9})?\s*-\s*([0-9]{1,9})?)\s*")
+_RANGE = re.compile(r"(?:([0-9]{1,9})|(?:([0-9]{1,9})\s*)?-\s*([0-9]{1,9})?)")
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,13 @@ def parse_page_ranges(text: str) -> PageRanges:
 
 
 def _range(part: str, text: str) -> tuple[int, int | None]:
+    part = part.strip()
     match = _RANGE.fullmatch(part)
-    if match is None or part.strip() == "-":
-        raise UsageError(f"pages must be like 1-5,9,12- and not {text!r}: {part.strip()!r} is no page and no range")
+    if match is None or part == "-":
+        given, wrong = one_line(text, 120), one_line(part, 40)
+        raise UsageError(f"pages must be like 1-5,9,12- and not {given!r}: {wrong!r} is no page and no range")
     one, first, last = match.groups()
     begin, end = int(one or first or 1), int(one or last) if one or last else None
     if begin < 1 or (end is not None and end < begin):
-        raise UsageError(f"pages are counted from 1 upwards, and {part.strip()!r} is not")
+        raise UsageError(f"pages are counted from 1 upwards, and {part!r} is not")
     return begin, end

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
+from olmocr.backends.config import Guided
 from olmocr.page import PageResponse
 from olmocr.pipeline.coverage import coverage
 from olmocr.pipeline.ocr_page import PageResult
 from olmocr.workspace.document import PageRecord
+
+_LONGEST_REASON = 2000
+"""Characters of why an answer was not accepted, whoever said it."""
 
 
 def record_of(number: int, result: PageResult, text_layer: str | None, model: str) -> PageRecord:
@@ -19,7 +24,7 @@ def record_of(number: int, result: PageResult, text_layer: str | None, model: st
         response=result.page or _holding(text_layer),
         model=model,
         attempts=result.attempts,
-        rejected=result.rejected,
+        rejected=tuple(why[:_LONGEST_REASON] for why in result.rejected),
         rotation=result.rotation,
         temperature=result.temperature,
         guided=result.guided,
@@ -39,6 +44,12 @@ def record_of(number: int, result: PageResult, text_layer: str | None, model: st
     )
 
 
+def how_asked(prompt: str, longest_side: int, guided: Guided) -> str:
+    """Return in words how a model is asked for a page, as far as its text may depend on it."""
+    forced = {"never": "", "retries": "", "always": ", its form forced"}[guided]
+    return f"{longest_side} pixels, prompt {hashlib.sha256(prompt.encode()).hexdigest()[:8]}{forced}"
+
+
 def blank_record(number: int) -> PageRecord:
     """Return the record of a page with nothing on it: no model is asked, which might make something up."""
     return PageRecord(number, "blank", _holding(None))
@@ -46,7 +57,7 @@ def blank_record(number: int) -> PageRecord:
 
 def unrendered_record(number: int, why: str) -> PageRecord:
     """Return the record of a page that could not be rendered."""
-    return PageRecord(number, "fallback", _holding(None), rejected=(why,))
+    return PageRecord(number, "fallback", _holding(None), rejected=(why[:_LONGEST_REASON],))
 
 
 def _holding(text: str | None) -> PageResponse:

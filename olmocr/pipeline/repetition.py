@@ -19,6 +19,7 @@ _FILLER = 8000  # real: 60 rows of 10 empty cells or zeros, 60 lines of dots or 
 
 _TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
 _ROW = re.compile(r"</?t[dhr]\b|\|", re.IGNORECASE)
+_LOOK_BACK = max(_FILLER, LONGEST_PERIOD * _FEWEST_REPEATS)  # characters of a text's end that say all
 _FEWEST_SIGNS = 3  # different letters and digits; with fewer it is "N/A", 0.00, a hex dump of zeros
 
 
@@ -29,7 +30,7 @@ def is_looping(text: str) -> bool:
     real pages have much of these. The last block may be cut off. It costs microseconds, however long the text is, so
     that it may be asked after every token.
     """
-    tail = text[-max(_FILLER, LONGEST_PERIOD * _FEWEST_REPEATS) :]
+    tail = text[-_LOOK_BACK:]
     if len(tail) < _WORDS:
         return False
     needle = tail[-_NEEDLE:]
@@ -48,7 +49,8 @@ def has_looped(text: str) -> bool:
 
     A loop is found if it goes on for 500 characters more than :func:`is_looping` needs.
     """
-    return any(is_looping(text[:end]) for end in range(_WORDS, len(text), _STRIDE)) or is_looping(text)
+    ends = range(_WORDS, len(text), _STRIDE)
+    return any(is_looping(text[max(0, end - _LOOK_BACK) : end]) for end in ends) or is_looping(text)
 
 
 def _repeats(tail: str, period: int, characters: int) -> bool:

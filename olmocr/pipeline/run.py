@@ -7,14 +7,15 @@ import contextlib
 import datetime
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from olmocr.backends.choice import Sleep
-from olmocr.errors import InputError, OutputError, ServerUnavailableError
+from olmocr.errors import InputError, OlmocrError, OutputError, ServerUnavailableError, UnwritableNameError, reason_of
 from olmocr.event_loop import EventLoopThread
-from olmocr.inputs.local_file import content_hash, fetched, scratch_folder, version_of
+from olmocr.inputs.local_file import content_hash, fetched, is_elsewhere, scratch_folder, version_of
 from olmocr.inputs.sources import Source, find_sources
 from olmocr.page import Ask
 from olmocr.pipeline.answers import Answers
@@ -26,6 +27,7 @@ from olmocr.pipeline.summary import RunCounts, RunSummary, write_metrics
 from olmocr.pipeline.turns import side_by_side
 from olmocr.pipeline.unfinished import Unfinished, sources_to_retry, write_beside
 from olmocr.rendering.pool import RenderPool
+from olmocr.text import in_a_line
 from olmocr.workspace.document import Document, PageRecord, why_failed
 from olmocr.workspace.folder import Workspace, open_workspace
 from olmocr.workspace.outputs import dolma_line
@@ -49,6 +51,7 @@ async def run_pipeline(
     on_document: OnDocument = lambda source, pages, waiting: None,
     ask: Ask | None = None,
     sleep: Sleep = asyncio.sleep,
+    open_pool: Callable[[], AbstractAsyncContextManager[RenderPool]] = RenderPool,
 ) -> RunSummary:
     """Read every document of *config* that its workspace does not hold yet.
 
@@ -62,6 +65,7 @@ async def run_pipeline(
         on_document: called when a document is begun.
         ask: answers instead of the config's backend and model.
         sleep: waits before a server that is away is asked again.
+        open_pool: opens what renders pages.
 
     Raises:
         OlmocrError: nothing could be started, nobody answers any more, or nothing more can be written.
@@ -70,23 +74,33 @@ async def run_pipeline(
         sources = find_sources(config.pdfs, apart_from=config.workspace)
         workspace = open_workspace(config.workspace, config.output_dir)
         records = stack.enter_context(Records(config.workspace))
+        workspace = workspace.with_markdown_elsewhere(records.markdown_folders())
+        if config.output_dir is not None:
+            records.add_markdown_folder(config.output_dir.resolve())
         scratch = stack.enter_context(scratch_folder())
         if not config.pdfs:
             sources = sources_to_retry(records)
         if config.writes_beside:
             for source in sources:  # in this order, and not in that in which they are finished
-                workspace.markdown_path(source)
+                workspace.reserve(
+                    source,
+                    markdown=config.markdown_folder is not None,
+                    pages=config.page_files,
+                    page_records=config.page_records,
+                )
         counts, answers = RunCounts(sources), Answers(config, config.workspace, ask, sleep)
         unfinished = Unfinished(config, workspace, records, sources, lambda: counts.add_document("skipped"))
         try:
             if waiting := unfinished.find():
-                async with RenderPool() as pool, answers, _beating(records):
+                async with open_pool() as pool, answers, _beating(records):
                     run = _Run(
                         config, workspace, records, scratch, unfinished, counts, answers, pool, on_page, on_document
                     )
                     with counts.timed(apart_from=lambda: answers.seconds):
                         await run.read_all(waiting)
+            await answers.require_model()
         finally:  # what ended the run is one thing, what failed before another
+            unfinished.tell_what_was_read_otherwise(answers.model)
             workspace.write_failures(records.failures())
             write_metrics(workspace.folder, counts, answers.counts())
         return counts.summary()
@@ -150,15 +164,26 @@ class _Run:
 
     async def _read(self, source: Source) -> None:
         """Read one document and write it, or why it could not be read."""
-        version = version_of(source)
+        version, sha256 = version_of(source), None
+        unread = KnownDocument(source.key, source.name, version, None, "", None, "failed")
         try:
             async with fetched(source, self.scratch) as path:
                 sha256 = await asyncio.to_thread(content_hash, path, source.name)
                 async with self.unfinished.held(source, sha256) as is_ours:
                     if is_ours:
                         await self._read_content(source, path, sha256, version)
-        except InputError as error:
-            self._fail(source, str(error), KnownDocument(source.key, source.name, version, None, "", None, "failed"))
+        except (InputError, UnwritableNameError) as error:
+            # A server may answer anything for a while; a file here that is no document any more has changed.
+            stays = sha256 is None or self._has_result(source, sha256) or is_elsewhere(source)
+            self._fail(source, str(error), unread, keep=stays)
+        except OlmocrError:
+            raise
+        except Exception as error:  # nobody foresaw it, and the other documents are none the worse for it
+            log.debug("%s", in_a_line(source.name), exc_info=True)
+            why = f"{type(error).__name__}: {reason_of(error)}"
+            self._fail(
+                source, f"{source.name} met a fault of olmocr itself, please report it: {why}", unread, keep=True
+            )
 
     async def _read_content(self, source: Source, path: Path, sha256: str, version: str) -> None:
         config, name = self.config, source.name
@@ -171,19 +196,19 @@ class _Run:
         if why:
             self.records.add_document(replace(known, state="filtered", why=why))
             self.counts.add_document("filtered")
-            log.info("%s is left out: %s", name, why)
+            log.info("%s is left out: %s", in_a_line(name), why)
             return
         missing, behind = self.unfinished.begin(source, sha256, numbers)
         self.on_document(source, len(missing), behind)
         reader = PageReader(path, name, self.pool, config.target_longest_image_dim, terms_of(config), count == 1)
-        unanswered = await self._read_pages(source, sha256, reader, missing)
+        fresh, unanswered = await self._read_pages(source, sha256, reader, missing)
         if unanswered:
-            self._fail(source, _why_unanswered(name, unanswered), known, is_lasting=False)
+            self._fail(source, _why_unanswered(name, unanswered), known, keep=True)
             return
         document = self.unfinished.assembled(source, sha256, count)
         if document is None:
             raise InputError(f"{name} lost a page while it was read; run it again")
-        self._finish(document, known)
+        self._finish(document, fresh, known)
 
     async def _why_filtered(self, path: Path, name: str, count: int) -> str | None:
         texts = []
@@ -195,8 +220,9 @@ class _Run:
 
     async def _read_pages(
         self, source: Source, sha256: str, reader: PageReader, numbers: Iterable[int]
-    ) -> dict[int, str]:
-        """Read pages and keep them; return why of each that nobody answered: it is asked for by the next run."""
+    ) -> tuple[dict[int, PageRecord], dict[int, str]]:
+        """Read pages and keep them; return them, and why of each that nobody answered: the next run asks for it."""
+        fresh: dict[int, PageRecord] = {}
         unanswered: dict[int, str] = {}
 
         async def read(number: int) -> None:
@@ -206,27 +232,43 @@ class _Run:
                     page = await reader.read(number, self.answers.turn(place))
                 except ServerUnavailableError as error:
                     unanswered[number] = str(error)
-                    log.warning("page %d of %s: %s", number, source.name, error)
+                    log.warning("page %d of %s: %s", number, in_a_line(source.name), error)
                     return
+                fresh[number] = page
                 self.records.add_page(sha256, page)
                 self.counts.add_page(page)
                 self.on_page(source, page)
 
         async for _ in side_by_side(numbers, read, self.answers.in_hand.count):
             pass
-        return unanswered
+        return fresh, unanswered
 
-    def _finish(self, document: Document, known: KnownDocument) -> None:
-        source, line = document.source, dolma_line(document, datetime.date.today())
-        why = why_failed(document, self.config.max_page_error_rate)
-        if why:
-            self._fail(source, why, known, line)
+    def _finish(self, document: Document, fresh: dict[int, PageRecord], known: KnownDocument) -> None:
+        """Write a document, or that it failed. Pages that this run read are *fresh*, whatever was kept of them."""
+        source, today = document.source, datetime.date.today()
+        pages = tuple(fresh.get(page.page_number, page) for page in document.pages)
+        if why := why_failed(replace(document, pages=pages), self.config.max_page_error_rate):
+            line = dolma_line(replace(document, pages=pages), today)
+            self._fail(source, why, known, line, keep=self._has_result(source, document.content_hash))
             return
+        kept = [page.page_number for page in document.pages if page is not fresh.get(page.page_number, page)]
+        if kept_well := [number for number in kept if fresh[number].is_fallback]:
+            log.warning(
+                "%s: no good answer this time for %d pages (first: %d), which stay as they were read before",
+                source.name, len(kept_well), kept_well[0],
+            )  # fmt: skip
         # The line first: a run that is stopped between the two writes the markdown next time.
+        line = dolma_line(document, today)
         self.workspace.write_result(source, line)
+        self.unfinished.forget_what_had_the_name(source)
         write_beside(self.workspace, document, self.config)
+        self.workspace.remove_stale(source, line["id"])
+        self.records.replaced(document.content_hash)
         self.records.add_document(known)
         self.counts.add_document("done")
+
+    def _has_result(self, source: Source, sha256: str) -> bool:
+        return self.workspace.result(source, sha256) is not None
 
     def _fail(
         self,
@@ -235,14 +277,14 @@ class _Run:
         known: KnownDocument,
         line: dict[str, Any] | None = None,
         *,
-        is_lasting: bool = True,
+        keep: bool,
     ) -> None:
-        """Keep why a document failed; what was read of the same content before stays if that is not *is_lasting*."""
-        stays = not is_lasting and self.workspace.result(source, known.sha256) is not None
-        self.workspace.write_failure(source, why, line, keep=stays)
+        """Keep why a document failed; what was read before stays with *keep*: nobody knows that it has changed."""
+        name, why = in_a_line(source.name), in_a_line(why)
+        self.workspace.write_failure(source, why, line, keep=keep)
         self.records.add_document(replace(known, state="failed", why=why))
         self.counts.add_failure(source, why)
-        log.warning("%s failed: %s", source.name, why)
+        log.warning("%s failed: %s", name, why)
 
 
 def _why_unanswered(name: str, unanswered: dict[int, str]) -> str:

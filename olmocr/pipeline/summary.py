@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +14,9 @@ from olmocr.errors import ExitCode
 from olmocr.files import write_whole
 from olmocr.inputs.sources import Source
 from olmocr.memory import peak_memory
+from olmocr.text import strict_json
 from olmocr.workspace.document import Failure, PageRecord
+from olmocr.workspace.folder import ours_or_beside
 
 METRICS_FILE = "metrics.json"
 
@@ -25,8 +26,9 @@ class RunSummary:
     """What a run did. *done* and *pages* count this run's; *skipped* documents were done before, *filtered* left out.
 
     Of the *pages*, *blank_pages* had nothing on them, *retried_pages* took more than one attempt, *fallback_pages* got
-    no good answer, and *poor_pages* have an answer that lacks much of the file's own text. *seconds* is the time spent
-    on pages, from the first rendered to the last written, without loading the model.
+    no good answer, *poor_pages* have an answer that lacks much of the file's own text, and *askew_pages* one that calls
+    the page turned, as all others did. *seconds* is the time spent on pages, from the first rendered to the last
+    written, without loading the model.
     """
 
     done: int
@@ -38,6 +40,7 @@ class RunSummary:
     retried_pages: int
     fallback_pages: int
     poor_pages: int
+    askew_pages: int
     input_tokens: int
     output_tokens: int
     seconds: float
@@ -83,6 +86,7 @@ class RunCounts:
         self._counts["retried_pages"] += page.attempts > 1
         self._counts["fallback_pages"] += page.is_fallback
         self._counts["poor_pages"] += page.lacks_text
+        self._counts["askew_pages"] += page.is_askew
         self._counts["input_tokens"] += page.input_tokens
         self._counts["output_tokens"] += page.output_tokens
         self.attempts_ended.update(page.ends)
@@ -110,4 +114,5 @@ def write_metrics(folder: Path, counts: RunCounts, engine: dict[str, float]) -> 
         "peak_memory_bytes": peak_memory(),
         "engine": engine,
     }
-    write_whole(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
+    path = ours_or_beside(folder / METRICS_FILE, {"pages_per_minute", "attempts_ended"})
+    write_whole(path, strict_json(metrics, indent=2) + "\n")

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 from olmocr.errors import InputError
 from olmocr.inputs.local_file import version_of
-from olmocr.inputs.sources import STANDARD_INPUT, Source, find_sources
+from olmocr.inputs.sources import STANDARD_INPUT, Source, find_sources, key_of_archive
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.page_ranges import wanted_numbers
+from olmocr.pipeline.page_records import how_asked
 from olmocr.pipeline.turns import Place
 from olmocr.workspace.document import Document
 from olmocr.workspace.folder import Workspace
-from olmocr.workspace.outputs import markdown_of, page_markdown, pages_json
+from olmocr.workspace.outputs import markdown_of, page_markdown, pages_json, text_id
 from olmocr.workspace.records import KnownDocument, Records
 
 log = logging.getLogger(__name__)
@@ -40,20 +43,40 @@ def sources_to_retry(records: Records) -> tuple[Source, ...]:
 def _wants_retry(document: KnownDocument, records: Records) -> bool:
     if document.state == "failed" or document.sha256 is None:
         return True
-    return any(page.is_fallback for page in records.pages(document.sha256).values())
+    return any(page.is_flagged for page in records.pages(document.sha256).values())
 
 
 def write_beside(workspace: Workspace, document: Document, config: PipelineConfig) -> None:
     """Write what *config* asks for beside a document's result."""
     source, front_matter = document.source, config.front_matter
+    made_of = _made_of(text_id(document), config)
     if config.markdown_folder:
         text = markdown_of(document, separator=config.page_separator, front_matter=front_matter)
-        workspace.write_markdown(source, text)
+        workspace.write_markdown(source, text, made_of["markdown"])
     if config.page_files:
         texts = {page.page_number: page_markdown(page, front_matter=front_matter) for page in document.pages}
-        workspace.write_pages(source, texts)
+        workspace.write_pages(source, texts, made_of["pages"])
     if config.page_records:
-        workspace.write_page_records(source, pages_json(document))
+        workspace.write_page_records(source, pages_json(document), made_of["page_records"])
+
+
+def _made_of(text: str, config: PipelineConfig) -> dict[str, str]:
+    """Return what each kind of file beside a result is made of: a document's text, by its id, and how it is shown."""
+    return {
+        "markdown": f"{text} {json.dumps([config.page_separator, config.front_matter])}",
+        "pages": f"{text} {json.dumps(config.front_matter)}",
+        "page_records": text,
+    }
+
+
+def _is_one_model(one: str, other: str) -> bool:
+    """Say whether two names are one model's: the same, or of one folder."""
+    if one == other:
+        return True
+    try:
+        return Path(one).expanduser().samefile(Path(other).expanduser())
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 class Unfinished:
@@ -74,11 +97,14 @@ class Unfinished:
         self._workspace = workspace
         self._records = records
         self._order = {source: number for number, source in enumerate(sources)}
+        self._keys = {source.key for source in self._order}
         self._on_skipped = on_skipped
         self._waiting = 0
-        self._began = time.time()
+        self._updated_before: dict[str, float | None] = {}
+        self._kept: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._begun_anew: set[str] = set()
+        self._archives: set[str] = set()
         self._left_to_others: list[Source] = []
 
     def find(self) -> list[Source]:
@@ -93,10 +119,16 @@ class Unfinished:
 
     def _is_done(self, source: Source) -> bool:
         known = self._records.document(source.key)
+        self._updated_before.setdefault(source.key, known.updated if known else None)
         if known is None or known.sha256 is None or not self._is_as_asked(known, source):
             return False
-        if self._workspace.result(source, known.sha256) is None or not self._write_what_is_new(known, source):
+        line = self._workspace.result(source, known.sha256)
+        if line is None:
             return False
+        self.forget_what_had_the_name(source)
+        if not self._write_what_is_new(known, source, line):
+            return False
+        self._note_readings(source, known.sha256)
         self._on_skipped()
         return True
 
@@ -105,13 +137,20 @@ class Unfinished:
         is_same = known.stat != "" and known.stat == version_of(source)
         if known.state != "done" or not is_same or known.selection != (self._config.pages or "") or self._config.force:
             return False
+        if self._records.numbers_to_replace(known.sha256 or ""):  # a run that was to read it anew was stopped
+            return False
         return not (self._config.retry_failed and _wants_retry(known, self._records))
 
-    def _write_what_is_new(self, known: KnownDocument, source: Source) -> bool:
-        """Write what is asked for beside the result and is not there; return whether that could be done."""
-        config = self._config
-        lacks_markdown = config.markdown_folder and not self._workspace.markdown_path(source).exists()
-        if lacks_markdown or config.page_files or config.page_records:
+    def _write_what_is_new(self, known: KnownDocument, source: Source, line: dict[str, Any]) -> bool:
+        """Write what is asked for beside the result and is not there so; return whether that could be done."""
+        config, workspace = self._config, self._workspace
+        wanted = _made_of(line.get("id") or "", config)
+        is_there = (
+            not config.markdown_folder or workspace.markdown_made_of(source) == wanted["markdown"],
+            not config.page_files or workspace.pages_made_of(source) == wanted["pages"],
+            not config.page_records or workspace.page_records_made_of(source) == wanted["page_records"],
+        )
+        if not all(is_there):
             document = self.assembled(source, known.sha256 or "", known.page_count or 0)
             if document is None:
                 return False
@@ -149,15 +188,53 @@ class Unfinished:
         What is read anew is so once: not again where it lies there twice, or another process has just done it.
         """
         known = self._records.document(source.key)
-        is_first = sha256 not in self._begun_anew and not (known is not None and known.updated >= self._began)
+        updated = known.updated if known else None
+        is_first = sha256 not in self._begun_anew and updated == self._updated_before.get(source.key, updated)
         self._begun_anew.add(sha256)
         if self._config.force and is_first:
-            self._records.forget_pages(sha256)
+            self._records.read_anew(sha256, numbers)
         # What fell back is asked again where it made the document fail, or where that is asked for.
         is_retry = self._config.retry_failed or (known is not None and known.state == "failed")
         finished = self._records.finished_numbers(sha256, with_fallback=not (is_retry and is_first))
         self._waiting = max(0, self._waiting - 1)
-        return [number for number in numbers if number not in finished], self._waiting
+        missing = [number for number in numbers if number not in finished]
+        if finished.intersection(numbers):
+            self._note_readings(source, sha256)
+        return missing, self._waiting
+
+    def forget_what_had_the_name(self, source: Source) -> None:
+        """Forget documents that had *source*'s names before, through links that lead to it now, and have no other."""
+        for key in self._records.led_elsewhere(source.key, source.spellings) - self._keys:
+            self._forget(key)
+        archive = key_of_archive(source)
+        if archive is not None and archive not in self._archives:  # it was damaged once, and is not any more
+            self._archives.add(archive)
+            known = self._records.document(archive)
+            if known is not None and known.state == "failed":
+                self._forget(archive)
+
+    def _forget(self, key: str) -> None:
+        self._workspace.forget(key)
+        self._records.forget_document(key)
+
+    def _note_readings(self, source: Source, sha256: str) -> None:
+        for reading in self._records.readings(sha256):
+            self._kept[reading].append(source.name)
+
+    def tell_what_was_read_otherwise(self, model: str | None) -> None:
+        """Say which documents have pages that were read before, and not as this run with *model* would read them."""
+        asked = how_asked(self._config.prompt, self._config.target_longest_image_dim, self._config.guided_decoding)
+        for (other, how), names in sorted(self._kept.items()):
+            if model and not _is_one_model(other, model):
+                differs = f"{other} and not with {model}"
+            elif how and how != asked:
+                differs = f"other options ({how}; now {asked})"
+            else:
+                continue
+            log.warning(
+                "%d documents (first: %s) have pages that were read with %s: they stay, --force reads them again",
+                len(names), names[0], differs,
+            )  # fmt: skip
 
     def assembled(self, source: Source, sha256: str, page_count: int) -> Document | None:
         """Return the document from its pages' records; None if one is missing."""

@@ -11,6 +11,7 @@ import typer
 from olmocr import options
 from olmocr.command import CommandWithBothSpellings, byte_columns, ends_with_exit_code, progress_bar, say, start_logging
 from olmocr.errors import ExitCode, UsageError, output_error
+from olmocr.files import write_whole
 from olmocr.options import License, MadeFrom, Quiet
 
 if TYPE_CHECKING:
@@ -232,15 +233,15 @@ def _write_eval_results(folder: Path, variant: Variant) -> None:
         say(f"no {file}, for this is no full run of olmOCR-bench: {'; '.join(reasons)}")
         return
     text = eval_results(bench, variant.reports.conversion.bits_per_weight, variant.title)
-    try:
-        file.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise output_error(error, str(file)) from error
-    _write(file, text)
+    write_whole(file, text)
     say(f"{file}: the score of olmOCR-bench")
 
 
 def _write(path: Path, text: str) -> None:
+    """Write a file that takes the place of whatever link has its name; what is no file, like a pipe, is written to."""
+    if path.is_file() or (path.parent.is_dir() and not path.exists()):
+        write_whole(path, text)
+        return
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

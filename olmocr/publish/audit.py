@@ -17,6 +17,7 @@ from olmocr.publish.front_matter import SourceFacts, corrected_front_matter, spl
 from olmocr.publish.gates import CheckWeights
 from olmocr.publish.markup import code_block, escaped
 from olmocr.publish.scan import CARD_FILE, is_ours
+from olmocr.strays import files_in, in_stray
 from olmocr.tensors.header import read_header
 from olmocr.validate.smoke.prompts import check_templates
 from olmocr.validate.weights.check import WeightsReport, check_weights
@@ -152,7 +153,7 @@ def corrected_card(audit: Audit, card: str, facts: SourceFacts) -> str:
 
 
 def _shards(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("."))
+    return files_in(folder, ".safetensors")
 
 
 def _components(tensors: dict[str, StoredTensor], packing: PackedModules) -> tuple[ComponentBits, ...]:
@@ -264,7 +265,11 @@ def _base_finding(found: object, stated: str | None) -> Finding:
 
 
 def _foreign_finding(folder: Path) -> Finding:
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    names = [
+        path.relative_to(folder).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if not path.is_dir() and not in_stray(path, folder)
+    ]
     foreign = [name for name in names if not is_ours(name) and name not in _HARMLESS]
     return Finding(
         "contents", not foreign, f"{', '.join(foreign[:5])} belong to no model" if foreign else "as it should be"

@@ -9,7 +9,7 @@ from typing import TypeVar
 from olmocr.conversion.config import flat_config
 from olmocr.conversion.macs import RunningMemory, running_memory
 from olmocr.errors import InputError
-from olmocr.model_folder import read_json
+from olmocr.model_folder import read_json, refuse_links_out
 from olmocr.reports.bench import BENCH_REPORT_FILE, BenchReport
 from olmocr.reports.conversion import REPORT_FILE, ConversionReport
 from olmocr.reports.fidelity import FIDELITY_REPORT_FILE, FidelityReport
@@ -35,7 +35,7 @@ def read_reports(folder: Path) -> Reports:
     """Read the reports beside a model's weights, and refuse one that was made of other weights.
 
     Raises:
-        CheckpointError: the folder has no config.json that can be read.
+        CheckpointError: the folder has no config.json that can be read, or a link out of it.
         InputError: it has no conversion report, or a report that is damaged, of another version or of other weights.
     """
     conversion = read_conversion_report(folder)
@@ -55,8 +55,10 @@ def read_conversion_report(folder: Path) -> ConversionReport:
     """Read what a conversion left beside the weights.
 
     Raises:
+        CheckpointError: something in the folder is a link out of it.
         InputError: there is none, or it is damaged or of another version.
     """
+    refuse_links_out(folder)
     conversion = _read(folder / REPORT_FILE, ConversionReport)
     if conversion is None:
         raise InputError(f"{folder} has no {REPORT_FILE}; give a folder that olmocr.convert_to_mlx made")

@@ -16,6 +16,7 @@ _PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?=[A-Za-z0-9_])){0,95}"
 REPO_ID = re.compile(rf"{_PART}/(?!.*\.git$){_PART}")
 """A repository with its organisation, as the Hub lets it be called."""
 
+_LONGEST_FRONT_MATTER = 100_000  # characters; a card's has a few thousand, and YAML is read at some 100,000 a second
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{1,40}")
 
 
@@ -88,13 +89,14 @@ def _bits_tag(report: ConversionReport) -> list[str]:
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
     """Return what a card's front matter says, and the rest; nothing and all of it where there is none to be read."""
+    import yaml
     from huggingface_hub import RepoCard
 
-    if not text.startswith("---"):
+    if not text.startswith("---") or text.find("\n---", 3, _LONGEST_FRONT_MATTER) < 0:
         return {}, text
     try:
         card = RepoCard(text, ignore_metadata_errors=True)
-    except ValueError:
+    except (ValueError, RecursionError, yaml.YAMLError):
         return {}, text
     data: dict[str, Any] = card.data.to_dict()  # type: ignore[no-untyped-call]
     return (data, card.text) if data else ({}, text)

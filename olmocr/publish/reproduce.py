@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, get_args
 from olmocr.conversion.convert import convert
 from olmocr.conversion.recipe import Method, QuantRecipe, parse_recipe
 from olmocr.errors import InputError, UsageError
+from olmocr.files import temporary_folder
 from olmocr.model_folder import HASHES_FILE
 from olmocr.publish.folder_reports import read_conversion_report
 from olmocr.publish.front_matter import REPO_ID
@@ -61,8 +61,8 @@ def reproduce(folder: Path, source: str | None = None, progress: Progress = lamb
         raise UsageError(f"{folder} was made from a folder called {report.source.name}; say where it is with --source")
     recipe = recipe_of(report.recipe)
     revision = report.source.revision if source is None else None
-    with tempfile.TemporaryDirectory(dir=folder.resolve().parent, prefix=".reproduce-") as temporary:
-        again = Path(temporary) / "model"
+    with temporary_folder(folder.resolve().parent) as temporary:
+        again = temporary / "model"
         (made,) = convert(
             source or report.source.name,
             recipe,

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import InputError
 from olmocr.hub.write import LocalFile
 from olmocr.model_folder import HASHES_FILE, INDEX_FILE
+from olmocr.publish.secrets import secrets_in
 from olmocr.reports.bench import BENCH_CHECKS_FILE, BENCH_REPORT_FILE
 from olmocr.reports.conversion import REPORT_FILE
 from olmocr.reports.fidelity import FIDELITY_REPORT_FILE
 from olmocr.reports.smoke import SMOKE_REPORT_FILE
+from olmocr.strays import is_stray
 from olmocr.tensors.header import LONGEST_HEADER
 
 CARD_FILE = "README.md"
@@ -52,11 +55,12 @@ WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 # Made anew from the reports when a model is published, whatever lies in the folder.
 _MADE = {CARD_FILE, CHART_FILE, EVAL_RESULTS_FILE}
 
-_TOKENS = re.compile(
-    r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{22,}|glpat-[\w-]{20,}"
-    r"|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|xox[abprs]-[\w-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|\bBearer [\w.-]{20,}"
-)
 _HOMES = re.compile(r"/(?:home|Users)/[\w.-]+|/root/|[A-Za-z]:\\+Users\\+\w+")
+
+# A string of JSON without its quotes, to its end or that of the line; what is escaped outside of one begins none.
+# A vocabulary has a hundred thousand that are too short to hold a secret.
+_STRING = re.compile(r'\\.|"((?:[^"\\]|\\.)*+)(?:"|\\?\Z)')
+_SHORTEST_SECRET = 20  # characters
 
 _CHUNK = 4 << 20
 
@@ -72,6 +76,7 @@ class Scan:
 def scan_folder(folder: Path) -> Scan:
     """Look at everything in *folder*: only kinds of files that are known, no links out, no tokens, no home paths.
 
+    Strays, which a system or another program keeps for itself, stay where they are: they are never published.
     Problems name the file and the line, never what was found there.
 
     Raises:
@@ -105,23 +110,33 @@ def made_file(name: str, text: str) -> LocalFile:
 
 
 def text_problems(name: str, text: str) -> list[str]:
-    """Return which lines of *text* hold what looks like a token, or a path into somebody's home."""
-    problems = []
+    """Return which lines of *text* hold what looks like a secret, or a path into somebody's home."""
+    text = text.replace("\\/", "/")  # JSON may have a backslash there
+    lines = text.split("\n")
+    found = {*secrets_in(text), *_secrets_in_strings(lines)}
+    problems = [f"{name}:{number} holds what looks like {what}; take it out" for number, what in sorted(found)]
     home = f"{Path.home()}{os.sep}"
-    for number, line in enumerate(text.replace("\\/", "/").splitlines(), 1):  # JSON may have a backslash there
-        if _TOKENS.search(line):
-            problems.append(f"{name}:{number} holds what looks like an access token or a key; take it out")
+    for number, line in enumerate(lines, 1):
         if _HOMES.search(line) or home in line:
             problems.append(f"{name}:{number} holds a path into a home folder; take it out")
     return problems
 
 
+def _secrets_in_strings(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Yield the same of what stands in one string of JSON, as a whole file may with its line ends written out."""
+    for number, line in enumerate(lines, 1):
+        for string in _STRING.findall(line):
+            if len(string) >= _SHORTEST_SECRET:
+                inside = string.replace("\\n", "\n").replace('\\"', '"')
+                yield from ((number, what) for _, what in secrets_in(inside))
+
+
 def _entries(folder: Path) -> Iterator[Path]:
-    """Yield all that is no folder, in order, and folders that are links; no link is followed."""
+    """Yield all that is no folder and no stray, in order, and folders that are links; no link is followed."""
     for root, folders, files in os.walk(folder, onerror=_raise):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_stray(name))
         links = [name for name in folders if (Path(root) / name).is_symlink()]
-        yield from sorted(Path(root) / name for name in [*files, *links])
+        yield from sorted(Path(root) / name for name in [*files, *links] if not is_stray(name))
 
 
 def _raise(error: OSError) -> None:
@@ -152,9 +167,21 @@ def _text_problems(path: Path, name: str) -> list[str]:
     """Look into a text, and into what stands in front of weights, which a program may have written more into."""
     content = _header(path) if WEIGHTS.fullmatch(name) else path.read_bytes()
     try:
-        return text_problems(name, content.decode())
+        text = content.decode()
     except UnicodeDecodeError:
         return [f"{name} is no text in UTF-8, which it should be; make it again"]
+    if "\0" in text:
+        return [f"{name} holds bytes that no text has; make it again"]
+    if name.endswith(".json") and not _is_json(text):
+        return [f"{name} is not JSON, which it should be; make it again", *text_problems(name, text)]
+    return text_problems(name, text)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _header(path: Path) -> bytes:

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import functools
 import json
+import logging
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -21,6 +22,10 @@ from olmocr.errors import InputError, MissingDependencyError, output_error, reas
 from olmocr.page import PageImage
 from olmocr.rendering.worker import LENGTH, frame
 from olmocr.text import one_line
+
+log = logging.getLogger(__name__)
+
+_Answer = tuple[dict[str, Any], bytes]
 
 _FOLDER_OF_PACKAGE = Path(__file__).parents[2]
 
@@ -41,8 +46,15 @@ MEMORY_LIMIT = 4 * 2**30
 GROWN = 256 * 2**20
 """Bytes; PDFium keeps what it has read of a file, and does not give all of it back."""
 
+_STEPS = 60
+"""Into so many a time limit is cut. A step counts once it is over, however long it took: see :func:`_within`."""
+
 _FEWEST_PAGES = 20  # of one process, so that its start is a small part of the work even where each page is huge
+_STARTS = 3  # of one process; what kills it there is not the page
+_PAUSE = 0.2  # seconds before it is started again
 _START_LIMIT = 60.0  # seconds; a worker needs a fraction of one on a machine that is not swapping
+_FROM_OUTSIDE = {"SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGXCPU"}
+_ANSWERS = {"refused", "unwritten", "size", "page_count"}
 _LONGEST_ANSWER = 64 * 2**20  # bytes, without pixels
 
 
@@ -66,6 +78,9 @@ class RenderPool:
 
     Requests are answered in the order in which they were made, as workers become free. *time_limit* is in seconds a
     request, *memory_limit* in bytes a worker. A worker that has *grown* to so many bytes is replaced between two pages.
+
+    A request that crashes a worker, or takes too long, is made once more. A document whose form is to blame is drawn
+    without it from then on: its fields look as the file says.
     """
 
     def __init__(
@@ -80,8 +95,11 @@ class RenderPool:
         self._time_limit = time_limit
         self._count = workers or default_workers()
         self._make_worker = functools.partial(_Worker, command, memory_limit, grown)
+        self._program = command[0]
+        self._has_answered = False
         self._workers: list[_Worker] = []
         self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._formless: set[str] = set()
 
     async def __aenter__(self) -> Self:
         try:
@@ -105,8 +123,8 @@ class RenderPool:
         return int(answer["page_count"])
 
     async def has_form(self, path: Path, name: str) -> bool:
-        """Return whether the document has fields to be filled in; errors as of `page_count`."""
-        answer, _ = await self._ask({"path": str(path), "name": name}, name)
+        """Return whether the document has text fields to be filled in; errors as of `page_count`."""
+        answer, _ = await self._ask({"path": str(path), "name": name, "asks_form": True}, name)
         return bool(answer["has_form"])
 
     async def render(self, path: Path, name: str, page_number: int, longest_side: int) -> RenderedPage:
@@ -122,13 +140,14 @@ class RenderPool:
         image = PageImage(Image.frombytes("RGB", (width, height), pixels))
         return RenderedPage(image, answer["text"], answer["is_blank"])
 
-    async def _ask(self, request: dict[str, Any], what: str) -> tuple[dict[str, Any], bytes]:
+    async def _ask(self, request: dict[str, Any], what: str) -> _Answer:
         """Return what a worker answers, and the pixels. *what* is asked for is named in errors."""
         worker = await self._idle.get()
         try:
             answer, pixels = await self._answer(worker, request, what)
         finally:
             self._idle.put_nowait(worker)
+        self._has_answered = True
         if "refused" in answer:
             raise InputError(str(answer["refused"]))
         if "unwritten" in answer:
@@ -138,14 +157,25 @@ class RenderPool:
             )
         return answer, pixels
 
-    async def _answer(self, worker: _Worker, request: dict[str, Any], what: str) -> tuple[dict[str, Any], bytes]:
+    async def _answer(self, worker: _Worker, request: dict[str, Any], what: str) -> _Answer:
         try:
-            try:
-                return await worker.ask(request, self._time_limit)
-            except _DeathError:
-                # Once more, in a new process: a page before may have damaged the old one.
-                return await worker.ask(request, self._time_limit)
+            return await self._tried_again(worker, request)
+        except _StartError as death:
+            if self._has_answered or death.was_killed:
+                raise InputError(
+                    f"{what} was not rendered: the PDF renderer died {_STARTS} times at its start ({death}); "
+                    "free some memory and run it again"
+                ) from death
+            raise MissingDependencyError(
+                f"the PDF renderer ({self._program}) does not start: {death}; "
+                "python -m olmocr.doctor says what this machine lacks"
+            ) from death
         except _DeathError as death:
+            if death.was_killed:
+                raise InputError(
+                    f"{what} was not rendered: the PDF renderer was killed twice ({death}), for want of memory or by "
+                    "another program; run it again"
+                ) from death
             raise InputError(
                 f"{what} crashed the PDF renderer ({death}); open the file in a viewer and save it again"
             ) from death
@@ -155,9 +185,74 @@ class RenderPool:
                 "open the file in a viewer and save it again"
             ) from error
 
+    async def _tried_again(self, worker: _Worker, request: dict[str, Any]) -> _Answer:
+        """Return the answer to *request*: to the same again after a death, and without the document's form at last.
+
+        Once more in a new process: a page before may have damaged the old one. A form that hangs does so again.
+        """
+        path = request["path"]
+        if path in self._formless:
+            return await self._asked_twice(worker, request | {"with_form": False})
+        try:
+            answer = await self._asked_twice(worker, request, apart_from=TimeoutError)
+        except _StartError:
+            raise
+        except (TimeoutError, _DeathError):
+            answer = await worker.ask(request | {"with_form": False}, self._time_limit)
+        if answer[0].get("lacks_form") and path not in self._formless:
+            self._formless.add(path)
+            log.warning(
+                "%s is drawn without its form, which is damaged: what has no look of its own is missing",
+                request["name"],
+            )
+        return answer
+
+    async def _asked_twice(
+        self, worker: _Worker, request: dict[str, Any], apart_from: type[Exception] | tuple[()] = ()
+    ) -> _Answer:
+        try:
+            return await worker.ask(request, self._time_limit)
+        except _StartError:
+            raise
+        except apart_from:
+            raise
+        except (TimeoutError, _DeathError):
+            return await worker.ask(request, self._time_limit)
+
+
+async def _within(seconds: float, exchange: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Return what *exchange* does, within so many seconds in which the other process could work.
+
+    What stops that process mostly stops this one, too: Ctrl-Z, a lid that is closed, a virtual machine that is paused.
+    Seconds by the clock would be over then, with nothing done. So the time is counted in steps, and what happens
+    within a step counts for no more than it.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    task = asyncio.ensure_future(exchange)
+    try:
+        for _ in range(_STEPS):
+            await asyncio.wait((task,), timeout=seconds / _STEPS)
+            if task.done():
+                return task.result()
+        raise TimeoutError
+    finally:
+        if task.cancel():
+            await asyncio.wait((task,))
+
 
 class _DeathError(Exception):
     """A worker ended, or spoke nonsense, where it owed an answer. The text says how."""
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it was ended from outside: by the system, which had no memory left, or by a person."""
+        return str(self) in _FROM_OUTSIDE
+
+
+class _StartError(_DeathError):
+    """A worker could not be started, or ended before it was ready."""
 
 
 class _Worker:
@@ -174,18 +269,16 @@ class _Worker:
         self._pixels = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._stderr = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
 
-    async def ask(self, request: dict[str, Any], time_limit: float) -> tuple[dict[str, Any], bytes]:
+    async def ask(self, request: dict[str, Any], time_limit: float) -> _Answer:
         """Return the answer and the pixels that belong to it.
 
         Raises:
             TimeoutError: it took too long; the process was ended.
-            _DeathError: the process died.
-            MissingDependencyError: a process cannot be started.
+            _DeathError: the process died, or cannot be started.
         """
         try:
-            process = self._process or await self._start()
-            async with asyncio.timeout(time_limit):
-                answer, pixels = await self._exchange(process, request)
+            process = await self._running()
+            answer, pixels = await _within(time_limit, self._exchange(process, request))
         except BaseException:
             await self._stop()  # or its late answer would be taken for that to the next request
             raise
@@ -201,10 +294,22 @@ class _Worker:
         self._pixels.close()
         self._stderr.close()
 
+    async def _running(self) -> asyncio.subprocess.Process:
+        """Return the process, started again if it died while nothing was asked of it."""
+        if self._process is not None and self._process.returncode is None:
+            return self._process
+        for _ in range(_STARTS - 1):
+            with contextlib.suppress(_StartError):
+                return await self._start()
+            await self._stop()
+            await asyncio.sleep(_PAUSE)
+        return await self._start()
+
     async def _start(self) -> asyncio.subprocess.Process:
         if self._is_closed:
             raise RuntimeError("the pool of renderers is closed")
         self._pages = 0
+        self._stderr.seek(0)  # where the next process goes on writing
         self._stderr.truncate(0)
         pixels = self._pixels.fileno()
         try:
@@ -220,16 +325,10 @@ class _Worker:
             async with asyncio.timeout(_START_LIMIT):
                 await _read(process)
         except TimeoutError as error:  # a kind of OSError: before it
-            raise self._not_started(f"it is not ready after {_START_LIMIT:g} s") from error
+            raise _StartError(f"it is not ready after {_START_LIMIT:g} s") from error
         except (OSError, _DeathError) as error:
-            raise self._not_started(reason_of(error)) from error
+            raise _StartError(self._complaint() or reason_of(error)) from error
         return process
-
-    def _not_started(self, why: str) -> MissingDependencyError:
-        return MissingDependencyError(
-            f"the PDF renderer ({self._command[0]}) does not start: {self._complaint() or why}; "
-            "python -m olmocr.doctor says what this machine lacks"
-        )
 
     def _complaint(self) -> str:
         """Return the last line that the process printed about itself."""
@@ -237,15 +336,18 @@ class _Worker:
         text = os.pread(self._stderr.fileno(), 2000, max(0, end - 2000)).decode("utf-8", "replace")
         return one_line((text.strip().splitlines() or [""])[-1])
 
-    async def _exchange(
-        self, process: asyncio.subprocess.Process, request: dict[str, Any]
-    ) -> tuple[dict[str, Any], bytes]:
+    async def _exchange(self, process: asyncio.subprocess.Process, request: dict[str, Any]) -> _Answer:
         stdin = cast(asyncio.StreamWriter, process.stdin)
         with contextlib.suppress(ConnectionError):  # it is dead then, and reading says how
             stdin.write(frame(request))
             await stdin.drain()
         answer = await _read(process)
-        width, height = answer.get("size", (0, 0))
+        if not _ANSWERS & answer.keys():
+            raise _DeathError("its answer is no answer")
+        try:
+            width, height = map(int, answer.get("size", (0, 0)))
+        except (TypeError, ValueError) as error:
+            raise _DeathError("its answer is no answer") from error
         pixels = os.pread(self._pixels.fileno(), width * height * 3, 0)
         if len(pixels) != width * height * 3:
             raise _DeathError("its answer is no answer")
@@ -271,7 +373,9 @@ async def _read(process: asyncio.subprocess.Process) -> dict[str, Any]:
         length = LENGTH.unpack(await stdout.readexactly(LENGTH.size))[0]
         if length > _LONGEST_ANSWER:
             raise ValueError(length)
-        message: dict[str, Any] = json.loads(await stdout.readexactly(length))
+        message = json.loads(await stdout.readexactly(length))
+        if not isinstance(message, dict):
+            raise ValueError(message)
     except (asyncio.IncompleteReadError, ConnectionError) as error:
         raise _DeathError(_how_it_ended(await process.wait())) from error
     except ValueError as error:

@@ -1,36 +1,33 @@
-"""PDF or image -> PageImage. The one door to pypdfium2, and where Pillow opens files."""
+"""PDF or image -> PageImage. The one door to pypdfium2."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import mmap
-import warnings
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pypdfium2
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from olmocr.errors import InputError
 from olmocr.inputs.kinds import FIRST_BYTES, Kind, kind_of
 from olmocr.page import PageImage
+from olmocr.rendering.blank import is_blank
+from olmocr.rendering.image_file import MOST_PAGES, open_image
+from olmocr.rendering.unseen import has_text_fields, is_rebuilt, why_cut, why_not_pages, why_unseen
 
-MOST_PAGES = 100_000
-"""A document with more is refused: the number is likely to be made up."""
-
-MOST_PIXELS = 2 * 89_478_485
-"""A picture with more is refused, which is where Pillow draws its line: 13,000 by 13,000 fit."""
-
-_PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD of fpdfview.h
+_FORMAT_ERROR = 3  # FPDF_ERR_FORMAT of fpdfview.h
+_PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
 _SECURITY_ERROR = 5  # FPDF_ERR_SECURITY
 
+_OBJECT = re.compile(rb"(\d{1,10})\s+(\d{1,5})\s+obj\b")
+_MOST_CATALOGS, _LONGEST_CATALOG = 20, 8192  # the second in bytes
+
 _FAR = 1e6  # points; no page reaches so far
-
-_PILLOW_FORMATS = {Kind.WEBP: "WEBP", Kind.HEIC: "HEIF"}
-
-_SUBFILE_TYPE, _REDUCED = 254, 1  # TIFF's NewSubfileType, and its bit for a smaller copy of another frame
 
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
@@ -39,8 +36,12 @@ class Pages(Protocol):
     """A document that is open. Page numbers begin at 1."""
 
     page_count: int
-    has_form: bool
-    """Whether it has fields to be filled in."""
+    lacks_form: bool
+    """Whether it has a form that is not drawn: its fields look as the file says, or not at all."""
+
+    @property
+    def has_form(self) -> bool:
+        """Whether it has text fields to be filled in."""
 
     def render(self, page_number: int, longest_side: int) -> PageImage:
         """Return the page as RGB pixels, its longer side *longest_side*.
@@ -58,11 +59,14 @@ class Pages(Protocol):
 
 
 @contextlib.contextmanager
-def open_document(path: Path, name: str) -> Iterator[Pages]:
+def open_document(path: Path, name: str, *, with_form: bool = True) -> Iterator[Pages]:
     """Open the PDF or picture at *path*, told by its first bytes and not by its name; *name* stands in sentences.
 
+    Without its form (not *with_form*) a PDF's fields look as the file says; a field without a look is not drawn.
+
     Raises:
-        InputError: encrypted, damaged, empty, without pages or with too many, or of another kind.
+        InputError: encrypted, damaged, empty, without pages or with too many, a form or a portfolio whose pages are
+            not what it holds, or of another kind.
     """
     try:
         with path.open("rb") as file:
@@ -75,9 +79,9 @@ def open_document(path: Path, name: str) -> Iterator[Pages]:
     if kind is None:
         raise InputError(f"{name} {_what_instead(start)}")
     if kind != Kind.PDF:
-        yield _few(_open_image(path, name, kind), name)
+        yield _few(open_image(path, name, kind), name)
         return
-    with _open_pdf(path, name) as pages:
+    with _open_pdf(path, name, with_form) as pages:
         yield _few(pages, name)
 
 
@@ -87,58 +91,111 @@ def _few(pages: Pages, name: str) -> Pages:
     return pages
 
 
+# RFC 1740, appendix B: AppleDouble's magic number.
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
+
+
 def _what_instead(start: bytes) -> str:
     if not start:
         return "is empty"
+    if start.startswith(_APPLE_DOUBLE):
+        return "is what macOS keeps beside a file on a disk of another system; give the file without ._ in its name"
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "is a web page, no PDF and no picture"
     return f"is no PDF and no picture of a kind that can be read ({', '.join(Kind)})"
 
 
 @contextlib.contextmanager
-def _open_pdf(path: Path, name: str) -> Iterator[Pages]:
+def _open_pdf(path: Path, name: str, with_form: bool) -> Iterator[Pages]:
     try:
-        document = pypdfium2.PdfDocument(path)
+        document = _opened(path)
     except pypdfium2.PdfiumError as error:
         raise InputError(f"{name} {_why_not_opened(path, error.err_code)}") from error
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from error
     with contextlib.closing(document):
-        try:
-            document.init_forms()  # before the first page is opened, or what was filled into a form is not drawn
-        except pypdfium2.PdfiumError as error:
-            raise InputError(f"{name} has a damaged form: {error}") from error
+        if with_form:
+            # Before the first page is opened, or what was filled into a form is not drawn. A damaged form is not.
+            with contextlib.suppress(pypdfium2.PdfiumError):
+                document.init_forms()
         if len(document) == 0:
             raise InputError(f"{name} is a PDF without pages")
+        if why := why_not_pages(document):
+            raise InputError(f"{name} {why}")
         yield _PdfFile(name, document)
 
 
+def _opened(path: Path) -> pypdfium2.PdfDocument:
+    try:
+        return pypdfium2.PdfDocument(path)
+    except pypdfium2.PdfiumError as error:
+        if error.err_code == _FORMAT_ERROR and (mended := _mended(path)) is not None:
+            return pypdfium2.PdfDocument(mended)
+        raise
+
+
+def _mended(path: Path) -> bytes | None:
+    """Return a PDF's bytes with the first line and the end that it has lost, which say where all else is; or None.
+
+    A download that was cut has lost its end; other readers search what is left for the catalog, too.
+    """
+    content = path.read_bytes()
+    end = len(content)
+    for _ in range(_MOST_CATALOGS):
+        end = content.rfind(b"/Catalog", 0, end)
+        if end < 0:
+            return None
+        before = content[max(0, end - _LONGEST_CATALOG) : end]
+        begun = list(_OBJECT.finditer(before))
+        if begun and b"endobj" not in before[begun[-1].end() :]:
+            number, generation = begun[-1].groups()
+            trailer = b"\ntrailer\n<< /Root %b %b R >>\nstartxref\n0\n%%%%EOF\n" % (number, generation)
+            return b"%PDF-1.7\n" + content + trailer
+    return None
+
+
 def _why_not_opened(path: Path, code: int | None) -> str:
+    if _mentions(path, b"/BrotliDecode"):
+        return "is packed with Brotli, which cannot be unpacked here; save it in another way and give that"
     if code == _SECURITY_ERROR:
         return "is protected in a way that no password opens here; save a copy without protection and give that"
-    if code == _PASSWORD_ERROR and _names_encryption(path):
+    # PDFium reports some damaged files as locked, too.
+    if code == _PASSWORD_ERROR and _mentions(path, b"/Encrypt"):
         return "is encrypted; save a copy without its password and give that"
     return "is a damaged PDF; open it in a viewer and save it again"
 
 
-def _names_encryption(path: Path) -> bool:
-    """Say whether the file mentions an encryption at all: PDFium reports some damaged ones as locked, too."""
+def _mentions(path: Path, word: bytes) -> bool:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(b"/Encrypt") >= 0
+        return content.find(word) >= 0
 
 
 class _PdfFile:
     def __init__(self, name: str, document: pypdfium2.PdfDocument) -> None:
         self._name = name
         self._document = document
+        self._is_rebuilt = is_rebuilt(document)
+        self.lacks_form = document.formenv is None and document.get_formtype() != pypdfium2.raw.FORMTYPE_NONE
         self.page_count = len(document)
-        self.has_form = bool(document.get_formtype())
+
+    @property
+    def has_form(self) -> bool:
+        return has_text_fields(self._document)
 
     def render(self, page_number: int, longest_side: int) -> PageImage:
+        which = f"page {page_number} of {self._name}"
         with self._page(page_number) as page:
-            scale = _scale(page.get_size(), longest_side, f"page {page_number} of {self._name}")
-            bitmap = page.render(scale=scale, may_draw_forms=True)
-            return PageImage(bitmap.to_pil().convert("RGB"))
+            scale = _scale(page.get_size(), longest_side, which)
+            pixels = page.render(scale=scale, may_draw_forms=True).to_pil().convert("RGB")
+            if why := self._why_unseen(page, page_number - 1, pixels):
+                raise InputError(f"{which} {why}; open the file in a viewer to see what it shows")
+            return PageImage(pixels)
+
+    def _why_unseen(self, page: pypdfium2.PdfPage, index: int, pixels: Image.Image) -> str | None:
+        empty = is_blank(pixels, None)
+        if self._is_rebuilt and (why := why_cut(self._document, index, is_blank=empty)):
+            return why
+        return why_unseen(self._document, page, index, is_blank=empty)
 
     def text(self, page_number: int) -> str | None:
         with self._page(page_number) as page, contextlib.closing(page.get_textpage()) as textpage:
@@ -148,6 +205,8 @@ class _PdfFile:
     def _page(self, page_number: int) -> Iterator[pypdfium2.PdfPage]:
         """Open a page with its whole MediaBox in view, as the model's training pages were rendered."""
         try:
+            if self.lacks_form:
+                self._flatten(page_number)
             with contextlib.closing(self._document[page_number - 1]) as page:
                 if page.get_mediabox(fallback_ok=False) == page.get_bbox():
                     yield page
@@ -159,6 +218,11 @@ class _PdfFile:
                 yield page
         except pypdfium2.PdfiumError as error:
             raise InputError(f"page {page_number} of {self._name} is damaged: {error}") from error
+
+    def _flatten(self, page_number: int) -> None:
+        """Make the looks of a page's fields a part of it."""
+        with contextlib.closing(self._document[page_number - 1]) as page:
+            pypdfium2.raw.FPDFPage_Flatten(page.raw, pypdfium2.raw.FLAT_NORMALDISPLAY)
 
 
 def _scale(size: tuple[float, float], longest_side: int, which: str) -> float:
@@ -175,106 +239,6 @@ def _scale(size: tuple[float, float], longest_side: int, which: str) -> float:
 def _plain(text: str) -> str:
     """Return PDFium's text with plain line ends, and its mark for a hyphen at a line's end as a hyphen."""
     return text.replace("\r\n", "\n").replace("\ufffe", "-").replace("\x00", "").strip()
-
-
-def _open_image(path: Path, name: str, kind: Kind) -> _ImageFile:
-    if kind == Kind.HEIC:
-        _learn_heic(name)
-    if kind != Kind.TIFF:
-        return _ImageFile(path, name, kind, (0,))  # an animation is a page, too: its first picture
-    with _picture(path, name, kind) as image:
-        return _ImageFile(path, name, kind, _frames(image))
-
-
-def _learn_heic(name: str) -> None:
-    try:
-        import pillow_heif
-    except ImportError as error:
-        raise InputError(f"{name} is an HEIC picture, which needs an extra: pip install 'olmocr[heic]'") from error
-    pillow_heif.register_heif_opener(thumbnails=False)
-
-
-def _frames(image: Image.Image) -> tuple[int, ...]:
-    """Return which frames of a TIFF are pages: all that are no smaller copies of others."""
-    frames = []
-    for number in range(min(getattr(image, "n_frames", 1), MOST_PAGES + 1)):
-        image.seek(number)
-        if not int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & _REDUCED:  # type: ignore[attr-defined]
-            frames.append(number)
-    return tuple(frames) or (0,)
-
-
-@contextlib.contextmanager
-def _picture(path: Path, name: str, kind: Kind) -> Iterator[Image.Image]:
-    """Open a picture, and make a sentence of what Pillow raises: each of its decoders stumbles in its own way."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large scans; ours is the limit that counts
-            with Image.open(path, formats=(_PILLOW_FORMATS.get(kind, kind),)) as image:
-                yield image
-    except InputError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{name} has more than {MOST_PIXELS} pixels; save a smaller copy and give that") from error
-    except UnidentifiedImageError as error:  # which says no more than where the file lies
-        raise InputError(f"{name} is a damaged picture") from error
-    except Exception as error:
-        raise InputError(f"{name} is a damaged picture: {error or type(error).__name__}") from error
-
-
-class _ImageFile:
-    """A picture, opened anew for each page, since it is large; each of *frames* is a page."""
-
-    def __init__(self, path: Path, name: str, kind: Kind, frames: tuple[int, ...]) -> None:
-        self._path = path
-        self._name = name
-        self._kind = kind
-        self._frames = frames
-        self.page_count = len(frames)
-        self.has_form = False
-
-    def render(self, page_number: int, longest_side: int) -> PageImage:
-        which = f"page {page_number} of {self._name}" if self.page_count > 1 else self._name
-        with _picture(self._path, which, self._kind) as image:
-            image.seek(self._frames[page_number - 1])
-            if image.width * image.height > MOST_PIXELS:
-                raise Image.DecompressionBombError
-            upright = upright_picture(image)
-            factor = longest_side / max(upright.size)
-            size = (max(1, round(upright.width * factor)), max(1, round(upright.height * factor)))
-            return PageImage(on_white(upright.resize(size, Image.Resampling.LANCZOS)))
-
-    def text(self, page_number: int) -> str | None:
-        return None
-
-
-def upright_picture(image: Image.Image) -> Image.Image:
-    """Return a picture as its camera was held, with pixels that can be averaged: L, RGB or RGBA."""
-    return _resizable(ImageOps.exif_transpose(_inks_upright(image)))
-
-
-def _inks_upright(image: Image.Image) -> Image.Image:
-    """Return *image*; inks that Pillow turned upside down as Adobe does, but that Adobe did not write, turned back."""
-    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-        return ImageChops.invert(image)
-    return image
-
-
-def _resizable(image: Image.Image) -> Image.Image:
-    """Return *image* with pixels that can be averaged, of as few bytes as it takes: a large scan has many."""
-    if image.mode.startswith("I"):  # 16 bits of grey become 8
-        return image.convert("I").point(lambda grey: grey * (1 / 257)).convert("L")
-    if image.has_transparency_data:
-        return image.convert("RGBA")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """Return RGB; what is transparent becomes paper, not black."""
-    if image.mode != "RGBA":
-        return image.convert("RGB")
-    paper = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(paper, image).convert("RGB")
 
 
 def turned(image: PageImage, degrees: int) -> PageImage:

@@ -16,10 +16,9 @@ import struct
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from olmocr.errors import InputError
 from olmocr.memory import peak_memory
@@ -31,7 +30,12 @@ LENGTH = struct.Struct(">I")
 
 _KEPT_OPEN = 4
 
-OpenDocument = Callable[[Path, str], AbstractContextManager[Pages]]
+
+class OpenDocument(Protocol):
+    """What opens a document."""
+
+    def __call__(self, path: Path, name: str, *, with_form: bool = True) -> AbstractContextManager[Pages]:
+        """Open the document at *path*, called *name*, with its form or without."""
 
 
 def main(open_document: OpenDocument = open_document) -> None:
@@ -88,9 +92,10 @@ def _answer(request: dict[str, Any], documents: _OpenDocuments, pixels: int) -> 
     name, page_number = request["name"], request.get("page_number")
     what = name if page_number is None else f"page {page_number} of {name}"
     try:
-        pages = documents.get(Path(request["path"]), name)
+        pages = documents.get(Path(request["path"]), name, request.get("with_form", True))
         if page_number is None:
-            return {"page_count": pages.page_count, "has_form": pages.has_form}
+            facts = {"page_count": pages.page_count, "lacks_form": pages.lacks_form}
+            return facts | ({"has_form": pages.has_form} if "asks_form" in request else {})
         return _rendered(pages, page_number, request["longest_side"], pixels)
     except InputError as error:
         return {"refused": str(error)}
@@ -110,7 +115,13 @@ def _rendered(pages: Pages, page_number: int, longest_side: int, pixels: int) ->
         _write(pixels, image.tobytes())
     except OSError as error:
         return {"unwritten": error.errno}
-    return {"size": image.size, "text": text, "is_blank": is_blank(image, text), "peak_memory": peak_memory()}
+    return {
+        "size": image.size,
+        "text": text,
+        "is_blank": is_blank(image, text),
+        "lacks_form": pages.lacks_form,
+        "peak_memory": peak_memory(),
+    }
 
 
 def _write(file: int, content: bytes) -> None:
@@ -127,16 +138,16 @@ class _OpenDocuments:
         self._open_document = open_document
         self._open: OrderedDict[tuple[Any, ...], tuple[Pages, ExitStack]] = OrderedDict()
 
-    def get(self, path: Path, name: str) -> Pages:
+    def get(self, path: Path, name: str, with_form: bool) -> Pages:
         """Return the document, opened again if the file is another one by now.
 
         Raises:
             InputError: it cannot be opened.
         """
-        key = (path, name, *_version(path))
+        key = (path, name, with_form, *_version(path))
         if key not in self._open:
             with ExitStack() as stack:
-                pages = stack.enter_context(self._open_document(path, name))
+                pages = stack.enter_context(self._open_document(path, name, with_form=with_form))
                 self._open[key] = pages, stack.pop_all()
             if len(self._open) > _KEPT_OPEN:
                 self._open.popitem(last=False)[1][1].close()
@@ -149,7 +160,7 @@ def _version(path: Path) -> tuple[int, ...]:
         status = path.stat()
     except OSError:  # opening it will say why
         return ()
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from olmocr.files import sha256_of
 from olmocr.reports.smoke import KnownFault
 from olmocr.runtime.machine import chip, total_memory
 from olmocr.runtime.versions import installed_version, known_bad
+from olmocr.strays import files_in
 from olmocr.version import __version__
 
 _MATTER = ("mlx", "mlx-vlm", "transformers", "numpy", "pypdfium2", "pillow")
@@ -48,7 +49,7 @@ def weight_hashes(folder: Path) -> dict[str, str]:
         CheckpointError: there is none, or it cannot be read.
     """
     hashes = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in files_in(folder, ".safetensors"):
         try:
             hashes[path.name] = sha256_of(path)
         except OSError as error:

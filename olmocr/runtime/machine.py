@@ -87,6 +87,42 @@ def is_port_free(port: int) -> bool:
     return True
 
 
+# File systems that lie on another machine, or on the host of a virtual one.
+_NETWORK_DISKS = {
+    *("9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "davfs", "fakeowner", "gfs2", "glusterfs", "gpfs", "lustre"),
+    *("ncpfs", "nfs", "nfs4", "osxfs", "prl_fs", "prl_vfs", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "webdav"),
+}
+_NETWORK_FUSE = re.compile(r"fuse\..*(?:ceph|cifs|dav|drive|gcs|gluster|mount|nfs|rclone|s3|smb|ssh|vmhgfs).*")
+
+
+def network_disk(path: Path, mounts: str | None = None) -> str | None:
+    """Return the kind of file system that *path* lies on, if that is another machine's, as far as is known.
+
+    *mounts* is what the system tells of its file systems: ``/proc/self/mountinfo``, or what ``mount`` prints.
+    """
+    if mounts is None:
+        mounts = _output("/sbin/mount") if sys.platform == "darwin" else _read("/proc/self/mountinfo")
+    try:
+        parents = {str(each) for each in (path.resolve(), *path.resolve().parents)}
+    except OSError:
+        return None
+    found = [(len(point), kind) for point, kind in _mounted(mounts) if point in parents]
+    kind = max(found, default=(0, ""), key=lambda each: each[0])[1]  # of two at one place the first: see _mounted
+    return kind if kind in _NETWORK_DISKS or _NETWORK_FUSE.fullmatch(kind) else None
+
+
+def _mounted(mounts: str) -> list[tuple[str, str]]:
+    """Return where file systems are mounted, and their kinds; the last at a place, which hides the others, first."""
+    linux = re.compile(r"\S+ \S+ \S+ \S+ (\S+) .* - (\S+) ")
+    macos = re.compile(r".* on (/.*) \((\w+)")
+    found = []
+    for line in mounts.splitlines():
+        if match := linux.match(line) or macos.match(line):
+            point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), match[1])
+            found.append((point, match[2]))
+    return found[::-1]
+
+
 def _output(*command: str) -> str:
     """Return what a program of the system prints; nothing if it cannot say."""
     try:

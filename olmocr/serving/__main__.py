@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -20,6 +21,8 @@ from olmocr.options import Quiet
 from olmocr.serving.limits import ServerLimits
 
 _GRACE_SECONDS = 10.0
+
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s?#]+/?")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -45,6 +48,29 @@ def serve(
         typer.Option(
             metavar="NAME",
             help="What clients call the model, besides olmocr. Default: the folder's name.",
+            show_default=False,
+        ),
+    ] = None,
+    drop_system_messages: Annotated[
+        bool,
+        typer.Option(
+            "--drop-system-messages",
+            help="Leave out messages of the system and the developer. Default: refuse them, since olmOCR knows none.",
+        ),
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name by which clients may call this machine without a key. May be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Web pages that may ask, such as https://example.com; * (with a key) is any. May be given again.",
             show_default=False,
         ),
     ] = None,
@@ -77,9 +103,8 @@ def serve(
         ),
     ] = None,
     page_time_limit: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="For one answer, from when the model begins with it.", show_default=False),
-    ] = None,
+        float, typer.Option(metavar="SECONDS", help="For one answer, from when the model begins with it.")
+    ] = ServerLimits.answer_seconds or 0.0,
     grace: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="That answers in the making have at Ctrl-C.")
     ] = _GRACE_SECONDS,
@@ -87,6 +112,7 @@ def serve(
 ) -> None:
     """Keep a model in memory for other programs: OpenAI's API, and whole documents at POST /v1/ocr (docs/serve.md)."""
     key = _checked(api_key)
+    origins = _checked_origins(allow_origin or [], has_key=key is not None)
     limits = ServerLimits(
         at_once=max_concurrent_pages,
         waiting=max_queue,
@@ -106,7 +132,7 @@ def serve(
     from olmocr.backends.choice import engine_counts, open_engine
     from olmocr.pipeline.repetition import is_looping
 
-    start_logging(quiet=quiet)
+    start_logging(quiet=quiet, with_time=True)
     with (
         listen(host, port, has_key=key is not None) as listening,
         open_engine(model, most_pages=limits.at_once, is_looping=is_looping, kv_budget=budget, drafts=drafts) as engine,
@@ -117,6 +143,9 @@ def serve(
             name,
             other_names=(model,),
             api_key=key,
+            allowed_hosts=allow_host or (),
+            allowed_origins=origins,
+            drops_system=drop_system_messages,
             limits=limits,
             engine_counts=lambda: engine_counts(engine),
         )
@@ -137,6 +166,22 @@ def _checked(api_key: str | None) -> str | None:
     if api_key is not None and not (api_key.strip() and api_key.isascii() and api_key.isprintable()):
         raise UsageError("the API key is empty or has characters that cannot be sent; choose another one")
     return api_key.strip() if api_key else None
+
+
+def _checked_origins(origins: list[str], *, has_key: bool) -> tuple[str, ...]:
+    """Return web pages' origins as browsers write them.
+
+    Raises:
+        UsageError: one is none, or so many pages are meant that a key is wanted.
+    """
+    for origin in origins:
+        if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+            raise UsageError(f"--allow-origin {origin} is no origin; give it as https://example.com, without a path")
+        if origin in ("*", "null") and not has_key:
+            raise UsageError(
+                f"--allow-origin {origin} lets any web page ask, and no key is set; give one in OLMOCR_API_KEY"
+            )
+    return tuple(origin.rstrip("/") for origin in origins)
 
 
 def _own_name(model: str) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -22,9 +24,10 @@ from olmocr.inputs.local_file import scratch_folder
 from olmocr.page import ModelResponse
 from olmocr.rendering.pool import RenderPool
 from olmocr.serving.asking import Asking, Write
+from olmocr.serving.bounds import Bodies, BodiesInHand, Room
 from olmocr.serving.documents import TERMS, DocumentReader
 from olmocr.serving.formats import Format, event, make_format
-from olmocr.serving.guard import Guard, logged_bugs, noted
+from olmocr.serving.guard import STAY, Admission, Guard, logged_bugs, noted
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.metrics import CONTENT_TYPE, Metrics
 from olmocr.serving.questions import Question, parse_question
@@ -36,9 +39,13 @@ from olmocr.version import __version__
 UPSTREAM_NAME = "olmocr"
 """What upstream's own server calls its model, and its client asks for."""
 
+CURRENT = "current"
+"""What asks for the model that there is, whatever it is called."""
+
 _DOCUMENT_TYPES = ("application/pdf", "application/octet-stream", "image/")
 
-_FORM_FIELDS = 8
+_FORM_FIELDS, _LONGEST_FIELD = 8, 1000
+"""Fields of a form besides its file, and bytes in each: what is asked for is short."""
 
 _USUAL_LIMITS = ServerLimits()
 
@@ -53,6 +60,9 @@ def make_app(
     *,
     other_names: Iterable[str] = (),
     api_key: str | None = None,
+    allowed_hosts: Iterable[str] = (),
+    allowed_origins: Iterable[str] = (),
+    drops_system: bool = False,
     limits: ServerLimits = _USUAL_LIMITS,
     engine_counts: Callable[[], Mapping[str, float]] = dict,
 ) -> Starlette:
@@ -61,14 +71,22 @@ def make_app(
     Args:
         ask: takes a request and what is to be told all that is written so far; an engine's ``ask`` does.
         model: what the model is called; it is listed under that.
-        other_names: by which it may be asked for, too, besides ``olmocr``.
+        other_names: by which it may be asked for, too, besides ``olmocr`` and ``current``; they are told to nobody.
         api_key: what clients must show; None: whoever is on this machine may ask.
+        allowed_hosts: names by which clients may call this machine without a key, besides its own.
+        allowed_origins: web pages that may ask, such as ``https://example.com``; ``*`` is any.
+        drops_system: leave out messages of the system and the developer, which are refused otherwise.
         limits: how much is taken on.
         engine_counts: what the engine has done, for ``/metrics``.
     """
-    asking = Asking(ask, at_once=limits.at_once, waiting=limits.waiting)
-    metrics = Metrics(asking, engine_counts, _PATHS)
-    service = _Service(asking, metrics, model, frozenset((model, UPSTREAM_NAME, *other_names)), limits)
+    asking = Asking(ask, at_once=limits.at_once, waiting=limits.waiting, pixels=Room(limits.picture_bytes))
+    bodies = BodiesInHand(
+        Bodies(max(limits.held_bytes, limits.request_bytes)), Bodies(max(limits.upload_bytes, limits.request_bytes))
+    )
+    metrics = Metrics(asking, bodies, engine_counts, _PATHS)
+    names = frozenset((model, UPSTREAM_NAME, CURRENT, *other_names))
+    service = _Service(asking, metrics, model, names, limits, drops_system=drops_system)
+    admission = Admission(api_key, tuple(allowed_hosts), tuple(allowed_origins))
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", functools.partial(service.answer, api="chat"), methods=["POST"]),
@@ -80,11 +98,16 @@ def make_app(
             Route("/version", service.version),
             Route("/metrics", service.metrics),
         ],
-        middleware=[Middleware(Guard, api_key=api_key, asking=asking, limits=limits, on_answer=metrics.on_answer)],
-        exception_handlers={400: _no_such_form, 404: _no_such_path, 405: _no_such_path},
+        middleware=[
+            Middleware(
+                Guard, admission=admission, asking=asking, bodies=bodies, limits=limits, on_answer=metrics.on_answer
+            )
+        ],
+        exception_handlers={404: _no_such_path, 405: _no_such_path},
         lifespan=service.opened,
     )
     app.state.asking = asking
+    app.state.limits = limits
     return app
 
 
@@ -97,21 +120,25 @@ async def _no_such_path(request: Request, error: Exception) -> Response:
     )
 
 
-async def _no_such_form(request: Request, error: Exception) -> Response:
-    raise bad_request(f"the form cannot be read: {getattr(error, 'detail', 'it is damaged')}", code="invalid_form")
-
-
 class _Service:
     """What answers at each path."""
 
     def __init__(
-        self, asking: Asking, metrics: Metrics, model: str, names: frozenset[str], limits: ServerLimits
+        self,
+        asking: Asking,
+        metrics: Metrics,
+        model: str,
+        names: frozenset[str],
+        limits: ServerLimits,
+        *,
+        drops_system: bool,
     ) -> None:
         self._asking = asking
         self._metrics = metrics
         self._model = model
         self._names = names
         self._limits = limits
+        self._drops_system = drops_system
 
     @contextlib.asynccontextmanager
     async def opened(self, app: Starlette) -> AsyncIterator[None]:
@@ -124,11 +151,16 @@ class _Service:
                     model=self._model,
                     at_once=self._limits.at_once,
                     rendered=asyncio.Semaphore(2 * self._limits.at_once),
+                    pixels=self._asking.pixels,
+                    kept=Room(max(self._limits.pages_in_hand, self._limits.pages)),
                     most_pages=self._limits.pages,
                     terms=replace(TERMS, time_limit=self._limits.answer_seconds),
                     on_page=self._metrics.on_page,
                 )
-                yield
+                try:
+                    yield
+                finally:
+                    self._asking.close_thread()
 
     async def health(self, request: Request) -> Response:
         is_closing = self._asking.is_closing
@@ -157,7 +189,8 @@ class _Service:
         return _Streamed(_encoded(first, lines, encode), media_type=media_type)
 
     async def answer(self, request: Request, api: Api) -> Response:
-        question = await asyncio.to_thread(parse_question, await request.body(), api)
+        question = await self._asking.alone(functools.partial(self._parse, await _whole_body(request), api))
+        request.scope[STAY].keep(question.size)
         self._require(question.model)
         pieces = self._written(request, question)
         form = make_format(api, question)
@@ -169,9 +202,14 @@ class _Service:
                 first = await anext(pieces)
         return JSONResponse(form.whole(first))
 
+    def _parse(self, content: bytearray, api: Api) -> Question:
+        return parse_question(content, api, drops_system=self._drops_system)
+
     async def _written(self, request: Request, question: Question) -> AsyncGenerator[str | ModelResponse]:
         make_request = functools.partial(question.page_request, self._limits.answer_seconds)
-        async with contextlib.aclosing(self._asking.stream(make_request)) as pieces:
+        when_answered = request.scope[STAY].leave_place
+        written = self._asking.stream(make_request, question.pixel_bytes, when_answered)
+        async with contextlib.aclosing(written) as pieces:
             async for piece in pieces:
                 if isinstance(piece, ModelResponse):
                     self._metrics.on_response(piece)
@@ -189,10 +227,11 @@ class _Service:
 
     def _require(self, name: str) -> None:
         if name not in self._names:
-            names = ", ".join(sorted(self._names))
+            names = ", ".join(sorted({self._model, UPSTREAM_NAME}))
             raise RequestError(
                 404,
-                f"the model {one_line(name, 100)!r} is not here; this server has one, by the names {names}",
+                f"the model {one_line(name, 100)!r} is not here; this server has one, by the names {names}, and "
+                f"{CURRENT} is that, too",
                 code="model_not_found",
                 param="model",
             )
@@ -211,7 +250,7 @@ async def _uploaded(request: Request, folder: Path) -> AsyncIterator[tuple[Path,
     given = dict(request.query_params)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        async with request.form(max_files=1, max_fields=_FORM_FIELDS) as form:
+        async with _form(request) as form:
             file = form.get("file")
             if file is None or isinstance(file, str):
                 raise bad_request("the form has no file in its field 'file'", "file")
@@ -227,6 +266,39 @@ async def _uploaded(request: Request, folder: Path) -> AsyncIterator[tuple[Path,
             "send the document as multipart/form-data in the field 'file', or as the body itself, as application/pdf",
             code="unsupported_media_type",
         )
+
+
+class _FormParser(MultiPartParser):
+    spool_max_size = 1  # bytes that lie in memory: a document is on the disk from its beginning
+
+
+@contextlib.asynccontextmanager
+async def _form(request: Request) -> AsyncIterator[FormData]:
+    """Yield a form's fields, and the one file that it may have.
+
+    Raises:
+        RequestError: it cannot be read, or has more.
+    """
+    async with contextlib.aclosing(request.stream()) as stream:
+        bounds = {"max_files": 1, "max_fields": _FORM_FIELDS, "max_part_size": _LONGEST_FIELD}
+        try:
+            form = await _FormParser(request.headers, stream, **bounds).parse()
+        except MultiPartException as error:
+            raise bad_request(
+                f"the form cannot be read: {one_line(error.message, 200)}", code="invalid_form"
+            ) from error
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+async def _whole_body(request: Request) -> bytearray:
+    """Return a request's body. Starlette's own way keeps it as long as the request is here."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+    return body
 
 
 async def _events(

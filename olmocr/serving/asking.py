@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from olmocr.errors import AnswerError, ServerUnavailableError
 from olmocr.page import ModelResponse, PageRequest
+from olmocr.serving.bounds import Room
 from olmocr.serving.refusals import RequestError
+
+T = TypeVar("T")
 
 OnText = Callable[[str], None]
 """Is told all of an answer that is written so far."""
@@ -25,10 +29,14 @@ class Asking:
     """The one way to the model. *at_once* questions are with it, *waiting* requests may wait besides.
 
     A document is one request, however many of its pages are asked about. ``is_over`` is set when all were ended.
+    *pixels* are the bytes that pictures may take, of all questions, and of documents' pages, for which whoever reads
+    these takes them. What is large is read by :meth:`alone`, in one thread.
     """
 
-    def __init__(self, write: Write, *, at_once: int, waiting: int) -> None:
+    def __init__(self, write: Write, *, at_once: int, waiting: int, pixels: Room) -> None:
         self._write = write
+        self.pixels = pixels
+        self._reading = ThreadPoolExecutor(1, "olmocr-serving")
         self._most = at_once + waiting
         self._at_once = at_once
         self._places = asyncio.Semaphore(at_once)
@@ -43,9 +51,8 @@ class Asking:
         """How many questions there are that are not answered yet, pages of documents included."""
         return len(self._tasks)
 
-    @contextmanager
-    def admission(self) -> Iterator[None]:
-        """Hold one of the places of requests.
+    def check(self) -> None:
+        """Say at once, before a request has come as a whole, that there is no place for it.
 
         Raises:
             RequestError: there is none left.
@@ -60,11 +67,15 @@ class Asking:
                 code="queue_full",
                 retry_after=min(_MOST_SECONDS, self._seconds * self._most / self._at_once),
             )
-        self.admitted += 1
-        try:
-            yield
-        finally:
-            self.admitted -= 1
+
+    def admit(self) -> Place:
+        """Return one of the places of requests; errors as of :meth:`check`."""
+        self.check()
+        return Place(self)
+
+    async def alone(self, work: Callable[[], T]) -> T:
+        """Return what *work* gives: one after the other, so that the memory is needed once that it takes."""
+        return await asyncio.get_running_loop().run_in_executor(self._reading, work)
 
     async def ask(self, request: PageRequest) -> ModelResponse:
         """Answer *request* in its turn; cancelling this ends the answer."""
@@ -74,10 +85,16 @@ class Asking:
         finally:
             await _end(task)
 
-    async def stream(self, make_request: Callable[[], PageRequest]) -> AsyncGenerator[str | ModelResponse]:
+    async def stream(
+        self,
+        make_request: Callable[[], PageRequest],
+        pixel_bytes: int = 0,
+        when_answered: Callable[[], None] = lambda: None,
+    ) -> AsyncGenerator[str | ModelResponse]:
         """Yield an answer's text in pieces, as it is written, and then the whole; closing this ends the answer.
 
-        *make_request* is called, in a thread, when its turn has come: a picture takes memory once it is read.
+        *make_request* is called, in a thread, when its turn has come: a picture takes memory once it is read, and as
+        many as *pixel_bytes*. *when_answered* is called when the model has done its part, however slowly that is taken.
 
         Raises:
             OlmocrError: there is no answer, or it ends in the middle.
@@ -89,8 +106,9 @@ class Asking:
             written = text
             news.set()
 
-        task = self._begin(make_request, tell)
-        task.add_done_callback(lambda task: news.set())
+        task = self._begin(make_request, tell, pixel_bytes)
+        for tell_of_end in (lambda task: news.set(), lambda task: when_answered()):
+            task.add_done_callback(tell_of_end)
         sent = ""
         try:
             while not task.done():
@@ -119,21 +137,42 @@ class Asking:
         for task in self._tasks:
             task.cancel()
 
-    def _begin(self, make_request: Callable[[], PageRequest], tell: OnText) -> asyncio.Task[ModelResponse]:
+    def close_thread(self) -> None:
+        """End the thread in which :meth:`alone` works, when it is done with what it has in hand."""
+        self._reading.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(
+        self, make_request: Callable[[], PageRequest], tell: OnText, pixel_bytes: int = 0
+    ) -> asyncio.Task[ModelResponse]:
         if self.is_over.is_set():
             raise closing()
-        task = asyncio.create_task(self._answer(make_request, tell))
+        task = asyncio.create_task(self._answer(make_request, tell, pixel_bytes))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _answer(self, make_request: Callable[[], PageRequest], tell: OnText) -> ModelResponse:
-        async with self._places:  # given back with the answer, however slowly that is read
-            request = await asyncio.to_thread(make_request)
+    async def _answer(self, make_request: Callable[[], PageRequest], tell: OnText, pixel_bytes: int) -> ModelResponse:
+        # Pixels before places, as for documents' pages: in another order each might wait for the other.
+        async with self.pixels.taken(pixel_bytes), self._places:  # given back however slowly the answer is read
+            request = await self.alone(make_request)
             started = time.monotonic()
             answer = await self._write(request, tell)
             self._seconds += 0.2 * (time.monotonic() - started - self._seconds)
             return answer
+
+
+class Place:
+    """A place among the requests in hand, until it is given back, which may be said twice."""
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking: Asking | None = asking
+        asking.admitted += 1
+
+    def give_back(self) -> None:
+        """Let another request have it."""
+        if self._asking:
+            self._asking.admitted -= 1
+            self._asking = None
 
 
 async def _result(task: asyncio.Task[ModelResponse]) -> ModelResponse:

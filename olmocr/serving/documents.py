@@ -20,7 +20,8 @@ from olmocr.pipeline.page_ranges import wanted_numbers
 from olmocr.pipeline.repetition import has_looped
 from olmocr.pipeline.turns import side_by_side
 from olmocr.rendering.pool import RenderPool
-from olmocr.serving.refusals import RequestError, bad_request
+from olmocr.serving.bounds import Room
+from olmocr.serving.refusals import RequestError, bad_request, without_paths
 from olmocr.serving.uploads import Wanted
 from olmocr.workspace.document import Document, PageRecord
 from olmocr.workspace.outputs import markdown_of
@@ -28,13 +29,16 @@ from olmocr.workspace.outputs import markdown_of
 TERMS = Terms(guided="retries", is_looping=has_looped)
 """The pipeline's own."""
 
+_BYTES_A_PIXEL = 4  # three, and some for what is made of them
+
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentReader:
     """Reads documents: renders pages with *pool*, asks *ask* about *at_once* of one document.
 
     *model* is what records call the model, *on_page* is called with each page. Pages are as many as *rendered* lets
-    through, of all documents together, since each takes memory.
+    through, of all documents together, and as large as *pixels* has room for, in bytes; *kept* is how many pages the
+    documents may have that are being read, since their text is kept until the last is there.
     """
 
     ask: Ask
@@ -42,6 +46,8 @@ class DocumentReader:
     model: str
     at_once: int
     rendered: asyncio.Semaphore
+    pixels: Room
+    kept: Room
     most_pages: int
     terms: Terms = TERMS
     on_page: Callable[[PageRecord], None] = lambda page: None
@@ -60,7 +66,8 @@ class DocumentReader:
         sha256 = await asyncio.to_thread(content_hash, path, name)
         about = {"type": "document", "name": name, "sha256": sha256, "page_count": count, "pages": list(numbers)}
         records: list[PageRecord] = []
-        async with contextlib.aclosing(self._pages(path, name, numbers, wanted.longest_side)) as pages:
+        pages_of_it = self._pages(path, name, numbers, wanted.longest_side)
+        async with self.kept.taken(len(numbers)), contextlib.aclosing(pages_of_it) as pages:
             if len(numbers) > 1:  # of a single page it is not known yet whether there is anything to tell
                 yield about
             async for record in pages:
@@ -91,7 +98,7 @@ class DocumentReader:
         reader = PageReader(path, name, self.pool, longest_side, self.terms, is_only=len(numbers) == 1)
 
         async def read(number: int) -> PageRecord:
-            async with self.rendered:
+            async with self.rendered, self.pixels.taken(_BYTES_A_PIXEL * longest_side**2):
                 return await reader.read(number, contextlib.nullcontext(Answering(self.ask, self.model)))
 
         return side_by_side(numbers, read, self.at_once)
@@ -100,18 +107,20 @@ class DocumentReader:
 def page_json(record: PageRecord) -> dict[str, Any]:
     """Return a page as a client is told of it; *error* says why its text is not the model's."""
     response = record.response
+    rejected = [without_paths(why) for why in record.rejected]
     return {
         "type": "page",
         "page_number": record.page_number,
         "status": record.status,
-        "error": record.rejected[-1] if record.is_fallback and record.rejected else None,
+        "error": rejected[-1] if record.is_fallback and rejected else None,
         "text": response.natural_text,
         "primary_language": response.primary_language,
+        "is_rotation_valid": response.is_rotation_valid,
         "is_table": response.is_table,
         "is_diagram": response.is_diagram,
         "rotation": record.rotation,
         "attempts": record.attempts,
-        "rejected": list(record.rejected),
+        "rejected": rejected,
         "ends": list(record.ends),
         "temperature": record.temperature,
         "input_tokens": record.input_tokens,

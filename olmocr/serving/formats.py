@@ -85,7 +85,7 @@ class _Responses:
             "model": question.model,
             "instructions": None,
             "max_output_tokens": question.max_tokens,
-            "metadata": {},
+            "metadata": dict(question.labels),
             "parallel_tool_calls": False,
             "previous_response_id": None,
             "store": False,

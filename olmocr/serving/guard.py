@@ -10,6 +10,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -18,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from olmocr.backends.client import is_this_machine
 from olmocr.errors import OlmocrError
-from olmocr.serving.asking import Asking, closing
+from olmocr.serving.asking import Asking, Place, closing
+from olmocr.serving.bounds import Bodies, BodiesInHand, Pace, no_room
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.refusals import RequestError, error_body, error_headers, refusal_of
 from olmocr.text import one_line
@@ -31,23 +33,59 @@ OnAnswer = Callable[[str, int | None], None]
 NOTE = "olmocr.note"
 """Where a request's scope holds what its line in the log says beside."""
 
+STAY = "olmocr.stay"
+"""Where a request's scope holds its :class:`Stay`."""
+
 OPEN_PATHS = ("/health",)
 """What is told without a key: whether anything runs."""
+
+ON_DISK = ("/v1/ocr",)
+"""Where a body is written to the disk as it comes, and does not lie in memory."""
+
+_CONTAINER_NAMES = frozenset(
+    ("host.docker.internal", "gateway.docker.internal", "host.containers.internal", "host.lima.internal")
+)
+"""What containers call the machine that they run on; nobody else can give anything a name in ``.internal``."""
+
+_PIECE = 64 << 10
+"""Bytes that are handed on at once, so that it is known how fast a client takes them."""
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Who may ask: whoever knows *api_key*; without one, whoever calls this machine by a name of its own, or *hosts*.
+
+    *origins* are those of web pages that may ask, as browsers name them: ``https://example.com``; ``*`` is any.
+    """
+
+    api_key: str | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
 
 class Guard:
     """The outermost layer of the server, as ASGI has them.
 
-    With an *api_key* whoever knows it may ask. Without one, whoever calls this machine by a name of its own: a web page
-    that has its own name lead here (DNS rebinding) does not. No other web page may ask at all.
+    With a key whoever knows it may ask. Without one, whoever calls this machine by a name of its own: a web page
+    that has its own name lead here (DNS rebinding) does not. No web page may ask that is not named.
     """
 
     def __init__(
-        self, app: ASGIApp, *, api_key: str | None, asking: Asking, limits: ServerLimits, on_answer: OnAnswer
+        self,
+        app: ASGIApp,
+        *,
+        admission: Admission,
+        asking: Asking,
+        bodies: BodiesInHand,
+        limits: ServerLimits,
+        on_answer: OnAnswer,
     ) -> None:
         self._app = app
-        self._key = api_key.encode() if api_key else None
+        self._key = admission.api_key.encode() if admission.api_key else None
+        self._hosts = _CONTAINER_NAMES | {host.lower() for host in admission.hosts}
+        self._origins = frozenset(origin.lower() for origin in admission.origins)
         self._asking = asking
+        self._bodies = bodies
         self._limits = limits
         self._on_answer = on_answer
 
@@ -56,36 +94,73 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._limits, self._asking.is_over)
+        bodies = self._bodies.on_disk if scope["path"] in ON_DISK else self._bodies.in_memory
+        stay = scope[STAY] = Stay(self._asking, bodies, is_counted=scope["method"] == "POST")
+        exchange = _Exchange(scope, receive, send, self._limits, stay, self._asking.is_over)
         started = time.monotonic()
         try:
             await self._answer(exchange)
         finally:
+            stay.end()
             self._on_answer(scope["path"], exchange.status)
             _log_line(scope, exchange.status, time.monotonic() - started)
 
     async def _answer(self, exchange: _Exchange) -> None:
         try:
-            self._check(exchange.scope)
-            with self._admission(exchange.scope):
-                await exchange.run(self._app)
+            headers = Headers(scope=exchange.scope)
+            exchange.headers += self._headers_for_page(headers)
+            if exchange.headers and exchange.scope["method"] == "OPTIONS":
+                await exchange.allow(headers)
+                return
+            self._check(exchange.scope, headers)
+            await exchange.run(self._app)
         except Exception as error:  # the last place where it can become an answer
             if not exchange.is_gone.is_set():
                 await exchange.refuse(logged_bugs(error))
 
-    def _check(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if self._key is None and not is_this_machine(_name(host)):
-            raise RequestError(403, "this server answers to its own address only: http://127.0.0.1", code="wrong_host")
-        origin = headers.get("origin", "")
-        if origin and origin.partition("://")[2] != host:
-            raise RequestError(403, "this server answers no web pages of other servers", code="wrong_origin")
+    def _headers_for_page(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        """Return what lets the browser show the answer to the web page that asks; nothing, where none does.
+
+        Raises:
+            RequestError: it is a page that may not ask.
+        """
+        origin, host = headers.get("origin", ""), headers.get("host", "")
+        if not origin or origin.partition("://")[2] == host:
+            return []
+        if not self._origins & {origin.lower(), "*"}:
+            shown = one_line(origin, 100)
+            raise RequestError(
+                403,
+                f"this server answers no web pages of other servers; start it with --allow-origin {shown}, if that is "
+                "a page of yours",
+                code="wrong_origin",
+            )
+        return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        host = _name(headers.get("host", ""))
+        if self._key is None and not (is_this_machine(host) or host in self._hosts):
+            shown = one_line(host, 100) or "NAME"
+            raise RequestError(
+                403,
+                "this server answers to its own address only: http://127.0.0.1; for another name start it with "
+                f"--allow-host {shown}, or with a key",
+                code="wrong_host",
+            )
         if self._key is not None and scope["path"] not in OPEN_PATHS:
             self._check_key(headers.get("authorization", "").encode("latin-1"))
+        if scope["method"] == "POST":
+            self._check_body(headers)
+
+    def _check_body(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._limits.request_bytes:
             raise _too_large(self._limits)
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise RequestError(
+                415, "a compressed body is not read; send it without Content-Encoding", code="unsupported_media_type"
+            )
+        self._asking.check()  # it is not let send all of it in vain
 
     def _check_key(self, authorization: bytes) -> None:
         scheme, _, given = authorization.partition(b" ")
@@ -93,23 +168,68 @@ class Guard:
             what = "the API key is wrong" if authorization else "an API key is wanted: Authorization: Bearer KEY"
             raise RequestError(401, what, code="invalid_api_key")
 
-    def _admission(self, scope: Scope) -> contextlib.AbstractContextManager[None]:
-        return self._asking.admission() if scope["method"] == "POST" else contextlib.nullcontext()
+
+class Stay:
+    """What one request holds while it is here: its bytes, and, once these are there as a whole, a place."""
+
+    def __init__(self, asking: Asking, bodies: Bodies, *, is_counted: bool) -> None:
+        self._asking = asking
+        self._bodies = bodies
+        self._body = bodies.begin() if is_counted else None
+        self._place: Place | None = None
+
+    @property
+    def must_go(self) -> asyncio.Event:
+        """Is set when there is no room for its bytes any more."""
+        return self._body.must_go if self._body else asyncio.Event()
+
+    def take(self, count: int, *, is_whole: bool) -> None:
+        """Count that so many more of its bytes came, with which it *is_whole* or not.
+
+        Raises:
+            RequestError: there is no room for them, or no place for it.
+            ServerUnavailableError: no more places are given.
+        """
+        if self._body is None:
+            return
+        self._bodies.grow(self._body, count)
+        if is_whole and self._place is None:
+            self._place = self._asking.admit()
+            self._body.is_whole = True
+
+    def keep(self, count: int) -> None:
+        """Count from now on only so many bytes, which are kept of it."""
+        if self._body:
+            self._body.bytes = count
+
+    def leave_place(self) -> None:
+        """Let another request have its place: what is left to do is to send what there is."""
+        if self._place:
+            self._place.give_back()
+
+    def end(self) -> None:
+        """Let others have all."""
+        self.leave_place()
+        if self._body:
+            self._bodies.end(self._body)
 
 
 class _Exchange:
     """One request and its answer: as large as allowed, as slow as allowed, and ended when the client leaves."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, limits: ServerLimits, is_over: asyncio.Event
+        self, scope: Scope, receive: Receive, send: Send, limits: ServerLimits, stay: Stay, is_over: asyncio.Event
     ) -> None:
         self.scope = scope
         self.status: int | None = None
+        self.headers: list[tuple[bytes, bytes]] = []
         self._receive = receive
         self._send = send
         self._limits = limits
-        self._is_over = is_over
+        self._stay = stay
+        self._ends = (is_over, stay.must_go)
         self._received = 0
+        self._coming, self._going = (Pace(limits.stall_seconds, limits.least_rate) for _ in range(2))
         self._is_asked = asyncio.Event()
         self.is_gone = asyncio.Event()  # the client, or it takes nothing any more
         self._is_answered = False
@@ -139,53 +259,82 @@ class _Exchange:
         with contextlib.suppress(TimeoutError):
             await answer(self.scope, self._receive, self._give)
 
+    async def allow(self, headers: Headers) -> None:
+        """Tell a browser that the web page may ask what it wants to."""
+        allowed = {
+            "access-control-allow-methods": "GET, POST, OPTIONS",
+            "access-control-allow-headers": headers.get(
+                "access-control-request-headers", "authorization, content-type"
+            ),
+            "access-control-allow-private-network": "true",
+            "access-control-max-age": "600",
+        }
+        await Response(None, 204, allowed)(self.scope, self._receive, self._give)
+
     async def _take(self) -> Message:
         """Return the next piece of the body.
 
         Raises:
-            RequestError: it is too large, or does not come.
+            RequestError: it is too large, or does not come, or there is no room or place for it.
             ServerUnavailableError: the server does not wait for it any more.
         """
         if self._is_asked.is_set():
             await self.is_gone.wait()
             return {"type": "http.disconnect"}
         message = await self._next()
-        self._received += len(message.get("body", b""))
         if message["type"] == "http.disconnect":
             self.is_gone.set()
-        elif not message.get("more_body", False):
-            self._is_asked.set()
+            return message
+        size, is_whole = len(message.get("body", b"")), not message.get("more_body", False)
+        self._received += size
         if self._received > self._limits.request_bytes:
             raise _too_large(self._limits)
+        self._stay.take(size, is_whole=is_whole)
+        if is_whole:
+            self._is_asked.set()
         return message
 
     async def _next(self) -> Message:
-        coming, ending = asyncio.ensure_future(self._receive()), asyncio.ensure_future(self._is_over.wait())
+        coming = asyncio.ensure_future(self._receive())
+        ends = [asyncio.ensure_future(each.wait()) for each in self._ends]
+        started = time.monotonic()
         try:
-            await asyncio.wait(
-                (coming, ending), timeout=self._limits.stall_seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait((coming, *ends), timeout=self._coming.left, return_when=asyncio.FIRST_COMPLETED)
             if coming.done():
-                return coming.result()
-            if ending.done():
+                message = coming.result()
+                self._coming.note(time.monotonic() - started, len(message.get("body", b"")))
+                if self._coming.left > 0:
+                    return message
+            elif ends[0].done():
                 raise closing()
-            raise RequestError(408, "the request's body does not come", code="timeout")
+            elif ends[1].done():
+                raise no_room()
+            raise RequestError(408, "the request's body does not come, or too slowly", code="timeout")
         finally:
-            coming.cancel()
-            ending.cancel()
+            for each in (coming, *ends):
+                each.cancel()
 
     async def _give(self, message: Message) -> None:
         """Send on what is answered; a client that does not take it is left."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": [*message["headers"], *_HEADERS]}
-        self._is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await self._hand_on({**message, "headers": [*message["headers"], *_HEADERS, *self.headers]}, 0)
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        self._is_answered = not more
+        for start in range(0, len(body) or 1, _PIECE):
+            piece = body[start : start + _PIECE]
+            await self._hand_on({**message, "body": piece, "more_body": more or start + _PIECE < len(body)}, len(piece))
+
+    async def _hand_on(self, message: Message, size: int) -> None:
+        started = time.monotonic()
         try:
-            async with asyncio.timeout(2 * self._limits.stall_seconds):
+            async with asyncio.timeout(self._going.left):
                 await self._send(message)
         except TimeoutError:
             self.is_gone.set()
             raise
+        self._going.note(time.monotonic() - started, size)
 
     async def _watch(self) -> None:
         """Wait until the client leaves."""

@@ -6,17 +6,26 @@ from dataclasses import dataclass, fields
 
 from olmocr.errors import UsageError
 
+_MiB = 1 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerLimits:
-    """What is past these is refused, with a sentence.
+    """What is past these is refused, with a sentence, or waits. docs/serve.md says what they come to together.
 
     Attributes:
         at_once: questions that are with the model.
         waiting: requests that may wait besides; more are sent away.
+        connections: that are open, whatever they do; of more, the slowest is closed.
         request_bytes: of one request's body.
+        held_bytes: of all questions' bodies and pictures, in memory; at least one request's.
+        upload_bytes: of all documents' bodies, on the disk; at least one request's.
+        picture_bytes: of pixels that are in hand, of questions' pictures and documents' pages.
         pages: to be read of one document.
-        stall_seconds: between two pieces of a body that comes or goes.
+        pages_in_hand: of all documents that are being read, which is how much text is kept; at least one document's.
+        stall_seconds: that a client is waited for: for a request's head, and in all for its body and its answer
+            unless it moves *least_rate* bytes a second.
+        least_rate: as said there.
         answer_seconds: for one answer, from when the model begins with it; None is no limit.
 
     Raises:
@@ -25,10 +34,16 @@ class ServerLimits:
 
     at_once: int = 8
     waiting: int = 64
-    request_bytes: int = 64 << 20
+    connections: int = 2048
+    request_bytes: int = 64 * _MiB
+    held_bytes: int = 128 * _MiB
+    upload_bytes: int = 2048 * _MiB
+    picture_bytes: int = 256 * _MiB
     pages: int = 1000
+    pages_in_hand: int = 4000
     stall_seconds: float = 30.0
-    answer_seconds: float | None = None
+    least_rate: int = 16 << 10
+    answer_seconds: float | None = 3600.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

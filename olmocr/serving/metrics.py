@@ -12,6 +12,7 @@ from olmocr.memory import peak_memory
 from olmocr.page import ModelResponse
 from olmocr.pipeline.metrics import count_pages
 from olmocr.serving.asking import Asking
+from olmocr.serving.bounds import BodiesInHand
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -22,7 +23,9 @@ EngineCounts = Callable[[], Mapping[str, float]]
 class Metrics:
     """Counts requests, answers and pages. *paths* are those that have a number of their own; others are one."""
 
-    def __init__(self, asking: Asking, engine_counts: EngineCounts, paths: frozenset[str]) -> None:
+    def __init__(
+        self, asking: Asking, bodies: BodiesInHand, engine_counts: EngineCounts, paths: frozenset[str]
+    ) -> None:
         self._registry = CollectorRegistry()
         self._paths = paths
         self.on_page = count_pages(self._registry)
@@ -35,7 +38,7 @@ class Metrics:
         self._tokens = Counter(
             "olmocr_answer_tokens", "Tokens of single questions, read and written.", ["kind"], registry=self._registry
         )
-        self._registry.register(_Now(asking, engine_counts))
+        self._registry.register(_Now(asking, bodies, engine_counts))
 
     def on_answer(self, path: str, status: int | None) -> None:
         """Count a request."""
@@ -55,12 +58,17 @@ class Metrics:
 class _Now:
     """What is not counted but looked at."""
 
-    def __init__(self, asking: Asking, engine_counts: EngineCounts) -> None:
+    def __init__(self, asking: Asking, bodies: BodiesInHand, engine_counts: EngineCounts) -> None:
         self._asking = asking
+        self._bodies = bodies
         self._engine_counts = engine_counts
 
     def collect(self) -> Iterable[Any]:
         yield _gauge("olmocr_requests_in_hand", "Requests that are answered or wait.", self._asking.admitted)
+        memory, disk = self._bodies.in_memory, self._bodies.on_disk
+        yield _gauge("olmocr_requests_coming", "Requests whose bodies are on their way.", memory.coming + disk.coming)
+        yield _gauge("olmocr_body_bytes", "Bytes of questions in memory.", memory.bytes)
+        yield _gauge("olmocr_upload_bytes", "Bytes of documents on the disk.", disk.bytes)
         yield _gauge("olmocr_questions_in_hand", "Questions with the model or waiting for it.", self._asking.asked)
         yield _gauge("olmocr_peak_memory_bytes", "The most memory that this process has had.", peak_memory())
         for name, value in self._engine_counts().items():

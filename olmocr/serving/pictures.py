@@ -11,7 +11,7 @@ from PIL import Image
 
 from olmocr.inputs.kinds import FIRST_BYTES, Kind, kind_of
 from olmocr.page import PageImage
-from olmocr.rendering.render import on_white, upright_picture
+from olmocr.rendering.levels import on_white, upright_picture
 from olmocr.serving.refusals import RequestError, bad_request
 
 KINDS = (Kind.PNG, Kind.JPEG, Kind.WEBP)
@@ -19,15 +19,20 @@ KINDS = (Kind.PNG, Kind.JPEG, Kind.WEBP)
 MOST_PIXELS = 40_000_000
 """A letter page at 600 dots per inch has 34 million; a model's own limit is a third of that."""
 
+_BAND_PIXELS = 1_000_000
 
-def check_picture(content: bytes) -> None:
-    """Look at the first bytes of a picture, which tell its kind and size.
+_JPEG_SCAN, _MOST_SCANS = b"\xff\xda", 200
+"""What begins a scan of a JPEG. Each may take as long as the whole picture does; a usual one has 1 to 12."""
+
+
+def check_picture(content: bytes) -> int:
+    """Return how many pixels a picture has, by its first bytes.
 
     Raises:
         RequestError: it is none that can be read, or has too many pixels.
     """
-    with _opened(content):
-        pass
+    with _opened(content) as image:
+        return image.width * image.height
 
 
 def read_picture(content: bytes) -> PageImage:
@@ -37,14 +42,29 @@ def read_picture(content: bytes) -> PageImage:
         RequestError: as of :func:`check_picture`, or it is damaged.
     """
     with _opened(content) as image:
-        return PageImage(on_white(upright_picture(image)))
+        return PageImage(_on_white(upright_picture(image)))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Return what `on_white` does, band by band: it makes several copies of what it is given."""
+    result = Image.new("RGB", image.size)
+    rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        result.paste(on_white(band), (0, top))
+    return result
 
 
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
     kind = kind_of(content[:FIRST_BYTES])
     if kind not in KINDS:
-        raise _refused(f"it is no {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+        raise _refused(
+            f"it is {f'a {kind}' if kind else 'something else'}, and no {', '.join(KINDS[:-1])} or {KINDS[-1]}; "
+            "POST /v1/ocr reads a PDF, and pictures of other kinds"
+        )
+    if kind is Kind.JPEG and content.count(_JPEG_SCAN) > _MOST_SCANS:
+        raise _refused("it is drawn over more often than any camera or scanner does")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large ones; ours is the limit that counts

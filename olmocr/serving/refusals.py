@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from olmocr.errors import InputError, OlmocrError, ServerError, ServerUnavailableError, UsageError
+
+# Folders, with what is in them: of this machine's kind, or of Windows.
+_PATH = re.compile(r"(?<![\w:/<.])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:()<>]+){2,}[/\\]?")
 
 
 class RequestError(OlmocrError):
@@ -35,14 +39,20 @@ def refusal_of(error: Exception) -> RequestError:
         case RequestError():
             return error
         case InputError() | UsageError():
-            return bad_request(str(error), code="unreadable_input")
+            return bad_request(without_paths(str(error)), code="unreadable_input")
         case ServerUnavailableError():
-            return RequestError(503, str(error), code="unavailable", retry_after=error.retry_after or 1.0)
+            again = error.retry_after or 1.0
+            return RequestError(503, without_paths(str(error)), code="unavailable", retry_after=again)
         case ServerError():
-            return RequestError(503, str(error), code="unavailable", retry_after=1.0)
+            return RequestError(503, without_paths(str(error)), code="unavailable", retry_after=1.0)
         case OlmocrError():
-            return RequestError(500, str(error), code="failed")
+            return RequestError(500, without_paths(str(error)), code="failed")
     return RequestError(500, "this server has failed at this request, which is a bug; its log says where", code="bug")
+
+
+def without_paths(sentence: str) -> str:
+    """Return *sentence*, which may be about a file of this machine's, without where that lies."""
+    return _PATH.sub("…", sentence)
 
 
 def error_body(refusal: RequestError) -> dict[str, Any]:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
 from olmocr.errors import ServerError, UsageError, why_no_port
 from olmocr.serving.asking import Asking
+from olmocr.serving.connections import Connection, room_for
+from olmocr.serving.limits import ServerLimits
 
 log = logging.getLogger(__name__)
+
+_BACKLOG = 128  # connections that wait to be accepted, and that are accepted in one go
 
 _MARGIN_SECONDS = 5.0  # for the last bytes to be sent, once the answers are ended
 
@@ -37,7 +44,7 @@ def listen(host: str, port: int, *, has_key: bool) -> socket.socket:
             f"at {host} other machines can ask, and no key is set; give one in OLMOCR_API_KEY, or --host 127.0.0.1"
         )
     try:
-        return socket.create_server((str(place[0]), int(place[1])), family=family, backlog=128)
+        return socket.create_server((str(place[0]), int(place[1])), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise ServerError(f"port {port} {why_no_port(error)}; choose another one with --port") from error
 
@@ -54,10 +61,14 @@ async def serve(app: Starlette, listening: socket.socket, *, grace: float) -> No
     Raises:
         OlmocrError: it cannot begin, for want of a temporary folder for one.
     """
+    limits: ServerLimits = app.state.limits
+    limits = replace(limits, connections=room_for(limits.connections))
+    connection: Any = functools.partial(Connection, limits)
     server = _Server(
         uvicorn.Config(
             app,
-            http="h11",
+            http=connection,
+            backlog=_BACKLOG,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -68,7 +79,7 @@ async def serve(app: Starlette, listening: socket.socket, *, grace: float) -> No
             timeout_graceful_shutdown=max(1, round(grace + _MARGIN_SECONDS)),
         )
     )
-    async with app.router.lifespan_context(app):
+    async with app.router.lifespan_context(app), _swept(server, limits.stall_seconds):
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             await asyncio.shield(serving)
@@ -77,6 +88,25 @@ async def serve(app: Starlette, listening: socket.socket, *, grace: float) -> No
             server.should_exit = True
             await serving
             raise
+
+
+@contextlib.asynccontextmanager
+async def _swept(server: uvicorn.Server, stall_seconds: float) -> AsyncIterator[None]:
+    """Look after connections now and then, while this is open."""
+
+    async def sweep() -> None:
+        while True:
+            await asyncio.sleep(min(1.0, stall_seconds / 4))
+            for each in list(server.server_state.connections):
+                if isinstance(each, Connection):
+                    each.look(asyncio.get_running_loop().time())
+
+    sweeping = asyncio.create_task(sweep())
+    try:
+        yield
+    finally:
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
 
 
 async def _close(asking: Asking, grace: float) -> None:

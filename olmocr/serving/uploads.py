@@ -20,6 +20,8 @@ from olmocr.text import one_line
 MOST_SIDE = 4096
 """Pixels on the longest side of a page's image; a model takes no more."""
 
+_LONGEST_RANGES = 1000  # characters: each range is looked through
+
 NAMELESS = "the document"
 
 
@@ -43,6 +45,8 @@ def parse_wanted(given: Mapping[str, str]) -> Wanted:
     """
     if unknown := sorted(given.keys() - {"pages", "markdown", "longest_side"}):
         raise bad_request(f"there is no option {one_line(unknown[0], 40)!r}; there are pages, markdown, longest_side")
+    if len(given.get("pages", "")) > _LONGEST_RANGES:
+        raise bad_request(f"pages must be like 1-5,9,12- and have at most {_LONGEST_RANGES} characters", "pages")
     try:
         pages = parse_page_ranges(given["pages"]) if given.get("pages") else None
     except UsageError as error:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ LONGEST_HEADER = 100_000_000
 """Bytes; what the safetensors library refuses, too."""
 
 _MOST_AXES = 16
+_LONGEST_NAME = 1024  # characters; patterns of recipes are looked for in names
 _SIZE_LIMIT = 1 << 63
 _MOST_SHOWN = 10
 
@@ -89,7 +91,7 @@ def parse_header(beginning: bytes, size: int, shard: str, where: str) -> ShardHe
         raise CheckpointError(f"the header of {where} holds no JSON object; download it again")
     entries = parse_json(beginning[8 : 8 + length], f"the header of {where}")
     metadata = entries.pop("__metadata__", {})
-    problems = [f"{shown(name)} {problem}" for name, entry in entries.items() if (problem := _entry_problem(entry))]
+    problems = [f"{shown(name)} {problem}" for name, entry in entries.items() if (problem := _problem(name, entry))]
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         problems.append("__metadata__ is no group of texts")
     if problems:
@@ -130,8 +132,8 @@ def listed(heading: str, problems: Sequence[str]) -> str:
 def _object(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in value if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name in value if counts[name] > 1)
         raise CheckpointError(f"{where} names {shown(twice)} twice; download it again")
     return value
 
@@ -147,6 +149,10 @@ def _header_length(beginning: bytes, size: int, where: str) -> int:
     if 8 + length > size:
         raise CheckpointError(f"{where} is truncated: {size} bytes of at least {8 + length}; download it again")
     return int(length)
+
+
+def _problem(name: str, entry: Any) -> str | None:
+    return _entry_problem(entry) if len(name) <= _LONGEST_NAME else f"has a name of {len(name)} characters"
 
 
 def _entry_problem(entry: Any) -> str | None:

@@ -1,12 +1,31 @@
-"""HTML -> the tables in it, row by row, as a browser would find them in a page that may be cut off anywhere."""
+"""HTML -> the tables in it, row by row, as a browser would find them in a page that may be cut off anywhere.
+
+The standard library's parser takes quadratic time for tags that do not end; this reads each character a few times.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from html.parser import HTMLParser
+
+from olmocr.text import unescaped
 
 MOST_ROWS = 1_000_000
 """More rows or columns than this no cell spans, whatever it says."""
+
+MOST_NESTED = 16
+"""Tables that may stand in each other's cells; one that lies deeper is text of the cell that it stands in."""
+
+# A tag, in whose quotation marks ">" is no end; where these are no pairs, all up to the first ">". No tag holds "<".
+_TAG = re.compile(
+    r"""<(?P<end>/?)(?P<name>[a-zA-Z][^\s/<>]*)"""
+    r"""(?P<attributes>[\s/](?:[^<>"']|"[^"<]*"|'[^'<]*')*|[\s/][^<>]*|)>|(?P<comment><!--)"""
+)
+_SPAN = re.compile(
+    r"""(?:^|[\s/"'])(?P<name>rowspan|colspan)\s*=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^\s"'>]*))""",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -22,42 +41,68 @@ class Cell:
 def html_tables(text: str, *, line_break: str = "\n") -> list[list[list[Cell]]]:
     """Return the rows of each table in *text*, those within a cell of another table, too; ``<br>`` is *line_break*."""
     reader = _Reader(line_break)
-    reader.feed(text)
-    reader.close()
+    for piece in _pieces(text):
+        if isinstance(piece, str):
+            reader.add_text(unescaped(piece))
+        elif piece["end"]:
+            reader.end_tag(piece["name"].lower())
+        else:
+            reader.start_tag(piece["name"].lower(), piece["attributes"])
     return [[[cell.finished() for cell in row] for row in table] for table in reader.tables]
+
+
+def _pieces(text: str) -> Iterator[str | re.Match[str]]:
+    """Yield tags and the text between them in order; comments are left out, but for one that does not end."""
+    done, at, is_comment_open = 0, 0, False
+    while found := _TAG.search(text, at):
+        at = found.end()
+        if found["comment"]:
+            end = -1 if is_comment_open else text.find("-->", at)
+            is_comment_open = end < 0
+            if is_comment_open:
+                continue
+            at = end + len("-->")
+        yield text[done : found.start()]
+        if not found["comment"]:
+            yield found
+        done = at
+    yield text[done:]
 
 
 class _OpenCell:
     """A cell whose text is being collected."""
 
-    def __init__(self, attributes: dict[str, str | None], *, heading: bool) -> None:
-        self.text = ""
-        self._rows = _span(attributes.get("rowspan"), to_the_end=True)
-        self._columns = _span(attributes.get("colspan"))
+    def __init__(self, attributes: str, *, heading: bool) -> None:
+        self.texts: list[str] = []
+        self._attributes = attributes
         self._heading = heading
 
     def finished(self) -> Cell:
-        return Cell(self.text.strip(), self._rows, self._columns, self._heading)
+        spans: dict[str, str] = {}
+        for found in _SPAN.finditer(self._attributes):  # of one given twice the first counts, as in browsers
+            spans.setdefault(found["name"].lower(), found["double"] or found["single"] or found["bare"] or "")
+        rows, columns = _span(spans.get("rowspan"), to_the_end=True), _span(spans.get("colspan"))
+        return Cell("".join(self.texts).strip(), rows, columns, self._heading)
 
 
-class _Reader(HTMLParser):
+class _Reader:
     """Collects tables. What stands in a table within a cell belongs to the outer table's cell as well."""
 
     def __init__(self, line_break: str) -> None:
-        super().__init__(convert_charrefs=True)
         self._line_break = line_break
         self.tables: list[list[list[_OpenCell]]] = []
         self._open: list[list[list[_OpenCell]]] = []  # tables, the innermost last
         self._cells: list[_OpenCell | None] = []  # of each of them the cell that is open
         self._in_head: list[bool] = []
+        self._too_deep = 0  # tables that are open and only text
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def start_tag(self, tag: str, attributes: str) -> None:
+        """Take in a tag that begins something."""
         if tag == "table":
-            self.tables.append([])
-            self._open.append(self.tables[-1])
-            self._cells.append(None)
-            self._in_head.append(False)
-        elif not self._open:
+            self._begin_table()
+        elif tag == "br":
+            self.add_text(self._line_break)
+        elif not self._open or self._too_deep:
             return
         elif tag in ("thead", "tbody", "tfoot"):
             self._in_head[-1] = tag == "thead"
@@ -65,16 +110,26 @@ class _Reader(HTMLParser):
             self._open[-1].append([])
             self._cells[-1] = None
         elif tag in ("td", "th") and self._open[-1]:
-            cell = _OpenCell(dict(attrs), heading=tag == "th" or self._in_head[-1])
+            cell = _OpenCell(attributes, heading=tag == "th" or self._in_head[-1])
             self._open[-1][-1].append(cell)
             self._cells[-1] = cell
-        elif tag == "br":
-            self.handle_data(self._line_break)
 
-    def handle_endtag(self, tag: str) -> None:
-        if not self._open:
+    def _begin_table(self) -> None:
+        if len(self._open) == MOST_NESTED:
+            self._too_deep += 1
             return
-        if tag == "table":
+        self.tables.append([])
+        self._open.append(self.tables[-1])
+        self._cells.append(None)
+        self._in_head.append(False)
+
+    def end_tag(self, tag: str) -> None:
+        """Take in a tag that ends something."""
+        if self._too_deep:
+            self._too_deep -= tag == "table"
+        elif not self._open:
+            return
+        elif tag == "table":
             self._open.pop()
             self._cells.pop()
             self._in_head.pop()
@@ -83,10 +138,11 @@ class _Reader(HTMLParser):
         elif tag == "thead":
             self._in_head[-1] = False
 
-    def handle_data(self, data: str) -> None:
+    def add_text(self, text: str) -> None:
+        """Take in text."""
         for cell in self._cells:
-            if cell is not None:
-                cell.text += data
+            if cell is not None and text:
+                cell.texts.append(text)
 
 
 def _span(value: str | None, *, to_the_end: bool = False) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from olmocr.errors import InputError
 from olmocr.page import PageResponseError, ParseMode, RuleBreak, parse_page_response
+from olmocr.strays import own_parts
 
 ANSWER_ENDINGS = (".md", ".txt")
 
@@ -36,7 +37,9 @@ def _answer_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"there is no file or folder {path}")
-    files = sorted(file for file in path.rglob("*") if file.suffix in ANSWER_ENDINGS and file.is_file())
+    files = sorted(
+        file for file in path.rglob("*") if file.suffix in ANSWER_ENDINGS and file.is_file() and own_parts(file, path)
+    )
     if not files:
         raise InputError(f"{path} holds no answers: no file in it ends with {' or '.join(ANSWER_ENDINGS)}")
     return files

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from olmocr.errors import InputError
 from olmocr.page import ROTATIONS
+from olmocr.strays import files_in
 from olmocr.text import visible
 
 Status = Literal["valid", "retried", "blank", "fallback", "failed"]
@@ -43,11 +44,12 @@ class ViewedPage:
     is_table: bool = False
     is_diagram: bool = False
     low_coverage: bool = False
+    is_askew: bool = False
 
     @property
     def needs_a_look(self) -> bool:
         """Whether something about the page is out of the ordinary."""
-        return self.status not in ("valid", "blank") or self.low_coverage
+        return self.status not in ("valid", "blank") or self.low_coverage or self.is_askew
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def find_records(workspace: Path) -> tuple[Path, ...]:
     if not any(folder.is_dir() for folder in folders):
         raise InputError(f"{workspace} is no workspace: it has neither results/ nor failed/; name the folder of a run")
     try:
-        results, failed = sorted(folders[0].glob("output_*.jsonl")), sorted(folders[1].glob("*.json"))
+        results, failed = sorted(folders[0].glob("output_*.jsonl")), files_in(folders[1], ".json")
     except OSError as error:
         raise InputError(f"{workspace} cannot be read: {error.strerror}") from error
     return (*results, *failed)
@@ -160,13 +162,14 @@ def _page(number: int, text: str, entry: dict[str, Any]) -> ViewedPage:
         text=text,
         status=_status(text, entry.get("is_fallback") is True, attempts),
         attempts=attempts,
-        rejected=tuple(visible(str(why)) for why in rejected) if isinstance(rejected, list) else (),
+        rejected=_reasons(rejected),
         temperature=float(temperature) if isinstance(temperature, int | float) else None,
         rotation=rotation if rotation in ROTATIONS else 0,
         language=language if isinstance(language, str) and _LANGUAGE.fullmatch(language) else None,
         is_table=entry.get("is_table") is True,
         is_diagram=entry.get("is_diagram") is True,
         low_coverage=entry.get("low_coverage") is True,
+        is_askew=entry.get("is_rotation_valid") is False,
     )
 
 
@@ -176,6 +179,12 @@ def _status(text: str, is_fallback: bool, attempts: int | None) -> Status:
     if not text.strip():
         return "blank"
     return "retried" if attempts is not None and attempts > 1 else "valid"
+
+
+def _reasons(rejected: object) -> tuple[str, ...]:
+    """Return why answers were not accepted: lines of a text; in older records a list."""
+    lines = rejected.splitlines() if isinstance(rejected, str) else rejected
+    return tuple(visible(str(why)) for why in lines) if isinstance(lines, list) else ()
 
 
 def _integer(value: object) -> int | None:

@@ -29,7 +29,8 @@ class PageRecord:
     the text layer's words that the answer has, None where there is no layer to compare. *seconds* is the time from the
     first question to the last answer. *ends* says how each attempt ended, in order: ``stop``, ``length``, ``loop``,
     ``time``, ``failed`` or ``cancelled``. *passes* over the model's weights were made for all attempts together, 0
-    where that is not told.
+    where that is not told. *asked* tells in words how the model was asked: with which image and prompt; nothing in
+    records of before this was kept.
     """
 
     page_number: int
@@ -49,6 +50,7 @@ class PageRecord:
     seconds: float = 0.0
     ends: tuple[str, ...] = ()
     passes: int = 0
+    asked: str = ""
 
     @property
     def text(self) -> str:
@@ -59,6 +61,16 @@ class PageRecord:
     def is_fallback(self) -> bool:
         """Whether no answer of the model was good."""
         return self.status == "fallback"
+
+    @property
+    def is_askew(self) -> bool:
+        """Whether the model called the page turned, whichever way it was shown; its last whole answer was kept."""
+        return self.status == "valid" and not self.response.is_rotation_valid
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether ``--retry-failed`` asks for the page again."""
+        return self.is_fallback or self.is_askew
 
     @property
     def lacks_text(self) -> bool:
@@ -132,4 +144,6 @@ def why_failed(document: Document, max_page_error_rate: float) -> str | None:
         if len(fallbacks) == 1
         else f"{len(fallbacks)} of {len(document.pages)} pages (first: {first.page_number})"
     )
+    if first.attempts == 0:  # nobody was asked, so that the model is not to blame
+        return f"{pages} could not be drawn: {first.rejected[-1]}"
     return f"the model gave no good answer for {pages}; last: {first.rejected[-1]}"

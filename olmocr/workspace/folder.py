@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import secrets
+import re
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from olmocr.errors import OutputError, output_error
-from olmocr.files import write_whole
+from olmocr.errors import OutputError, UsageError, output_error
+from olmocr.files import sweep, write_whole
 from olmocr.inputs.sources import Source
+from olmocr.text import strict_json
 from olmocr.workspace.outputs import write_json_line
+from olmocr.workspace.owned import ITSELF, Names, OwnedFiles
+
+_MOST_CHARACTERS = 1 << 20  # of a file that is looked into, to know whose it is
 
 _LONGEST_NAME = 200  # bytes; most file systems allow 255
+_LONGEST_PATH = 600  # characters of the folders below markdown/; a Mac allows 1024 bytes in all
 
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # memory cards, some shares
+# A URL, also one that was taken for a path, which makes one slash of two.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:s3a?|gs|gcs|az|abfss?|hf|https?|ftp|sftp|smb|file):/", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -26,17 +31,26 @@ class Workspace:
     """A folder of results.
 
     ``results/output_<key>.jsonl`` holds a document that was read, ``failed/<key>.json`` one that was not and
-    why; *markdown* has ``<source path>.md`` with its text, and *owners* remembers which source each of those is of.
-    ``pages/<source path>.md/`` and ``page_records/<source path>.json`` have its pages, where that is asked for.
+    why. *markdown* has ``<source path>.md`` with its text, *pages* ``<source path>.md/`` with its pages, *page_records*
+    ``<source path>.json`` with what is known of them, where that is asked for. *elsewhere* is other markdown of earlier
+    runs, which must not grow stale.
     """
 
     folder: Path
-    markdown: Path
-    owners: Path
+    markdown: OwnedFiles
+    pages: OwnedFiles
+    page_records: OwnedFiles
+    elsewhere: tuple[OwnedFiles, ...] = ()
+
+    def with_markdown_elsewhere(self, folders: Iterable[Path]) -> Workspace:
+        """Return this workspace, and that earlier runs may have written its markdown into *folders*."""
+        others = [_markdown_within(self.folder), *map(_markdown_in, folders)]
+        kept = {each.root: each for each in others if not _is_one_folder(each.root, self.markdown.root)}
+        return replace(self, elsewhere=tuple(kept.values()))
 
     def result_path(self, source: Source) -> Path:
         """Return where the document's line lies once it is read."""
-        return self.folder / "results" / f"output_{source.key}.jsonl"
+        return self._result_path(source.key)
 
     def result(self, source: Source, sha256: str | None) -> dict[str, Any] | None:
         """Return the Dolma line of a document with that content; None if there is none, or it is damaged."""
@@ -50,7 +64,7 @@ class Workspace:
     def write_result(self, source: Source, line: dict[str, Any]) -> None:
         """Keep the Dolma line of a document that was read; an earlier failure is forgotten."""
         write_json_line(self.result_path(source), line)
-        _remove(self._failure_path(source))
+        _remove(self._failure_path(source.key))
 
     def write_failure(
         self, source: Source, why: str, line: dict[str, Any] | None = None, *, keep: bool = False
@@ -59,103 +73,83 @@ class Workspace:
 
         What an earlier run read of it, before the file changed, is removed, but with *keep*.
         """
-        write_json_line(self._failure_path(source), {"Source-File": source.name, "error": why, "document": line})
-        if keep:
-            return
-        _remove(self.result_path(source))
-        for name in _markdown_names(source):
-            if self._owner(name) == source.key:
-                _remove(self.markdown / name)
-                _remove(self._page_records_path(name))
-                for path in (self.folder / "pages" / name).glob("*.md"):
-                    _remove(path)
+        write_json_line(self._failure_path(source.key), {"Source-File": source.name, "error": why, "document": line})
+        if not keep:
+            _remove(self.result_path(source))
+            for files in self._all_beside():
+                files.remove(source.key)
 
-    def _failure_path(self, source: Source) -> Path:
-        return self.folder / "failed" / f"{source.key}.json"
+    def forget(self, key: str) -> None:
+        """Remove all of a document whose name is another document's now."""
+        _remove(self._result_path(key))
+        _remove(self._failure_path(key))
+        for files in self._all_beside():
+            files.forget(key)
 
-    def write_markdown(self, source: Source, text: str) -> Path:
-        """Write the document's text and return where; two sources never share a path."""
-        path = self.markdown_path(source)
-        write_whole(path, text)
-        return path
+    def remove_stale(self, source: Source, made_of: str) -> None:
+        """Remove all beside a document's result that was not made of the same text, or so that it *made_of* begins."""
+        for files in self._all_beside():
+            files.remove(source.key, unless_made_of=made_of)
 
-    def write_pages(self, source: Source, texts: Mapping[int, str]) -> None:
+    def _all_beside(self) -> tuple[OwnedFiles, ...]:
+        return (self.markdown, self.pages, self.page_records, *self.elsewhere)
+
+    def _failure_path(self, key: str) -> Path:
+        return self.folder / "failed" / f"{key}.json"
+
+    def _result_path(self, key: str) -> Path:
+        return self.folder / "results" / f"output_{key}.jsonl"
+
+    def write_markdown(self, source: Source, text: str, made_of: str = "") -> Path:
+        """Write the document's text and return where; two sources never share a path. *made_of* tells it from others.
+
+        A file that no run wrote, or that was changed since, is left alone: the text gets another name.
+        """
+        return self.markdown.write(source.key, _names(source, ".md"), {ITSELF: text}, made_of)
+
+    def write_pages(self, source: Source, texts: Mapping[int, str], made_of: str = "") -> None:
         """Write each page's text by its number; those of an earlier reading go."""
-        folder = self.folder / "pages" / self._own_name(source)
-        for number, text in texts.items():
-            write_whole(folder / f"{number:04}.md", text)
-        for path in folder.glob("*.md"):
-            if not (path.stem.isdecimal() and int(path.stem) in texts):
-                _remove(path)
+        files = {f"{number:04}.md": text for number, text in texts.items()}
+        self.pages.write(source.key, _names(source, ".md"), files, made_of)
 
-    def write_page_records(self, source: Source, records: dict[str, Any]) -> None:
+    def write_page_records(self, source: Source, records: dict[str, Any], made_of: str = "") -> None:
         """Write what is known of a document's pages."""
-        write_json_line(self._page_records_path(self._own_name(source)), records)
+        text = json.dumps(records) + "\n"
+        self.page_records.write(source.key, _names(source, ".json"), {ITSELF: text}, made_of)
 
-    def _page_records_path(self, name: PurePosixPath) -> Path:
-        return self.folder / "page_records" / name.with_suffix(".json")
+    def markdown_made_of(self, source: Source) -> str | None:
+        """Return what the document's markdown was made of; None if there is none under the source's name."""
+        return self.markdown.made_of(source.key, _names(source, ".md"))
+
+    def pages_made_of(self, source: Source) -> str | None:
+        """Return what the files of its pages were made of; None if they are not all there."""
+        return self.pages.made_of(source.key, _names(source, ".md"))
+
+    def page_records_made_of(self, source: Source) -> str | None:
+        """Return what the file of what is known of its pages was made of; None if there is none."""
+        return self.page_records.made_of(source.key, _names(source, ".json"))
 
     def write_failures(self, failures: Iterable[tuple[str, str]]) -> None:
         """Write ``failures.jsonl``: names and reasons, a line each; none leaves no file."""
-        lines = [json.dumps({"Source-File": name, "error": why}) + "\n" for name, why in failures]
-        path = self.folder / "failures.jsonl"
+        lines = [strict_json({"Source-File": name, "error": why}) + "\n" for name, why in failures]
+        path = ours_or_beside(self.folder / "failures.jsonl", {"Source-File", "error"})
         write_whole(path, "".join(lines)) if lines else _remove(path)
 
     def markdown_path(self, source: Source) -> Path:
-        """Return the document's own markdown path: its source's, or, where another source has that, one beside it.
+        """Return the document's own markdown path: its source's, or, where that is not free, one beside it.
 
         The first source that asks for a path owns it, in this run and in later ones.
         """
-        return self.markdown / self._own_name(source)
+        return self.markdown.reserve(source.key, _names(source, ".md"))
 
-    def _own_name(self, source: Source) -> PurePosixPath:
-        *wanted, own = _markdown_names(source)
-        free = (name for name in wanted if not self._is_blocked(name) and self._claim(source, name))
-        return next(free, own)
-
-    def _is_blocked(self, name: PurePosixPath) -> bool:
-        """Say whether a folder has the name already, or a file the name of one of its folders."""
-        return (self.markdown / name).is_dir() or any((self.markdown / parent).is_file() for parent in name.parents)
-
-    def _claim(self, source: Source, name: PurePosixPath) -> bool:
-        """Make *source* the owner of *name*, if it has none, whoever else may be about to."""
-        claim = self._claim_path(name)
-        try:
-            if not claim.exists():
-                claim.parent.mkdir(parents=True, exist_ok=True)
-                _write_first(claim, source.key)
-        except OSError as error:
-            raise output_error(error, str(claim)) from error
-        return self._owner(name) == source.key
-
-    def _owner(self, name: PurePosixPath) -> str | None:
-        path = self._claim_path(name)
-        try:
-            return path.read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError):
-            return None
-
-    def _claim_path(self, name: PurePosixPath) -> Path:
-        # Folded, since a Mac's disk does not tell A.md from a.md.
-        digest = hashlib.sha1(str(name).casefold().encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
-        return self.owners / digest
-
-
-def _write_first(path: Path, text: str) -> None:
-    """Write a file unless it is there by now. It is whole from the first: a run may be killed at any moment."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        temporary.write_text(text, encoding="ascii")
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    def reserve(self, source: Source, *, markdown: bool, pages: bool, page_records: bool) -> None:
+        """Have the document own a path of each kind that is asked for."""
+        if markdown:
+            self.markdown_path(source)
+        if pages:
+            self.pages.reserve(source.key, _names(source, ".md"))
+        if page_records:
+            self.page_records.reserve(source.key, _names(source, ".json"))
 
 
 def _remove(path: Path) -> None:
@@ -166,29 +160,83 @@ def _remove(path: Path) -> None:
 
 
 def open_workspace(folder: Path, output_dir: Path | None = None) -> Workspace:
-    """Make the folder where it is missing; markdown goes to *output_dir* if that is given.
+    """Make the folder where it is missing, for its owner alone; markdown goes to *output_dir* if that is given.
 
     Raises:
         OutputError: it cannot be made, or is a file.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # documents may be private
     except FileExistsError as error:
         raise OutputError(f"the workspace {folder} is a file; name a folder") from error
     except OSError as error:
         raise output_error(error, f"the workspace {folder}") from error
-    if output_dir is None:
-        return Workspace(folder, folder / "markdown", folder / "markdown-owners")
-    return Workspace(folder, output_dir, output_dir / ".olmocr-owners")
+    within = _markdown_within(folder)
+    is_elsewhere = output_dir is not None and not _is_one_folder(output_dir, within.root)
+    markdown = _markdown_in(output_dir) if is_elsewhere and output_dir is not None else within
+    pages = OwnedFiles(folder / "pages", folder / "pages-owners")
+    for each in (folder, folder / "results", folder / "failed", markdown.root, markdown.claims):
+        sweep(each)  # what a run that was killed had half written
+    return Workspace(
+        folder, markdown, pages, OwnedFiles(folder / "page_records", folder / "page_records-owners")
+    ).with_markdown_elsewhere(())
 
 
-def _markdown_names(source: Source) -> tuple[PurePosixPath, PurePosixPath, PurePosixPath]:
-    """Return paths below markdown/ in order of preference: the plain one, one beside it, one that no other can want.
+def ours_or_beside(path: Path, fields: set[str]) -> Path:
+    """Return *path* if it is free, or begins with a JSON object that has our *fields*; else one with our name."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            found, _ = json.JSONDecoder().raw_decode(file.read(_MOST_CHARACTERS))
+    except FileNotFoundError:
+        return path
+    except (OSError, ValueError, RecursionError):
+        found = None
+    is_ours = isinstance(found, dict) and fields <= found.keys()
+    return path if is_ours else path.with_name(f"olmocr-{path.name}")
 
-    The plain one is the source's, without leading slash and ``..``, and with ``.md`` for its ending.
+
+def require_local(name: str | Path, what: str) -> Path:
+    """Return the folder that *name* is on this disk; *what* it is for goes into the sentence.
+
+    Raises:
+        UsageError: it is a URL.
+    """
+    if _URL.match(str(name)):
+        raise UsageError(f"{what} {name} is not on this disk: name a folder here, and copy it there afterwards")
+    return Path(name).expanduser()
+
+
+def _markdown_within(folder: Path) -> OwnedFiles:
+    return OwnedFiles(folder / "markdown", folder / "markdown-owners")
+
+
+def _markdown_in(folder: Path) -> OwnedFiles:
+    return OwnedFiles(folder, folder / ".olmocr-owners")
+
+
+def _is_one_folder(one: Path, other: Path) -> bool:
+    try:
+        return one.resolve() == other.resolve() or one.samefile(other)
+    except OSError:
+        return False
+
+
+def _names(source: Source, ending: str) -> Names:
+    """Return paths in order of preference: the plain one, one beside it, two that no other document can want.
+
+    The plain one is the source's, without leading slash and ``..``, and with *ending* for its own.
     """
     path = PurePosixPath("stdin" if source.name == "-" else source.name.replace("::", "/"))
-    parents = [part for part in path.parts[:-1] if part not in ("/", "//", "..", "~")]
-    stem = path.stem.encode("utf-8", "surrogateescape")[:_LONGEST_NAME].decode("utf-8", "ignore")
-    own = f"{stem}-{source.key[:12]}.md"
-    return PurePosixPath(*parents, f"{stem}.md"), PurePosixPath(*parents, own), PurePosixPath(own)
+    parents = [_nameable(part) for part in path.parts[:-1] if part not in ("/", "//", "..", "~")]
+    stem = _nameable(path.stem)
+    own = f"{stem}-{source.key[:12]}{ending}"
+    within = PurePosixPath(*parents) if sum(len(part) + 1 for part in parents) <= _LONGEST_PATH else PurePosixPath()
+    return within / f"{stem}{ending}", within / own, PurePosixPath(own), PurePosixPath(f"{source.key}{ending}")
+
+
+def _nameable(part: str) -> str:
+    """Return a *part* of a source's path as a file may be called: any disk holds it, in any locale."""
+    encoding = sys.getfilesystemencoding()
+    able = part.replace("\0", "").encode(encoding, "ignore")  # bytes that are no text among what is left out
+    name = able[:_LONGEST_NAME].decode(encoding, "ignore")
+    return "_" if name in ("", ".", "..", "~") else name

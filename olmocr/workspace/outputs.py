@@ -5,22 +5,30 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
-import json
+import re
 from pathlib import Path
 from typing import Any
 
 from olmocr.files import write_whole
 from olmocr.page import FIELDS, make_front_matter
+from olmocr.text import strict_json, whole
 from olmocr.version import __version__
 from olmocr.workspace.document import Document, PageRecord
 
+# What Apache Arrow takes for a time where each value that it looks at is like that.
+_LIKE_A_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ][\d:.Z+-]*)?")
+
 
 def dolma_line(document: Document, today: datetime.date) -> dict[str, Any]:
-    """Return a document as upstream olmOCR writes it, in Dolma's format, and a few fields of ours (docs/outputs.md)."""
-    text = document.text
+    """Return a document as upstream olmOCR writes it, in Dolma's format, and a few fields of ours (docs/outputs.md).
+
+    Arrow guesses a column's type from the first file, so that each file must say of what type each field is: a page
+    of which something is not known has an empty string there, and a list has no empty lists.
+    """
+    text, spans = _typed_text(document)
     pages = document.pages
     return {
-        "id": hashlib.sha1(text.encode("utf-8", "surrogatepass")).hexdigest(),  # noqa: S324
+        "id": _id_of(text),
         "text": text,
         "source": "olmocr",
         "added": today.isoformat(),
@@ -37,19 +45,42 @@ def dolma_line(document: Document, today: datetime.date) -> dict[str, Any]:
             "model": ", ".join(sorted({page.model for page in pages if page.model})),
         },
         "attributes": {
-            "pdf_page_numbers": document.spans,
+            "pdf_page_numbers": spans,
             **{name: [getattr(page.response, name) for page in pages] for name in FIELDS},
+            "primary_language": [page.response.primary_language or "" for page in pages],
             "is_fallback": [page.is_fallback for page in pages],
             "is_blank": [page.status == "blank" for page in pages],
             "attempts": [page.attempts for page in pages],
-            "finish_reason": [page.finish_reason for page in pages],
-            "temperature": [page.temperature for page in pages],
+            "finish_reason": [page.finish_reason or "" for page in pages],
+            "temperature": [float(page.temperature) for page in pages],
             "rotation": [page.rotation for page in pages],
-            "rejected": [list(page.rejected) for page in pages],
-            "text_coverage": [page.coverage for page in pages],
+            "rejected": ["\n".join(page.rejected) for page in pages],
+            "is_compared": [page.coverage is not None for page in pages],
+            "text_coverage": [1.0 if page.coverage is None else float(page.coverage) for page in pages],
             "low_coverage": [page.lacks_text for page in pages],
         },
     }
+
+
+def text_id(document: Document) -> str:
+    """Return what Dolma knows a document's text by: its SHA-1, in hexadecimal."""
+    return _id_of(_typed_text(document)[0])
+
+
+def _id_of(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()  # noqa: S324
+
+
+def _typed_text(document: Document) -> tuple[str, list[list[int]]]:
+    """Return a document's text and its pages' places there.
+
+    A text that is nothing but a date gets a line end: else Arrow would take it, and all other texts, for times.
+    """
+    text, spans = whole(document.text), document.spans
+    if _LIKE_A_TIME.fullmatch(text):
+        text += "\n"
+        spans[-1][1] += 1
+    return text, spans
 
 
 def markdown_of(document: Document, *, separator: str = "", front_matter: bool = False) -> str:
@@ -73,7 +104,7 @@ def page_markdown(page: PageRecord, *, front_matter: bool = False) -> str:
     text = page.response.natural_text or ""
     if not front_matter:
         return text
-    language = json.dumps(page.response.primary_language)
+    language = strict_json(page.response.primary_language)
     return make_front_matter(vars(page.response) | {"primary_language": language}) + text
 
 
@@ -81,11 +112,11 @@ def _front_matter(document: Document) -> str:
     """Return a document's source, pages and languages as YAML; JSON strings are YAML's, whatever is in them."""
     languages = sorted({page.response.primary_language for page in document.pages if page.response.primary_language})
     lines = [
-        f"source: {json.dumps(document.source.name)}",
+        f"source: {strict_json(document.source.name)}",
         f"pages: {len(document.pages)}",
-        f"languages: {json.dumps(languages)}",
-        f"fallback_pages: {json.dumps(document.fallback_pages)}",
-        f"olmocr_version: {json.dumps(__version__)}",
+        f"languages: {strict_json(languages)}",
+        f"fallback_pages: {strict_json(document.fallback_pages)}",
+        f"olmocr_version: {strict_json(__version__)}",
     ]
     return "---\n" + "\n".join(lines) + "\n---\n"
 
@@ -102,4 +133,4 @@ def pages_json(document: Document) -> dict[str, Any]:
 
 def write_json_line(path: Path, line: dict[str, Any]) -> None:
     """Write *line* as the only one of *path*."""
-    write_whole(path, json.dumps(line) + "\n")
+    write_whole(path, strict_json(line) + "\n")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import InputError
-from olmocr.workspace.records import RECORDS_FILE, Records
+from olmocr.workspace.records import RECORDS_FILE, records_to_read
 
 _LONG_DOCUMENT_TOKENS = 32768
 
@@ -17,13 +17,14 @@ class Stats:
     """Documents and pages by what came of them. *attempts* counts good pages by how often the model was asked.
 
     *ends* counts attempts by how they ended. *passes_a_token* is how many passes over the weights a token took that
-    this process's model wrote, None if it wrote none. *poor_pages* lack much of the file's own text; *long_documents*
-    have more than 32768 tokens.
+    this process's model wrote, None if it wrote none. *poor_pages* lack much of the file's own text; *askew_pages*
+    were called turned by every answer; *long_documents* have more than 32768 tokens.
     """
 
     documents: dict[str, int]
     pages: dict[str, int]
     poor_pages: int
+    askew_pages: int
     attempts: dict[int, int]
     ends: dict[str, int]
     languages: dict[str, int]
@@ -51,7 +52,7 @@ def read_stats(workspace: Path) -> Stats:
     languages: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
     failures, seen = [], set()
-    with Records(workspace) as records:
+    with records_to_read(workspace) as records:
         for document in records.documents():
             states[document.state] += 1
             if document.state == "failed":
@@ -63,6 +64,7 @@ def read_stats(workspace: Path) -> Stats:
             for page in records.pages(document.sha256).values():
                 pages[page.status] += 1
                 tokens["poor"] += page.lacks_text
+                tokens["askew"] += page.is_askew
                 tokens["input"] += page.input_tokens
                 tokens["output"] += page.output_tokens
                 tokens["wasted"] += page.total_output_tokens - page.output_tokens
@@ -78,6 +80,7 @@ def read_stats(workspace: Path) -> Stats:
         documents=dict(sorted(states.items())),
         pages=dict(sorted(pages.items())),
         poor_pages=tokens["poor"],
+        askew_pages=tokens["askew"],
         attempts=dict(sorted(attempts.items())),
         ends=dict(ends.most_common()),
         languages=dict(languages.most_common()),
@@ -96,7 +99,8 @@ def stats_lines(stats: Stats) -> list[str]:
     attempts = ", ".join(f"{count} pages after {number}" for number, count in stats.attempts.items())
     return [
         f"documents: {_counts(stats.documents)}; {stats.long_documents} with more than {_LONG_DOCUMENT_TOKENS} tokens",
-        f"pages:     {_counts(stats.pages)}; {stats.poor_pages} perhaps incomplete",
+        f"pages:     {_counts(stats.pages)}; {stats.poor_pages} perhaps incomplete"
+        + (f", {stats.askew_pages} called turned whichever way they were shown" if stats.askew_pages else ""),
         f"attempts:  {attempts or 'none'}; ended by: {_counts(stats.ends)}",
         f"languages: {_counts(stats.languages)}",
         f"tokens:    {stats.input_tokens} read, {stats.output_tokens} written, "

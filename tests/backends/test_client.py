@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from olmocr.backends.client import ServerClient, connected, probe, server_url
+from olmocr.backends.wire import LONGEST_TEXT
 from olmocr.errors import AnswerError, InputError, ServerError, ServerUnavailableError, UsageError
 from olmocr.page import FRONT_MATTER_REGEX, PAGE_PROMPT, ModelResponse, PageImage, PageRequest
 from tests.backends.model_server import (
@@ -274,8 +275,14 @@ def test_an_answer_that_loops_is_not_waited_for(api):
         (b"<html>Bad</html>", "no whole JSON"),
         (b"", "no whole JSON"),
         (b"[" * 100_000, "no whole JSON"),
-        (b"[1, 2]", "'None'"),
-        ({"choices": []}, "'None'"),
+        (b"[1, 2]", "no text"),
+        ({"choices": []}, "no text"),
+        ({"choices": None}, "no text"),
+        ({"choices": "stop"}, "no text"),
+        (chat_body(finish_reason={"type": "stop"}), "for the reason 'dict'"),
+        (chat_body(finish_reason=False), "for the reason 'bool'"),
+        (chat_body(finish_reason="x" * 1000), "for the reason 'x{40}', not"),
+        (chat_body([{"type": "refusal", "refusal": "no", "text": "no"}]), "no text"),
         (chat_body(finish_reason="content_filter"), "content_filter"),
         (chat_body(None), "no text"),
         (chat_body(""), "no text"),
@@ -290,7 +297,10 @@ def test_what_is_no_answer_of_chat_completions_is_an_answer_error(body, message)
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({}, "'None'"),
+        ({}, "no text"),
+        (responses_body(status="failed"), "failed"),
+        (responses_body(status=1), "the status 'int'"),
+        (responses_body(status=None, incomplete_details={"reason": "content_filter"}), "content_filter"),
         ({"status": "completed", "output": None}, "no text"),
         (responses_body(status="in_progress"), "in_progress"),
         (responses_body(status="incomplete", incomplete_details={"reason": "content_filter"}), "content_filter"),
@@ -315,6 +325,119 @@ def test_a_responses_stream_that_ends_too_early_is_an_answer_error():
 def test_an_answer_without_an_end_is_not_read_to_its_end():
     with pytest.raises(AnswerError, match="longer than 16 MiB"):
         ask(whole(b" " * (17 << 20)))
+
+
+def without(body, *names):
+    """Return an answer's JSON without what it says under these names, wherever it stands."""
+    if isinstance(body, list):
+        return [without(each, *names) for each in body]
+    kept = {name: value for name, value in body.items() if name not in names} if isinstance(body, dict) else body
+    return {name: without(value, *names) for name, value in kept.items()} if isinstance(kept, dict) else kept
+
+
+@pytest.mark.parametrize(
+    ("step", "api"),
+    [
+        (whole(without(chat_body(), "finish_reason")), "chat"),
+        (whole(without(responses_body(), "status")), "responses"),
+        *(
+            (whole(chat_body(finish_reason=said)), "chat")
+            for said in (None, "", "STOP", " stop", "eos_token", "end_turn")
+        ),
+        *(
+            (whole(responses_body(status=said, incomplete_details=None)), "responses")
+            for said in (None, "", "Completed")
+        ),
+        (whole(responses_body(incomplete_details={})), "responses"),
+        (chat_stream(finish_reason=None), "chat"),
+        (chat_stream(finish_reason=""), "chat"),
+        (events(*chat_pieces(), b"[DONE]"), "chat"),
+        (events({"type": "response.output_text.done", "text": TEXT}, b"[DONE]"), "responses"),
+        (events({"type": "response.output_text.delta", "delta": TEXT}, {"type": "response.completed"}), "responses"),
+        (events({"type": "response.completed", "response": without(responses_body(), "status")}), "responses"),
+    ],
+)
+def test_an_answer_that_does_not_say_how_it_ended_is_complete(step, api):
+    answer = ask(step, api=api)
+    assert (answer.text, answer.finish_reason) == (TEXT, "stop")
+
+
+@pytest.mark.parametrize(
+    ("step", "api"),
+    [
+        (whole(chat_body(finish_reason=None, usage=(100, 50))), "chat"),  # at the limit of 50 tokens
+        (whole(chat_body(finish_reason="max_tokens")), "chat"),
+        (whole(responses_body(status=None, incomplete_details={"reason": "max_output_tokens"})), "responses"),
+        (whole(responses_body(status=None, output=[{"content": TEXT, "status": "incomplete"}])), "responses"),
+        (events({"type": "response.incomplete", "response": responses_body(status=None)}), "responses"),
+    ],
+)
+def test_an_answer_that_was_cut_and_does_not_say_so_at_the_usual_place_is_cut(step, api):
+    assert ask(step, api=api).finish_reason == "length"
+
+
+HALVES = [{"type": "text", "text": TEXT[:9]}, {"type": "thinking", "text": "hm"}, {"text": TEXT[9:]}]
+
+
+@pytest.mark.parametrize(
+    ("step", "api"),
+    [
+        (whole(chat_body(HALVES)), "chat"),
+        (events({"choices": [{"delta": {"content": HALVES}, "finish_reason": "stop"}]}), "chat"),
+        (events({"choices": [{"message": {"content": TEXT}, "finish_reason": "stop"}]}), "chat"),
+        (chat_stream(before=[{"choices": [{"delta": {"reasoning_content": "hm"}}]}, {"choices": []}]), "chat"),
+        (whole({"choices": [{"message": {"content": None, "reasoning_content": TEXT}}]}), "chat"),
+        (events({"choices": [{"delta": {"content": "", "reasoning": TEXT}}]}, b"[DONE]"), "chat"),
+        (whole({"choices": [{"message": {"content": TEXT, "reasoning_content": "hm"}}]}), "chat"),
+        (whole({"output": [{"type": "message", "content": TEXT}]}), "responses"),
+        (whole({"output_text": "", "output": responses_body()["output"]}), "responses"),
+        (whole({"choices": [{"message": {"content": TEXT}}]}, content_type="Text/Plain"), "chat"),
+    ],
+)
+def test_the_text_is_found_wherever_servers_put_it(step, api):
+    answer = ask(step, api=api)
+    assert (answer.text, answer.finish_reason) == (TEXT, "stop")
+
+
+@pytest.mark.parametrize(
+    "usage", [None, [], "20", {"completion_tokens": None}, {"completion_tokens": -1}, {"completion_tokens": 10**400}]
+)
+def test_counts_that_are_none_count_as_nothing(usage):
+    answer = ask(whole(chat_body() | {"usage": usage}))
+    assert (answer.text, answer.input_tokens, answer.output_tokens) == (TEXT, 0, 0)
+
+
+def test_halves_of_characters_are_joined_or_replaced_so_that_every_text_can_be_written():
+    assert ask(whole(chat_body("a\ud83d\ude00b\udc00"))).text == "a😀b�"
+    pieces = [{"choices": [{"delta": {"content": half}}]} for half in ("a\ud83d", "\ude00b")]
+    assert ask(events(*pieces, b"[DONE]")).text == "a😀b"
+
+
+@apis
+def test_an_answer_that_is_longer_than_any_page_is_cut(api):
+    answer = ask(whole(WHOLE[api]("x" * (LONGEST_TEXT + 1))), api=api)
+    assert (len(answer.text), answer.finish_reason) == (LONGEST_TEXT, "length")
+
+
+def test_a_stream_that_is_longer_than_any_page_is_not_waited_for():
+    with ModelServer(events(*chat_pieces("x" * 2 * LONGEST_TEXT, 1 << 16), end="hang")) as server:
+        answer = ask_server(server)
+        assert server.hung_up.wait(30)
+    assert (len(answer.text), answer.finish_reason) == (LONGEST_TEXT, "length")
+
+
+def test_what_is_looked_at_of_a_long_stream_is_its_end_alone():
+    looked_at = []
+    text = "".join(f"{number} " for number in range(8000))
+
+    def is_looping(tail):
+        looked_at.append(len(tail))
+        return tail.endswith("7999 ")
+
+    with ModelServer(events(*chat_pieces(text, 200), b"[DONE]")) as server:
+        ask_server(server, is_looping=is_looping)
+    assert max(looked_at) == 1 << 14
+    assert len(looked_at) <= len(text) / 256
 
 
 # What goes wrong

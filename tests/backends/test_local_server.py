@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -14,7 +15,14 @@ from PIL import Image
 from olmocr.backends.backoff import with_backoff
 from olmocr.backends.client import has_loaded
 from olmocr.backends.local_server import LocalServer, Patience, mlx_vlm_command, serving, vllm_command
-from olmocr.errors import AnswerError, MissingDependencyError, OutputError, ServerError, ServerUnavailableError
+from olmocr.errors import (
+    AnswerError,
+    InputError,
+    MissingDependencyError,
+    OutputError,
+    ServerError,
+    ServerUnavailableError,
+)
 from olmocr.page import PageImage, PageRequest
 from tests.pipeline.program import write_program
 
@@ -127,7 +135,7 @@ def test_a_program_that_is_not_there_is_named():
 
 def test_a_server_that_was_killed_says_so(command, tmp_path):
     async def run():
-        async with LocalServer(command("never"), patience=HASTE):
+        async with LocalServer(command("never"), patience=dataclasses.replace(HASTE, restarts=0)):
             pass
 
     async def kill():
@@ -139,6 +147,33 @@ def test_a_server_that_was_killed_says_so(command, tmp_path):
 
     with pytest.raises(ServerError, match=r"ended by signal 9 \(the memory may have run out\)"):
         asyncio.run(kill())
+
+
+def test_a_server_that_is_killed_at_its_start_is_started_again(command, tmp_path):
+    async def run():
+        async with serving(command("killed at its start"), patience=HASTE) as ask:
+            return (await ask(REQUEST)).text
+
+    assert asyncio.run(run()) == "life 3"
+    assert are_gone(tmp_path)
+
+
+def test_a_page_that_kills_the_server_twice_fails_alone(command, tmp_path):
+    poison = dataclasses.replace(REQUEST, prompt="poison")
+
+    async def run():
+        async with serving(command("poisoned"), patience=HASTE) as ask:
+            whys = []
+            for _ in range(3):  # as often as would end the run, if they were crashes in a row
+                with pytest.raises(InputError) as caught:
+                    await patiently(ask, request=poison)
+                whys.append(str(caught.value))
+                assert (await patiently(ask))[0].startswith("life")
+            return whys
+
+    assert set(asyncio.run(run())) == {"the vLLM server died 2 times while it read this page"}
+    assert len(pids(tmp_path)) == 7
+    assert are_gone(tmp_path)
 
 
 def test_a_program_that_went_away_is_named(command, tmp_path):
@@ -166,7 +201,7 @@ def test_a_log_that_cannot_be_written_is_said_before_anything_starts(command, tm
     assert pids(tmp_path) == []
 
 
-async def patiently(ask, on_wait=lambda why: None):
+async def patiently(ask, on_wait=lambda why: None, request=REQUEST):
     """Ask until the server answers; return why it did not before, each of which is told *on_wait*."""
     turned_away = []
 
@@ -179,7 +214,7 @@ async def patiently(ask, on_wait=lambda why: None):
         attempts=10_000,
         on_wait=turn_away,
         sleep=lambda seconds: asyncio.sleep(0.02),
-    )(REQUEST)
+    )(request)
     return answer.text, turned_away
 
 
@@ -203,7 +238,9 @@ def test_a_server_that_crashes_on_and_on_is_given_up(command, tmp_path):
     async def run():
         async with serving(command("crashes"), patience=HASTE) as ask:
             while True:
-                with contextlib.suppress(ServerUnavailableError, AnswerError):  # it dies before or in an answer
+                with contextlib.suppress(
+                    ServerUnavailableError, AnswerError, InputError
+                ):  # it dies before or in an answer
                     await ask(REQUEST)
                 await asyncio.sleep(0.01)
 

@@ -1,19 +1,29 @@
 """Conversions that are interrupted, and go on: what was whole is not made again, and the bytes are the same."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from olmocr.conversion import plan as plan_module
-from olmocr.conversion.convert import convert
-from olmocr.errors import CheckpointError, OutputError
-from tests.checkpoints import tiny_checkpoint
+from olmocr.conversion.convert import convert, plan_targets
+from olmocr.conversion.names import mlx_name
+from olmocr.conversion.partial import partial_folder
+from olmocr.conversion.recipe import find_recipe
+from olmocr.conversion.write import write_models
+from olmocr.errors import CheckpointError, OutputError, UsageError
+from olmocr.files import sha256_of
+from olmocr.model_folder import ModelFolder
+from olmocr.tensors.header import read_header
+from tests.checkpoints import TINY, tiny_checkpoint
 
 
 @pytest.fixture
@@ -163,6 +173,67 @@ def test_a_source_that_changed_since_is_begun_anew(small_shards, source, tmp_pat
     assert files(tmp_path / "out") == files(tmp_path / "again")
 
 
+def change_unseen(path, tensor):
+    """Change a tensor's bytes, and neither the file's size nor its times."""
+    before = path.stat()
+    info = next(each for each in read_header(path) if each.name == tensor)
+    with path.open("r+b") as file:
+        file.seek(info.offset)
+        data = file.read(info.nbytes)
+        file.seek(info.offset)
+        file.write(data[2:] + data[:2])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def matrix_in(partial, source, whole):
+    """Return the source's name of a matrix of which a whole shard was made, or none was."""
+    shards = json.loads((partial / "state.json").read_text())["shards"]
+    made = {info.name for name in shards for info in read_header(partial / name)}
+    names = [info.name for info in read_header(source / "model.safetensors") if len(info.shape) == 2]
+    return next(name for name in names if (mlx_name(name, TINY) in made) == whole)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_source_that_changed_since_with_its_time_and_size_kept_leaves_no_mixture(
+    whole, expected, source, tmp_path, caplog
+):
+    partial = interrupt(source, tmp_path / "out", 2)
+    change_unseen(source / "model.safetensors", matrix_in(partial, source, whole))
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    (fresh,) = convert(source, "4bit", tmp_path / "fresh")
+    assert files(tmp_path / "out") == files(tmp_path / "fresh") != expected
+    assert report.source.files == fresh.source.files
+    # What only a later shard is made of may change: nothing that was made before is of it.
+    assert (report.resumed_shards == 0) == whole
+    assert ("is not what it was when this conversion was interrupted; beginning anew" in caplog.text) == whole
+
+
+def put_in_the_way(output):
+    output.mkdir(exist_ok=True)
+    (output / "mine").touch()
+
+
+def test_what_is_whole_stays_when_its_name_is_taken_meanwhile(expected, source, tmp_path):
+    with pytest.raises(OutputError, match="Directory not empty"):
+        convert(source, "4bit", tmp_path / "out", progress=lambda nbytes: put_in_the_way(tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+    shutil.rmtree(tmp_path / "out")
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    assert report.resumed_shards == len([name for name in expected if name.endswith(".safetensors")])
+    assert files(tmp_path / "out") == expected
+
+
+def test_a_source_that_changed_after_it_was_hashed_is_begun_anew(expected, source, tmp_path):
+    with pytest.raises(OutputError):
+        convert(source, "4bit", tmp_path / "out", progress=lambda nbytes: put_in_the_way(tmp_path / "out"))
+    shutil.rmtree(tmp_path / "out")
+    change_unseen(source / "model.safetensors", "lm_head.weight")
+    (report,) = convert(source, "4bit", tmp_path / "out")
+    assert report.resumed_shards == 0
+    assert [each.sha256 for each in report.source.files] == [sha256_of(source / "model.safetensors")]
+
+
 def test_two_conversions_into_one_folder_are_kept_apart(source, tmp_path):
     (tmp_path / ".out.partial").mkdir()
     held = os.open(tmp_path / ".out.partial", os.O_RDONLY)
@@ -208,3 +279,69 @@ def test_a_source_whose_hash_an_interruption_took_is_hashed_when_all_shards_are_
     (report,) = convert(source, "4bit", tmp_path / "out")
     assert [file.name for file in report.source.files] == ["model.safetensors"]
     assert not partial.exists()
+
+
+class Server:
+    """A disk that renames nothing which anybody has open, or answers *number* whatever is open."""
+
+    def __init__(self, number=errno.EBUSY, always=False):
+        self.number, self.always, self.refused = number, always, 0
+
+    def rename(self, old, new):
+        if self.always or is_open(old):
+            self.refused += 1
+            raise OSError(self.number, os.strerror(self.number))
+        old.rename(new)
+
+
+def is_open(folder):
+    """Say whether this process has *folder* open."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EBUSY])
+def test_where_nothing_open_is_renamed_the_lock_is_lifted_first(number, tmp_path):
+    server = Server(number)
+    with partial_folder(tmp_path / "out", "this") as folder:
+        (folder.path / "config.json").touch()
+        folder.finish(tmp_path / "out", server.rename)
+    assert server.refused == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
+
+
+def test_a_disk_that_renames_no_folder_at_all_is_one_sentence(tmp_path):
+    with (
+        pytest.raises(OutputError, match="out could not be written: Permission denied"),
+        partial_folder(tmp_path / "out", "this") as folder,
+    ):
+        folder.finish(tmp_path / "out", Server(errno.EACCES, always=True).rename)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_outputs_that_differ_in_capitals_only_are_one_on_a_macs_disk(source, tmp_path):
+    with pytest.raises(UsageError, match="would become the same folder"):
+        write_models(
+            [
+                *plan_targets(ModelFolder(source), [find_recipe("4bit")], "fit", tmp_path / "Out"),
+                *plan_targets(ModelFolder(source), [find_recipe("8bit")], "fit", tmp_path / "out"),
+            ]
+        )
+
+
+def test_an_output_in_the_source_is_refused_however_it_is_spelled(source, tmp_path):
+    (tmp_path / "other").symlink_to(source)
+    with pytest.raises(OutputError, match="lies in the source"):
+        convert(source, "4bit", tmp_path / "other" / "out")
+
+
+@pytest.mark.skipif(not os.path.ismount("/dev"), reason="nothing is mounted there")
+def test_a_whole_disk_is_no_output(source):
+    with pytest.raises(OutputError, match="/dev is a whole disk; choose an --output in it, like /dev/model"):
+        convert(source, "4bit", Path("/dev"))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import mlx.core as mx
 import numpy as np
@@ -16,6 +17,7 @@ from olmocr.conversion.plan import make_plan
 from olmocr.conversion.recipe import changed, find_recipe, recipe_names
 from olmocr.conversion.write import write_models
 from olmocr.errors import CheckpointError, OutputError
+from olmocr.files import sha256_of
 from olmocr.model_folder import HASHES_FILE, ModelFolder
 from tests.checkpoints import fp8_checkpoint, read_tensors, tiny_checkpoint, write_tensors
 from tests.conftest import CHECKPOINT
@@ -163,3 +165,23 @@ def test_a_shard_that_does_not_read_back_as_it_was_written_is_no_success(tmp_pat
     with pytest.raises(OutputError, match="reads back differently from what was written; check the disk"):
         convert(source, "4bit", tmp_path / "out", threads=1, progress=corrupt)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_the_hubs_cache_that_is_not_what_its_name_says_is_refused(tmp_path):
+    cache = tmp_path / "models--org--name"
+    source = tiny_checkpoint(cache / "snapshots" / ("c" * 40))
+    weights = source / "model.safetensors"
+    true, other = sha256_of(weights), "0" * 64
+    (cache / "blobs").mkdir()
+    for name in (true, other):
+        shutil.copyfile(weights, cache / "blobs" / name)
+    weights.unlink()
+    weights.symlink_to(cache / "blobs" / other)
+    from_the_hub = ModelFolder(source, "org/name", "c" * 40)
+    with pytest.raises(CheckpointError, match=f"is not the file that the Hub lists: its SHA-256 is {true}"):
+        write_models(plan_targets(from_the_hub, [find_recipe("4bit")], "stock", tmp_path / "out"))
+    assert not list(tmp_path.glob("*out*"))
+    weights.unlink()
+    weights.symlink_to(cache / "blobs" / true)
+    (report,) = write_models(plan_targets(from_the_hub, [find_recipe("4bit")], "stock", tmp_path / "out"))
+    assert [each.sha256 for each in report.source.files] == [true]

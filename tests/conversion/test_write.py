@@ -346,9 +346,39 @@ def test_companions_that_are_no_part_of_a_model_stay_behind(tmp_path):
     }  # fmt: skip
 
 
-def test_a_source_that_is_a_link_is_followed(tmp_path):
+def test_a_link_within_the_source_is_followed(tmp_path):
     source = tiny_checkpoint(tmp_path / "source")
     expected = convert(source, tmp_path / "expected").tensors
-    shutil.move(source / "model.safetensors", tmp_path / "blob")
-    (source / "model.safetensors").symlink_to(tmp_path / "blob")
+    (source / "kept").mkdir()
+    shutil.move(source / "model.safetensors", source / "kept" / "blob")
+    (source / "model.safetensors").symlink_to("kept/blob")
     assert convert(source, tmp_path / "out").tensors == expected
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "model.safetensors", "tokenizer.json", "config.json"])
+def test_a_link_out_of_the_source_is_refused_and_nothing_of_it_is_converted(name, tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    (source / name).unlink(missing_ok=True)
+    (tmp_path / "credentials").write_text("aws_secret_access_key = wJalr")
+    (source / name).symlink_to("../credentials")
+    with pytest.raises(CheckpointError, match=rf"{name} in .* is a link out of the folder, to \.\./credentials; put"):
+        convert(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_link_is_refused_before_anything_is_converted(tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "empty")
+    with pytest.raises(OutputError, match="out exists; choose another --output"):
+        convert(source, tmp_path / "out")
+
+
+def test_a_folder_that_a_link_beside_the_output_leads_to_is_not_cleared(tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("keep me")
+    (tmp_path / ".out.partial").symlink_to(tmp_path / "mine")
+    with pytest.raises(OutputError, match=r"\.out\.partial is a link; remove it"):
+        convert(source, tmp_path / "out")
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "keep me"

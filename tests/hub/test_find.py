@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from olmocr.errors import CheckpointError, ExitCode, UsageError
-from olmocr.hub.find import find_model, find_settings
+from olmocr.hub.find import find_model, find_settings, require_model
 from olmocr.hub.read import remote_header
 from olmocr.model_folder import INDEX_FILE, ModelFolder
 from tests.conftest import CHECKPOINT
@@ -270,3 +270,29 @@ def test_the_settings_of_a_folder_are_the_folder():
         remote_header(ModelFolder(CHECKPOINT), WEIGHTS)
     with pytest.raises(UsageError, match="is a folder here, which has no revision main"):
         find_settings(str(CHECKPOINT), "main")
+
+
+@pytest.mark.parametrize(
+    ("repository", "env", "printed"),
+    [
+        ("tiny/sharded", {}, []),
+        ("tiny/unknown", {}, [f"HubError: tiny/unknown {UNREADABLE}"]),
+        ("tiny/gated", {"HF_TOKEN": TOKEN}, ["HubError: tiny/gated is gated"]),
+        ("tiny/down", {}, []),  # a failure of the Hub's own says nothing of the repository
+        ("tiny/unknown", {"HF_HUB_OFFLINE": "1"}, []),
+        ("no such model", {}, ["CheckpointError: no such model is no folder"]),
+    ],
+)
+def test_a_model_is_required_with_no_weights_downloaded_and_only_a_no_is_an_error(
+    hub, tmp_path, repository, env, printed
+):
+    found = lines(tmp_path, hub, f"require_model({repository!r})", **env)
+    assert len(found) == len(printed)
+    assert all(line.startswith(start) for line, start in zip(found, printed, strict=True))
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_folder_without_a_config_that_we_know_is_not_the_model_that_is_required(tmp_path):
+    require_model(str(CHECKPOINT))
+    with pytest.raises(CheckpointError):
+        require_model(str(tmp_path))

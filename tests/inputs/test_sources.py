@@ -7,19 +7,22 @@ import tarfile
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmocr.errors import InputError
+from olmocr.inputs.archives import list_members, read_zip_member
 from olmocr.inputs.limits import LIMITS, InputLimits
 from olmocr.inputs.local_file import local_file
-from olmocr.inputs.origins import Refused, StandardInput
+from olmocr.inputs.origins import Refused, StandardInput, ZipMember
 from olmocr.inputs.sources import Source, find_sources
-from olmocr.rendering.render import MOST_PAGES, MOST_PIXELS
+from olmocr.rendering.image_file import MOST_PAGES, MOST_PIXELS
 from tests.conftest import ROOT
 from tests.pipeline.doubles import write_image, write_pdf
+from tests.work import lines_run
 
 PDF = b"%PDF-1.4 not really"
 
@@ -217,8 +220,63 @@ def test_a_pdf_that_is_called_a_list_or_an_archive_is_a_pdf(here):
 
 def test_a_list_that_is_no_text_is_refused(here):
     write(here / "a.txt", bytes(500))
-    with pytest.raises(InputError, match=r"a\.txt is no list of names: line 1 is no text"):
+    with pytest.raises(InputError, match=r"a\.txt is no list of names: it is no text"):
         names("a.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_is_read_in_the_ways_in_which_editors_write_it(encoding, here):
+    write_pdf(here / "é.pdf"), write_pdf(here / " b.pdf ")
+    write(here / "all.txt", "# all\r\né.pdf\r\n b.pdf \n".encode(encoding))
+    assert names("all.txt") == ["é.pdf", " b.pdf "]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [b"a\0b.pdf", b"x" * 300, b"x/" * 3000, b"[", b"**/" * 50 + b"*.gif", b"~nobody/a.pdf", b"\xff\xfe.pdf", b"http://[",
+     b"https://:99999/", b"s3://", b"ftp://x/a", b"all.txt", b"::", b"a.zip::b", b"\x1b[31m",
+     b".", b"empty"],
+)  # fmt: skip
+def test_whatever_a_line_of_a_list_is_the_others_are_found(entry, here):
+    write_pdf(here / "good.pdf")
+    (here / "empty").mkdir()
+    write(here / "all.txt", b"#" * 1100 + b"\n" + entry + b"\ngood.pdf\n")
+    found = find_sources(["all.txt"])
+    assert Source("good.pdf", Path("good.pdf")).key in [source.key for source in found]
+    assert all(len(source.key) == 40 for source in found)
+
+
+def test_a_store_whose_extra_is_not_installed_is_the_failure_of_a_lists_line(here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    write_pdf(here / "good.pdf")
+    write(here / "all.txt", b"s3://bucket/a.pdf\ngood.pdf\n")
+    refused, good = find_sources(["all.txt"])
+    assert "pip install 'olmocr[s3]'" in why(refused, here)
+    assert good.name == "good.pdf"
+
+
+def test_a_member_may_have_a_longer_name_than_a_file(here):
+    write_zip(here / "a.zip", {"x" * 300 + ".pdf": PDF})
+    (source,) = find_sources(["a.zip::" + "x" * 300 + ".pdf"])
+    assert content(source, here) == PDF
+
+
+def test_a_url_with_an_ipv6_address_is_no_archive(here):
+    assert names("http://[::1]:1/a.pdf") == ["http://[::1]:1/a.pdf"]
+    with pytest.raises(InputError, match="is an archive or a list on another machine"):
+        names("http://host/a.zip::b.pdf")
+
+
+def test_many_stars_in_a_row_take_no_longer_than_one(here):
+    write_pdf(here / "/".join("d" * 40) / "a.pdf")
+    (found,) = names("**/" * 40 + "*.pdf")
+    assert found.endswith("d/a.pdf")
+
+
+@pytest.mark.parametrize("name", ["a\0b.pdf", "\ud800.pdf"])
+def test_a_name_that_no_file_can_have_is_told_as_a_typing_error(name, here):
+    with pytest.raises(InputError, match="there is no file"):
+        find_sources([name])
 
 
 MEMBERS = {
@@ -338,6 +396,37 @@ def test_a_packed_tar_that_grows_after_it_was_listed_is_still_bounded(here):
     assert not list((here.parent / "scratch").glob("*.tar"))
 
 
+@pytest.mark.parametrize("extended", [b"1" * 50_000, b"30 path=" + b"2" * 2000 + b".pdf\n"])
+def test_a_tar_whose_header_is_nothing_but_digits_is_refused_before_they_are_looked_through(extended, here):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, len(extended)
+    (here / "all.tar").write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + extended + bytes(-len(extended) % 512 + 1024))
+    with pytest.raises(InputError, match="a header with a number of more than 1024 digits"):
+        list_members(here / "all.tar", "all.tar", LIMITS)
+
+
+def test_a_member_of_a_tar_may_begin_with_as_many_digits_as_it_likes(here):
+    write_tar(here / "all.tar", {"a.txt": b"1" * 5000, "a.pdf": PDF}, mode="w")
+    assert [name for name, _ in list_members(here / "all.tar", "all.tar", LIMITS)] == ["all.tar::a.pdf"]
+
+
+def test_what_a_member_of_a_zip_costs_does_not_grow_with_the_others(here):
+    def cost(count):
+        write_zip(here / f"{count}.zip", {f"{number}.pdf": PDF for number in range(count)})
+        member = ZipMember(str(here / f"{count}.zip"), "7.pdf")
+        assert b"".join(read_zip_member(member)) == PDF
+        return lines_run(lambda: list(read_zip_member(member)))
+
+    assert cost(400) < 2 * cost(20)
+
+
+def test_a_zip_that_was_replaced_is_read_as_it_is_now(here):
+    for content in (PDF, PDF + b"more"):
+        write_zip(here / "new.zip", {"7.pdf": content})
+        (here / "new.zip").replace(here / "a.zip")
+        assert b"".join(read_zip_member(ZipMember(str(here / "a.zip"), "7.pdf"))) == content
+
+
 def test_a_tar_with_an_endless_name_is_not_read_into_memory(here):
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
@@ -361,8 +450,34 @@ def test_an_archive_that_is_cut_is_a_failure_of_its_own(kind, here):
     members = {f"{n}.pdf": os.urandom(5000) for n in range(3)}
     path = write_zip(here / "a.zip", members) if kind == "zip" else write_tar(here / "a.tgz", members)
     write(here / f"a.{kind}", (here / f"a.{kind}").read_bytes()[:-4000])
-    (source,) = find_sources([path])
+    *members, source = find_sources([path])
     assert "is damaged" in why(source, here)
+    if kind == "tgz":
+        assert [len(content(whole, here)) for whole in members[:1]] == [5000]
+
+
+def test_a_tar_that_goes_on_with_what_is_no_header_is_read_so_far_and_says_so(here):
+    path = write_tar(here / "a.tar", {"a.pdf": PDF, "b.pdf": PDF}, "w")
+    data = bytearray((here / "a.tar").read_bytes())
+    data[1024:1030] = b"broken"  # the second member's header
+    write(here / "a.tar", bytes(data))
+    good, rest = find_sources([path])
+    assert content(good, here) == PDF
+    assert "a.tar is damaged: 1 documents come before that" in why(rest, here)
+
+
+def test_a_member_that_cannot_be_opened_is_no_reason_to_do_without_the_others(here):
+    path = write_zip(here / "a.zip", {"notes": b"words", "b.pdf": PDF})
+    data = (here / "a.zip").read_bytes()
+    write(here / "a.zip", data.replace(b"PK\x03\x04", b"PK\x03\x05", 1))  # the header of the first
+    (good,) = find_sources([path])
+    assert content(good, here) == PDF
+
+
+def test_a_member_whose_name_claims_to_be_unicode_and_is_not_is_read_like_the_others(here):
+    path = write_zip(here / "a.zip", {"é.pdf": PDF, "b.pdf": PDF + b"b"})
+    write(here / "a.zip", (here / "a.zip").read_bytes().replace("é".encode(), b"\xff\xfe"))
+    assert [content(source, here) for source in find_sources([path])] == [PDF, PDF + b"b"]
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

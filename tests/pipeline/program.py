@@ -18,6 +18,8 @@ if mode == "fails":
     for number in range(30):
         print("line", number, "\033[31m", file=sys.stderr)
     sys.exit(3)
+if mode == "killed at its start" and life < 3:
+    os.kill(os.getpid(), signal.SIGKILL)
 if mode == "chatty":
     sys.stdout.write("talk " * 200_000)
 if mode == "deaf":
@@ -38,7 +40,9 @@ class Handler(BaseHTTPRequestHandler):
             threading.Timer(0.05, os._exit, [9]).start()
 
     def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
+        question = self.rfile.read(int(self.headers["content-length"]))
+        if mode == "crashes" or (mode == "poisoned" and b"poison" in question):
+            os.kill(os.getpid(), signal.SIGKILL)
         if mode == "grows" and first:
             time.sleep(0.3)
         choice = {"message": {"content": f"life {life}"}, "finish_reason": "stop"}

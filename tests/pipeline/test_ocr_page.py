@@ -1,10 +1,11 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
 from PIL import Image
 
 from olmocr.errors import AnswerError, InputError
-from olmocr.page import PAGE_PROMPT, PageImage, PageRequest
+from olmocr.page import MAX_TOTAL_TOKENS, PAGE_PROMPT, ModelResponse, PageImage, PageRequest
 from olmocr.pipeline.ocr_page import Terms, ocr_page
 from tests.pipeline.doubles import Model, answer
 
@@ -76,7 +77,73 @@ def test_corrections_add_up_from_the_page_as_it_was_rendered():
 def test_a_page_that_is_turned_to_and_fro_is_not_asked_the_same_for_ever():
     result, requests = read(answer(valid=False, turn=180))
     assert [request.temperature for request in requests] == [0.0, 0.0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3]
-    assert result.page is None
+    assert result.attempts == 8
+
+
+def test_a_page_that_every_answer_calls_turned_keeps_the_last_whole_one():
+    script = [answer(f"Try {number}", valid=False, turn=90) for number in range(3)]
+    result, _ = read(*script, answer("Cut", valid=False, turn=90, finish_reason="length"), max_attempts=4)
+    assert (result.page.natural_text, result.page.is_rotation_valid) == ("Try 2", False)
+    assert (result.rotation, result.attempts, len(result.rejected)) == (180, 4, 4)
+    assert result.answer == script[2]
+
+
+def test_of_a_page_called_turned_an_answer_with_text_is_kept_before_one_without():
+    result, _ = read(answer("Text", valid=False, turn=90), answer("", valid=False, turn=90), max_attempts=4)
+    assert result.page.natural_text == "Text"
+    result, _ = read(answer("", valid=False, turn=90))
+    assert (result.page.natural_text, result.page.is_rotation_valid) == (None, False)
+
+
+def test_the_files_own_text_is_not_given_up_for_an_answer_without_any():
+    model = Model(answer("", valid=False, turn=90))
+    assert asyncio.run(ocr_page(IMAGE, model.ask, text_layer="Typed")).page is None
+    assert asyncio.run(ocr_page(IMAGE, model.ask, text_layer=" \n")).page is not None
+
+
+def test_an_answer_that_calls_the_page_turned_is_kept_where_the_time_is_over_later():
+    async def ask(request):
+        if request.image.rotation:
+            await asyncio.sleep(60)
+        return answer("Sideways", valid=False, turn=90)
+
+    result = asyncio.run(ocr_page(IMAGE, ask, Terms(timeout=0.05)))
+    assert (result.page.natural_text, result.rotation) == ("Sideways", 0)
+    assert result.rejected[-1] == "the page took more than 0.05 s"
+
+
+@pytest.mark.parametrize("reason", ["length", "loop", "time"])
+def test_an_answer_that_is_not_whole_and_calls_the_page_turned_turns_it(reason):
+    result, requests = read(answer(valid=False, turn=180, finish_reason=reason), answer("Right way up"))
+    assert [request.image.rotation for request in requests] == [0, 180]
+    assert [request.temperature for request in requests] == [0.0, 0.0]
+    assert (result.page.natural_text, result.rotation) == ("Right way up", 180)
+    assert result.rejected[0].endswith("; the page is turned: correction 180")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        replace(answer(valid=False, turn=90), input_tokens=MAX_TOTAL_TOKENS),
+        ModelResponse(answer(valid=False, turn=90).text.replace("is_table: False", "is_table: maybe"), "stop", 1, 1),
+        ModelResponse(answer(valid=False, turn=90).text.partition("is_table")[0], "length", 1, 1),
+    ],
+)
+def test_an_answer_that_is_no_good_otherwise_turns_the_page_all_the_same(broken):
+    _, requests = read(broken, answer())
+    assert [request.image.rotation for request in requests] == [0, 90]
+
+
+def test_a_cut_answer_that_calls_the_page_upright_does_not_turn_it_whatever_the_correction():
+    _, requests = read(answer(valid=True, turn=180, finish_reason="length"), answer())
+    assert [request.image.rotation for request in requests] == [0, 0]
+    assert [request.temperature for request in requests] == [0.0, 0.1]
+
+
+def test_an_answer_that_went_round_in_circles_turns_the_page_though_it_ended_by_itself():
+    result, requests = read(answer(valid=False, turn=90), answer(), is_looping=lambda text: "False" in text[:60])
+    assert requests[1].image.rotation == 90
+    assert "in circles" in result.rejected[0]
 
 
 def test_no_more_attempts_are_made_than_allowed():

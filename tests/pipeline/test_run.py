@@ -10,6 +10,7 @@ from olmocr import PipelineConfig, run_pipeline
 from olmocr.errors import ExitCode, InputError, OutputError, ServerError, UsageError
 from olmocr.inputs.sources import Source
 from olmocr.workspace.folder import open_workspace
+from olmocr.workspace.stats import read_stats
 from tests.conftest import PAGES
 from tests.pipeline.doubles import Model, answer, write_image, write_pdf
 
@@ -47,10 +48,35 @@ def test_a_document_becomes_one_line_of_upstreams_dolma_format(tmp_path):
     assert record["metadata"]["total-fallback-pages"] == 0
     attributes = record["attributes"]
     assert attributes["pdf_page_numbers"] == [[0, 4, 1], [4, 4, 2], [4, 9, 3]]
-    assert attributes["primary_language"] == ["en", None, "en"]
+    assert attributes["primary_language"] == ["en", "", "en"]
     assert attributes["is_rotation_valid"] == [True, True, True]
     assert attributes["rotation_correction"] == [0, 0, 0]
     assert all(len(values) == 3 for values in attributes.values())
+
+
+def test_a_scan_that_every_answer_calls_turned_keeps_its_text_flagged_and_is_asked_again_where_that_is_wanted(tmp_path):
+    scan = write_image(tmp_path / "scan.png")
+    turned = answer("Sideways", valid=False, turn=90)
+    summary, requests = run(tmp_path / "ws", [scan], turned, markdown=True)
+    record = records(tmp_path / "ws")[str(scan)]
+    assert (record["text"], record["attributes"]["is_rotation_valid"]) == ("Sideways", [False])
+    assert (record["attributes"]["is_fallback"], len(record["attributes"]["rejected"][0].splitlines())) == ([False], 8)
+    assert list(markdown(tmp_path / "ws").values()) == ["Sideways"]
+    assert (summary.exit_code, summary.askew_pages, len(requests)) == (ExitCode.OK, 1, 8)
+    assert read_stats(tmp_path / "ws").askew_pages == 1
+
+    assert run(tmp_path / "ws", [scan], turned)[1] == []
+    summary, _ = run(tmp_path / "ws", [scan], answer("Upright"), retry_failed=True)
+    record = records(tmp_path / "ws")[str(scan)]
+    assert (record["text"], record["attributes"]["is_rotation_valid"], summary.askew_pages) == ("Upright", [True], 0)
+
+
+def test_a_scan_whose_answers_are_all_cut_and_call_it_turned_is_read_upright(tmp_path):
+    scan = write_image(tmp_path / "scan.png")
+    sideways = answer("| | | |", valid=False, turn=270, finish_reason="length")
+    _, requests = run(tmp_path / "ws", [scan], sideways, answer("Upright"))
+    assert [request.image.rotation for request in requests] == [0, 270]
+    assert records(tmp_path / "ws")[str(scan)]["text"] == "Upright"
 
 
 def test_the_keys_come_in_upstreams_order_and_the_text_is_ascii_in_the_file(tmp_path):
@@ -219,7 +245,7 @@ def test_a_page_that_cannot_be_rendered_falls_back_and_the_others_are_read(tmp_p
     assert (summary.exit_code, summary.fallback_pages, len(requests)) == (ExitCode.OK, 1, 1)
     attributes = records(tmp_path / "ws")[str(pdf)]["attributes"]
     assert attributes["attempts"] == [0, 1]
-    assert "page 1 of" in attributes["rejected"][0][0]
+    assert "page 1 of" in attributes["rejected"][0]
 
 
 def test_a_page_that_never_succeeds_falls_back_to_its_text_layer_and_is_flagged(tmp_path):

@@ -38,6 +38,7 @@ def test_a_summary_counts_each_kind_of_page_and_of_document():
         retried_pages=2,
         fallback_pages=1,
         poor_pages=1,
+        askew_pages=0,
         input_tokens=2100,
         output_tokens=500,
         seconds=30.0,
@@ -46,7 +47,7 @@ def test_a_summary_counts_each_kind_of_page_and_of_document():
 
 def test_a_run_that_did_nothing_has_counted_nothing_and_divides_by_nothing():
     summary = RunCounts([]).summary()
-    assert summary == RunSummary(0, 0, 0, (), 0, 0, 0, 0, 0, 0, 0, 0.0)
+    assert summary == RunSummary(0, 0, 0, (), 0, 0, 0, 0, 0, 0, 0, 0, 0.0)
     assert (pages_per_minute(summary), summary.exit_code) == (0.0, ExitCode.OK)
 
 
@@ -80,6 +81,7 @@ def test_the_file_of_metrics_has_every_number(tmp_path):
         "retried_pages": 2,
         "fallback_pages": 1,
         "poor_pages": 1,
+        "askew_pages": 0,
         "input_tokens": 2100,
         "output_tokens": 500,
         "seconds": 30.0,

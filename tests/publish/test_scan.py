@@ -1,6 +1,7 @@
 """What of a folder goes up, and what makes that nothing does."""
 
 import hashlib
+import json
 import os
 import struct
 import subprocess
@@ -26,6 +27,40 @@ TOKENS = {
     "private key": "-----BEGIN RSA PRIVATE " + "KEY-----",
     "in a header": "Authorization: Bearer " + "abcdef0123456789abcdef",
 }
+SECRETS = {
+    "AWS": "[default]\naws_access_key_id = x\naws_secret_access_key = wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY\n",
+    "AWS, for a session": "aws_session_token=FwoGZXIvYXdzEBY",
+    "Google, a service": '{\n  "type": "service_account",\n  "project_id": "x"\n}',
+    "Google, a person": '{"client_id": "x", "refresh_token": "1//0abcdefgh", "type": "authorized_user"}',
+    "Azure": "DefaultEndpointsProtocol=https;AccountName=x;AccountKey=" + "a1B2" * 21 + "==",
+    "Azure, signed": "https://x.blob.core.windows.net/c?sv=2024&sig=" + "a1B2%2F" * 6,
+    "netrc": "machine api.example.com login alice password correct-horse",
+    "netrc on several lines": "machine api.example.com\n  login alice\n  password correct-horse\n",
+    "git-credentials": "https://alice:correct-horse@example.com",
+    "pgpass": "db.example.com:5432:orders:alice:correct-horse",
+    "shadow": "root:$6$abcdefgh$" + "x" * 40 + ":19000:0:99999:7:::",
+    "env": "DEBUG=1\nexport OPENAI_API_KEY='abcdefgh12345'\n",
+    "env, a database": "DATABASE_URL=postgres-at-my-home",
+    "an ini file": "[pypi]\nusername = __token__\npassword = correct-horse\n",
+    "OpenSSH": "-----BEGIN OPENSSH PRIVATE " + "KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA",
+    "PKCS 8": "-----BEGIN ENCRYPTED PRIVATE " + "KEY-----",
+    "PGP": "-----BEGIN PGP PRIVATE " + "KEY BLOCK-----",
+    "PuTTY": "PuTTY-User-Key-" + "File-3: ssh-ed25519\nEncryption: none",
+    "age": "AGE-SECRET-" + "KEY-1" + "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L",
+    "WireGuard": "[Interface]\nPrivateKey = " + "a1B2" * 10 + "abc=",
+    "kubeconfig": "users:\n- name: x\n  user:\n    client-key-data: LS0tLS1CRUdJTiBSU0EgUFJJVkFURQ==",
+    "kubeconfig, a token": "  user:\n    token: abcdefgh.ijklmnop.qrst",
+    "docker": '{"auths": {"https://index.docker.io/v1/": {"auth": "YWxpY2U6Y29ycmVjdC1ob3JzZQ=="}}}',
+    "npm": "//registry.npmjs.org/:_authToken=abcdefgh-1234",
+    "npm, new": "npm_" + "a1B2c3D4e5" * 4,
+    "PyPI": "pypi-" + "AgEIcHlwaS5vcmcC" * 3,
+    "Anthropic": "sk-ant-" + "api03-" + "a1B2c3D4" * 4,
+    "JWT": "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0NTY3ODkwIn0." + "abcdefghijklmnop",
+    "zsh": ": 1700000000:0;curl example.com\n",
+    "bash with times": "#1700000000\ncurl example.com\n",
+    "bash": "cd x\nls -la\ngit status\nsudo apt update\nssh alice@host\nvim .env\nexit\nls\ncat notes\n",
+    "fish": "- cmd: git push\n  when: 1700000000\n",
+}
 HOMES = ["/home/alice/models", "/Users/alice/models", "/root/models", "C:\\Users\\alice", "C:\\\\Users\\\\alice"]
 
 
@@ -44,19 +79,17 @@ def test_sizes_and_hashes_are_those_of_the_files_and_of_git(model):
     assert made_file("x", "é").git_sha1 == hashlib.sha1(b"blob 2\0\xc3\xa9").hexdigest()
 
 
-@pytest.mark.parametrize(
-    "name", ["notes.txt", "model.bin", "modeling.py", ".env", ".DS_Store", "model.safetensors.bak"]
-)
+@pytest.mark.parametrize("name", ["notes.txt", "model.bin", "modeling.py", ".env", ".netrc", "model.safetensors.bak"])
 def test_a_file_of_another_kind_stops_it(name, model):
     (model / name).write_text("x")
     assert scan_folder(model).problems == (f"{name} is nothing that a model consists of; take it out of the folder",)
 
 
 def test_a_folder_in_the_folder_stops_it(model):
-    (model / ".git").mkdir()
-    (model / ".git" / "config").write_text("x")
+    (model / "more").mkdir()
+    (model / "more" / "config").write_text("x")
     assert scan_folder(model).problems == (
-        ".git/config is nothing that a model consists of; take it out of the folder",
+        "more/config is nothing that a model consists of; take it out of the folder",
     )
 
 
@@ -100,6 +133,26 @@ def test_what_looks_like_a_token_stops_it_and_is_not_repeated(kind, model):
     assert problem == "LICENSE:2 holds what looks like an access token or a key; take it out"
 
 
+@pytest.mark.parametrize("kind", SECRETS)
+def test_a_secret_is_known_by_its_content_whatever_the_file_is_called(kind, model):
+    for name, content in (("LICENSE", SECRETS[kind]), ("generation_config.json", json.dumps({"note": SECRETS[kind]}))):
+        (model / name).write_text(content)
+        problems = scan_folder(model).problems
+        assert problems
+        assert all("holds what looks like " in problem and name in problem for problem in problems)
+        assert "correct-horse" not in " ".join(problems)
+        (model / name).unlink()
+
+
+def test_a_file_that_is_not_what_its_name_says_stops_it(model):
+    (model / "generation_config.json").write_text("not JSON")
+    assert scan_folder(model).problems == ("generation_config.json is not JSON, which it should be; make it again",)
+    (model / "generation_config.json").write_text("[" * 100_000)
+    assert scan_folder(model).problems == ("generation_config.json is not JSON, which it should be; make it again",)
+    (model / "generation_config.json").write_bytes(b"SQLite format 3\0")
+    assert scan_folder(model).problems == ("generation_config.json holds bytes that no text has; make it again",)
+
+
 @pytest.mark.parametrize("path", HOMES)
 def test_a_path_into_a_home_folder_stops_it(path, model):
     (model / "LICENSE").write_text(f"made in {path}")
@@ -114,7 +167,22 @@ def test_the_home_of_whoever_publishes_stops_it_wherever_it_is(monkeypatch, tmp_
 
 
 @pytest.mark.parametrize(
-    "text", ["hf_short", "/home", "home/alice", "task-based-learning-of-things", "/Users/", "sk-1"]
+    "text",
+    [
+        "hf_short",
+        "/home",
+        "home/alice",
+        "task-based-learning-of-things",
+        "/Users/",
+        "sk-1",
+        '"password": 3842, "Ġpassword=": 3843, "token:": 3844, "://": 3845, "_KEY=": 1, "-----BEGIN": 2, "auth": 7',
+        '"eos_token": "<|im_end|>", "clean_up_tokenization_spaces": false, "auth_token": null, "secret": ""',
+        "pass word\nĠtoken Ġ=\nlogin Ġpassword\nmachine Ġlearning\nsk -\nA KIA\n",
+        "password: none\ntoken: {{ token }}\nkey = value",
+        "{%- set token = 'x' -%}{{ messages[0]['password'] }}",
+        "https://example.com:8080/a@b and user@example.com",
+        "cat sat\non the mat\nmake the most\nof it\ntail ends\nless is more\n",
+    ],
 )
 def test_what_only_resembles_them_is_fine(text):
     assert text_problems("a", text) == []

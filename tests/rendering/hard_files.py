@@ -318,8 +318,8 @@ HARD_FILES = {
     "zero-size-page.pdf": HardFile(lambda: pdf(box(0, 0, 0, 0)), 1, PORTRAIT),
     "user-unit.pdf": HardFile(lambda: pdf(LETTER + b" /UserUnit 10"), 1, PORTRAIT),
     "damaged-xref.pdf": HardFile(damaged_xref, 1, PORTRAIT),
-    "truncated.pdf": HardFile(lambda: pdf()[:250], "is a damaged PDF"),
-    "half.pdf": HardFile(lambda: pdf()[:-300], "is a damaged PDF"),
+    "truncated.pdf": HardFile(lambda: pdf()[:250], "has lost its content"),
+    "half.pdf": HardFile(lambda: pdf()[:-300], "has lost its content"),
     "garbage-before.pdf": HardFile(lambda: b"HTTP/1.1 200 OK\r\n\r\n" * 20 + pdf(), 1, PORTRAIT),
     "garbage-after.pdf": HardFile(lambda: pdf() + b"\x00" * 5000, 1, PORTRAIT),
     "locked.pdf": HardFile(lambda: encrypted("secret", "owner", "RC4-128"), "is encrypted; save a copy"),
@@ -349,7 +349,7 @@ HARD_FILES = {
     ),
     "font-nowhere.pdf": HardFile(lambda: pdf(font=b"null"), 1, PORTRAIT),
     "content-damaged.pdf": HardFile(
-        lambda: pdf(contents=stream(b"this is not deflated", b"/Filter /FlateDecode")), 1, PORTRAIT
+        lambda: pdf(contents=stream(b"this is not deflated", b"/Filter /FlateDecode")), "holds what cannot be drawn"
     ),
     "content-unbalanced.pdf": HardFile(lambda: pdf(LETTER, b"q " * 5000 + DRAWING + b" Q" * 9000), 1, PORTRAIT),
     "content-nested.pdf": HardFile(lambda: pdf(LETTER, b"[" * 20000 + b"]" * 20000 + DRAWING), 1, PORTRAIT),

@@ -15,15 +15,21 @@ from olmocr.rendering.worker import main
 
 
 class Script:
-    def __init__(self, path):
+    def __init__(self, path, with_form):
         self.path = path
         self.lines = path.read_text().splitlines()
         self.page_count = len(self.lines)
         self.has_form = False
+        self.lacks_form = not with_form and "form" in self.path.name
+        self.with_form = with_form
 
     def render(self, page_number, longest_side):
         (self.path.parent / f"{page_number}.begun").touch()
-        act(self.lines[page_number - 1], self.path.parent)
+        line = self.lines[page_number - 1]
+        with (self.path.parent / "asked").open("a") as asked:
+            asked.write(f"{page_number}{'' if self.with_form else ' without its form'}\n")
+        if self.with_form or not line.startswith("form-"):
+            act(line.removeprefix("form-"), self.path.parent)
         return PageImage(Image.new("RGB", (longest_side, page_number), "white"))
 
     def text(self, page_number):
@@ -43,6 +49,10 @@ def crash_once(argument, folder):
     if not (folder / "crashed").exists():
         (folder / "crashed").touch()
         crash(argument, folder)
+
+
+def kill(argument, folder):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def hang(argument, folder):
@@ -68,6 +78,7 @@ ACTIONS = {
     "good": lambda argument, folder: None,
     "crash": crash,
     "crash-once": crash_once,
+    "kill": kill,
     "hang": hang,
     "wait-for": wait_for,
     "print": print_,
@@ -78,10 +89,10 @@ ACTIONS = {
 
 
 @contextlib.contextmanager
-def open_script(path, name):
+def open_script(path, name, *, with_form=True):
     if not path.is_file():
         raise InputError(f"{name} is not there")
-    yield Script(path)
+    yield Script(path, with_form)
 
 
 if __name__ == "__main__":

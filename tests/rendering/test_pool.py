@@ -1,5 +1,6 @@
 import asyncio
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from olmocr.errors import ExitCode, InputError, MissingDependencyError, OutputError
 from olmocr.rendering.pool import RenderPool, default_workers
 from olmocr.rendering.render import open_document
-from tests.clocks import run_skipping, skip_when
+from tests.clocks import run_skipping, skip_until
 from tests.conftest import PAGES, ROOT
 from tests.pipeline.doubles import write_pdf
 
@@ -107,19 +108,86 @@ def test_a_page_that_crashes_the_renderer_fails_alone(tmp_path):
     assert [page.image.pixels.size for page in (*before, four, five)] == [(50, 1), (50, 2), (50, 4), (50, 5)]
 
 
-def test_a_page_that_hangs_fails_alone_and_its_time_limit_later(tmp_path):
+def hung(path, *numbers, time_limit=500):
+    """Return what came of each page, one after the other, where every time limit is over as soon as a page is begun."""
+
+    async def use():
+        async with RenderPool(1, command=SCRIPTED, time_limit=time_limit) as pool:
+            for number in numbers:
+                page = asyncio.ensure_future(pool.render(path, path.name, number, 50))
+                begun = path.parent / f"{number}.begun"
+                while not page.done():
+                    if begun.exists():
+                        begun.unlink()
+                        if "hang" in path.read_text().splitlines()[number - 1]:
+                            await skip_until(page, time_limit / 50, 60)
+                    await asyncio.sleep(0.005)
+                yield page.exception() or page.result()
+
+    async def gathered():
+        return [each async for each in use()]
+
+    return run_skipping(gathered())
+
+
+def asked(path):
+    """Return which pages the workers were asked for, and how."""
+    return (path.parent / "asked").read_text().splitlines()
+
+
+def test_a_page_that_hangs_is_tried_once_more_and_fails_alone(tmp_path):
     path = script(tmp_path, "hang", "good", "good")
+    error, *others = hung(path, 1, 2, 3)
+    assert isinstance(error, InputError)
+    assert str(error).startswith("page 1 of script.pdf was not rendered within 500 seconds; ")
+    assert len({page.text_layer for page in others}) == 1
+    assert asked(path) == ["1", "1 without its form", "2", "3"]
+
+
+def form_script(folder, *lines):
+    return script(folder, *lines).rename(folder / "form.pdf")
+
+
+@pytest.mark.parametrize(("fault", "tries"), [("hang", 1), ("crash", 2)])
+def test_a_document_whose_form_hangs_or_crashes_is_drawn_without_it_from_then_on(fault, tries, tmp_path, caplog):
+    path = form_script(tmp_path, "good", f"form-{fault}", f"form-{fault}", "good")
+    pages = hung(path, 1, 2, 3, 4)
+    assert [page.image.pixels.size for page in pages] == [(50, number) for number in (1, 2, 3, 4)]
+    without = [f"{number} without its form" for number in (2, 3, 4)]
+    assert asked(path) == ["1", *["2"] * tries, *without]
+    assert caplog.messages == [
+        "form.pdf is drawn without its form, which is damaged: what has no look of its own is missing"
+    ]
+
+
+def test_a_page_that_crashes_once_keeps_its_form(tmp_path):
+    path = form_script(tmp_path, "crash-once", "good")
+    assert [page.image.pixels.size for page in render_all(path, 1, 2, workers=1)] == [(50, 1), (50, 2)]
+    assert asked(path) == ["1", "1", "2"]
+
+
+def test_a_page_that_crashes_with_its_form_and_without_leaves_the_others_their_form(tmp_path):
+    path = form_script(tmp_path, "crash", "good")
+    crashed, good = render_all(path, 1, 2, workers=1)
+    assert "crashed the PDF renderer (SIGSEGV)" in str(crashed)
+    assert asked(path) == ["1", "1", "1 without its form", "2"]
+    assert good.image.pixels.size == (50, 2)
+
+
+def test_time_in_which_all_was_stopped_does_not_count(tmp_path):
+    path = script(tmp_path, "wait-for go")
 
     async def use():
         async with RenderPool(1, command=SCRIPTED, time_limit=500) as pool:
-            pages = asyncio.gather(*(pool.render(path, path.name, n, 50) for n in (1, 2, 3)), return_exceptions=True)
-            await skip_when((tmp_path / "1.begun").exists, 500)
-            return await pages
+            page = asyncio.ensure_future(pool.render(path, path.name, 1, 50))
+            while not (tmp_path / "1.begun").exists():
+                await asyncio.sleep(0.005)
+            await skip_until(page, 36_000, 3)  # a lid is closed for ten hours, and again
+            (tmp_path / "go").touch()
+            return await page
 
-    hung, *others = run_skipping(use())
-    assert isinstance(hung, InputError)
-    assert str(hung).startswith("page 1 of script.pdf was not rendered within 500 seconds; ")
-    assert len({page.text_layer for page in others}) == 1
+    assert run_skipping(use()).image.pixels.size == (50, 1)
+    assert asked(path) == ["1"]
 
 
 def test_a_page_whose_worker_was_broken_by_another_is_rendered_by_a_new_one(tmp_path):
@@ -201,6 +269,72 @@ def test_a_worker_that_has_grown_is_replaced_after_some_pages(tmp_path):
     pids = [page.text_layer for page in render_all(path, *range(1, 51), workers=1, grown=1)]
     assert len(set(pids)) == 3
     assert pids == sorted(pids, key=pids.index)
+
+
+def killed_at_their_starts(folder, *, to):
+    """Return a command for workers of which those with numbers below *to* are killed before they are ready."""
+    program = f"""
+import os, runpy, sys
+with open({str(folder / "starts")!r}, "a+") as file:
+    file.write("x"), file.flush()
+    number = file.tell()
+if number in {set(to)!r}:
+    os.kill(os.getpid(), 9)
+runpy.run_path({SCRIPTED[-1]!r}, run_name="__main__")
+"""
+    return (*SCRIPTED[:-1], "-c", program)
+
+
+def test_a_page_in_which_the_renderer_is_killed_twice_fails_alone_and_says_so(tmp_path):
+    killed, good = render_all(script(tmp_path, "kill", "good"), 1, 2, workers=1)
+    assert isinstance(killed, InputError)
+    assert str(killed).startswith("page 1 of script.pdf was not rendered: the PDF renderer was killed twice (SIGKILL)")
+    assert good.image.pixels.size == (50, 2)
+
+
+def test_a_renderer_that_is_killed_at_its_start_is_started_again(tmp_path):
+    path = script(tmp_path, "good", "good")
+    pages = render_all(path, 1, 2, workers=1, command=killed_at_their_starts(tmp_path, to=(1, 2)))
+    assert [page.image.pixels.size for page in pages] == [(50, 1), (50, 2)]
+
+
+def test_a_renderer_that_is_always_killed_at_its_start_costs_the_pages_in_hand(tmp_path):
+    path = script(tmp_path, "good", "good")
+    lost, good = render_all(path, 1, 2, workers=1, command=killed_at_their_starts(tmp_path, to=(1, 2, 3)))
+    assert isinstance(lost, InputError)
+    assert "the PDF renderer died 3 times at its start (SIGKILL)" in str(lost)
+    assert good.image.pixels.size == (50, 2)
+
+
+def test_a_renderer_that_can_no_longer_be_started_costs_the_pages_that_need_it(tmp_path):
+    path = script(tmp_path, "good", "kill", "good")
+    program = tmp_path / "renderer"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(SCRIPTED)} "$@"\n')
+    program.chmod(0o755)
+
+    async def use(pool):
+        good = await pool.render(path, "a", 1, 50)
+        program.unlink()
+        return good, *await asyncio.gather(*(pool.render(path, "a", n, 50) for n in (2, 3)), return_exceptions=True)
+
+    good, killed, lost = with_pool(use, 1, command=(str(program),))
+    assert good.image.pixels.size == (50, 1)
+    assert isinstance(killed, InputError)
+    assert isinstance(lost, InputError)
+    assert "No such file" in str(lost)
+
+
+@pytest.mark.parametrize("message", [b"[]", b"1", b"null", b"{}", b'{"size": [1]}', b'{"size": "ab"}'])
+def test_an_answer_of_another_kind_is_a_crash(message, tmp_path):
+    program = f"""
+import sys
+answers = sys.stdout.buffer
+answers.write(b"\\0\\0\\0\\2{{}}"), answers.flush(), sys.stdin.buffer.read(4)
+answers.write({len(message).to_bytes(4, "big") + message!r}), answers.flush(), sys.stdin.buffer.read()
+"""
+    error = render_all(script(tmp_path, "good"), 1, command=(sys.executable, "-c", program))[0]
+    assert isinstance(error, InputError)
+    assert "its answer is no answer" in str(error)
 
 
 @pytest.mark.parametrize(

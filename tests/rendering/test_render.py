@@ -71,7 +71,7 @@ def test_every_kind_of_pixel_becomes_rgb(mode, tmp_path):
 
 def test_grey_of_16_bits_is_not_bleached(tmp_path):
     Image.new("I;16", (60, 40), 30000).save(tmp_path / "a.png")
-    assert rendered(tmp_path / "a.png").getpixel((9, 9)) == (116, 116, 116)
+    assert rendered(tmp_path / "a.png").getpixel((9, 9)) == (117, 117, 117)
 
 
 def test_a_large_scan_is_read_without_a_warning(tmp_path):

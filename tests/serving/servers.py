@@ -6,6 +6,7 @@ import contextlib
 import io
 import threading
 import time
+from dataclasses import fields
 
 import httpx
 from PIL import Image
@@ -79,13 +80,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(write, *, grace=0.0, api_key=None, **limits):
-    """Serve *write* in a thread, and stop in the end."""
+def running(write, *, grace=0.0, api_key=None, **options):
+    """Serve *write* in a thread, and stop in the end. *options* are limits', or an application's."""
+    limits = {field.name: options.pop(field.name) for field in fields(ServerLimits) if field.name in options}
     listening = listen("127.0.0.1", 0, has_key=False)
     url, loop, tasks = address(listening), asyncio.new_event_loop(), []
 
     async def main():
-        app = make_app(write, "scripted", api_key=api_key, limits=ServerLimits(**limits))
+        app = make_app(write, "scripted", api_key=api_key, limits=ServerLimits(**limits), **options)
         tasks.append(asyncio.create_task(serve(app, listening, grace=grace)))
         with contextlib.suppress(asyncio.CancelledError):
             await tasks[0]

@@ -285,6 +285,19 @@ def test_an_unknown_model_is_told_which_there_is(server):
     assert server.post(CHAT, json=chat() | {"model": "olmocr"}).json()["model"] == "olmocr"
 
 
+def test_the_model_that_there_is_is_asked_for_as_current(server):
+    assert server.post(CHAT, json=chat() | {"model": "current"}).status_code == 200
+    assert "current is that, too" in error_of(server.post(CHAT, json=chat() | {"model": "x"}))["message"]
+
+
+def test_where_the_model_lies_is_told_to_nobody():
+    names = ("/Users/me/models/private", "build/x")
+    with running(Writer(), other_names=names) as server:
+        assert server.post(CHAT, json=chat() | {"model": names[0]}).status_code == 200
+        message = error_of(server.post(CHAT, json=chat() | {"model": "gpt-4o"}))["message"]
+    assert not any(name in message for name in names)
+
+
 def test_the_model_is_listed_once(server):
     with server.client() as client:
         assert [each["id"] for each in client.get("/v1/models").json()["data"]] == ["scripted"]
@@ -327,6 +340,81 @@ def test_a_name_that_only_leads_here_is_not_answered(server, host):
 @pytest.mark.parametrize("host", ["localhost:9", "LOCALHOST", "127.0.0.1:80", "[::1]:8000", "127.0.0.2"])
 def test_this_machines_own_names_are_answered_at_any_port(server, host):
     assert server.post(CHAT, json=chat(), headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["host.docker.internal:8000", "host.containers.internal", "HOST.DOCKER.INTERNAL"])
+def test_a_container_on_this_machine_is_answered(server, host):
+    assert server.post(CHAT, json=chat(), headers={"host": host}).status_code == 200
+
+
+def test_another_name_is_answered_where_it_was_allowed():
+    with running(Writer(), allowed_hosts=["Mac.local"]) as server:
+        assert server.post(CHAT, json=chat(), headers={"host": "mac.LOCAL:8000"}).status_code == 200
+        reply = server.post(CHAT, json=chat(), headers={"host": "other.local"})
+    assert reply.status_code == 403
+    assert "--allow-host other.local" in error_of(reply)["message"]
+
+
+def test_a_web_page_may_ask_where_it_was_allowed():
+    page = "https://tool.example"
+    with running(Writer(), allowed_origins=[page], api_key="sesame") as server, server.client() as client:
+        wanted = {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization,x-stainless",
+        }
+        asked = client.options(CHAT, headers={"origin": page, **wanted})
+        assert (asked.status_code, asked.content) == (204, b"")
+        assert asked.headers["access-control-allow-headers"] == "authorization,x-stainless"
+        assert "POST" in asked.headers["access-control-allow-methods"]
+        right, wrong = ({"origin": page, "authorization": f"Bearer {key}"} for key in ("sesame", "open"))
+        replies = [client.post(CHAT, json=chat(), headers=headers) for headers in (right, wrong)]
+        replies.append(client.post(CHAT, json=chat(stream=True), headers=right))
+        assert [reply.status_code for reply in replies] == [200, 401, 200]
+        for reply in (asked, *replies):
+            assert reply.headers["access-control-allow-origin"] == page
+            assert reply.headers["vary"] == "origin"
+        other = client.options(CHAT, headers={"origin": "https://evil.example", **wanted})
+        assert (other.status_code, error_of(other)["code"]) == (403, "wrong_origin")
+        assert "--allow-origin https://evil.example" in error_of(other)["message"]
+        assert client.post(CHAT, json=chat(), headers={"authorization": "Bearer sesame"}).status_code == 200
+
+
+def test_any_web_page_may_ask_where_all_were_allowed():
+    with running(Writer(), allowed_origins=["*"], api_key="sesame") as server:
+        headers = {"origin": "null", "authorization": "Bearer sesame"}
+        assert server.post(CHAT, json=chat(), headers=headers).headers["access-control-allow-origin"] == "null"
+
+
+def test_a_system_message_is_dropped_where_the_server_was_told_so():
+    body = chat()
+    body["messages"].insert(0, {"role": "developer", "content": "Be brief."})
+    write = Writer()
+    with running(write, drops_system=True) as server:
+        assert server.post(CHAT, json=body).status_code == 200
+    assert [request.prompt for request in write.requests] == ["Read this."]
+
+
+@EACH
+def test_half_of_a_character_is_the_clients_fault(server, path):
+    for text in ("a\ud800b", "\udfff"):
+        content = json.dumps(BODIES[path](text=text)).encode()
+        reply = server.post(path, content=content, headers={"content-type": "application/json"})
+        assert (reply.status_code, error_of(reply)["code"]) == (400, "invalid_json")
+
+
+@EACH
+def test_a_text_with_a_character_that_says_nothing_is_read(server, path):
+    assert server.post(path, json=BODIES[path](text="a\0b")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"content-encoding": "gzip"}, 415), ({"content-type": "multipart/form-data; boundary=x"}, 200),
+     ({"content-type": "text/plain"}, 200), ({"content-encoding": "identity"}, 200)],
+)  # fmt: skip
+def test_json_is_read_whatever_it_is_called_but_not_compressed(server, headers, status):
+    reply = server.post(CHAT, content=json.dumps(chat()).encode(), headers=headers)
+    assert reply.status_code == status
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "http://127.0.0.1"])
@@ -377,7 +465,7 @@ def test_a_client_that_never_sends_all_of_its_question_does_not_hold_up_the_end(
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(b"POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{")
             with server.client() as client:
-                until(lambda: "olmocr_requests_in_hand 1.0" in client.get("/metrics").text)
+                until(lambda: "olmocr_requests_coming 1.0" in client.get("/metrics").text)
             server.stop()
             assert connection.recv(100).startswith(b"HTTP/1.1 503")
     assert "Traceback" not in caplog.text

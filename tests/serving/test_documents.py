@@ -4,7 +4,8 @@ from olmocr.serving.documents import TERMS, page_json, summary_json
 from tests.serving.pages import BLANK, DOCUMENT, FALLEN_BACK, FIRST_TRY, TURNED_AND_RETRIED
 
 NOTHING_SAID = {
-    "type": "page", "error": None, "text": None, "primary_language": None, "is_table": False, "is_diagram": False,
+    "type": "page", "error": None, "text": None, "primary_language": None, "is_rotation_valid": True,
+    "is_table": False, "is_diagram": False,
     "rotation": 0, "attempts": 0, "rejected": [], "ends": [], "temperature": 0.0, "input_tokens": 0, "output_tokens": 0,
     "total_output_tokens": 0, "text_coverage": None, "low_coverage": False, "seconds": 0.0,
 }  # fmt: skip
@@ -22,6 +23,7 @@ def test_a_page_that_was_read_at_once_is_told_in_every_field():
         "error": None,
         "text": "One <table>",
         "primary_language": "en",
+        "is_rotation_valid": True,
         "is_table": True,
         "is_diagram": False,
         "rotation": 0,
@@ -46,6 +48,7 @@ def test_a_page_that_was_turned_and_asked_again_is_told_in_every_field():
         "error": None,
         "text": "Zwei",
         "primary_language": "de",
+        "is_rotation_valid": True,
         "is_table": False,
         "is_diagram": True,
         "rotation": 90,

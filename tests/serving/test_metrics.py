@@ -1,10 +1,13 @@
 from olmocr.memory import peak_memory
 from olmocr.page import ModelResponse
 from olmocr.serving.asking import Asking
+from olmocr.serving.bounds import Bodies, BodiesInHand, Room
 from olmocr.serving.metrics import Metrics
 from tests.serving.pages import PAGES
 
-BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, float("inf"))
+BOUNDS = (
+    0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, float("inf")
+)  # fmt: skip
 
 
 async def nobody(request, on_text):
@@ -17,8 +20,13 @@ def values(metrics):
 
 
 def test_every_metric_is_what_was_done():
-    asking = Asking(nobody, at_once=1, waiting=3)
-    metrics = Metrics(asking, lambda: {"tokens": 711, "drafted_tokens": 42.5}, frozenset(("/v1/ocr", "/health")))
+    asking = Asking(nobody, at_once=1, waiting=3, pixels=Room(1))
+    bodies = BodiesInHand(Bodies(99), Bodies(99))
+    for of_kind, count in ((bodies.in_memory, 7), (bodies.on_disk, 9), (bodies.on_disk, 20)):
+        of_kind.grow(of_kind.begin(), count)
+    metrics = Metrics(
+        asking, bodies, lambda: {"tokens": 711, "drafted_tokens": 42.5}, frozenset(("/v1/ocr", "/health"))
+    )
     for page in PAGES:
         metrics.on_page(page)
     for answer in (ModelResponse("a", "stop", 1000, 20), ModelResponse("b", "stop", 7, 3)):
@@ -26,8 +34,11 @@ def test_every_metric_is_what_was_done():
     metrics.on_response(ModelResponse("c", "time", 500, 100))
     for path, status in (("/v1/ocr", 200), ("/v1/ocr", 200), ("/v1/ocr", None), ("/health", 503), ("/secret", 404)):
         metrics.on_answer(path, status)
-    with asking.admission(), asking.admission():
-        found = values(metrics)
+    places = [asking.admit(), asking.admit()]
+    found = values(metrics)
+    for place in places:
+        place.give_back()
+    assert values(metrics)["olmocr_requests_in_hand"] == 0
     assert found.pop("olmocr_peak_memory_bytes") <= peak_memory() < 1 << 50
     seconds = [page.seconds for page in PAGES]
     buckets = {
@@ -59,6 +70,9 @@ def test_every_metric_is_what_was_done():
         'olmocr_requests_total{path="/health",status="503"}': 1,
         'olmocr_requests_total{path="other",status="404"}': 1,
         "olmocr_requests_in_hand": 2,
+        "olmocr_requests_coming": 3,
+        "olmocr_body_bytes": 7,
+        "olmocr_upload_bytes": 29,
         "olmocr_questions_in_hand": 0,
         "olmocr_engine_tokens": 711,
         "olmocr_engine_drafted_tokens": 42.5,

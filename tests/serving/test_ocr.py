@@ -1,6 +1,7 @@
 import asyncio
 import json
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -177,7 +178,8 @@ def test_some_pages_of_a_document_that_is_too_long_are_read(server, tmp_path):
 
 @pytest.mark.parametrize(
     ("query", "words"),
-    [("pages=0", "counted from 1"), ("pages=x", "pages must be like"), ("pages=9", "none of those"),
+    [("pages=0", "counted from 1"), ("pages=x", "pages must be like"), (f"pages={'1-,' * 400}", "at most 1000"),
+     ("pages=9", "none of those"),
      ("longest_side=0", "28 to 4096"), ("longest_side=9999999", "28 to 4096"), ("markdown=perhaps", "true or false"),
      ("colour=red", "no option 'colour'")],
 )  # fmt: skip
@@ -192,6 +194,52 @@ def test_a_form_without_a_file_is_refused(server, pdf):
     refused(server.post(OCR, content=b"--y\r\nnonsense", headers=headers), 400, "form")
     refused(server.post(OCR, files=[("file", b"a"), ("file", b"b")]), 400, "form cannot be read")
     refused(server.post(OCR, content=b"{}", headers={"content-type": "application/json"}), 415, "multipart/form-data")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"".join(b'--a\r\nContent-Disposition: form-data; name="f"\r\n\r\nx\r\n' for _ in range(1000)) + b"--a--",
+        b'--a\r\nContent-Disposition: form-data; name="' + b"n" * 100_000 + b'"\r\n\r\nx\r\n--a--',
+        b"--a\r\n" + b"a: b\r\n" * 50_000 + b"\r\nx\r\n--a--",
+        b'--a\r\nContent-Disposition: form-data; name="pages"\r\n\r\n' + b"1-," * 50_000 + b"\r\n--a--",
+        b"--a\r\nContent-Disposition: form-data\r\n\r\nx\r\n--a--",
+    ],
+    ids=["many fields", "a long name", "many headers", "a long field", "no name"],
+)
+def test_a_form_of_anybodys_making_is_refused_and_fills_nothing(server, body):
+    reply = server.post(OCR, content=body, headers={"content-type": "multipart/form-data; boundary=a"})
+    refused(reply, 400, "the form cannot be read")
+    assert reply.json()["error"]["code"] == "invalid_form"
+
+
+def test_an_upload_whose_client_is_slow_lies_on_the_disk_and_not_in_memory(server, pdf):
+    with server.client() as client:
+
+        def pieces():
+            yield b'--a\r\nContent-Disposition: form-data; name="file"; filename="a.pdf"\r\n\r\n' + pdf(1)
+            until(lambda: "olmocr_requests_coming 1.0" in client.get("/metrics").text)
+            text = client.get("/metrics").text
+            assert "olmocr_body_bytes 0.0" in text
+            assert "olmocr_requests_in_hand 0.0" in text
+            yield b"\r\n--a--\r\n"
+
+        reply = server.post(OCR, content=pieces(), headers={"content-type": "multipart/form-data; boundary=a"})
+    assert lines_of(reply)[-1]["markdown"] == "page 1"
+
+
+def test_documents_of_many_pages_wait_until_there_is_room_for_their_text(pdf):
+    with reading(pages=2, pages_in_hand=2) as server, ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(server.post, OCR, content=pdf(1, 2), headers=PDF) for _ in range(4)]
+        replies = [each.result() for each in asked]
+    assert [lines_of(reply)[-1]["markdown"] for reply in replies] == ["page 1\npage 2"] * 4
+
+
+def test_what_is_told_of_a_page_names_no_path(pdf):
+    script = {1: [AnswerError("/home/me/models/x/model.safetensors is damaged")]}
+    with reading(Reader(script)) as server:
+        page = by_number(lines_of(server.post(OCR, content=pdf(1), headers=PDF)))[1]
+    assert (page["error"], set(page["rejected"])) == ("… is damaged", {"… is damaged"})
 
 
 def test_a_client_that_leaves_ends_all_pages_of_its_document(pdf, tmp_path):

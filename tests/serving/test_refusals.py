@@ -9,7 +9,14 @@ from olmocr.errors import (
     ServerUnavailableError,
     UsageError,
 )
-from olmocr.serving.refusals import RequestError, bad_request, error_body, error_headers, refusal_of
+from olmocr.serving.refusals import (
+    RequestError,
+    bad_request,
+    error_body,
+    error_headers,
+    refusal_of,
+    without_paths,
+)
 
 BUG = "this server has failed at this request, which is a bug; its log says where"
 
@@ -53,3 +60,22 @@ def of_server(code, message):
 def test_what_went_wrong_has_a_status_a_body_and_headers(error, status, body, headers):
     refusal = refusal_of(error)
     assert (refusal.status, error_body(refusal), error_headers(refusal)) == (status, body, headers)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "told"),
+    [
+        ("/home/me/model/config.json is damaged", "… is damaged"),
+        ("the disk is full: '/var/tmp/olmocr-x/ab' could not be written", "the disk is full: '…' could not be written"),
+        ("C:\\Users\\me\\model is damaged", "… is damaged"),
+        ("~/models/x is damaged", "… is damaged"),
+        ("http://127.0.0.1:8000/v1/chat gave no answer", "http://127.0.0.1:8000/v1/chat gave no answer"),
+        ("page 1/2 has <b>a</b> and 3/4 of text", "page 1/2 has <b>a</b> and 3/4 of text"),
+        ("mine.pdf is a damaged PDF", "mine.pdf is a damaged PDF"),
+    ],
+)
+def test_no_path_of_this_machine_is_told(sentence, told):
+    assert without_paths(sentence) == told
+    if sentence != told:
+        for kind in (InputError, ServerError, AnswerError, OutputError):
+            assert told in error_body(refusal_of(kind(sentence)))["error"]["message"]

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -261,6 +262,44 @@ def test_other_machines_are_not_served_without_a_key(tmp_path):
     done = run("serve", "--model", tmp_path, "--host", "0.0.0.0", "--port", 0)
     assert done.returncode == 2
     assert "OLMOCR_API_KEY" in done.stderr
+
+
+def test_lines_of_the_log_have_the_time(converted):
+    with Process(converted(NAME)) as server:
+        httpx.get(f"{server.url}/version", trust_env=False)
+        _code, log = server.stop(signal.SIGINT)
+    line = next(line for line in log.splitlines() if "GET /version: 200" in line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} GET /version: 200 in \d\.\d\d s", line)
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        ("*", "OLMOCR_API_KEY"),
+        ("null", "OLMOCR_API_KEY"),
+        ("tool.example", "is no origin"),
+        ("https://a/b", "is no origin"),
+    ],
+)
+def test_web_pages_that_nobody_could_mean_are_not_allowed(tmp_path, origin, words):
+    done = run("serve", "--model", tmp_path, "--allow-origin", origin)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_the_openai_package_is_refused_what_would_change_an_answer_by_name(client):
+    for name, value in {"stop": ["x"], "n": 2, "logprobs": True, "tools": [{"type": "function"}]}.items():
+        with pytest.raises(openai.BadRequestError, match=name) as caught:
+            client.chat.completions.create(model="current", messages=chat_messages(page_png(side=112)), **{name: value})
+        assert (caught.value.code, caught.value.param) == ("unsupported_parameter", name)
+
+
+def test_a_text_of_any_characters_reaches_the_model(client):
+    image = chat_messages(page_png(side=112))[0]["content"][1]
+    for text in ("a\0b", "\ufffe\U0010ffff", "\x1b[31m", "\u202e" * 50, "🏴‍☠️" * 20):
+        messages = [{"role": "user", "content": [{"type": "text", "text": text}, image]}]
+        answer = client.chat.completions.create(model="olmocr", messages=messages, max_tokens=2)
+        assert answer.usage.completion_tokens == 2
 
 
 def test_the_command_reads_documents_as_before(tmp_path):

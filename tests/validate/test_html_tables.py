@@ -2,7 +2,7 @@
 
 import pytest
 
-from olmocr.validate.html_tables import MOST_ROWS, Cell, html_tables
+from olmocr.validate.html_tables import MOST_NESTED, MOST_ROWS, Cell, html_tables
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,27 @@ def test_a_tables_rows_are_read(html, rows):
 def test_a_table_in_a_cell_is_a_table_and_its_text_is_the_cells_too():
     inner = "<table><tr><td>b</td></tr></table>"
     assert html_tables(f"<table><tr><td>a{inner}c</td></tr></table>") == [[[Cell("abc")]], [[Cell("b")]]]
+
+
+def test_tables_are_read_to_a_depth_and_what_lies_deeper_is_text():
+    depth = MOST_NESTED + 3
+    html = "".join(f"<table><tr><td>{number} " for number in range(depth)) + "</td></tr></table>" * depth
+    tables = html_tables(html + "<table><tr><td>after</td></tr></table>")
+    assert len(tables) == MOST_NESTED + 1
+    assert tables[MOST_NESTED - 1] == [[Cell("15 16 17 18")]]
+    assert tables[-1] == [[Cell("after")]]
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ('<td title="a > b">x</td>', "x"),
+        ("<td title='it>x</td>", "x"),
+        ("<td>a < b <!-- no --> c</td>", "a < b  c"),
+        ("<td>a <!-- no end</td>", "a <!-- no end"),
+        ("<td><a <b>x</td>", "<a x"),
+        (f"<td>&#{'1' * 5000};x</td>", "\ufffdx"),
+    ],
+)
+def test_what_is_no_whole_tag_is_text(html, text):
+    assert html_tables(f"<table><tr>{html}</tr></table>") == [[[Cell(text)]]]

@@ -45,6 +45,11 @@ def test_a_record_of_upstreams_with_several_documents_a_file_is_read(tmp_path):
     ]
 
 
+def test_a_page_that_every_answer_calls_turned_needs_a_look(tmp_path):
+    write_record(tmp_path, ["a", "b", "c"], is_rotation_valid=[True, False, None])
+    assert [page.needs_a_look for page in documents(tmp_path)[0].pages] == [False, True, False]
+
+
 def test_low_coverage_needs_a_look(tmp_path):
     write_record(tmp_path, ["a", "b"], low_coverage=[False, True])
     assert [page.needs_a_look for page in documents(tmp_path)[0].pages] == [False, True]
@@ -63,7 +68,8 @@ def test_a_document_that_could_not_be_opened_has_its_error_and_no_page(tmp_path)
     run(tmp_path / "ws", [tmp_path / "a.pdf"], answer())
     (document,) = documents(tmp_path / "ws")
     assert document.error.endswith(
-        "is no PDF and no picture of a kind that can be read (PDF, PNG, JPEG, TIFF, WebP, GIF, BMP, HEIC)"
+        "is no PDF and no picture of a kind that can be read "
+        "(PDF, PNG, JPEG, TIFF, WebP, GIF, BMP, HEIC, AVIF, JPEG 2000)"
     )
     assert document.pages == ()
 

@@ -102,12 +102,12 @@ def test_a_page_that_was_turned_to_be_read_is_shown_so(tmp_path):
 def test_how_a_page_was_read_stands_above_it(tmp_path):
     write_record(
         tmp_path, ["text"], attempts=[3], temperature=[0.2], primary_language=["de"], is_table=[True],
-        rejected=[["finish_reason is 'length'", "line 1: opener: x"]], low_coverage=[True],
+        rejected=[["finish_reason is 'length'", "line 1: opener: x"]], low_coverage=[True], is_rotation_valid=[False],
     )  # fmt: skip
     page = only_document(site(tmp_path))
     text = re.sub(r"\s+", " ", page.text)
     for part in ("retried", "low coverage", "3 attempts", "temperature 0.2", "language de", "table",
-                 "2 answers were not accepted", "finish_reason is 'length'"):  # fmt: skip
+                 "turned, says the model", "2 answers were not accepted", "finish_reason is 'length'"):  # fmt: skip
         assert part in text
     assert [each["lang"] for each in page.all("article")] == ["de"]
 

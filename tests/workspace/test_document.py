@@ -30,5 +30,11 @@ def test_of_several_fallbacks_the_first_is_named_and_all_are_counted():
     )
 
 
+def test_a_page_that_could_not_be_drawn_is_not_blamed_on_the_model():
+    lost = dataclasses.replace(FALLBACK, page_number=2, attempts=0, rejected=("page 2 of a.pdf is damaged",))
+    document = dataclasses.replace(DOCUMENT, pages=(VALID, lost))
+    assert why_failed(document, 0) == "page 2 could not be drawn: page 2 of a.pdf is damaged"
+
+
 def test_no_fallback_never_fails():
     assert why_failed(pages("valid", "valid"), 0) is None

@@ -28,7 +28,7 @@ def test_a_documents_record_has_every_field():
         },
         "attributes": {
             "pdf_page_numbers": [[0, 4, 1], [4, 9, 2], [9, 24, 3], [24, 24, 4]],
-            "primary_language": ["en", "de", None, None],
+            "primary_language": ["en", "de", "", ""],
             "is_rotation_valid": [True, True, True, True],
             "rotation_correction": [0, 0, 0, 0],
             "is_table": [True, False, False, False],
@@ -36,11 +36,12 @@ def test_a_documents_record_has_every_field():
             "is_fallback": [False, False, True, False],
             "is_blank": [False, False, False, True],
             "attempts": [1, 3, 2, 0],
-            "finish_reason": ["stop", "stop", None, None],
+            "finish_reason": ["stop", "stop", "", ""],
             "temperature": [0.0, 0.2, 0.0, 0.0],
             "rotation": [0, 90, 0, 0],
-            "rejected": [[], ["went round in circles", "no words"], ["cut", "the page took more than 9 s"], []],
-            "text_coverage": [0.95, 0.5, None, None],
+            "rejected": ["", "went round in circles\nno words", "cut\nthe page took more than 9 s", ""],
+            "is_compared": [True, True, False, False],
+            "text_coverage": [0.95, 0.5, 1.0, 1.0],
             "low_coverage": [False, True, False, False],
         },
     }
@@ -91,5 +92,6 @@ def test_all_that_is_known_of_pages_has_every_field():
         "seconds": 9.0,
         "ends": ("loop", "failed", "stop"),
         "passes": 700,
+        "asked": "1288 pixels, prompt c12f21ac",
     }
     assert [page["page_number"] for page in pages] == [1, 2, 3, 4]

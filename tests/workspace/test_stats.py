@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,7 @@ def test_stats_count_each_kind_and_what_lies_there_twice_once(tmp_path):
         documents={"done": 2, "failed": 1, "filtered": 1},
         pages={"blank": 1, "fallback": 1, "valid": 2},
         poor_pages=1,
+        askew_pages=0,
         attempts={1: 1, 3: 1},
         ends={"stop": 2, "loop": 1, "failed": 1, "length": 1, "cancelled": 1},
         languages={"en": 1, "de": 1},
@@ -69,3 +71,21 @@ def test_a_document_is_long_from_the_first_token_over_the_line_on(tokens, long, 
 def test_a_folder_without_records_is_no_workspace(tmp_path):
     with pytest.raises(InputError, match=r"has no workspace\.sqlite; run olmocr with it first"):
         read_stats(tmp_path)
+
+
+def test_stats_of_a_workspace_that_may_not_be_written_are_read_from_a_copy_with_its_log(tmp_path, monkeypatch):
+    with Records(tmp_path) as records:
+        records.add_page(SHA, FOUR[0])
+        records.add_document(KnownDocument("k", "a.pdf", "", SHA, "", 1, "done"))
+        before = sorted(path.name for path in tmp_path.iterdir())
+        monkeypatch.setattr("olmocr.workspace.records.os.access", lambda path, mode: False)
+        assert read_stats(tmp_path).documents == {"done": 1}, "it stands in the log only"
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_pages_that_every_answer_calls_turned_are_told_where_there_are_any(tmp_path):
+    askew = replace(FOUR[0], response=replace(FOUR[0].response, is_rotation_valid=False))
+    keep(tmp_path, ["done"], pages=[askew])
+    assert stats_lines(read_stats(tmp_path))[1] == (
+        "pages:     1 valid; 0 perhaps incomplete, 1 called turned whichever way they were shown"
+    )

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from olmocr.errors import InputError
+from olmocr.strays import files_in, own_parts
 from olmocr.validate.bench.text import normalized
 from olmocr.validate.pages import read_text
 
@@ -122,7 +123,7 @@ def read_bench_set(folder: Path) -> BenchSet:
     pdfs = folder / "pdfs"
     if not pdfs.is_dir():
         raise InputError(f"{folder} is no benchmark: it has no folder pdfs; give the one that holds pdfs and *.jsonl")
-    files = sorted(folder.glob("*.jsonl"))
+    files = files_in(folder, ".jsonl")
     if not files:
         raise InputError(f"{folder} is no benchmark: it has no *.jsonl with checks")
     documents = tuple(sorted(path.relative_to(pdfs).as_posix() for path in _documents(pdfs)))
@@ -286,7 +287,9 @@ def _baselines(documents: tuple[str, ...], checks: list[BenchCheck]) -> Iterator
 
 
 def _documents(pdfs: Path) -> Iterator[Path]:
-    found = [path for path in pdfs.rglob("*") if path.suffix.lower() == ".pdf" and path.is_file()]
+    found = [
+        path for path in pdfs.rglob("*") if path.suffix.lower() == ".pdf" and path.is_file() and own_parts(path, pdfs)
+    ]
     if not found:
         raise InputError(f"{pdfs} holds no PDF")
     yield from found

@@ -32,6 +32,7 @@ from olmocr.reports.bench import (
 from olmocr.reports.parts import Interval
 from olmocr.reports.typed_json import parse_as, report_json
 from olmocr.runtime.facts import machine, versions, weight_hashes
+from olmocr.strays import files_in
 from olmocr.validate.bench.checks import SKIPPED_TYPES, BenchCheck, BenchSet, Phrase, read_bench_set
 from olmocr.validate.bench.rules import holds
 from olmocr.validate.bench.statistics import CONFIDENCE, Tally, compare, interval, mcnemar, overall, tally
@@ -167,7 +168,7 @@ def read_earlier(path: Path) -> EarlierRun:
         raise InputError(f"{error.filename} is not there; run the benchmark on that model first") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{report_path} and {checks_path.name} cannot be used: {error}; make them again") from error
-    has_weights = any(folder.glob("*.safetensors"))  # reports may have been sent without them
+    has_weights = bool(files_in(folder, ".safetensors"))  # reports may have been sent without them
     if has_weights and run.weights != weight_hashes(folder):
         raise InputError(f"{report_path} was made of other weights than lie beside it; run the benchmark again")
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ class Grid:
                 return found
         return None
 
-    @property
+    @functools.cached_property
     def _size(self) -> Place:
         return max(row for row, _ in self.slots) + 1, max(column for _, column in self.slots) + 1
 

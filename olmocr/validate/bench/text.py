@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from olmocr.text import normalized as in_normal_form
 
 # In this order: a pair within a pair of the other kind is left for the pass after it.
 _MARKS = tuple(
@@ -33,4 +34,4 @@ def normalized(text: str) -> str:
     """Return *text* without marks of bold and italic type, on one line, with plain quotation marks and dashes."""
     for pattern, kept in _MARKS:
         text = pattern.sub(kept, text)
-    return unicodedata.normalize("NFC", text).translate(_ALIKE)
+    return in_normal_form("NFC", text).translate(_ALIKE)

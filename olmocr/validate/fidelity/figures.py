@@ -21,6 +21,7 @@ from olmocr.reports.fidelity import (
     Truncation,
 )
 from olmocr.reports.parts import ComponentBits
+from olmocr.strays import files_in
 from olmocr.validate.fidelity.distributions import KeptDistributions, PageDivergence, by_position, mean_interval
 from olmocr.validate.fidelity.reading import PageAnswer, PageReading
 from olmocr.validate.fidelity.token_classes import TOKEN_CLASSES
@@ -120,7 +121,7 @@ def cost(folder: Path, conversion: Mapping[str, Any], pages: Sequence[PageMeasur
     prefill = sum(page.prefill_seconds for page in pages)
     writing = sum(max(0.0, page.reading.greedy.seconds - page.prefill_seconds) for page in pages)
     return Cost(
-        weight_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        weight_bytes=sum(path.stat().st_size for path in files_in(folder, ".safetensors")),
         bits_per_weight=conversion.get("bits_per_weight"),
         components=tuple(ComponentBits(**each) for each in conversion.get("components", ())),
         computed_in=took.computed_in,

@@ -14,6 +14,7 @@ from olmocr.reports.fidelity import BrokenLimit, FidelityReport, GateResult
 
 PACKAGED_GATES = "gates.yaml"
 _DEFAULT = "default"
+_LONGEST_FILE = 100_000  # characters; YAML is read at some 100,000 a second
 
 LIMITS = ("most_mean_kl", "least_top1_agreement", "least_valid_share", "most_loop_share", "most_error_rate")
 """Each limit's name says on which side of it a measurement must lie."""
@@ -30,8 +31,10 @@ def read_gates(path: Path | None = None) -> Mapping[str, Limits]:
     name = str(path) if path else PACKAGED_GATES
     try:
         text = path.read_text("utf-8") if path else (resources.files(__package__) / PACKAGED_GATES).read_text("utf-8")
+        if len(text) > _LONGEST_FILE:
+            raise UsageError(f"{name} has more than {_LONGEST_FILE:,} characters, which are no limits")
         value = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or a 31 February
         raise UsageError(f"the limits in {name} cannot be read: {reason_of(error)}") from error
     if not isinstance(value, dict) or not set(value) <= {_DEFAULT, "recipes"}:
         raise UsageError(f"{name} is no file of limits: it has default and recipes, and nothing else")

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from olmocr.device import Device, start_mlx
 from olmocr.errors import UsageError
-from olmocr.files import write_whole
+from olmocr.files import temporary_folder, write_whole
 from olmocr.model_folder import ModelFolder, read_config, read_json
 from olmocr.page import PAGE_PROMPT, PageImage
 from olmocr.rendering.render import open_document, turned
@@ -145,9 +144,9 @@ def compare(
     from olmocr.validate.fidelity import figures
     from olmocr.validate.fidelity.work import Work, default_work
 
-    with tempfile.TemporaryDirectory(prefix="olmocr-fidelity-") as scratch:
+    with temporary_folder() as scratch:
         side = terms.longest_side or longest_side_for(source)
-        page_set, pages = pages_or_built_in(terms.pages, Path(scratch), side)
+        page_set, pages = pages_or_built_in(terms.pages, scratch, side)
         question = _Question(pages, side, terms.max_tokens, len(folders) + (2 if terms.reference else 1))
         source_hashes, documents = weight_hashes(source), page_hashes(pages)
         key = _key(source_hashes, documents, question, device)

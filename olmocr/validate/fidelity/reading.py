@@ -94,7 +94,7 @@ def read_page(loaded: Any, image: PageImage, max_tokens: int) -> PageReading:
         greedy=[answer for temperature, answer in answers if temperature == 0][-1],
         first_holds=first.holds,
         first_finish_reason=first.finish_reason,
-        valid=result.page is not None,
+        valid=result.page is not None and result.page.is_rotation_valid,
         attempts=result.attempts,
         rejected=result.rejected,
         looped=any(answer.looped for _, answer in answers),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 TOKEN_CLASSES = ("front matter", "HTML tags", "LaTeX", "digits", "letters", "punctuation", "spaces", "end")
 
 _FRONT_MATTER = re.compile(r"\s*---\n.*?\n---(?:\n|$)", re.DOTALL)
 _HTML_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
-_LATEX = re.compile(r"\\\(.*?\\\)|\\\[.*?\\\]|\$\$.+?\$\$|\$[^$\n]*[\\^_][^$\n]*\$", re.DOTALL)
+# How formulas begin and end; between single dollar signs they hold one of the signs of LaTeX, and no line ends there.
+_OPENER = re.compile(r"\\[(\[]|\$\$|\$")
+_CLOSERS = {"\\(": "\\)", "\\[": "\\]", "$$": "$$"}
+_IN_LINE = re.compile(r"\$([^$\n]*)\$")
 
 
 def token_classes(pieces: Sequence[str]) -> tuple[str, ...]:
@@ -17,8 +20,8 @@ def token_classes(pieces: Sequence[str]) -> tuple[str, ...]:
     text = "".join(pieces)
     front = _FRONT_MATTER.match(text)
     body = front.end() if front else 0
-    tags = _places(_HTML_TAG, text, body)
-    formulas = _places(_LATEX, text, body)
+    tags = {place for found in _HTML_TAG.finditer(text, body) for place in range(*found.span())}
+    formulas = {place for start, end in _formulas(text, body) for place in range(start, end)}
     classes, start = [], 0
     for piece in pieces:
         span = range(start, start + max(1, len(piece)))
@@ -34,8 +37,27 @@ def token_classes(pieces: Sequence[str]) -> tuple[str, ...]:
     return (*classes, "end")
 
 
-def _places(pattern: re.Pattern[str], text: str, start: int) -> set[int]:
-    return {place for found in pattern.finditer(text, start) for place in range(*found.span())}
+def _formulas(text: str, start: int) -> Iterator[tuple[int, int]]:
+    """Yield where each formula from *start* on begins and ends; a closing sign that comes no more is sought once."""
+    gone: set[str] = set()
+    while opener := _OPENER.search(text, start):
+        end = _end_of_formula(text, opener, gone)
+        if end is not None:
+            yield opener.start(), end
+        start = end or opener.start() + 1
+
+
+def _end_of_formula(text: str, opener: re.Match[str], gone: set[str]) -> int | None:
+    closer = _CLOSERS.get(opener[0])
+    if closer is None:
+        found = _IN_LINE.match(text, opener.start())
+        return found.end() if found and not {"\\", "^", "_"}.isdisjoint(found[1]) else None
+    if closer in gone:
+        return None
+    at = text.find(closer, opener.end() + (closer == "$$"))  # between two pairs of dollar signs something stands
+    if at < 0:
+        gone.add(closer)
+    return at + len(closer) if at >= 0 else None
 
 
 def _class_of(piece: str) -> str:

@@ -12,6 +12,7 @@ from olmocr.files import sha256_of
 from olmocr.model_folder import read_json
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM, PageResponseError, parse_page_response
 from olmocr.rendering.render import open_document
+from olmocr.strays import is_passed_over
 
 PAGE_ENDINGS = (".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 
@@ -87,7 +88,11 @@ def _documents(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"there is no file or folder {path}")
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in PAGE_ENDINGS and file.is_file())
+    found = sorted(
+        file
+        for file in path.iterdir()
+        if file.suffix.lower() in PAGE_ENDINGS and file.is_file() and not is_passed_over(file.name)
+    )
     if not found:
         raise InputError(f"{path} holds no documents: no file in it ends with {' or '.join(PAGE_ENDINGS)}")
     return found

@@ -22,6 +22,7 @@ _TEMPLATES: tuple[tuple[str, Callable[[Path], object]], ...] = (
     ("chat_template.json", lambda path: read_json(path).get("chat_template")),
     ("tokenizer_config.json", lambda path: read_json(path).get("chat_template")),
 )
+_MOST_TEMPLATES = 20  # of one file; models have two or three, and each that is hostile takes seconds
 _IMAGE_MARK = "<|image_pad|>"
 _MARKS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", _IMAGE_MARK, "<|vision_end|>")
 
@@ -54,7 +55,7 @@ def _checked(path: Path, read: Callable[[Path], object]) -> Iterator[CheckedTemp
         # A tokenizer may have several, each with a name.
         named = found if isinstance(found, list) else [{"template": found}]
         templates = [each.get("template") for each in named if isinstance(each, dict)]
-        for template in templates:
+        for template in templates[:_MOST_TEMPLATES]:
             if isinstance(template, str):
                 yield CheckedTemplate(path.name, _template_problem(template))
     except (CheckpointError, OSError, UnicodeDecodeError) as error:

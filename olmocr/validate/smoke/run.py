@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from olmocr.device import start_mlx
 from olmocr.errors import MissingDependencyError
-from olmocr.files import write_whole
+from olmocr.files import temporary_folder, write_whole
 from olmocr.model_folder import HASHES_FILE, ModelFolder, read_config
 from olmocr.page import Ask
 from olmocr.pipeline.config import PipelineConfig
@@ -22,6 +21,7 @@ from olmocr.pipeline.summary import RunSummary
 from olmocr.reports.smoke import SMOKE_REPORT_FILE, SmokePage, SmokeReport
 from olmocr.reports.typed_json import report_json
 from olmocr.runtime.facts import known_faults, versions, weight_hashes
+from olmocr.strays import files_in
 from olmocr.validate.known_pages.built_in_pages import pages_or_built_in
 from olmocr.validate.known_pages.page_set import KnownPage, longest_side_for
 from olmocr.validate.score import character_error_rate, plain
@@ -72,8 +72,7 @@ def smoke_test(
     started = time.monotonic()
     read_config(ModelFolder(folder))
     side = terms.longest_side or longest_side_for(folder)
-    with tempfile.TemporaryDirectory(prefix="olmocr-smoke-") as name:
-        scratch = Path(name)
+    with temporary_folder() as scratch:
         page_set, known = pages_or_built_in(terms.pages, scratch, side)
         config = PipelineConfig(
             workspace=scratch / "workspace",
@@ -127,7 +126,7 @@ def why_not_quick(folder: Path) -> str | None:
         device = start_mlx()
     except MissingDependencyError as error:
         return str(error)
-    nbytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    nbytes = sum(path.stat().st_size for path in files_in(folder, ".safetensors"))
     if device.kind == "cpu" and nbytes > _QUICK_BYTES:
         return f"this machine has no GPU for {nbytes / 1e9:.1f} GB of weights, so that it would take long"
     return None
@@ -169,6 +168,8 @@ def _problems(page: KnownPage, record: PageRecord, rate: float | None, missing: 
         yield f"{len(missing)} of {len(page.phrases)} phrases are missing, the first {missing[0]!r}"
     if page.rotation is not None and record.rotation != page.rotation:
         yield f"it was turned by {record.rotation} degrees, not by {page.rotation}"
+    if record.is_askew:
+        yield "every answer says that it is turned"
     if page.truth is None and record.lacks_text:
         yield f"the answer has {record.coverage:.0%} of the words that the file itself holds"
 
@@ -207,7 +208,7 @@ def _unwritten(workspace: Path, known: Sequence[KnownPage], summary: RunSummary)
     """Yield what the pipeline should have written and did not: a JSONL line and a markdown file for each document."""
     failed = {failure.source for failure in summary.failures}
     names = {str(page.path) for page in known} - failed
-    records = [json.loads(path.read_text("utf-8")) for path in (workspace / "results").glob("*.jsonl")]
+    records = [json.loads(path.read_text("utf-8")) for path in files_in(workspace / "results", ".jsonl")]
     unwritten = names - {record["metadata"]["Source-File"] for record in records}
     if unwritten:
         yield f"no JSONL was written for {', '.join(sorted(Path(name).name for name in unwritten))}"

@@ -17,7 +17,8 @@ from olmocr.conversion.config import flat_config
 from olmocr.conversion.names import FAMILIES, expected_shapes, mlx_name, mlx_shape
 from olmocr.device import start_mlx
 from olmocr.errors import CheckpointError, MissingDependencyError
-from olmocr.model_folder import HASHES_FILE, INDEX_FILE, ModelFolder, read_json, refuse_code
+from olmocr.model_folder import HASHES_FILE, INDEX_FILE, ModelFolder, read_json, refuse_code, refuse_links_out
+from olmocr.strays import files_in, is_stray
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.tensors.floats import is_float
 from olmocr.tensors.header import TensorInfo, parse_json, read_header
@@ -122,6 +123,7 @@ class _Contents:
 def _read_contents(folder: Path) -> _Contents:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder that can be read; give the folder of an MLX model")
+    refuse_links_out(folder)
     files = _shard_files(folder)
     if not files and not (folder / "config.json").exists():
         raise CheckpointError(f"{folder} holds no model: it has no config.json and no *.safetensors files")
@@ -140,8 +142,8 @@ def _read_contents(folder: Path) -> _Contents:
 
 
 def _shard_files(folder: Path) -> list[str]:
-    """Return the names of the weight files; hidden ones are what a Mac leaves on foreign disks."""
-    return sorted(path.name for path in folder.glob("*.safetensors") if not path.name.startswith("."))
+    """Return the names of the weight files."""
+    return [path.name for path in files_in(folder, ".safetensors")]
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
@@ -370,7 +372,10 @@ def _check_hashes(contents: _Contents, read: BytesRead) -> Check:
 
 
 def read_hashes(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """Return the hash that is stated for each file, none where there is no list, and which lines are none."""
+    """Return the hash that is stated for each file, none where there is no list, and which lines are none.
+
+    Of strays (``._NAME``, ``.DS_Store``), which a tool may have listed with the rest, nothing is asked.
+    """
     file = folder / HASHES_FILE
     try:
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
@@ -383,6 +388,8 @@ def read_hashes(folder: Path) -> tuple[dict[str, str], list[str]]:
         if match is None or set(match["name"]) & set("/\\"):
             what = "is not a SHA-256 and a name" if match is None else "names a file outside the folder"
             problems.append(f"{HASHES_FILE}:{number} {what}: {line[:100]}")
+        elif is_stray(match["name"]):
+            continue
         elif stated.setdefault(match["name"], match["hash"].lower()) != match["hash"].lower():
             problems.append(f"{HASHES_FILE}:{number} has another hash for {match['name']} than a line before")
     return stated, problems

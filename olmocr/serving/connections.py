@@ -1,0 +1,150 @@
+"""Connections: how many there are, and how long one may do nothing. uvicorn's own, which waits for ever and for all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from olmocr.serving.limits import ServerLimits
+from olmocr.serving.refusals import RequestError, error_body, error_headers
+
+_OTHER_FILES = 128
+"""Files that a process needs besides its connections: the model's, pipes to those who render, uploads."""
+
+_MOST_FILES = 10_240
+"""What macOS allows a process at most, where no limit is set."""
+
+_MOST_LINGERING, _LINGER_SECONDS = 64, 2.0
+"""Connections that are refused and not closed yet, besides the others, and how long one is let read why."""
+
+_HEAD_START = 16 << 10
+"""Bytes that a connection is taken to have brought at once, when the slowest is looked for."""
+
+
+class Connection(H11Protocol):
+    """A connection to one client, of at most so many at a time.
+
+    Of more, the one whose request comes slowest is closed, unless all are being answered: then the newest. Errors of
+    the protocol are told as all other errors are.
+    """
+
+    def __init__(self, limits: ServerLimits, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._limits = limits
+        self._since = self.loop.time()
+        self._bytes = 0
+        self._closing_since: float | None = None
+        self._lingers_until: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, and let another one go if there are too many."""
+        super().connection_made(transport)
+        self._begin_to_wait()
+        everybody = [each for each in self.connections if isinstance(each, Connection) and each._closing_since is None]
+        if len(everybody) > self._limits.connections:
+            slowest = min((each for each in everybody if not each._is_asked), key=Connection._rate, default=self)
+            slowest.close_with(
+                RequestError(503, "too many connections are open; ask later", code="busy", retry_after=1)
+            )
+
+    def data_received(self, data: bytes) -> None:
+        """Go on with a request; what comes after it was refused is let pass, so that the refusal arrives."""
+        if self._lingers_until is None:
+            self._bytes += len(data)
+            super().data_received(data)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        self._begin_to_wait()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that what came is no HTTP, or has too large a head."""
+        status = getattr(sys.exc_info()[1], "error_status_hint", 400)
+        what = "the request is no HTTP/1.1 that can be read"
+        if status == 431:
+            what = "the request's head has more bytes than this server reads"
+        self.close_with(RequestError(status, what, code="invalid_http"))
+
+    def look(self, now: float) -> None:
+        """End it, if it has been waited for long enough."""
+        if self._closing_since is None and self.transport.is_closing():
+            self._closing_since = now
+        if self._lingers_until is not None and now > self._lingers_until:
+            self.transport.abort()
+        elif self._closing_since is not None:
+            if now - self._closing_since > self._limits.stall_seconds:
+                self.transport.abort()  # what it was sent it does not take
+        elif not self._is_busy and now - self._since > self._limits.stall_seconds:
+            self.close_with(RequestError(408, "no request comes, or too slowly", code="timeout"))
+
+    def close_with(self, refusal: RequestError) -> None:
+        """Say why, if nothing was said yet, and close it."""
+        self._closing_since = self.loop.time()
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and (self._bytes or refusal.status >= 500):
+            with contextlib.suppress(h11.LocalProtocolError):
+                self.transport.write(self._answer(refusal))
+                if len(self.connections) < self._limits.connections + _MOST_LINGERING:
+                    self.transport.write_eof()  # closed at once, it would lose its answer with what is still to come
+                    self._lingers_until = self.loop.time() + _LINGER_SECONDS
+                    return
+        self.transport.close()
+
+    def _answer(self, refusal: RequestError) -> bytes:
+        body = json.dumps(error_body(refusal)).encode()
+        headers = {
+            **error_headers(refusal),
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "connection": "close",
+        }
+        events = (h11.Response(status_code=refusal.status, headers=list(headers.items())), h11.Data(data=body))
+        return b"".join(self.conn.send(event) or b"" for event in (*events, h11.EndOfMessage()))
+
+    def _begin_to_wait(self) -> None:
+        self._since = self.loop.time()
+        self._bytes = 0
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether a request is being received or answered: the guard sees to how long."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _is_asked(self) -> bool:
+        return self._is_busy and not self.cycle.more_body
+
+    def _rate(self) -> float:
+        """Return how fast its request comes; who has only just come counts as fast."""
+        return (self._bytes + _HEAD_START) / max(self.loop.time() - self._since, 1e-3)
+
+
+def _too_many() -> RequestError:
+    return RequestError(503, "too many connections are open; ask later", code="busy", retry_after=1.0)
+
+
+def room_for(connections: int) -> int:
+    """Return how many connections this process may have open, up to *connections*; its limit of files is raised."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = min(wanted, _MOST_FILES if hard == resource.RLIM_INFINITY else hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    return min(connections, max(_OTHER_FILES // 4, soft - _OTHER_FILES))
