@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from olmocr.command import complain
-from olmocr.errors import OutputError, UsageError, output_error
+from olmocr.errors import OutputError, UsageError
 from olmocr.files import cache_folder, sha256_of, write_whole
 from olmocr.inputs.kinds import ENDINGS
 from olmocr.inputs.sources import STANDARD_INPUT, Source, find_sources, path_of
@@ -211,12 +211,6 @@ def _separated(texts: Iterator[str]) -> Iterator[str]:
 def _print(texts: Iterator[str]) -> None:
     """Print text that a model wrote: as it is into a file or a pipe, and without anything that a terminal obeys."""
     is_terminal = sys.stdout.isatty()
-    try:
-        for text in texts:
-            shown = visible(text) if is_terminal else text
-            sys.stdout.buffer.write(shown.encode("utf-8", "replace"))
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise output_error(error, "standard output") from error
+    for text in texts:
+        sys.stdout.write(visible(text) if is_terminal else text)
+    sys.stdout.flush()
