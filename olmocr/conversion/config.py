@@ -79,7 +79,7 @@ def flat_config(config: dict[str, Any]) -> dict[str, Any]:
     flat["torch_dtype"] = _dtype(flat, text)
     for key in ("text_config", "dtype", "quantization_config"):
         flat.pop(key, None)
-    flat["tie_word_embeddings"] = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+    flat["tie_word_embeddings"] = bool(ties_embeddings(config))
     flat["vision_config"] = _flat_vision(flat)
     text = {key: value for key, value in text.items() if key not in _NOT_TEXT}
     if flat["model_type"] == "qwen3_vl":
@@ -88,6 +88,17 @@ def flat_config(config: dict[str, Any]) -> dict[str, Any]:
         flat |= text
         flat["rope_scaling"] = _flat_rope(flat, "mrope")
     return flat
+
+
+def ties_embeddings(config: dict[str, Any]) -> bool | None:
+    """Return whether config.json ties the head to the embeddings; None where it says nothing of that.
+
+    Older versions of transformers say it in ``text_config``; transformers 5 takes either for a yes.
+    """
+    text = config.get("text_config")
+    sections = [config, text] if isinstance(text, dict) else [config]
+    stated = [section["tie_word_embeddings"] for section in sections if section.get("tie_word_embeddings") is not None]
+    return any(stated) if stated else None
 
 
 def _dtype(flat: dict[str, Any], text: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from olmocr.errors import CheckpointError, HubError, UsageError
 from olmocr.hub.sentences import not_a_model, reading_errors
-from olmocr.model_folder import HASHES_FILE, ModelFolder, RemoteShard, indexed_shards
+from olmocr.model_folder import HASHES_FILE, WHOLE_FILE, ModelFolder, RemoteShard, index_is_stale, indexed_shards
 
 # What a checkpoint consists of. No pickle (*.bin, *.pt) and no code (*.py) is ever asked for.
 _ALL_BUT_WEIGHTS = ("*.json", "*.txt", "*.jinja", "LICENSE*", HASHES_FILE)
@@ -49,7 +49,7 @@ def find_settings(model: str, revision: str | None = None) -> ModelFolder:
     if here is not None:
         return here
     folder = _download(model, revision, _ALL_BUT_WEIGHTS)
-    if _has_weights(folder.path):
+    if _has_weights(folder):
         return folder
     return replace(folder, remote_weights=True, remote_files=_list_weights(folder))
 
@@ -104,8 +104,8 @@ def _download(repo_id: str, revision: str | None, patterns: tuple[str, ...]) -> 
     return ModelFolder(path, repo_id, revision=path.name)
 
 
-def _has_weights(path: Path) -> bool:
-    return all((path / shard).is_file() for shard in indexed_shards(path) or ("model.safetensors",))
+def _has_weights(folder: ModelFolder) -> bool:
+    return all((folder.path / shard).is_file() for shard in indexed_shards(folder) or (WHOLE_FILE,))
 
 
 def _list_weights(folder: ModelFolder) -> tuple[RemoteShard, ...]:
@@ -143,4 +143,5 @@ def _no_safetensors(folder: ModelFolder, pickles: list[str]) -> CheckpointError:
 
 def _names(folder: ModelFolder) -> tuple[str, ...]:
     """Return the files of weights that *folder* consists of: those that its index names, or all."""
-    return indexed_shards(folder.path) or tuple(sorted(file.name for file in folder.remote_files))
+    indexed = () if index_is_stale(folder) else indexed_shards(folder)
+    return indexed or tuple(sorted(file.name for file in folder.remote_files))
