@@ -31,10 +31,11 @@ class SourceTemplates:
 def read_templates(folder: ModelFolder) -> SourceTemplates:
     """Return the templates of *folder*.
 
-    Files that render a page alike are one reading, whatever else differs; one that cannot render a page is none.
+    Files that render a page alike are one reading, whatever else differs; one that cannot render a page is none where
+    a processor would look into another one first, as the template of a text model in a tokenizer's settings is.
 
     Raises:
-        CheckpointError: it has none that renders a page, or two that render it differently.
+        CheckpointError: it has none, the first does not render a page, or two render it differently.
     """
     named = {place: found for place in PLACES if (found := _read_place(folder, place))}
     if not named:
@@ -47,9 +48,10 @@ def read_templates(folder: ModelFolder) -> SourceTemplates:
             usable[place] = text_first(_default_of(found, place), tokens)
         except CheckpointError as error:
             problems[place] = error
-    if not usable:
-        place, problem = next(iter(problems.items()))
-        raise CheckpointError(f"{folder.path / place}: {problem}") from problem
+    first = next(iter(named))
+    if first in problems:  # what a processor takes counts, and not what would be easier to read
+        more = f", or convert with --leave-out {_option(first)}" if usable else ""
+        raise CheckpointError(f"{folder.path / first}: {problems[first]}{more}")
     for place, problem in problems.items():
         _log.warning("%s: %s is not used: %s", folder.where, place, one_line(str(problem), 200))
     rendered = {place: page_prompts(template, "PROMPT", tokens) for place, template in usable.items()}
