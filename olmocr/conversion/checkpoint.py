@@ -328,7 +328,7 @@ def _refuse_parts_of_adapter(folder: ModelFolder, tensors: list[TensorInfo]) -> 
     if parts:
         raise CheckpointError(
             listed(
-                f"{folder.where} has {len(parts)} tensors of an adapter that is not merged into its weights; merge it "
+                f"{folder.where} has {len(parts)} tensor{'s' * (len(parts) > 1)} of an adapter that is not merged into its weights; merge it "
                 "(in peft: merge_and_unload, then save_pretrained) and convert what that saves",
                 [shown(name) for name in parts],
             )
