@@ -326,13 +326,11 @@ def _unfinished_names(shard: str) -> list[str]:
 def _refuse_parts_of_adapter(folder: ModelFolder, tensors: list[TensorInfo]) -> None:
     parts = adapter_parts(tensors)
     if parts:
-        raise CheckpointError(
-            listed(
-                f"{folder.where} has {len(parts)} tensor{'s' * (len(parts) > 1)} of an adapter that is not merged into its weights; merge it "
-                "(in peft: merge_and_unload, then save_pretrained) and convert what that saves",
-                [shown(name) for name in parts],
-            )
+        heading = (
+            f"{folder.where} has {len(parts)} tensor{'s' * (len(parts) > 1)} of an adapter that is not merged into its "
+            "weights; merge it (in peft: merge_and_unload, then save_pretrained) and convert what that saves"
         )
+        raise CheckpointError(listed(heading, [shown(name) for name in parts]))
 
 
 def _say_what_is_not_read(folder: ModelFolder, shards: Sequence[str], *, is_indexed: bool) -> None:

@@ -285,3 +285,24 @@ def test_a_name_that_is_to_be_left_out_and_is_not_there_is_a_mistake(tmp_path):
     with pytest.raises(UsageError, match=r"--leave-out model-1 names no file of"):
         leaving_out(folder, ["model-1"])
     assert leaving_out(folder, ["tokenizer_config.json:chat_template"]).left_out
+
+
+CONTRADICTIONS = {
+    "rms_norm_eps is 1e-06 in the top, where mlx-vlm reads it, and 1e-05": {"text_config": {"rms_norm_eps": 1e-5}},
+    "num_attention_heads is 2 in the top": {"text_config": {"num_attention_heads": 4}},
+    "mrope_section is [4, 6, 6] in the top": {"text_config": {"rope_scaling": {"mrope_section": [6, 5, 5]}}},
+    "mrope_section is [6, 5, 5] in rope_parameters": {"rope_parameters": {"mrope_section": [6, 5, 5]}},
+    "the weights' dtype is 'bfloat16' in torch_dtype, and 'float16' in dtype": {"dtype": "float16"},
+}
+
+
+@pytest.mark.parametrize("sentence", CONTRADICTIONS)
+def test_a_config_that_says_two_things_of_one_is_refused_with_both(sentence, tmp_path):
+    folder = tiny_checkpoint(tmp_path / "source")
+    (folder / "config.json").write_text(json.dumps(TINY | CONTRADICTIONS[sentence]))
+    assert sentence in refusal(folder)
+
+
+def test_a_config_that_says_the_same_twice_is_read(tmp_path):
+    twice = {"dtype": "torch.bfloat16", "text_config": {key: TINY[key] for key in ("rms_norm_eps", "rope_scaling")}}
+    assert whole(tiny_checkpoint(tmp_path / "source", twice))
