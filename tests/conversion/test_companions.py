@@ -1,4 +1,4 @@
-"""What goes along with the weights: refused before these where it cannot be used, and bounded where it allows too much."""
+"""What goes along with the weights: refused before these where it is of no use, bounded where it allows too much."""
 
 import json
 import logging
