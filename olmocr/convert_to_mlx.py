@@ -89,6 +89,15 @@ def convert_to_mlx(
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of the Hub repository.", rich_help_panel=_WHAT)
     ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A file in the checkpoint's folder that is not the model's, where two readings are possible; a name, "
+            "a pattern, or FILE:chat_template; may be given again.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
     method: Annotated[
         Method,
         typer.Option(
@@ -177,13 +186,14 @@ def convert_to_mlx(
     The new folder appears when it is whole; a failure leaves none, and an interrupted conversion goes on where it was.
     Ends with exit code 11 if the new model, which stays, does not pass its smoke test, or a gate on its way to the Hub.
     """
-    from olmocr.conversion.convert import plan_targets, with_weights
+    from olmocr.conversion.convert import leaving_out, plan_targets, with_weights
     from olmocr.hub.find import find_settings
 
     console = start_logging(quiet=quiet)
     recipes = [changed(each, group_size, dtype, tuple(keep or ())) for each in _recipes(quantize, recipe)]
     output = output.expanduser() if output else None
-    targets = plan_targets(find_settings(model, revision), recipes, method, output)
+    source = leaving_out(find_settings(model, revision), leave_out or ())
+    targets = plan_targets(source, recipes, method, output)
     if dry_run:
         _say_plans(targets, threads, as_json=as_json)
         return

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from olmocr.errors import CheckpointError
+from olmocr.strays import is_passed_over
 from olmocr.text import one_line
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 MODEL_TYPE = "qwen2_5_vl"
 BF16_REPOSITORY = "allenai/olmOCR-2-7B-1025"
 
+WHOLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 HASHES_FILE = "SHA256SUMS"
 
@@ -39,6 +42,20 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # By this file huggingface_hub knows the folder in which several repositories of its cache share what they hold.
 _SHARED_STORE_MARK = ".huggingface-shared-blobs"
+# What peft, mlx-lm and common trainers of this family leave of a fine-tune that is not merged into its base:
+# https://huggingface.co/docs/peft/developer_guides/checkpoint
+_ADAPTER_FILES = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "adapters.safetensors",
+    "non_lora_state_dict.bin",
+    "non_lora_trainables.bin",
+)
+
+_TRAINER_FOLDER = re.compile(r"checkpoint-\d+")
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,7 @@ class ModelFolder:
     """A model's folder. *repo_id* and *revision* (a commit hash) are None unless it came from the Hub.
 
     With *remote_weights* it holds all but the weights; *remote_files* are the ``*.safetensors`` on the Hub.
+    *left_out* are patterns of names of files that are taken as if they were not there.
     """
 
     path: Path
@@ -66,6 +84,26 @@ class ModelFolder:
     revision: str | None = None
     remote_weights: bool = False
     remote_files: tuple[RemoteShard, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    def file(self, name: str) -> Path | None:
+        """Return the path of the file *name*; None if there is none, or it is to be left out."""
+        path = self.path / name
+        return path if not is_left_out(name, self.left_out) and path.is_file() else None
+
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """The ``*.safetensors`` that are there, or on the Hub: no hidden ones, and none that are to be left out.
+
+        Hidden ones are no weights but what a Mac writes beside each file on a foreign disk.
+        """
+        if self.remote_weights:
+            names = [file.name for file in self.remote_files]
+        else:
+            names = [path.name for path in self.path.glob("*.safetensors") if path.is_file()]
+        return tuple(
+            sorted(name for name in names if not is_passed_over(name) and not is_left_out(name, self.left_out))
+        )
 
     @property
     def name(self) -> str:
@@ -76,6 +114,11 @@ class ModelFolder:
     def where(self) -> str:
         """What a sentence calls it: the repository, or the folder if it came from none."""
         return self.repo_id or str(self.path)
+
+
+def is_left_out(name: str, patterns: Iterable[str]) -> bool:
+    """Tell whether one of *patterns* is the file's *name*, or matches it."""
+    return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def shard_sha256(folder: ModelFolder, shard: str) -> str | None:
@@ -91,10 +134,10 @@ def shard_sha256(folder: ModelFolder, shard: str) -> str | None:
     return blob if _SHA256.fullmatch(blob) else None
 
 
-def indexed_shards(path: Path) -> tuple[str, ...]:
+def indexed_shards(folder: ModelFolder) -> tuple[str, ...]:
     """Return the shards that the index names; none if there is no index, or one that the plan will refuse."""
-    index = path / INDEX_FILE
-    weight_map = read_json(index).get("weight_map") if index.is_file() else None
+    index = folder.file(INDEX_FILE)
+    weight_map = read_json(index).get("weight_map") if index else None
     names = {str(shard) for shard in weight_map.values()} if isinstance(weight_map, dict) else set()
     return () if any(set(name) & set("/\\") for name in names) else tuple(sorted(names))
 
@@ -167,6 +210,44 @@ def _reason(error: OSError | RuntimeError) -> str:
     return one_line(str(error), 300)
 
 
+def index_is_stale(folder: ModelFolder) -> bool:
+    """Tell whether the index names shards that are not there, and one file beside it holds the model instead."""
+    named, there = indexed_shards(folder), folder.weight_files
+    return WHOLE_FILE in there and WHOLE_FILE not in named and not set(named) <= set(there)
+
+
+def refuse_adapter(folder: ModelFolder) -> None:
+    """Refuse a folder with a fine-tune's adapter: its weights, if it has any, are not what carries the folder's name.
+
+    Raises:
+        CheckpointError: it has one that is not to be left out.
+    """
+    found = [name for name in _ADAPTER_FILES if folder.file(name)]
+    if not found:
+        return
+    if not folder.weight_files or not folder.file("config.json") or set(folder.weight_files) <= set(found):
+        raise CheckpointError(
+            f"{folder.where} holds an adapter ({', '.join(found)}){_base_of(folder)}, not a model; merge it into the "
+            "model that it was trained on (in peft: merge_and_unload, then save_pretrained), and take what that saves"
+        )
+    raise CheckpointError(
+        f"{folder.where} holds weights and beside them an adapter ({', '.join(found)}){_base_of(folder)}: transformers "
+        "would read the adapter with the model that it was trained on, mlx-vlm the weights alone; merge the adapter "
+        "first (in peft: merge_and_unload, then save_pretrained), or, if the weights have it in them already, convert "
+        f"with {' '.join(f'--leave-out {name}' for name in found)}"
+    )
+
+
+def _base_of(folder: ModelFolder) -> str:
+    """Return what the adapter says that it was trained on, for a sentence."""
+    try:
+        file = folder.file("adapter_config.json")
+        base = read_json(file).get("base_model_name_or_path") if file else None
+    except CheckpointError:
+        return ""
+    return f" for {one_line(base, 200)}" if isinstance(base, str) and base else ""
+
+
 def read_config(folder: ModelFolder) -> dict[str, Any]:
     """Read config.json and refuse a model that would be asked wrongly, or that brings code of its own.
 
@@ -178,7 +259,7 @@ def read_config(folder: ModelFolder) -> dict[str, Any]:
     if name:
         raise CheckpointError(
             f"{folder.where} looks like {name}, which was trained on another prompt and would be "
-            f"asked wrongly; take {BF16_REPOSITORY} instead"
+            "asked wrongly; the pipeline here reads with models that were trained on olmOCR-2's prompt"
         )
     return config
 
@@ -190,19 +271,50 @@ def read_config_of(folder: ModelFolder, families: Mapping[str, str]) -> dict[str
         CheckpointError: no checkpoint, of another family, one that would run its own code, or with a link out of it.
     """
     refuse_links_out(folder.path)
+    refuse_adapter(folder)
+    if not (folder.path / "config.json").is_file():
+        raise CheckpointError(_why_no_config(folder))
     config = read_json(folder.path / "config.json")
     refuse_code(folder)
-    architectures = config.get("architectures")
-    architecture = architectures[0] if isinstance(architectures, list) and architectures else config.get("model_type")
-    model_type = families.get(architecture) if isinstance(architecture, str) else None
-    if model_type is None:
+    architectures, model_type = config.get("architectures"), config.get("model_type")
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else None
+    if architecture is None and model_type in list(families.values()):
+        return config  # some tools save none; the type says as much
+    expected = families.get(_unwrapped(architecture)) if isinstance(architecture, str) else None
+    if expected is None:
         raise CheckpointError(
-            f"{folder.where} is a {architecture}, which is not supported; "
-            f"take a {' or '.join(families)}, like olmOCR-2 ({BF16_REPOSITORY})"
+            f"{folder.where} is a {one_line(str(architecture or model_type), 200)}, which is not supported; "
+            f"what can be read here is a {' or '.join(families)}"
         )
-    if config.get("model_type") != model_type:
-        raise CheckpointError(f"{folder.where} has model_type {config.get('model_type')!r}, not {model_type!r}")
+    if model_type != expected:
+        raise CheckpointError(f"{folder.where} has model_type {model_type!r}, not {expected!r}")
     return config
+
+
+def _unwrapped(architecture: str) -> str:
+    """Return a model class's name without what FullyShardedDataParallel puts before it."""
+    return architecture.removeprefix("FSDP")
+
+
+def _why_no_config(folder: ModelFolder) -> str:
+    nothing = f"{folder.where} is no checkpoint: it has no config.json"
+    saved = trainer_folders(folder)
+    if saved:
+        return f"{nothing}; a training left checkpoints in it, give one of these: {', '.join(saved)}"
+    if any(folder.path.glob("*.gguf")):
+        return f"{nothing}; it holds GGUF files, which are made for llama.cpp: give the folder that they were made from"
+    if folder.weight_files:
+        return f"{nothing} beside its weights; copy the one that the model was saved with"
+    return nothing
+
+
+def trainer_folders(folder: ModelFolder) -> list[str]:
+    """Return the names of the folders that a training saved into *folder*, the latest last."""
+    try:
+        names = [path.name for path in folder.path.iterdir() if _TRAINER_FOLDER.fullmatch(path.name) and path.is_dir()]
+    except OSError:
+        return []
+    return sorted(names, key=lambda name: int(name.rpartition("-")[2]))
 
 
 def other_prompt(folder: ModelFolder, config: Mapping[str, Any]) -> str | None:
@@ -234,7 +346,9 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: there is no such file, or it holds something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        refuse_no_content(path, content)
+        value = json.loads(content.decode("utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is no checkpoint: it has no {path.name}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -242,3 +356,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds no JSON object")
     return value
+
+
+def refuse_no_content(path: Path, content: bytes) -> None:
+    """Refuse what stands for a file that is not there: the pointer that Git LFS leaves, or nothing at all.
+
+    Raises:
+        CheckpointError: *content*, that of the file *path*, is such a thing.
+    """
+    if content.startswith(_LFS_POINTER):
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the file that it stands for; run 'git lfs pull' in its folder"
+        )
+    if not content.strip(b"\0 \t\r\n"):
+        raise CheckpointError(f"{path} is empty; copy it again from where the model came from")

@@ -32,10 +32,16 @@ PAGE_PROMPT = (
 )
 """What olmOCR-2 was trained to be asked ("LateX" is spelled so)."""
 
+END_OF_TURN = "<|im_end|>"
+
 IMAGE_PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
 
 TARGET_LONGEST_IMAGE_DIM = 1288
 """Pixels on the longest side of a page's image, as in training."""
+
+MOST_PAGE_PIXELS = TARGET_LONGEST_IMAGE_DIM * TARGET_LONGEST_IMAGE_DIM
+"""What a page has at most when olmOCR-2 is asked. Base models allow 12.8 million pixels: an image of that
+size, sent by any other client, takes all memory that a small machine has."""
 
 MAX_TOTAL_TOKENS = 16384
 """The context that olmOCR-2 is served with; a longer exchange, prompt and answer, is not accepted."""
@@ -73,8 +79,8 @@ ParseMode = Literal["strict", "lenient"]
 def chat_prompt(prompt: str = PAGE_PROMPT) -> str:
     """Return *prompt* as the model is asked in training: system line, text, then the image's placeholder."""
     return (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-        f"<|im_start|>user\n{prompt}{IMAGE_PLACEHOLDER}<|im_end|>\n"
+        f"<|im_start|>system\nYou are a helpful assistant.{END_OF_TURN}\n"
+        f"<|im_start|>user\n{prompt}{IMAGE_PLACEHOLDER}{END_OF_TURN}\n"
         "<|im_start|>assistant\n"
     )
 

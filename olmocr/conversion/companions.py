@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from olmocr.conversion.chat_template import text_first
+from olmocr.conversion.chat_template import special_tokens
 from olmocr.conversion.config import mlx_config
+from olmocr.conversion.names import text_settings
 from olmocr.conversion.plan import ConversionPlan, quantization_config
+from olmocr.conversion.source_templates import SourceTemplates, all_text_first, read_templates
 from olmocr.errors import CheckpointError
 from olmocr.files import flushed
-from olmocr.model_folder import INDEX_FILE, ModelFolder, read_json, refuse_links_out
-from olmocr.page import TARGET_LONGEST_IMAGE_DIM
+from olmocr.model_folder import INDEX_FILE, ModelFolder, read_json, refuse_links_out, refuse_no_content
+from olmocr.page import MOST_PAGE_PIXELS
+from olmocr.tokenizer_file import all_tokens, tokens_beyond, wrong_marks
 
-MOST_PIXELS = TARGET_LONGEST_IMAGE_DIM * TARGET_LONGEST_IMAGE_DIM
-"""What a page has at most when olmOCR-2 is asked. Base models allow 12.8 million pixels: an image of that
-size, sent by any other client, takes all memory that a small machine has."""
+MOST_PIXELS = MOST_PAGE_PIXELS
+"""What the image processor of a converted folder lets through at most."""
 
 # Copied byte for byte: what transformers installs today would save them differently tomorrow.
 _VERBATIM = (
@@ -25,39 +29,116 @@ _VERBATIM = (
     "merges.txt",
     "added_tokens.json",
     "special_tokens_map.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
     "generation_config.json",
     "LICENSE",
 )
 _REQUIRED = ("tokenizer.json", "tokenizer_config.json")
-_PREPROCESSOR = "preprocessor_config.json"
+_PREPROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+_PIXELS = (
+    "max_pixels",
+    "longest_edge",
+)  # both are numbers of pixels in these families, the second in spite of its name
+_ANY_NUMBER = 1 << 62
+
+_log = logging.getLogger(__name__)
 
 
-def check_companions(model: ModelFolder) -> None:
-    """Refuse a model that lacks a file or has a chat template that cannot be used: now, not after the weights.
+def check_companions(model: ModelFolder, config: Mapping[str, Any]) -> None:
+    """Refuse a model that lacks a file or has one that cannot be used: now, not after the weights.
+
+    *config* is the model's, in its flat form. Tokens that the embeddings do not have are said in the log.
 
     Raises:
         CheckpointError: it does.
     """
     refuse_links_out(model.path)
-    missing = [name for name in _REQUIRED if not (model.path / name).is_file()]
+    missing = [name for name in _REQUIRED if not model.file(name)]
     if missing:
-        raise CheckpointError(f"{model.path} has no {' and no '.join(missing)}; a converted model needs its tokenizer")
-    text_first(_source_template(model.path))
-    if (model.path / _PREPROCESSOR).is_file():
-        read_json(model.path / _PREPROCESSOR)
+        raise CheckpointError(f"{model.where} has no {' and no '.join(missing)}; a converted model needs its tokenizer")
+    for name in (*_VERBATIM, *_PREPROCESSORS):
+        _check_content(model.file(name))
+    tokens = all_tokens(model.path)
+    wrong = wrong_marks(tokens, config)
+    if wrong:
+        raise CheckpointError(f"{model.where} has a tokenizer of another model: {'; '.join(wrong)}")
+    beyond = tokens_beyond(tokens, text_settings(dict(config))["vocab_size"])
+    if beyond:
+        _log.warning("%s: %s; the model cannot be given them", model.where, beyond)
+    read_templates(model)
+
+
+def _check_content(file: Path | None) -> None:
+    if file is None:
+        return
+    if file.suffix == ".json":
+        read_json(file)
+    else:
+        refuse_no_content(file, file.read_bytes())
 
 
 def write_companions(plan: ConversionPlan, folder: Path) -> None:
     """Write all that is no weight into *folder*."""
-    source = plan.source.folder.path
+    source = plan.source.folder
+    templates = read_templates(source)
+    tokens = special_tokens(source.path)
     write_json(folder / "config.json", mlx_config(plan.config, quantization_config(plan)))
     for name in _VERBATIM:
-        _copy_if_there(source / name, folder)
-    _write_preprocessor(source, folder)
-    _write_chat_template(source, folder)
+        _copy_if_there(source.file(name), folder)
+    write_file(folder / "chat_template.jinja", templates.default.encode())
+    if source.file("chat_template.json"):
+        write_json(folder / "chat_template.json", {"chat_template": templates.default})
+    for name in ("tokenizer_config.json", *_PREPROCESSORS):
+        if file := source.file(name):
+            _write_settings(file, folder, templates, tokens)
     _write_index(plan, folder)
+
+
+def _write_settings(file: Path, folder: Path, templates: SourceTemplates, tokens: dict[str, str]) -> None:
+    """Copy a file of settings; where they have a template or allow more pixels than a page has, change that alone."""
+    settings = read_json(file)
+    changed = bounded(settings) if file.name in _PREPROCESSORS else dict(settings)
+    if settings.get("chat_template") is not None:
+        changed["chat_template"] = all_text_first(settings["chat_template"], templates, tokens)
+    if changed == settings:
+        _copy_if_there(file, folder)
+    else:
+        write_json(folder / file.name, changed)
+
+
+def bounded(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a processor, however they are nested, that let no image have more than MOST_PIXELS."""
+    return {key: _bounded(key, value) for key, value in settings.items()}
+
+
+def _bounded(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return bounded(value)
+    pixels = _number(value) if key in _PIXELS else None
+    return value if pixels is None or pixels <= MOST_PIXELS else MOST_PIXELS
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def most_pixels(folder: Path) -> int | None:
+    """Return the most pixels that the files of a folder's processors allow an image; None where they say nothing."""
+    found: list[float] = []
+    for name in _PREPROCESSORS:
+        if (folder / name).is_file():
+            found += _pixels_in(read_json(folder / name))
+    return int(min(max(found), _ANY_NUMBER)) if found else None
+
+
+def _pixels_in(settings: dict[str, Any]) -> Iterator[float]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _pixels_in(value)
+        elif key in _PIXELS and (pixels := _number(value)) is not None:
+            yield pixels
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -73,8 +154,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     write_file(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _copy_if_there(file: Path, folder: Path) -> None:
-    if file.is_file():
+def _copy_if_there(file: Path | None, folder: Path) -> None:
+    if file is not None:
         write_file(folder / file.name, file.read_bytes())
 
 
@@ -84,51 +165,3 @@ def _write_index(plan: ConversionPlan, folder: Path) -> None:
     }
     index = {"metadata": {"total_size": plan.weight_bytes}, "weight_map": dict(sorted(names.items()))}
     write_json(folder / INDEX_FILE, index)
-
-
-def _write_preprocessor(source: Path, folder: Path) -> None:
-    """Copy the image processor's settings; where they allow more pixels than a page has, allow that many."""
-    if not (source / _PREPROCESSOR).is_file():
-        return
-    settings = read_json(source / _PREPROCESSOR)
-    size = settings.get("size")
-    bounded = {**settings, **_bounded(settings, "max_pixels")}
-    if isinstance(size, dict):
-        bounded["size"] = {**size, **_bounded(size, "max_pixels"), **_bounded(size, "longest_edge")}
-    if bounded == settings:
-        _copy_if_there(source / _PREPROCESSOR, folder)
-    else:
-        write_json(folder / _PREPROCESSOR, bounded)
-
-
-def _bounded(settings: dict[str, Any], key: str) -> dict[str, int]:
-    value = settings.get(key)
-    return {key: MOST_PIXELS} if isinstance(value, int) and value > MOST_PIXELS else {}
-
-
-def _write_chat_template(source: Path, folder: Path) -> None:
-    """Write the template wherever the source has it, so that no client finds one that asks image first."""
-    tokenizer_config = read_json(source / "tokenizer_config.json")
-    template = text_first(_source_template(source))
-    write_file(folder / "chat_template.jinja", template.encode())
-    if (source / "chat_template.json").is_file():
-        write_json(folder / "chat_template.json", {"chat_template": template})
-    if "chat_template" in tokenizer_config:
-        write_json(folder / "tokenizer_config.json", {**tokenizer_config, "chat_template": template})
-    else:
-        _copy_if_there(source / "tokenizer_config.json", folder)
-
-
-def _source_template(source: Path) -> str:
-    """Return the template that transformers would use: its own file first, then the older places."""
-    jinja, older = source / "chat_template.jinja", source / "chat_template.json"
-    if jinja.is_file():
-        try:
-            return jinja.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{jinja} cannot be read: {error}") from error
-    holder = read_json(older if older.is_file() else source / "tokenizer_config.json")
-    template = holder.get("chat_template")
-    if not isinstance(template, str):
-        raise CheckpointError(f"{source} has no chat template; copy chat_template.json from the base model")
-    return template

@@ -19,6 +19,10 @@ _NOT_TEXT = {
     "tie_word_embeddings",
 }
 
+# Settings of the text model that no shape of a weight tells, and that answers depend on.
+_COMPUTED = ("hidden_act", "num_attention_heads", "num_key_value_heads", "rms_norm_eps", "rope_theta", "head_dim")
+_DTYPES = ("torch_dtype", "dtype")
+
 # Some versions of transformers 4 save of a vision_config only what differs from their own defaults, and mlx-vlm's
 # defaults are others.
 _VISION_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -76,10 +80,11 @@ def flat_config(config: dict[str, Any]) -> dict[str, Any]:
     """
     flat = copy.deepcopy(config)
     text = {key: value for key, value in _section(flat, "text_config").items() if value is not None}
+    _refuse_two_readings(flat, text)
     flat["torch_dtype"] = _dtype(flat, text)
     for key in ("text_config", "dtype", "quantization_config"):
         flat.pop(key, None)
-    flat["tie_word_embeddings"] = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+    flat["tie_word_embeddings"] = bool(ties_embeddings(config))
     flat["vision_config"] = _flat_vision(flat)
     text = {key: value for key, value in text.items() if key not in _NOT_TEXT}
     if flat["model_type"] == "qwen3_vl":
@@ -90,10 +95,57 @@ def flat_config(config: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def ties_embeddings(config: dict[str, Any]) -> bool | None:
+    """Return whether config.json ties the head to the embeddings; None where it says nothing of that.
+
+    Older versions of transformers say it in ``text_config``; transformers 5 takes either for a yes.
+    """
+    text = config.get("text_config")
+    sections = [config, text] if isinstance(text, dict) else [config]
+    stated = [section["tie_word_embeddings"] for section in sections if section.get("tie_word_embeddings") is not None]
+    return any(stated) if stated else None
+
+
+def _refuse_two_readings(flat: dict[str, Any], text: dict[str, Any]) -> None:
+    """Refuse a config that says two things of one: transformers 5 would go by one of them, and mlx-vlm by the other.
+
+    Dimensions are not asked here: the weights' shapes tell which are right.
+    """
+    pairs = [(key, flat.get(key), text.get(key), "the top, where mlx-vlm reads it", "text_config") for key in _COMPUTED]
+    for where, section in (("the top", flat), ("text_config", text)):
+        rope, older = section.get("rope_parameters"), section.get("rope_scaling")
+        if isinstance(rope, dict) and isinstance(older, dict):
+            of = f"of {where}" if section is text else ""
+            sections = (rope.get("mrope_section"), older.get("mrope_section"))
+            pairs.append((f"mrope_section {of}".strip(), *sections, "rope_parameters", "rope_scaling"))
+    both = (_mrope_section(flat), _mrope_section(text))
+    pairs.append(("mrope_section", *both, "the top, where mlx-vlm reads it", "text_config"))
+    pairs.append(
+        ("the weights' dtype", _plain_dtype(flat.get("torch_dtype")), _plain_dtype(flat.get("dtype")), *_DTYPES)
+    )
+    for name, one, other, place, beside in pairs:
+        if one is not None and other is not None and one != other:
+            raise CheckpointError(
+                f"config.json says that {name} is {one!r} in {place}, and {other!r} in {beside}; "
+                "have both say what the model was trained with"
+            )
+
+
+def _mrope_section(section: dict[str, Any]) -> Any:
+    found = (section.get(key) for key in ("rope_parameters", "rope_scaling"))
+    return next((each.get("mrope_section") for each in found if isinstance(each, dict)), None)
+
+
+def _plain_dtype(dtype: Any) -> Any:
+    """Return a dtype's name as config.json usually has it, where a tool wrote torch's."""
+    return dtype.removeprefix("torch.") if isinstance(dtype, str) else dtype
+
+
 def _dtype(flat: dict[str, Any], text: dict[str, Any]) -> Any:
     if flat.get("quantization_config") or text.get("quantization_config"):
         return "bfloat16"
-    return flat.get("torch_dtype") or flat.get("dtype") or text.get("torch_dtype") or text.get("dtype")
+    found = flat.get("torch_dtype") or flat.get("dtype") or text.get("torch_dtype") or text.get("dtype")
+    return _plain_dtype(found)
 
 
 def _flat_vision(flat: dict[str, Any]) -> dict[str, Any]:

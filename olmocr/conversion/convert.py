@@ -13,9 +13,9 @@ from olmocr.conversion.plan import make_plan
 from olmocr.conversion.recipe import Method, QuantRecipe, find_recipe
 from olmocr.conversion.shards import Progress
 from olmocr.conversion.write import Target, write_models
-from olmocr.errors import PlanError
+from olmocr.errors import PlanError, UsageError
 from olmocr.hub.find import download_weights, find_settings, missing_files
-from olmocr.model_folder import ModelFolder
+from olmocr.model_folder import ModelFolder, is_left_out
 from olmocr.reports.conversion import ConversionReport
 
 
@@ -26,6 +26,7 @@ def convert(
     *,
     method: Method = "fit",
     revision: str | None = None,
+    leave_out: Sequence[str] = (),
     low_disk: bool = False,
     threads: int | None = None,
     progress: Progress = lambda nbytes: None,
@@ -34,16 +35,32 @@ def convert(
 
     *quantize* names a recipe (docs/recipes.md), or is one, or several that are made from one read of the source.
     *output* is the folder to make, or with several recipes the one to make them in; it is NAME-mlx-RECIPE, here, if it
-    is not given. *low_disk* fetches a repository's shards one by one and drops each as soon as it is used. *threads*
-    is chosen for this machine unless it is given. *progress* is called, by any thread, with source bytes just finished.
+    is not given. *leave_out* are patterns of names of files in the source that are taken as if they were not there, or
+    of ``FILE:chat_template``. *low_disk* fetches a repository's shards one by one and drops each as soon as it is used.
+    *threads* is chosen for this machine unless it is given. *progress* is called, by any thread, with source bytes just
+    finished.
 
     Raises:
         OlmocrError: it cannot be done; nothing that looks finished is left.
     """
     given = [quantize] if isinstance(quantize, str | QuantRecipe) else quantize
     recipes = [find_recipe(each) if isinstance(each, str) else each for each in given]
-    targets = plan_targets(find_settings(str(model), revision), recipes, method, output)
+    folder = leaving_out(find_settings(str(model), revision), leave_out)
+    targets = plan_targets(folder, recipes, method, output)
     return write_models(with_weights(targets, low_disk=low_disk), progress, threads=threads)
+
+
+def leaving_out(model: ModelFolder, patterns: Sequence[str]) -> ModelFolder:
+    """Return *model* without the files that *patterns* name.
+
+    Raises:
+        UsageError: a pattern names no file that is there.
+    """
+    names = {path.name for path in model.path.iterdir()} | {file.name for file in model.remote_files}
+    for pattern in patterns:
+        if not any(is_left_out(name, [pattern.partition(":")[0]]) for name in names):
+            raise UsageError(f"--leave-out {pattern} names no file of {model.where}; give a file's name, or a pattern")
+    return replace(model, left_out=tuple(patterns))
 
 
 def plan_targets(
@@ -57,7 +74,7 @@ def plan_targets(
         PlanError: a recipe does not fit it.
     """
     source = read_checkpoint(model)
-    check_companions(model)
+    check_companions(model, source.config)
     plans = [make_plan(source, recipe, method) for recipe in recipes]
     names = [
         f"{model.name}-mlx" if not each.quantizes and not each.dtype else f"{model.name}-mlx-{each.name}"

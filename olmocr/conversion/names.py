@@ -22,16 +22,22 @@ PATCH_EMBED = "vision_tower.patch_embed.proj.weight"
 
 PATCH_EMBED_AXES = (0, 2, 3, 4, 1)
 
-# Both layouts seen in the wild: the original one, and the one newer transformers write. Longest first.
+# The layouts seen in the wild: the original one, the one newer transformers write, that of a model without its head,
+# and MLX's own, which training in other frameworks has, too. Longest first.
 _PREFIXES = (
     ("model.language_model.", "language_model.model."),
+    ("language_model.lm_head.", "language_model.lm_head."),
+    ("language_model.model.", "language_model.model."),
+    ("language_model.", "language_model.model."),
+    ("model.lm_head.", "language_model.lm_head."),
     ("model.visual.", VISION),
     ("visual.", VISION),
     ("model.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
 )
 
-_LM_HEAD = "language_model.lm_head.weight"
+LM_HEAD = "language_model.lm_head.weight"
+EMBEDDINGS = "language_model.model.embed_tokens.weight"
 
 Component = Literal["language", "head", "embeddings", "vision", "merger"]
 
@@ -59,7 +65,7 @@ def mlx_name(name: str, config: dict[str, Any]) -> str | None:
     for prefix, replacement in _PREFIXES:
         if name.startswith(prefix):
             mlx = replacement + name.removeprefix(prefix)
-            return None if mlx == _LM_HEAD and config["tie_word_embeddings"] else mlx
+            return None if mlx == LM_HEAD and config["tie_word_embeddings"] else mlx
     return name
 
 
@@ -108,7 +114,7 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     vision, language = _SHAPES[config["model_type"]]
     shapes = dict([*vision(_Dimensions(config["vision_config"])), *language(_Dimensions(text_settings(config)))])
     if config["tie_word_embeddings"]:
-        del shapes[_LM_HEAD]
+        del shapes[LM_HEAD]
     return shapes
 
 
@@ -271,7 +277,7 @@ def _beside_attention(config: _Dimensions) -> Shapes:
         yield from _linear(f"{layer}.mlp.up_proj", mlp, width, bias=False)
         yield from _linear(f"{layer}.mlp.down_proj", width, mlp, bias=False)
     yield from _norm(f"{LANGUAGE}model.norm", width, bias=False)
-    yield _LM_HEAD, (vocabulary, width)
+    yield LM_HEAD, (vocabulary, width)
 
 
 _SHAPES: dict[str, tuple[Callable[[_Dimensions], Shapes], Callable[[_Dimensions], Shapes]]] = {

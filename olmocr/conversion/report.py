@@ -47,6 +47,7 @@ def make_report(
             folder.repo_id or folder.name,
             folder.revision,
             tuple(SourceFile(name, sha256) for name, sha256 in sorted(hashes.items())),
+            folder.left_out,
         ),
         recipe=recipe_report(plan.recipe),
         method=plan.method,
@@ -105,6 +106,8 @@ def _command(plan: ConversionPlan) -> str:
     parts = ["python", "-m", "olmocr.convert_to_mlx", folder.repo_id or folder.name]
     if folder.revision:
         parts += ["--revision", folder.revision]
+    for name in folder.left_out:
+        parts += ["--leave-out", name]
     parts += ["--recipe", plan.recipe.file] if plan.recipe.file else ["--quantize", plan.recipe.name]
     parts += ["--method", plan.method]
     for change in plan.recipe.changes:

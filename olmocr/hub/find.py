@@ -13,7 +13,16 @@ from pathlib import Path
 from olmocr.errors import CheckpointError, HubError, OutputError, UsageError
 from olmocr.hub.listing import ListedFile, Listing, as_cached, list_files, require_names
 from olmocr.hub.sentences import is_unreachable, not_a_model, reading_errors, says_no
-from olmocr.model_folder import HASHES_FILE, ModelFolder, RemoteShard, indexed_shards, read_config, refuse_links_out
+from olmocr.model_folder import (
+    HASHES_FILE,
+    WHOLE_FILE,
+    ModelFolder,
+    RemoteShard,
+    index_is_stale,
+    indexed_shards,
+    read_config,
+    refuse_links_out,
+)
 from olmocr.strays import is_passed_over
 from olmocr.text import one_line
 
@@ -59,7 +68,7 @@ def find_settings(model: str, revision: str | None = None) -> ModelFolder:
     if here is not None:
         return here
     folder = _download(model, revision, _ALL_BUT_WEIGHTS)
-    if _has_weights(folder.path):
+    if _has_weights(folder):
         return folder
     return replace(folder, remote_weights=True, remote_files=_list_weights(folder))
 
@@ -233,8 +242,8 @@ def _require_intact(folder: ModelFolder, files: Sequence[ListedFile], before: fr
         )
 
 
-def _has_weights(path: Path) -> bool:
-    return all((path / shard).is_file() for shard in indexed_shards(path) or ("model.safetensors",))
+def _has_weights(folder: ModelFolder) -> bool:
+    return all((folder.path / shard).is_file() for shard in indexed_shards(folder) or (WHOLE_FILE,))
 
 
 def _list_weights(folder: ModelFolder) -> tuple[RemoteShard, ...]:
@@ -268,4 +277,5 @@ def _no_safetensors(folder: ModelFolder, pickles: list[str]) -> CheckpointError:
 
 def _names(folder: ModelFolder) -> tuple[str, ...]:
     """Return the files of weights that *folder* consists of: those that its index names, or all."""
-    return indexed_shards(folder.path) or tuple(sorted(file.name for file in folder.remote_files))
+    indexed = () if index_is_stale(folder) else indexed_shards(folder)
+    return indexed or tuple(sorted(file.name for file in folder.remote_files))

@@ -16,6 +16,8 @@ from olmocr.inference.vision import CpuVisionTower, VisionTower
 from olmocr.inference.vision_mlx import MlxVisionTower, StockVisionTower, is_as_expected
 from olmocr.memory import physical_memory
 from olmocr.model_folder import ModelFolder, read_config
+from olmocr.page import END_OF_TURN, MOST_PAGE_PIXELS
+from olmocr.tokenizer_file import require_tokenizer
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def load_model(folder: ModelFolder, device: Device, *, stock_vision: bool = Fals
     Raises:
         CheckpointError: *folder* holds no model that can be loaded.
     """
-    read_config(folder)
+    config = read_config(folder)
+    require_tokenizer(folder.path, config)
     try:
         model, processor = mlx_vlm.load(str(folder.path), lazy=True)
     except Exception as error:  # mlx-vlm has no errors of its own: a bad folder surfaces as any built-in one
@@ -59,9 +62,31 @@ def load_model(folder: ModelFolder, device: Device, *, stock_vision: bool = Fals
     if is_dense:
         _compute_in_float32(model)
     mx.eval(model.parameters())
-    stop_tokens = frozenset(processor.tokenizer.stopping_criteria.eos_token_ids)
+    _bound_pixels(processor)
+    stop_tokens = frozenset(processor.tokenizer.stopping_criteria.eos_token_ids) | _end_of_turn(processor.tokenizer)
     vision = _vision_tower(model, is_dense, stock_vision)
     return LoadedModel(model, processor, device, _dtype_name(model), stop_tokens, vision)
+
+
+def _bound_pixels(processor: Any) -> None:
+    """Have no image become more patches than a page has, whichever of a folder's files say how many pixels it may have.
+
+    A folder that was not converted here may allow as many as a base model does.
+    """
+    parts: list[Any] = [processor.image_processor, getattr(processor, "video_processor", None)]
+    for part in parts:
+        most = getattr(part, "max_pixels", None)
+        if isinstance(most, int | float) and most > MOST_PAGE_PIXELS:
+            part.max_pixels = MOST_PAGE_PIXELS
+        size = getattr(part, "size", None)
+        if isinstance(size, dict) and (size.get("longest_edge") or 0) > MOST_PAGE_PIXELS:
+            part.size = {**size, "longest_edge": MOST_PAGE_PIXELS}
+
+
+def _end_of_turn(tokenizer: Any) -> frozenset[int]:
+    """Return the token that ends a turn in the trained prompt, which a folder's settings may leave out."""
+    token = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    return frozenset() if token is None or token == tokenizer.unk_token_id else frozenset({token})
 
 
 def _vision_tower(model: Any, is_dense: bool, stock_vision: bool) -> VisionTower:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from olmocr.conversion.companions import MOST_PIXELS
+from olmocr.conversion.companions import MOST_PIXELS, most_pixels
 from olmocr.conversion.names import Component, component_of
 from olmocr.files import sha256_of
 from olmocr.model_folder import ModelFolder, read_json, shard_sha256
@@ -218,13 +218,9 @@ def _template_findings(folder: Path) -> Iterator[Finding]:
 
 
 def _pixels_finding(folder: Path) -> Finding:
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return Finding("pixels", None, "there is no preprocessor_config.json")
-    settings = read_json(path)
-    size = settings.get("size")
-    sizes = [settings.get("max_pixels"), *(size.values() if isinstance(size, dict) else [])]
-    most = max((value for value in sizes if isinstance(value, int)), default=0)
+    most = most_pixels(folder)
+    if most is None:
+        return Finding("pixels", None, "no file of a processor says how many pixels an image may have")
     return Finding(
         "pixels", most <= MOST_PIXELS, f"{most:,} pixels are let through; a page has {MOST_PIXELS:,} at most"
     )

@@ -69,6 +69,7 @@ def reproduce(folder: Path, source: str | None = None, progress: Progress = lamb
             again,
             method=_method(report),
             revision=revision,
+            leave_out=report.source.left_out,
             progress=progress,
         )
         files = _compare(folder, again)

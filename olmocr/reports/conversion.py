@@ -25,11 +25,15 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class ConvertedSource:
-    """What was converted: *name* is the repository, or the folder's own name without its path."""
+    """What was converted: *name* is the repository, or the folder's own name without its path.
+
+    *left_out* are the names, or patterns, of files that were taken as if they were not there.
+    """
 
     name: str
     revision: str | None
     files: tuple[SourceFile, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

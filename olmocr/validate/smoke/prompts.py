@@ -6,11 +6,12 @@ with either order on easy pages does not show that the order is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from olmocr.conversion.chat_template import page_prompts
+from olmocr.conversion.chat_template import page_prompts, special_tokens
+from olmocr.conversion.source_templates import named_templates
 from olmocr.errors import CheckpointError
 from olmocr.model_folder import read_json
 from olmocr.page import IMAGE_PLACEHOLDER, PAGE_PROMPT, chat_prompt
@@ -20,6 +21,7 @@ TOKENIZER_FILE = "tokenizer.json"
 _TEMPLATES: tuple[tuple[str, Callable[[Path], object]], ...] = (
     ("chat_template.jinja", lambda path: path.read_text(encoding="utf-8")),
     ("chat_template.json", lambda path: read_json(path).get("chat_template")),
+    ("processor_config.json", lambda path: read_json(path).get("chat_template")),
     ("tokenizer_config.json", lambda path: read_json(path).get("chat_template")),
 )
 _MOST_TEMPLATES = 20  # of one file; models have two or three, and each that is hostile takes seconds
@@ -53,17 +55,14 @@ def _checked(path: Path, read: Callable[[Path], object]) -> Iterator[CheckedTemp
     try:
         found = read(path) if path.is_file() else None
         # A tokenizer may have several, each with a name.
-        named = found if isinstance(found, list) else [{"template": found}]
-        templates = [each.get("template") for each in named if isinstance(each, dict)]
-        for template in templates[:_MOST_TEMPLATES]:
-            if isinstance(template, str):
-                yield CheckedTemplate(path.name, _template_problem(template))
+        for template in list(named_templates(found).values())[:_MOST_TEMPLATES]:
+            yield CheckedTemplate(path.name, _template_problem(template, special_tokens(path.parent)))
     except (CheckpointError, OSError, UnicodeDecodeError) as error:
         yield CheckedTemplate(path.name, str(error))
 
 
-def _template_problem(template: str) -> str | None:
-    prompts = page_prompts(template, PAGE_PROMPT)
+def _template_problem(template: str, tokens: Mapping[str, str]) -> str | None:
+    prompts = page_prompts(template, PAGE_PROMPT, tokens)
     if not all(0 <= prompt.find(PAGE_PROMPT) < prompt.find(IMAGE_PLACEHOLDER) for prompt in prompts):
         return "image before text, if a client lists it so; trained otherwise"
     other = next((prompt for prompt in prompts if prompt != chat_prompt()), None)

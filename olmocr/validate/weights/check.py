@@ -7,21 +7,30 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from olmocr.conversion.checkpoint import SourceCheckpoint, read_checkpoint
 from olmocr.conversion.config import flat_config
-from olmocr.conversion.names import FAMILIES, expected_shapes, mlx_name, mlx_shape
+from olmocr.conversion.names import EMBEDDINGS, FAMILIES, expected_shapes, mlx_name, mlx_shape
 from olmocr.device import start_mlx
 from olmocr.errors import CheckpointError, MissingDependencyError
-from olmocr.model_folder import HASHES_FILE, INDEX_FILE, ModelFolder, read_json, refuse_code, refuse_links_out
+from olmocr.model_folder import (
+    HASHES_FILE,
+    INDEX_FILE,
+    ModelFolder,
+    read_json,
+    refuse_adapter,
+    refuse_code,
+    refuse_links_out,
+)
 from olmocr.strays import files_in, is_stray
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.tensors.floats import is_float
 from olmocr.tensors.header import TensorInfo, parse_json, read_header
+from olmocr.tokenizer_file import TOKENIZER_FILE, all_tokens, tokens_beyond, wrong_marks
 from olmocr.validate.weights.difference import TensorError, bytes_to_compare, compare
 from olmocr.validate.weights.packing import PackedModules, read_packing
 from olmocr.validate.weights.values import BytesRead, StoredTensor, find_bad_values
@@ -93,6 +102,7 @@ def check_weights(
         _check_packing(contents, packing),
         _check_values(contents, packing, read),
         _check_hashes(contents, read),
+        _check_tokenizer(contents),
     ]
     checks.append(_check_loads(contents, checks))
     errors: tuple[TensorError, ...] = ()
@@ -409,10 +419,30 @@ def _hash_problems(path: Path, stated: str, read: BytesRead) -> list[str]:
     return [] if digest.hexdigest() == stated else [f"{path.name} has another SHA-256 than {HASHES_FILE} says"]
 
 
+def _check_tokenizer(contents: _Contents) -> Check:
+    """Ask whether the tokenizer can be read and is the model's; weights alone, beside none, are not asked."""
+    if not (contents.folder / TOKENIZER_FILE).exists():
+        return Check("tokenizer", None, f"there is no {TOKENIZER_FILE}")
+    try:
+        tokens = all_tokens(contents.folder)
+    except CheckpointError as error:
+        return _result("tokenizer", [str(error)], "")
+    beyond = _beyond_embeddings(contents, tokens)
+    good = f"{len(tokens)} tokens" + (f"; {beyond}" if beyond else "")
+    return _result("tokenizer", wrong_marks(tokens, contents.config or {}), good)
+
+
+def _beyond_embeddings(contents: _Contents, tokens: Mapping[str, int]) -> str | None:
+    """Return what to say of tokens that the model cannot be given, by the rows that its embeddings really have."""
+    embeddings = contents.tensors.get(EMBEDDINGS)
+    return tokens_beyond(tokens, embeddings.shape[0]) if embeddings and embeddings.shape else None
+
+
 def _check_loads(contents: _Contents, checks: Sequence[Check]) -> Check:
     """Have mlx-vlm load the folder: only one that is sound otherwise, since the reason is known else."""
     try:
         refuse_code(ModelFolder(contents.folder))
+        refuse_adapter(ModelFolder(contents.folder))
     except CheckpointError as error:
         return _result("loads", [str(error)], "")
     broken = [check.name for check in checks if check.holds is False and check.name in _NEEDED_TO_LOAD]

@@ -790,11 +790,11 @@ def test_the_command_says_one_line_a_check_the_worst_ten_and_the_verdict(whole, 
     done = run(whole, "--source", source)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    names = ["config", "shards", "index", "tensors", "packing", "values", "hashes", "loads", "source"]
-    assert [line[13:22].strip() for line in lines[:9]] == names
-    assert {line[:11].strip() for line in lines[:9]} == {"ok"}
-    assert lines[9].startswith("the largest of ")
-    assert len(lines) == 9 + 1 + 10 + 1
+    names = ["config", "shards", "index", "tensors", "packing", "values", "hashes", "tokenizer", "loads", "source"]
+    assert [line[13:22].strip() for line in lines[: len(names)]] == names
+    assert {line[:11].strip() for line in lines[: len(names)]} == {"ok"}
+    assert lines[len(names)].startswith("the largest of ")
+    assert len(lines) == len(names) + 1 + 10 + 1
     assert lines[-1].startswith(f"{whole} is whole: ")
     assert lines[-1].endswith("bits per weight")
 
@@ -842,3 +842,21 @@ def test_without_mlx_the_rest_is_checked(whole, source, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "not checked  loads    MLX is not installed for this machine (no MLX here)" in done.stdout
     assert done.stdout.strip().endswith("not checked: loads, source")
+
+
+def test_a_tokenizer_that_is_a_pointer_is_found(folder):
+    (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (problem,) = problems(folder, "tokenizer")
+    assert "tokenizer.json is a Git LFS pointer" in problem
+
+
+def test_tokens_that_the_embeddings_do_not_have_are_said(folder):
+    (check,) = [check for check in check_weights(folder).checks if check.name == "tokenizer"]
+    assert check.holds
+    assert "have ids beyond the 96 rows of the embeddings" in check.detail
+
+
+def test_an_adapter_beside_the_weights_is_found(folder):
+    (folder / "adapter_config.json").write_text("{}")
+    (problem,) = problems(folder, "loads")
+    assert "holds weights and beside them an adapter (adapter_config.json)" in problem
