@@ -260,13 +260,25 @@ def ocr(
     if not has_workspace:
         names.insert(0, values.pop("workspace"))
     if not values["model"] and not values["server"] and values["backend"] != "vllm" and (names or not has_workspace):
-        values["model"] = _default_model(names, is_agreed=yes)
+        values["model"] = _model_of(values.get("workspace")) or _default_model(names, is_agreed=yes)
     if not has_workspace:
         _read_to_text(names, output, values, how)
     elif output is not None:
         raise UsageError("--output is for documents without a workspace; --output-dir says where its markdown goes")
     else:
         _run(PipelineConfig(**values, pdfs=tuple(names)), how)
+
+
+def _model_of(workspace: str | None) -> str | None:
+    """Return the model that a workspace was read with, where that is one that this machine can have."""
+    from olmocr.workspace.records import RECORDS_FILE, records_to_read
+
+    folder = Path(workspace).expanduser() if workspace else None
+    if folder is None or not (folder / RECORDS_FILE).is_file():
+        return None
+    with records_to_read(folder) as records:
+        model = records.only_model()
+    return model if model and (Path(model).expanduser().is_dir() or model.count("/") == 1) else None
 
 
 def _default_model(documents: list[str], *, is_agreed: bool) -> str:

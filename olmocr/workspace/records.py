@@ -61,6 +61,12 @@ FROM (SELECT CASE WHEN json_valid(record) THEN record ELSE '{}' END AS record FR
       WHERE sha256 = ? AND status = 'valid')
 """
 
+_MODELS = """
+SELECT DISTINCT json_extract(record, '$.model')
+FROM (SELECT CASE WHEN json_valid(record) THEN record ELSE '{}' END AS record FROM pages
+      WHERE status = 'valid' LIMIT 1000)
+"""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pages (
     sha256      TEXT    NOT NULL,
@@ -239,6 +245,11 @@ class Records:
         """Return by which models, and how asked, a document's pages were read that have an answer."""
         rows = self._read(_READINGS, sha256)
         return {(model, asked or "") for model, asked in rows if model}
+
+    def only_model(self) -> str | None:
+        """Return the model that read all of the first thousand pages; None if there were several, or none."""
+        rows = self._read(_MODELS)
+        return str(rows[0][0]) if len(rows) == 1 and rows[0][0] else None
 
     def read_anew(self, sha256: str, numbers: Iterable[int]) -> None:
         """Have pages be read again, by this run or a later one; what is known of each stays until then."""

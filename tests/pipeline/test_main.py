@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import typing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import typer
 
 from olmocr.pipeline.__main__ import app, ocr
 from olmocr.version import __version__
+from olmocr.workspace.records import Records
 from tests.backends.model_server import ModelServer, chat_body, chat_stream, reset, whole
 from tests.pipeline.doubles import write_numbered_pdf, write_pdf
 
@@ -214,6 +216,20 @@ def test_options_that_make_no_sense_together_are_one_sentence_and_exit_code_2(ar
     assert done.returncode == 2
     assert words in sentence_of(done)
     assert list(Path().iterdir()) == []
+
+
+def test_markdown_is_written_anew_with_other_options_and_without_naming_the_model_again(tmp_path):
+    write_numbered_pdf(Path("a.pdf"), [1, 2])
+    (tmp_path / "model").mkdir()
+    with ModelServer(chat_stream()) as server:
+        assert read(server, "--pdfs", "a.pdf", "--markdown").returncode == 0
+    with Records(Path("ws")) as records:
+        (document,) = records.documents()
+        for page in records.pages(document.sha256).values():
+            records.add_page(document.sha256, replace(page, model=str(tmp_path / "model")))
+    done = olmocr("ws", "--pdfs", "a.pdf", "--markdown", "--page-separator", "\\n--\\n", HF_HUB_OFFLINE="1")
+    assert "no model is named" not in done.stderr
+    assert Path("ws/markdown/a.md").read_text() == "Hello\n--\nHello"
 
 
 def test_a_pasted_option_of_upstreams_works_or_says_what_to_use():

@@ -55,6 +55,16 @@ PAGE_RECORDS = st.builds(
 )
 
 
+def test_the_model_of_a_workspace_is_known_where_it_is_one(tmp_path):
+    with Records(tmp_path) as records:
+        assert records.only_model() is None
+        records.add_page(SHA, page(1, model="org/one"))
+        records.add_page(SHA, page(2, model="org/one"))
+        assert records.only_model() == "org/one"
+        records.add_page(SHA, page(3, model="org/two"))
+        assert records.only_model() is None
+
+
 @settings(deadline=None, max_examples=50)
 @given(PAGE_RECORDS)
 def test_a_page_comes_back_as_it_was_whatever_its_text(tmp_path_factory, record):
