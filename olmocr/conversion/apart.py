@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import IO
 
 from olmocr.memory import resident_memory, shown_size
 from olmocr.text import one_line
@@ -44,15 +46,18 @@ def run_apart(code: str, request: bytes, *, seconds: int, memory: int, waits: fl
         ApartError: it went past a limit, or did not end well.
     """
     limits = _LIMITS.format(package=str(_FOLDER_OF_PACKAGE), seconds=seconds, memory=memory)
-    with subprocess.Popen(  # noqa: S603 - our own Python, and code of ours
-        [sys.executable, "-P", "-c", limits + code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONUTF8": "1"},
-    ) as process:
+    with (
+        _file_of(request) as given,  # not a pipe: Python forgets what is left to send when it waits in steps
+        subprocess.Popen(  # noqa: S603 - our own Python, and code of ours
+            [sys.executable, "-P", "-c", limits + code],
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUTF8": "1"},
+        ) as process,
+    ):
         try:
-            answer, complaint = _watched(process, request, memory, time.monotonic() + waits)
+            answer, complaint = _watched(process, memory, time.monotonic() + waits)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -68,14 +73,18 @@ def run_apart(code: str, request: bytes, *, seconds: int, memory: int, waits: fl
     raise ApartError(one_line(last, 200) or f"its process ended with {process.returncode}")
 
 
-def _watched(process: subprocess.Popen[bytes], request: bytes, memory: int, end: float) -> tuple[bytes, bytes]:
+def _file_of(content: bytes) -> IO[bytes]:
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file.write(content)
+    file.seek(0)
+    return file
+
+
+def _watched(process: subprocess.Popen[bytes], memory: int, end: float) -> tuple[bytes, bytes]:
     """Return what *process* writes to standard output and error, and end it if it grows or lasts too long."""
-    to_send: bytes | None = request
     while True:
-        try:
-            return process.communicate(to_send, timeout=_LOOK_EVERY)
-        except subprocess.TimeoutExpired:
-            to_send = None  # it is on its way; the next call only waits
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=_LOOK_EVERY)
         if resident_memory(process.pid) > memory:
             raise ApartError(f"it takes more memory than {shown_size(memory)}")
         if time.monotonic() > end:

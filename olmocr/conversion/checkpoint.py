@@ -421,7 +421,8 @@ def _why_no_shards(folder: ModelFolder) -> str:
             "they can run code; take or make the model's *.safetensors files"
         )
     nothing = f"{folder.where} is no checkpoint: it has no *.safetensors files"
-    coming = [name for name in there if name.endswith(tuple(f".safetensors{end}" for end in (*_UNFINISHED, ".icloud")))]
+    endings = tuple(f".safetensors{end}" for end in (*_UNFINISHED, ".icloud"))
+    coming = sorted(path.name for path in folder.path.iterdir() if path.name.endswith(endings))
     if coming:
         return f"{nothing} that are here in full ({', '.join(coming[:5])}); download them to their end"
     parts = [name for name in there if name.endswith(_FOLDERS_OF_PARTS) or name.startswith("global_step")]

@@ -169,6 +169,7 @@ def test_a_shard_that_does_not_read_back_as_it_was_written_is_no_success(tmp_pat
 
 def test_a_file_of_the_hubs_cache_that_is_not_what_its_name_says_is_refused(tmp_path):
     cache = tmp_path / "models--org--name"
+    (cache / "snapshots").mkdir(parents=True)
     source = tiny_checkpoint(cache / "snapshots" / ("c" * 40))
     weights = source / "model.safetensors"
     true, other = sha256_of(weights), "0" * 64
