@@ -3,7 +3,7 @@ import io
 import pytest
 from PIL import Image
 
-from olmocr.rendering.render import on_white, upright_picture
+from olmocr.rendering.levels import on_white, upright_picture
 from olmocr.serving.pictures import check_picture, read_picture
 from olmocr.serving.refusals import RequestError
 from tests.serving.servers import picture
