@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,6 +121,22 @@ def run_pipeline_sync(
         return loop.run(run_pipeline(config, on_page=on_page, on_document=on_document, ask=ask))
 
 
+class _CallbackError(Exception):
+    """What the caller's own function raised: no document's fault, and the caller's to handle."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def _callers_own() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _CallbackError(error) from error
+
+
 @contextlib.asynccontextmanager
 async def _beating(records: Records) -> AsyncIterator[None]:
     """Tell other processes that this one is alive."""
@@ -178,6 +194,8 @@ class _Run:
             self._fail(source, str(error), unread, keep=stays)
         except OlmocrError:
             raise
+        except _CallbackError as error:
+            raise error.reason from error
         except Exception as error:  # nobody foresaw it, and the other documents are none the worse for it
             log.debug("%s", in_a_line(source.name), exc_info=True)
             why = f"{type(error).__name__}: {reason_of(error)}"
@@ -199,7 +217,8 @@ class _Run:
             log.info("%s is left out: %s", in_a_line(name), why)
             return
         missing, behind = self.unfinished.begin(source, sha256, numbers)
-        self.on_document(source, len(missing), behind)
+        with _callers_own():
+            self.on_document(source, len(missing), behind)
         reader = PageReader(path, name, self.pool, config.target_longest_image_dim, terms_of(config), count == 1)
         fresh, unanswered = await self._read_pages(source, sha256, reader, missing)
         if unanswered:
@@ -237,7 +256,8 @@ class _Run:
                 fresh[number] = page
                 self.records.add_page(sha256, page)
                 self.counts.add_page(page)
-                self.on_page(source, page)
+                with _callers_own():
+                    self.on_page(source, page)
 
         async for _ in side_by_side(numbers, read, self.answers.in_hand.count):
             pass

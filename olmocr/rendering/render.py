@@ -187,15 +187,15 @@ class _PdfFile:
         with self._page(page_number) as page:
             scale = _scale(page.get_size(), longest_side, which)
             pixels = page.render(scale=scale, may_draw_forms=True).to_pil().convert("RGB")
-            if why := self._why_unseen(page, page_number - 1, pixels):
+            if why := self._why_unseen(page, page_number - 1, scale, pixels):
                 raise InputError(f"{which} {why}; open the file in a viewer to see what it shows")
             return PageImage(pixels)
 
-    def _why_unseen(self, page: pypdfium2.PdfPage, index: int, pixels: Image.Image) -> str | None:
+    def _why_unseen(self, page: pypdfium2.PdfPage, index: int, scale: float, pixels: Image.Image) -> str | None:
         empty = is_blank(pixels, None)
         if self._is_rebuilt and (why := why_cut(self._document, index, is_blank=empty)):
             return why
-        return why_unseen(self._document, page, index, is_blank=empty)
+        return why_unseen(self._document, page, index, scale, is_blank=empty)
 
     def text(self, page_number: int) -> str | None:
         with self._page(page_number) as page, contextlib.closing(page.get_textpage()) as textpage:

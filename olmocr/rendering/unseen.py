@@ -25,6 +25,8 @@ _TEXT_FIELD = re.compile(rb"/FT\s*/Tx\b")
 _PORTFOLIO = re.compile(rb"/Collection\s*(?:<<|\d+\s+\d+\s+R\b)")
 _LONGEST_KEY = 64  # bytes that one of these may take, white space included
 
+_SMALLEST_TRACE = 2  # pixels; what is drawn smaller may be lost among those of the paper
+
 _DEPTH = 15  # of form XObjects in each other, which is where pypdfium2 stops
 _SMALL_PICTURE = 32 * 32  # pixels; rules, bullets and shades of boxes are pictures, too
 _LARGE_PICTURE = 40_000_000  # pixels; A4 at 600 dots an inch has 35: to unpack more twice takes too much memory
@@ -70,11 +72,13 @@ def is_rebuilt(document: pypdfium2.PdfDocument) -> bool:
     return not pdfium.FPDF_DocumentHasValidCrossReferenceTable(document.raw)
 
 
-def why_unseen(document: pypdfium2.PdfDocument, page: pypdfium2.PdfPage, index: int, *, is_blank: bool) -> str | None:
+def why_unseen(
+    document: pypdfium2.PdfDocument, page: pypdfium2.PdfPage, index: int, scale: float, *, is_blank: bool
+) -> str | None:
     """Return what is on a page and was not drawn, as a predicate; None where all was, as far as can be told.
 
-    *page* is that at *index*, from 0, of *document*. *is_blank* says that nothing at all is to be seen of it: text
-    that is there has no usable font then.
+    *page* is that at *index*, from 0, of *document*, drawn at *scale* pixels a point. *is_blank* says that
+    nothing at all is to be seen of it: text that is there has no usable font then.
     """
     found, pictures = False, _Pictures(math.inf if is_blank else _LARGE_PICTURE)
     for item in page.get_objects(max_depth=_DEPTH):
@@ -82,7 +86,7 @@ def why_unseen(document: pypdfium2.PdfDocument, page: pypdfium2.PdfPage, index: 
         if item.type == pdfium.FPDF_PAGEOBJ_IMAGE:
             if why := pictures.why_unseen(item):
                 return why
-        elif is_blank and item.type == pdfium.FPDF_PAGEOBJ_TEXT and _is_meant_to_be_seen(item, page):
+        elif is_blank and item.type == pdfium.FPDF_PAGEOBJ_TEXT and _is_meant_to_be_seen(item, page, scale):
             return "holds text in a font that cannot be drawn"
     if is_blank and not found:
         return _why_content_unseen(document, index)
@@ -210,11 +214,13 @@ def _packing(item: Any) -> str:
     return ", ".join(item.get_filters()) or "unpacked"
 
 
-def _is_meant_to_be_seen(item: Any, page: pypdfium2.PdfPage) -> bool:
-    """Say whether text is on the page, in ink, and in no layer, which may be switched off."""
+def _is_meant_to_be_seen(item: Any, page: pypdfium2.PdfPage, scale: float) -> bool:
+    """Say whether text is on the page, in ink, large enough to leave a trace, and in no layer, which may be off."""
     if pdfium.FPDFTextObj_GetTextRenderMode(item.raw) in _INVISIBLE or _is_in_layer(item) or _is_light(item):
         return False
     left, bottom, right, top = item.get_bounds()
+    if min(right - left, top - bottom) * scale < _SMALLEST_TRACE:
+        return False
     width, height = page.get_mediabox()[2:]
     return bool(right > 0 and top > 0 and left < width and bottom < height and _text_of(item, page).strip())
 

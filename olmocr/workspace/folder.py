@@ -114,7 +114,7 @@ class Workspace:
 
     def write_page_records(self, source: Source, records: dict[str, Any], made_of: str = "") -> None:
         """Write what is known of a document's pages."""
-        text = json.dumps(records) + "\n"
+        text = strict_json(records) + "\n"
         self.page_records.write(source.key, _names(source, ".json"), {ITSELF: text}, made_of)
 
     def markdown_made_of(self, source: Source) -> str | None:
