@@ -25,6 +25,7 @@ from olmocr.page import ModelResponse
 from olmocr.rendering.pool import RenderPool
 from olmocr.serving.asking import Asking, Write
 from olmocr.serving.bounds import Bodies, BodiesInHand, Room
+from olmocr.serving.document_formats import EVENTS, MARKDOWN, as_markdown, wanted_format
 from olmocr.serving.documents import TERMS, DocumentReader
 from olmocr.serving.formats import Format, event, make_format
 from olmocr.serving.guard import STAY, Admission, Guard, logged_bugs, noted
@@ -180,13 +181,15 @@ class _Service:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
     async def ocr(self, request: Request) -> Response:
-        """Read a document; its pages come as they are finished, as lines of JSON or as events."""
-        is_stream = "text/event-stream" in request.headers.get("accept", "")
-        encode = _as_event if is_stream else _as_line
+        """Read a document; its pages come as they are finished, as lines of JSON or events, or in order as markdown."""
+        wanted = wanted_format(",".join(request.headers.getlist("accept")))
         lines = self._document(request)
-        first = await anext(lines)  # what is wrong with the whole document has a status of its own
-        media_type = "text/event-stream" if is_stream else "application/x-ndjson"
-        return _Streamed(_encoded(first, lines, encode), media_type=media_type)
+        if wanted == MARKDOWN:
+            pieces = as_markdown(lines)
+        else:
+            pieces = _encoded(lines, _as_event if wanted == EVENTS else _as_line)
+        first = await anext(pieces, b"")  # what is wrong with the whole document has a status of its own
+        return _Streamed(_continued(first, pieces), media_type=wanted)
 
     async def answer(self, request: Request, api: Api) -> Response:
         question = await self._asking.alone(functools.partial(self._parse, await _whole_body(request), api))
@@ -319,11 +322,18 @@ async def _events(
             yield each
 
 
+async def _continued(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with contextlib.aclosing(pieces):
+        yield first
+        async for piece in pieces:
+            yield piece
+
+
 async def _encoded(
-    first: dict[str, Any], lines: AsyncGenerator[dict[str, Any]], encode: Callable[[dict[str, Any]], bytes]
+    lines: AsyncGenerator[dict[str, Any]], encode: Callable[[dict[str, Any]], bytes]
 ) -> AsyncGenerator[bytes]:
     async with contextlib.aclosing(lines):
-        yield encode(first)
+        yield encode(await anext(lines))
         try:
             async for line in lines:
                 yield encode(line)
