@@ -33,6 +33,7 @@ from olmocr.serving.limits import ServerLimits
 from olmocr.serving.metrics import CONTENT_TYPE, Metrics
 from olmocr.serving.questions import Question, parse_question
 from olmocr.serving.refusals import RequestError, bad_request, error_body
+from olmocr.serving.start_page import start_page
 from olmocr.serving.uploads import kept, kept_copy, parse_wanted, shown_name
 from olmocr.text import one_line
 from olmocr.version import __version__
@@ -43,6 +44,9 @@ UPSTREAM_NAME = "olmocr"
 CURRENT = "current"
 """What asks for the model that there is, whatever it is called."""
 
+_NOT_IN_A_FRAME = {"content-security-policy": "frame-ancestors 'none'", "referrer-policy": "no-referrer"}
+"""What a page cannot say of itself. Its own policy stands in it."""
+
 _DOCUMENT_TYPES = ("application/pdf", "application/octet-stream", "image/")
 
 _FORM_FIELDS, _LONGEST_FIELD = 8, 1000
@@ -51,7 +55,7 @@ _FORM_FIELDS, _LONGEST_FIELD = 8, 1000
 _USUAL_LIMITS = ServerLimits()
 
 _PATHS = frozenset(
-    ("/v1/chat/completions", "/v1/responses", "/v1/ocr", "/v1/models", "/health", "/metrics", "/version")
+    ("/", "/v1/chat/completions", "/v1/responses", "/v1/ocr", "/v1/models", "/health", "/metrics", "/version")
 )
 
 
@@ -90,6 +94,7 @@ def make_app(
     admission = Admission(api_key, tuple(allowed_hosts), tuple(allowed_origins))
     app = Starlette(
         routes=[
+            Route("/", service.start),
             Route("/v1/chat/completions", functools.partial(service.answer, api="chat"), methods=["POST"]),
             Route("/v1/responses", functools.partial(service.answer, api="responses"), methods=["POST"]),
             Route("/v1/ocr", service.ocr, methods=["POST"]),
@@ -162,6 +167,9 @@ class _Service:
                     yield
                 finally:
                     self._asking.close_thread()
+
+    async def start(self, request: Request) -> Response:
+        return Response(start_page(), headers=_NOT_IN_A_FRAME, media_type="text/html")
 
     async def health(self, request: Request) -> Response:
         is_closing = self._asking.is_closing

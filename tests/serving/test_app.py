@@ -307,7 +307,7 @@ def test_the_model_is_listed_once(server):
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/", 404), ("POST", "/v1/embeddings", 404), ("GET", CHAT, 405), ("GET", "/docs", 404),
+    [("GET", "/nothing", 404), ("POST", "/v1/embeddings", 404), ("GET", CHAT, 405), ("GET", "/docs", 404),
      ("GET", "/openapi.json", 404), ("GET", "/v1/../etc/passwd", 404), ("GET", "/%1b[31m", 404)],
 )  # fmt: skip
 def test_what_there_is_not_is_said_in_openais_form(server, method, path, status):
