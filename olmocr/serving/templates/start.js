@@ -4,7 +4,6 @@
   const copyOf = (id) => get(id).content.firstElementChild.cloneNode(true);
   let reading = Promise.resolve(); // documents are read one after another
 
-  const headers = () => (get("key").value ? { authorization: `Bearer ${get("key").value}` } : {});
   const counted = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
   const duration = (seconds) => (seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.round(seconds / 60)} min`);
 
@@ -17,20 +16,24 @@
   };
 
   // Asks, and asks again with a key where one is wanted.
+  let key = "";
   const ask = async (path, options = {}) => {
     for (;;) {
-      const reply = await fetch(path, { ...options, headers: headers() });
+      const used = key;
+      const reply = await fetch(path, { ...options, headers: used ? { authorization: `Bearer ${used}` } : {} });
       if (reply.status !== 401) return reply;
-      await wantKey(options.signal, get("key").value !== "");
+      if (used === key) await wantKey(options.signal); // else another one was given meanwhile
     }
   };
   const waiting = new Set();
-  const wantKey = (signal, isWrong) => {
+  const wantKey = (signal) => {
     const form = get("key-form");
-    form.hidden = false;
-    form.firstElementChild.textContent = isWrong ? "The API key is wrong" : "This server wants its API key";
-    get("key").value = "";
-    get("key").focus();
+    if (form.hidden) { // several may wait for it, and a person may be typing
+      form.hidden = false;
+      form.firstElementChild.textContent = key ? "The API key is wrong" : "This server wants its API key";
+      get("key").value = "";
+      get("key").focus();
+    }
     return new Promise((resolve, reject) => {
       waiting.add(resolve);
       signal?.addEventListener("abort", () => { waiting.delete(resolve); reject(signal.reason); });
@@ -38,6 +41,7 @@
   };
   get("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
+    key = get("key").value.trim();
     get("key-form").hidden = true;
     get("file").focus();
     for (const resolve of waiting) resolve();
