@@ -27,7 +27,7 @@ from olmocr.serving.asking import Asking, Write
 from olmocr.serving.bounds import Bodies, BodiesInHand, Room
 from olmocr.serving.document_formats import EVENTS, MARKDOWN, as_markdown, wanted_format
 from olmocr.serving.documents import TERMS, DocumentReader
-from olmocr.serving.formats import Format, event, make_format
+from olmocr.serving.formats import Format, below_front_matter, event, make_format
 from olmocr.serving.guard import STAY, Admission, Guard, logged_bugs, noted
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.metrics import CONTENT_TYPE, Metrics
@@ -204,6 +204,8 @@ class _Service:
         request.scope[STAY].keep(question.size)
         self._require(question.model)
         pieces = self._written(request, question)
+        if not question.front_matter:
+            pieces = below_front_matter(pieces)
         form = make_format(api, question)
         first = await anext(pieces)  # and so has what goes wrong before there is any text
         if question.stream:
