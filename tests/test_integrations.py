@@ -85,6 +85,19 @@ def test_an_example_for_a_shell_runs_as_it_stands(need, code, server, tmp_path):
     assert "primary_language" not in text
 
 
+CURLS = re.findall(r"^curl .*", (ROOT / "docs/serve.md").read_text(), re.M)
+
+
+@pytest.mark.parametrize("command", CURLS)
+def test_what_the_docs_of_the_server_ask_with_curl_runs_as_it_stands(command, server, tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("no curl here")
+    done = run(["bash", "-c"], command, server, tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "report_22.md"
+    assert "# Yearly Report" in (written.read_text() if written.exists() else done.stdout)
+
+
 def opaque_picture():
     """Return a page as docling sends it: with a channel for what is transparent."""
     buffer = io.BytesIO()
@@ -92,8 +105,8 @@ def opaque_picture():
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def image_part(**more):
-    return {"type": "image_url", "image_url": {"url": opaque_picture(), **more}}
+def image_part():
+    return {"type": "image_url", "image_url": {"url": opaque_picture()}}
 
 
 # docling 2.143 (docling/utils/api_image_request.py), with the settings of docs/integrations.md: the picture first.
@@ -104,6 +117,24 @@ DOCLING = {
     "model": "olmocr",
     "front_matter": False,
 }
+
+
+# langchain-openai 1.7, streaming, with the settings of docs/integrations.md.
+LANGCHAIN = {
+    "model": "olmocr",
+    "stream": True,
+    "temperature": 0.0,
+    "messages": [{"content": [image_part()], "role": "user"}],
+    "front_matter": False,
+}
+
+
+def test_what_langchain_sends_gets_what_it_reads(server, writer):
+    lines = server.post(CHAT, json=LANGCHAIN).text.splitlines()
+    chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == PAGE
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert writer.requests[0].prompt.startswith("Attached is one page")
 
 
 def test_what_docling_sends_gets_what_it_reads(server, writer):
