@@ -42,10 +42,11 @@ def asset(package: str, name: str) -> str:
     return resources.files(package).joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def page_head(styles: Sequence[str], scripts: Sequence[str] = ()) -> dict[str, Any]:
+def page_head(styles: Sequence[str], scripts: Sequence[str] = (), *, asks_its_server: bool = False) -> dict[str, Any]:
     """Return what ``base.html`` asks for: the look of all pages, *styles*, *scripts*, and the policy that allows these.
 
-    Both become part of the page as they are: they are ours, or have been looked at.
+    Both become part of the page as they are: they are ours, or have been looked at. With *asks_its_server* the scripts
+    may ask the server that the page came from, and no other.
     """
     styles = [asset(_HERE, "base.css"), *styles]
     return {
@@ -58,6 +59,7 @@ def page_head(styles: Sequence[str], scripts: Sequence[str] = ()) -> dict[str, A
                 f"style-src {_hashes(styles)}",
                 "img-src data:",
                 "font-src data:",
+                *(("connect-src 'self'",) if asks_its_server else ()),
                 "base-uri 'none'",
                 "form-action 'none'",
                 "require-trusted-types-for 'script'",

@@ -197,6 +197,21 @@ def parse_page_response(raw: str, mode: ParseMode = "lenient") -> PageResponse:
     return PageResponse(**values, natural_text=answer.body or None)  # type: ignore[arg-type]
 
 
+def text_below(raw: str) -> str:
+    """Return an answer without its front matter, whether that is right or not; all of it, where it has none."""
+    answer, _ = _opened(raw, "lenient")
+    return raw if answer is None else answer.body
+
+
+def text_so_far(written: str) -> str:
+    """Return with what :func:`text_below` of a whole answer begins, of which so much is written.
+
+    Of an answer that begins with anything but its front matter nothing is said before it is whole.
+    """
+    end = written.find(_CLOSER, 4, 4 + LONGEST_FRONT_MATTER + len(_CLOSER)) if written.startswith("---\n") else -1
+    return "" if end < 0 else written[end + len(_CLOSER) :].strip()
+
+
 def stated_turn(raw: str) -> int:
     """Return by how many degrees an answer says that its page has to be turned; 0 if it does not say so.
 

@@ -19,6 +19,8 @@ from olmocr.page import (
     make_front_matter,
     parse_page_response,
     stated_turn,
+    text_below,
+    text_so_far,
 )
 from tests.conftest import PAGES
 
@@ -445,3 +447,27 @@ def test_the_text_of_an_error_names_eight_rules_and_counts_the_others():
 @pytest.mark.parametrize("language", ['"\\ud800"', "x" * 61])
 def test_a_language_that_no_file_could_hold_is_refused(language):
     assert breaks(answer(language=language)) == [(2, "value")]
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (answer(), "Hello"),
+        (answer(body=""), ""),
+        (answer(body="\n\n a\n---\nb \n"), "a\n---\nb"),
+        (answer(language="a language"), "Hello"),
+        ("```yaml\n" + answer() + "\n```", "Hello"),
+        ("\ufeff" + answer().replace("\n", "\r\n"), "Hello"),
+        ("# Hello", "# Hello"),
+        ("---\nprimary_lang", "---\nprimary_lang"),
+    ],
+)
+def test_the_text_is_what_stands_below_the_front_matter_however_that_is(raw, text):
+    assert text_below(raw) == text
+
+
+@given(st.text(alphabet="-\n `a", max_size=30), st.booleans(), st.integers(0, 200))
+def test_what_is_told_of_a_text_while_it_is_written_is_how_it_begins(body, has_front_matter, count):
+    raw = answer(body=body) if has_front_matter else body
+    assert text_below(raw).startswith(text_so_far(raw[:count]))
+    assert text_so_far(answer(body="\na b c")) == "a b c"

@@ -149,7 +149,8 @@ def serve(
             limits=limits,
             engine_counts=lambda: engine_counts(engine),
         )
-        say(f"{name} answers at {address(listening)}/v1 until Ctrl-C")
+        url = address(listening)
+        say(f"{name} answers at {url}/v1 until Ctrl-C; in a browser: {url}/")
         try:
             run_interruptibly(serve_app(served, listening, grace=grace))
         except KeyboardInterrupt as interrupt:

@@ -25,13 +25,15 @@ from olmocr.page import ModelResponse
 from olmocr.rendering.pool import RenderPool
 from olmocr.serving.asking import Asking, Write
 from olmocr.serving.bounds import Bodies, BodiesInHand, Room
+from olmocr.serving.document_formats import EVENTS, MARKDOWN, as_markdown, wanted_format
 from olmocr.serving.documents import TERMS, DocumentReader
-from olmocr.serving.formats import Format, event, make_format
+from olmocr.serving.formats import Format, below_front_matter, event, make_format
 from olmocr.serving.guard import STAY, Admission, Guard, logged_bugs, noted
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.metrics import CONTENT_TYPE, Metrics
 from olmocr.serving.questions import Question, parse_question
 from olmocr.serving.refusals import RequestError, bad_request, error_body
+from olmocr.serving.start_page import start_page
 from olmocr.serving.uploads import kept, kept_copy, parse_wanted, shown_name
 from olmocr.text import one_line
 from olmocr.version import __version__
@@ -42,6 +44,9 @@ UPSTREAM_NAME = "olmocr"
 CURRENT = "current"
 """What asks for the model that there is, whatever it is called."""
 
+_NOT_IN_A_FRAME = {"content-security-policy": "frame-ancestors 'none'", "referrer-policy": "no-referrer"}
+"""What a page cannot say of itself. Its own policy stands in it."""
+
 _DOCUMENT_TYPES = ("application/pdf", "application/octet-stream", "image/")
 
 _FORM_FIELDS, _LONGEST_FIELD = 8, 1000
@@ -50,7 +55,7 @@ _FORM_FIELDS, _LONGEST_FIELD = 8, 1000
 _USUAL_LIMITS = ServerLimits()
 
 _PATHS = frozenset(
-    ("/v1/chat/completions", "/v1/responses", "/v1/ocr", "/v1/models", "/health", "/metrics", "/version")
+    ("/", "/v1/chat/completions", "/v1/responses", "/v1/ocr", "/v1/models", "/health", "/metrics", "/version")
 )
 
 
@@ -89,6 +94,7 @@ def make_app(
     admission = Admission(api_key, tuple(allowed_hosts), tuple(allowed_origins))
     app = Starlette(
         routes=[
+            Route("/", service.start),
             Route("/v1/chat/completions", functools.partial(service.answer, api="chat"), methods=["POST"]),
             Route("/v1/responses", functools.partial(service.answer, api="responses"), methods=["POST"]),
             Route("/v1/ocr", service.ocr, methods=["POST"]),
@@ -162,6 +168,9 @@ class _Service:
                 finally:
                     self._asking.close_thread()
 
+    async def start(self, request: Request) -> Response:
+        return Response(start_page(), headers=_NOT_IN_A_FRAME, media_type="text/html")
+
     async def health(self, request: Request) -> Response:
         is_closing = self._asking.is_closing
         return JSONResponse({"status": "closing" if is_closing else "ok"}, 503 if is_closing else 200)
@@ -180,19 +189,23 @@ class _Service:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
     async def ocr(self, request: Request) -> Response:
-        """Read a document; its pages come as they are finished, as lines of JSON or as events."""
-        is_stream = "text/event-stream" in request.headers.get("accept", "")
-        encode = _as_event if is_stream else _as_line
+        """Read a document; its pages come as they are finished, as lines of JSON or events, or in order as markdown."""
+        wanted = wanted_format(",".join(request.headers.getlist("accept")))
         lines = self._document(request)
-        first = await anext(lines)  # what is wrong with the whole document has a status of its own
-        media_type = "text/event-stream" if is_stream else "application/x-ndjson"
-        return _Streamed(_encoded(first, lines, encode), media_type=media_type)
+        if wanted == MARKDOWN:
+            pieces = as_markdown(lines)
+        else:
+            pieces = _encoded(lines, _as_event if wanted == EVENTS else _as_line)
+        first = await anext(pieces, b"")  # what is wrong with the whole document has a status of its own
+        return _Streamed(_continued(first, pieces), media_type=wanted)
 
     async def answer(self, request: Request, api: Api) -> Response:
         question = await self._asking.alone(functools.partial(self._parse, await _whole_body(request), api))
         request.scope[STAY].keep(question.size)
         self._require(question.model)
         pieces = self._written(request, question)
+        if not question.front_matter:
+            pieces = below_front_matter(pieces)
         form = make_format(api, question)
         first = await anext(pieces)  # and so has what goes wrong before there is any text
         if question.stream:
@@ -319,11 +332,18 @@ async def _events(
             yield each
 
 
+async def _continued(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with contextlib.aclosing(pieces):
+        yield first
+        async for piece in pieces:
+            yield piece
+
+
 async def _encoded(
-    first: dict[str, Any], lines: AsyncGenerator[dict[str, Any]], encode: Callable[[dict[str, Any]], bytes]
+    lines: AsyncGenerator[dict[str, Any]], encode: Callable[[dict[str, Any]], bytes]
 ) -> AsyncGenerator[bytes]:
     async with contextlib.aclosing(lines):
-        yield encode(first)
+        yield encode(await anext(lines))
         try:
             async for line in lines:
                 yield encode(line)

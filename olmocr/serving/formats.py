@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from typing import Any
 
 from olmocr.backends.wire import Api
-from olmocr.page import ModelResponse
+from olmocr.page import ModelResponse, text_below, text_so_far
 from olmocr.serving.questions import Question
 from olmocr.serving.refusals import RequestError, error_body
 
@@ -20,6 +22,28 @@ def event(data: Any, name: str | None = None) -> bytes:
     """Return a server-sent event."""
     head = f"event: {name}\n" if name else ""
     return f"{head}data: {json.dumps(data)}\n\n".encode()
+
+
+async def below_front_matter(
+    pieces: AsyncGenerator[str | ModelResponse],
+) -> AsyncGenerator[str | ModelResponse]:
+    """Yield an answer's text below its front matter as it is written, and then the answer with that text alone.
+
+    An answer without a front matter, such as one that was cut within it, comes as it is.
+    """
+    written, sent = "", ""
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            if isinstance(piece, str):
+                written += piece
+                text = text_so_far(written)
+            else:
+                text = text_below(piece.text)
+            if len(text) > len(sent):
+                yield text[len(sent) :]
+                sent = text
+            if isinstance(piece, ModelResponse):
+                yield replace(piece, text=text)
 
 
 class _Chat:

@@ -36,8 +36,8 @@ NOTE = "olmocr.note"
 STAY = "olmocr.stay"
 """Where a request's scope holds its :class:`Stay`."""
 
-OPEN_PATHS = ("/health",)
-"""What is told without a key: whether anything runs."""
+OPEN_PATHS = ("/health", "/")
+"""What is told without a key: whether anything runs, and the page that asks a person for the key."""
 
 ON_DISK = ("/v1/ocr",)
 """Where a body is written to the disk as it comes, and does not lie in memory."""

@@ -18,7 +18,7 @@ MOST_LABELS, _LONGEST_NAME, _LONGEST_LABEL = 16, 64, 512
 _READ = frozenset((
     "model", "messages", "input", "instructions", "temperature", "seed", "stream", "stream_options", "guided_regex",
     "structured_outputs", "response_format", "text", "metadata", "max_tokens", "max_completion_tokens",
-    "max_output_tokens", "n_predict",
+    "max_output_tokens", "n_predict", "front_matter",
 ))  # fmt: skip
 """What :mod:`olmocr.serving.questions` reads."""
 

@@ -56,7 +56,8 @@ _MOST_VALUES = 100_000  # in one request's JSON: each takes some 100 bytes, and 
 class Question:
     """What is asked.
 
-    *picture* holds a file's bytes, of so many *pixels*. *usage* says whether a stream ends with the counts of tokens.
+    *picture* holds a file's bytes, of so many *pixels*. *usage* says whether a stream ends with the counts of tokens,
+    *front_matter* whether the answer has its front matter, or only the text below.
     """
 
     model: str
@@ -69,6 +70,7 @@ class Question:
     guided: bool
     stream: bool
     usage: bool
+    front_matter: bool
     labels: Mapping[str, str]
 
     @property
@@ -116,6 +118,7 @@ def parse_question(content: bytes | bytearray, api: Api, *, drops_system: bool =
         guided=_is_guided(body),
         stream=_flag(body, "stream"),
         usage=(body.get("stream_options") or {}).get("include_usage") is True,
+        front_matter=body.get("front_matter") is None or _flag(body, "front_matter"),
         labels=parse_labels(body.get("metadata")),
     )
 

@@ -307,7 +307,7 @@ def test_the_model_is_listed_once(server):
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/", 404), ("POST", "/v1/embeddings", 404), ("GET", CHAT, 405), ("GET", "/docs", 404),
+    [("GET", "/nothing", 404), ("POST", "/v1/embeddings", 404), ("GET", CHAT, 405), ("GET", "/docs", 404),
      ("GET", "/openapi.json", 404), ("GET", "/v1/../etc/passwd", 404), ("GET", "/%1b[31m", 404)],
 )  # fmt: skip
 def test_what_there_is_not_is_said_in_openais_form(server, method, path, status):
@@ -515,3 +515,40 @@ def test_metrics_tell_requests_by_status_and_tokens():
     assert 'olmocr_answer_tokens_total{kind="output"} 20.0' in lines
     assert 'olmocr_answers_total{finish="stop"} 1.0' in lines
     assert any(line.startswith("olmocr_peak_memory_bytes ") for line in lines)
+
+
+FRONT_MATTER = answer("").text
+
+
+@EACH
+def test_the_text_alone_is_given_to_whoever_wants_no_front_matter(path):
+    writer = Writer(FRONT_MATTER[:30], FRONT_MATTER[30:], "\n# One", "\n\ntwo ", "\n")
+    with running(writer) as server, server.client() as client:
+        whole = client.post(path, json=BODIES[path](front_matter=False)).json()
+        with client.stream("POST", path, json=BODIES[path](front_matter=False, stream=True)) as reply:
+            data = data_of(list(reply.iter_lines()))
+        with_it = client.post(path, json=BODIES[path](front_matter=True)).text
+    text = whole["choices"][0]["message"]["content"] if path == CHAT else whole["output"][0]["content"][0]["text"]
+    assert text == text_of(data) == "# One\n\ntwo"
+    assert "primary_language" not in "".join(data)
+    assert "primary_language" in with_it
+
+
+def test_text_without_front_matter_is_streamed_as_it_is_written():
+    writer = Writer(FRONT_MATTER, "# One", "\n\ntwo", waits=True)
+    with running(writer) as server, server.client() as client:
+        writer.go_on(2)
+        with client.stream("POST", CHAT, json=chat(front_matter=False, stream=True)) as reply:
+            lines = reply.iter_lines()
+            while "# One" not in next(lines):
+                pass
+            writer.go_on()
+            assert text_of(data_of(list(lines))) == "\n\ntwo"
+
+
+def test_an_answer_without_front_matter_comes_as_it_is():
+    with running(Writer("---\nprimary_", "language: e")) as server:
+        reply = server.post(CHAT, json=chat(front_matter=False)).json()
+        assert reply["choices"][0]["message"]["content"] == "---\nprimary_language: e"
+        refused = server.post(CHAT, json=chat(front_matter="no"))
+    assert (refused.status_code, error_of(refused)["param"]) == (400, "front_matter")

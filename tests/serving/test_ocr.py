@@ -4,6 +4,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from pypdf import PdfWriter
 
@@ -275,3 +276,65 @@ def test_pages_are_counted_by_what_came_of_them(pdf):
 
 def test_uploads_lie_where_temporary_files_do(server):
     assert Path(tempfile.gettempdir()) == server.folder
+
+
+MARKDOWN = {"accept": "text/markdown"}
+
+
+def test_a_document_is_plain_markdown_to_whoever_wants_that(server, pdf):
+    content = pdf(7, 0, 300)
+    reply = server.post(OCR, content=content, headers=PDF | MARKDOWN)
+    assert reply.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert reply.text == lines_of(server.post(OCR, content=content, headers=PDF))[-1]["markdown"] == "page 7\npage 300"
+
+
+def test_a_document_without_text_is_empty_markdown(server, pdf):
+    reply = server.post(OCR, content=pdf(0, 0), headers=PDF | MARKDOWN)
+    assert (reply.status_code, reply.text) == (200, "")
+
+
+def test_a_client_may_name_its_formats_in_several_headers(server, pdf):
+    headers = [*PDF.items(), ("accept", "text/html"), ("accept", "text/markdown;q=0.5")]
+    assert server.post(OCR, content=pdf(7), headers=headers).text == "page 7"
+
+
+def test_markdown_comes_page_by_page_in_the_order_of_the_pages(pdf):
+    release = asyncio.Event()
+
+    class Slow(Reader):
+        async def ask(self, request):
+            response = await super().ask(request)
+            while response.text.endswith("page 2") and not release.is_set():
+                await asyncio.sleep(0.005)
+            return response
+
+    headers = PDF | MARKDOWN
+    with (
+        reading(Slow()) as server,
+        server.client() as client,
+        client.stream("POST", OCR, content=pdf(1, 2, 3), headers=headers) as reply,
+    ):
+        pieces = reply.iter_text()
+        first = next(pieces)
+        release.set()
+        rest = "".join(pieces)
+    assert (first, rest) == ("page 1\n", "page 2\npage 3")
+
+
+def test_what_goes_wrong_before_there_is_any_markdown_has_a_status_of_its_own(server, pdf):
+    refused(server.post(OCR, content=b"<html>", headers=PDF | MARKDOWN), 400, "web page")
+    with reading(Reader({1: [ServerUnavailableError("this server is closing")]})) as other:
+        refused(other.post(OCR, content=pdf(1, 2), headers=PDF | MARKDOWN), 503, "this server is closing")
+
+
+def test_markdown_that_cannot_go_on_is_cut_off_and_never_looks_whole(pdf):
+    script = {2: [ServerUnavailableError("this server is closing")]}
+    with (
+        reading(Reader(script), at_once=1) as server,
+        server.client() as client,
+        client.stream("POST", OCR, content=pdf(1, 2), headers=PDF | MARKDOWN) as reply,
+    ):
+        pieces = reply.iter_text()
+        assert next(pieces) == "page 1\n"
+        with pytest.raises(httpx.RemoteProtocolError):
+            next(pieces)

@@ -304,8 +304,8 @@ def test_a_text_of_any_characters_reaches_the_model(client):
 
 def test_the_command_reads_documents_as_before(tmp_path):
     shown = run("--help").stdout
-    assert "Folder for results" in shown
-    assert "olmocr serve" in shown
+    assert "read any number into a folder of results" in shown
+    assert "serve it to other programs" in shown
     assert "--kv-budget" in run("serve", "--help").stdout
     alone = subprocess.run([sys.executable, "-m", "olmocr.serving", "--help"], capture_output=True, text=True)
     assert "--kv-budget" in alone.stdout

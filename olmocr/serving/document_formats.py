@@ -1,0 +1,76 @@
+"""An Accept header -> the format in which a document's pages are sent; and these as plain markdown, in their order."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Literal
+
+DocumentFormat = Literal["application/x-ndjson", "text/event-stream", "text/markdown"]
+
+LINES, EVENTS, MARKDOWN = "application/x-ndjson", "text/event-stream", "text/markdown"
+
+# A client that names several as good as each other gets the first of these; one that takes anything gets lines.
+_NAMES: Mapping[DocumentFormat, tuple[str, ...]] = {
+    "text/markdown": (MARKDOWN,),
+    "text/event-stream": (EVENTS,),
+    "application/x-ndjson": (LINES, "application/ndjson", "application/jsonl", "application/json"),
+}
+
+_RANGE = re.compile(r"\s*([^\s;,/]+/[^\s;,]+)\s*((?:;[^;]*)*)")
+
+_WEIGHT = re.compile(r";\s*q\s*=\s*(0(?:\.\d*)?|1(?:\.0*)?)\s*(?:;|$)", re.IGNORECASE)
+
+
+def wanted_format(accept: str) -> DocumentFormat:
+    """Return which format an ``Accept`` header asks for, by its media types and their q-values (RFC 9110, 12.5.1).
+
+    Lines of JSON, where it takes anything or none of the formats, and where it is empty.
+    """
+    weights = _weights(accept)
+    best: DocumentFormat = "application/x-ndjson"
+    best_weight, best_closeness = 0.0, 0
+    for each, names in _NAMES.items():
+        weight, closeness = max(_weight(name, weights) for name in names)
+        if weight and closeness and (weight, closeness) > (best_weight, best_closeness):
+            best, best_weight, best_closeness = each, weight, closeness
+    return "application/x-ndjson" if weights.get("*/*", 0.0) > best_weight else best
+
+
+def _weights(accept: str) -> dict[str, float]:
+    """Return the weight of each range of media types; one that cannot be read is left out."""
+    weights: dict[str, float] = {}
+    for each in accept.lower().split(","):
+        if found := _RANGE.fullmatch(each):
+            weight = _WEIGHT.search(found[2])
+            if weight or not re.search(r";\s*q\s*=", found[2]):
+                weights[found[1]] = float(weight[1]) if weight else 1.0
+    return weights
+
+
+def _weight(name: str, weights: Mapping[str, float]) -> tuple[float, int]:
+    """Return the weight that a media type has, and how closely it is named: 2 by its name, 1 by its kind, 0 not."""
+    for closeness, known in ((2, name), (1, f"{name.partition('/')[0]}/*")):
+        if known in weights:
+            return weights[known], closeness
+    return 0.0, 0
+
+
+async def as_markdown(lines: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[bytes]:
+    """Yield a document's text, page by page in their order: each as soon as all before it are read.
+
+    *lines* are those of ``DocumentReader.read``. All together are what its last line has as ``markdown``.
+    """
+    left: list[int] = []
+    read: dict[int, str | None] = {}
+    async with contextlib.aclosing(lines):
+        async for line in lines:
+            if line["type"] == "document":
+                left = line["pages"][::-1]
+            elif line["type"] == "page":
+                read[line["page_number"]] = line["text"]
+            while left and left[-1] in read:
+                text = read.pop(left.pop())
+                if text is not None:
+                    yield (text + "\n" if left else text).encode()
