@@ -16,6 +16,7 @@ from olmocr.command import (
     start_logging,
 )
 from olmocr.errors import ExitCode, MissingDependencyError, UsageError
+from olmocr.extras import install_command
 from olmocr.memory import parse_size
 from olmocr.options import Quiet
 from olmocr.serving.limits import ServerLimits
@@ -127,7 +128,7 @@ def serve(
         from olmocr.serving.server import serve as serve_app
     except ImportError as error:
         raise MissingDependencyError(
-            f"the server needs {error.name}, which is not installed: pip install 'olmocr[serve]'"
+            f"the server needs {error.name}, which is not installed: {install_command('serve')}"
         ) from error
     from olmocr.backends.choice import engine_counts, open_engine
     from olmocr.pipeline.repetition import is_looping
