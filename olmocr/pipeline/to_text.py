@@ -55,6 +55,17 @@ def names_documents(name: str) -> bool:
     return path.suffix.lower() in ENDINGS or "::" in name or (glob.has_magic(name) and not path.exists())
 
 
+def require_no_workspace(names: Sequence[str]) -> None:
+    """See to it that no workspace is among the *names* of documents that are read without one.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name in names:
+        if (path_of(name) / RECORDS_FILE).exists():
+            raise UsageError(f"{name} is a workspace, which comes first: olmocr {name} {names[0]}")
+
+
 def workspace_of(documents: Sequence[str], settings: dict[str, Any], root: Path | None = None) -> Path:
     """Return the workspace for *documents* that are read with these *settings*, in the user's cache.
 
