@@ -71,7 +71,7 @@ def test_the_source_distribution_has_the_package_and_its_docs_and_nothing_else(b
         names = {name.partition("/")[2] for name in archive.getnames()}
     top = {"olmocr", "docs", "deploy", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "PKG-INFO"}
     assert data_files() - names == set()
-    assert {"docs/serve.md", "README.md", "LICENSE", "CHANGELOG.md"} <= names
+    assert {"docs/deploy.md", "deploy/Dockerfile", "README.md", "LICENSE", "CHANGELOG.md"} <= names
     assert {name.split("/")[0] for name in names} <= top | {".gitignore"}
 
 
