@@ -263,6 +263,7 @@ def ocr(
     names = [*(documents or ()), *values.pop("pdfs")]
     if not has_workspace:
         names.insert(0, values.pop("workspace"))
+        _require_no_workspace(names)
     if not values["model"] and not values["server"] and values["backend"] != "vllm" and (names or not has_workspace):
         values["model"] = _default_model(names, is_agreed=yes)
     if has_workspace and output is not None:
@@ -276,11 +277,17 @@ def ocr(
             _read_to_text(names, output, values, how)
 
 
+def _require_no_workspace(names: list[str]) -> None:
+    from olmocr.pipeline.to_text import require_no_workspace
+
+    require_no_workspace(names)
+
+
 def _nothing_to_read(workspace: str) -> str:
     """Return what to say where no document is named: perhaps *workspace* was to be one."""
     what = "no document is named"
     if not Path(workspace).expanduser().exists():
-        what += f", and there is no file or folder {workspace}"
+        what += f", and there is no file or folder {workspace}{_alike([workspace])}"
     return f"{what}; olmocr FILE.pdf prints a document's text, and olmocr WORKSPACE --pdfs FILE.pdf ... keeps it"
 
 
@@ -309,7 +316,7 @@ def _alike(documents: list[str]) -> str:
             if not os.path.lexists(path):
                 names = [each.name for each in itertools.islice(path.parent.iterdir(), _MOST_COMPARED)]
                 meant += [str(path.with_name(each)) for each in difflib.get_close_matches(path.name, names, 1, 0.8)]
-    return f"; did you mean {in_a_line(', '.join(meant))}?" if meant else ""
+    return f" (did you mean {in_a_line(', '.join(meant))}?)" if meant else ""
 
 
 def _default_model(documents: list[str], *, is_agreed: bool) -> str:
@@ -357,9 +364,8 @@ def _has_no_workspace(values: dict[str, Any]) -> bool:
 
 
 def _read_to_text(documents: list[str], output: str | None, values: dict[str, Any], how: _How) -> None:
-    from olmocr.pipeline.to_text import Destination, require_no_workspace, sweep, texts_of, workspace_of
+    from olmocr.pipeline.to_text import Destination, sweep, texts_of, workspace_of
 
-    require_no_workspace(documents)
     sweep()
     workspace = workspace_of(documents, values)
     destination = Destination(output, documents, workspace)

@@ -250,18 +250,28 @@ def test_a_document_whose_name_has_a_slip_is_told():
     write_numbered_pdf(Path("report.pdf"), [1])
     done = olmocr("reprot.pdf", "--model", "a/b")
     assert done.returncode == 7
-    assert "there is no file reprot.pdf; nothing was started; did you mean report.pdf?" in sentence_of(done)
+    assert "there is no file reprot.pdf; nothing was started (did you mean report.pdf?)" in sentence_of(done)
 
 
 def test_a_workspace_that_is_not_there_and_no_document_are_told_together():
     assert "no document is named, and there is no file or folder x.pfd; olmocr" in sentence_of(olmocr("x.pfd"))
 
 
+@pytest.mark.parametrize("output", ["b.pdf", "new.pdf", "notes.docx"])
+def test_what_is_neither_a_folder_nor_a_markdown_file_is_refused_as_output_before_anything_is_read(output):
+    write_numbered_pdf(Path("a.pdf"), [1])
+    write_numbered_pdf(Path("b.pdf"), [1])
+    Path("notes.docx").touch()
+    done = olmocr("a.pdf", "-o", output, "--model", "m/m")
+    assert done.returncode == 2
+    assert f"--output {output} is no folder and no markdown file" in sentence_of(done)
+
+
 def test_a_workspace_after_a_document_is_told_to_come_first():
     write_numbered_pdf(Path("a.pdf"), [1])
     Path("ws").mkdir()
     Path("ws/workspace.sqlite").touch()
-    done = olmocr("a.pdf", "ws", "--model", "m")
+    done = olmocr("a.pdf", "ws")
     assert done.returncode == 2
     assert "ws is a workspace, which comes first: olmocr ws a.pdf" in sentence_of(done)
 
