@@ -44,6 +44,16 @@ def test_there_are_as_many_as_are_promised():
     assert len(ROWS) == 21
 
 
+def test_a_misspelt_variable_of_the_servers_key_is_named(folder):
+    arguments = [sys.executable, "-m", "olmocr", "serve", "--model", "m/m", "--host", "0.0.0.0"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OLMOCR_")}
+    done = subprocess.run(
+        arguments, cwd=folder, env=kept | {"OLMOCR_API_KYE": "k"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "OLMOCR_API_KYE is not a setting, and has no effect; did you mean OLMOCR_API_KEY?" in done.stderr
+
+
 @pytest.mark.parametrize(("command", "code", "answer"), ROWS, ids=[row[0] for row in ROWS])
 def test_a_common_mistake_is_answered_as_the_docs_say(command, code, answer, folder):
     exit_code, said = answer_to(command, folder)
