@@ -62,5 +62,5 @@ clean:
 
 .venv/installed-dev: .venv/installed-mlx pyproject.toml
 	@echo "installing the test tools into .venv, once"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mlx,blas,fast,validate,viewer,heic,s3,filter,metrics,serve,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,s3,dev]'
 	@touch $@

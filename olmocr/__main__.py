@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 USAGE = """\
@@ -48,8 +50,30 @@ def main() -> None:
         print(overview())
     elif first in COMMANDS:
         _app(first)(args=rest, prog_name=f"olmocr {first}")
+    elif meant := misspelt(first, rest):
+        print(f"error: {meant}", file=sys.stderr)
+        sys.exit(2)
     else:
         _app("read")(prog_name="olmocr")
+
+
+def misspelt(first: str, rest: Sequence[str]) -> str | None:
+    """Return what to say where *first* is a command's name with a slip in it; None where it is something else.
+
+    A word for which ``--pdfs`` names documents is a workspace, and so is anything that is there.
+    """
+    if not first.replace("_", "").replace("-", "").isalpha() or first.startswith("-") or Path(first).exists():
+        return None
+    if any(each.partition("=")[0] == "--pdfs" for each in rest):
+        return None
+    import difflib
+
+    words = ("help", *COMMANDS)
+    longer = [name for name in COMMANDS if len(name) > 4 and first.startswith(name)]  # such as convert_to_mlx
+    meant = longer or difflib.get_close_matches(first, words, 1, 0.75)
+    return (
+        f"there is no command {first}; did you mean {meant[0]}? A folder of that name is ./{first}" if meant else None
+    )
 
 
 def overview() -> str:

@@ -239,6 +239,9 @@ def _print(text: str, stream: TextIO | None) -> None:
     steady.flush()
 
 
+_REFUSAL: Any = typer.BadParameter.__mro__[1]  # of arguments; Typer gives it no public name
+
+
 class CommandWithBothSpellings(TyperCommand):
     """A command whose options may be spelled ``--like_this`` or ``--like-this``.
 
@@ -252,8 +255,13 @@ class CommandWithBothSpellings(TyperCommand):
         return super().make_context(info_name, args, parent, token_normalize_func=hyphenated, **extra)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Spread what takes several values, then parse."""
-        return super().parse_args(ctx, several_values(args, self.several) if self.several else args)
+        """Spread what takes several values, then parse. Of an option that is none, the one most like it is named."""
+        try:
+            return super().parse_args(ctx, several_values(args, self.several) if self.several else args)
+        except _REFUSAL as error:
+            if alike := getattr(error, "possibilities", None):
+                error.possibilities = alike[:1]  # they come the likest first, and would be shown by the alphabet
+            raise
 
 
 def hyphenated(name: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from olmocr.errors import MissingDependencyError
+from olmocr.extras import install_command
 
 REFERENCE_BLAS = "reference"
 
@@ -89,7 +90,7 @@ def _import_mlx() -> Any:
         import mlx.core as mx
     except ImportError as error:
         raise MissingDependencyError(
-            f"MLX is not installed for this machine ({error}); install it with: pip install 'olmocr[mlx]'"
+            f"MLX is not installed for this machine ({error}); install it with: {install_command('mlx')}"
         ) from error
     return mx
 

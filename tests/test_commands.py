@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from olmocr.extras import install_command
 from olmocr.validate.score import character_error_rate
 from tests.checkpoints import sparse_checkpoint, tiny_checkpoint
 from tests.conftest import CHECKPOINT, PAGES, ROOT
@@ -298,7 +299,7 @@ def test_a_machine_without_mlx_is_one_sentence(tmp_path):
     (tmp_path / "path/mlx/__init__.py").write_text("raise ImportError('no MLX here')")
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "path")}
     done = run(OLMOCR, tmp_path / "ws", "--pdfs", write_pdf(tmp_path / "a.pdf"), "--model", CHECKPOINT, env=environment)
-    assert_one_sentence(done, 3, "pip install 'olmocr[mlx]'")
+    assert_one_sentence(done, 3, install_command("mlx"))
 
 
 def test_raw_answers_are_checked_by_line(tmp_path):

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "olmocr"
 FLOORS = (
-    {"errors", "strays", "text", "version", "reports"},
+    {"errors", "extras", "strays", "text", "version", "reports"},
     {"page", "device", "memory", "command", "event_loop", "files", "options", "settings", "tensors", "model_folder"},
     {"inputs", "runtime", "tokenizer_file"},
     {"workspace", "rendering", "inference", "hub", "html"},

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from olmocr.__main__ import COMMANDS, overview
+from olmocr.__main__ import COMMANDS, misspelt, overview
 from tests.conftest import ROOT
 
 
@@ -42,6 +42,45 @@ def test_each_command_tells_its_own_options_under_its_own_name(name, order):
 def test_a_command_ends_with_its_own_exit_code(tmp_path):
     assert olmocr("validate", "weights", str(tmp_path)).returncode == 4
     assert olmocr("convert", str(ROOT / "demo/checkpoint"), "--quantize", "nothing").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("covert demo/checkpoint", "convert"),
+        ("srve --model m", "serve"),
+        ("raed x.pdf", "read"),
+        ("viewer ws", "view"),
+        ("validat weights m", "validate"),
+        ("convert_to_mlx demo/checkpoint", "convert"),
+        ("hlep", "help"),
+    ],
+)
+def test_a_commands_name_with_a_slip_is_told(typed, meant):
+    first, *rest = typed.split()
+    assert misspelt(first, rest) == (
+        f"there is no command {first}; did you mean {meant}? A folder of that name is ./{first}"
+    )
+
+
+@pytest.mark.parametrize(
+    "typed", ["ws x.pdf", "x.pdf", "reader --pdfs x.pdf", "reader --pdfs=x.pdf", "./srve", "--server"]
+)
+def test_what_is_no_slip_is_left_alone(typed):
+    first, *rest = typed.split()
+    assert misspelt(first, rest) is None
+
+
+def test_a_folder_that_is_called_almost_like_a_command_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "serv").mkdir()
+    assert misspelt("serv", []) is None
+
+
+def test_a_slip_ends_with_one_sentence():
+    done = olmocr("covert", "demo/checkpoint")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: there is no command covert; did you mean convert?")
 
 
 def test_help_does_not_load_what_commands_need():

@@ -17,6 +17,7 @@ from olmocr.backends.config import BackendConfig
 from olmocr.backends.local_server import MLX_VLM_PORT, VLLM_PORT, ServerCommand, mlx_vlm_command, serving, vllm_command
 from olmocr.device import REFERENCE_BLAS, start_mlx
 from olmocr.errors import OlmocrError, ServerUnavailableError
+from olmocr.extras import install_command
 from olmocr.hub.find import find_model
 from olmocr.hub.find import require_model as known_model
 from olmocr.model_folder import read_config
@@ -72,7 +73,7 @@ def open_engine(
     folder = find_model(model)
     device = start_mlx()
     if device.blas == REFERENCE_BLAS:
-        log.warning("MLX computes with its reference BLAS, which is slow: pip install 'olmocr[blas]'")
+        log.warning("MLX computes with its reference BLAS, which is slow: %s", install_command("blas"))
     # Only now, since it imports MLX, which must find its BLAS loaded.
     from olmocr.inference.engine import DRAFTED_PAGES, Engine
 

@@ -26,6 +26,7 @@ from olmocr.backends.client import IsLooping, ServerClient, has_loaded
 from olmocr.backends.faults import plain
 from olmocr.backends.wire import Api, Guide
 from olmocr.errors import InputError, MissingDependencyError, ServerError, ServerUnavailableError, output_error
+from olmocr.extras import install_command
 from olmocr.page import MAX_TOTAL_TOKENS, Ask, ModelResponse, PageRequest
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def mlx_vlm_command(
         MissingDependencyError: mlx-vlm is not installed.
     """
     if importlib.util.find_spec("mlx_vlm") is None:
-        raise MissingDependencyError("mlx-vlm is not installed; install it with: pip install 'olmocr[mlx]'")
+        raise MissingDependencyError(f"mlx-vlm is not installed; install it with: {install_command('mlx')}")
     launcher = (sys.executable, "-m", "olmocr.backends.mlx_vlm_launcher")
     options = ("--model", model, "--host", HOST, "--port", str(port))
     limits = ("--max-num-seqs", str(max_num_seqs), "--max-tokens", str(max_tokens), "--log-level", "WARNING")

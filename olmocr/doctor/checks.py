@@ -13,6 +13,7 @@ from olmocr.conversion.config import flat_config
 from olmocr.conversion.macs import running_memory
 from olmocr.device import REFERENCE_BLAS, gpu_limit, start_mlx
 from olmocr.errors import CheckpointError, MissingDependencyError
+from olmocr.extras import install_command, upgrade_command
 from olmocr.model_folder import ModelFolder, read_config
 from olmocr.runtime import machine
 from olmocr.runtime.versions import installed_version, known_bad
@@ -87,11 +88,11 @@ def _versions() -> Iterator[Finding]:
         if version is not None:
             yield _version(package, version)
         elif package in _NEEDED:
-            yield Finding(package, "problem", "not installed", "pip install 'olmocr[mlx]'")
+            yield Finding(package, "problem", "not installed", install_command("mlx"))
         else:
-            yield Finding(package, "warning", "not installed", "it comes with: pip install 'olmocr[mlx]'")
+            yield Finding(package, "warning", "not installed", f"it comes with: {install_command('mlx')}")
     if installed_version("mlx-cpu") and any(map(installed_version, ("mlx-cuda-12", "mlx-cuda-13"))):
-        advice = "they overwrite each other: uninstall mlx-cpu, then install olmocr[cuda] again"
+        advice = f"they overwrite each other: uninstall mlx-cpu, then: {install_command('cuda')}"
         yield Finding("mlx wheels", "problem", "MLX's CPU and CUDA builds together", advice)
 
 
@@ -100,7 +101,9 @@ def _version(package: str, version: str) -> Finding:
     if not found:
         return Finding(package, "ok", version)
     state: State = "problem" if any(bad.is_needed for bad in found) else "warning"
-    return Finding(package, state, version, f"{'; '.join(bad.why for bad in found)}: {found[0].upgrade}")
+    return Finding(
+        package, state, version, f"{'; '.join(bad.why for bad in found)}: {upgrade_command(found[0].wanted)}"
+    )
 
 
 def _device() -> Finding:
@@ -109,7 +112,8 @@ def _device() -> Finding:
     except MissingDependencyError as error:
         return Finding("device", "problem", "none", str(error))
     if device.blas == REFERENCE_BLAS:
-        return Finding("device", "warning", str(device), "pages take much longer than with: pip install 'olmocr[blas]'")
+        advice = f"pages take much longer than with: {install_command('blas')}"
+        return Finding("device", "warning", str(device), advice)
     return Finding("device", "ok", str(device))
 
 
@@ -136,7 +140,7 @@ def _extras() -> Iterator[Finding]:
         if extra == "blas" and (sys.platform, platform.machine()) != ("linux", "x86_64"):
             continue
         missing = [package for package in packages if installed_version(package) is None]
-        value = f"not installed; {purpose}: pip install 'olmocr[{extra}]'" if missing else "installed"
+        value = f"not installed; {purpose}: {install_command(extra)}" if missing else "installed"
         yield Finding(f"extra [{extra}]", "ok", value)
 
 

@@ -124,6 +124,15 @@ def _require_complete(folder: ModelFolder, names: Sequence[str]) -> None:
         )
 
 
+def require_model_name(model: str) -> None:
+    """See to it that *model* is a folder on this disk, or may be the name of a repository; nothing is asked of a Hub.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    _folder_here(model, None)
+
+
 def _folder_here(model: str, revision: str | None) -> ModelFolder | None:
     """Return *model* as a folder on this disk; None if it is the name of a repository."""
     try:

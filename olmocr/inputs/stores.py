@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from olmocr.errors import InputError, MissingDependencyError, OlmocrError
+from olmocr.extras import install_command
 from olmocr.inputs.kinds import has_ending
 from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.origins import Refused, StoredFile, WebFile
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 WEB_SCHEMES = frozenset(("http", "https"))
 
 # The extra that brings each scheme's file system; what reads the Hub comes with this package.
-_EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure", "hf": None}
+_EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+_SCHEMES = (*_EXTRAS, "hf")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _MAGIC = re.compile(r"[*?\[]")
@@ -137,8 +139,8 @@ def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
     import fsspec.core
 
     scheme = scheme_of(url)
-    if scheme not in _EXTRAS:
-        schemes = ", ".join(f"{each}://" for each in ("http", "https", *_EXTRAS))
+    if scheme not in _SCHEMES:
+        schemes = ", ".join(f"{each}://" for each in ("http", "https", *_SCHEMES))
         raise InputError(f"{url} cannot be read: only {schemes} and files can")
     if not url.partition("://")[2].strip("/"):
         raise InputError(f"{url} names no place in a store")
@@ -146,9 +148,8 @@ def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
         with _faults_of(url):
             filesystem, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise MissingDependencyError(
-            f"{scheme}:// needs an extra of this package: pip install 'olmocr[{_EXTRAS[scheme]}]'"
-        ) from error
+        missing = f"{scheme}:// needs an extra of this package: {install_command(_EXTRAS.get(scheme, 'mlx'))}"
+        raise MissingDependencyError(missing) from error
     return filesystem, path
 
 

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import functools
 import inspect
+import itertools
 import logging
 import os
 import sys
@@ -31,7 +32,7 @@ from olmocr.command import (
     several_values,
     start_logging,
 )
-from olmocr.errors import InputError, UsageError
+from olmocr.errors import InputError, OlmocrError, UsageError
 from olmocr.memory import parse_size
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.upstream_options import Translated, heed, translated
@@ -56,6 +57,9 @@ _MODEL, _OUTPUT, _RUN = "What answers", "Output", "Run"
 _LINE_EVERY_SECONDS = 30.0  # in a log; whoever looks sees every page
 
 _NOT_IN_A_FILE = {"version", "api_key", "install_completion", "show_completion"}
+
+_MOST_ASKED_AFTER = 3  # documents that are not there
+_MOST_COMPARED = 1000  # names in a folder
 
 log = logging.getLogger(__name__)
 
@@ -259,14 +263,60 @@ def ocr(
     names = [*(documents or ()), *values.pop("pdfs")]
     if not has_workspace:
         names.insert(0, values.pop("workspace"))
+        _require_no_workspace(names)
     if not values["model"] and not values["server"] and values["backend"] != "vllm" and (names or not has_workspace):
         values["model"] = _model_of(values.get("workspace")) or _default_model(names, is_agreed=yes)
-    if not has_workspace:
-        _read_to_text(names, output, values, how)
-    elif output is not None:
+    if has_workspace and output is not None:
         raise UsageError("--output is for documents without a workspace; --output-dir says where its markdown goes")
-    else:
-        _run(PipelineConfig(**values, pdfs=tuple(names)), how)
+    if has_workspace and not names and not values["retry_failed"]:
+        raise UsageError(_nothing_to_read(values["workspace"]))
+    with _telling_more(names, values):
+        if has_workspace:
+            _run(PipelineConfig(**values, pdfs=tuple(names)), how)
+        else:
+            _read_to_text(names, output, values, how)
+
+
+def _require_no_workspace(names: list[str]) -> None:
+    from olmocr.pipeline.to_text import require_no_workspace
+
+    require_no_workspace(names)
+
+
+def _nothing_to_read(workspace: str) -> str:
+    """Return what to say where no document is named: perhaps *workspace* was to be one."""
+    what = "no document is named"
+    if not Path(workspace).expanduser().exists():
+        what += f", and there is no file or folder {workspace}{_alike([workspace])}"
+    return f"{what}; olmocr FILE.pdf prints a document's text, and olmocr WORKSPACE --pdfs FILE.pdf ... keeps it"
+
+
+@contextlib.contextmanager
+def _telling_more(documents: list[str], values: dict[str, Any]) -> Iterator[None]:
+    """Where a document is not there, ask after one with a like name, and tell of a model that is not there either."""
+    try:
+        yield
+    except InputError as error:
+        from olmocr.hub.find import require_model_name
+
+        sentence = f"{error}{_alike(documents)}"
+        try:
+            if values["model"] and not values["server"]:
+                require_model_name(values["model"])
+        except OlmocrError as other:
+            raise InputError(f"{sentence}; and {other}") from error
+        raise InputError(sentence) from error
+
+
+def _alike(documents: list[str]) -> str:
+    """Return a question after files that may have been meant; nothing where none is called much alike."""
+    meant = []
+    for path in (Path(name) for name in documents[:_MOST_ASKED_AFTER]):
+        with contextlib.suppress(OSError, ValueError):
+            if not os.path.lexists(path):
+                names = [each.name for each in itertools.islice(path.parent.iterdir(), _MOST_COMPARED)]
+                meant += [str(path.with_name(each)) for each in difflib.get_close_matches(path.name, names, 1, 0.8)]
+    return f" (did you mean {in_a_line(', '.join(meant))}?)" if meant else ""
 
 
 def _model_of(workspace: str | None) -> str | None:
@@ -292,7 +342,7 @@ def _default_model(documents: list[str], *, is_agreed: bool) -> str:
         try:
             default_model(is_agreed=False, confirm=None)
         except UsageError as other:
-            raise UsageError(f"{error}; and {other}") from other
+            raise UsageError(f"{error}{_alike(documents)}; and {other}") from other
         raise
     return default_model(is_agreed=is_agreed, confirm=functools.partial(typer.confirm, err=True) if is_person else None)
 

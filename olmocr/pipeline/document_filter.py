@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from olmocr.errors import MissingDependencyError
+from olmocr.extras import install_command
 
 SAMPLE_PAGES = 5
 """So many of a document's first pages are looked at."""
@@ -50,7 +51,7 @@ def _language_of(text: str) -> str:
         from py3langid.langid import classify
     except ImportError as error:
         raise MissingDependencyError(
-            "--apply-filter needs to tell languages apart; install what does that with: pip install 'olmocr[filter]'"
+            f"--apply-filter needs to tell languages apart; install what does that with: {install_command('filter')}"
         ) from error
     code: str = classify(text)[0]
     return code

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from olmocr.errors import MissingDependencyError, UsageError, why_no_port
+from olmocr.extras import install_command
 from olmocr.memory import peak_memory
 from olmocr.workspace.document import PageRecord
 
@@ -36,7 +37,7 @@ def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
         from prometheus_client import CollectorRegistry, Gauge, start_http_server
     except ImportError as error:
         raise MissingDependencyError(
-            "--metrics-port needs a client of Prometheus; install it with: pip install 'olmocr[metrics]'"
+            f"--metrics-port needs a client of Prometheus; install it with: {install_command('metrics')}"
         ) from error
     registry = CollectorRegistry()
     count = count_pages(registry)

@@ -55,6 +55,17 @@ def names_documents(name: str) -> bool:
     return path.suffix.lower() in ENDINGS or "::" in name or (glob.has_magic(name) and not path.exists())
 
 
+def require_no_workspace(names: Sequence[str]) -> None:
+    """See to it that no workspace is among the *names* of documents that are read without one.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name in names:
+        if (path_of(name) / RECORDS_FILE).exists():
+            raise UsageError(f"{name} is a workspace, which comes first: olmocr {name} {names[0]}")
+
+
 def workspace_of(documents: Sequence[str], settings: dict[str, Any], root: Path | None = None) -> Path:
     """Return the workspace for *documents* that are read with these *settings*, in the user's cache.
 
@@ -97,13 +108,15 @@ class Destination:
 
         Raises:
             OutputError: it is a file that this command did not write.
-            UsageError: it is one file, for several documents.
+            UsageError: it is one file, for several documents, or neither a folder nor a markdown file.
         """
         self._workspace = workspace
         self._path = Path(output).expanduser() if output is not None else None
         self._written = _read_written(workspace)
         self._taken: set[str] = set()
         self._is_folder = output is not None and _is_folder(output)
+        if self._path is not None and self._is_folder and _is_another_file(self._path):
+            raise UsageError(f"--output {output} is no folder and no markdown file; name FILE.md or a folder")
         if self._path is None or self._is_folder:
             return
         if len(find_sources(documents)) > 1:
@@ -156,6 +169,11 @@ class Destination:
 def _is_folder(output: str) -> bool:
     path = Path(output).expanduser()
     return path.is_dir() or output.endswith(os.sep) or path.suffix.lower() not in _MARKDOWN_ENDINGS
+
+
+def _is_another_file(path: Path) -> bool:
+    """Say whether *path* is a file, or is called like one that holds a document."""
+    return not path.is_dir() and (path.exists() or path.suffix.lower() in ENDINGS)
 
 
 def _key(path: Path) -> str:

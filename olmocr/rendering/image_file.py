@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from olmocr.errors import InputError, reason_of
+from olmocr.extras import install_command
 from olmocr.inputs.kinds import Kind
 from olmocr.page import PageImage
 from olmocr.rendering.levels import on_white, pixel_shape, upright_picture
@@ -105,7 +106,7 @@ def _learn_heic(name: str) -> None:
     try:
         import pillow_heif
     except ImportError as error:
-        raise InputError(f"{name} is an HEIC picture, which needs an extra: pip install 'olmocr[heic]'") from error
+        raise InputError(f"{name} is an HEIC picture, which needs an extra: {install_command('heic')}") from error
     pillow_heif.register_heif_opener(thumbnails=False)
 
 

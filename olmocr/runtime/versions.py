@@ -13,14 +13,14 @@ Version = tuple[int, ...]
 class BadVersions:
     """Versions from *first* on and before *end* (None: no bound) of *package*, and what is wrong with them.
 
-    *is_needed* tells whether reading pages depends on it.
+    *wanted* are the versions to have instead. *is_needed* tells whether reading pages depends on it.
     """
 
     package: str
     first: Version | None
     end: Version | None
     why: str
-    upgrade: str
+    wanted: str
     is_needed: bool = True
 
     def cover(self, version: Version) -> bool:
@@ -28,7 +28,7 @@ class BadVersions:
         return (self.first is None or version >= self.first) and (self.end is None or version < self.end)
 
 
-_VLM = "pip install 'mlx-vlm>=0.7.10,<0.8'"
+_VLM = "mlx-vlm>=0.7.10,<0.8"
 
 KNOWN_BAD = (
     BadVersions("mlx-vlm", None, (0, 3, 6), "rotates Qwen2.5-VL's positions wrongly, so that it reads badly", _VLM),
@@ -40,17 +40,11 @@ KNOWN_BAD = (
     BadVersions("mlx-vlm", None, (0, 7, 4), "its server puts the image before the text, unlike in training", _VLM),
     BadVersions("mlx-vlm", None, (0, 7, 10), "is older than what olmocr was tried with", _VLM),
     BadVersions("mlx-vlm", (0, 8), None, "is newer than what olmocr was tried with", _VLM, is_needed=False),
-    BadVersions("mlx", None, (0, 32, 4), "is older than mlx-vlm 0.7 needs", "pip install --upgrade 'mlx>=0.32.4'"),
-    BadVersions(
-        "transformers", (5, 2, 0), (5, 2, 1), "cannot load Qwen2.5-VL", "pip install --upgrade 'transformers>=5.14'"
-    ),
-    BadVersions(
-        "transformers", None, (5, 14), "is older than mlx-vlm 0.7 needs", "pip install --upgrade 'transformers>=5.14'"
-    ),
-    BadVersions(
-        "huggingface_hub", None, (1, 0), "is older than olmocr needs", "pip install --upgrade 'huggingface_hub>=1.0'"
-    ),
-    BadVersions("numpy", None, (1, 26), "is older than olmocr needs", "pip install --upgrade 'numpy>=1.26'"),
+    BadVersions("mlx", None, (0, 32, 4), "is older than mlx-vlm 0.7 needs", "mlx>=0.32.4"),
+    BadVersions("transformers", (5, 2, 0), (5, 2, 1), "cannot load Qwen2.5-VL", "transformers>=5.14"),
+    BadVersions("transformers", None, (5, 14), "is older than mlx-vlm 0.7 needs", "transformers>=5.14"),
+    BadVersions("huggingface_hub", None, (1, 0), "is older than olmocr needs", "huggingface_hub>=1.0"),
+    BadVersions("numpy", None, (1, 26), "is older than olmocr needs", "numpy>=1.26"),
 )
 """What is known of versions, the worst first for each package."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -16,6 +19,7 @@ from olmocr.command import (
     start_logging,
 )
 from olmocr.errors import ExitCode, MissingDependencyError, UsageError
+from olmocr.extras import install_command
 from olmocr.memory import parse_size
 from olmocr.options import Quiet
 from olmocr.serving.limits import ServerLimits
@@ -111,6 +115,8 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """Keep a model in memory for other programs: OpenAI's API, and whole documents at POST /v1/ocr (docs/serve.md)."""
+    if api_key is None:
+        _tell_of_misspelt_keys(os.environ)
     key = _checked(api_key)
     origins = _checked_origins(allow_origin or [], has_key=key is not None)
     limits = ServerLimits(
@@ -127,7 +133,7 @@ def serve(
         from olmocr.serving.server import serve as serve_app
     except ImportError as error:
         raise MissingDependencyError(
-            f"the server needs {error.name}, which is not installed: pip install 'olmocr[serve]'"
+            f"the server needs {error.name}, which is not installed: {install_command('serve')}"
         ) from error
     from olmocr.backends.choice import engine_counts, open_engine
     from olmocr.pipeline.repetition import is_looping
@@ -156,6 +162,13 @@ def serve(
         except KeyboardInterrupt as interrupt:
             complain("stopped: no more requests are taken, and those in the making were answered or ended")
             raise typer.Exit(ExitCode.INTERRUPTED) from interrupt
+
+
+def _tell_of_misspelt_keys(variables: Iterable[str]) -> None:
+    """Say of variables that are called almost like that of the key that they are not heeded."""
+    ours = [name for name in variables if name.startswith("OLMOCR_")]
+    for name in difflib.get_close_matches("OLMOCR_API_KEY", ours, cutoff=0.85):
+        complain(f"{name} is not a setting, and has no effect; did you mean OLMOCR_API_KEY?")
 
 
 def _checked(api_key: str | None) -> str | None:

@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from olmocr.errors import MissingDependencyError
+from olmocr.extras import install_command
 from olmocr.validate.html_tables import html_tables
 
 Table = tuple[tuple[str, ...], ...]
@@ -98,7 +99,7 @@ def _rapidfuzz() -> Any:
 
 
 def _missing(library: str) -> MissingDependencyError:
-    return MissingDependencyError(f"{library} is not installed; install it with: pip install 'olmocr[validate]'")
+    return MissingDependencyError(f"{library} is not installed; install it with: {install_command('validate')}")
 
 
 def plain(text: str) -> str:

@@ -16,6 +16,7 @@ from olmocr.command import (
     start_logging,
 )
 from olmocr.errors import MissingDependencyError
+from olmocr.extras import install_command
 from olmocr.options import Quiet
 from olmocr.viewer.katex import read_katex
 from olmocr.viewer.serve import address, make_server
@@ -58,7 +59,7 @@ def _write(workspace: Path, folder: Path, katex: Path | None, *, quiet: bool) ->
         from olmocr.viewer.site import write_site
     except ImportError as error:
         raise MissingDependencyError(
-            f"the viewer needs {error.name}, which is not installed: pip install 'olmocr[viewer]'"
+            f"the viewer needs {error.name}, which is not installed: {install_command('viewer')}"
         ) from error
 
     typesetting = read_katex(katex.expanduser()) if katex else None

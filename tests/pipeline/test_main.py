@@ -256,6 +256,56 @@ def test_a_missing_document_and_a_missing_model_are_told_together():
     assert "no model is named" in sentence_of(done)
 
 
+def test_a_missing_document_and_a_named_model_that_is_not_there_are_told_together():
+    done = olmocr("ws", "--pdfs", "nothere.pdf", "--model", "nomodel")
+    assert done.returncode == 7
+    assert "there is no file nothere.pdf; nothing was started; and nomodel is no folder" in sentence_of(done)
+
+
+def test_a_document_whose_name_has_a_slip_is_told():
+    write_numbered_pdf(Path("report.pdf"), [1])
+    done = olmocr("reprot.pdf", "--model", "a/b")
+    assert done.returncode == 7
+    assert "there is no file reprot.pdf; nothing was started (did you mean report.pdf?)" in sentence_of(done)
+
+
+def test_a_workspace_that_is_not_there_and_no_document_are_told_together():
+    assert "no document is named, and there is no file or folder x.pfd; olmocr" in sentence_of(olmocr("x.pfd"))
+
+
+@pytest.mark.parametrize("output", ["b.pdf", "new.pdf", "notes.docx"])
+def test_what_is_neither_a_folder_nor_a_markdown_file_is_refused_as_output_before_anything_is_read(output):
+    write_numbered_pdf(Path("a.pdf"), [1])
+    write_numbered_pdf(Path("b.pdf"), [1])
+    Path("notes.docx").touch()
+    done = olmocr("a.pdf", "-o", output, "--model", "m/m")
+    assert done.returncode == 2
+    assert f"--output {output} is no folder and no markdown file" in sentence_of(done)
+
+
+def test_a_workspace_after_a_document_is_told_to_come_first():
+    write_numbered_pdf(Path("a.pdf"), [1])
+    Path("ws").mkdir()
+    Path("ws/workspace.sqlite").touch()
+    done = olmocr("a.pdf", "ws")
+    assert done.returncode == 2
+    assert "ws is a workspace, which comes first: olmocr ws a.pdf" in sentence_of(done)
+
+
+def test_of_an_option_that_is_none_the_one_most_like_it_is_named():
+    done = olmocr("ws", "--pdf", "a.pdf", COLUMNS="100")
+    assert done.returncode == 2
+    assert "No such option: --pdf (Possible options: --pdfs)" in done.stderr
+
+
+def test_a_tilde_in_quotes_is_the_home_folder(tmp_path):
+    write_numbered_pdf(tmp_path / "a.pdf", [1])
+    with ModelServer(chat_stream()) as server:
+        done = olmocr("~/ws", "--server", server.url, "--pdfs", "~/a.pdf", HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ws/results").is_dir()
+
+
 def test_a_run_says_what_it_did_and_stats_tell_it_later():
     write_numbered_pdf(Path("a.pdf"), [1, 0, 3])
     with ModelServer(chat_stream()) as server:

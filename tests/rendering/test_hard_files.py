@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmocr.errors import InputError
+from olmocr.extras import install_command
 from olmocr.inputs.sources import find_sources
 from olmocr.rendering.render import open_document
 from tests.rendering.hard_files import HARD_FILES
@@ -153,7 +154,7 @@ def test_a_picture_of_a_telephone_is_refused_with_the_extra_that_it_needs(tmp_pa
         f"with open_document(Path({str(tmp_path / 'a.heic')!r}), 'a.heic'): pass"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "InputError: a.heic is an HEIC picture, which needs an extra: pip install 'olmocr[heic]'" in done.stderr
+    assert "InputError: a.heic is an HEIC picture, which needs an extra: " + install_command("heic") in done.stderr
 
 
 def test_a_picture_of_a_telephone_is_read_where_its_extra_is_there(tmp_path):

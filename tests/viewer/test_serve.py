@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from olmocr.errors import UsageError
+from olmocr.extras import install_command
 from olmocr.viewer.serve import address, make_server
 from tests.viewer.workspaces import write_record
 
@@ -119,4 +120,4 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path):
     code = "import sys; sys.modules['nh3'] = None; from olmocr.viewer.__main__ import app; app()"
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
     assert done.returncode == 3
-    assert done.stderr == "error: the viewer needs nh3, which is not installed: pip install 'olmocr[viewer]'\n"
+    assert done.stderr == f"error: the viewer needs nh3, which is not installed: {install_command('viewer')}\n"

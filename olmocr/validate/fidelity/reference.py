@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from olmocr.errors import CheckpointError, MissingDependencyError, reason_of
+from olmocr.extras import install_command
 from olmocr.page import PageImage, chat_prompt
 from olmocr.validate.fidelity.reading import PageAnswer
 
@@ -35,7 +36,7 @@ class Reference:
             import transformers
         except ImportError as error:
             raise MissingDependencyError(
-                f"torch is not installed ({error}); install it with: pip install 'olmocr[torch]'"
+                f"torch is not installed ({error}); install it with: {install_command('torch')}"
             ) from error
         self._torch: Any = torch
         started = time.monotonic()

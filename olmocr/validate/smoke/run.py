@@ -12,6 +12,7 @@ from pathlib import Path
 
 from olmocr.device import start_mlx
 from olmocr.errors import MissingDependencyError
+from olmocr.extras import install_command
 from olmocr.files import temporary_folder, write_whole
 from olmocr.model_folder import HASHES_FILE, ModelFolder, read_config
 from olmocr.page import Ask
@@ -114,7 +115,7 @@ def smoke_test(
 def why_not_possible() -> str | None:
     """Return what has to be installed before a model can be tried or measured; None if all is there."""
     missing = [name for name in ("mlx_vlm", "rapidfuzz") if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(missing)} are not installed (pip install 'olmocr[mlx,validate]')" if missing else None
+    return f"{' and '.join(missing)} are not installed ({install_command('mlx')})" if missing else None
 
 
 def why_not_quick(folder: Path) -> str | None:

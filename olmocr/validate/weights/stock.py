@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from olmocr.errors import MissingDependencyError
+from olmocr.extras import install_command
 from olmocr.tensors.floats import Elements, Floats
 from olmocr.validate.weights.packing import Packing
 
@@ -45,7 +46,7 @@ def why_not_loaded(folder: Path) -> str | None:
         from mlx_vlm.utils import load_model
     except ImportError as error:
         raise MissingDependencyError(
-            f"mlx-vlm is not installed ({error}); install it with: pip install 'olmocr[mlx]'"
+            f"mlx-vlm is not installed ({error}); install it with: {install_command('mlx')}"
         ) from error
     try:
         with contextlib.redirect_stdout(sys.stderr):  # standard output is for the report

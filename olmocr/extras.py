@@ -1,0 +1,174 @@
+"""Extras of this package -> the command that installs them where it is: a clone, a tool's environment, a venv."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import url2pathname
+
+DISTRIBUTION = "olmocr-mlx"
+"""What this package is called on a package index, where ``olmocr`` is upstream's."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where this package came from.
+
+    *text* is a folder's path, a URL that installers take, or None for the package index. *is_editable*: what is in
+    the folder runs, not a copy.
+    """
+
+    text: str | None = None
+    is_folder: bool = False
+    is_editable: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this package is installed.
+
+    *installer* made the environment. *python* is its interpreter; None where a bare ``pip`` is the right one. *extras*
+    are those that a tool's environment has, which a new installation of the tool would lose.
+    """
+
+    origin: Origin
+    installer: Literal["pip", "uv", "uv tool", "pipx"] = "pip"
+    python: str | None = None
+    extras: tuple[str, ...] = ()
+
+
+def install_command(*extras: str, place: Place | None = None) -> str:
+    """Return what to type, in a shell, to have *extras* of this package beside what is there."""
+    here = place or find_place()
+    wanted = ",".join(dict.fromkeys((*here.extras, *extras)))
+    origin = here.origin
+    if origin.text is None:
+        requirement = f"{DISTRIBUTION}[{wanted}]"
+    elif origin.is_folder:
+        requirement = f"{origin.text}[{wanted}]"
+    else:
+        requirement = f"{DISTRIBUTION}[{wanted}] @ {origin.text}"
+    editable = ["--editable"] if origin.is_editable else []
+    return shlex.join([*_installer(here), *editable, requirement])
+
+
+def upgrade_command(requirement: str, *, place: Place | None = None) -> str:
+    """Return what to type to have another version of a library: *requirement* is like ``mlx>=0.32``."""
+    here = place or find_place()
+    if here.installer == "uv tool":
+        return f"uv tool upgrade {DISTRIBUTION}"
+    if here.installer == "pipx":
+        return shlex.join(["pipx", "inject", "--force", DISTRIBUTION, requirement])
+    return shlex.join([*_installer(here), "--upgrade", requirement])
+
+
+def _installer(here: Place) -> list[str]:
+    if here.installer == "uv tool":
+        return ["uv", "tool", "install"]
+    if here.installer == "pipx":
+        return ["pipx", "install", "--force"]
+    if here.installer == "uv":
+        return ["uv", "pip", "install", *(["--python", here.python] if here.python else [])]
+    return [here.python, "-m", "pip", "install"] if here.python else ["pip", "install"]
+
+
+def find_place() -> Place:
+    """Return where this package is installed."""
+    prefix = Path(sys.prefix)
+    origin = _folder_with_project() or parse_origin(_direct_url())
+    receipt, metadata = _text_of(prefix / "uv-receipt.toml"), _text_of(prefix / "pipx_metadata.json")
+    if receipt is not None:
+        return Place(origin, "uv tool", extras=extras_of_receipt(receipt))
+    if metadata is not None:
+        return Place(origin, "pipx", extras=extras_of_metadata(metadata))
+    is_active = os.environ.get("VIRTUAL_ENV") == sys.prefix
+    has_pip = importlib.util.find_spec("pip") is not None
+    return Place(origin, "pip" if has_pip else "uv", None if is_active else sys.executable)
+
+
+def _folder_with_project() -> Origin | None:
+    """Return the clone that this file is in, if it is."""
+    folder = Path(__file__).parent.parent
+    return Origin(str(folder), is_folder=True, is_editable=True) if (folder / "pyproject.toml").is_file() else None
+
+
+def _direct_url() -> str | None:
+    """Return what an installer left of where it had this package from; nothing where that was an index."""
+    try:
+        return importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    except (importlib.metadata.PackageNotFoundError, OSError, ValueError):
+        return None
+
+
+def parse_origin(direct_url: str | None) -> Origin:
+    """Return where a distribution came from, by its ``direct_url.json`` (PEP 610): the index where there is none."""
+    found = _json(direct_url)
+    url = found.get("url")
+    if not isinstance(url, str) or not url:
+        return Origin()
+    if isinstance(found.get("dir_info"), dict) and url.startswith("file:"):
+        is_editable = found["dir_info"].get("editable") is True
+        return Origin(url2pathname(url.removeprefix("file://")), is_folder=True, is_editable=is_editable)
+    vcs, below = found.get("vcs_info"), found.get("subdirectory")
+    shown = _without_password(url)
+    if isinstance(vcs, dict):
+        revision = vcs.get("requested_revision") or vcs.get("commit_id")
+        shown = f"{vcs.get('vcs', 'git')}+{shown}" + (f"@{revision}" if revision else "")
+    return Origin(shown + (f"#subdirectory={below}" if below else ""))
+
+
+def _without_password(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    user, at, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=host)) if at and (":" in user or parts.scheme == "https") else url
+
+
+def extras_of_receipt(text: str) -> tuple[str, ...]:
+    """Return the extras that ``uv tool install`` noted in its ``uv-receipt.toml``."""
+    try:
+        requirements = tomllib.loads(text)["tool"]["requirements"]
+        own = [each for each in requirements if each["name"] == DISTRIBUTION]
+        return _names(extra for each in own for extra in each.get("extras", ()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ()
+
+
+def extras_of_metadata(text: str) -> tuple[str, ...]:
+    """Return the extras that pipx noted in its ``pipx_metadata.json``: ``{"package_or_url": "olmocr-mlx[mlx]"}``."""
+    package = _json(text).get("main_package")
+    given = package.get("package_or_url") if isinstance(package, dict) else None
+    if not isinstance(given, str) or "[" not in given:
+        return ()
+    return _names(each.strip() for each in given.rpartition("[")[2].partition("]")[0].split(","))
+
+
+def _names(extras: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(each for each in extras if isinstance(each, str) and each)
+
+
+def _json(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
