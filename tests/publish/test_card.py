@@ -31,7 +31,7 @@ def variant(folder, title="org/tiny-8bit"):
 
 def card_of(folder, siblings=(), **facts):
     this = variant(folder)
-    return make_card(this, find_facts(this.reports.conversion, **facts), siblings)
+    return make_card(this, find_facts(this.reports.conversion, **facts), [each.row for each in siblings])
 
 
 def html_of(card):
@@ -227,18 +227,18 @@ def test_a_folder_that_was_not_converted_here_is_refused(tmp_path):
 def test_siblings_stand_in_the_tables_and_in_a_picture(tiny, tmp_path):
     this = variant(model_copy(tiny, tmp_path / "this"))
     other = variant(model_copy(tiny, tmp_path / "other", mean_kl=0.5, weight_bytes=9_000_000), "org/<other>")
-    card = make_card(this, find_facts(this.reports.conversion), [other])
+    card = make_card(this, find_facts(this.reports.conversion), [other.row])
     assert "| org/\\<other\\> | " in card
     assert "![Size against fidelity of these variants](size-fidelity.svg)" in card
-    chart = make_chart([this, other])
+    chart = make_chart([this.row, other.row])
     labels = [each.text for each in ElementTree.fromstring(chart).iter("{http://www.w3.org/2000/svg}text")]
     assert {"tiny-8bit", "<other>"} <= set(labels)
 
 
 def test_there_is_no_picture_of_one_variant_that_was_measured(tiny, tmp_path):
     this = variant(model_copy(tiny, tmp_path / "this"))
-    assert make_chart([this, variant(tiny)]) is None
-    assert "size-fidelity" not in make_card(this, find_facts(this.reports.conversion), [variant(tiny)])
+    assert make_chart([this.row, variant(tiny).row]) is None
+    assert "size-fidelity" not in make_card(this, find_facts(this.reports.conversion), [variant(tiny).row])
 
 
 def test_a_picture_puts_the_larger_to_the_right_and_the_worse_above():
