@@ -53,12 +53,13 @@ def card(
     from olmocr.publish.card import make_card, make_chart
     from olmocr.publish.front_matter import find_facts
     from olmocr.publish.scan import CHART_FILE
+    from olmocr.runtime.origin import package_repository
 
     variant, siblings = _variants(folder, repo, sibling or [])
     rows = [each.row for each in siblings]
     facts = find_facts(variant.reports.conversion, base_model, license_id)
     file = output.expanduser() if output else folder.expanduser() / "README.md"
-    _write(file, make_card(variant, facts, rows))
+    _write(file, make_card(variant, facts, rows, repository=package_repository()))
     chart = make_chart([variant.row, *rows])
     if chart:
         _write(file.parent / CHART_FILE, chart)

@@ -33,14 +33,15 @@ _METHODS = {
 
 _STOCK = '''\
 import mlx_vlm
+import pypdfium2
 from mlx_vlm.prompt_utils import apply_chat_template
-from PIL import Image
 
 PROMPT = """{prompt}"""
 
 model, processor = mlx_vlm.load({model!r})
 asked = apply_chat_template(processor, model.config, PROMPT, num_images=1)
-page = Image.open("page.png").convert("RGB")
+sheet = pypdfium2.PdfDocument("document.pdf")[0]
+page = sheet.render(scale={side} / max(sheet.get_size())).to_pil().convert("RGB")
 answer = mlx_vlm.generate(model, processor, asked, image=[page], max_tokens=8000, temperature=0.0)
 print(answer.text)'''
 
@@ -73,8 +74,11 @@ def make_card(
     facts: SourceFacts,
     siblings: Sequence[Row] = (),
     failing: Sequence[Gate] = (),
+    repository: str | None = None,
 ) -> str:
     """Return the card of *variant* as markdown, with a table of it and its *siblings*.
+
+    *repository* is the address of this package, where it is known.
 
     What was not measured is said to be so. Text from reports is escaped: it never becomes markup.
     """
@@ -100,8 +104,12 @@ def make_card(
         tokens=MAX_TOTAL_TOKENS,
         longest_side=TARGET_LONGEST_IMAGE_DIM,
         prompt=PAGE_PROMPT,
-        pipeline_command=f"olmocr WORKSPACE --pdfs FILE.pdf --model {shlex.quote(variant.title)} --markdown",
-        stock_code=_STOCK.format(prompt=PAGE_PROMPT, model=variant.title),
+        repository=repository,
+        install_command=f"pip install 'olmocr[mlx] @ git+{repository}'",
+        pipeline_command=f"olmocr document.pdf --model {shlex.quote(variant.title)}",
+        stock_install="pip install 'mlx-vlm>=0.7.10,<0.8' pypdfium2",
+        source_is_folder=conversion.source.name != facts.base_model,
+        stock_code=_STOCK.format(prompt=PAGE_PROMPT, model=variant.title, side=TARGET_LONGEST_IMAGE_DIM),
         method=_METHODS.get(conversion.method, "not known to this version"),
         citation=_CITATION if facts.base_model == BF16_REPOSITORY else None,
     )

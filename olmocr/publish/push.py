@@ -26,6 +26,7 @@ from olmocr.publish.scan import (
 )
 from olmocr.reports.conversion import REPORT_FILE, ConversionReport
 from olmocr.reports.typed_json import WrongTypeError
+from olmocr.runtime.origin import package_repository
 from olmocr.validate.weights.check import check_weights
 from olmocr.version import __version__
 
@@ -253,7 +254,7 @@ def _line(change: Change) -> str:
 
 
 def _card(variant: Variant, facts: SourceFacts, siblings: Sequence[Row], failing: Sequence[Gate]) -> LocalFile:
-    text = make_card(variant, facts, siblings, failing)
+    text = make_card(variant, facts, siblings, failing, package_repository())
     problems = text_problems(CARD_FILE, text)
     if problems:
         raise GateFailedError("nothing was published, for what the card would say:\n  " + "\n  ".join(problems))

@@ -436,6 +436,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._collection(body, slug)
 
     def _collection(self, body: bytes, slug: str) -> Answer:
+        if slug not in self.server.collections:
+            raise _RefusalError(404, "Collection not found")
         about = {"slug": slug, "title": "t", "owner": {"name": "o"}, "lastUpdated": "2026-01-01T00:00:00.000Z"}
         return _json({**about, "items": [], "position": 0, "private": False, "theme": "blue", "upvotes": 0})
 

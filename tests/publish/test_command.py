@@ -31,7 +31,7 @@ def hub(hub, monkeypatch):
 
 def test_a_card_is_written_into_the_folder(model):
     assert "without a picture" in run("card", model, "--repo", REPO)
-    assert f"--model {REPO} --markdown" in (model / "README.md").read_text()
+    assert f"olmocr document.pdf --model {REPO}\n" in (model / "README.md").read_text()
 
 
 def test_a_card_of_several_variants_is_written_with_its_picture(model, tiny, tmp_path):
