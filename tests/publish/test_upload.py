@@ -22,7 +22,7 @@ from olmocr.runtime.facts import weight_hashes
 from olmocr.validate.known_pages.built_in_pages import draw_built_in_pages
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import CHECKPOINT
-from tests.hub.hub_writes import TOKEN
+from tests.hub.hub_writes import TOKEN, Blob, Repository
 from tests.publish.pushes import REPO, files_of
 from tests.publish.samples import fidelity_report, model_copy, smoke_report, weights_of
 
@@ -191,6 +191,14 @@ def test_a_license_that_the_sources_own_card_states_need_not_be_stated_again(hub
         ).license
         == "cc-by-4.0"
     )
+
+
+def test_a_license_that_the_base_models_card_states_need_not_be_stated_again(hub, source, tmp_path):
+    hub.repositories[BASE] = Repository()
+    hub.repositories[BASE].add({"README.md": Blob(b"---\nlicense: mit\n---\n", False)})
+    upload, there = Upload(REPO, base_model=BASE), Hub(hub.endpoint, TOKEN)
+    (target,) = targets(source, "8bit", output=tmp_path / "out")
+    assert upload.require_possible([target], there, smoke_test=True, low_disk=False).license == "mit"
 
 
 def test_a_collection_that_is_not_there_is_noticed_before_anything_is_converted(hub, source, tmp_path):
