@@ -127,15 +127,16 @@ def plan_push(
         raise GateFailedError("nothing was published, for what is in the folder:\n  " + "\n  ".join(scan.problems))
     gates = judge(variant.reports, scan.files, check)
     failing = failing_gates(gates, push.allow_failing)
+    rows = tuple(each.row for each in siblings)
+    card = _card(variant, facts, rows, failing)  # refused before the Hub is asked, where it must not be published
     owner = hub.require_permission(push.repo, offering=push.offers)
     state = hub.read_state(push.repo, push.revision)
     earlier_is_ours = _require_ours(push, state, variant.reports.conversion, hub)
-    rows = tuple(each.row for each in siblings)
     if state and earlier_is_ours:
         facts = with_earlier(facts, _text_there(push.repo, state, CARD_FILE, hub))
         earlier = () if push.alone else parse_rows(_text_there(push.repo, state, VARIANTS_FILE, hub))
         rows = with_kept(rows, earlier, variant.title)
-    card = _card(variant, facts, rows, failing)
+        card = _card(variant, facts, rows, failing)
     hub.require_valid_card((card.content or b"").decode())
     files = (*scan.files, *_made_files(variant, rows))
     bench = variant.reports.bench
