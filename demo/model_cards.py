@@ -68,10 +68,10 @@ def write_cards(reports: Path, cards: Path) -> None:
     """Write a card for each folder in *reports* into *cards*, and the picture that they share."""
     variants = [Variant(f"{ORGANISATION}/{NAME}-{each}", read_reports(reports / f"{NAME}-{each}")) for each in RECIPES]
     for recipe, variant in zip(RECIPES, variants, strict=True):
-        siblings = [each for each in variants if each is not variant]
+        siblings = [each.row for each in variants if each is not variant]
         facts = find_facts(variant.reports.conversion, license_id=LICENSE)
         (cards / f"{NAME}-{recipe}.md").write_text(make_card(variant, facts, siblings), encoding="utf-8")
-    (cards / CHART_FILE).write_text(make_chart(variants) or "", encoding="utf-8")
+    (cards / CHART_FILE).write_text(make_chart([each.row for each in variants]) or "", encoding="utf-8")
 
 
 def make_all(cards: Path, console: Console) -> bool:

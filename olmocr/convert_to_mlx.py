@@ -161,7 +161,9 @@ def convert_to_mlx(
         ),
     ] = None,
     private: Annotated[bool, options.private(_PUBLISH)] = False,
+    base_model: Annotated[str | None, options.base_model(_PUBLISH)] = None,
     license_id: Annotated[str | None, options.license_id(_PUBLISH)] = None,
+    collection: Annotated[str | None, options.collection(_PUBLISH)] = None,
     fidelity_pages: Annotated[
         list[Path] | None,
         typer.Option(
@@ -203,7 +205,7 @@ def convert_to_mlx(
         from olmocr.publish.upload import Upload
 
         pages = tuple(path.expanduser() for path in fidelity_pages or ())
-        upload = Upload(upload_repo, private, tuple(allow_failing or ()), pages, license_id)
+        upload = Upload(upload_repo, private, tuple(allow_failing or ()), pages, license_id, base_model, collection)
         upload.require_possible(targets, Hub(), smoke_test=smoke_test is not False, low_disk=low_disk)
     targets = with_weights(targets, low_disk=low_disk)
     made = _made_before(targets) if upload else {}

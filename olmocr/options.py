@@ -24,8 +24,21 @@ def license_id(panel: str | None = None) -> Any:
     return typer.Option("--license", metavar="ID", help=what, show_default=False, rich_help_panel=panel)
 
 
+def base_model(panel: str | None = None) -> Any:
+    """Return the option ``--base-model``, listed under *panel*."""
+    what = "The repository that the source is, or was trained from, where the source is a folder."
+    return typer.Option("--base-model", metavar="ORG/NAME", help=what, show_default=False, rich_help_panel=panel)
+
+
+def collection(panel: str | None = None) -> Any:
+    """Return the option ``--collection``, listed under *panel*."""
+    what = "Collection to put it into afterwards."
+    return typer.Option("--collection", metavar="SLUG", help=what, show_default=False, rich_help_panel=panel)
+
+
 Quiet = Annotated[bool, quiet()]
 License = Annotated[str | None, license_id()]
+BaseModel = Annotated[str | None, base_model()]
 ModelFolder = Annotated[Path, typer.Argument(help="A converted model's folder.", show_default=False)]
 MadeFrom = Annotated[
     Path | None, typer.Option("--source", help="The Hugging Face checkpoint's folder that it was made from.")

@@ -23,7 +23,7 @@ from olmocr.conversion.names import (
 )
 from olmocr.conversion.recipe import Method, QuantParams, QuantRecipe, Rule, collapsed, decide, listed
 from olmocr.errors import PlanError
-from olmocr.reports.parts import ComponentBits
+from olmocr.reports.parts import ComponentBits, bits_per_weight
 from olmocr.tensors.dtypes import DTYPE_BYTES, FLOAT_DTYPES
 from olmocr.tensors.header import TensorInfo
 
@@ -86,8 +86,8 @@ class PlannedTensor:
 
     @property
     def parameters(self) -> int:
-        """Its weights, counted in the source."""
-        return math.prod(self.source.shape)
+        """Its weights as they are stored, padding included."""
+        return math.prod(self.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -132,7 +132,7 @@ class ConversionPlan:
 
     @cached_property
     def parameters(self) -> int:
-        """The model's weights, counted in the source."""
+        """The model's weights as they are stored, padding included."""
         return sum(tensor.parameters for tensor in self.tensors)
 
     @cached_property
@@ -147,8 +147,8 @@ class ConversionPlan:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits stored for each weight, scales, biases and padding included."""
-        return self.weight_bytes * 8 / self.parameters
+        """Bits stored for each weight."""
+        return bits_per_weight(self.weight_bytes, self.parameters)
 
     @cached_property
     def components(self) -> tuple[ComponentBits, ...]:
@@ -174,7 +174,7 @@ class ConversionPlan:
 
 def _bits(component: str, tensors: Sequence[PlannedTensor]) -> ComponentBits:
     parameters, nbytes = sum(each.parameters for each in tensors), sum(each.nbytes for each in tensors)
-    return ComponentBits(component, parameters, nbytes, nbytes * 8 / parameters)
+    return ComponentBits(component, parameters, nbytes, bits_per_weight(nbytes, parameters))
 
 
 def make_plan(source: SourceCheckpoint, recipe: QuantRecipe, method: Method = "fit") -> ConversionPlan:

@@ -207,6 +207,27 @@ class Hub:
             where = info.pr_revision or revision
             return RemoteCommit(_commit_name(info.oid), where, _address(info.commit_url), _address(info.pr_url) or None)
 
+    def read_license(self, repo: str) -> str | None:
+        """Return the license that the card of *repo* states; None if it states none, or there is no such repository."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        with self._errors(repo):
+            try:
+                stated = self._api.model_info(repo).card_data
+            except RepositoryNotFoundError:
+                return None
+            found = stated.get("license") if stated else None
+        return found if isinstance(found, str) else None
+
+    def require_collection(self, slug: str) -> None:
+        """Find out whether there is such a collection.
+
+        Raises:
+            HubError: there is none, or not for this token.
+        """
+        with self._errors(f"the collection {slug}"):
+            self._api.get_collection(slug)
+
     def collect(self, slug: str, repo: str) -> None:
         """Put *repo* into a collection, if it is not in it."""
         with self._errors(f"the collection {slug}"):

@@ -12,7 +12,7 @@ from olmocr import options
 from olmocr.command import CommandWithBothSpellings, byte_columns, ends_with_exit_code, progress_bar, say, start_logging
 from olmocr.errors import ExitCode, UsageError, output_error
 from olmocr.files import write_whole
-from olmocr.options import License, MadeFrom, Quiet
+from olmocr.options import BaseModel, License, MadeFrom, Quiet
 
 if TYPE_CHECKING:
     from olmocr.hub.write import Hub
@@ -29,10 +29,6 @@ Folder = Annotated[Path, typer.Argument(help="A folder that olmocr.convert_to_ml
 Sibling = Annotated[
     list[Path] | None,
     typer.Option(metavar="DIR", help="Another variant, to stand in the card's tables; may be given again."),
-]
-BaseModel = Annotated[
-    str | None,
-    typer.Option(help="The repository that the source is, where the conversion's report names none.", metavar="REPO"),
 ]
 
 
@@ -57,12 +53,14 @@ def card(
     from olmocr.publish.card import make_card, make_chart
     from olmocr.publish.front_matter import find_facts
     from olmocr.publish.scan import CHART_FILE
+    from olmocr.runtime.origin import package_repository
 
     variant, siblings = _variants(folder, repo, sibling or [])
+    rows = [each.row for each in siblings]
     facts = find_facts(variant.reports.conversion, base_model, license_id)
     file = output.expanduser() if output else folder.expanduser() / "README.md"
-    _write(file, make_card(variant, facts, siblings))
-    chart = make_chart([variant, *siblings])
+    _write(file, make_card(variant, facts, rows, repository=package_repository()))
+    chart = make_chart([variant.row, *rows])
     if chart:
         _write(file.parent / CHART_FILE, chart)
     _write_eval_results(file.parent, variant)
@@ -87,15 +85,19 @@ def push(
             help="Branch to push to, or refs/pr/N to go on with a pull request. Default: main.", rich_help_panel=_WHERE
         ),
     ] = None,
-    collection: Annotated[
-        str | None, typer.Option(metavar="SLUG", help="Collection to put it into afterwards.", rich_help_panel=_WHERE)
-    ] = None,
+    collection: Annotated[str | None, options.collection(_WHERE)] = None,
     sibling: Sibling = None,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Drop the other variants that the card on the Hub tells of.")
+    ] = False,
     base_model: BaseModel = None,
     license_id: License = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print every file, the card and what would change; change nothing.")
+        bool, typer.Option("--dry-run", help="Print every file and what would change; change nothing.")
     ] = False,
+    card_file: Annotated[
+        Path | None, typer.Option("--card", metavar="FILE", help="Write the card to a file as well, to look at it.")
+    ] = None,
     allow_failing: Annotated[
         list[str] | None,
         typer.Option(metavar="GATE", help="Publish although weights, smoke or fidelity failed; the card says so."),
@@ -111,13 +113,15 @@ def push(
     """
     from olmocr.hub.write import Hub
     from olmocr.publish.front_matter import find_facts
-    from olmocr.publish.push import Push, carry_out, plan_push, show_plan
+    from olmocr.publish.push import Push, card_text, carry_out, plan_push, show_plan
 
     start_logging(quiet=quiet)
-    asked = Push(repo, private, create_pr, revision, force, tuple(allow_failing or ()), collection)
+    asked = Push(repo, private, create_pr, revision, force, tuple(allow_failing or ()), collection, alone)
     variant, siblings = _variants(folder, repo, sibling or [])
     hub = Hub()
     plan = plan_push(asked, variant, siblings, find_facts(variant.reports.conversion, base_model, license_id), hub)
+    if card_file:
+        _write(card_file.expanduser(), card_text(plan))
     if dry_run:
         say(show_plan(plan))
         return

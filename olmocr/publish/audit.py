@@ -17,6 +17,7 @@ from olmocr.publish.front_matter import SourceFacts, corrected_front_matter, spl
 from olmocr.publish.gates import CheckWeights
 from olmocr.publish.markup import code_block, escaped
 from olmocr.publish.scan import CARD_FILE, is_ours
+from olmocr.reports.parts import bits_per_weight
 from olmocr.strays import files_in, in_stray
 from olmocr.tensors.header import read_header
 from olmocr.validate.smoke.prompts import check_templates
@@ -43,8 +44,8 @@ class ComponentBits:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits stored for each weight, scales and biases included."""
-        return self.nbytes * 8 / self.parameters
+        """Bits stored for each weight."""
+        return bits_per_weight(self.nbytes, self.parameters)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Audit:
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(part.nbytes for part in self.components)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits stored for each weight of the model."""
+        return bits_per_weight(self.nbytes, self.parameters)
 
     @property
     def holds(self) -> bool:
@@ -117,8 +123,7 @@ def audit_model(
 
 def audit_lines(audit: Audit) -> list[str]:
     """Return *audit* as a person reads it."""
-    bits = audit.nbytes * 8 / audit.parameters
-    lines = [f"{audit.name}: {audit.nbytes:,} bytes, {bits:.2f} bits per weight, head {audit.head}"]
+    lines = [f"{audit.name}: {audit.nbytes:,} bytes, {audit.bits_per_weight:.2f} bits per weight, head {audit.head}"]
     lines += [
         f"{part.component:<10}  {part.bits_per_weight:5.2f} bits per weight  {part.nbytes:>13,} bytes  "
         f"{'; '.join(part.packings)}"
@@ -131,7 +136,6 @@ def audit_lines(audit: Audit) -> list[str]:
 def corrected_card(audit: Audit, card: str, facts: SourceFacts) -> str:
     """Return *card* with a front matter as it should be, and what was found before all else that it says."""
     data, body = split_card(card)
-    bits = audit.nbytes * 8 / audit.parameters
     rows = [
         f"| {part.component} | {part.bits_per_weight:.2f} | {part.nbytes:,} | {escaped('; '.join(part.packings))} |"
         for part in audit.components
@@ -142,8 +146,8 @@ def corrected_card(audit: Audit, card: str, facts: SourceFacts) -> str:
     parts = [
         f"---\n{corrected_front_matter(data, facts)}\n---",
         f"# {escaped(audit.name)}" if not rest else "",
-        f"{audit.nbytes:,} bytes, {bits:.2f} bits per weight; the output head is {escaped(audit.head)}. "
-        f"Counted from the files by olmocr {__version__}.",
+        f"{audit.nbytes:,} bytes, {audit.bits_per_weight:.2f} bits per weight; "
+        f"the output head is {escaped(audit.head)}. Counted from the files by olmocr {__version__}.",
         "\n".join(["| | bits per weight | bytes | stored as |", "| --- | ---: | ---: | --- |", *rows]),
         "What was found wrong:\n\n" + "\n".join(wrong) if wrong else "Nothing was found wrong in the files.",
         f"The prompt that it was trained to answer, to be sent before the image:\n\n{code_block(PAGE_PROMPT)}",

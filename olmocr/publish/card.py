@@ -19,10 +19,10 @@ from olmocr.publish.folder_reports import Reports
 from olmocr.publish.front_matter import SourceFacts, front_matter
 from olmocr.publish.gates import Gate
 from olmocr.publish.markup import code_block, escaped
+from olmocr.publish.rows import Measured, Row, row_of
 from olmocr.publish.scan import CHART_FILE
 from olmocr.reports.bench import percent
 from olmocr.reports.conversion import TensorReport
-from olmocr.reports.fidelity import FidelityReport
 from olmocr.reports.parts import Interval
 from olmocr.validate.fidelity.plots import Point, size_against_fidelity
 
@@ -33,14 +33,15 @@ _METHODS = {
 
 _STOCK = '''\
 import mlx_vlm
+import pypdfium2
 from mlx_vlm.prompt_utils import apply_chat_template
-from PIL import Image
 
 PROMPT = """{prompt}"""
 
 model, processor = mlx_vlm.load({model!r})
 asked = apply_chat_template(processor, model.config, PROMPT, num_images=1)
-page = Image.open("page.png").convert("RGB")
+sheet = pypdfium2.PdfDocument("document.pdf")[0]
+page = sheet.render(scale={side} / max(sheet.get_size())).to_pil().convert("RGB")
 answer = mlx_vlm.generate(model, processor, asked, image=[page], max_tokens=8000, temperature=0.0)
 print(answer.text)'''
 
@@ -62,24 +63,27 @@ class Variant:
     title: str
     reports: Reports
 
-    def bits_of(self, component: str) -> str:
-        """Return the bits per weight of a component, as a table shows them."""
-        found = [part for part in self.reports.conversion.components if part.component == component]
-        return f"{found[0].bits_per_weight:.2f}" if found else "none"
+    @property
+    def row(self) -> Row:
+        """What a card's tables tell of it."""
+        return row_of(self.title, self.reports)
 
 
 def make_card(
     variant: Variant,
     facts: SourceFacts,
-    siblings: Sequence[Variant] = (),
+    siblings: Sequence[Row] = (),
     failing: Sequence[Gate] = (),
+    repository: str | None = None,
 ) -> str:
     """Return the card of *variant* as markdown, with a table of it and its *siblings*.
+
+    *repository* is the address of this package, where it is known.
 
     What was not measured is said to be so. Text from reports is escaped: it never becomes markup.
     """
     conversion = variant.reports.conversion
-    variants = [variant, *siblings]
+    rows = [variant.row, *siblings]
     text = _template().render(
         front_matter=Markup(front_matter(conversion, facts)),  # noqa: S704
         failing=list(failing),
@@ -92,33 +96,35 @@ def make_card(
         fidelity=variant.reports.fidelity,
         bench=variant.reports.bench,
         why_no_score=why_no_score(variant.reports.bench) if variant.reports.bench else ("it was not measured",),
-        variants=variants,
-        components=_components(variants),
-        chart=CHART_FILE if make_chart(variants) else None,
+        rows=rows,
+        components=_components(rows),
+        chart=CHART_FILE if make_chart(rows) else None,
         kinds=_kinds(variant.reports),
         quantized=_quantized(conversion.tensors),
         tokens=MAX_TOTAL_TOKENS,
         longest_side=TARGET_LONGEST_IMAGE_DIM,
         prompt=PAGE_PROMPT,
-        pipeline_command=f"olmocr WORKSPACE --pdfs FILE.pdf --model {shlex.quote(variant.title)} --markdown",
-        stock_code=_STOCK.format(prompt=PAGE_PROMPT, model=variant.title),
+        repository=repository,
+        install_command=f"pip install 'olmocr[mlx] @ git+{repository}'",
+        pipeline_command=f"olmocr document.pdf --model {shlex.quote(variant.title)}",
+        stock_install="pip install 'mlx-vlm>=0.7.10,<0.8' pypdfium2",
+        source_is_folder=conversion.source.name != facts.base_model,
+        stock_code=_STOCK.format(prompt=PAGE_PROMPT, model=variant.title, side=TARGET_LONGEST_IMAGE_DIM),
         method=_METHODS.get(conversion.method, "not known to this version"),
         citation=_CITATION if facts.base_model == BF16_REPOSITORY else None,
     )
     return text.rstrip("\n") + "\n"
 
 
-def make_chart(variants: Sequence[Variant]) -> str | None:
-    """Return the picture that a card of *variants* shows; None unless the fidelity of two of them was measured."""
-    points = [_point(each.title, each.reports.fidelity) for each in variants if each.reports.fidelity]
+def make_chart(rows: Sequence[Row]) -> str | None:
+    """Return the picture that a card with *rows* shows; None unless the fidelity of two of them was measured."""
+    points = [_point(row.title, row.measured) for row in rows if row.measured]
     return size_against_fidelity(sorted(points, key=lambda point: -point.nbytes)) if len(points) >= 2 else None
 
 
-def _point(title: str, fidelity: FidelityReport) -> Point:
-    distribution, interval = fidelity.distribution, fidelity.distribution.mean_kl_interval
-    return Point(
-        title.rpartition("/")[2], fidelity.cost.weight_bytes, distribution.mean_kl, interval.low, interval.high
-    )
+def _point(title: str, measured: Measured) -> Point:
+    interval = measured.mean_kl_interval
+    return Point(title.rpartition("/")[2], measured.weight_bytes, measured.mean_kl, interval.low, interval.high)
 
 
 def _template() -> jinja2.Template:
@@ -163,9 +169,9 @@ def _source_link(name: str, facts: SourceFacts) -> Markup:
     return Markup(f"[{escaped(facts.base_model)}](https://huggingface.co/{facts.base_model})")  # noqa: S704
 
 
-def _components(variants: Sequence[Variant]) -> list[str]:
+def _components(rows: Sequence[Row]) -> list[str]:
     """Return the components' names in the order in which they are first named."""
-    return list(dict.fromkeys(part.component for each in variants for part in each.reports.conversion.components))
+    return list(dict.fromkeys(part.component for row in rows for part in row.components))
 
 
 @dataclass(frozen=True)

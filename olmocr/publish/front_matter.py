@@ -58,6 +58,20 @@ def stated_facts(base: str | None, license_id: str | None) -> SourceFacts:
     return SourceFacts(base, license_id)
 
 
+def with_earlier(facts: SourceFacts, card: str) -> SourceFacts:
+    """Return *facts*, and where they lack the base model or the license, what an earlier *card* of the model says."""
+    data = split_card(card)[0]
+    base = data.get("base_model")
+    if not (isinstance(base, str) and REPO_ID.fullmatch(base)) or facts.base_model not in (None, base):
+        return facts
+    return stated_facts(base, facts.license or as_license(data.get("license")))
+
+
+def as_license(stated: object) -> str | None:
+    """Return what a card says of its license; None if that is no identifier as the Hub has them."""
+    return stated if isinstance(stated, str) and _LICENSE.fullmatch(stated) else None
+
+
 def front_matter(report: ConversionReport, facts: SourceFacts) -> str:
     """Return the YAML without its fences. What the source's card says of its scores (model-index) is not inherited.
 

@@ -11,11 +11,22 @@ from olmocr.hub.write import Hub, LocalFile, RemoteState
 from olmocr.publish.card import Variant, make_card, make_chart
 from olmocr.publish.eval_results import eval_results, why_no_score
 from olmocr.publish.folder_reports import parse_conversion_report
-from olmocr.publish.front_matter import REPO_ID, SourceFacts
+from olmocr.publish.front_matter import REPO_ID, SourceFacts, with_earlier
 from olmocr.publish.gates import CheckWeights, Gate, GateFailedError, failing_gates, judge
-from olmocr.publish.scan import CARD_FILE, CHART_FILE, EVAL_RESULTS_FILE, is_ours, made_file, scan_folder, text_problems
+from olmocr.publish.rows import Row, parse_rows, with_kept, write_rows
+from olmocr.publish.scan import (
+    CARD_FILE,
+    CHART_FILE,
+    EVAL_RESULTS_FILE,
+    VARIANTS_FILE,
+    is_ours,
+    made_file,
+    scan_folder,
+    text_problems,
+)
 from olmocr.reports.conversion import REPORT_FILE, ConversionReport
 from olmocr.reports.typed_json import WrongTypeError
+from olmocr.runtime.origin import package_repository
 from olmocr.validate.weights.check import check_weights
 from olmocr.version import __version__
 
@@ -28,7 +39,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Push:
-    """What is asked for. *allow_failing* names gates; *collection* is the slug of one."""
+    """What is asked for. *allow_failing* names gates; *collection* is the slug of one.
+
+    With *alone* the card tells of no variant that an earlier one told of.
+    """
 
     repo: str
     private: bool = False
@@ -37,6 +51,7 @@ class Push:
     force: bool = False
     allow_failing: tuple[str, ...] = ()
     collection: str | None = None
+    alone: bool = False
 
     def __post_init__(self) -> None:
         if not REPO_ID.fullmatch(self.repo):
@@ -63,7 +78,8 @@ class Change:
 class PushPlan:
     """Everything that will be done. *state* is None for a repository that will be made; *card* is not in *files*.
 
-    *why_no_score* says why a benchmark that was measured gives no score that the Hub could take.
+    *why_no_score* says why a benchmark that was measured gives no score that the Hub could take; *notes* are sentences
+    on what the card lacks.
     """
 
     push: Push
@@ -74,6 +90,7 @@ class PushPlan:
     card: LocalFile
     changes: tuple[Change, ...]
     why_no_score: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,9 @@ def plan_push(
 ) -> PushPlan:
     """Find out whether *variant* may be published, and what that changes; nothing is changed yet.
 
+    What the card of an earlier push told, and this one is not told, it tells again: the rows of other variants, the
+    base model and the license.
+
     Raises:
         GateFailedError: a gate failed that is not allowed to, or the folder holds what must not go up.
         HubError: the token may not write, the repository is not ours, or the Hub gives no answer.
@@ -107,15 +127,22 @@ def plan_push(
         raise GateFailedError("nothing was published, for what is in the folder:\n  " + "\n  ".join(scan.problems))
     gates = judge(variant.reports, scan.files, check)
     failing = failing_gates(gates, push.allow_failing)
-    card = _card(variant, facts, siblings, failing)
-    files = (*scan.files, *_made_files(variant, siblings))
+    rows = tuple(each.row for each in siblings)
+    card = _card(variant, facts, rows, failing)  # refused before the Hub is asked, where it must not be published
     owner = hub.require_permission(push.repo, offering=push.offers)
-    hub.require_valid_card((card.content or b"").decode())
     state = hub.read_state(push.repo, push.revision)
-    _require_ours(push, state, variant.reports.conversion, hub)
+    earlier_is_ours = _require_ours(push, state, variant.reports.conversion, hub)
+    if state and earlier_is_ours:
+        facts = with_earlier(facts, _text_there(push.repo, state, CARD_FILE, hub))
+        earlier = () if push.alone else parse_rows(_text_there(push.repo, state, VARIANTS_FILE, hub))
+        rows = with_kept(rows, earlier, variant.title)
+        card = _card(variant, facts, rows, failing)
+    hub.require_valid_card((card.content or b"").decode())
+    files = (*scan.files, *_made_files(variant, rows))
     bench = variant.reports.bench
     why = why_no_score(bench) if bench else ()
-    return PushPlan(push, owner, gates, state, files, card, _changes(state, (*files, card)), why)
+    changes = _changes(state, (*files, card))
+    return PushPlan(push, owner, gates, state, files, card, changes, why, _notes(facts))
 
 
 def carry_out(plan: PushPlan, hub: Hub, say: Say = lambda text: None) -> Pushed:
@@ -129,6 +156,8 @@ def carry_out(plan: PushPlan, hub: Hub, say: Say = lambda text: None) -> Pushed:
     push = plan.push
     if plan.why_no_score:
         say(_no_score_line(plan))
+    for note in plan.notes:
+        say(note)
     state = plan.state or _create(push, hub, say)
     if state.new_branch and push.revision:
         hub.create_branch(push.repo, push.revision)
@@ -158,7 +187,7 @@ def offer_card(hub: Hub, repo: str, text: str) -> str:
 
 
 def show_plan(plan: PushPlan) -> str:
-    """Return what a person reads before it is carried out: each file, its size and hash, and the card."""
+    """Return what a person reads before it is carried out: each file, its size and hash, and last the decision."""
     push, state = plan.push, plan.state
     where = f"{push.repo}{' at ' + push.revision if push.revision else ''}"
     if state is None:
@@ -169,18 +198,51 @@ def show_plan(plan: PushPlan) -> str:
     lines = [f"repository  {head}", f"token       of {plan.owner}"]
     lines += [f"gate        {gate.name}: {'ok' if gate.holds else 'FAILED'}: {gate.detail}" for gate in plan.gates]
     lines += [f"benchmark   {_no_score_line(plan)}"] if plan.why_no_score else []
+    lines += [f"card        {note}" for note in plan.notes]
     lines += [_line(change) for change in plan.changes]
-    return "\n".join([*lines, "", (plan.card.content or b"").decode().rstrip("\n")])
+    return "\n".join([*lines, "", _decision(plan)])
+
+
+def card_text(plan: PushPlan) -> str:
+    """Return the card that a push writes."""
+    return (plan.card.content or b"").decode()
+
+
+def _decision(plan: PushPlan) -> str:
+    """Return in a sentence what the same command does without --dry-run."""
+    actions = ("add", "replace", "delete", "keep")
+    counts = {action: sum(change.action == action for change in plan.changes) for action in actions}
+    size = sum(change.file.size for change in plan.changes if change.file and change.action in ("add", "replace"))
+    failing = [gate.name for gate in plan.gates if not gate.holds]
+    done = ", ".join(f"{action} {count}" for action, count in counts.items())
+    because = f"although {' and '.join(failing)} failed" if failing else "all gates are passed"
+    if plan.state and counts["keep"] == len(plan.changes):
+        return f"would change nothing: {plan.push.repo} holds these very files already; {because}"
+    return f"would push to {plan.push.repo}: {done} files, {size / 1e6:.1f} MB; {because}. Nothing was changed yet"
+
+
+def _notes(facts: SourceFacts) -> tuple[str, ...]:
+    """Return what an audit would find wrong with a card of these facts."""
+    base = "the card names no base model, which an audit finds wrong; name it with --base-model ORG/NAME"
+    license_id = "the card states no license, which an audit finds wrong; state the source's with --license ID"
+    return (*(() if facts.base_model else (base,)), *(() if facts.license else (license_id,)))
+
+
+def _text_there(repo: str, state: RemoteState, name: str, hub: Hub) -> str:
+    """Return a file that a repository holds; an empty text where it has none."""
+    there = state.files.get(name)
+    return (hub.read_text(repo, state.sha, name, there.size) or "") if there else ""
 
 
 def _no_score_line(plan: PushPlan) -> str:
     return f"no {EVAL_RESULTS_FILE}, for this is no full run of olmOCR-bench: {'; '.join(plan.why_no_score)}"
 
 
-def _made_files(variant: Variant, siblings: Sequence[Variant]) -> list[LocalFile]:
-    """Return what is made of the reports beside the card: a picture, and the score of a benchmark that ran in full."""
-    chart, reports = make_chart([variant, *siblings]), variant.reports
+def _made_files(variant: Variant, siblings: Sequence[Row]) -> list[LocalFile]:
+    """Return what is made beside the card: a picture, rows of other variants, a benchmark's score if it ran in full."""
+    chart, reports = make_chart([variant.row, *siblings]), variant.reports
     files = [made_file(CHART_FILE, chart)] if chart else []
+    files += [made_file(VARIANTS_FILE, write_rows(siblings))] if siblings else []
     if reports.bench and not why_no_score(reports.bench):
         text = eval_results(reports.bench, reports.conversion.bits_per_weight, variant.title)
         files.append(made_file(EVAL_RESULTS_FILE, text))
@@ -192,24 +254,26 @@ def _line(change: Change) -> str:
     return f"{change.action:<10}  {change.name}" + (f"  {file.size:,} bytes  SHA-256 {file.sha256}" if file else "")
 
 
-def _card(variant: Variant, facts: SourceFacts, siblings: Sequence[Variant], failing: Sequence[Gate]) -> LocalFile:
-    text = make_card(variant, facts, siblings, failing)
+def _card(variant: Variant, facts: SourceFacts, siblings: Sequence[Row], failing: Sequence[Gate]) -> LocalFile:
+    text = make_card(variant, facts, siblings, failing, package_repository())
     problems = text_problems(CARD_FILE, text)
     if problems:
         raise GateFailedError("nothing was published, for what the card would say:\n  " + "\n  ".join(problems))
     return made_file(CARD_FILE, text)
 
 
-def _require_ours(push: Push, state: RemoteState | None, conversion: ConversionReport, hub: Hub) -> None:
+def _require_ours(push: Push, state: RemoteState | None, conversion: ConversionReport, hub: Hub) -> bool:
+    """Tell whether what a repository holds is an earlier version of the same; refuse any other, unless it is forced."""
     if state is None:
         if push.offers:
             raise HubError(f"{push.repo} is not there, or not for this token; nothing can be offered to it")
-        return
+        return False
     if push.private and not state.private:
         raise HubError(f"{push.repo} is public, and --private does not change that; change it on the Hub first")
     reason = _why_not_ours(push.repo, state, conversion, hub)
     if reason and not (push.force or push.offers):
         raise HubError(f"{reason}; take another --repo, offer it with --create-pr, or overwrite it with --force")
+    return reason is None
 
 
 def _why_not_ours(repo: str, state: RemoteState, conversion: ConversionReport, hub: Hub) -> str | None:

@@ -24,6 +24,7 @@ from olmocr.tensors.header import LONGEST_HEADER
 
 CARD_FILE = "README.md"
 CHART_FILE = "size-fidelity.svg"
+VARIANTS_FILE = "variants.json"
 EVAL_RESULTS_FILE = ".eval_results/olmocrbench.yaml"
 
 # All that a model consists of and that we publish beside it. What is not named here stays where it is.
@@ -53,7 +54,7 @@ _NAMES = {
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 # Made anew from the reports when a model is published, whatever lies in the folder.
-_MADE = {CARD_FILE, CHART_FILE, EVAL_RESULTS_FILE}
+_MADE = {CARD_FILE, CHART_FILE, EVAL_RESULTS_FILE, VARIANTS_FILE}
 
 _HOMES = re.compile(r"/(?:home|Users)/[\w.-]+|/root/|[A-Za-z]:\\+Users\\+\w+")
 
@@ -99,7 +100,8 @@ def scan_folder(folder: Path) -> Scan:
 
 def is_ours(name: str) -> bool:
     """Tell whether a file of this name in a repository is one that a push may delete: not a license, not the card."""
-    return name in (_NAMES | {CHART_FILE, EVAL_RESULTS_FILE}) - {"LICENSE"} or WEIGHTS.fullmatch(name) is not None
+    made = _MADE - {CARD_FILE}
+    return name in (_NAMES | made) - {"LICENSE"} or WEIGHTS.fullmatch(name) is not None
 
 
 def made_file(name: str, text: str) -> LocalFile:

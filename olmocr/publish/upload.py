@@ -12,12 +12,14 @@ from pathlib import Path
 from olmocr.conversion.write import Target
 from olmocr.errors import MissingDependencyError, UsageError
 from olmocr.hub.write import Hub
+from olmocr.model_folder import ModelFolder
 from olmocr.publish.card import Variant
 from olmocr.publish.folder_reports import read_reports
-from olmocr.publish.front_matter import find_facts, stated_facts
+from olmocr.publish.front_matter import SourceFacts, as_license, split_card, stated_facts
 from olmocr.publish.gates import require_gates
 from olmocr.publish.push import Push, Say, carry_out, plan_push
 from olmocr.publish.ready import has_passed_fidelity
+from olmocr.publish.scan import CARD_FILE
 from olmocr.reports.fidelity import fidelity_lines, fidelity_verdict
 from olmocr.runtime.facts import weight_hashes
 from olmocr.validate.fidelity.gates import check_gates, read_gates
@@ -35,8 +37,8 @@ class Upload:
     """Where what is converted goes: *repo*, or with several recipes one for each, REPO-RECIPE.
 
     *allowed* are gates that may fail: what only these need is not measured. *pages* are documents and folders on which
-    models are measured beside their source, none for the built-in ones. *license_id* is the source's, as the Hub spells
-    it.
+    models are measured beside their source, none for the built-in ones. *base_model* is the repository that the source
+    is, or was trained from, and *license_id* the source's, as the Hub spells it. *collection* is the slug of one.
     """
 
     repo: str
@@ -44,6 +46,8 @@ class Upload:
     allowed: tuple[str, ...] = ()
     pages: tuple[Path, ...] = ()
     license_id: str | None = None
+    base_model: str | None = None
+    collection: str | None = None
 
     def requires(self, gate: str) -> bool:
         """Tell whether *gate* has to be passed."""
@@ -56,10 +60,18 @@ class Upload:
             UsageError: that is no repository's name.
         """
         names = [f"-{target.plan.recipe.name}" if len(targets) > 1 else "" for target in targets]
-        return tuple(Push(f"{self.repo}{name}", private=self.private, allow_failing=self.allowed) for name in names)
+        return tuple(
+            Push(
+                f"{self.repo}{name}",
+                private=self.private,
+                allow_failing=self.allowed,
+                collection=self.collection,
+            )
+            for name in names
+        )
 
-    def require_possible(self, targets: Sequence[Target], hub: Hub, *, smoke_test: bool, low_disk: bool) -> None:
-        """Find out, before anything is converted, what would keep it from being published.
+    def require_possible(self, targets: Sequence[Target], hub: Hub, *, smoke_test: bool, low_disk: bool) -> SourceFacts:
+        """Find out, before anything is converted, what would keep it from being published; return what cards will say.
 
         Raises:
             HubError: the token may not write there.
@@ -69,7 +81,7 @@ class Upload:
         """
         pushes = self.pushes(targets)
         require_gates(self.allowed)
-        stated_facts(None, self.license_id)
+        stated_facts(self.base_model, self.license_id)
         if self.requires("smoke") and not smoke_test:
             raise UsageError("--upload-repo needs the smoke test; leave --no-smoke-test out, or --allow-failing smoke")
         if self.requires("fidelity") and low_disk and targets[0].plan.source.folder.remote_weights:
@@ -79,8 +91,37 @@ class Upload:
             raise MissingDependencyError(f"what is uploaded is tried and measured before, and {missing}")
         if self.pages:
             read_page_set(self.pages)
+        self._require_base_model(targets[0].plan.source.folder)
         for push in pushes:
             hub.require_permission(push.repo)
+        if self.collection:
+            hub.require_collection(self.collection)
+        return self._facts(targets[0].plan.source.folder, hub)
+
+    def _require_base_model(self, source: ModelFolder) -> None:
+        if self.base_model is None and source.repo_id is None:
+            also = "" if self.license_id or _license_beside(source) else ", and --license ID unless olmOCR-2 is that"
+            raise UsageError(
+                f"{source.name} is a folder here, and the card has to name the repository that it is, or was trained "
+                f"from; give --base-model ORG/NAME{also}"
+            )
+
+    def _facts(self, source: ModelFolder, hub: Hub) -> SourceFacts:
+        """Return what the cards say of *source*; its license is as it was stated, by its own card or that of its base.
+
+        Raises:
+            HubError: the Hub gives no answer.
+            UsageError: nobody states a license.
+        """
+        facts = stated_facts(self.base_model or source.repo_id, self.license_id or _license_beside(source))
+        if facts.license is None and facts.base_model is not None:
+            facts = stated_facts(facts.base_model, as_license(hub.read_license(facts.base_model)))
+        if facts.license is None:
+            raise UsageError(
+                f"neither {source.name} nor {facts.base_model} states a license, and the card has to; "
+                "state it with --license ID, like apache-2.0"
+            )
+        return facts
 
     def measure(self, targets: Sequence[Target], on_page: OnPage = lambda name, total: None) -> None:
         """Measure each of *targets* beside its source, unless that is known, hold it to its limits, and write that.
@@ -119,20 +160,24 @@ class Upload:
         pushes = self.pushes(targets)
         pairs = zip(pushes, targets, strict=True)
         variants = [Variant(push.repo, read_reports(target.output)) for push, target in pairs]
+        facts = self._facts(targets[0].plan.source.folder, hub)
         plans = []
         for push, variant in zip(pushes, variants, strict=True):
             siblings = [each for each in variants if each is not variant]
-            plans.append(
-                plan_push(
-                    push, variant, siblings, find_facts(variant.reports.conversion, license_id=self.license_id), hub
-                )
-            )
+            plans.append(plan_push(push, variant, siblings, facts, hub))
         for plan in plans:
             done = carry_out(plan, hub, _log.info)
             _log.info("published %s: %d files uploaded, at %s", done.where, len(done.uploaded), done.sha)
 
     def _page_set(self) -> str:
         return " and ".join(path.resolve().name for path in self.pages) or "the built-in pages"
+
+
+def _license_beside(source: ModelFolder) -> str | None:
+    """Return the license that the card in a source's folder states, if it states one as the Hub spells it."""
+    path = source.path / CARD_FILE
+    card = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return as_license(split_card(card)[0].get("license"))
 
 
 def timed(on_page: OnPage, say: Say = _log.info, clock: Callable[[], float] = time.monotonic) -> OnPage:

@@ -20,6 +20,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+
 from tests.hub_server import LoopbackServer
 
 TOKEN = "hf_" + "LoopbackWriter" * 3
@@ -320,7 +322,9 @@ class _Handler(BaseHTTPRequestHandler):
         repository, commit = self._repository(name, revision)
         siblings = [{"rfilename": path} for path in commit.files]
         about = {"id": name, "modelId": name, "sha": commit.sha, "private": repository.private, "siblings": siblings}
-        return _json(about)
+        card = commit.files.get("README.md")
+        said = yaml.safe_load(card.content.split(b"---")[1]) if card and card.content.startswith(b"---\n") else {}
+        return _json({**about, "cardData": said} if said else about)
 
     def _tree(self, body: bytes, name: str, revision: str) -> Answer:
         _, commit = self._repository(name, revision)
@@ -436,6 +440,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._collection(body, slug)
 
     def _collection(self, body: bytes, slug: str) -> Answer:
+        if slug not in self.server.collections:
+            raise _RefusalError(404, "Collection not found")
         about = {"slug": slug, "title": "t", "owner": {"name": "o"}, "lastUpdated": "2026-01-01T00:00:00.000Z"}
         return _json({**about, "items": [], "position": 0, "private": False, "theme": "blue", "upvotes": 0})
 

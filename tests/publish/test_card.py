@@ -1,25 +1,34 @@
 """What a card says, and that no report can make it say anything else."""
 
 import json
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from packaging.requirements import Requirement
+from typer.testing import CliRunner
 
+from olmocr.conversion.convert import convert
+from olmocr.convert_to_mlx import app as convert_app
 from olmocr.errors import InputError, UsageError
 from olmocr.page import PAGE_PROMPT, parse_page_response
 from olmocr.publish.card import Variant, make_card, make_chart
 from olmocr.publish.folder_reports import read_reports
 from olmocr.publish.front_matter import find_facts
 from olmocr.publish.markup import code_block, escaped
-from olmocr.rendering.render import open_document
 from olmocr.validate.fidelity.plots import Point, size_against_fidelity
-from tests.conftest import PAGES
+from tests.checkpoints import tiny_checkpoint
+from tests.conftest import PAGES, ROOT
+from tests.publish.pushes import files_of, push
 from tests.publish.samples import HOSTILE, change_report, model_copy
 
 OLMOCR_2 = "allenai/olmOCR-2-7B-1025"
@@ -31,7 +40,7 @@ def variant(folder, title="org/tiny-8bit"):
 
 def card_of(folder, siblings=(), **facts):
     this = variant(folder)
-    return make_card(this, find_facts(this.reports.conversion, **facts), siblings)
+    return make_card(this, find_facts(this.reports.conversion, **facts), [each.row for each in siblings])
 
 
 def html_of(card):
@@ -121,8 +130,55 @@ def test_the_prompt_is_given_as_it_is_asked(tiny):
     assert f"```\n{PAGE_PROMPT}\n```" in card
     (code,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
     asked = {}
-    exec(code.split("\n\nmodel")[0].split("import Image\n")[1], asked)
+    exec(code.split("\n\nmodel")[0].split("apply_chat_template\n")[1], asked)
     assert asked["PROMPT"] == PAGE_PROMPT
+
+
+def commands_of(card):
+    return [shlex.split(block) for block in re.findall(r"```sh\n(.*?)\n```", card, re.DOTALL)]
+
+
+def test_the_commands_of_a_card_are_all_there_are_of_it_and_run_as_pasted(tmp_path, monkeypatch):
+    source = tiny_checkpoint(tmp_path / "source")
+    convert(source, "8bit", tmp_path / "made")
+    this = variant(tmp_path / "made")
+    card = make_card(this, find_facts(this.reports.conversion), repository="https://example.org/olmocr.git")
+    install, read, stock, again = commands_of(card)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert install == ["pip", "install", "olmocr[mlx] @ git+https://example.org/olmocr.git"]
+    assert Requirement(install[2]).extras <= set(extras)
+    assert read == ["olmocr", "document.pdf", "--model", "org/tiny-8bit"]
+    assert {Requirement(each).name for each in stock[2:]} == {"mlx-vlm", "pypdfium2"}
+    assert stock[2] in extras["mlx"]
+    monkeypatch.chdir(tmp_path)
+    assert again[:3] == ["python", "-m", "olmocr.convert_to_mlx"]
+    done = CliRunner().invoke(convert_app, [*again[3:], "--no-smoke-test", "--quiet"])
+    assert done.exit_code == 0, done.output
+    name = "model.safetensors"
+    assert (tmp_path / "source-mlx-8bit" / name).read_bytes() == (tmp_path / "made" / name).read_bytes()
+
+
+def test_a_card_says_where_the_package_is_or_that_no_index_has_it(tiny):
+    assert "It is on no package index" in card_of(tiny)
+    this = variant(tiny)
+    card = make_card(this, find_facts(this.reports.conversion), repository="https://example.org/olmocr.git")
+    assert "This installs it from its repository:" in card
+    assert "package index" not in card
+    assert "pdftoppm" not in card
+
+
+@pytest.mark.slow
+def test_the_command_in_a_card_reads_a_document_with_the_model_from_the_hub(hub, converted, tmp_path):
+    push(hub, model_copy(converted("8bit"), tmp_path / "model"))
+    card = files_of(hub)["README.md"].content.decode()
+    (command,) = [each for each in commands_of(card) if each[0] == "olmocr"]
+    shutil.copyfile(PAGES / "sparse_14.pdf", tmp_path / "document.pdf")
+    env = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HOME": str(tmp_path)}
+    env |= {"HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    here = [sys.executable, "-m", *command]
+    done = subprocess.run(here, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Bakery Orders" in done.stdout
 
 
 @pytest.mark.slow
@@ -131,8 +187,7 @@ def test_the_python_in_a_card_reads_a_page_with_stock_mlx_vlm(converted, tmp_pat
     this = variant(folder, str(folder))
     card = make_card(this, find_facts(this.reports.conversion))
     (code,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
-    with open_document(PAGES / "sparse_14.pdf", "sparse_14.pdf") as pages:
-        pages.render(1, 644).pixels.save(tmp_path / "page.png")
+    shutil.copyfile(PAGES / "sparse_14.pdf", tmp_path / "document.pdf")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert parse_page_response(done.stdout.strip(), "lenient"), done.stderr
 
@@ -227,18 +282,18 @@ def test_a_folder_that_was_not_converted_here_is_refused(tmp_path):
 def test_siblings_stand_in_the_tables_and_in_a_picture(tiny, tmp_path):
     this = variant(model_copy(tiny, tmp_path / "this"))
     other = variant(model_copy(tiny, tmp_path / "other", mean_kl=0.5, weight_bytes=9_000_000), "org/<other>")
-    card = make_card(this, find_facts(this.reports.conversion), [other])
+    card = make_card(this, find_facts(this.reports.conversion), [other.row])
     assert "| org/\\<other\\> | " in card
     assert "![Size against fidelity of these variants](size-fidelity.svg)" in card
-    chart = make_chart([this, other])
+    chart = make_chart([this.row, other.row])
     labels = [each.text for each in ElementTree.fromstring(chart).iter("{http://www.w3.org/2000/svg}text")]
     assert {"tiny-8bit", "<other>"} <= set(labels)
 
 
 def test_there_is_no_picture_of_one_variant_that_was_measured(tiny, tmp_path):
     this = variant(model_copy(tiny, tmp_path / "this"))
-    assert make_chart([this, variant(tiny)]) is None
-    assert "size-fidelity" not in make_card(this, find_facts(this.reports.conversion), [variant(tiny)])
+    assert make_chart([this.row, variant(tiny).row]) is None
+    assert "size-fidelity" not in make_card(this, find_facts(this.reports.conversion), [variant(tiny).row])
 
 
 def test_a_picture_puts_the_larger_to_the_right_and_the_worse_above():

@@ -31,7 +31,7 @@ def hub(hub, monkeypatch):
 
 def test_a_card_is_written_into_the_folder(model):
     assert "without a picture" in run("card", model, "--repo", REPO)
-    assert f"--model {REPO} --markdown" in (model / "README.md").read_text()
+    assert f"olmocr document.pdf --model {REPO}\n" in (model / "README.md").read_text()
 
 
 def test_a_card_of_several_variants_is_written_with_its_picture(model, tiny, tmp_path):
@@ -66,10 +66,18 @@ def test_a_dry_run_prints_and_a_push_does(hub, model):
     assert "add         model.safetensors" in out
     assert "gate        weights: ok: The folder is whole." in out
     assert hub.repositories == {}
+    last = out.splitlines()[-1]
+    assert last.startswith(f"would push to {REPO}: add 13, replace 0, delete 0, keep 0 files, ")
     out = run("push", model, "--repo", REPO, "--quiet", "--private")
     assert f"{hub.endpoint}/{REPO}: 13 files uploaded, 0 deleted, at " in out
     assert json.loads(files_of(hub)["conversion_report.json"].content)["version"] == 2
     assert TOKEN not in out
+
+
+def test_a_dry_run_writes_the_card_to_a_file_where_that_is_asked_for(hub, model, tmp_path):
+    run("push", model, "--repo", REPO, "--dry-run", "--quiet", "--card", tmp_path / "card.md", "--license", "mit")
+    assert "\nlicense: mit\n" in (tmp_path / "card.md").read_text()
+    assert hub.repositories == {}
 
 
 def test_a_push_without_a_token_says_where_to_get_one(hub, model, monkeypatch, tmp_path):
@@ -96,6 +104,7 @@ def convert(*args, code=0):
 def test_a_conversion_can_end_in_a_push_with_the_same_gates(hub, tmp_path):
     source = tiny_checkpoint(tmp_path / "source")
     args = (source, "-q", "8bit", "--no-smoke-test", "--quiet", "--upload-repo", REPO)
+    args = (*args, "--base-model", "allenai/olmOCR-2-7B-1025")
     convert(*args, "-o", tmp_path / "two", "--allow-failing", "smoke", "--allow-failing", "fidelity")
     assert b"Published although it failed 2 gates" in files_of(hub)["README.md"].content
     assert files_of(hub)["model.safetensors"].content == (tmp_path / "two" / "model.safetensors").read_bytes()
@@ -103,7 +112,7 @@ def test_a_conversion_can_end_in_a_push_with_the_same_gates(hub, tmp_path):
 
 def test_a_conversion_that_could_not_be_pushed_is_not_begun(hub, tmp_path):
     source = tiny_checkpoint(tmp_path / "source")
-    one = ("--quantize", "8bit", "--upload-repo", "somebody/model")
+    one = ("--quantize", "8bit", "--upload-repo", "somebody/model", "--base-model", "tester/base", "--license", "mit")
     out = convert(source, *one, "-o", tmp_path / "out", code=ExitCode.HUB)
     assert "the token may not write to somebody/model" in out
     assert not (tmp_path / "out").exists()

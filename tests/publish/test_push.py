@@ -14,10 +14,10 @@ from olmocr.publish.card import Variant
 from olmocr.publish.folder_reports import read_reports
 from olmocr.publish.front_matter import find_facts
 from olmocr.publish.gates import GateFailedError
-from olmocr.publish.push import Push, plan_push, show_plan
+from olmocr.publish.push import Push, card_text, carry_out, plan_push, show_plan
 from olmocr.validate.weights.check import Check, WeightsReport
 from tests.hub.hub_writes import TOKEN, Account, Blob, Fault, Repository
-from tests.publish.pushes import REPO, WEIGHTS, files_of, messages_of, plan, push
+from tests.publish.pushes import REPO, WEIGHTS, files_of, messages_of, plan, push, whole
 from tests.publish.samples import change_report, model_copy, weights_of
 
 
@@ -80,7 +80,10 @@ def test_a_dry_run_lists_everything_and_changes_nothing(hub, model):
     assert "delete      model-00002-of-00002.safetensors" in text
     assert f"tester/tiny-8bit is at {hub.repositories[REPO].find('main').sha}, public" in text
     assert "gate        fidelity: ok: Within its limits." in text
-    assert "library_name: mlx" in text
+    assert "library_name: mlx" not in text
+    last = text.splitlines()[-1]
+    assert last.startswith(f"would push to {REPO}: add 1, replace 1, delete 1, keep ")
+    assert last.endswith("all gates are passed. Nothing was changed yet")
 
 
 def test_a_dry_run_of_a_repository_that_is_not_there_makes_none(hub, model):
@@ -299,8 +302,52 @@ def test_a_table_of_variants_and_their_picture_are_published(hub, model, tiny, t
     push(hub, model, siblings=[other])
     assert files_of(hub)["size-fidelity.svg"].content.startswith(b"<svg")
     assert b"| tester/other |" in files_of(hub)["README.md"].content
+    card = files_of(hub)["README.md"].content
     push(hub, model)
-    assert "size-fidelity.svg" not in files_of(hub)
+    assert files_of(hub)["README.md"].content == card
+    push(hub, model, alone=True)
+    assert not {"size-fidelity.svg", "variants.json"} & set(files_of(hub))
+    assert b"tester/other" not in files_of(hub)["README.md"].content
+
+
+def test_a_later_push_tells_of_earlier_variants_and_of_new_ones_by_what_is_new(hub, model, tiny, tmp_path):
+    old, new = (
+        Variant("tester/other", read_reports(model_copy(tiny, tmp_path / name, mean_kl=kl)))
+        for name, kl in (("old", 0.4), ("new", 0.25))
+    )
+    third = Variant("tester/third", read_reports(model_copy(tiny, tmp_path / "third", mean_kl=0.5)))
+    push(hub, model, siblings=[old])
+    push(hub, model, siblings=[third])
+    card = files_of(hub)["README.md"].content.decode()
+    assert card.count("| tester/other | ") == card.count("| tester/third | ") == 2
+    push(hub, model, siblings=[new])
+    card = files_of(hub)["README.md"].content.decode()
+    assert "| 0.25 | 6 of 8 |" in card
+    assert "| 0.4 | 6 of 8 |" not in card
+    assert "tester/third" in card
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"variants": [{"title": 3}], "version": 1}', b"\xff"])
+def test_rows_of_variants_that_are_none_are_told_no_more(content, hub, model):
+    push(hub, model)
+    hub.repositories[REPO].add({"variants.json": Blob(content, False)})
+    push(hub, model)
+    assert "variants.json" not in files_of(hub)
+
+
+def test_a_later_push_keeps_the_base_model_and_the_license(hub, model):
+    variant = Variant(REPO, read_reports(model))
+    facts = find_facts(variant.reports.conversion, "tester/base", "mit")
+    there = Hub(hub.endpoint, TOKEN)
+    carry_out(plan_push(Push(REPO), variant, (), facts, there, whole), there)
+    made = plan(hub, model)
+    assert made.notes == ()
+    assert "base_model: tester/base" in card_text(made)
+    assert "license: mit" in card_text(made)
+
+
+def test_a_plan_says_what_an_audit_would_find_wrong_with_its_card(hub, model):
+    assert "card        the card names no base model, which an audit finds wrong" in show_plan(plan(hub, model))
 
 
 def test_a_readme_in_the_folder_is_not_what_is_published(hub, model):

@@ -22,9 +22,13 @@ from olmocr.runtime.facts import weight_hashes
 from olmocr.validate.known_pages.built_in_pages import draw_built_in_pages
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import CHECKPOINT
-from tests.hub.hub_writes import TOKEN
+from tests.hub.hub_writes import TOKEN, Blob, Repository
 from tests.publish.pushes import REPO, files_of
 from tests.publish.samples import fidelity_report, model_copy, smoke_report, weights_of
+
+BASE = "tester/base"
+SLUG = "tester/small-ocr-0123456789abcdef01234567"
+STATED = ("--base-model", BASE, "--license", "mit")
 
 
 @pytest.fixture
@@ -101,7 +105,7 @@ def test_the_same_command_goes_on_with_what_is_there(hub, source, tmp_path):
     convert(source, "8bit", out)
     measured(out, source)
     before = (out / "model.safetensors").stat().st_mtime_ns
-    said = run(source, "-q", "8bit", "-o", out, "--upload-repo", REPO)
+    said = run(source, "-q", "8bit", "-o", out, "--upload-repo", REPO, *STATED)
     assert "is this very conversion already" in said
     assert "has passed its smoke test already" in said
     assert "was measured beside its source already" in said
@@ -109,7 +113,7 @@ def test_the_same_command_goes_on_with_what_is_there(hub, source, tmp_path):
     assert (out / "model.safetensors").stat().st_mtime_ns == before
     assert files_of(hub)["model.safetensors"].content == (out / "model.safetensors").read_bytes()
     assert b"Gate: passed" in files_of(hub)["README.md"].content
-    assert "0 files uploaded" in run(source, "-q", "8bit", "-o", out, "--upload-repo", REPO)
+    assert "0 files uploaded" in run(source, "-q", "8bit", "-o", out, "--upload-repo", REPO, *STATED)
 
 
 def test_without_an_upload_a_folder_that_is_there_is_left_alone(source, tmp_path):
@@ -122,7 +126,7 @@ def test_several_recipes_become_a_repository_each_that_tells_of_the_others(hub, 
     convert(source, ["8bit", "4bit"], out)
     for folder in out.iterdir():
         measured(folder, source)
-    said = run(source, "-q", "8bit,4bit", "-o", out, "--upload-repo", "tester/tiny", "--private", "--license", "mit")
+    said = run(source, "-q", "8bit,4bit", "-o", out, "--upload-repo", "tester/tiny", "--private", *STATED)
     assert set(hub.repositories) == {"tester/tiny-8bit", "tester/tiny-4bit"}
     for name, other in (("8bit", "4bit"), ("4bit", "8bit")):
         assert f"published {hub.endpoint}/tester/tiny-{name}: " in said
@@ -136,7 +140,7 @@ def test_if_one_of_several_fails_a_gate_none_is_published(hub, source, tmp_path)
     convert(source, ["8bit", "4bit"], out)
     for folder in out.iterdir():
         measured(folder, source, passed=folder.name.endswith("8bit"))
-    upload = Upload("tester/tiny")
+    upload = Upload("tester/tiny", base_model=BASE, license_id="mit")
     plans = targets(source, "8bit", "4bit", output=out)
     with pytest.raises(GateFailedError, match=r"fidelity: mean_kl is 0\.0123"):
         upload.publish(plans, Hub(hub.endpoint, TOKEN))
@@ -157,6 +161,55 @@ def test_what_no_gate_would_let_through_is_refused_before_anything_is_converted(
     assert says in run(source, "-q", "8bit", "-o", tmp_path / "out", *given, code=ExitCode.USAGE)
     assert not (tmp_path / "out").exists()
     assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ((), "source is a folder here, and the card has to name the repository that it is, or was trained from; give "),
+        (("--license", "mit"), "give --base-model ORG/NAME\n"),
+        (("--base-model", BASE), "neither source nor tester/base states a license, and the card has to; state it with"),
+        (("--base-model", "base"), "--base-model base is no repository's name"),
+    ],
+)
+def test_a_card_that_an_audit_would_find_wrong_is_noticed_before_anything_is_converted(
+    args, says, hub, source, tmp_path
+):
+    said = run(source, "-q", "8bit", "-o", tmp_path / "out", "--upload-repo", REPO, *args, code=ExitCode.USAGE)
+    assert says in said
+    assert list(tmp_path.iterdir()) == []
+    assert hub.writes() == []
+
+
+def test_a_license_that_the_sources_own_card_states_need_not_be_stated_again(hub, source, tmp_path):
+    own = shutil.copytree(source, tmp_path / "own")
+    (own / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Mine\n")
+    upload = Upload(REPO, base_model=BASE)
+    assert (
+        upload.require_possible(
+            targets(own, "8bit", output=tmp_path / "out"), Hub(hub.endpoint, TOKEN), smoke_test=True, low_disk=False
+        ).license
+        == "cc-by-4.0"
+    )
+
+
+def test_a_license_that_the_base_models_card_states_need_not_be_stated_again(hub, source, tmp_path):
+    hub.repositories[BASE] = Repository()
+    hub.repositories[BASE].add({"README.md": Blob(b"---\nlicense: mit\n---\n", False)})
+    upload, there = Upload(REPO, base_model=BASE), Hub(hub.endpoint, TOKEN)
+    (target,) = targets(source, "8bit", output=tmp_path / "out")
+    assert upload.require_possible([target], there, smoke_test=True, low_disk=False).license == "mit"
+
+
+def test_a_collection_that_is_not_there_is_noticed_before_anything_is_converted(hub, source, tmp_path):
+    args = ("-q", "8bit", "-o", tmp_path / "out", "--upload-repo", REPO, *STATED, "--collection", SLUG)
+    assert SLUG in run(source, *args, code=ExitCode.HUB)
+    assert not (tmp_path / "out").exists()
+    hub.collections[SLUG] = []
+    convert(source, "8bit", tmp_path / "out")
+    measured(tmp_path / "out", source)
+    run(source, *args)
+    assert hub.collections[SLUG] == [REPO]
 
 
 def test_pages_that_are_not_there_are_noticed_before_anything_is_converted(hub, source, tmp_path):
@@ -191,7 +244,7 @@ def test_one_command_leads_from_the_checkpoint_to_the_hub(hub, tmp_path, monkeyp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     known = draw_built_in_pages(tmp_path, 644)[-1]
     page = shutil.copyfile(known.path, tmp_path / "page.pdf")
-    args = (CHECKPOINT, "-q", "8bit", "-o", tmp_path / "out", "--upload-repo", REPO, "--fidelity-pages", page)
+    args = (CHECKPOINT, "-q", "8bit", "-o", tmp_path / "out", "--upload-repo", REPO, "--fidelity-pages", page, *STATED)
     said = run(*args)
     assert "out reads: 10 of 10 pages" in said
     assert "measuring" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ _DENSE = 16.0  # points at _DENSE_SIDE pixels: letters of 13 pixels, whatever th
 _DENSE_SIDE = 644
 _SCAN_SIDE = 1650  # pixels: 150 a inch
 _SCAN_TILT = 0.4  # degrees
+_SCANNED = time.gmtime(0)
 
 _LETTER = (
     "The lantern above the harbour gate was lit at seven. Two fishermen carried their nets along the wall and spoke "
@@ -106,5 +108,7 @@ def draw_built_in_pages(folder: Path, longest_side: int) -> tuple[KnownPage, ...
 def _write_scan(path: Path, sheet: Sheet) -> Path:
     """Write *sheet* as a picture alone, a little tilted, as a scanner would."""
     pixels = picture(sheet, _SCAN_SIDE, path).pixels
-    pixels.rotate(_SCAN_TILT, fillcolor="white").save(path, "PDF", resolution=150.0, quality=80)
+    tilted = pixels.rotate(_SCAN_TILT, fillcolor="white")
+    # Pillow writes the time of day into a PDF, and a measurement goes on only with pages of the same bytes.
+    tilted.save(path, "PDF", resolution=150.0, quality=80, creationDate=_SCANNED, modDate=_SCANNED)
     return path

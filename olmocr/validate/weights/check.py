@@ -26,6 +26,7 @@ from olmocr.model_folder import (
     refuse_code,
     refuse_links_out,
 )
+from olmocr.reports.parts import bits_per_weight
 from olmocr.strays import files_in, is_stray
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.tensors.floats import is_float
@@ -182,14 +183,14 @@ def _bytes_to_read(contents: _Contents, packing: PackedModules | None, source: S
 
 
 def _bits_per_weight(contents: _Contents, packing: PackedModules | None) -> float | None:
-    """Return the bits stored for each weight, scales and biases included."""
+    """Return the bits stored for each weight."""
     if packing is None or packing.problems:
         return None
     parts = {f"{path}.{part}" for path in packing.modules for part in ("weight", "scales", "biases")}
     packed = sum(math.prod(module.shape) for module in packing.modules.values())
     kept = sum(math.prod(tensor.shape) for name, tensor in contents.tensors.items() if name not in parts)
     stored = sum(tensor.info.nbytes for tensor in contents.tensors.values())
-    return stored * 8 / (packed + kept) if packed + kept else None
+    return bits_per_weight(stored, packed + kept) if packed + kept else None
 
 
 def _result(name: str, problems: Sequence[str], good: str) -> Check:

@@ -214,6 +214,17 @@ def test_an_interrupted_measurement_goes_on_where_it_was(converted, page, tmp_pa
 
 
 @pytest.mark.slow
+def test_a_second_measurement_on_the_built_in_pages_reads_none_of_them_again(converted, tmp_path):
+    terms = FidelityTerms(longest_side=140, max_tokens=3, work=tmp_path)
+    first = measure_fidelity(converted("8bit"), CHECKPOINT, terms)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("000*")}
+    second = measure_fidelity(converted("8bit"), CHECKPOINT, terms)
+    assert second == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("000*")} == before
+    assert len(before) == 2 * 2 * len(first.pages)
+
+
+@pytest.mark.slow
 def test_nothing_is_lost_where_no_bits_are_dropped(measured):
     assert measured("none").distribution.mean_kl < 1e-7
 

@@ -152,8 +152,7 @@ def test_every_recipe_of_the_demo_checkpoint_is_whole_beside_its_source(recipe, 
     assert len(report.errors) == 165
     written = json.loads((converted(recipe) / "conversion_report.json").read_text())
     assert report.bytes == written["weight_bytes"]
-    if recipe != "mixed":  # whose padding a folder counts as parameters, and a plan does not
-        assert report.bits_per_weight == written["bits_per_weight"]
+    assert report.bits_per_weight == written["bits_per_weight"]
 
 
 def test_the_relative_error_is_that_of_the_weights_that_mlx_computes_with(whole, source):

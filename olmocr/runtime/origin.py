@@ -1,0 +1,40 @@
+"""Where this package can be had: from what its installation recorded, without a path of this machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Iterator, Sequence
+
+_ADDRESS = re.compile(r"https://[A-Za-z0-9.-]+/[A-Za-z0-9._/~-]+")
+_REPOSITORY = ("repository", "source", "source code", "homepage")
+
+
+def package_repository(name: str = "olmocr") -> str | None:
+    """Return the address of the repository that this package was installed from, or else names; None if none is known.
+
+    An address with a login, and a folder of this machine, are none.
+    """
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    stated = distribution.metadata.get_all("Project-URL") or []
+    return find_repository(distribution.read_text("direct_url.json"), stated)
+
+
+def find_repository(direct_url: str | None, project_urls: Sequence[str]) -> str | None:
+    """Return the first address that will do: of *direct_url*, as PEP 610 has it, then of *project_urls*."""
+    return next((each for each in _candidates(direct_url, project_urls) if _ADDRESS.fullmatch(each)), None)
+
+
+def _candidates(direct_url: str | None, project_urls: Sequence[str]) -> Iterator[str]:
+    try:
+        recorded = json.loads(direct_url or "{}")
+    except ValueError:
+        recorded = {}
+    if isinstance(recorded, dict) and "vcs_info" in recorded:
+        yield str(recorded.get("url"))
+    urls = {label.strip().lower(): url.strip() for label, _, url in (each.partition(",") for each in project_urls)}
+    yield from (urls[label] for label in _REPOSITORY if label in urls)

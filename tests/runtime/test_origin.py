@@ -1,0 +1,34 @@
+"""Where this package can be had, as a card says it."""
+
+import json
+
+import pytest
+
+from olmocr.runtime.origin import find_repository, package_repository
+
+GIT = {"url": "https://example.org/me/olmocr-mlx.git", "vcs_info": {"vcs": "git", "commit_id": "0" * 40}}
+
+
+def test_what_was_installed_from_a_repository_can_be_had_there():
+    assert find_repository(json.dumps(GIT), ["Homepage, https://example.org/other"]) == GIT["url"]
+
+
+def test_what_the_package_says_of_itself_counts_next():
+    assert find_repository(None, ["Docs, https://a.org/d", "Repository, https://a.org/r"]) == "https://a.org/r"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://me:secret@example.org/x", "ssh://git@example.org/x", "https://example.org/x'; ls", "file:///home/me/x"],
+)
+def test_an_address_with_a_login_or_of_this_machine_is_none(url):
+    assert find_repository(json.dumps({**GIT, "url": url}), [f"Repository, {url}"]) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"url": "file:///home/me", "dir_info": {"editable": true}}'])
+def test_what_was_recorded_of_a_folder_or_is_damaged_is_passed_over(text):
+    assert find_repository(text, []) is None
+
+
+def test_a_package_that_is_not_installed_is_nowhere():
+    assert package_repository("no-such-package-anywhere") is None
