@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import FrameType
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from olmocr.stages import OnStage, Stage
+
+LINE_EVERY_SECONDS = 30.0
+"""So often a line about what goes on is logged where nobody looks."""
+
+log = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -39,6 +47,8 @@ def ends_with_exit_code(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
         _interrupt_once()
+        # Read when huggingface_hub is imported, which is later: what it downloads is shown by a display of ours.
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
         with _steady_streams():
             try:
                 result = function(*args, **kwargs)
@@ -286,8 +296,6 @@ def start_logging(*, quiet: bool, with_time: bool = False) -> Console:
     from rich.console import Console
 
     console = Console(stderr=True)
-    if quiet or not _is_watched():  # read when huggingface_hub is imported, which is later
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     package = logging.getLogger("olmocr")
     handler = _ConsoleHandler(console)
     if with_time:
@@ -346,8 +354,9 @@ class _LinesFormatter(logging.Formatter):
         return printable(super().format(record)).replace("\n", "\n    ")
 
 
-def _is_watched() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
+def is_watched(console: Console) -> bool:
+    """Say whether somebody looks at *console*, with a terminal that can draw anew what it has drawn."""
+    return sys.stderr is not None and sys.stderr.isatty() and not console.is_dumb_terminal
 
 
 def counting_columns() -> list[Any]:
@@ -370,5 +379,31 @@ def progress_bar(console: Console, *columns: Any, quiet: bool) -> Iterator[Progr
     """Yield a progress bar on *console*: an invisible one where nobody looks."""
     from rich.progress import Progress
 
-    with Progress(*columns, console=console, transient=True, disable=quiet or not _is_watched()) as progress:
+    with Progress(*columns, console=console, transient=True, disable=quiet or not is_watched(console)) as progress:
         yield progress
+
+
+@contextlib.contextmanager
+def shown_download(console: Console, *, quiet: bool) -> Iterator[OnStage]:
+    """Yield what shows a download: how much is there, how fast it goes, what is left; a line where nobody looks."""
+    from rich.console import Group
+    from rich.live import Live
+
+    from olmocr.stage_view import StageView
+
+    view, last_line = StageView(), time.monotonic()
+
+    def show(stage: Stage) -> None:
+        nonlocal last_line
+        if ended := view.show(stage):
+            log.info("%s", ended)
+        elif not is_live and time.monotonic() - last_line >= LINE_EVERY_SECONDS:
+            last_line = time.monotonic()
+            log.info("%s", view.line())
+
+    is_live = not quiet and is_watched(console)
+    if not is_live:
+        yield show
+        return
+    with Live(get_renderable=lambda: Group(*view.rows()), console=console, transient=True, redirect_stdout=False):
+        yield show

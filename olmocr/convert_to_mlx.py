@@ -19,6 +19,7 @@ from olmocr.command import (
     ends_with_exit_code,
     progress_bar,
     say,
+    shown_download,
     start_logging,
 )
 from olmocr.conversion.recipe import (
@@ -195,7 +196,8 @@ def convert_to_mlx(
         pages = tuple(path.expanduser() for path in fidelity_pages or ())
         upload = Upload(upload_repo, private, tuple(allow_failing or ()), pages, license_id)
         upload.require_possible(targets, Hub(), smoke_test=smoke_test is not False, low_disk=low_disk)
-    targets = with_weights(targets, low_disk=low_disk)
+    with shown_download(console, quiet=quiet) as on_stage:
+        targets = with_weights(targets, low_disk=low_disk, on_stage=on_stage)
     made = _made_before(targets) if upload else {}
     left = [target for target in targets if target.output not in made]
     if left:

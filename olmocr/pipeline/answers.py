@@ -22,8 +22,8 @@ from olmocr.stages import FirstText, OnStage, unwatched
 _UNANSWERED_IN_A_ROW = 3
 """So many pages that nobody answered, one after the other, and the server is taken for gone."""
 
-FIRST_LETTERS = 240
-"""So much text of the first page, about three lines, is written before other pages are begun beside it."""
+FIRST_LETTERS = 1000
+"""So much text of the first page, half of a dense one, is written before other pages are begun beside it."""
 
 
 class Answers:
@@ -138,13 +138,15 @@ class FirstPage:
     @contextlib.asynccontextmanager
     async def alone(self, answers: Answering) -> AsyncIterator[Answering]:
         """Yield what is to be asked: at once for the first, later for all others."""
+        is_first, self._is_taken = not self._is_taken, True
+        if is_first:
+            self._on_stage(FirstText(""))
         if answers.ask_aloud is None:
             yield answers
-        elif self._is_taken:
+        elif not is_first:
             await self._others_may.wait()
             yield answers
         else:
-            self._is_taken = True
             try:
                 yield replace(answers, ask=lambda request: self._ask(answers, request))
             finally:
