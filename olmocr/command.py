@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import FrameType
@@ -26,12 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from olmocr.stages import OnStage, Stage
-
 LINE_EVERY_SECONDS = 30.0
 """So often a line about what goes on is logged where nobody looks."""
-
-log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -381,29 +376,3 @@ def progress_bar(console: Console, *columns: Any, quiet: bool) -> Iterator[Progr
 
     with Progress(*columns, console=console, transient=True, disable=quiet or not is_watched(console)) as progress:
         yield progress
-
-
-@contextlib.contextmanager
-def shown_download(console: Console, *, quiet: bool) -> Iterator[OnStage]:
-    """Yield what shows a download: how much is there, how fast it goes, what is left; a line where nobody looks."""
-    from rich.console import Group
-    from rich.live import Live
-
-    from olmocr.stage_view import StageView
-
-    view, last_line = StageView(), time.monotonic()
-
-    def show(stage: Stage) -> None:
-        nonlocal last_line
-        if ended := view.show(stage):
-            log.info("%s", ended)
-        elif not is_live and time.monotonic() - last_line >= LINE_EVERY_SECONDS:
-            last_line = time.monotonic()
-            log.info("%s", view.line())
-
-    is_live = not quiet and is_watched(console)
-    if not is_live:
-        yield show
-        return
-    with Live(get_renderable=lambda: Group(*view.rows()), console=console, transient=True, redirect_stdout=False):
-        yield show

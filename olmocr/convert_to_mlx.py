@@ -19,7 +19,6 @@ from olmocr.command import (
     ends_with_exit_code,
     progress_bar,
     say,
-    shown_download,
     start_logging,
 )
 from olmocr.conversion.recipe import (
@@ -33,6 +32,7 @@ from olmocr.conversion.recipe import (
     recipe_names,
 )
 from olmocr.errors import ExitCode, UsageError
+from olmocr.stage_view import shown_download
 from olmocr.text import printable
 
 if TYPE_CHECKING:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from olmocr.stages import Downloading, Finding, FirstText, Loading, Stage
+from olmocr.command import LINE_EVERY_SECONDS, is_watched
+from olmocr.stages import Downloading, Finding, FirstText, Loading, OnStage, Stage
 from olmocr.text import in_a_line, one_line
 
 if TYPE_CHECKING:
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _RATE_SECONDS = 15.0  # over which a download's rate is measured: what came before says little of now
+
+log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
@@ -89,6 +94,30 @@ class StageView:
             return [done]
         rate = (last - first) / (now - began)
         return [done, f"{sized(round(rate))}/s", f"{spoken((download.total_bytes - download.done_bytes) / rate)} left"]
+
+
+@contextlib.contextmanager
+def shown_download(console: Console, *, quiet: bool) -> Iterator[OnStage]:
+    """Yield what shows a download: how much is there, how fast it goes, what is left; a line where nobody looks."""
+    from rich.console import Group
+    from rich.live import Live
+
+    view, last_line = StageView(), time.monotonic()
+
+    def show(stage: Stage) -> None:
+        nonlocal last_line
+        if ended := view.show(stage):
+            log.info("%s", ended)
+        elif not is_live and time.monotonic() - last_line >= LINE_EVERY_SECONDS:
+            last_line = time.monotonic()
+            log.info("%s", view.line())
+
+    is_live = not quiet and is_watched(console)
+    if not is_live:
+        yield show
+        return
+    with Live(get_renderable=lambda: Group(*view.rows()), console=console, transient=True, redirect_stdout=False):
+        yield show
 
 
 def row(text: str) -> RenderableType:

@@ -14,8 +14,8 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "olmocr"
 FLOORS = (
     {"errors", "stages", "strays", "text", "version", "reports"},
-    {"page", "device", "memory", "command", "event_loop", "files", "options", "settings", "stage_view", "tensors"},
-    {"inputs", "model_folder", "runtime"},
+    {"page", "device", "memory", "command", "event_loop", "files", "options", "settings", "tensors"},
+    {"inputs", "model_folder", "runtime", "stage_view"},
     {"workspace", "rendering", "inference", "hub", "html"},
     {"backends", "viewer", "conversion"},
     {"pipeline", "doctor"},

@@ -15,12 +15,12 @@ from olmocr.command import (
     ends_with_exit_code,
     progress_bar,
     say,
-    shown_download,
     start_logging,
 )
 from olmocr.errors import ExitCode, UsageError, output_error
 from olmocr.files import write_whole
 from olmocr.options import License, MadeFrom, Quiet
+from olmocr.stage_view import shown_download
 
 if TYPE_CHECKING:
     from olmocr.hub.write import Hub

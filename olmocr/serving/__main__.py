@@ -14,13 +14,13 @@ from olmocr.command import (
     ends_with_exit_code,
     run_interruptibly,
     say,
-    shown_download,
     start_logging,
 )
 from olmocr.errors import ExitCode, MissingDependencyError, UsageError
 from olmocr.memory import parse_size
 from olmocr.options import Quiet
 from olmocr.serving.limits import ServerLimits
+from olmocr.stage_view import shown_download
 
 _GRACE_SECONDS = 10.0
 
