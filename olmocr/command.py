@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+LINE_EVERY_SECONDS = 30.0
+"""So often a line about what goes on is logged where nobody looks."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -39,6 +42,8 @@ def ends_with_exit_code(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
         _interrupt_once()
+        # Read when huggingface_hub is imported, which is later: what it downloads is shown by a display of ours.
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
         with _steady_streams():
             try:
                 result = function(*args, **kwargs)
@@ -294,8 +299,6 @@ def start_logging(*, quiet: bool, with_time: bool = False) -> Console:
     from rich.console import Console
 
     console = Console(stderr=True)
-    if quiet or not _is_watched():  # read when huggingface_hub is imported, which is later
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     package = logging.getLogger("olmocr")
     handler = _ConsoleHandler(console)
     if with_time:
@@ -354,8 +357,9 @@ class _LinesFormatter(logging.Formatter):
         return printable(super().format(record)).replace("\n", "\n    ")
 
 
-def _is_watched() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
+def is_watched(console: Console) -> bool:
+    """Say whether somebody looks at *console*, with a terminal that can draw anew what it has drawn."""
+    return sys.stderr is not None and sys.stderr.isatty() and not console.is_dumb_terminal
 
 
 def counting_columns() -> list[Any]:
@@ -378,5 +382,5 @@ def progress_bar(console: Console, *columns: Any, quiet: bool) -> Iterator[Progr
     """Yield a progress bar on *console*: an invisible one where nobody looks."""
     from rich.progress import Progress
 
-    with Progress(*columns, console=console, transient=True, disable=quiet or not _is_watched()) as progress:
+    with Progress(*columns, console=console, transient=True, disable=quiet or not is_watched(console)) as progress:
         yield progress

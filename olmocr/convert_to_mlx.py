@@ -32,6 +32,7 @@ from olmocr.conversion.recipe import (
     recipe_names,
 )
 from olmocr.errors import ExitCode, UsageError
+from olmocr.stage_view import shown_download
 from olmocr.text import printable
 
 if TYPE_CHECKING:
@@ -207,7 +208,8 @@ def convert_to_mlx(
         pages = tuple(path.expanduser() for path in fidelity_pages or ())
         upload = Upload(upload_repo, private, tuple(allow_failing or ()), pages, license_id, base_model, collection)
         upload.require_possible(targets, Hub(), smoke_test=smoke_test is not False, low_disk=low_disk)
-    targets = with_weights(targets, low_disk=low_disk)
+    with shown_download(console, quiet=quiet) as on_stage:
+        targets = with_weights(targets, low_disk=low_disk, on_stage=on_stage)
     made = _made_before(targets) if upload else {}
     left = [target for target in targets if target.output not in made]
     if left:

@@ -12,6 +12,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,6 +140,7 @@ class HubServer(LoopbackServer):
         self.refuse_once: dict[str, int] = {}  # status, by file or the API's path
         self.knows_ranges = True
         self.lists_sizes = True
+        self.seconds_a_piece = 0.0  # of weights
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self.storage = f"http://localhost:{self.server_port}/stored"
 
@@ -251,6 +253,8 @@ class _Handler(BaseHTTPRequestHandler):
             piece = body[start : start + _PIECE]
             if file is not None:
                 self.server.sent[file] += len(piece)
+                if file.endswith(WEIGHTS):
+                    time.sleep(self.server.seconds_a_piece)
             try:
                 self.wfile.write(piece)
             except ConnectionError:

@@ -13,9 +13,9 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "olmocr"
 FLOORS = (
-    {"errors", "extras", "strays", "text", "version", "reports"},
+    {"errors", "extras", "stages", "strays", "text", "version", "reports"},
     {"page", "device", "memory", "command", "event_loop", "files", "options", "settings", "tensors", "model_folder"},
-    {"inputs", "runtime", "tokenizer_file"},
+    {"inputs", "runtime", "stage_view", "tokenizer_file"},
     {"workspace", "rendering", "inference", "hub", "html"},
     {"backends", "viewer", "conversion"},
     {"pipeline", "doctor"},

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,13 @@ from olmocr.backends.local_server import MLX_VLM_PORT, VLLM_PORT, ServerCommand,
 from olmocr.device import REFERENCE_BLAS, start_mlx
 from olmocr.errors import OlmocrError, ServerUnavailableError
 from olmocr.extras import install_command
-from olmocr.hub.find import find_model
+from olmocr.hub.find import download_weights, find_settings
 from olmocr.hub.find import require_model as known_model
-from olmocr.model_folder import read_config
+from olmocr.hub.known_models import KnownModel, converted_from, known_models, warning_of
+from olmocr.memory import shown_size
+from olmocr.model_folder import ModelFolder, read_config
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM, Ask, ModelResponse, PageRequest
+from olmocr.stages import Loading, OnStage, unwatched
 from olmocr.strays import files_in
 
 log = logging.getLogger(__name__)
@@ -34,10 +37,16 @@ _GROWTH_BYTES = 6 << 30
 _PATIENCE = 8
 """Attempts to reach a server that gives no answer, about two minutes in all."""
 
+_LARGE_BYTES = 1_000_000_000
+"""Weights of so many bytes are worth a word where they are not converted."""
+
 Load = Callable[..., Any]
 Serve = Callable[..., contextlib.AbstractAsyncContextManager[Ask]]
 Sleep = Callable[[float], Awaitable[None]]
 """Waits for so many seconds."""
+
+AskAloud = Callable[[PageRequest, Callable[[str], None]], Awaitable[ModelResponse]]
+"""Asks about a page, and calls a function with the text so far."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +54,14 @@ class Answering:
     """What answers, ready to be asked, and the model's name as records have it.
 
     *fault* tells why a server is away just now; None if it is not. *counts* tells what a model in this process has
-    done.
+    done. *ask_aloud* also hands on all that is written so far, again and again; None where answers come whole.
     """
 
     ask: Ask
     model: str
     fault: Callable[[], ServerUnavailableError | None] = lambda: None
     counts: Callable[[], dict[str, float]] = dict
+    ask_aloud: AskAloud | None = None
 
 
 def open_engine(
@@ -62,15 +72,17 @@ def open_engine(
     kv_budget: int | None = None,
     drafts: bool | None = None,
     longest_side: int = TARGET_LONGEST_IMAGE_DIM,
+    on_stage: OnStage = unwatched,
 ) -> Any:
     """Return an :class:`olmocr.inference.engine.Engine` of *model*, to be entered; arguments as there.
 
-    *drafts* says whether there are any; None leaves that to the device.
+    *drafts* says whether there are any; None leaves that to the device. *on_stage* hears of download and load.
 
     Raises:
         OlmocrError: there is no such model, it cannot be loaded, MLX is not installed, or a page has no room.
     """
-    folder = find_model(model)
+    folder = fetched_model(model, on_stage)
+    on_stage(Loading(folder.name))
     device = start_mlx()
     if device.blas == REFERENCE_BLAS:
         log.warning("MLX computes with its reference BLAS, which is slow: %s", install_command("blas"))
@@ -88,6 +100,44 @@ def open_engine(
     )
     log.info("%s: %s", folder.name, engine)
     return engine
+
+
+def fetched_model(model: str, on_stage: OnStage = unwatched) -> ModelFolder:
+    """Return the folder of *model* with its weights. What a person should know before a download is logged before it.
+
+    Raises:
+        CheckpointError: it is neither a folder nor a repository's name, or has no weights.
+        HubError: the repository cannot be downloaded.
+        OutputError: the Hub's cache cannot be written.
+    """
+    folder = find_settings(model)
+    for remark in remarks_on(folder, known_models()):
+        log.warning("%s", remark)
+    return download_weights(folder, on_stage)
+
+
+def remarks_on(folder: ModelFolder, models: Sequence[KnownModel]) -> Iterator[str]:
+    """Yield what is known to be wrong with a model, and that a large one is not converted and what to do about it."""
+    if warning := warning_of(folder.where, models):
+        yield f"{folder.where}: {warning}"
+    nbytes = sum(file.size for file in folder.remote_files)
+    nbytes = nbytes or sum(path.stat().st_size for path in files_in(folder.path, ".safetensors"))
+    if nbytes < _LARGE_BYTES or not _is_unconverted(folder):
+        return
+    made = converted_from(folder.where, models)
+    size = shown_size(made.weight_bytes) if made else f"about {shown_size(nbytes // 3)}"
+    choose = f"--model {made.repository}, or make " if made else "make "
+    yield (
+        f"{folder.where} is not converted and has {shown_size(nbytes)} of weights; a converted one needs {size} and is "
+        f"faster: {choose}one with olmocr convert {folder.where} --quantize 4bit"
+    )
+
+
+def _is_unconverted(folder: ModelFolder) -> bool:
+    try:
+        return "quantization" not in read_config(folder)
+    except OlmocrError:  # loading it will say so
+        return False
 
 
 def engine_counts(engine: Any) -> dict[str, float]:
@@ -111,6 +161,7 @@ async def answering(
     sleep: Sleep = asyncio.sleep,
     load: Load = open_engine,
     serve: Serve = serving,
+    on_stage: OnStage = unwatched,
 ) -> AsyncIterator[Answering]:
     """Yield what answers.
 
@@ -122,6 +173,7 @@ async def answering(
         sleep: waits for a server that is away.
         load: loads a model into this process, as :func:`open_engine`.
         serve: starts a server, as :func:`~olmocr.backends.local_server.serving`.
+        on_stage: called with what is downloaded and loaded.
 
     Raises:
         OlmocrError: the model cannot be loaded, or its server not be reached.
@@ -129,9 +181,9 @@ async def answering(
     if config.server:
         opened = _server(config, is_looping)
     elif config.backend == "mlx":
-        opened = _engine(config, longest_side, is_looping, load)
+        opened = _engine(config, longest_side, is_looping, load, on_stage)
     else:
-        opened = _own_server(config, folder / SERVER_LOG, is_looping, serve)
+        opened = _own_server(config, folder / SERVER_LOG, is_looping, serve, on_stage)
     async with opened as found:
         yield found if config.is_in_process else _patient(found, sleep)
 
@@ -151,7 +203,7 @@ async def require_model(config: BackendConfig) -> None:
 
 @contextlib.asynccontextmanager
 async def _engine(
-    config: BackendConfig, longest_side: int, is_looping: IsLooping, load: Load
+    config: BackendConfig, longest_side: int, is_looping: IsLooping, load: Load, on_stage: OnStage
 ) -> AsyncIterator[Answering]:
     opening = functools.partial(
         load,
@@ -161,6 +213,7 @@ async def _engine(
         kv_budget=config.kv_budget,
         drafts=config.drafts,
         longest_side=longest_side,
+        on_stage=on_stage,
     )
     loading = asyncio.get_running_loop().run_in_executor(None, opening)
     try:
@@ -171,7 +224,7 @@ async def _engine(
             pass
         raise
     with engine:
-        yield Answering(engine.ask, config.model or "", counts=lambda: engine_counts(engine))
+        yield Answering(engine.ask, config.model or "", counts=lambda: engine_counts(engine), ask_aloud=engine.ask)
 
 
 @contextlib.asynccontextmanager
@@ -193,16 +246,19 @@ async def _own_server(
     log_file: Path,
     is_looping: IsLooping,
     serve: Serve,
+    on_stage: OnStage,
 ) -> AsyncIterator[Answering]:
-    command, most = await asyncio.to_thread(_mlx_vlm if config.backend == "mlx-vlm" else _vllm, config)
+    prepare = functools.partial(_mlx_vlm, on_stage=on_stage) if config.backend == "mlx-vlm" else _vllm
+    command, most = await asyncio.to_thread(prepare, config)
+    on_stage(Loading(config.model or ""))
     log.info("starting the %s server; what it prints goes to %s", command.name, log_file)
     async with serve(command, api=config.api, is_looping=is_looping, max_resident_bytes=most, log_file=log_file) as ask:
         yield Answering(ask, config.model or "")
 
 
-def _mlx_vlm(config: BackendConfig) -> tuple[ServerCommand, int | None]:
+def _mlx_vlm(config: BackendConfig, on_stage: OnStage) -> tuple[ServerCommand, int | None]:
     """Return how to start mlx-vlm's server, and the memory above which it is started again."""
-    folder = find_model(config.model or "")
+    folder = fetched_model(config.model or "", on_stage)
     read_config(folder)  # another family, or one with code of its own, is refused before anything starts
     weights = sum(path.stat().st_size for path in files_in(folder.path, ".safetensors"))
     command = mlx_vlm_command(

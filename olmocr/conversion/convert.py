@@ -17,6 +17,7 @@ from olmocr.errors import PlanError, UsageError
 from olmocr.hub.find import download_weights, find_settings, missing_files
 from olmocr.model_folder import ModelFolder, is_left_out
 from olmocr.reports.conversion import ConversionReport
+from olmocr.stages import OnStage, unwatched
 
 
 def convert(
@@ -87,8 +88,10 @@ def plan_targets(
     return [Target(plan, output / name) for plan, name in zip(plans, names, strict=True)]
 
 
-def with_weights(targets: Sequence[Target], *, low_disk: bool) -> list[Target]:
+def with_weights(targets: Sequence[Target], *, low_disk: bool, on_stage: OnStage = unwatched) -> list[Target]:
     """Return *targets* with the source's weights on this disk, unless they are to be fetched one by one.
+
+    *on_stage* hears how far the download is.
 
     Raises:
         HubError: they cannot be downloaded.
@@ -98,7 +101,7 @@ def with_weights(targets: Sequence[Target], *, low_disk: bool) -> list[Target]:
     if not model.remote_weights or low_disk:
         return list(targets)
     _require_room(model, targets)
-    local = download_weights(model)
+    local = download_weights(model, on_stage)
     return [
         replace(target, plan=replace(target.plan, source=replace(target.plan.source, folder=local)))
         for target in targets

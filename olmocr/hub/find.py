@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import re
 import shutil
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,6 +25,7 @@ from olmocr.model_folder import (
     read_config,
     refuse_links_out,
 )
+from olmocr.stages import Downloading, OnStage, unwatched
 from olmocr.strays import is_passed_over
 from olmocr.text import one_line
 
@@ -34,15 +37,19 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # Bytes of a settings file; the largest, a tokenizer, has some 20 million.
 _LARGEST_SETTINGS = 500_000_000
 
+_INCOMPLETE = ".incomplete"  # ends the name of a file that huggingface_hub has not whole yet
+_LOOKS_EVERY = 0.25  # seconds, while something is downloaded
+
 _REVISION = re.compile(r"(?!.*(?:\.\.|//|@\{))[\w][\w./+@=-]{0,250}(?<![./])")
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def find_model(model: str, revision: str | None = None) -> ModelFolder:
+def find_model(model: str, revision: str | None = None, on_stage: OnStage = unwatched) -> ModelFolder:
     """Return the folder of *model*: itself a folder, or a repository that is downloaded from the Hub.
 
-    ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected.
+    ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected. *on_stage* hears, in a thread of
+    its own, how far the download is.
 
     Raises:
         CheckpointError: *model* is neither a folder that can be read nor a repository's name, or has links out of it.
@@ -50,7 +57,7 @@ def find_model(model: str, revision: str | None = None) -> ModelFolder:
         OutputError: the Hub's cache cannot be written.
         UsageError: a revision of a folder is asked for.
     """
-    return _folder_here(model, revision) or _download(model, revision, _CHECKPOINT_FILES)
+    return _folder_here(model, revision) or _download(model, revision, _CHECKPOINT_FILES, on_stage)
 
 
 def find_settings(model: str, revision: str | None = None) -> ModelFolder:
@@ -99,8 +106,10 @@ def missing_files(folder: ModelFolder) -> tuple[RemoteShard, ...]:
     return tuple(file for file in folder.remote_files if file.name in shards and not (folder.path / file.name).exists())
 
 
-def download_weights(folder: ModelFolder) -> ModelFolder:
+def download_weights(folder: ModelFolder, on_stage: OnStage = unwatched) -> ModelFolder:
     """Download all shards of *folder* into the Hub's cache; a second call goes on where the first one stopped.
+
+    *on_stage* hears, in a thread of its own, how far it is.
 
     Raises:
         HubError: the repository cannot be downloaded.
@@ -109,7 +118,7 @@ def download_weights(folder: ModelFolder) -> ModelFolder:
     if not folder.remote_weights:
         return folder
     shards = _names(folder)
-    _download(folder.where, folder.revision, tuple(glob.escape(shard) for shard in shards))
+    _download(folder.where, folder.revision, tuple(glob.escape(shard) for shard in shards), on_stage)
     # huggingface_hub 1 returns what it has, without an error, where the Hub cannot be reached.
     _require_complete(folder, shards)
     return replace(folder, remote_weights=False)
@@ -149,16 +158,17 @@ def _folder_here(model: str, revision: str | None) -> ModelFolder | None:
     return None
 
 
-def _download(repo_id: str, revision: str | None, patterns: tuple[str, ...]) -> ModelFolder:
+def _download(
+    repo_id: str, revision: str | None, patterns: tuple[str, ...], on_stage: OnStage = unwatched
+) -> ModelFolder:
     """Download what matches *patterns*, and hold every byte of it against what the Hub lists."""
     if revision is not None and not _REVISION.fullmatch(revision):
         raise HubError(
             f"{repo_id} has no revision {one_line(revision, 100)}; choose a branch, tag or commit that it has"
         )
     listing = None if _is_offline() else _listing(repo_id, revision)
-    if listing:
-        _require_possible(repo_id, listing, _matching(listing, patterns))
-    with reading_errors(repo_id, revision):
+    missing = _missing_bytes(repo_id, listing, patterns) if listing else 0
+    with reading_errors(repo_id, revision), _watched(repo_id, missing, on_stage):
         from huggingface_hub import snapshot_download  # a ValueError where HF_ENDPOINT is malformed
 
         before = _in_cache(repo_id)
@@ -198,8 +208,9 @@ def _matching(listing: Listing, patterns: Sequence[str]) -> list[ListedFile]:
     return [file for file in listing.files if any(fnmatchcase(file.name, pattern) for pattern in patterns)]
 
 
-def _require_possible(repo_id: str, listing: Listing, files: Sequence[ListedFile]) -> None:
-    """Refuse files that no disk could take by their names, settings that are none by their size, and a full disk."""
+def _missing_bytes(repo_id: str, listing: Listing, patterns: Sequence[str]) -> int:
+    """Return what is to be downloaded. Refused are names and sizes that no such file has, and a disk without room."""
+    files = _matching(listing, patterns)
     require_names(repo_id, [file.name for file in files])
     for file in files:
         if not file.name.endswith(".safetensors") and (file.size or 0) > _LARGEST_SETTINGS:
@@ -217,6 +228,53 @@ def _require_possible(repo_id: str, listing: Listing, files: Sequence[ListedFile
             f"{repo_id} has {missing / 1e9:.2f} GB to download, and the Hub's cache (HF_HOME) has {free / 1e9:.2f} GB "
             "free; make room, or set HF_HOME to a folder on another disk"
         )
+    return missing
+
+
+@contextlib.contextmanager
+def _watched(repo_id: str, missing: int, on_stage: OnStage) -> Iterator[None]:
+    """Tell how much of the *missing* bytes is there while the block downloads them.
+
+    What lies on the disk is looked at, since huggingface_hub tells of a download otherwise with every version.
+    """
+    if not missing or on_stage is unwatched:
+        yield
+        return
+    blobs = _cache_of(repo_id) / "blobs"
+    before = _whole_files(blobs)
+    is_over = threading.Event()
+
+    def look() -> None:
+        most = 0
+        while not is_over.wait(_LOOKS_EVERY):
+            most = max(most, min(_bytes_beside(blobs, before), missing - 1))
+            on_stage(Downloading(repo_id, most, missing))
+
+    on_stage(Downloading(repo_id, min(_bytes_beside(blobs, before), missing - 1), missing))
+    thread = threading.Thread(target=look, name="olmocr-download", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+    on_stage(Downloading(repo_id, missing, missing))
+
+
+def _whole_files(blobs: Path) -> frozenset[str]:
+    return frozenset(path.name for path in blobs.glob("*") if path.suffix != _INCOMPLETE)
+
+
+def _bytes_beside(blobs: Path, before: frozenset[str]) -> int:
+    """Return the bytes of all files but those of *before*; of one in the making, what is written of it."""
+    total = 0
+    for path in blobs.glob("*"):
+        if path.name not in before:
+            with contextlib.suppress(OSError):  # renamed meanwhile
+                found = path.stat()
+                written = found.st_blocks * 512 if path.suffix == _INCOMPLETE else found.st_size
+                total += min(found.st_size, written)
+    return total
 
 
 def _cache_of(repo_id: str) -> Path:

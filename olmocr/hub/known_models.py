@@ -37,3 +37,9 @@ def best_for(memory: int, models: Sequence[KnownModel]) -> KnownModel | None:
 def warning_of(repository: str, models: Sequence[KnownModel]) -> str | None:
     """Return what is known to be wrong with a repository."""
     return next((each.warning for each in models if each.repository.lower() == repository.lower()), None)
+
+
+def converted_from(source: str, models: Sequence[KnownModel]) -> KnownModel | None:
+    """Return the smallest of *models* that was made of the repository *source*; None if there is none."""
+    made = [each for each in models if each.warning is None and each.source.lower() == source.lower()]
+    return min(made, key=lambda each: each.weight_bytes, default=None)

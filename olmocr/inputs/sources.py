@@ -31,11 +31,14 @@ from olmocr.inputs.origins import (
 )
 from olmocr.inputs.places import place_in_store, place_of_file, place_of_url, spelled_place
 from olmocr.inputs.stores import WEB_SCHEMES, find_stored, scheme_of, web_file
+from olmocr.stages import Finding, OnStage, unwatched
 from olmocr.text import in_a_line
 
 _LIST_ENDING = ".txt"
 _MEMBER = "::"
 STANDARD_INPUT = "-"
+
+_TOLD_EVERY = 100  # documents, while they are found
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,10 @@ def _places(name: str, origin: Origin) -> tuple[str, str]:
 
 
 def find_sources(
-    names: Iterable[str], limits: InputLimits = LIMITS, apart_from: Path | None = None
+    names: Iterable[str],
+    limits: InputLimits = LIMITS,
+    apart_from: Path | None = None,
+    on_stage: OnStage = unwatched,
 ) -> tuple[Source, ...]:
     """Return the documents that *names* stand for, in this order, each place once.
 
@@ -110,6 +116,7 @@ def find_sources(
     such names, an archive's, one member's (``archive.zip::inner/a.pdf``), a URL, or ``-`` for standard input.
     *apart_from* is a folder of which nothing is read by the way: the workspace may lie in a folder that is given.
     What is wrong with an archive or in a list becomes the failure of the document that it concerns, when it is read.
+    *on_stage* hears, now and then, how many are found.
 
     Raises:
         InputError: some names stand for nothing; nothing should be started then, since a typing error is likely.
@@ -123,8 +130,11 @@ def find_sources(
             for source in finder.sources(name):
                 known = found.get(source.key)
                 found[source.key] = _with_spellings(known, source.spellings) if known else source
+                if len(found) % _TOLD_EVERY == 0:
+                    on_stage(Finding(len(found)))
         except InputError as error:
             wrong.append(str(error))
+    on_stage(Finding(len(found)))
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise InputError(f"{'; '.join(wrong[:5])}{more}; nothing was started")

@@ -10,7 +10,6 @@ import itertools
 import logging
 import os
 import sys
-import time
 import tomllib
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +25,6 @@ from olmocr.command import (
     complain,
     ends_with_exit_code,
     log_to_file,
-    progress_bar,
     run_interruptibly,
     say,
     several_values,
@@ -41,8 +39,6 @@ from olmocr.text import in_a_line, strict_json
 from olmocr.version import __version__
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from olmocr.inputs.sources import Source
     from olmocr.pipeline.summary import RunSummary
     from olmocr.workspace.document import PageRecord
@@ -53,8 +49,6 @@ _PREFIX = "OLMOCR"  # of variables of the environment
 _OTHER_VARIABLES = {"OLMOCR_BLAS", "OLMOCR_VERSION"}  # the device's, and what a machine may have for reasons of its own
 
 _MODEL, _OUTPUT, _RUN = "What answers", "Output", "Run"
-
-_LINE_EVERY_SECONDS = 30.0  # in a log; whoever looks sees every page
 
 _NOT_IN_A_FILE = {"version", "api_key", "install_completion", "show_completion"}
 
@@ -415,6 +409,7 @@ def _run(config: PipelineConfig, how: _How) -> None:
 
 def _summary(config: PipelineConfig, how: _How) -> RunSummary:
     """Run *config*, and show how far it is."""
+    from olmocr.pipeline.display import shown_run
     from olmocr.pipeline.metrics import served_metrics
     from olmocr.pipeline.run import run_pipeline
 
@@ -425,51 +420,24 @@ def _summary(config: PipelineConfig, how: _How) -> RunSummary:
         log.warning("olmOCR was trained on one prompt only, and this is another")
     with contextlib.ExitStack() as stack:
         count = stack.enter_context(served_metrics(how.metrics_port)) if how.metrics_port else lambda page: None
-        on_document, show = stack.enter_context(_shown_progress(console, quiet=how.quiet))
+        display = stack.enter_context(shown_run(console, quiet=how.quiet))
 
         def on_page(source: Source, page: PageRecord) -> None:
             count(page)
-            show(source, page)
+            display.on_page(source, page)
+            _log_page(source, page)
 
-        return run_interruptibly(run_pipeline(config, on_page=on_page, on_document=on_document))
+        running = run_pipeline(config, on_page=on_page, on_document=display.on_document, on_stage=display.on_stage)
+        return run_interruptibly(running)
+
+
+def _log_page(source: Source, page: PageRecord) -> None:
+    name = in_a_line(source.name)
+    log.debug("%s, page %d: %s after %d attempts", name, page.page_number, page.status, page.attempts)
 
 
 def _summary_json(summary: RunSummary) -> str:
     return strict_json({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2)
-
-
-@contextlib.contextmanager
-def _shown_progress(console: Console, *, quiet: bool) -> Iterator[Any]:
-    """Yield what is to be called when a document is begun, and after each page."""
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from olmocr.pipeline.progress import Tally
-
-    tally, last_line = Tally(time.monotonic()), time.monotonic()
-    columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with progress_bar(console, *columns, quiet=quiet) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def on_document(source: Any, pages: int, waiting: int) -> None:
-            tally.begin(pages, waiting)
-
-        def on_page(source: Any, page: Any) -> None:
-            nonlocal last_line
-            now = time.monotonic()
-            tally.add(page)
-            bar.update(task, description=in_a_line(f"{tally.line(now)}; last: {source.name}, page {page.page_number}"))
-            if bar.disable and now - last_line >= _LINE_EVERY_SECONDS:
-                last_line = now
-                log.info("%s", tally.line(now))
-            log.debug(
-                "%s, page %d: %s after %d attempts",
-                in_a_line(source.name),
-                page.page_number,
-                page.status,
-                page.attempts,
-            )
-
-        yield on_document, on_page
 
 
 def _say_summary(summary: Any, config: PipelineConfig) -> None:

@@ -6,19 +6,24 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from olmocr.backends.choice import Answering, Sleep, answering, require_model
 from olmocr.errors import ServerError, ServerUnavailableError
-from olmocr.page import Ask
+from olmocr.page import Ask, ModelResponse, PageRequest
 from olmocr.pipeline.config import ReadingConfig
 from olmocr.pipeline.repetition import is_looping
 from olmocr.pipeline.turns import Place, Turns
 from olmocr.rendering.pool import default_workers
+from olmocr.stages import FirstText, OnStage, unwatched
 
 _UNANSWERED_IN_A_ROW = 3
 """So many pages that nobody answered, one after the other, and the server is taken for gone."""
+
+FIRST_LETTERS = 1000
+"""So much text of the first page, half of a dense one, is written before other pages are begun beside it."""
 
 
 class Answers:
@@ -27,10 +32,19 @@ class Answers:
     *folder* keeps what a server of our own prints. *seconds* is what loading the model, or starting its server, took.
     With *ask* there is nothing to open. Pages that are rendered or asked have turns *in_hand*: ahead of the model is
     as much as the renderers have in hand.
+
+    *on_stage* hears what is downloaded and loaded, and the first page's text as a model in this process writes it.
+    That page is begun alone, so that there is soon something to see: the others wait until it has
+    :data:`FIRST_LETTERS` letters, or is done.
     """
 
     def __init__(
-        self, config: ReadingConfig, folder: Path, ask: Ask | None = None, sleep: Sleep = asyncio.sleep
+        self,
+        config: ReadingConfig,
+        folder: Path,
+        ask: Ask | None = None,
+        sleep: Sleep = asyncio.sleep,
+        on_stage: OnStage = unwatched,
     ) -> None:
         self._config = config
         self._folder = folder
@@ -41,6 +55,8 @@ class Answers:
         self._turns = Turns(config.pages_at_once)
         self.in_hand = Turns(config.pages_at_once + default_workers() + 1)
         self._unanswered = 0
+        self._on_stage = on_stage
+        self._first = FirstPage(on_stage)
         self.seconds = 0.0
 
     async def __aenter__(self) -> Self:
@@ -78,7 +94,8 @@ class Answers:
         async with self._turns.turn(place):
             answers = await self._open()
             try:
-                yield answers
+                async with self._first.alone(answers) as asked:
+                    yield asked
             except ServerUnavailableError as error:
                 self._unanswered += 1
                 if self._unanswered < _UNANSWERED_IN_A_ROW:
@@ -100,6 +117,7 @@ class Answers:
                         longest_side=self._config.target_longest_image_dim,
                         is_looping=is_looping,
                         sleep=self._sleep,
+                        on_stage=self._on_stage,
                     )
                     self._opened = await self._stack.enter_async_context(opening)
                 except ServerUnavailableError as error:
@@ -107,3 +125,38 @@ class Answers:
                     raise ServerError(str(error)) from error
                 self.seconds = time.monotonic() - started
         return self._opened
+
+
+class FirstPage:
+    """Lets the first page go ahead of the others where a model hands on its text, to *on_stage*, as it is written."""
+
+    def __init__(self, on_stage: OnStage) -> None:
+        self._on_stage = on_stage
+        self._is_taken = False
+        self._others_may = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def alone(self, answers: Answering) -> AsyncIterator[Answering]:
+        """Yield what is to be asked: at once for the first, later for all others."""
+        is_first, self._is_taken = not self._is_taken, True
+        if is_first:
+            self._on_stage(FirstText(""))
+        if answers.ask_aloud is None:
+            yield answers
+        elif not is_first:
+            await self._others_may.wait()
+            yield answers
+        else:
+            try:
+                yield replace(answers, ask=lambda request: self._ask(answers, request))
+            finally:
+                self._others_may.set()
+
+    async def _ask(self, answers: Answering, request: PageRequest) -> ModelResponse:
+        assert answers.ask_aloud is not None
+        return await answers.ask_aloud(request, self._hear)
+
+    def _hear(self, text: str) -> None:
+        if len(text) >= FIRST_LETTERS:
+            self._others_may.set()
+        self._on_stage(FirstText(text))

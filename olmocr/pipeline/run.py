@@ -27,6 +27,7 @@ from olmocr.pipeline.summary import RunCounts, RunSummary, write_metrics
 from olmocr.pipeline.turns import side_by_side
 from olmocr.pipeline.unfinished import Unfinished, sources_to_retry, write_beside
 from olmocr.rendering.pool import RenderPool
+from olmocr.stages import OnStage, unwatched
 from olmocr.text import in_a_line
 from olmocr.workspace.document import Document, PageRecord, why_failed
 from olmocr.workspace.folder import Workspace, open_workspace
@@ -49,6 +50,7 @@ async def run_pipeline(
     *,
     on_page: OnPage = lambda source, page: None,
     on_document: OnDocument = lambda source, pages, waiting: None,
+    on_stage: OnStage = unwatched,
     ask: Ask | None = None,
     sleep: Sleep = asyncio.sleep,
     open_pool: Callable[[], AbstractAsyncContextManager[RenderPool]] = RenderPool,
@@ -63,6 +65,7 @@ async def run_pipeline(
         config: what to do.
         on_page: called after each page.
         on_document: called when a document is begun.
+        on_stage: called with what happens before there are pages: documents found, a download, loading, first text.
         ask: answers instead of the config's backend and model.
         sleep: waits before a server that is away is asked again.
         open_pool: opens what renders pages.
@@ -71,7 +74,7 @@ async def run_pipeline(
         OlmocrError: nothing could be started, nobody answers any more, or nothing more can be written.
     """
     with contextlib.ExitStack() as stack:
-        sources = find_sources(config.pdfs, apart_from=config.workspace)
+        sources = find_sources(config.pdfs, apart_from=config.workspace, on_stage=on_stage)
         workspace = open_workspace(config.workspace, config.output_dir)
         records = stack.enter_context(Records(config.workspace))
         workspace = workspace.with_markdown_elsewhere(records.markdown_folders())
@@ -88,7 +91,7 @@ async def run_pipeline(
                     pages=config.page_files,
                     page_records=config.page_records,
                 )
-        counts, answers = RunCounts(sources), Answers(config, config.workspace, ask, sleep)
+        counts, answers = RunCounts(sources), Answers(config, config.workspace, ask, sleep, on_stage)
         unfinished = Unfinished(config, workspace, records, sources, lambda: counts.add_document("skipped"))
         try:
             if waiting := unfinished.find():
@@ -111,6 +114,7 @@ def run_pipeline_sync(
     *,
     on_page: OnPage = lambda source, page: None,
     on_document: OnDocument = lambda source, pages, waiting: None,
+    on_stage: OnStage = unwatched,
     ask: Ask | None = None,
 ) -> RunSummary:
     """Do what :func:`run_pipeline` does, for scripts and notebooks. Ctrl-C, or a notebook's Stop, ends it at once.
@@ -118,7 +122,7 @@ def run_pipeline_sync(
     The callbacks are called in another thread.
     """
     with EventLoopThread() as loop:
-        return loop.run(run_pipeline(config, on_page=on_page, on_document=on_document, ask=ask))
+        return loop.run(run_pipeline(config, on_page=on_page, on_document=on_document, on_stage=on_stage, ask=ask))
 
 
 class _CallbackError(Exception):

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from olmocr import options
-from olmocr.command import CommandWithBothSpellings, byte_columns, ends_with_exit_code, progress_bar, say, start_logging
+from olmocr.command import (
+    CommandWithBothSpellings,
+    byte_columns,
+    ends_with_exit_code,
+    progress_bar,
+    say,
+    start_logging,
+)
 from olmocr.errors import ExitCode, UsageError, output_error
 from olmocr.files import write_whole
 from olmocr.options import BaseModel, License, MadeFrom, Quiet
+from olmocr.stage_view import shown_download
 
 if TYPE_CHECKING:
     from olmocr.hub.write import Hub
@@ -177,9 +185,10 @@ def audit(
     from olmocr.publish.front_matter import stated_facts
     from olmocr.publish.push import offer_card
 
-    start_logging(quiet=quiet)
+    console = start_logging(quiet=quiet)
     facts = stated_facts(base_model, license_id)
-    folder = find_model(model)
+    with shown_download(console, quiet=quiet) as on_stage:
+        folder = find_model(model, on_stage=on_stage)
     if create_pr and folder.repo_id is None:
         raise UsageError(f"{model} is a folder here; --create-pr offers the card to a repository, name that")
     hub = Hub() if folder.repo_id else None

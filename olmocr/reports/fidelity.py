@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -228,8 +229,26 @@ class FidelityReport:
     version: int = FIDELITY_REPORT_VERSION
 
 
+WIDTH = 80
+"""Columns of a terminal that all lines of text fit."""
+
+_INDENT = 14
+
+
+def wrapped(line: str, indent: int = 2) -> list[str]:
+    """Return *line* as lines of at most :data:`WIDTH` columns, all but the first *indent* columns in.
+
+    A name that is longer than that stays whole, to be copied.
+    """
+    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
 def fidelity_lines(report: FidelityReport) -> list[str]:
-    """Return *report* as a person reads it."""
+    """Return *report* as a person reads it, on a terminal of :data:`WIDTH` columns."""
+    return [part for line in _lines(report) for part in wrapped(line, _INDENT)]
+
+
+def _lines(report: FidelityReport) -> list[str]:
     found, free, cut = report.distribution, report.free_running, report.distribution.truncation
     low, high = found.mean_kl_interval.low, found.mean_kl_interval.high
     first = found.median_first_divergence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -23,6 +24,7 @@ from olmocr.extras import install_command
 from olmocr.memory import parse_size
 from olmocr.options import Quiet
 from olmocr.serving.limits import ServerLimits
+from olmocr.stage_view import shown_download
 
 _GRACE_SECONDS = 10.0
 
@@ -138,11 +140,18 @@ def serve(
     from olmocr.backends.choice import engine_counts, open_engine
     from olmocr.pipeline.repetition import is_looping
 
-    start_logging(quiet=quiet, with_time=True)
-    with (
-        listen(host, port, has_key=key is not None) as listening,
-        open_engine(model, most_pages=limits.at_once, is_looping=is_looping, kv_budget=budget, drafts=drafts) as engine,
-    ):
+    console = start_logging(quiet=quiet, with_time=True)
+    with listen(host, port, has_key=key is not None) as listening, contextlib.ExitStack() as stack:
+        with shown_download(console, quiet=quiet) as on_stage:
+            opened = open_engine(
+                model,
+                most_pages=limits.at_once,
+                is_looping=is_looping,
+                kv_budget=budget,
+                drafts=drafts,
+                on_stage=on_stage,
+            )
+        engine = stack.enter_context(opened)
         name = served_model_name or _own_name(model)
         served = make_app(
             engine.ask,

@@ -9,10 +9,13 @@ import pytest
 from PIL import Image
 
 from olmocr import PipelineConfig, run_pipeline
-from olmocr.backends.choice import answering
+from olmocr.backends.choice import answering, remarks_on
 from olmocr.backends.config import BackendConfig
 from olmocr.errors import UsageError
+from olmocr.hub.known_models import KnownModel
+from olmocr.model_folder import ARCHITECTURE, MODEL_TYPE, ModelFolder, RemoteShard
 from olmocr.page import PageImage, PageRequest
+from olmocr.stages import unwatched
 from tests.backends.model_server import ModelServer, responses_stream
 from tests.inference.random_models import random_model
 from tests.pipeline.doubles import write_numbered_pdf
@@ -165,6 +168,7 @@ def test_a_model_in_this_process_is_given_every_limit(tmp_path):
         "kv_budget": 12345,
         "drafts": False,
         "longest_side": 700,
+        "on_stage": unwatched,
     }
 
 
@@ -187,3 +191,39 @@ def test_a_server_that_runs_is_given_the_model_the_key_and_the_format_and_is_sto
     ((path, headers, body),) = server.requests
     assert (path, headers["authorization"]) == ("/v1/responses", "Bearer secret")
     assert (body["model"], body["max_output_tokens"]) == ("b", 99)
+
+
+KNOWN = (
+    KnownModel(repository="x/small", source="org/source", bits=4, weight_bytes=5 * 10**9, peak_bytes=6 * 10**9),
+    KnownModel(repository="x/large", source="org/source", bits=8, weight_bytes=9 * 10**9, peak_bytes=10 * 10**9),
+    KnownModel(
+        repository="x/broken", source="org/source", bits=4, weight_bytes=1, peak_bytes=1, warning="it reads nothing"
+    ),
+)
+
+
+def remote(folder, repo_id, config, nbytes):
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": MODEL_TYPE, "architectures": [ARCHITECTURE], **config})
+    )
+    return ModelFolder(folder, repo_id, "abc", True, (RemoteShard("model.safetensors", nbytes, None),))
+
+
+def test_what_a_converted_model_would_save_is_told_before_an_unconverted_one_is_downloaded(tmp_path):
+    (told,) = remarks_on(remote(tmp_path, "org/source", {}, 16_600_000_000), KNOWN)
+    assert told == (
+        "org/source is not converted and has 17GB of weights; a converted one needs 5.0GB and is faster: "
+        "--model x/small, or make one with olmocr convert org/source --quantize 4bit"
+    )
+    (told,) = remarks_on(remote(tmp_path, "org/other", {}, 16_600_000_000), KNOWN)
+    assert "a converted one needs about 5.6GB and is faster: make one with olmocr convert org/other" in told
+
+
+def test_nothing_is_told_of_a_small_or_a_converted_model(tmp_path):
+    assert list(remarks_on(remote(tmp_path, "org/source", {}, 10**8), KNOWN)) == []
+    quantized = {"quantization": {"bits": 4, "group_size": 64}}
+    assert list(remarks_on(remote(tmp_path, "x/small", quantized, 5 * 10**9), KNOWN)) == []
+
+
+def test_what_is_known_to_be_wrong_with_a_repository_is_told(tmp_path):
+    assert list(remarks_on(remote(tmp_path, "X/Broken", {}, 1), KNOWN)) == ["X/Broken: it reads nothing"]

@@ -296,3 +296,22 @@ def test_a_folder_without_a_config_that_we_know_is_not_the_model_that_is_require
     require_model(str(CHECKPOINT))
     with pytest.raises(CheckpointError):
         require_model(str(tmp_path))
+
+
+WATCHED = """
+import sys
+from olmocr.hub.find import find_model
+find_model(sys.argv[1], on_stage=lambda stage: print(stage.done_bytes, stage.total_bytes, flush=True))
+"""
+
+
+def test_a_download_tells_how_many_bytes_are_there_and_nothing_where_all_are(hub, tmp_path):
+    hub.seconds_a_piece = 0.005
+    first, again = (python(tmp_path, hub, "-c", WATCHED, "tiny/sharded").stdout.splitlines() for _ in range(2))
+    done, totals = zip(*(map(int, line.split()) for line in first), strict=True)
+    assert len(set(totals)) == 1
+    assert done[0] == 0
+    assert list(done) == sorted(done)
+    assert done[-1] == totals[0] > 12 << 20
+    assert any(0 < each < totals[0] for each in done)
+    assert again == []

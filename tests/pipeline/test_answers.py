@@ -2,9 +2,11 @@ import asyncio
 
 import pytest
 
+from olmocr.backends.choice import Answering
 from olmocr.errors import ServerError, ServerUnavailableError
-from olmocr.pipeline.answers import Answers
+from olmocr.pipeline.answers import FIRST_LETTERS, Answers, FirstPage
 from olmocr.pipeline.config import PipelineConfig
+from olmocr.stages import FirstText
 from tests.pipeline.doubles import Model, answer
 
 AWAY = ServerUnavailableError("the server is away")
@@ -89,3 +91,63 @@ def test_a_server_that_is_away_from_the_first_ends_the_run():
     with pytest.raises(ServerError, match="cannot be reached") as caught:
         asyncio.run(run())
     assert not isinstance(caught.value, ServerUnavailableError)
+
+
+class Writer:
+    """Writes as it is told to, one answer after the other."""
+
+    def __init__(self):
+        self.asked, self.said, self.done = [], asyncio.Queue(), asyncio.Event()
+
+    async def ask(self, request):
+        self.asked.append(request)
+        return answer()
+
+    async def ask_aloud(self, request, on_text):
+        self.asked.append(request)
+        while text := await self.said.get():
+            on_text(text)
+            self.done.set()
+        return answer()
+
+
+async def several_pages(steps):
+    """Ask about three pages; after each of *steps* of the first one's text, return how many were asked."""
+    writer, heard, counts = Writer(), [], []
+    first_page = FirstPage(heard.append)
+    answers = Answering(writer.ask, "m", ask_aloud=writer.ask_aloud)
+
+    async def page(number):
+        async with first_page.alone(answers) as asked:
+            await asked.ask(number)
+
+    tasks = [asyncio.create_task(page(number)) for number in range(3)]
+    for text in steps:
+        writer.said.put_nowait(text)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        counts.append(len(writer.asked))
+    writer.said.put_nowait("")
+    await asyncio.gather(*tasks)
+    return counts, heard
+
+
+def test_the_first_page_is_alone_until_it_has_some_text_and_that_is_told():
+    short, long = "a" * (FIRST_LETTERS - 1), "a" * FIRST_LETTERS
+    counts, heard = asyncio.run(several_pages([short, long]))
+    assert counts == [1, 3]
+    assert heard == [FirstText(""), FirstText(short), FirstText(long)]
+
+
+def test_a_first_page_with_little_text_is_alone_until_it_is_done():
+    assert asyncio.run(several_pages(["a few words", ""]))[0] == [1, 3]
+
+
+def test_where_answers_come_whole_no_page_waits_for_another():
+    async def run():
+        writer, heard = Writer(), []
+        first_page = FirstPage(heard.append)
+        async with first_page.alone(Answering(writer.ask, "m")), first_page.alone(Answering(writer.ask, "m")):
+            return heard
+
+    assert asyncio.run(run()) == [FirstText("")]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from olmocr.reports.fidelity import FidelityReport, TextErrors
+from olmocr.reports.fidelity import WIDTH, FidelityReport, TextErrors, wrapped
 from olmocr.text import printable
 from olmocr.validate.fidelity.plots import Point, Series, divergence_by_position, size_against_fidelity
 
@@ -88,17 +88,40 @@ def verdict(report: FidelityReport) -> str:
 
 
 def ladder_lines(reports: Sequence[FidelityReport]) -> list[str]:
-    """Return *reports* as a table for a terminal, and below it what it shows."""
+    """Return *reports* as a table for a terminal of 80 columns, a model in each column, and below it what it shows."""
     ordered = by_size(reports)
     first = ordered[0]
-    rows = [COLUMNS, *ladder_rows(ordered)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    return [
+    title = (
         f"{len(ordered)} models beside {first.source}: {len(first.pages)} pages ({first.page_set}, "
-        f"{first.longest_side} px)",
-        *("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
-        *steps(ordered),
-        *broken_limits(ordered),
+        f"{first.longest_side} px)"
+    )
+    table = [line for part in _beside_each_other(ladder_rows(ordered)) for line in part]
+    below = [*steps(ordered), *broken_limits(ordered)]
+    return [*wrapped(title), *table, *(part for line in below for part in wrapped(line))]
+
+
+def _beside_each_other(models: Sequence[tuple[str, ...]]) -> Iterator[list[str]]:
+    """Yield tables of *models*, as many in each as there is room for, and an empty line between them."""
+    names = max(map(len, COLUMNS))
+    taken: list[tuple[str, ...]] = []
+    room = WIDTH - names
+    for model in models:
+        width = 2 + max(map(len, model))
+        if taken and width > room:
+            yield [*_columns(taken, names), ""]
+            taken, room = [], WIDTH - names
+        taken.append(model)
+        room -= width
+    yield _columns(taken, names)
+
+
+def _columns(models: Sequence[tuple[str, ...]], names: int) -> list[str]:
+    widths = [max(map(len, model)) for model in models]
+    return [
+        "  ".join(
+            [f"{name:<{names}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))]
+        ).rstrip()
+        for name, *cells in zip(COLUMNS, *models, strict=True)
     ]
 
 

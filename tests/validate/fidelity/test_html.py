@@ -148,3 +148,26 @@ def test_nothing_reaches_over_the_side(tmp_path, width):
     document, _ = browse(page, tmp_path / "profile", width=width)
     scroll, inner = map(int, re.search(r'data-width="(\d+) (\d+)"', document).groups())
     assert scroll <= inner
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [500, 1200])
+def test_no_table_and_no_plot_has_a_part_that_is_out_of_sight(tmp_path, width):
+    texts = ["a little wrong here", "a little wring here", "a little wrong here", "other", "a little wrong here"]
+    names = ["8bit", "mixed-large", "mixed", "mixed-small"]
+    page = tmp_path / "report.html"
+    write_fidelity_html(
+        page, comparison(tmp_path, [tuple(texts)], names, sizes=[9 * 10**9, 7 * 10**9, 6 * 10**9, 10**9])
+    )
+    measure = (
+        "const cut=[...document.querySelectorAll('.scroll')].filter(each=>each.scrollWidth>each.clientWidth).length;"
+        "document.documentElement.dataset.cut=`${document.querySelectorAll('.scroll').length} ${cut}`"
+    )
+    html = re.sub("<meta http-equiv[^>]*>", "", page.read_text()).replace(
+        "</body>", f"<script>{measure}</script></body>"
+    )
+    page.write_text(html)
+    document, _ = browse(page, tmp_path / "profile", width=width)
+    found, cut = map(int, re.search(r'data-cut="(\d+) (\d+)"', document).groups())
+    assert found >= 5
+    assert cut == 0

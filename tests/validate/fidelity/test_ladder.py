@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import pytest
+
 from olmocr.reports.parts import Interval
 from olmocr.validate.fidelity.gates import check_gates, read_gates
-from olmocr.validate.fidelity.ladder import by_size, ladder_lines, ladder_markdown, model_labels, steps
+from olmocr.validate.fidelity.ladder import COLUMNS, by_size, ladder_lines, ladder_markdown, model_labels, steps
 from tests.validate.reports import report
 
 
@@ -44,8 +46,20 @@ def test_models_of_one_recipe_are_told_apart_by_their_folders():
 def test_a_limit_that_broke_is_named_with_its_model():
     lines = ladder_lines([EIGHT, model("6bit", 7 * 10**9, 0.4)])
     assert lines[-1] == "6bit broke most_mean_kl of 6bit (gates.yaml): it is 0.0013, measured was 0.4"
-    assert "broke 1 limit" in lines[3]
-    assert lines[2].endswith("passed")
+    (gate,) = [line for line in lines if line.startswith("gate")]
+    assert gate.endswith("  broke 1 limit")
+    assert "passed" in gate
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_on_a_terminal_of_80_columns_every_model_and_figure_is_there(count):
+    models = [dataclasses.replace(EIGHT, recipe=f"mixed-{number}") for number in range(count)]
+    lines = ladder_lines(models)
+    assert max(map(len, lines)) <= 80
+    assert sum("1.00e-06 to" in line or "9.00e-07 to" in line for line in lines) == -(-count // 2)
+    text = "\n".join(lines)
+    assert all(text.count(each.recipe) >= 1 for each in models)
+    assert all(name in text for name in COLUMNS)
 
 
 def test_in_markdown_it_is_a_table():
