@@ -50,7 +50,7 @@ def _language_of(text: str) -> str:
         from py3langid.langid import classify
     except ImportError as error:
         raise MissingDependencyError(
-            "--apply-filter needs to tell languages apart; install what does that with: pip install 'olmocr[filter]'"
+            "`apply_filter` needs to tell languages apart; install what does that with: pip install 'olmocr[filter]'"
         ) from error
     code: str = classify(text)[0]
     return code

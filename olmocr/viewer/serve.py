@@ -114,7 +114,7 @@ def make_server(port: int) -> ThreadingHTTPServer:
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         reason = "is taken" if taken else f"cannot be used ({error})"
-        raise UsageError(f"port {port} {reason}; choose another one with --port, or 0 for any that is free") from error
+        raise UsageError(f"port {port} {reason}; choose another one with `port`, or 0 for any that is free") from error
 
 
 def set_site(server: ThreadingHTTPServer, site: ServedSite) -> None:

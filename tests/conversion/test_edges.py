@@ -247,7 +247,7 @@ def test_a_download_that_the_disk_has_no_room_for_is_refused_before_it_begins(tm
     there = replace(target.plan.source.folder, repo_id="org/name", remote_weights=True, remote_files=huge)
     (tmp_path / "source/model.safetensors").unlink(missing_ok=True)
     target = replace(target, plan=replace(target.plan, source=replace(target.plan.source, folder=there)))
-    with pytest.raises(PlanError, match="use --low-disk"):
+    with pytest.raises(PlanError, match="use `low_disk=True`"):
         with_weights([target], low_disk=False)
 
 

@@ -127,7 +127,7 @@ def test_a_page_elsewhere_that_takes_this_address_for_its_own_is_refused(server)
 def test_a_port_that_is_taken_is_said_in_a_sentence(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"port {port} is taken; choose another one with --port"):
+        with pytest.raises(UsageError, match=f"port {port} is taken; choose another one with `port`"):
             make_server(port)
     with pytest.raises(UsageError, match="port 99999 cannot be used"):
         make_server(99999)
