@@ -253,7 +253,7 @@ def test_a_download_that_the_disk_has_no_room_for_is_refused_before_it_begins(tm
 
 @pytest.mark.parametrize(
     ("dtype", "largest", "advice"),
-    [(None, 3e38, r"--keep language_model\.\S+q_proj$"), ("float16", 1e30, "--dtype bfloat16")],
+    [(None, 3e38, r"`keep='language_model\.\S+q_proj'`$"), ("float16", 1e30, "`dtype='bfloat16'`")],
 )
 def test_a_weight_that_is_too_large_for_what_is_stored_is_named_with_a_way_out_that_helps(
     dtype, largest, advice, tmp_path

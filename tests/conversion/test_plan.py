@@ -191,7 +191,7 @@ def test_every_matrix_that_a_group_size_does_not_divide_is_named_at_once_with_th
         "  vision_tower.blocks.*.mlp.down_proj (64, 44), group size 128, 2 of them\n"
         "  vision_tower.blocks.*.mlp.gate_proj (44, 64), group size 128, 2 of them\n"
         "  vision_tower.blocks.*.mlp.up_proj (44, 64), group size 128, 2 of them\n"
-        "keep them with --keep PATTERN, choose another --group-size, or, for the vision MLP, "
+        "keep them with `keep=PATTERN`, choose another `group_size`, or, for the vision MLP, "
         "a recipe with vision_mlp_multiple"
     )
 
