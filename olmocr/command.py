@@ -8,11 +8,14 @@ import functools
 import io
 import logging
 import os
+import re
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar
 
 import typer
@@ -228,14 +231,44 @@ def run_interruptibly(coroutine: Coroutine[Any, Any, R]) -> R:
         raise
 
 
+def as_options(text: str, options: Mapping[str, str]) -> str:
+    """Return a sentence with the command line's names: ```max_tokens=100``` becomes ``--max-tokens 100``.
+
+    Errors name settings as Python has them, between backquotes; *options* are those of a command, by these names. What
+    is none of them stays.
+    """
+
+    def as_option(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if name not in options or value == "True" or value is None:
+            return options.get(name, match[0])
+        if value == "False":
+            return f"--no-{options[name][2:]}"
+        is_text = len(value) > 1 and value[0] == value[-1] == "'"
+        return f"{options[name]} {shlex.quote(value[1:-1]) if is_text else value}"
+
+    return _SETTING.sub(as_option, text)
+
+
+_SETTING = re.compile("`([a-z][a-z0-9_]*)(?:=([^`]*))?`")  # as errors name them
+
+
+def in_this_commands_words(text: str) -> str:
+    """Return a sentence with the names that the options of the command have that runs."""
+    return as_options(text, _OPTIONS.get())
+
+
+_OPTIONS: ContextVar[Mapping[str, str]] = ContextVar("options", default=MappingProxyType({}))
+
+
 def say(text: str) -> None:
     """Print a result to standard output; that it cannot be written is told when the command ends."""
     _print(text, sys.stdout)
 
 
 def complain(text: str) -> None:
-    """Print to standard error."""
-    _print(text, sys.stderr)
+    """Print to standard error, in the words of the command that runs."""
+    _print(in_this_commands_words(text), sys.stderr)
 
 
 def _print(text: str, stream: TextIO | None) -> None:
@@ -258,6 +291,15 @@ class CommandWithBothSpellings(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Take both spellings of an option's name."""
         return super().make_context(info_name, args, parent, token_normalize_func=hyphenated, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, whose sentences name its options."""
+        long = {each.name: opt for each in self.params for opt in each.opts if each.name and opt.startswith("--")}
+        token = _OPTIONS.set(long)
+        try:
+            return super().invoke(ctx)
+        finally:
+            _OPTIONS.reset(token)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Spread what takes several values, then parse. Of an option that is none, the one most like it is named."""
@@ -335,7 +377,9 @@ class _ConsoleHandler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(printable(self.format(record)), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            in_this_commands_words(printable(self.format(record))), markup=False, highlight=False, soft_wrap=True
+        )
 
 
 class _FileHandler(logging.FileHandler):

@@ -45,11 +45,16 @@ def running_trap():
 
 
 def browse(path, profile, fragment="", width=1200):
+    """Return what :func:`browse_url` does of a file."""
+    return browse_url(f"{path.as_uri()}{fragment}", profile, width)
+
+
+def browse_url(url, profile, width=1200):
     """Return a page's whole document after its scripts have run, and what the browser's console said."""
     command = [
         BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}",
         "--enable-logging=stderr", f"--window-size={width},900", "--virtual-time-budget=1500", "--dump-dom",
-        f"{path.as_uri()}{fragment}",
+        url,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout, re.findall(r"CONSOLE[^\n]*", done.stderr)

@@ -1,7 +1,9 @@
 """What becomes of a terminal, a pipe or a log never ends work: processes, with real descriptors that fail."""
 
+import ast
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from olmocr.command import log_to_file
+import olmocr
+from olmocr.command import as_options, log_to_file
 from olmocr.text import in_a_line
 
 PROGRAM = """
@@ -151,3 +154,61 @@ def own_log():
 
 def test_a_name_is_told_in_one_line():
     assert in_a_line("a\nb\r\x1b\udcff\u2028é") == r"a\nb\r\x1b\udcff\u2028é"
+
+
+OPTIONS = {"model": "--model", "low_disk": "--low-disk", "keep": "--keep", "drafts": "--drafts"}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "told"),
+    [
+        ("name one with `model`", "name one with --model"),
+        ("use `low_disk=True`, or `drafts=False`", "use --low-disk, or --no-drafts"),
+        ("add `keep='a.*.b'`, like `keep=PATTERN`", "add --keep 'a.*.b', like --keep PATTERN"),
+        ("choose `model='m'`", "choose --model m"),
+        ("there is no `port` here, nor `rm -rf /`", "there is no `port` here, nor `rm -rf /`"),
+    ],
+)
+def test_a_command_names_settings_as_its_options(sentence, told):
+    assert as_options(sentence, OPTIONS) == told
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["olmocr", "ws", "--pdfs", "a.pdf", "--server", "http://127.0.0.1:9", "--drafts"], "choose --backend mlx"),
+        (["olmocr.convert_to_mlx", "nowhere", "--group-size", "48"], "--group-size is 48"),
+    ],
+)
+def test_what_python_calls_a_setting_the_command_calls_an_option(tmp_path, command, sentence):
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=tmp_path)
+    assert sentence in done.stderr
+    assert "`" not in done.stderr
+
+
+def test_errors_name_no_options_but_those_of_commands():
+    """Sentences that Python raises too name settings; only what a command alone says may name its options."""
+    commands = ("__main__.py", "convert_to_mlx.py", "to_text.py", "default_model.py", "upstream_options.py")
+    by_commands_alone = (
+        "doctor/",
+        "publish/",
+        "validate/",
+        "serving/",
+        "runtime/",
+        "hub/write.py",
+        "pipeline/metrics.py",
+    )
+    package = Path(olmocr.__file__).parent
+    named = [
+        f"{name}: {text}"
+        for path in sorted(package.rglob("*.py"))
+        if not (name := path.relative_to(package).as_posix()).endswith(commands)
+        and not name.startswith(by_commands_alone)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "").endswith("Error")
+        for part in ast.walk(node)
+        if isinstance(part, ast.Constant)
+        and isinstance(text := part.value, str)
+        and re.search(r"(^|[ (])--[a-z]", text)
+    ]
+    assert named == []

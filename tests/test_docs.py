@@ -154,3 +154,33 @@ def test_the_architecture_names_every_module_in_its_folder_and_no_other():
     named = list(modules_in_the_picture((ROOT / "docs/architecture.md").read_text()))
     there = {path.relative_to(ROOT / "olmocr").as_posix() for path in (ROOT / "olmocr").rglob("*.py")}
     assert sorted(named) == sorted(name for name in there if not name.endswith("/__init__.py"))
+
+
+SNIPPETS = [
+    pytest.param(why, code, id=f"{path.name}-{number}")
+    for path in sorted((ROOT / "docs").glob("*.md"))
+    for number, (why, code) in enumerate(
+        re.findall(r"^```python(?: no-run: ([^\n]+))?\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE), 1
+    )
+]
+
+
+def test_every_snippet_is_run_or_says_why_not():
+    for path in DOCUMENTS:
+        for opening in re.findall(r"^```(python.*|py\b.*)$", path.read_text(), re.MULTILINE):
+            assert re.fullmatch(r"python( no-run: .+)?", opening), f"{path}: {opening}"
+    assert len(SNIPPETS) > 10
+
+
+@pytest.mark.parametrize(("why", "code"), SNIPPETS)
+def test_no_snippet_of_the_docs_uses_a_name_that_it_does_not_define(why, code):
+    names = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821,F823", "-"]
+    checked = subprocess.run(names, input=code, capture_output=True, text=True)
+    assert checked.returncode == 0 or "pieces" in why, checked.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("why", "code"), [each for each in SNIPPETS if not each.values[0]])
+def test_every_snippet_of_the_docs_runs_as_it_stands(why, code, clone):
+    done = subprocess.run([sys.executable, "-c", code], cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -57,7 +57,7 @@ DOORS = {
     },
     "jinja2": {"conversion.chat_template", "html", "publish.card"},
     "markdown_it": {"viewer.markdown"},
-    "markupsafe": {"html", "publish.card", "publish.markup", "validate.fidelity.html", "viewer.site"},
+    "markupsafe": {"html", "publish.card", "publish.markup", "validate.fidelity.html", "viewer.pages"},
     "msgspec": {"reports.typed_json", "serving.questions"},
     "ml_dtypes": {"tensors.floats"},
     "mlx": {

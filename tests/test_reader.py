@@ -110,6 +110,55 @@ def test_an_interruption_ends_a_document_at_once_and_the_model_stays(tmp_path):
         assert open_reader.read(pdf).text == "read\nread"
 
 
+def in_a_cell(cell):
+    """Run *cell* as a notebook's kernel does: within an event loop that runs, and with Python's own answer to Stop."""
+
+    async def run():
+        return cell()
+
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(run())
+    finally:
+        loop.close()
+
+
+def stopping(pages_before):
+    """Return what answers pages, and what they are; it presses Stop at one, and waits for ever."""
+    asked = []
+
+    async def ask(request):
+        asked.append(request)
+        if len(asked) == pages_before + 1:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        if len(asked) > pages_before:
+            await asyncio.Event().wait()
+        return answer("read")
+
+    return ask, asked
+
+
+def test_stop_in_a_notebook_ends_a_document_before_its_other_pages(tmp_path):
+    pdf = write_numbered_pdf(tmp_path / "a.pdf", range(1, 25))
+    ask, asked = stopping(3)
+    with pytest.raises(KeyboardInterrupt):
+        in_a_cell(lambda: olmocr.read(pdf, ask=ask, max_concurrent_pages=2, **SMALL))
+    assert len(asked) <= 5
+
+
+def test_stop_in_a_notebook_ends_a_run_and_what_was_read_is_kept(tmp_path):
+    pdf = write_numbered_pdf(tmp_path / "a.pdf", range(1, 7))
+    config = olmocr.PipelineConfig(
+        workspace=tmp_path / "ws", pdfs=[pdf], model="m", max_concurrent_pages=1, target_longest_image_dim=64
+    )
+    ask, asked = stopping(3)
+    with pytest.raises(KeyboardInterrupt):
+        in_a_cell(lambda: olmocr.run_pipeline_sync(config, ask=ask))
+    again = Numbers()
+    in_a_cell(lambda: olmocr.run_pipeline_sync(config, ask=again.ask))
+    assert (len(asked), again.asked) == (4, [4, 5, 6])
+
+
 def test_a_reader_that_was_not_entered_says_how(tmp_path):
     with pytest.raises(RuntimeError, match="with Reader"):
         reader().read(write_pdf(tmp_path / "a.pdf"))

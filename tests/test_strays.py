@@ -290,7 +290,7 @@ def test_an_output_that_holds_only_what_a_system_makes_is_an_empty_folder(source
 @pytest.mark.parametrize("name", [".git", "Icon\r", "$RECYCLE.BIN", ".env", "notes.txt"])
 def test_an_output_that_holds_anything_else_is_left_alone(name, source, tmp_path):
     (tmp_path / "out" / name).mkdir(parents=True)
-    with pytest.raises(OutputError, match="exists; choose another --output"):
+    with pytest.raises(OutputError, match="exists; choose another `output`"):
         convert(source, "8bit", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
 

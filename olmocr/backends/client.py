@@ -350,7 +350,7 @@ def _choose(url: str, names: tuple[str, ...], entries: list[dict[str, Any]], mod
     loaded = [entry["id"] for entry in entries if entry.get("loaded") is True] or list(names)
     if len(loaded) == 1:
         return str(loaded[0])
-    raise ServerError(f"{url} has several models; choose one with --model: {listed}")
+    raise ServerError(f"{url} has several models; choose one with `model`: {listed}")
 
 
 MLX_VLM = "mlx-vlm"

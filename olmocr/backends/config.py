@@ -90,12 +90,14 @@ class BackendConfig:
         self._set("model", str(self.model) if self.model else None)
         require_settings(self)
         if self.model is None and self.server is None:
-            raise UsageError("no model is named; name one with --model, or a server that has one with --server")
+            raise UsageError("no model is named; name one with `model`, or a server that has one with `server`")
         if self.server_options and (self.server or self.backend == "mlx"):
-            raise UsageError("options for a server go to one that is started here: --backend mlx-vlm or vllm")
+            raise UsageError(
+                "options for a server go to one that is started here: `backend='mlx-vlm'` or `backend='vllm'`"
+            )
         if (self.kv_budget is not None or self.drafts is not None) and not self.is_in_process:
             name = "a KV budget" if self.kv_budget is not None else "a choice of drafts"
-            raise UsageError(f"{name} is for a model in this process; leave it out, or choose --backend mlx")
+            raise UsageError(f"{name} is for a model in this process; leave it out, or choose `backend='mlx'`")
 
     @property
     def is_in_process(self) -> bool:

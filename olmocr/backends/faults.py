@@ -36,7 +36,7 @@ def fault_of_status(
     detail = detail_of(body)
     if status in (401, 403):
         key = "refuses the API key; give its own" if has_key else "wants an API key; give it"
-        return ServerError(f"{url} {key} with --api_key (it says: {detail})")
+        return ServerError(f"{url} {key} with `api_key` (it says: {detail})")
     if status in (408, 425, 429):
         return ServerUnavailableError(
             f"{url} is overloaded (HTTP {status}: {detail})", parse_retry_after(headers.get("retry-after"))
@@ -47,7 +47,7 @@ def fault_of_status(
     if status in (404, 405) and not re.search("model", detail, re.IGNORECASE):
         return ServerError(
             f"{url} does not speak this API (HTTP {status}: {detail}); check the address, which often ends in /v1, "
-            "or choose the other --api"
+            "or choose the other `api`"
         )
     return _fault_in_words(status, detail, parse_retry_after(headers.get("retry-after")), url=url, model=model)
 

@@ -107,7 +107,7 @@ def vllm_command(
     if found is None:
         raise MissingDependencyError(
             f"there is no program {executable}; install vLLM where it runs (an NVIDIA GPU under Linux), "
-            "or name a server that runs already with --server"
+            "or name a server that runs already with `server`"
         )
     options = ("--host", HOST, "--port", str(port), "--served-model-name", served_model_name)
     limits = ("--max-model-len", str(max_model_len), "--limit-mm-per-prompt", '{"video": 0}')
@@ -458,8 +458,8 @@ def _refuse_taken_port(port: int) -> None:
             is_taken = True
     if is_taken:
         raise ServerError(
-            f"port {port} is taken by another program; choose another with --port, "
-            f"or use what runs there with --server http://{HOST}:{port}/v1"
+            f"port {port} is taken by another program; choose another with `port`, "
+            f"or use what runs there with `server='http://{HOST}:{port}/v1'`"
         )
 
 

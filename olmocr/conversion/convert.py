@@ -117,7 +117,7 @@ def _require_room(model: ModelFolder, targets: Sequence[Target]) -> None:
         results = f", the results need {made / 1e9:.2f} GB there" if made else ""
         raise PlanError(
             f"{model.where} has {nbytes / 1e9:.2f} GB to download{results}, and the Hub's cache (HF_HOME) has "
-            f"{free / 1e9:.2f} GB free; make room, or use --low-disk, which keeps one shard at a time"
+            f"{free / 1e9:.2f} GB free; make room, or use `low_disk=True`, which keeps one shard at a time"
         )
 
 

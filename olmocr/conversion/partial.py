@@ -168,7 +168,7 @@ def partial_folder(target: Path, fingerprint: str) -> Iterator[PartialFolder]:
 
     folder = PartialFolder(target.with_name(f".{target.name}.partial"), fingerprint, unlock)
     if folder.path.is_symlink():  # what lies where it leads is not ours to clear
-        raise OutputError(f"{folder.path} is a link; remove it, or choose another --output")
+        raise OutputError(f"{folder.path} is a link; remove it, or choose another `output`")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.path.mkdir(exist_ok=True)
@@ -198,7 +198,7 @@ def _lock(descriptor: int, target: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise OutputError(
-            f"another process is converting to {target}; wait for it, or choose another --output"
+            f"another process is converting to {target}; wait for it, or choose another `output`"
         ) from error
     except OSError as error:  # a network disk without locks: go on, two at once are the exception
         _log.warning("%s cannot be locked (%s); do not convert to it twice at once", target, error.strerror)

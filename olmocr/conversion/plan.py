@@ -270,7 +270,7 @@ def _multiple(source: SourceCheckpoint, recipe: QuantRecipe, rules: dict[str, Ru
         raise PlanError(
             f"the vision MLP is {source.tensors[narrow[0]].shape[1]} wide, which {multiple} does not divide, and a "
             "Qwen2-VL model's cannot be widened: config.json has no setting for it; "
-            "add --keep 'vision_tower.blocks.*.mlp.*'"
+            "add `keep='vision_tower.blocks.*.mlp.*'`"
         )
     return multiple if narrow else None
 
@@ -323,7 +323,7 @@ def _refuse_misfits(planned: list[PlannedTensor]) -> None:
         number = "1 matrix has" if len(notes) == 1 else f"{len(notes)} matrices have"
         raise PlanError(
             f"{number} a last dimension that the group size does not divide:{listed(collapsed(notes, notes))}\n"
-            "keep them with --keep PATTERN, choose another --group-size, or, for the vision MLP, "
+            "keep them with `keep=PATTERN`, choose another `group_size`, or, for the vision MLP, "
             "a recipe with vision_mlp_multiple"
         )
 

@@ -325,9 +325,9 @@ def changed(
 
 def _with_group_size(recipe: QuantRecipe, group_size: int) -> QuantRecipe:
     if group_size not in GROUP_SIZES:
-        raise UsageError(f"--group-size is {group_size}, not {_one_of(GROUP_SIZES)}")
+        raise UsageError(f"`group_size` is {group_size}, not {_one_of(GROUP_SIZES)}")
     if not any(rule.params and rule.params.mode == "affine" for rule in recipe.rules):
-        raise UsageError(f"the recipe {recipe.name} has no groups that --group-size could change; leave it out")
+        raise UsageError(f"the recipe {recipe.name} has no groups that `group_size` could change; leave it out")
     rules = tuple(
         dataclasses.replace(rule, params=QuantParams(rule.params.bits, group_size))
         if rule.params and rule.params.mode == "affine"
@@ -342,7 +342,7 @@ def _dtype(text: str) -> str:
     shorter = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
     dtype = shorter.get(text.lower(), text.lower())
     if dtype not in DTYPES:
-        raise UsageError(f"--dtype is {text!r}, not {_one_of(DTYPES)}")
+        raise UsageError(f"`dtype` is {text!r}, not {_one_of(DTYPES)}")
     return dtype
 
 

@@ -484,7 +484,7 @@ def _row_scales(jobs: Sequence[_Job], path: Path) -> dict[str, Floats]:
     for source in (job.source for job in jobs if job.source.scale):
         scale = source.scale
         if scale is None or not (path.parent / scale.shard).is_file():
-            raise CheckpointError(f"{source.name} has its scale in another shard; convert without --low-disk")
+            raise CheckpointError(f"{source.name} has its scale in another shard; convert without `low_disk`")
         with reading(path.parent / scale.shard) as reader:
             raw = reader.read(scale.offset, scale.nbytes, Buffer())
         scales[source.name] = widened(typed(raw, scale.dtype)).reshape(-1, 1)

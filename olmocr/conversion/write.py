@@ -233,13 +233,13 @@ def _check_outputs(targets: Sequence[Target]) -> None:
     for target in targets:
         output, source = target.output, target.plan.source.folder.path.resolve()
         if output.name in ("", ".."):
-            raise UsageError(f"{output} is no folder's name; choose another --output")
+            raise UsageError(f"{output} is no folder's name; choose another `output`")
         if os.path.ismount(output):
-            raise OutputError(f"{output} is a whole disk; choose an --output in it, like {output / 'model'}")
+            raise OutputError(f"{output} is a whole disk; choose an `output` in it, like {output / 'model'}")
         if _is_taken(output):
-            raise OutputError(f"{output} exists; choose another --output, or remove it first")
+            raise OutputError(f"{output} exists; choose another `output`, or remove it first")
         if _is_within(output.resolve(), source):
-            raise OutputError(f"{output} lies in the source {source}; choose an --output outside it")
+            raise OutputError(f"{output} lies in the source {source}; choose an `output` outside it")
 
 
 def _is_within(path: Path, folder: Path) -> bool:
@@ -258,7 +258,7 @@ def _require_room(targets: Sequence[Target], partials: Sequence[PartialFolder]) 
         output = targets[0].output
         raise PlanError(
             f"{output} needs {needed / 1e9:.2f} GB, and {output.resolve().parent} has {free / 1e9:.2f} GB free; "
-            "make room first, or choose another --output"
+            "make room first, or choose another `output`"
         )
 
 

@@ -172,7 +172,7 @@ class Scheduler:
             )
 
     def _enough_for(self, length: int) -> str:
-        return f"--kv-budget {shown_size(self._room.usual(length) * self._room.token_bytes)} or more"
+        return f"`kv_budget` {shown_size(self._room.usual(length) * self._room.token_bytes)} or more"
 
     def advance(self) -> None:
         """Do a bounded piece of work: at most one step of one image or prompt, and one of all answers."""

@@ -24,6 +24,7 @@ from olmocr.command import (
     CommandWithBothSpellings,
     complain,
     ends_with_exit_code,
+    in_this_commands_words,
     log_to_file,
     run_interruptibly,
     say,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from olmocr.inputs.sources import Source
     from olmocr.pipeline.summary import RunSummary
     from olmocr.workspace.document import PageRecord
+    from olmocr.workspace.stats import Stats
 
 SETTINGS_FILE = "olmocr.toml"
 
@@ -436,8 +438,8 @@ def _log_page(source: Source, page: PageRecord) -> None:
     log.debug("%s, page %d: %s after %d attempts", name, page.page_number, page.status, page.attempts)
 
 
-def _summary_json(summary: RunSummary) -> str:
-    return strict_json({**vars(summary), "failures": [vars(each) for each in summary.failures]}, indent=2)
+def _summary_json(summary: RunSummary | Stats) -> str:
+    return strict_json({**vars(summary), "failures": [each.as_json for each in summary.failures]}, indent=2)
 
 
 def _say_summary(summary: Any, config: PipelineConfig) -> None:
@@ -460,7 +462,7 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
     if config.markdown_folder:
         say(f"markdown:  {config.markdown_folder}")
     for failure in summary.failures[:20]:
-        say(f"failed:    {in_a_line(failure.source)}: {failure.why}")
+        say(f"failed:    {in_a_line(failure.source)}: {in_this_commands_words(failure.why)}")
     if len(summary.failures) > 20:
         say(f"           and {len(summary.failures) - 20} more, in {config.workspace / 'failures.jsonl'}")
     if summary.failures:
@@ -472,7 +474,7 @@ def _say_stats(workspace: str, *, as_json: bool) -> None:
     from olmocr.workspace.stats import read_stats, stats_lines
 
     stats = read_stats(require_local(workspace, "the workspace"))
-    say(strict_json(vars(stats), indent=2) if as_json else "\n".join(stats_lines(stats)))
+    say(_summary_json(stats) if as_json else "\n".join(stats_lines(stats)))
 
 
 if __name__ == "__main__":

@@ -118,9 +118,9 @@ class PipelineConfig(ReadingConfig):
         self._set("pdfs", _names(self.pdfs))
         self._set("languages", tuple(self.languages))
         if not self.pdfs and not self.retry_failed:
-            raise UsageError("no document is named: pdfs (--pdfs) is empty; name some")
+            raise UsageError("no document is named: `pdfs` is empty; name some")
         if self.force and self.retry_failed:
-            raise UsageError("force reads everything anew and retry_failed only what failed; choose one")
+            raise UsageError("`force` reads everything anew and `retry_failed` only what failed; choose one")
         super().__post_init__()
         _ = self.selection  # refused here if it is none
 

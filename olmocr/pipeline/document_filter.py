@@ -51,7 +51,7 @@ def _language_of(text: str) -> str:
         from py3langid.langid import classify
     except ImportError as error:
         raise MissingDependencyError(
-            f"--apply-filter needs to tell languages apart; install what does that with: {install_command('filter')}"
+            f"`apply_filter` needs to tell languages apart; install what does that with: {install_command('filter')}"
         ) from error
     code: str = classify(text)[0]
     return code

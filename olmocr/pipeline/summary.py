@@ -109,6 +109,7 @@ def write_metrics(folder: Path, counts: RunCounts, engine: dict[str, float]) -> 
     metrics = {
         **{name: value for name, value in vars(summary).items() if name != "failures"},
         "failed": len(summary.failures),
+        "failures": [each.as_json for each in summary.failures],
         "pages_per_minute": pages_per_minute(summary),
         "attempts_ended": dict(counts.attempts_ended),
         "peak_memory_bytes": peak_memory(),

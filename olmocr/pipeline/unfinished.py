@@ -232,7 +232,7 @@ class Unfinished:
             else:
                 continue
             log.warning(
-                "%d documents (first: %s) have pages that were read with %s: they stay, --force reads them again",
+                "%d documents (first: %s) have pages that were read with %s: they stay, `force=True` reads them again",
                 len(names), names[0], differs,
             )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from olmocr.rendering.pool import RenderPool
 from olmocr.serving.bounds import Room
 from olmocr.serving.refusals import RequestError, bad_request, without_paths
 from olmocr.serving.uploads import Wanted
-from olmocr.workspace.document import Document, PageRecord
+from olmocr.workspace.document import Document, PageRecord, page_failure
 from olmocr.workspace.outputs import markdown_of
 
 TERMS = Terms(guided="retries", is_looping=has_looped)
@@ -75,7 +76,7 @@ class DocumentReader:
                     yield about
                 records.append(record)
                 self.on_page(record)
-                yield page_json(record)
+                yield page_json(record, name)
         records.sort(key=lambda record: record.page_number)
         document = Document(Source(name, path), sha256, tuple(records), count)
         yield summary_json(document, time.monotonic() - started, markdown=wanted.markdown)
@@ -104,15 +105,20 @@ class DocumentReader:
         return side_by_side(numbers, read, self.at_once)
 
 
-def page_json(record: PageRecord) -> dict[str, Any]:
-    """Return a page as a client is told of it; *error* says why its text is not the model's."""
+def page_json(record: PageRecord, name: str) -> dict[str, Any]:
+    """Return a page of the document *name* as a client is told of it; *failure* says why its text is not the model's.
+
+    So does *error*, in words alone.
+    """
     response = record.response
     rejected = [without_paths(why) for why in record.rejected]
+    failure = page_failure(name, dataclasses.replace(record, rejected=tuple(rejected)))
     return {
         "type": "page",
         "page_number": record.page_number,
         "status": record.status,
-        "error": rejected[-1] if record.is_fallback and rejected else None,
+        "error": failure.why if failure else None,
+        "failure": failure.as_json if failure else None,
         "text": response.natural_text,
         "primary_language": response.primary_language,
         "is_rotation_valid": response.is_rotation_valid,
@@ -141,6 +147,7 @@ def summary_json(document: Document, seconds: float, *, markdown: bool) -> dict[
         "blank_pages": [page.page_number for page in pages if page.status == "blank"],
         "retried_pages": [page.page_number for page in pages if page.attempts > 1],
         "fallback_pages": list(document.fallback_pages),
+        "failures": [{**each.as_json, "why": without_paths(each.why)} for each in document.failures],
         "input_tokens": sum(page.input_tokens for page in pages),
         "output_tokens": sum(page.total_output_tokens for page in pages),
         "seconds": round(seconds, 3),

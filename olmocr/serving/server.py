@@ -37,16 +37,16 @@ def listen(host: str, port: int, *, has_key: bool) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, OverflowError, UnicodeError) as error:
-        raise UsageError(f"--host {host} is no address of this machine: {error}") from error
+        raise UsageError(f"`host` {host} is no address of this machine: {error}") from error
     family, _, _, _, place = found[0]
     if not has_key and not ipaddress.ip_address(str(place[0]).partition("%")[0]).is_loopback:
         raise UsageError(
-            f"at {host} other machines can ask, and no key is set; give one in OLMOCR_API_KEY, or --host 127.0.0.1"
+            f"at {host} other machines can ask, and no key is set; give one in OLMOCR_API_KEY, or `host='127.0.0.1'`"
         )
     try:
         return socket.create_server((str(place[0]), int(place[1])), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise ServerError(f"port {port} {why_no_port(error)}; choose another one with --port") from error
+        raise ServerError(f"port {port} {why_no_port(error)}; choose another one with `port`") from error
 
 
 def address(listening: socket.socket) -> str:

@@ -18,13 +18,13 @@ from olmocr.command import (
 from olmocr.errors import MissingDependencyError
 from olmocr.extras import install_command
 from olmocr.options import Quiet
-from olmocr.viewer.katex import read_katex
-from olmocr.viewer.serve import address, make_server
+from olmocr.viewer.catalogue import Choice
+from olmocr.viewer.katex import Katex, read_katex
 
 if TYPE_CHECKING:
-    from http.server import ThreadingHTTPServer
-
     from olmocr.viewer.site import Site
+
+_CHOICE = "Which documents"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -40,51 +40,97 @@ def view(
         Path | None,
         typer.Option(help="Folder of a KaTeX release, to typeset equations with; it is put into each page."),
     ] = None,
-    serve: Annotated[bool, typer.Option("--serve", help="Then serve the pages to this machine, until Ctrl-C.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only documents that failed; with --poor, either.", rich_help_panel=_CHOICE)
+    ] = False,
+    poor: Annotated[
+        bool,
+        typer.Option(
+            "--poor",
+            help="Only documents with a page that has no good answer, low coverage, or is called turned.",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = False,
+    document: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Only this one: its path, its file's name, or a pattern.", rich_help_panel=_CHOICE
+        ),
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Only so many, drawn from the rest.", rich_help_panel=_CHOICE)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another one draws another --sample.", rich_help_panel=_CHOICE)] = 0,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the pages to this machine until Ctrl-C, each made when it is opened.")
+    ] = False,
     port: Annotated[int, typer.Option(help="Where --serve listens; 0 for any port that is free.")] = 8137,
     quiet: Quiet = False,
 ) -> None:
-    """Write HTML that shows each page's image beside what was read of it. It needs no network and no server."""
+    """Write HTML that shows each page's image beside what was read of it. It needs no network and no server.
+
+    Run it again to write what has changed since. With --serve no page is written.
+    """
+    workspace = workspace.expanduser()
     folder = (output_dir or workspace / "viewer").expanduser()
-    server = make_server(folder, port) if serve else None  # first, so that a port that is taken costs no time
-    site = _write(workspace.expanduser(), folder, katex, quiet=quiet)
-    if not quiet:
-        _say_site(site)
-    if server:
-        _serve(server)
+    choice = Choice(failed, poor, tuple(document or ()), sample, seed)
+    typesetting = read_katex(katex.expanduser()) if katex else None
+    _require_extra()
+    if serve:
+        _serve(workspace, folder, choice, typesetting, port, quiet=quiet)
+    else:
+        _write(workspace, folder, choice, typesetting, quiet=quiet)
 
 
-def _write(workspace: Path, folder: Path, katex: Path | None, *, quiet: bool) -> Site:
+def _require_extra() -> None:
     try:
-        from olmocr.viewer.site import write_site
+        import olmocr.viewer.pages  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
             f"the viewer needs {error.name}, which is not installed: {install_command('viewer')}"
         ) from error
 
-    typesetting = read_katex(katex.expanduser()) if katex else None
+
+def _write(workspace: Path, folder: Path, choice: Choice, katex: Katex | None, *, quiet: bool) -> None:
+    from olmocr.viewer.site import write_site
+
     with progress_bar(start_logging(quiet=quiet), *counting_columns(), quiet=quiet) as progress:
         task = progress.add_task("documents", total=None)
-        return write_site(
+        site = write_site(
             workspace,
             folder,
-            katex=typesetting,
+            katex=katex,
+            choice=choice,
+            on_index=lambda site: None if quiet else _say_site(site),
             on_document=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    if not quiet and (site.unchanged or site.removed):
+        removed = f", {site.removed} removed" if site.removed else ""
+        say(f"written:   {site.written}, {site.unchanged} as they were{removed}")
 
 
 def _say_site(site: Site) -> None:
-    failed = f" ({site.failed} failed)" if site.failed else ""
-    say(f"documents: {site.documents}{failed}")
-    say(f"pages:     {site.pages}, {site.to_look_at} to look at")
+    failed = f" ({site.totals.failed} failed)" if site.totals.failed else ""
+    say(f"documents: {site.totals.documents}{failed}")
+    say(f"pages:     {site.totals.pages}, {site.totals.to_look_at} to look at")
     say(f"open:      {site.index}")
 
 
-def _serve(server: ThreadingHTTPServer) -> None:
+def _serve(workspace: Path, folder: Path, choice: Choice, katex: Katex | None, port: int, *, quiet: bool) -> None:
     """Serve until Ctrl-C, which is how one ends this: no error."""
-    say(f"serving:   {address(server)} (Ctrl-C ends it)")
+    from olmocr.viewer.pages import Look
+    from olmocr.viewer.serve import ServedSite, address, make_server, set_site
+    from olmocr.viewer.site import opened_catalogue, title_of
+
+    server = make_server(port)  # first, so that a port that is taken costs no time
     try:
-        server.serve_forever()
+        with opened_catalogue(workspace, folder, choice) as catalogue:
+            set_site(server, ServedSite(catalogue, Look(title_of(workspace), str(choice), katex, is_served=True)))
+            totals = catalogue.totals()
+            if not quiet:
+                say(f"documents: {totals.documents}{f' ({totals.failed} failed)' if totals.failed else ''}")
+            say(f"serving:   {address(server)} (Ctrl-C ends it)")
+            server.serve_forever()
     except KeyboardInterrupt:
         pass
     finally:

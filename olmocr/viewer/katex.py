@@ -52,6 +52,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror}); --katex names a folder with katex.min.js, katex.min.css "
+            f"{path} cannot be read ({error.strerror}); `katex` names a folder with katex.min.js, katex.min.css "
             "and fonts/, like the one that KaTeX's releases hold"
         ) from error

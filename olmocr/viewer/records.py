@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from olmocr.errors import InputError
 from olmocr.page import ROTATIONS
-from olmocr.strays import files_in
+from olmocr.strays import is_passed_over
 from olmocr.text import visible
 
 Status = Literal["valid", "retried", "blank", "fallback", "failed"]
@@ -26,6 +28,7 @@ STATUSES: dict[Status, str] = {
 }
 """What each status of a page means."""
 
+_RESULT = re.compile(r"output_.*\.jsonl", re.DOTALL)
 _LANGUAGE = re.compile("[a-z]{2,3}")
 
 
@@ -51,6 +54,11 @@ class ViewedPage:
         """Whether something about the page is out of the ordinary."""
         return self.status not in ("valid", "blank") or self.low_coverage or self.is_askew
 
+    @property
+    def is_poor(self) -> bool:
+        """Whether its text is not to be relied on: for want of a good answer, incomplete, or called turned."""
+        return self.status in ("fallback", "failed") or self.low_coverage or self.is_askew
+
 
 @dataclass(frozen=True)
 class ViewedDocument:
@@ -74,7 +82,7 @@ class ViewedDocument:
         return visible(re.split(r"[/\\]", self.source_file.rstrip("/\\"))[-1] or self.source_file) or "without a name"
 
 
-def find_records(workspace: Path) -> tuple[Path, ...]:
+def find_records(workspace: Path) -> Iterator[Path]:
     """Return the files that hold a workspace's records, in the order of their names.
 
     Raises:
@@ -84,26 +92,78 @@ def find_records(workspace: Path) -> tuple[Path, ...]:
     if not any(folder.is_dir() for folder in folders):
         raise InputError(f"{workspace} is no workspace: it has neither results/ nor failed/; name the folder of a run")
     try:
-        results, failed = sorted(folders[0].glob("output_*.jsonl")), files_in(folders[1], ".json")
+        results = sorted(name for name in _names_in(folders[0]) if _RESULT.fullmatch(name))
+        failed = sorted(name for name in _names_in(folders[1]) if name.endswith(".json") and not is_passed_over(name))
     except OSError as error:
         raise InputError(f"{workspace} cannot be read: {error.strerror}") from error
-    return (*results, *failed)
+    return chain((folders[0] / name for name in results), (folders[1] / name for name in failed))
 
 
-def read_documents(path: Path) -> Iterator[ViewedDocument]:
-    """Yield the documents in one of :func:`find_records`' files; a line that is no record is a document that failed."""
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208  # names alone: a workspace may have very many
+    except FileNotFoundError:
+        return []
+
+
+@dataclass(frozen=True)
+class Record:
+    """A document's record: *length* bytes from *start* in the file *path*, in which it is the line *number*, from 0.
+
+    *digest* is SHA-256 of these bytes. No bytes stand for a file that cannot be read.
+    """
+
+    path: Path
+    number: int
+    start: int
+    length: int
+    digest: str
+
+
+def read_records(path: Path) -> Iterator[tuple[Record, ViewedDocument]]:
+    """Yield where each record lies in one of :func:`find_records`' files, and its document.
+
+    A line that is no record is a document that failed.
+    """
     try:
         with path.open("rb") as file:
+            start = 0
             for number, line in enumerate(file):
                 if line.strip():
-                    yield _read_line(line, path, number)
+                    yield Record(path, number, start, len(line), _digest(line)), _read_line(line, path, number)
+                start += len(line)
     except FileNotFoundError:
         return  # a run that goes on has put its result in another place
     except OSError as error:
-        identity = f"{path.parent.name}/{path.name}"
-        yield ViewedDocument(
-            _key(path.stem, identity), path.name, (), visible(f"{path} cannot be read: {error.strerror}")
-        )
+        document = _unreadable(path, error)
+        yield Record(path, 0, 0, 0, _digest(str(document.error).encode("utf-8", "replace"))), document
+
+
+def read_documents(path: Path) -> Iterator[ViewedDocument]:
+    """Yield the documents of :func:`read_records`."""
+    return (document for _, document in read_records(path))
+
+
+def read_document(record: Record) -> ViewedDocument | None:
+    """Return the document of a *record*; None if it does not lie there any more."""
+    try:
+        with record.path.open("rb") as file:
+            file.seek(record.start)
+            line = file.read(record.length)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return _unreadable(record.path, error)
+    return _read_line(line, record.path, record.number) if _digest(line) == record.digest else None
+
+
+def _digest(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
+def _unreadable(path: Path, error: OSError) -> ViewedDocument:
+    identity = f"{path.parent.name}/{path.name}"
+    return ViewedDocument(_key(path.stem, identity), path.name, (), visible(f"{path} cannot be read: {error.strerror}"))
 
 
 def _read_line(line: bytes, path: Path, number: int) -> ViewedDocument:

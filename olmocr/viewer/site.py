@@ -1,67 +1,31 @@
-"""A workspace's records -> a folder of HTML: one page a document, and an index."""
+"""A workspace -> a folder of HTML: an index, and one file a document; what did not change is left as it is."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from markupsafe import Markup
-
-from olmocr.files import write_whole
-from olmocr.html import asset, page_head, page_template
-from olmocr.rendering.picture import Picture
+from olmocr.errors import InputError, OutputError
+from olmocr.files import sha256_of, write_whole
 from olmocr.text import visible
+from olmocr.viewer.catalogue import Catalogue, Choice, Entry, Totals
 from olmocr.viewer.katex import Katex
-from olmocr.viewer.markdown import to_html
-from olmocr.viewer.pictures import Pictures, open_pictures
-from olmocr.viewer.records import STATUSES, Status, ViewedDocument, ViewedPage, find_records, read_documents
-
-DOCUMENTS = "documents"
-
-_HERE = "olmocr.viewer"
-
-_MOST_SEARCHABLE = 50_000_000  # characters in the index; a browser holds that
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A document as the index lists it."""
-
-    key: str
-    name: str
-    source_file: str
-    statuses: tuple[Status, ...]
-    to_look_at: int
-    error: str | None
-
-    @property
-    def counts(self) -> Counter[Status]:
-        """How many pages have which status."""
-        return Counter(self.statuses)
+from olmocr.viewer.pages import AT_ONCE, DocumentPage, IndexPage, Look, count_of_index_pages, index_name
 
 
 @dataclass(frozen=True)
 class Site:
-    """What was written: *index* is the file to open."""
+    """What there is to see: *index* is the file to open, *totals* are of the documents that were chosen.
+
+    *written* and *unchanged* are of the documents' files; *removed* those of documents that are gone.
+    """
 
     index: Path
-    documents: int
-    failed: int
-    pages: int
-    to_look_at: int
-
-
-@dataclass(frozen=True)
-class _ShownPage:
-    """A page with all that its part of the HTML needs; *no_picture* says why *picture* is None."""
-
-    page: ViewedPage
-    html: Markup
-    picture: Picture | None
-    no_picture: str
+    totals: Totals
+    written: int = 0
+    unchanged: int = 0
+    removed: int = 0
 
 
 OnDocument = Callable[[int, int], None]
@@ -69,114 +33,129 @@ OnDocument = Callable[[int, int], None]
 
 
 def write_site(
-    workspace: Path, folder: Path, *, katex: Katex | None = None, on_document: OnDocument = lambda done, total: None
+    workspace: Path,
+    folder: Path,
+    *,
+    katex: Katex | None = None,
+    choice: Choice = Choice(),  # noqa: B008  # it is frozen
+    at_once: int = AT_ONCE,
+    on_index: Callable[[Site], None] = lambda site: None,
+    on_document: OnDocument = lambda done, total: None,
 ) -> Site:
-    """Write HTML for all documents of *workspace* into *folder*, which is made where it is missing.
+    """Write HTML for the documents of *workspace* that are chosen into *folder*, which is made where it is missing.
 
-    One document is held at a time, and of that one picture.
+    The index comes first, *at_once* documents a page, and *on_index* is called. One document is held at a time, and of
+    that one picture. Files of documents that are no longer in the workspace are removed where they are as the viewer
+    left them.
 
     Raises:
-        InputError: the folder is no workspace, or cannot be read.
+        InputError: the folder is no workspace, cannot be read, or has no document that was named.
         OutputError: *folder* cannot be written.
     """
-    records = find_records(workspace)
-    entries = sorted(_entries(records), key=lambda entry: (entry.source_file.casefold(), entry.key))
-    places = {entry.key: at for at, entry in enumerate(entries)}
-    for done, document in enumerate(_documents(records), 1):
-        at = places.get(document.key)
-        if at is None:
-            continue  # written by a run that goes on, after the list was made
-        around = (entries[at - 1] if at else None, entries[at + 1] if at + 1 < len(entries) else None)
-        _write_document(folder, document, around, katex)
-        on_document(done, len(entries))
-    return _write_index(workspace, folder, entries, records)
+    with opened_catalogue(workspace, folder, choice) as catalogue:
+        look = Look(title_of(workspace), str(choice), katex, at_once=at_once)
+        totals = catalogue.totals()
+        _write_index(catalogue, folder, look, totals)
+        on_index(Site(folder / "index.html", totals))
+        written = unchanged = 0
+        for done, page in enumerate(_document_pages(catalogue, look), 1):
+            if _write_changed(catalogue, folder, page.name, page):
+                written += 1
+            else:
+                unchanged += 1
+            on_document(done, totals.documents)
+        removed = _remove_gone(catalogue, folder)
+    return Site(folder / "index.html", totals, written, unchanged, removed)
 
 
-def _documents(records: Iterable[Path]) -> Iterator[ViewedDocument]:
-    for path in records:
-        yield from read_documents(path)
+def opened_catalogue(workspace: Path, folder: Path, choice: Choice) -> Catalogue:
+    """Return the catalogue in *folder*, up to date, with the documents of a *choice* chosen.
+
+    Raises:
+        InputError: the folder is no workspace, cannot be read, or has no document that was named.
+        OutputError: *folder* cannot be written.
+    """
+    catalogue = Catalogue(folder)
+    try:
+        catalogue.update(workspace)
+        catalogue.choose(choice)
+        if choice.names and not catalogue.totals().documents:
+            also = Choice(choice.failed, choice.poor)
+            raise InputError(
+                f"{workspace} has no {f'{also} ' if str(also) else ''}document that is called "
+                f"{' or '.join(map(visible, choice.names))}; give its path as the run was given it, its file's name, "
+                "or a pattern like '*/2024/*'"
+            )
+    except BaseException:
+        catalogue.__exit__()
+        raise
+    return catalogue
 
 
-def _entries(records: Iterable[Path]) -> Iterator[Entry]:
-    for document in _documents(records):
-        yield Entry(
-            key=document.key,
-            name=document.name,
-            source_file=visible(document.source_file),
-            statuses=tuple(page.status for page in document.pages),
-            to_look_at=sum(page.needs_a_look for page in document.pages),
-            error=document.error,
-        )
+def title_of(workspace: Path) -> str:
+    """Return what a site calls a workspace."""
+    return visible(workspace.resolve().name)
 
 
-def _write_document(
-    folder: Path, document: ViewedDocument, around: tuple[Entry | None, Entry | None], katex: Katex | None
-) -> None:
-    with open_pictures(document) as pictures:
-        pieces = page_template(_HERE, "document.html").generate(
-            **_frame(katex),
-            document=document,
-            source_file=visible(document.source_file),
-            pages=_shown_pages(document, pictures),
-            counts=Counter(page.status for page in document.pages),
-            previous=around[0],
-            next=around[1],
-        )
-        write_whole(folder / DOCUMENTS / f"{document.key}.html", pieces)
+def _document_pages(catalogue: Catalogue, look: Look) -> Iterator[DocumentPage]:
+    before: Entry | None = None
+    now: Entry | None = None
+    for after in catalogue.entries():
+        if now is not None:
+            yield DocumentPage(look, now, (before, after))
+        before, now = now, after
+    if now is not None:
+        yield DocumentPage(look, now, (before, None))
 
 
-def _shown_pages(document: ViewedDocument, pictures: Pictures) -> Iterator[_ShownPage]:
-    for page in document.pages:
-        picture = pictures.of(page)
-        if isinstance(picture, Picture):
-            yield _ShownPage(page, _page_html(page), picture, "")
-        else:
-            yield _ShownPage(page, _page_html(page), None, picture)
+def _write_changed(catalogue: Catalogue, folder: Path, name: str, page: DocumentPage | IndexPage) -> bool:
+    """Write a page, and return True, if it is made of something else than the file that is there."""
+    made_of = page.made_of
+    if catalogue.is_as_written(folder, name, made_of):
+        return False
+    pieces = page.pieces()
+    if pieces is None:
+        return False  # a run that goes on has put its record elsewhere
+    write_whole(folder / name, pieces)
+    catalogue.note_written(folder, name, made_of, _sha256(folder / name))
+    return True
 
 
-def _page_html(page: ViewedPage) -> Markup:
-    """Return a page's text as HTML; what a file itself held is no markdown."""
-    if page.status == "fallback":
-        return Markup("<pre>{}</pre>").format(page.text)
-    return Markup(to_html(page.text))  # noqa: S704  # to_html is what makes it safe
+def _write_index(catalogue: Catalogue, folder: Path, look: Look, totals: Totals) -> None:
+    count = count_of_index_pages(totals, look)
+    for at in range(1, count + 1):
+        _write_changed(catalogue, folder, index_name(at), IndexPage(catalogue, look, at))
+    kept = {index_name(at) for at in range(1, count + 1)}
+    for name, sha256 in catalogue.written("index*.html"):
+        if name not in kept:
+            _remove(catalogue, folder, name, sha256)
 
 
-def _write_index(workspace: Path, folder: Path, entries: list[Entry], records: Iterable[Path]) -> Site:
-    site = Site(
-        index=folder / "index.html",
-        documents=len(entries),
-        failed=sum(entry.error is not None for entry in entries),
-        pages=sum(len(entry.statuses) for entry in entries),
-        to_look_at=sum(entry.to_look_at for entry in entries),
+def _remove_gone(catalogue: Catalogue, folder: Path) -> int:
+    """Remove the files of documents that are gone, and return how many; one that somebody changed stays."""
+    return sum(
+        _remove(catalogue, folder, name, sha256)
+        for name, sha256 in catalogue.written("documents/*.html")
+        if not catalogue.has(Path(name).stem)
     )
-    pieces = page_template(_HERE, "index.html").generate(
-        **_frame(None),
-        title=visible(workspace.resolve().name),
-        entries=entries,
-        site=site,
-        texts=_texts(records),
-    )
-    write_whole(site.index, pieces)
-    return site
 
 
-def _texts(records: Iterable[Path]) -> Iterator[tuple[str, list[tuple[int, str]]]]:
-    """Yield what the index searches, document by document: key, and its pages' numbers and text."""
-    room = _MOST_SEARCHABLE
-    for document in _documents(records):
-        pages = [(page.number, page.text) for page in document.pages if page.text]
-        room -= sum(len(text) for _, text in pages)
-        if room < 0:
-            return
-        yield document.key, pages
+def _remove(catalogue: Catalogue, folder: Path, name: str, sha256: str) -> bool:
+    path = folder / name
+    catalogue.forget(name)
+    try:
+        if sha256_of(path) != sha256:
+            return False
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise OutputError(f"{path}, of a document that is gone, could not be removed: {error.strerror}") from error
+    return True
 
 
-def _frame(katex: Katex | None) -> dict[str, Any]:
-    """Return what every page has: styles, scripts, and the policy that allows just these."""
-    styles = [asset(_HERE, "viewer.css"), *([katex.style] if katex else [])]
-    scripts = [*([katex.script] if katex else []), asset(_HERE, "viewer.js")]
-    return {
-        **page_head(styles, scripts),
-        "meanings": STATUSES,
-        "documents": DOCUMENTS,
-    }
+def _sha256(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise OutputError(f"{path} could not be read after it was written: {error.strerror}") from error

@@ -86,6 +86,18 @@ class Failure:
     why: str
     page_number: int | None = None
 
+    @property
+    def as_json(self) -> dict[str, str | int | None]:
+        """The failure as every file and answer tells it (docs/outputs.md)."""
+        return {"source": self.source, "page_number": self.page_number, "why": self.why}
+
+
+def page_failure(source: str, page: PageRecord) -> Failure | None:
+    """Return why the last answer for a *page* of *source* was not accepted; None if one was."""
+    if not page.is_fallback:
+        return None
+    return Failure(source, page.rejected[-1] if page.rejected else "no answer was good", page.page_number)
+
 
 @dataclass(frozen=True)
 class Document:
@@ -107,11 +119,8 @@ class Document:
     @property
     def failures(self) -> tuple[Failure, ...]:
         """The pages without a good answer, each with why its last answer was not accepted."""
-        return tuple(
-            Failure(self.source.name, page.rejected[-1] if page.rejected else "no answer was good", page.page_number)
-            for page in self.pages
-            if page.is_fallback
-        )
+        failures = (page_failure(self.source.name, page) for page in self.pages)
+        return tuple(failure for failure in failures if failure is not None)
 
     @property
     def text(self) -> str:

@@ -14,6 +14,7 @@ from olmocr.errors import OutputError, UsageError, output_error
 from olmocr.files import sweep, write_whole
 from olmocr.inputs.sources import Source
 from olmocr.text import strict_json
+from olmocr.workspace.document import Failure
 from olmocr.workspace.outputs import write_json_line
 from olmocr.workspace.owned import ITSELF, Names, OwnedFiles
 
@@ -129,9 +130,11 @@ class Workspace:
         """Return what the file of what is known of its pages was made of; None if there is none."""
         return self.page_records.made_of(source.key, _names(source, ".json"))
 
-    def write_failures(self, failures: Iterable[tuple[str, str]]) -> None:
-        """Write ``failures.jsonl``: names and reasons, a line each; none leaves no file."""
-        lines = [strict_json({"Source-File": name, "error": why}) + "\n" for name, why in failures]
+    def write_failures(self, failures: Iterable[Failure]) -> None:
+        """Write ``failures.jsonl``, a line each, with upstream's names besides; none leaves no file."""
+        lines = [
+            strict_json({**each.as_json, "Source-File": each.source, "error": each.why}) + "\n" for each in failures
+        ]
         path = ours_or_beside(self.folder / "failures.jsonl", {"Source-File", "error"})
         write_whole(path, "".join(lines)) if lines else _remove(path)
 

@@ -27,7 +27,7 @@ from typing import Any, Literal
 from olmocr.errors import OutputError, output_error
 from olmocr.reports.typed_json import WrongTypeError, parse_as
 from olmocr.runtime.machine import network_disk
-from olmocr.workspace.document import PageRecord
+from olmocr.workspace.document import Failure, PageRecord
 
 log = logging.getLogger(__name__)
 
@@ -300,9 +300,9 @@ class Records:
         for row in self._read(_DOCUMENTS + " ORDER BY name, key"):
             yield _known(row)
 
-    def failures(self) -> Iterator[tuple[str, str]]:
-        """Yield the names of all documents that failed, and why."""
-        return ((each.name, each.why or "") for each in self.documents() if each.state == "failed")
+    def failures(self) -> Iterator[Failure]:
+        """Yield all documents that failed, by name, and why."""
+        return (Failure(each.name, each.why or "") for each in self.documents() if each.state == "failed")
 
     def add_document(self, document: KnownDocument) -> None:
         """Keep what came of a source, instead of what was known of it."""
@@ -376,12 +376,12 @@ class Records:
             if kind in _NO_LOCKS:
                 raise OutputError(
                     f"{self._path} could not be {what}: {error}; this disk lacks the locks that a workspace needs, "
-                    "as some of other machines do: name a workspace on a disk of this one (--output-dir may lie there)"
+                    "as some of other machines do: name a workspace on a disk of this one (`output_dir` may lie there)"
                 ) from error
             if kind.startswith("SQLITE_READONLY") or (kind in _NOT_WRITABLE and self._path.parent.is_dir()):
                 raise OutputError(
                     f"the workspace {self._path.parent} may not be written ({error}): name another folder; "
-                    "--stats also looks into one that is read-only"
+                    "its `stats` can be seen also of one that is read-only"
                 ) from error
             way_out = "; move it away to begin anew" if kind in _NO_DATABASE else ""
             raise OutputError(f"{self._path} could not be {what}: {error}{way_out}") from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import InputError
+from olmocr.workspace.document import Failure
 from olmocr.workspace.records import RECORDS_FILE, records_to_read
 
 _LONG_DOCUMENT_TOKENS = 32768
@@ -33,7 +34,7 @@ class Stats:
     wasted_output_tokens: int
     passes_a_token: float | None
     long_documents: int
-    failures: tuple[tuple[str, str], ...]
+    failures: tuple[Failure, ...]
 
 
 def read_stats(workspace: Path) -> Stats:
@@ -56,7 +57,7 @@ def read_stats(workspace: Path) -> Stats:
         for document in records.documents():
             states[document.state] += 1
             if document.state == "failed":
-                failures.append((document.name, document.why or ""))
+                failures.append(Failure(document.name, document.why or ""))
             if document.sha256 is None or document.sha256 in seen:
                 continue
             seen.add(document.sha256)
@@ -105,7 +106,7 @@ def stats_lines(stats: Stats) -> list[str]:
         f"languages: {_counts(stats.languages)}",
         f"tokens:    {stats.input_tokens} read, {stats.output_tokens} written, "
         f"{stats.wasted_output_tokens} written in answers that were not accepted{passes}",
-        *(f"failed:    {name}: {why}" for name, why in stats.failures),
+        *(f"failed:    {each.source}: {each.why}" for each in stats.failures),
     ]
 
 

@@ -522,7 +522,7 @@ def test_a_retry_after_that_makes_no_sense_is_no_time(value):
 @pytest.mark.parametrize(("key", "words"), [(None, "wants an API key"), ("wrong", "refuses the API key")])
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_server_that_wants_another_key_says_what_to_do(status, key, words):
-    with pytest.raises(ServerError, match=f"{words}.*--api_key") as caught:
+    with pytest.raises(ServerError, match=f"{words}.*`api_key`") as caught:
         ask(fault(status), api_key=key)
     assert not isinstance(caught.value, ServerUnavailableError)
 
@@ -545,7 +545,7 @@ def test_a_model_that_the_server_does_not_have_ends_the_run(status, detail):
 
 @pytest.mark.parametrize("status", [404, 405])
 def test_an_api_that_the_server_does_not_speak_ends_the_run(status):
-    with pytest.raises(ServerError, match="other --api"):
+    with pytest.raises(ServerError, match="other `api`"):
         ask(whole({"detail": "Not Found"}, status))
 
 
@@ -623,7 +623,7 @@ def test_of_what_mlx_vlm_lists_the_loaded_model_is_taken():
 
 
 def test_several_models_and_none_named_is_an_error_that_lists_them():
-    with ModelServer(models=["a", "b"]) as server, pytest.raises(ServerError, match="--model: a, b"):
+    with ModelServer(models=["a", "b"]) as server, pytest.raises(ServerError, match="`model`: a, b"):
         look(server)
 
 

@@ -247,13 +247,13 @@ def test_a_download_that_the_disk_has_no_room_for_is_refused_before_it_begins(tm
     there = replace(target.plan.source.folder, repo_id="org/name", remote_weights=True, remote_files=huge)
     (tmp_path / "source/model.safetensors").unlink(missing_ok=True)
     target = replace(target, plan=replace(target.plan, source=replace(target.plan.source, folder=there)))
-    with pytest.raises(PlanError, match="use --low-disk"):
+    with pytest.raises(PlanError, match="use `low_disk=True`"):
         with_weights([target], low_disk=False)
 
 
 @pytest.mark.parametrize(
     ("dtype", "largest", "advice"),
-    [(None, 3e38, r"--keep language_model\.\S+q_proj$"), ("float16", 1e30, "--dtype bfloat16")],
+    [(None, 3e38, r"`keep='language_model\.\S+q_proj'`$"), ("float16", 1e30, "`dtype='bfloat16'`")],
 )
 def test_a_weight_that_is_too_large_for_what_is_stored_is_named_with_a_way_out_that_helps(
     dtype, largest, advice, tmp_path

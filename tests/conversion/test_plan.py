@@ -129,7 +129,7 @@ def test_nothing_is_padded_where_no_group_needs_it(source, keep):
 
 def test_a_qwen2_vl_whose_vision_mlp_would_have_to_be_padded_is_refused():
     config = QWEN2_VL | {"vision_config": QWEN2_VL["vision_config"] | {"mlp_ratio": 3.97}}
-    with pytest.raises(PlanError, match=r"5081 wide, which 64 does not divide, .* --keep 'vision_tower"):
+    with pytest.raises(PlanError, match=r"5081 wide, which 64 does not divide, .* `keep='vision_tower"):
         make_plan(headers_of(config), find_recipe("mixed"))
     recipe = changed(find_recipe("mixed"), keep=("vision_tower.blocks.*.mlp.*",))
     assert make_plan(headers_of(config), recipe).vision_intermediate_size is None
@@ -191,7 +191,7 @@ def test_every_matrix_that_a_group_size_does_not_divide_is_named_at_once_with_th
         "  vision_tower.blocks.*.mlp.down_proj (64, 44), group size 128, 2 of them\n"
         "  vision_tower.blocks.*.mlp.gate_proj (44, 64), group size 128, 2 of them\n"
         "  vision_tower.blocks.*.mlp.up_proj (44, 64), group size 128, 2 of them\n"
-        "keep them with --keep PATTERN, choose another --group-size, or, for the vision MLP, "
+        "keep them with `keep=PATTERN`, choose another `group_size`, or, for the vision MLP, "
         "a recipe with vision_mlp_multiple"
     )
 

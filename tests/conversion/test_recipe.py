@@ -337,11 +337,11 @@ def test_no_change_leaves_the_recipe_as_it_is():
 
 
 def test_changes_that_cannot_be_are_refused():
-    with pytest.raises(UsageError, match="--group-size is 48, not one of 32, 64, 128"):
+    with pytest.raises(UsageError, match="`group_size` is 48, not one of 32, 64, 128"):
         changed(find_recipe("4bit"), group_size=48)
-    with pytest.raises(UsageError, match="the recipe none has no groups that --group-size could change"):
+    with pytest.raises(UsageError, match="the recipe none has no groups that `group_size` could change"):
         changed(find_recipe("none"), group_size=32)
-    with pytest.raises(UsageError, match="--dtype is 'int8', not one of bfloat16, float16, float32"):
+    with pytest.raises(UsageError, match="`dtype` is 'int8', not one of bfloat16, float16, float32"):
         changed(find_recipe("none"), dtype="int8")
     with pytest.raises(UsageError, match=r"'a\?' is no pattern"):
         changed(find_recipe("none"), keep=("a?",))

@@ -370,7 +370,7 @@ def test_an_output_that_is_a_link_is_refused_before_anything_is_converted(tmp_pa
     source = tiny_checkpoint(tmp_path / "source")
     (tmp_path / "empty").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "empty")
-    with pytest.raises(OutputError, match="out exists; choose another --output"):
+    with pytest.raises(OutputError, match="out exists; choose another `output`"):
         convert(source, tmp_path / "out")
 
 

@@ -117,7 +117,7 @@ def test_a_budget_without_room_for_a_page_says_how_much_it_takes(folder):
     with pytest.raises(UsageError) as error, Engine(folder, DEVICE, kv_budget=300_000, longest_side=1288):
         pass
     assert "300KB have room for keys and values of 1024 tokens, and a page of 1288 pixels has " in str(error.value)
-    enough = str(error.value).split("give --kv-budget ")[1].split(" ")[0]
+    enough = str(error.value).split("give `kv_budget` ")[1].split(" ")[0]
     with Engine(folder, DEVICE, kv_budget=parse_size(enough, "it"), longest_side=1288) as engine:
         answer = asyncio.run(engine.ask(PageRequest(picture(1, (910, 1288)), max_tokens=2)))
     assert answer.output_tokens == 2
@@ -126,7 +126,7 @@ def test_a_budget_without_room_for_a_page_says_how_much_it_takes(folder):
 def test_a_page_that_is_larger_than_the_memory_says_how_much_it_takes(folder):
     with Engine(folder, DEVICE, kv_budget=256 * TOKEN_BYTES) as engine, pytest.raises(InputError) as error:
         asyncio.run(engine.ask(PageRequest(picture(1, (560, 420)))))
-    assert str(error.value).endswith("render the page smaller, or give --kv-budget 394KB or more")
+    assert str(error.value).endswith("render the page smaller, or give `kv_budget` 394KB or more")
 
 
 def written(tokenizer, text, **options):

@@ -210,6 +210,9 @@ def test_failures_come_in_the_order_of_the_sources_however_they_end(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "ws/failures.jsonl").read_text().splitlines()]
     assert [Path(line["Source-File"]).stem for line in lines] == ["a", "b", "c", "d"]
     assert all("encrypted" in line["error"] for line in lines)
+    assert [{key: line[key] for key in ("source", "page_number", "why")} for line in lines] == sorted(
+        (failure.as_json for failure in summary.failures), key=lambda failure: failure["source"]
+    )
 
 
 def test_nothing_failed_leaves_no_list_of_failures(tmp_path):

@@ -76,6 +76,10 @@ def test_the_file_of_metrics_has_every_number(tmp_path):
         "skipped": 1,
         "filtered": 1,
         "failed": 2,
+        "failures": [
+            {"source": "b.pdf", "page_number": None, "why": "encrypted"},
+            {"source": "f.pdf", "page_number": None, "why": "broken"},
+        ],
         "pages": 4,
         "blank_pages": 1,
         "retried_pages": 2,

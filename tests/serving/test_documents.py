@@ -4,7 +4,7 @@ from olmocr.serving.documents import TERMS, page_json, summary_json
 from tests.serving.pages import BLANK, DOCUMENT, FALLEN_BACK, FIRST_TRY, TURNED_AND_RETRIED
 
 NOTHING_SAID = {
-    "type": "page", "error": None, "text": None, "primary_language": None, "is_rotation_valid": True,
+    "type": "page", "error": None, "failure": None, "text": None, "primary_language": None, "is_rotation_valid": True,
     "is_table": False, "is_diagram": False,
     "rotation": 0, "attempts": 0, "rejected": [], "ends": [], "temperature": 0.0, "input_tokens": 0, "output_tokens": 0,
     "total_output_tokens": 0, "text_coverage": None, "low_coverage": False, "seconds": 0.0,
@@ -16,11 +16,12 @@ def test_pages_are_asked_for_on_the_terms_of_a_run_that_nobody_told_otherwise():
 
 
 def test_a_page_that_was_read_at_once_is_told_in_every_field():
-    assert page_json(FIRST_TRY) == {
+    assert page_json(FIRST_TRY, "a.pdf") == {
         "type": "page",
         "page_number": 1,
         "status": "valid",
         "error": None,
+        "failure": None,
         "text": "One <table>",
         "primary_language": "en",
         "is_rotation_valid": True,
@@ -41,11 +42,12 @@ def test_a_page_that_was_read_at_once_is_told_in_every_field():
 
 
 def test_a_page_that_was_turned_and_asked_again_is_told_in_every_field():
-    assert page_json(TURNED_AND_RETRIED) == {
+    assert page_json(TURNED_AND_RETRIED, "a.pdf") == {
         "type": "page",
         "page_number": 2,
         "status": "valid",
         "error": None,
+        "failure": None,
         "text": "Zwei",
         "primary_language": "de",
         "is_rotation_valid": True,
@@ -66,14 +68,15 @@ def test_a_page_that_was_turned_and_asked_again_is_told_in_every_field():
 
 
 def test_a_blank_page_says_nothing_but_that():
-    assert page_json(BLANK) == NOTHING_SAID | {"page_number": 3, "status": "blank"}
+    assert page_json(BLANK, "a.pdf") == NOTHING_SAID | {"page_number": 3, "status": "blank"}
 
 
 def test_a_page_without_a_good_answer_says_why_the_last_one_was_none():
-    assert page_json(FALLEN_BACK) == NOTHING_SAID | {
+    assert page_json(FALLEN_BACK, "a.pdf") == NOTHING_SAID | {
         "page_number": 4,
         "status": "fallback",
         "error": "the page took more than 60 s",
+        "failure": {"source": "a.pdf", "page_number": 4, "why": "the page took more than 60 s"},
         "text": "as in the file",
         "attempts": 2,
         "rejected": ["no memory", "the page took more than 60 s"],
@@ -90,6 +93,7 @@ def test_a_summary_counts_every_page():
         "blank_pages": [3],
         "retried_pages": [2, 4],
         "fallback_pages": [4],
+        "failures": [{"source": DOCUMENT.source.name, "page_number": 4, "why": "the page took more than 60 s"}],
         "input_tokens": 2400,
         "output_tokens": 621,
         "seconds": 70.123,

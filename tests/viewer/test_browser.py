@@ -1,12 +1,16 @@
 """Hostile text in a real browser: nothing of it runs, and nothing is asked of a server."""
 
 import re
+import threading
 
 import pytest
 
+from olmocr.viewer.catalogue import Choice
 from olmocr.viewer.katex import Katex
-from olmocr.viewer.site import write_site
-from tests.browser import BROWSER, opened, running_trap
+from olmocr.viewer.pages import Look
+from olmocr.viewer.serve import ServedSite, address, make_server, set_site
+from olmocr.viewer.site import opened_catalogue, write_site
+from tests.browser import BROWSER, browse_url, opened, running_trap
 from tests.viewer.workspaces import hostile_texts, write_hostile_workspace, write_record
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here")
@@ -66,7 +70,7 @@ def test_our_own_script_runs_under_the_policy(tmp_path):
     _, document = opened(page, tmp_path / "profile", "#page-2~words")
     assert 'aria-current="true"' in document
     assert re.search(r'<output id="found"[^>]*>2 of 2</output>', document)
-    assert site.documents == 1
+    assert site.totals.documents == 1
 
 
 def test_katex_that_came_with_a_page_typesets_its_equations(tmp_path):
@@ -77,3 +81,23 @@ def test_katex_that_came_with_a_page_typesets_its_equations(tmp_path):
     _, document = opened(page, tmp_path / "profile")
     assert re.search(r'<span class="math typeset" title="[^"]*">set x false</span>', document)
     assert re.search(r'<div class="math display typeset" title="[^"]*">set y true</div>', document)
+
+
+def test_a_server_that_makes_the_pages_is_asked_and_shows_the_place(tmp_path):
+    write_record(tmp_path / "ws", ["# One\n\nwords", "two words </script>"], name="a.pdf")
+    server = make_server(0)
+    with opened_catalogue(tmp_path / "ws", tmp_path / "viewer", Choice()) as catalogue:
+        set_site(server, ServedSite(catalogue, Look("ws", is_served=True)))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            found, console = browse_url(f"{address(server)}?q=two", tmp_path / "profile")
+            link = re.search(r'href="(documents/[^"]*#page-2~two)"', found)[1]
+            page, _ = browse_url(address(server) + link, tmp_path / "profile")
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+    assert console == []
+    assert re.search(r'<output id="found"[^>]*>1 page</output>', found)
+    assert re.search(r'<output id="found"[^>]*>1 of 1</output>', page)

@@ -1,16 +1,21 @@
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import urllib.parse
 
 import pytest
 
 from olmocr.errors import UsageError
 from olmocr.extras import install_command
-from olmocr.viewer.serve import address, make_server
+from olmocr.viewer.catalogue import Choice
+from olmocr.viewer.pages import Look
+from olmocr.viewer.serve import ServedSite, address, make_server, set_site
+from olmocr.viewer.site import opened_catalogue
 from tests.viewer.workspaces import write_record
 
 VIEWER = [sys.executable, "-m", "olmocr.viewer"]
@@ -18,17 +23,20 @@ VIEWER = [sys.executable, "-m", "olmocr.viewer"]
 
 @pytest.fixture
 def server(tmp_path):
-    (tmp_path / "documents").mkdir()
-    (tmp_path / "documents/a-1.html").write_text("a page")
-    (tmp_path / "index.html").write_text("the index")
-    (tmp_path / "secret.txt").write_text("a secret")
-    (tmp_path / "documents/secret.txt").write_text("a secret")
-    server = make_server(tmp_path, 0)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
+    write_record(tmp_path / "ws", ["# A page", "two Wörds </p> here"])
+    write_record(tmp_path / "ws", ["other words"], name="b.pdf", file="output_b.jsonl")
+    write_record(tmp_path / "ws", [], name="c.pdf", file="c.json", failed="broken")
+    (tmp_path / "ws/secret.txt").write_text("a secret")
+    (tmp_path / "viewer/documents").mkdir(parents=True)
+    (tmp_path / "viewer/documents/secret.html").write_text("a secret")
+    server = make_server(0)
+    with opened_catalogue(tmp_path / "ws", tmp_path / "viewer", Choice()) as catalogue:
+        set_site(server, ServedSite(catalogue, Look("ws", is_served=True)))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
     server.server_close()
 
 
@@ -44,9 +52,12 @@ def get(server, path, host=None):
 
 def test_the_index_and_the_documents_are_served_to_this_machine_only(server):
     assert address(server).startswith("http://127.0.0.1:")
-    assert get(server, "/")[1] == "the index"
-    response, body = get(server, "/documents/a-1.html")
-    assert (response.status, body) == (200, "a page")
+    index = get(server, "/")[1]
+    assert "3 documents" in index
+    assert '<script type="application/json"' not in index, "the server is asked instead"
+    response, body = get(server, "/" + re.search("documents/a-[a-z0-9]+.html", index)[0])
+    assert response.status == 200
+    assert "<h1>A page</h1>" in body
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Cache-Control"] == "no-store"
 
@@ -55,7 +66,11 @@ def test_the_index_and_the_documents_are_served_to_this_machine_only(server):
     "path",
     [
         "/secret.txt",
-        "/documents/secret.txt",
+        "/documents/secret.html",
+        "/index-2.html",
+        "/index-0.html",
+        "/index-999999999999.html",
+        "/.olmocr-viewer.sqlite",
         "/documents/",
         "/documents",
         "/../etc/passwd",
@@ -71,6 +86,40 @@ def test_nothing_else_is_served(server, path):
     assert "secret" not in body
 
 
+def test_nothing_is_written_for_what_is_served(server, tmp_path):
+    get(server, "/")
+    assert sorted(path.name for path in (tmp_path / "viewer").rglob("*")) == [
+        ".olmocr-viewer.sqlite",
+        "documents",
+        "secret.html",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("wörds", ["a.pdf, page 2"]),
+        ("W%C3%96RDS+TWO", ["a.pdf, page 2"]),
+        ("two+other", []),
+        ("wor", ["b.pdf, page 1"]),
+        ("%3C/p%3E+here", ["a.pdf, page 2"]),
+        ("%22%27+*)(", []),
+        ("%FF%00", []),
+    ],
+)
+def test_the_server_finds_pages_with_all_words(server, query, found):
+    response, body = get(server, "/?q=" + (query if "%" in query else urllib.parse.quote(query, safe="+")))
+    assert response.status == 200
+    assert re.findall(r"<li><a href=[^>]*>([^<]*)</a>\n<p>", body) == found
+    assert "</p> here" not in body
+
+
+def test_a_record_that_went_while_pages_are_served_is_not_found(server, tmp_path):
+    link = "/" + re.search("documents/b-[a-z0-9]+.html", get(server, "/")[1])[0]
+    (tmp_path / "ws/results/output_b.jsonl").unlink()
+    assert get(server, link)[0].status == 404
+
+
 def test_a_page_elsewhere_that_takes_this_address_for_its_own_is_refused(server):
     assert get(server, "/", host="evil.example")[0].status == 403
     assert get(server, "/", host="evil.example:80")[0].status == 403
@@ -79,10 +128,10 @@ def test_a_page_elsewhere_that_takes_this_address_for_its_own_is_refused(server)
 def test_a_port_that_is_taken_is_said_in_a_sentence(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"port {port} is taken; choose another one with --port"):
-            make_server(tmp_path, port)
+        with pytest.raises(UsageError, match=f"port {port} is taken; choose another one with `port`"):
+            make_server(port)
     with pytest.raises(UsageError, match="port 99999 cannot be used"):
-        make_server(tmp_path, 99999)
+        make_server(99999)
 
 
 def test_the_command_writes_pages_and_says_where(tmp_path):

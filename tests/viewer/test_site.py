@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from olmocr.errors import InputError, OutputError
+from olmocr.viewer.catalogue import Choice
 from olmocr.viewer.katex import read_katex
 from olmocr.viewer.site import write_site
 from tests.conftest import ROOT
@@ -264,7 +265,7 @@ def test_katex_is_put_into_each_page_with_its_fonts(tmp_path):
 
 
 def test_a_folder_without_katex_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"katex\.min\.js cannot be read .* --katex names a folder with"):
+    with pytest.raises(InputError, match=r"katex\.min\.js cannot be read .* `katex` names a folder with"):
         read_katex(tmp_path)
     with pytest.raises(InputError, match="cannot stand within a page"):
         read_katex(write_katex_folder(tmp_path / "katex", "x = '</script>'"))
@@ -295,3 +296,151 @@ def test_memory_does_not_grow_with_the_number_of_documents(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 8 << 20
+
+
+def written(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.html")}
+
+
+def write_three(workspace):
+    for name in ("a", "b", "c"):
+        write_record(workspace, [f"text of {name}"], name=f"{name}.pdf", file=f"output_{name}.jsonl")
+
+
+def rewritten(before, after):
+    return sorted(re.sub("-.*", "", name) for name in after if after[name] != before.get(name))
+
+
+def test_a_second_time_writes_nothing(tmp_path):
+    write_three(tmp_path)
+    first = write_site(tmp_path, tmp_path / "viewer")
+    before = written(tmp_path / "viewer")
+    again = write_site(tmp_path, tmp_path / "viewer")
+    assert (first.written, first.unchanged, again.written, again.unchanged) == (3, 0, 0, 3)
+    assert written(tmp_path / "viewer") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (lambda ws: write_record(ws, ["more"], name="z.pdf", file="output_z.jsonl"), ["c", "index.html", "z"]),
+        (lambda ws: (ws / "results/output_a.jsonl").unlink(), ["b", "index.html"]),
+        (lambda ws: next((ws / "viewer/documents").glob("b-*")).unlink(), ["b"]),
+        (lambda ws: next((ws / "viewer/documents").glob("b-*")).write_text("changed"), ["b"]),
+        (lambda ws: (ws / "viewer/.olmocr-viewer.sqlite").write_text("damaged"), ["a", "b", "c", "index.html"]),
+    ],
+)
+def test_what_changed_is_written_and_nothing_else(tmp_path, change, names):
+    write_three(tmp_path)
+    write_site(tmp_path, tmp_path / "viewer")
+    before = written(tmp_path / "viewer")
+    change(tmp_path)
+    write_site(tmp_path, tmp_path / "viewer")
+    assert rewritten(before, written(tmp_path / "viewer")) == names
+
+
+def test_a_source_that_changes_has_its_page_written_again(tmp_path):
+    pdf = write_pdf(tmp_path / "a.pdf")
+    run(tmp_path / "ws", [pdf], answer("text"))
+    assert only_document(site(tmp_path / "ws")).all("img")
+    pdf.unlink()
+    assert not only_document(site(tmp_path / "ws")).all("img")
+
+
+def test_the_page_of_a_document_that_is_gone_is_removed_only_if_it_is_as_we_left_it(tmp_path):
+    write_three(tmp_path)
+    pages = site(tmp_path)
+    mine = tmp_path / "viewer/documents/mine.html"
+    mine.write_text("a person's")
+    changed = tmp_path / "viewer/documents" / next(name for name in pages if name.startswith("b-"))
+    changed.write_text("a person's, too")
+    for path in (tmp_path / "results").iterdir():
+        path.unlink()
+    done = write_site(tmp_path, tmp_path / "viewer")
+    assert done.removed == 2
+    assert sorted((tmp_path / "viewer/documents").iterdir()) == sorted([changed, mine])
+
+
+def test_pages_of_the_index_that_are_too_many_are_removed(tmp_path):
+    write_three(tmp_path)
+    pages = site(tmp_path, at_once=1)
+    assert {"index.html", "index-2.html", "index-3.html"} <= set(pages)
+    assert [each["href"] for each in pages["index-2.html"].all("a") if "rel" in each] == ["index.html", "index-3.html"]
+    assert [json.loads(pages[name].scripts[0]) for name in ("index.html", "index-3.html")] == [
+        [[1, "text of a"]],
+        [[1, "text of c"]],
+    ]
+    assert "3 pages, by the first document of each" in pages["index.html"].text
+    (tmp_path / "results/output_c.jsonl").unlink()
+    assert "index-3.html" not in site(tmp_path, at_once=1)
+
+
+def test_the_index_is_there_before_any_document(tmp_path):
+    write_three(tmp_path)
+    seen = []
+    write_site(
+        tmp_path,
+        tmp_path / "viewer",
+        on_index=lambda site: seen.append((site.index.is_file(), (tmp_path / "viewer/documents").exists())),
+    )
+    assert seen == [(True, False)]
+
+
+def listed(pages):
+    return [re.sub("-.*", "", a["href"].removeprefix("documents/")) for a in pages["index.html"].all("a")[1:]]
+
+
+def write_mixed(workspace):
+    write_three(workspace)
+    write_record(workspace, ["x"], name="in/low.pdf", file="output_low.jsonl", low_coverage=[True])
+    write_record(workspace, ["x"], name="in/turned.pdf", file="output_turned.jsonl", is_rotation_valid=[False])
+    write_record(workspace, ["x"], name="in/own.pdf", file="output_own.jsonl", is_fallback=[True])
+    write_record(workspace, ["x"], name="retried.pdf", file="output_retried.jsonl", attempts=[3])
+    write_record(workspace, [], name="broken.pdf", file="broken.json", failed="why")
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        (Choice(failed=True), ["broken"]),
+        (Choice(poor=True), ["low", "own", "turned"]),
+        (Choice(failed=True, poor=True), ["broken", "low", "own", "turned"]),
+        (Choice(names=("a.pdf", "low.pdf")), ["a", "low"]),
+        (Choice(names=("in/own.pdf",)), ["own"]),
+        (Choice(names=("in/*",), poor=True), ["low", "own", "turned"]),
+    ],
+)
+def test_those_that_are_chosen_are_listed_and_written(tmp_path, choice, names):
+    write_mixed(tmp_path)
+    pages = site(tmp_path, choice=choice)
+    assert listed(pages) == names
+    assert len(pages) == len(names) + 1
+    assert f"{len(names)} document" in pages["index.html"].text
+    assert "of 8 (" in pages["index.html"].text
+
+
+def test_a_sample_is_the_same_each_time_and_a_larger_one_holds_it(tmp_path):
+    for number in range(30):
+        write_record(tmp_path / "ws", ["x"], name=f"{number}.pdf", file=f"output_{number}.jsonl")
+    sites = iter(range(100))
+
+    def drawn(count, seed):
+        return listed(site(tmp_path / "ws", tmp_path / str(next(sites)), choice=Choice(sample=count, seed=seed)))
+
+    assert drawn(5, 1) == drawn(5, 1)
+    assert len(drawn(5, 1)) == 5
+    assert set(drawn(5, 1)) < set(drawn(9, 1))
+    assert drawn(5, 1) != drawn(5, 2)
+
+
+def test_pages_that_are_not_chosen_this_time_stay(tmp_path):
+    write_mixed(tmp_path)
+    site(tmp_path)
+    assert len(site(tmp_path, choice=Choice(failed=True))) == 9
+
+
+def test_a_name_that_no_document_has_is_refused(tmp_path):
+    write_mixed(tmp_path)
+    with pytest.raises(InputError, match=r"has no document that is called nothing\.pdf; give its path as"):
+        site(tmp_path, choice=Choice(names=("nothing.pdf",)))
+    assert listed(site(tmp_path, choice=Choice(names=("b.pdf",)))) == ["b"], "the next time is not harmed"

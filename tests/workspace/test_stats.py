@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from olmocr.errors import InputError
+from olmocr.workspace.document import Failure
 from olmocr.workspace.records import KnownDocument, Records
 from olmocr.workspace.stats import Stats, read_stats, stats_lines
 from tests.four_pages import FOUR, SHA, VALID
@@ -35,7 +36,7 @@ def test_stats_count_each_kind_and_what_lies_there_twice_once(tmp_path):
         wasted_output_tokens=670,  # 600 of the retried page, 70 of that which fell back
         passes_a_token=0.682,  # 750 for the 1100 tokens of the two pages that passes are told of
         long_documents=0,
-        failures=(("1.pdf", "broken"),),
+        failures=(Failure("1.pdf", "broken"),),
     )
 
 

@@ -64,8 +64,8 @@ def _require_numbers(stored: StoredRows, tensor: PlannedTensor) -> None:
         raise CheckpointError(f"{source.name} in {source.shard} has values that are infinite or no number; train again")
     if not stored.fits:
         way_out = (
-            f"keep it with --keep {tensor.name.removesuffix('.weight')}"
+            f"keep it with `keep={tensor.name.removesuffix('.weight')!r}`"
             if tensor.dtype == "BF16"
-            else "choose --dtype bfloat16"
+            else "choose `dtype='bfloat16'`"
         )
         raise PlanError(f"{source.name} has values, or a scale, that {tensor.dtype} cannot hold; {way_out}")

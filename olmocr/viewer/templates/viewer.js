@@ -209,14 +209,24 @@
     found.textContent = count > MOST_SHOWN ? `${pagesFound}, the first ${MOST_SHOWN} shown` : pagesFound;
   };
 
+  // A server that makes these pages searches all documents.
+  const isServed = get("find").dataset.served !== undefined;
+  const ask = () => { location.search = search.value.trim() ? `?q=${encodeURIComponent(search.value)}` : ""; };
   let timer = 0;
   search.addEventListener("input", () => {
+    if (isServed) return;
     clearTimeout(timer);
     timer = setTimeout(isIndex ? showPlaces : find, 120);
   });
   get("find").addEventListener("submit", (event) => event.preventDefault());
   search.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !isIndex) {
+    if (event.key === "Enter" && isServed) {
+      event.preventDefault();
+      ask();
+    } else if (event.key === "Escape" && isServed) {
+      search.blur();
+      if (location.search) location.search = "";
+    } else if (event.key === "Enter" && !isIndex) {
       event.preventDefault();
       step(event.shiftKey ? -1 : 1);
     } else if (event.key === "Enter") {
