@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "olmocr"
 FLOORS = (
     {"errors", "strays", "text", "version", "reports"},
-    {"page", "device", "memory", "command", "event_loop", "files", "options", "settings", "tensors"},
+    {"page", "html_tables", "device", "memory", "command", "event_loop", "files", "options", "settings", "tensors"},
     {"inputs", "model_folder", "runtime"},
     {"workspace", "rendering", "inference", "hub", "html"},
     {"backends", "viewer", "conversion"},

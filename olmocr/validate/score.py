@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from olmocr.errors import MissingDependencyError
-from olmocr.validate.html_tables import html_tables
+from olmocr.html_tables import html_tables
 
 Table = tuple[tuple[str, ...], ...]
 """Rows of cells, as text."""
