@@ -144,6 +144,8 @@ _FORMS = {
     "workspace": _Form(str, inspect.Parameter.empty, str),  # a path would make a folder of no name this one
     "pdfs": _Form(list[str] | None, None, lambda names: tuple(names or ())),
     "api": _Form(str, PipelineConfig.api, str),  # the config refuses what is none
+    "tables": _Form(str, PipelineConfig.tables, str),
+    "headers": _Form(str, PipelineConfig.headers, str),
     "kv_budget": _Form(str | None, None, lambda size: None if size is None else parse_size(size, "--kv-budget")),
     "guided_decoding": _Form(bool, False, lambda always: "always" if always else PipelineConfig.guided_decoding),
     "page_separator": _Form(str, "", lambda text: text.replace("\\n", "\n")),

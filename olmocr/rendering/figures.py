@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,11 @@ def figure_names(text: str) -> list[str]:
     return list(dict.fromkeys(found[0] for found in _NAME.finditer(text)))
 
 
+def with_links(text: str, links: Mapping[str, str]) -> str:
+    """Return *text* in which figures lead to *links*, by the names that it has for them; others stay as they are."""
+    return _NAME.sub(lambda found: links.get(found[0], found[0]), text)
+
+
 def cut_figures(text: str, image: PageImage) -> Figures:
     """Cut the figures that a page's *text* names out of *image*, the page turned as it was read, of whatever size."""
     boxes = figure_boxes(text, image.pixels.size)
@@ -90,7 +96,7 @@ def cut_figures(text: str, image: PageImage) -> Figures:
         left, top, right, bottom = map(round, edges)
         picture = image.pixels.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
         if is_blank(picture, None):
-            refused[name] = "nothing is there but paper"
+            refused[name] = "nothing is there but one colour"
         else:
             pictures[name] = picture
     return Figures(pictures, refused)

@@ -11,7 +11,7 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from olmocr.html_tables import TAG, spans_of
 from olmocr.text import unescaped
@@ -39,12 +39,16 @@ _FORMULA = re.compile(r"[=@\t\r]|[+-](?!-*$|[\d.,\s]*[%)]*$)")
 
 @dataclass(frozen=True)
 class Table:
-    """A table in which each place has a cell's HTML, or nothing. *has_head* says that the first row is of headings."""
+    """A table in which each place has a cell's HTML, or nothing. *has_head* says that the first row is of headings.
+
+    *html* is all that the table was.
+    """
 
     rows: tuple[tuple[str, ...], ...]
     has_head: bool
     caption: str = ""
     is_merged: bool = False
+    html: str = ""
 
 
 @dataclass(frozen=True)
@@ -286,7 +290,7 @@ def _read(html: str, *, has_inner: bool) -> Table | LeftAsItIs:
     reader = _Reader(html)
     try:
         reader.read()
-        return _spread(reader.rows, reader.caption)
+        return replace(_spread(reader.rows, reader.caption), html=html)
     except _UnusualError as error:
         return LeftAsItIs(html, str(error))
 
