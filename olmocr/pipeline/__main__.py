@@ -320,7 +320,8 @@ def _read_to_text(documents: list[str], output: str | None, values: dict[str, An
 
     sweep()
     workspace = workspace_of(documents, values)
-    destination = Destination(output, documents, workspace)
+    attaches = bool(values["figures"]) or values["tables"] == "csv"
+    destination = Destination(output, documents, workspace, attaches=attaches and not how.as_json)
     values |= {"workspace": workspace, "pdfs": tuple(documents), "markdown": True}
     config = PipelineConfig(**values)
     summary = _summary(config, how)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from olmocr.html import asset, page_head, page_template
 from olmocr.rendering.picture import Picture
 from olmocr.text import visible
 from olmocr.viewer.katex import Katex
-from olmocr.viewer.markdown import to_html
+from olmocr.viewer.markdown import to_html, with_figures
 from olmocr.viewer.pictures import Pictures, open_pictures
 from olmocr.viewer.records import STATUSES, Status, ViewedDocument, ViewedPage, find_records, read_documents
 
@@ -129,16 +129,16 @@ def _shown_pages(document: ViewedDocument, pictures: Pictures) -> Iterator[_Show
     for page in document.pages:
         picture = pictures.of(page)
         if isinstance(picture, Picture):
-            yield _ShownPage(page, _page_html(page), picture, "")
+            yield _ShownPage(page, _page_html(page, pictures.figures(page)), picture, "")
         else:
-            yield _ShownPage(page, _page_html(page), None, picture)
+            yield _ShownPage(page, _page_html(page, {}), None, picture)
 
 
-def _page_html(page: ViewedPage) -> Markup:
-    """Return a page's text as HTML; what a file itself held is no markdown."""
+def _page_html(page: ViewedPage, figures: Mapping[str, Picture | str]) -> Markup:
+    """Return a page's text as HTML, with its *figures*; what a file itself held is no markdown."""
     if page.status == "fallback":
         return Markup("<pre>{}</pre>").format(page.text)
-    return Markup(to_html(page.text))  # noqa: S704  # to_html is what makes it safe
+    return Markup(with_figures(to_html(page.text), figures))  # noqa: S704  # to_html is what makes it safe
 
 
 def _write_index(workspace: Path, folder: Path, entries: list[Entry], records: Iterable[Path]) -> Site:
