@@ -85,6 +85,7 @@ DOORS = {
         "page",
         "inference.engine",
         "rendering.blank",
+        "rendering.figures",
         "rendering.image_file",
         "rendering.levels",
         "rendering.render",

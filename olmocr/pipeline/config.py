@@ -102,20 +102,20 @@ class PipelineConfig(ReadingConfig):
     )
     figures: bool = setting(
         False,
-        "Cut figures out of the pages, and link them in markdown.",
+        "Cut figures out as files that markdown links.",
         note="It asks for markdown, too; where the model's box is no good, its name for the figure stays.",
         panel=_OUTPUT,
     )
     tables: str = setting(
         "html",
-        f"{' or '.join(TABLES)}: what tables in markdown are, or in files beside it.",
+        "Tables as html, markdown or csv.",
         note="csv leaves them in the text as well; it asks for markdown, as markdown does without page_files.",
         panel=_OUTPUT,
         choices=TABLES,
     )
     headers: str = setting(
         "keep",
-        "keep or drop: lines that repeat at the edges of pages, and page numbers, where the model wrote them.",
+        "keep or drop running heads and page numbers.",
         note="Only the text that a file itself holds tells which these are.",
         panel=_OUTPUT,
         choices=("keep", "drop"),
