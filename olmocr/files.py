@@ -178,17 +178,17 @@ def _closed(descriptor: int) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_whole(path: Path, text: str | Iterable[str]) -> None:
-    """Write *text*, or its pieces as they come, in UTF-8, by :func:`whole_file`.
+def write_whole(path: Path, content: str | bytes | Iterable[str]) -> None:
+    """Write text, or its pieces as they come, in UTF-8, or bytes, by :func:`whole_file`.
 
     A lone surrogate, which a model's JSON can hold, is not UTF-8; it becomes a question mark.
 
     Raises:
         OutputError: it cannot be written.
     """
-    pieces = [text] if isinstance(text, str) else text
+    pieces = [content] if isinstance(content, str | bytes) else content
     with whole_file(path) as file:
-        file.writelines(piece.encode("utf-8", "replace") for piece in pieces)
+        file.writelines(piece if isinstance(piece, bytes) else piece.encode("utf-8", "replace") for piece in pieces)
 
 
 def sha256_of(path: Path) -> str:

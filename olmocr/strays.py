@@ -11,6 +11,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+NOT_TO_READ = ".olmocr-files"
+"""A file whose folder holds what we wrote, pictures among it, and no document of a person's."""
+
 # What shows, indexes or undoes: a system makes it again by itself, so that a folder with nothing else in it is empty.
 _METADATA = (
     # macOS: https://developer.apple.com/library/archive/documentation/FileManagement/Conceptual/FileSystemProgrammingGuide

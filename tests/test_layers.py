@@ -14,7 +14,10 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "olmocr"
 FLOORS = (
     {"errors", "extras", "stages", "strays", "text", "version", "reports"},
-    {"page", "device", "memory", "command", "event_loop", "files", "options", "settings", "tensors", "model_folder"},
+    {
+        *("page", "html_tables", "device", "memory", "command", "event_loop", "files", "options", "settings"),
+        *("tensors", "model_folder"),
+    },
     {"inputs", "runtime", "stage_view", "tokenizer_file"},
     {"workspace", "rendering", "inference", "hub", "html"},
     {"backends", "viewer", "conversion"},
@@ -85,6 +88,7 @@ DOORS = {
         "page",
         "inference.engine",
         "rendering.blank",
+        "rendering.figures",
         "rendering.image_file",
         "rendering.levels",
         "rendering.render",

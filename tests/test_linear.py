@@ -21,6 +21,7 @@ from olmocr.backends.wire import Stream, load_json, parse_answer
 from olmocr.conversion.patterns import parse_pattern
 from olmocr.conversion.recipe import parse_recipe
 from olmocr.errors import CheckpointError
+from olmocr.html_tables import html_tables
 from olmocr.inference.draft import DraftSource, as_plain, as_written
 from olmocr.inputs.folders import _matches
 from olmocr.memory import parse_size
@@ -32,6 +33,7 @@ from olmocr.pipeline.repetition import has_looped, is_looping
 from olmocr.publish.folder_reports import parse_conversion_report
 from olmocr.publish.front_matter import split_card
 from olmocr.publish.markup import code_block, escaped
+from olmocr.rendering.figures import figure_names
 from olmocr.reports.smoke import SmokeReport
 from olmocr.reports.typed_json import parse_as
 from olmocr.runtime.versions import parse_version
@@ -42,10 +44,10 @@ from olmocr.validate.bench.rules import _without_images
 from olmocr.validate.bench.tables import grids_in
 from olmocr.validate.bench.text import normalized as as_benched
 from olmocr.validate.fidelity.token_classes import token_classes
-from olmocr.validate.html_tables import html_tables
 from olmocr.validate.score import numbers_in, tables_in
 from olmocr.validate.score import plain as without_marks
 from olmocr.viewer.markdown import to_html
+from olmocr.workspace.tables import tables_as_markdown
 from tests.work import Steps, attacks, lines_run
 
 PACKAGE = Path(olmocr.__file__).parent
@@ -274,6 +276,8 @@ PARSERS = {
     functools.partial(parse_check, category="x"): JSON,
     split_card: ANSWER,
     html_tables: MARKUP + MARKDOWN,
+    tables_as_markdown: MARKUP + MARKDOWN,
+    figure_names: [*MARKDOWN, "](page", "](page_1"],
     tables_in: MARKUP,
     grids_in: MARKUP + MARKDOWN,
     as_benched: MARKDOWN + MARKUP,

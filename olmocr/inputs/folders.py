@@ -12,7 +12,7 @@ from pathlib import Path
 
 from olmocr.inputs.kinds import FIRST_BYTES, has_ending, looks_readable
 from olmocr.inputs.origins import Refused
-from olmocr.strays import awaited, is_passed_over, is_stray
+from olmocr.strays import NOT_TO_READ, awaited, is_passed_over, is_stray
 
 _EVERY_DEPTH = "**"
 
@@ -79,6 +79,8 @@ def _walk(folder: str, apart_from: Path | None) -> Iterator[tuple[str, Path | Re
             elif stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
                 names = sorted(os.listdir(path))  # noqa: PTH208
+                if NOT_TO_READ in names and path != folder:  # figures of ours; who names the folder means them
+                    continue
                 yield from _elsewhere(path, names)
                 own = [name for name in names if not is_passed_over(name)]
                 waiting += [os.path.join(path, name) for name in reversed(own)]  # noqa: PTH118

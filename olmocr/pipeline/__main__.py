@@ -144,6 +144,8 @@ _FORMS = {
     "workspace": _Form(str, inspect.Parameter.empty, str),  # a path would make a folder of no name this one
     "pdfs": _Form(list[str] | None, None, lambda names: tuple(names or ())),
     "api": _Form(str, PipelineConfig.api, str),  # the config refuses what is none
+    "tables": _Form(str, PipelineConfig.tables, str),
+    "headers": _Form(str, PipelineConfig.headers, str),
     "kv_budget": _Form(str | None, None, lambda size: None if size is None else parse_size(size, "--kv-budget")),
     "guided_decoding": _Form(bool, False, lambda always: "always" if always else PipelineConfig.guided_decoding),
     "page_separator": _Form(str, "", lambda text: text.replace("\\n", "\n")),
@@ -376,7 +378,8 @@ def _read_to_text(documents: list[str], output: str | None, values: dict[str, An
 
     sweep()
     workspace = workspace_of(documents, values)
-    destination = Destination(output, documents, workspace)
+    attaches = bool(values["figures"]) or values["tables"] == "csv"
+    destination = Destination(output, documents, workspace, attaches=attaches and not how.as_json)
     values |= {"workspace": workspace, "pdfs": tuple(documents), "markdown": True}
     config = PipelineConfig(**values)
     summary = _summary(config, how)

@@ -13,6 +13,8 @@ from olmocr.pipeline.page_ranges import PageRanges, parse_page_ranges
 from olmocr.settings import SETTING, Range, Setting, documented, setting
 from olmocr.workspace.folder import require_local
 
+TABLES = ("html", "markdown", "csv")
+
 _PAGES, _OUTPUT, _RUN = "Pages", "Output", "Run"
 
 
@@ -98,6 +100,26 @@ class PipelineConfig(ReadingConfig):
     page_records: bool = setting(
         False, "Also write all that is known of pages as JSON.", note="One file for each document.", panel=_OUTPUT
     )
+    figures: bool = setting(
+        False,
+        "Cut figures out as files that markdown links.",
+        note="It asks for markdown, too; where the model's box is no good, its name for the figure stays.",
+        panel=_OUTPUT,
+    )
+    tables: str = setting(
+        "html",
+        "Tables as html, markdown or csv.",
+        note="csv leaves them in the text as well; it asks for markdown, as markdown does without page_files.",
+        panel=_OUTPUT,
+        choices=TABLES,
+    )
+    headers: str = setting(
+        "keep",
+        "keep or drop running heads and page numbers.",
+        note="Only the text that a file itself holds tells which these are.",
+        panel=_OUTPUT,
+        choices=("keep", "drop"),
+    )
     apply_filter: bool = setting(
         False, "Leave out forms, advertising, and other languages.", note="(docs/inputs.md)", panel=_RUN
     )
@@ -134,7 +156,19 @@ class PipelineConfig(ReadingConfig):
         """Where markdown goes; None if it is not asked for."""
         if self.output_dir is not None:
             return self.output_dir
-        return self.workspace / "markdown" if self.markdown else None
+        implied = self.figures or self.tables == "csv" or (bool(self.shown_otherwise) and not self.page_files)
+        return self.workspace / "markdown" if self.markdown or implied else None
+
+    @property
+    def shown_otherwise(self) -> dict[str, bool | str]:
+        """How markdown is to differ from what the model wrote: options and their values, nothing as a rule."""
+        found: dict[str, bool | str] = {"figures": self.figures, "tables": self.tables, "headers": self.headers}
+        return {name: value for name, value in found.items() if value not in (False, "html", "keep")}
+
+    @property
+    def looks_into_pages(self) -> bool:
+        """Whether markdown needs more than what was read: the document itself."""
+        return self.figures or self.headers == "drop"
 
     @property
     def writes_beside(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from olmocr.backends.choice import Sleep
 from olmocr.errors import InputError, OlmocrError, OutputError, ServerUnavailableError, UnwritableNameError, reason_of
 from olmocr.event_loop import EventLoopThread
+from olmocr.files import temporary_folder
 from olmocr.inputs.local_file import content_hash, fetched, is_elsewhere, scratch_folder, version_of
 from olmocr.inputs.sources import Source, find_sources
 from olmocr.page import Ask
@@ -23,6 +24,7 @@ from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.document_filter import SAMPLE_PAGES, why_filtered
 from olmocr.pipeline.one_document import PageReader, terms_of
 from olmocr.pipeline.page_ranges import wanted_numbers
+from olmocr.pipeline.shown import NOTHING, Looked, look_into
 from olmocr.pipeline.summary import RunCounts, RunSummary, write_metrics
 from olmocr.pipeline.turns import side_by_side
 from olmocr.pipeline.unfinished import Unfinished, sources_to_retry, write_beside
@@ -231,7 +233,11 @@ class _Run:
         document = self.unfinished.assembled(source, sha256, count)
         if document is None:
             raise InputError(f"{name} lost a page while it was read; run it again")
-        self._finish(document, fresh, known)
+        with temporary_folder(self.scratch) as folder:
+            looked = NOTHING
+            if config.looks_into_pages:
+                looked = await look_into(document, path, self.pool, folder, config)
+            self._finish(document, fresh, known, looked)
 
     async def _why_filtered(self, path: Path, name: str, count: int) -> str | None:
         texts = []
@@ -267,7 +273,7 @@ class _Run:
             pass
         return fresh, unanswered
 
-    def _finish(self, document: Document, fresh: dict[int, PageRecord], known: KnownDocument) -> None:
+    def _finish(self, document: Document, fresh: dict[int, PageRecord], known: KnownDocument, looked: Looked) -> None:
         """Write a document, or that it failed. Pages that this run read are *fresh*, whatever was kept of them."""
         source, today = document.source, datetime.date.today()
         pages = tuple(fresh.get(page.page_number, page) for page in document.pages)
@@ -285,7 +291,7 @@ class _Run:
         line = dolma_line(document, today)
         self.workspace.write_result(source, line)
         self.unfinished.forget_what_had_the_name(source)
-        write_beside(self.workspace, document, self.config)
+        write_beside(self.workspace, document, self.config, looked)
         self.workspace.remove_stale(source, line["id"])
         self.records.replaced(document.content_hash)
         self.records.add_document(known)

@@ -11,14 +11,16 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from olmocr.command import complain
 from olmocr.errors import OutputError, UsageError
@@ -91,10 +93,14 @@ def sweep(root: Path | None = None, now: float | None = None) -> None:
 
 @dataclass(frozen=True)
 class Text:
-    """A document's markdown; *file_name* is what a file of it may be called."""
+    """A document's markdown; *file_name* is what a file of it may be called.
+
+    *attached* are the figures and tables that it leads to, all in one folder.
+    """
 
     file_name: str
     markdown: str
+    attached: tuple[Path, ...] = ()
 
 
 class Destination:
@@ -103,13 +109,18 @@ class Destination:
     A file that this command did not write is never replaced.
     """
 
-    def __init__(self, output: str | None, documents: Sequence[str], workspace: Path) -> None:
+    def __init__(
+        self, output: str | None, documents: Sequence[str], workspace: Path, *, attaches: bool = False
+    ) -> None:
         """Look at *output*, a file or a folder, before anything is read.
 
         Raises:
             OutputError: it is a file that this command did not write.
-            UsageError: it is one file, for several documents, or neither a folder nor a markdown file.
+            UsageError: it is one file, for several documents, or neither a folder nor a markdown file; or there is
+                none, for markdown that *attaches* files.
         """
+        if output is None and attaches:
+            raise UsageError("--figures and --tables csv make files: say where with --output FILE or FOLDER")
         self._workspace = workspace
         self._path = Path(output).expanduser() if output is not None else None
         self._written = _read_written(workspace)
@@ -134,12 +145,42 @@ class Destination:
             _print(_separated(text.markdown for text in texts))
         elif self._is_folder:
             for text in texts:
-                self._write(self._free_path(text.file_name), [text.markdown])
+                self._write_with_files(self._free_path(text.file_name), text)
         else:
-            self._write(self._path, _separated(text.markdown for text in texts))
+            for text in texts:  # there is one
+                self._write_with_files(self._path, replace(text, markdown="".join(_separated(iter([text.markdown])))))
 
-    def _write(self, path: Path, pieces: Iterable[str]) -> None:
-        write_whole(path, pieces)
+    def _write_with_files(self, path: Path, text: Text) -> None:
+        """Write a document's markdown, and what it leads to into a folder beside it; what was there before goes."""
+        folder, before = self._free_folder(path), _files_beside(path)
+        new = {folder / file.name: file for file in text.attached}
+        for place, file in new.items():
+            self._write(place, file.read_bytes())
+        markdown = text.markdown
+        if text.attached:
+            markdown = markdown.replace(f"]({quote(text.attached[0].parent.name)}/", f"]({quote(folder.name)}/")
+        self._write(path, [markdown])
+        for place in before - new.keys():
+            if self._is_ours(place):
+                place.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                place.parent.rmdir()
+
+    def _free_folder(self, path: Path) -> Path:
+        """Return a folder beside *path* in which nothing is but what a command before this one wrote."""
+        first = f"{path.stem}.files"
+        names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
+        folders = map(path.with_name, names)
+        return next(each for each in folders if not os.path.lexists(each) or self._has_only_ours(each))
+
+    def _has_only_ours(self, folder: Path) -> bool:
+        try:
+            return not folder.is_symlink() and all(map(self._is_ours, folder.iterdir()))
+        except OSError:
+            return False
+
+    def _write(self, path: Path, content: bytes | Iterable[str]) -> None:
+        write_whole(path, content)
         self._written[_key(path)] = sha256_of(path)
         write_whole(self._workspace / _WRITTEN_FILE, json.dumps(self._written))
 
@@ -164,6 +205,14 @@ class Destination:
             return path.is_file() and self._written.get(_key(path)) == sha256_of(path)
         except OSError:
             return False
+
+
+def _files_beside(path: Path) -> set[Path]:
+    """Return the files in the folders that are called as those for what the markdown at *path* leads to."""
+    is_named_so = re.compile(re.escape(path.stem) + r"\.files(-\d+)?").fullmatch
+    with contextlib.suppress(OSError):
+        return {file for each in path.parent.iterdir() if is_named_so(each.name) for file in each.iterdir()}
+    return set()
 
 
 def _is_folder(output: str) -> bool:
@@ -199,7 +248,7 @@ def texts_of(config: PipelineConfig) -> Iterator[Text]:
         if markdown is None:
             markdown = _failed_text(workspace, source)
         if markdown is not None:
-            yield Text(path.name, markdown)
+            yield Text(path.name, markdown, tuple(workspace.attached_paths(source)))
 
 
 def _read(path: Path) -> str | None:

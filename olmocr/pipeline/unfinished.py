@@ -17,6 +17,7 @@ from olmocr.inputs.sources import STANDARD_INPUT, Source, find_sources, key_of_a
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.page_ranges import wanted_numbers
 from olmocr.pipeline.page_records import how_asked
+from olmocr.pipeline.shown import NOTHING, Looked, Showing
 from olmocr.pipeline.turns import Place
 from olmocr.workspace.document import Document
 from olmocr.workspace.folder import Workspace
@@ -46,25 +47,33 @@ def _wants_retry(document: KnownDocument, records: Records) -> bool:
     return any(page.is_flagged for page in records.pages(document.sha256).values())
 
 
-def write_beside(workspace: Workspace, document: Document, config: PipelineConfig) -> None:
-    """Write what *config* asks for beside a document's result."""
+def write_beside(workspace: Workspace, document: Document, config: PipelineConfig, looked: Looked = NOTHING) -> None:
+    """Write what *config* asks for beside a document's result; *looked* is what its pages show."""
     source, front_matter = document.source, config.front_matter
     made_of = _made_of(text_id(document), config)
-    if config.markdown_folder:
-        text = markdown_of(document, separator=config.page_separator, front_matter=front_matter)
-        workspace.write_markdown(source, text, made_of["markdown"])
-    if config.page_files:
-        texts = {page.page_number: page_markdown(page, front_matter=front_matter) for page in document.pages}
-        workspace.write_pages(source, texts, made_of["pages"])
     if config.page_records:
         workspace.write_page_records(source, pages_json(document), made_of["page_records"])
+    if config.markdown_folder is None and not config.page_files:
+        return
+    showing = Showing(document, looked, config)
+    showing.tell()
+    attached = workspace.write_attached(source, showing.files(), made_of["markdown"])
+    if config.markdown_folder:
+        shown = showing.linked(attached, workspace.markdown_path(source).parent)
+        text = markdown_of(shown, separator=config.page_separator, front_matter=front_matter)
+        workspace.write_markdown(source, text, made_of["markdown"])
+    if config.page_files:
+        shown = showing.linked(attached, workspace.pages_path(source))
+        texts = {page.page_number: page_markdown(page, front_matter=front_matter) for page in shown.pages}
+        workspace.write_pages(source, texts, made_of["pages"])
 
 
 def _made_of(text: str, config: PipelineConfig) -> dict[str, str]:
     """Return what each kind of file beside a result is made of: a document's text, by its id, and how it is shown."""
+    otherwise = [config.shown_otherwise] if config.shown_otherwise else []
     return {
-        "markdown": f"{text} {json.dumps([config.page_separator, config.front_matter])}",
-        "pages": f"{text} {json.dumps(config.front_matter)}",
+        "markdown": f"{text} {json.dumps([config.page_separator, config.front_matter, *otherwise])}",
+        "pages": f"{text} {json.dumps([config.front_matter, *otherwise] if otherwise else config.front_matter)}",
         "page_records": text,
     }
 
@@ -149,8 +158,11 @@ class Unfinished:
             not config.markdown_folder or workspace.markdown_made_of(source) == wanted["markdown"],
             not config.page_files or workspace.pages_made_of(source) == wanted["pages"],
             not config.page_records or workspace.page_records_made_of(source) == wanted["page_records"],
+            not (config.figures or config.tables == "csv") or workspace.has_all_attached(source),
         )
         if not all(is_there):
+            if config.looks_into_pages and not all((is_there[0], is_there[1], is_there[3])):
+                return False  # the document is opened again, though none of its pages is read anew
             document = self.assembled(source, known.sha256 or "", known.page_count or 0)
             if document is None:
                 return False

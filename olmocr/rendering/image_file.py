@@ -101,6 +101,10 @@ class ImageFile:
         """Return None: a picture holds no text."""
         return None
 
+    def edges(self, page_number: int) -> tuple[list[str], list[str]]:
+        """Return no lines: a picture holds no text."""
+        return [], []
+
 
 def _learn_heic(name: str) -> None:
     try:

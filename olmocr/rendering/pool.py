@@ -54,7 +54,7 @@ _STARTS = 3  # of one process; what kills it there is not the page
 _PAUSE = 0.2  # seconds before it is started again
 _START_LIMIT = 60.0  # seconds; a worker needs a fraction of one on a machine that is not swapping
 _FROM_OUTSIDE = {"SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGXCPU"}
-_ANSWERS = {"refused", "unwritten", "size", "page_count"}
+_ANSWERS = {"refused", "unwritten", "size", "page_count", "edges"}
 _LONGEST_ANSWER = 64 * 2**20  # bytes, without pixels
 
 
@@ -126,6 +126,13 @@ class RenderPool:
         """Return whether the document has text fields to be filled in; errors as of `page_count`."""
         answer, _ = await self._ask({"path": str(path), "name": name, "asks_form": True}, name)
         return bool(answer["has_form"])
+
+    async def edges(self, path: Path, name: str, page_number: int) -> tuple[list[str], list[str]]:
+        """Return the lines of the page's own text at its upper and at its lower edge; errors as of `render`."""
+        request = {"path": str(path), "name": name, "page_number": page_number, "asks_edges": True}
+        answer, _ = await self._ask(request, f"page {page_number} of {name}")
+        top, bottom = answer["edges"]
+        return [str(line) for line in top], [str(line) for line in bottom]
 
     async def render(self, path: Path, name: str, page_number: int, longest_side: int) -> RenderedPage:
         """Return the page (numbers begin at 1) as RGB pixels, its longer side *longest_side*.

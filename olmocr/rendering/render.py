@@ -27,6 +27,9 @@ _SECURITY_ERROR = 5  # FPDF_ERR_SECURITY
 _OBJECT = re.compile(rb"(\d{1,10})\s+(\d{1,5})\s+obj\b")
 _MOST_CATALOGS, _LONGEST_CATALOG = 20, 8192  # the second in bytes
 
+EDGE = 0.12
+"""Of a page's height: where running heads and page numbers stand; a margin of an inch and a line has less."""
+
 _FAR = 1e6  # points; no page reaches so far
 
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
@@ -52,6 +55,13 @@ class Pages(Protocol):
 
     def text(self, page_number: int) -> str | None:
         """Return the text that the file itself holds for the page; None if it holds none.
+
+        Raises:
+            InputError: this page is damaged.
+        """
+
+    def edges(self, page_number: int) -> tuple[list[str], list[str]]:
+        """Return the lines of the same text that lie at the page's upper edge, and at the lower one.
 
         Raises:
             InputError: this page is damaged.
@@ -200,6 +210,15 @@ class _PdfFile:
     def text(self, page_number: int) -> str | None:
         with self._page(page_number) as page, contextlib.closing(page.get_textpage()) as textpage:
             return _plain(textpage.get_text_bounded()) or None
+
+    def edges(self, page_number: int) -> tuple[list[str], list[str]]:
+        with self._page(page_number) as page, contextlib.closing(page.get_textpage()) as textpage:
+            height = page.get_height()
+            if not math.isfinite(height):
+                return [], []
+            top = textpage.get_text_bounded(bottom=height * (1 - EDGE))
+            bottom = textpage.get_text_bounded(top=height * EDGE)
+            return _plain(top).splitlines(), _plain(bottom).splitlines()
 
     @contextlib.contextmanager
     def _page(self, page_number: int) -> Iterator[pypdfium2.PdfPage]:

@@ -96,6 +96,8 @@ def _answer(request: dict[str, Any], documents: _OpenDocuments, pixels: int) -> 
         if page_number is None:
             facts = {"page_count": pages.page_count, "lacks_form": pages.lacks_form}
             return facts | ({"has_form": pages.has_form} if "asks_form" in request else {})
+        if "asks_edges" in request:
+            return {"edges": pages.edges(page_number)}
         return _rendered(pages, page_number, request["longest_side"], pixels)
     except InputError as error:
         return {"refused": str(error)}

@@ -10,7 +10,7 @@ from typing import Any
 
 from olmocr.errors import MissingDependencyError
 from olmocr.extras import install_command
-from olmocr.validate.html_tables import html_tables
+from olmocr.html_tables import html_tables
 
 Table = tuple[tuple[str, ...], ...]
 """Rows of cells, as text."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import nh3
@@ -19,6 +19,8 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
+
+from olmocr.rendering.picture import Picture
 
 LONGEST_MARKDOWN = 100_000
 """Characters of a page's text that are taken as markdown; a longer one, which no answer is, is shown as it is."""
@@ -58,6 +60,24 @@ def to_html(text: str) -> str:
     if len(text) > LONGEST_MARKDOWN:
         return f"<pre>{html.escape(text)}</pre>"
     return _cleaner().clean(_markdown().render(text))
+
+
+_FIGURE_FILE = re.compile(r'<span class="figure-file">([^<]*)</span>')
+
+
+def with_figures(markup: str, figures: Mapping[str, Picture | str]) -> str:
+    """Return what :func:`to_html` made with each figure behind its name, or why there is none, by names in the text."""
+
+    def add(found: re.Match[str]) -> str:
+        figure = figures.get(html.unescape(found[1]))
+        if figure is None:
+            return found[0]
+        if isinstance(figure, str):
+            return f'{found[0]} <span class="figure-file">(not cut out: {html.escape(figure)})</span>'
+        size = f'width="{figure.width}" height="{figure.height}"'
+        return f'{found[0]} <img class="figure-cut" alt="" {size} src="{figure.uri}">'
+
+    return _FIGURE_FILE.sub(add, markup)
 
 
 def _attribute(tag: str, name: str, value: str) -> str | None:

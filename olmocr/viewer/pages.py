@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from olmocr.text import visible
 from olmocr.version import __version__
 from olmocr.viewer.catalogue import Catalogue, Entry, Totals, stamp
 from olmocr.viewer.katex import Katex
-from olmocr.viewer.markdown import to_html
+from olmocr.viewer.markdown import to_html, with_figures
 from olmocr.viewer.pictures import LONGEST_SIDE, Pictures, open_pictures
 from olmocr.viewer.records import STATUSES, ViewedDocument, ViewedPage, read_document
 
@@ -194,16 +194,16 @@ def _shown_pages(document: ViewedDocument, pictures: Pictures) -> Iterator[_Show
     for page in document.pages:
         picture = pictures.of(page)
         if isinstance(picture, Picture):
-            yield _ShownPage(page, _page_html(page), picture, "")
+            yield _ShownPage(page, _page_html(page, pictures.figures(page)), picture, "")
         else:
-            yield _ShownPage(page, _page_html(page), None, picture)
+            yield _ShownPage(page, _page_html(page, {}), None, picture)
 
 
-def _page_html(page: ViewedPage) -> Markup:
-    """Return a page's text as HTML; what a file itself held is no markdown."""
+def _page_html(page: ViewedPage, figures: Mapping[str, Picture | str]) -> Markup:
+    """Return a page's text as HTML, with its *figures*; what a file itself held is no markdown."""
     if page.status == "fallback":
         return Markup("<pre>{}</pre>").format(page.text)
-    return Markup(to_html(page.text))  # noqa: S704  # to_html is what makes it safe
+    return Markup(with_figures(to_html(page.text), figures))  # noqa: S704  # to_html is what makes it safe
 
 
 def _texts(entries: Iterable[Entry]) -> Iterator[tuple[str, list[tuple[int, str]]]]:

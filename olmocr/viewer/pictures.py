@@ -10,6 +10,8 @@ from pathlib import Path
 from olmocr.errors import InputError
 from olmocr.files import sha256_of
 from olmocr.inputs.sources import path_of
+from olmocr.page import PageImage
+from olmocr.rendering.figures import cut_figures, figure_names
 from olmocr.rendering.picture import Picture, make_picture
 from olmocr.rendering.render import Pages, open_document, turned
 from olmocr.text import visible
@@ -37,6 +39,17 @@ class Pictures:
         except InputError as error:
             return visible(f"This page cannot be drawn: {error}.")
         return make_picture(image)
+
+    def figures(self, page: ViewedPage) -> dict[str, Picture | str]:
+        """Return the figures that the page's text names, cut out of it, or why one was not; none without the file."""
+        if self.pages is None or page.status == "fallback" or not figure_names(page.text):
+            return {}
+        try:
+            found = cut_figures(page.text, turned(self.pages.render(page.number, LONGEST_SIDE), page.rotation))
+        except InputError:
+            return {}
+        cut = {name: make_picture(PageImage(picture)) for name, picture in found.pictures.items()}
+        return {**cut, **found.refused}
 
 
 @contextlib.contextmanager

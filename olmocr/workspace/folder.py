@@ -33,20 +33,23 @@ class Workspace:
 
     ``results/output_<key>.jsonl`` holds a document that was read, ``failed/<key>.json`` one that was not and
     why. *markdown* has ``<source path>.md`` with its text, *pages* ``<source path>.md/`` with its pages, *page_records*
-    ``<source path>.json`` with what is known of them, where that is asked for. *elsewhere* is other markdown of earlier
-    runs, which must not grow stale.
+    ``<source path>.json`` with what is known of them, where that is asked for. *attached* has ``<source path>.files/``
+    beside the markdown, with its figures and tables. *elsewhere* is other markdown of earlier runs, which must not grow
+    stale.
     """
 
     folder: Path
     markdown: OwnedFiles
     pages: OwnedFiles
     page_records: OwnedFiles
+    attached: OwnedFiles
     elsewhere: tuple[OwnedFiles, ...] = ()
 
     def with_markdown_elsewhere(self, folders: Iterable[Path]) -> Workspace:
         """Return this workspace, and that earlier runs may have written its markdown into *folders*."""
-        others = [_markdown_within(self.folder), *map(_markdown_in, folders)]
-        kept = {each.root: each for each in others if not _is_one_folder(each.root, self.markdown.root)}
+        others = [_markdown_within(self.folder), _attached_within(self.folder)]
+        others += [files for folder in folders for files in (_markdown_in(folder), _attached_in(folder))]
+        kept = {each.claims: each for each in others if not _is_one_folder(each.root, self.markdown.root)}
         return replace(self, elsewhere=tuple(kept.values()))
 
     def result_path(self, source: Source) -> Path:
@@ -93,7 +96,7 @@ class Workspace:
             files.remove(source.key, unless_made_of=made_of)
 
     def _all_beside(self) -> tuple[OwnedFiles, ...]:
-        return (self.markdown, self.pages, self.page_records, *self.elsewhere)
+        return (self.markdown, self.pages, self.page_records, self.attached, *self.elsewhere)
 
     def _failure_path(self, key: str) -> Path:
         return self.folder / "failed" / f"{key}.json"
@@ -117,6 +120,21 @@ class Workspace:
         """Write what is known of a document's pages."""
         text = strict_json(records) + "\n"
         self.page_records.write(source.key, _names(source, ".json"), {ITSELF: text}, made_of)
+
+    def write_attached(self, source: Source, files: Mapping[str, str | Path], made_of: str = "") -> Path | None:
+        """Write the document's figures and tables, and return their folder; without any, those of before go."""
+        if not files:
+            self.attached.remove(source.key)
+            return None
+        return self.attached.write(source.key, _names(source, ".files"), files, made_of)
+
+    def has_all_attached(self, source: Source) -> bool:
+        """Say whether all figures and tables are there that were written for the document."""
+        return all(path.is_file() for path in self.attached_paths(source))
+
+    def attached_paths(self, source: Source) -> list[Path]:
+        """Return the figures and tables that were written for the document."""
+        return self.attached.paths(source.key)
 
     def markdown_made_of(self, source: Source) -> str | None:
         """Return what the document's markdown was made of; None if there is none under the source's name."""
@@ -145,12 +163,16 @@ class Workspace:
         """
         return self.markdown.reserve(source.key, _names(source, ".md"))
 
+    def pages_path(self, source: Source) -> Path:
+        """Return the folder of the files of the document's pages."""
+        return self.pages.reserve(source.key, _names(source, ".md"))
+
     def reserve(self, source: Source, *, markdown: bool, pages: bool, page_records: bool) -> None:
         """Have the document own a path of each kind that is asked for."""
         if markdown:
             self.markdown_path(source)
         if pages:
-            self.pages.reserve(source.key, _names(source, ".md"))
+            self.pages_path(source)
         if page_records:
             self.page_records.reserve(source.key, _names(source, ".json"))
 
@@ -175,14 +197,14 @@ def open_workspace(folder: Path, output_dir: Path | None = None) -> Workspace:
     except OSError as error:
         raise output_error(error, f"the workspace {folder}") from error
     within = _markdown_within(folder)
-    is_elsewhere = output_dir is not None and not _is_one_folder(output_dir, within.root)
-    markdown = _markdown_in(output_dir) if is_elsewhere and output_dir is not None else within
+    markdown, attached = within, _attached_within(folder)
+    if output_dir is not None and not _is_one_folder(output_dir, within.root):
+        markdown, attached = _markdown_in(output_dir), _attached_in(output_dir)
     pages = OwnedFiles(folder / "pages", folder / "pages-owners")
     for each in (folder, folder / "results", folder / "failed", markdown.root, markdown.claims):
         sweep(each)  # what a run that was killed had half written
-    return Workspace(
-        folder, markdown, pages, OwnedFiles(folder / "page_records", folder / "page_records-owners")
-    ).with_markdown_elsewhere(())
+    page_records = OwnedFiles(folder / "page_records", folder / "page_records-owners")
+    return Workspace(folder, markdown, pages, page_records, attached).with_markdown_elsewhere(())
 
 
 def ours_or_beside(path: Path, fields: set[str]) -> Path:
@@ -215,6 +237,14 @@ def _markdown_within(folder: Path) -> OwnedFiles:
 
 def _markdown_in(folder: Path) -> OwnedFiles:
     return OwnedFiles(folder, folder / ".olmocr-owners")
+
+
+def _attached_within(folder: Path) -> OwnedFiles:
+    return OwnedFiles(folder / "markdown", folder / "markdown-files-owners")
+
+
+def _attached_in(folder: Path) -> OwnedFiles:
+    return OwnedFiles(folder, folder / ".olmocr-files-owners")
 
 
 def _is_one_folder(one: Path, other: Path) -> bool:

@@ -72,13 +72,14 @@ class OwnedFiles:
                     return self.root / name
         raise self._no_name_left(names)
 
-    def write(self, key: str, names: Names, files: Mapping[str, str], made_of: str) -> Path:
+    def write(self, key: str, names: Names, files: Mapping[str, str | Path], made_of: str) -> Path:
         """Write the files of the document *key*, and return its path. What it has elsewhere goes, and what is too much.
 
         Args:
             key: which document.
             names: see :data:`Names`.
-            files: texts by their names in a folder at the path, or one that is the path :data:`ITSELF`.
+            files: texts, or files to copy, by their names in a folder at the path; the name of one that is the path
+                itself is :data:`ITSELF`.
             made_of: what the files were made of.
 
         Raises:
@@ -119,6 +120,11 @@ class OwnedFiles:
         ((name, place),) = places.items()
         is_there = place.sha256 and all(_is_file(self.root / name / suffix) for suffix in place.sha256)
         return place.made_of if is_there and _is_one_of(name, names) else None
+
+    def paths(self, key: str) -> list[Path]:
+        """Return the files that were written for the document *key*, in order of their names; some may be gone."""
+        places = self._read(key)
+        return sorted(self.root / name / suffix for name, place in places.items() for suffix in place.sha256)
 
     def remove(self, key: str, unless_made_of: str | None = None) -> None:
         """Remove the files of the document *key*, but those that begin to tell they were made of *unless_made_of*.
@@ -184,7 +190,7 @@ class OwnedFiles:
         sha256 = _sha256(self.root / name)
         return {ITSELF: [sha256]} if sha256 else {}
 
-    def _is_as_written(self, name: PurePosixPath, place: _Place, files: Mapping[str, str]) -> bool:
+    def _is_as_written(self, name: PurePosixPath, place: _Place, files: Mapping[str, str | Path]) -> bool:
         if self._is_blocked(name) or (ITSELF not in files and _is_file(self.root / name)):
             return False
         paths = {suffix: self.root / name / suffix for suffix in files}
@@ -202,10 +208,10 @@ class OwnedFiles:
     # What is there.
 
     def _write_files(
-        self, key: str, name: PurePosixPath, files: Mapping[str, str], places: _Places, made_of: str
+        self, key: str, name: PurePosixPath, files: Mapping[str, str | Path], places: _Places, made_of: str
     ) -> None:
         place = places[name]
-        new = {suffix: _sha256_of_text(text) for suffix, text in files.items()}
+        new = {suffix: _sha256_of_content(text) for suffix, text in files.items()}
         # Both, the old and the new one, until all are written: a run may be killed at any moment.
         place.sha256 = {
             suffix: list(dict.fromkeys([*place.sha256.get(suffix, []), *([new[suffix]] if suffix in new else [])]))
@@ -216,7 +222,7 @@ class OwnedFiles:
         for suffix, text in files.items():
             path = self.root / name / suffix
             if _sha256(path) != new[suffix]:
-                write_whole(path, text)
+                write_whole(path, text.read_bytes() if isinstance(text, Path) else text)
         self._clear(name, place, apart_from=new)
         place.sha256, place.made_of = {suffix: [sha256] for suffix, sha256 in new.items()}, made_of
 
@@ -326,8 +332,10 @@ def _sha256(path: Path) -> str | None:
         return None
 
 
-def _sha256_of_text(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()  # as write_whole writes it
+def _sha256_of_content(content: str | Path) -> str:
+    if isinstance(content, Path):
+        return sha256_of(content)
+    return hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()  # as write_whole writes it
 
 
 def _write_first(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from olmocr.errors import OutputError, UsageError
 from olmocr.pipeline.to_text import KEPT_DAYS, Destination, Text, names_documents, sweep, workspace_of
-from tests.backends.model_server import ModelServer, chat_stream, fault
+from tests.backends.model_server import TEXT, ModelServer, chat_stream, fault
 from tests.pipeline.doubles import write_numbered_pdf
 
 HELLO = "Hello\n"
@@ -178,3 +178,58 @@ def test_a_file_that_somebody_changed_since_is_somebodys(tmp_path):
     Path("a.md").write_text("text, corrected by hand")
     with pytest.raises(OutputError, match="did not write it"):
         Destination("a.md", [], tmp_path)
+
+
+def attached(folder, **contents):
+    """Return files of a document called a, as a workspace holds them, and markdown that leads to them."""
+    place = folder / "kept" / "a.files"
+    place.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (place / f"{name}.png").write_text(content)
+    links = "".join(f"![x](a.files/{name}.png)" for name in contents)
+    return Text("a.md", links, tuple(place / f"{name}.png" for name in contents))
+
+
+@pytest.mark.parametrize("output", ["out", "out/a.md"])
+def test_figures_go_into_a_folder_beside_the_markdown_and_stale_ones_go(output, tmp_path):
+    destination = Destination(output, [], tmp_path, attaches=True)
+    destination.write(iter([attached(tmp_path, one="1", two="2")]))
+    assert Path("out/a.files/two.png").read_text() == "2"
+    Destination(output, [], tmp_path, attaches=True).write(iter([attached(tmp_path, one="other")]))
+    assert [path.read_text() for path in Path("out/a.files").iterdir()] == ["other"]
+    Destination(output, [], tmp_path).write(iter([Text("a.md", "none")]))
+    assert [path.name for path in Path("out").iterdir()] == ["a.md"]
+
+
+def test_figures_make_way_for_somebodys_folder_and_the_links_go_with_them(tmp_path):
+    Path("out/a.files").mkdir(parents=True)
+    Path("out/a.files/one.png").write_text("mine")
+    for _ in range(2):
+        Destination("out", [], tmp_path, attaches=True).write(iter([attached(tmp_path, one="1")]))
+    assert Path("out/a.files/one.png").read_text() == "mine"
+    assert Path("out/a.md").read_text() == "![x](a.files-2/one.png)"
+    assert Path("out/a.files-2/one.png").read_text() == "1"
+
+
+def test_figures_without_a_place_to_lie_are_refused_before_anything_is_read():
+    write_numbered_pdf(Path("a.pdf"), [1])
+    with ModelServer(chat_stream()) as server:
+        done = olmocr(server, "a.pdf", "--figures")
+        assert server.requests == []
+    assert done.returncode == 2
+    assert "say where with --output" in " ".join(done.stderr.split())
+
+
+def test_a_figure_is_written_beside_the_markdown_of_one_command():
+    write_numbered_pdf(Path("a.pdf"), [0x9600])
+    text = TEXT.replace("Hello", "![x](page_0_0_1024_1024.png)")
+    with ModelServer(chat_stream(text)) as server:
+        done = olmocr(server, "a.pdf", "-o", "out", "--figures")
+        assert done.returncode == 0, done.stderr
+        assert Path("out/a.md").read_text() == "![x](a.files/page-0001-figure-1.png)"
+        assert Path("out/a.files/page-0001-figure-1.png").read_bytes().startswith(b"\x89PNG")
+        asked = len(server.requests)
+        assert olmocr(server, "a.pdf", "-o", "out").returncode == 0
+        assert [each.method for each in server.requests[asked:] if each.method == "POST"] == []
+    assert Path("out/a.md").read_text() == "![x](page_0_0_1024_1024.png)"
+    assert not Path("out/a.files").exists()

@@ -91,6 +91,16 @@ def test_a_page_has_its_image_beside_its_text(tmp_path):
     assert (page.all("img")[0]["width"], page.all("img")[0]["height"]) == ("773", "1000")
 
 
+def test_a_figure_is_shown_where_its_box_can_be_believed_and_told_where_not(tmp_path):
+    image = write_image(tmp_path / "a.png", size=(1000, 500))
+    text = "![A corner](page_0_0_512_512.png)\n\n![Nowhere](page_9_9_99999_9.png)"
+    page = only_document(site(run(tmp_path / "ws", [image], answer(text))))
+    (cut,) = [each for each in page.all("img") if each.get("class") == "figure-cut"]
+    assert (cut["width"], cut["height"]) == ("250", "250")
+    assert cut["src"].startswith("data:image/webp;base64,")
+    assert "(not cut out: 99999 by 9 is too small for a figure)" in page.text
+
+
 def test_a_page_that_was_turned_to_be_read_is_shown_so(tmp_path):
     image = write_image(tmp_path / "a.png", size=(1000, 500))
     page = only_document(site(run(tmp_path / "ws", [image], answer(valid=False, turn=90), answer())))

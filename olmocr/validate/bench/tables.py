@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from olmocr.validate.html_tables import MOST_ROWS, Cell, html_tables
+from olmocr.html_tables import MOST_ROWS, Cell, html_tables
 
 Place = tuple[int, int]
 """The row and column, from 0, at which a cell begins."""

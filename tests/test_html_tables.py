@@ -2,7 +2,7 @@
 
 import pytest
 
-from olmocr.validate.html_tables import MOST_NESTED, MOST_ROWS, Cell, html_tables
+from olmocr.html_tables import MOST_NESTED, MOST_ROWS, Cell, html_tables
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,12 @@ MOST_NESTED = 16
 """Tables that may stand in each other's cells; one that lies deeper is text of the cell that it stands in."""
 
 # A tag, in whose quotation marks ">" is no end; where these are no pairs, all up to the first ">". No tag holds "<".
-_TAG = re.compile(
+TAG = re.compile(
     r"""<(?P<end>/?)(?P<name>[a-zA-Z][^\s/<>]*)"""
     r"""(?P<attributes>[\s/](?:[^<>"']|"[^"<]*"|'[^'<]*')*|[\s/][^<>]*|)>|(?P<comment><!--)"""
 )
+"""A tag, with ``end``, ``name`` and ``attributes``, or what begins a ``comment``."""
+
 _SPAN = re.compile(
     r"""(?:^|[\s/"'])(?P<name>rowspan|colspan)\s*=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^\s"'>]*))""",
     re.IGNORECASE,
@@ -54,7 +56,7 @@ def html_tables(text: str, *, line_break: str = "\n") -> list[list[list[Cell]]]:
 def _pieces(text: str) -> Iterator[str | re.Match[str]]:
     """Yield tags and the text between them in order; comments are left out, but for one that does not end."""
     done, at, is_comment_open = 0, 0, False
-    while found := _TAG.search(text, at):
+    while found := TAG.search(text, at):
         at = found.end()
         if found["comment"]:
             end = -1 if is_comment_open else text.find("-->", at)
@@ -78,10 +80,7 @@ class _OpenCell:
         self._heading = heading
 
     def finished(self) -> Cell:
-        spans: dict[str, str] = {}
-        for found in _SPAN.finditer(self._attributes):  # of one given twice the first counts, as in browsers
-            spans.setdefault(found["name"].lower(), found["double"] or found["single"] or found["bare"] or "")
-        rows, columns = _span(spans.get("rowspan"), to_the_end=True), _span(spans.get("colspan"))
+        rows, columns = spans_of(self._attributes)
         return Cell("".join(self.texts).strip(), rows, columns, self._heading)
 
 
@@ -143,6 +142,14 @@ class _Reader:
         for cell in self._cells:
             if cell is not None and text:
                 cell.texts.append(text)
+
+
+def spans_of(attributes: str) -> tuple[int, int]:
+    """Return over how many rows and columns a cell with these *attributes* reaches, at least one."""
+    spans: dict[str, str] = {}
+    for found in _SPAN.finditer(attributes):  # of one given twice the first counts, as in browsers
+        spans.setdefault(found["name"].lower(), found["double"] or found["single"] or found["bare"] or "")
+    return _span(spans.get("rowspan"), to_the_end=True), _span(spans.get("colspan"))
 
 
 def _span(value: str | None, *, to_the_end: bool = False) -> int:
