@@ -4,6 +4,7 @@ import ast
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,11 @@ import pytest
 
 import olmocr
 from olmocr.command import as_options, log_to_file
+from olmocr.extras import install_command
 from olmocr.text import in_a_line
+from tests.conftest import CHECKPOINT, PAGES
+from tests.pipeline.doubles import write_pdf
+from tests.programs import OLMOCR, VALIDATE, assert_one_sentence, texts
 
 PROGRAM = """
 import logging, sys, time
@@ -47,6 +52,7 @@ def work(name: str, code: int = 0, log_file: Path | None = None, wait: bool = Fa
 
 app(args=sys.argv[1:])
 """
+
 
 CLOSED = {"input": "<&-", "output": ">&-", "error": "2>&-", "all": "<&- >&- 2>&-"}
 
@@ -212,3 +218,39 @@ def test_errors_name_no_options_but_those_of_commands():
         and re.search(r"(^|[ (])--[a-z]", text)
     ]
     assert named == []
+
+
+def test_an_output_that_cannot_be_written_to_is_one_sentence():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*VALIDATE, "pages", str(PAGES / "digital_01.md")], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert_one_sentence(done, 6, "standard output could not be written")
+
+
+def test_a_closed_standard_error_does_not_stop_a_run(tmp_path, converted):
+    command = [*OLMOCR, tmp_path / "ws", "--pdfs", PAGES / "sparse_14.pdf", "--model", converted("8bit")]
+    done = subprocess.run(f"{shlex.join(map(str, command))} 2>&-", shell=True, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert ("sparse_14.pdf", 1) in texts(tmp_path / "ws")
+
+
+def test_a_file_whose_name_looks_like_an_option_can_be_given(tmp_path, converted):
+    write_pdf(tmp_path / "-a_b.pdf", password="x")
+    done = run(OLMOCR, "ws", "--model", converted("8bit"), "--pdfs=-a_b.pdf", cwd=tmp_path)
+    assert done.returncode == 9
+    assert "-a_b.pdf is encrypted" in done.stderr
+
+
+def test_a_machine_without_mlx_is_one_sentence(tmp_path):
+    (tmp_path / "path/mlx").mkdir(parents=True)
+    (tmp_path / "path/mlx/__init__.py").write_text("raise ImportError('no MLX here')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "path")}
+    done = run(OLMOCR, tmp_path / "ws", "--pdfs", write_pdf(tmp_path / "a.pdf"), "--model", CHECKPOINT, env=environment)
+    assert_one_sentence(done, 3, install_command("mlx"))
+
+
+def test_control_characters_in_a_name_are_shown_and_not_obeyed(tmp_path):
+    done = run(VALIDATE, "pages", tmp_path / "\x1b[31mred")
+    assert "\x1b" not in done.stderr
+    assert r"\x1b[31mred" in done.stderr

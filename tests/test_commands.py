@@ -2,49 +2,27 @@
 
 import json
 import os
-import resource
-import shlex
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
-from olmocr.extras import install_command
 from olmocr.validate.score import character_error_rate
-from tests.checkpoints import sparse_checkpoint, tiny_checkpoint
-from tests.conftest import CHECKPOINT, PAGES, ROOT
+from tests.checkpoints import tiny_checkpoint
+from tests.conftest import PAGES, ROOT
 from tests.pipeline.doubles import write_pdf
-
-OLMOCR = [str(Path(sys.executable).with_name("olmocr"))]
-CONVERT = [sys.executable, "-m", "olmocr.convert_to_mlx", "--no-smoke-test"]
-VALIDATE = [sys.executable, "-m", "olmocr.validate"]
-
-
-def run(command, *arguments, cwd=None, **options):
-    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, **options)
-
-
-def assert_one_sentence(done, exit_code, *words):
-    assert done.returncode == exit_code, done.stderr
-    assert "Traceback" not in done.stderr
-    sentence = done.stderr.strip().splitlines()[-1]
-    assert sentence.startswith("error: ")
-    for word in words:
-        assert word in sentence
-
-
-def texts(workspace):
-    """Return {(PDF's name, page number): text}."""
-    found = {}
-    for path in (workspace / "results").glob("*.jsonl"):
-        record = json.loads(path.read_text())
-        for start, end, number in record["attributes"]["pdf_page_numbers"]:
-            name = Path(record["metadata"]["Source-File"]).name
-            found[name, number] = record["text"][start:end].removesuffix("\n")
-    return found
+from tests.programs import (
+    CONVERT,
+    OLMOCR,
+    TWICE,
+    UNMEASURED,
+    VALIDATE,
+    assert_one_sentence,
+    interrupted,
+    run,
+    small_disk,
+    texts,
+)
 
 
 def test_demo_pages_of_every_kind_are_read_right_by_the_8_bit_model(tmp_path, converted, truth):
@@ -174,44 +152,6 @@ def test_a_folder_that_is_no_model_of_ours_is_one_sentence(command, config, word
     assert not (tmp_path / "out").exists()
 
 
-def test_a_conversion_says_what_it_made_and_the_folder_is_named_after_the_model(tmp_path):
-    source = tiny_checkpoint(tmp_path / "olmOCR-mine")
-    done = run(CONVERT, source, "--quantize", "4bit", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "olmOCR-mine-mlx-4bit: 0.000 GB, " in done.stdout
-    assert (tmp_path / "olmOCR-mine-mlx-4bit/config.json").exists()
-    assert "olmocr workspace --pdfs FILE.pdf --model olmOCR-mine-mlx-4bit --markdown" in done.stdout
-
-
-def test_an_output_folder_that_exists_is_one_sentence(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/mine").write_text("mine")
-    done = run(CONVERT, tiny_checkpoint(tmp_path / "source"), "-q", "4bit", "-o", tmp_path / "out")
-    assert_one_sentence(done, 6, "exists; choose another --output, or remove it first")
-
-
-def test_an_unknown_recipe_is_one_sentence(tmp_path):
-    done = run(CONVERT, tiny_checkpoint(tmp_path / "source"), "-q", "7bit", cwd=tmp_path)
-    assert_one_sentence(done, 2, "there is no recipe '7bit'; choose one of 3bit, 4bit, 5bit")
-
-
-# The coverage tool, too, would write to the disk that is full.
-UNMEASURED = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-
-
-def small_disk(largest_file=4096):
-    """Let this process write no larger file: what a full disk looks like from inside."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-
-
-def test_a_conversion_onto_a_full_disk_is_one_sentence_and_leaves_no_folder(tmp_path):
-    source = tiny_checkpoint(tmp_path / "source")
-    done = run(CONVERT, source, "-q", "4bit", "-o", tmp_path / "out", preexec_fn=small_disk, env=UNMEASURED)
-    assert_one_sentence(done, 6, "the disk is full", "could not be written", "free some space")
-    assert list(tmp_path.iterdir()) == [source]
-
-
 def test_a_run_onto_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, converted):
     done = run(
         OLMOCR, tmp_path / "ws", "--pdfs", PAGES / "sparse_14.pdf", "--model", converted("8bit"),
@@ -220,31 +160,6 @@ def test_a_run_onto_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(
     assert_one_sentence(done, 6, "the disk is full", "free some space")
     left = [path.name for path in (tmp_path / "ws").rglob("*") if path.is_file()]
     assert [name for name in left if not name.startswith("workspace.sqlite")] == []
-
-
-def wait_for(condition, process, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.002)
-
-
-def interrupted(command, *arguments, when, signals=(signal.SIGINT,)):
-    process = subprocess.Popen(
-        [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    wait_for(when, process)
-    for each in signals:
-        process.send_signal(each)
-        time.sleep(0.02)
-    _, errors = process.communicate(timeout=30)
-    assert "Traceback" not in errors
-    assert "interrupted: what was finished stays" in errors
-    return process.returncode
-
-
-TWICE = (signal.SIGINT, signal.SIGINT)
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT,), TWICE, (signal.SIGTERM,)])
@@ -258,48 +173,6 @@ def test_a_run_that_is_stopped_keeps_what_is_done(signals, tmp_path, converted):
     assert code == 130
     assert texts(tmp_path / "ws")  # whichever was finished first
     assert not list((tmp_path / "ws").rglob("*.partial"))
-
-
-@pytest.mark.parametrize("signals", [(signal.SIGINT,), TWICE, (signal.SIGTERM,)])
-def test_a_conversion_that_is_stopped_leaves_no_folder(signals, tmp_path):
-    source = sparse_checkpoint(tmp_path / "source", vocab_size=4_000_000)
-    code = interrupted(
-        CONVERT, source, "-q", "4bit", "-o", tmp_path / "out",
-        when=lambda: [path for path in tmp_path.glob(".out.*") if (path / "model.safetensors").exists()],
-        signals=signals,
-    )  # fmt: skip
-    assert code == 130
-    assert list(tmp_path.iterdir()) == [source]
-
-
-def test_an_output_that_cannot_be_written_to_is_one_sentence():
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [*VALIDATE, "pages", str(PAGES / "digital_01.md")], stdout=full, stderr=subprocess.PIPE, text=True
-        )
-    assert_one_sentence(done, 6, "standard output could not be written")
-
-
-def test_a_closed_standard_error_does_not_stop_a_run(tmp_path, converted):
-    command = [*OLMOCR, tmp_path / "ws", "--pdfs", PAGES / "sparse_14.pdf", "--model", converted("8bit")]
-    done = subprocess.run(f"{shlex.join(map(str, command))} 2>&-", shell=True, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert ("sparse_14.pdf", 1) in texts(tmp_path / "ws")
-
-
-def test_a_file_whose_name_looks_like_an_option_can_be_given(tmp_path, converted):
-    write_pdf(tmp_path / "-a_b.pdf", password="x")
-    done = run(OLMOCR, "ws", "--model", converted("8bit"), "--pdfs=-a_b.pdf", cwd=tmp_path)
-    assert done.returncode == 9
-    assert "-a_b.pdf is encrypted" in done.stderr
-
-
-def test_a_machine_without_mlx_is_one_sentence(tmp_path):
-    (tmp_path / "path/mlx").mkdir(parents=True)
-    (tmp_path / "path/mlx/__init__.py").write_text("raise ImportError('no MLX here')")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "path")}
-    done = run(OLMOCR, tmp_path / "ws", "--pdfs", write_pdf(tmp_path / "a.pdf"), "--model", CHECKPOINT, env=environment)
-    assert_one_sentence(done, 3, install_command("mlx"))
 
 
 def test_raw_answers_are_checked_by_line(tmp_path):
@@ -327,12 +200,6 @@ def test_raw_answers_are_checked_for_machines_too(tmp_path):
 
 def test_an_answer_that_is_not_there_is_one_sentence(tmp_path):
     assert_one_sentence(run(VALIDATE, "pages", tmp_path / "x"), 7, "there is no file or folder")
-
-
-def test_control_characters_in_a_name_are_shown_and_not_obeyed(tmp_path):
-    done = run(VALIDATE, "pages", tmp_path / "\x1b[31mred")
-    assert "\x1b" not in done.stderr
-    assert r"\x1b[31mred" in done.stderr
 
 
 def test_the_demo_refuses_a_pdf_whose_true_text_it_does_not_know(tmp_path):

@@ -5,34 +5,17 @@ import contextlib
 import json
 import os
 
-import pytest
 from PIL import Image
 
-from olmocr import PipelineConfig, run_pipeline
 from olmocr.backends.choice import answering, remarks_on
 from olmocr.backends.config import BackendConfig
-from olmocr.errors import UsageError
 from olmocr.hub.known_models import KnownModel
 from olmocr.model_folder import ARCHITECTURE, MODEL_TYPE, ModelFolder, RemoteShard
 from olmocr.page import PageImage, PageRequest
 from olmocr.stages import unwatched
+from tests.backends.chosen import read
 from tests.backends.model_server import ModelServer, responses_stream
-from tests.inference.random_models import random_model
-from tests.pipeline.doubles import write_numbered_pdf
 from tests.pipeline.program import write_program
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return random_model(tmp_path_factory.mktemp("random") / "model")
-
-
-def read(workspace, model, **options):
-    """Read two pages; the model writes nonsense, so that each falls back after one attempt."""
-    pdf = write_numbered_pdf(workspace.with_suffix(".pdf"), [1, 2])
-    settings = {"target_longest_image_dim": 64, "max_page_retries": 1, "max_page_error_rate": 1.0, **options}
-    asyncio.run(run_pipeline(PipelineConfig(workspace=workspace, pdfs=pdf, model=str(model), **settings)))
-    return json.loads((workspace / "metrics.json").read_text())
 
 
 def test_the_numbers_of_a_run_have_what_the_model_did_and_how_attempts_ended(tmp_path, model):
@@ -43,20 +26,6 @@ def test_the_numbers_of_a_run_have_what_the_model_did_and_how_attempts_ended(tmp
     assert metrics["engine"]["drafted"] == 0
     assert metrics["engine"]["steps_a_token"] == 1.0
     assert metrics["engine"]["mlx_peak_memory_bytes"] > 0
-
-
-def test_a_page_has_as_much_time_as_is_said(tmp_path, model):
-    metrics = read(tmp_path / "ws", model, max_tokens=3000, page_time_limit=0.05)
-    assert metrics["attempts_ended"] == {"time": 2}
-    assert 0 < metrics["engine"]["tokens"] < 6000
-
-
-def test_a_budget_in_which_a_page_has_no_room_ends_the_run_before_any_is_asked(tmp_path, model):
-    with pytest.raises(UsageError, match=r"a page of 64 pixels has \d+, its answer .*; give `kv_budget` \d+KB or more"):
-        read(tmp_path / "ws", model, kv_budget=100_000)
-
-
-# What is asked of a server or an engine.
 
 
 def always(text):

@@ -1,7 +1,7 @@
+""""""
+
 import asyncio
 import base64
-import datetime
-import email.utils
 import io
 import socket
 import threading
@@ -12,8 +12,9 @@ from PIL import Image
 
 from olmocr.backends.client import ServerClient, connected, probe, server_url
 from olmocr.backends.wire import LONGEST_TEXT
-from olmocr.errors import AnswerError, InputError, ServerError, ServerUnavailableError, UsageError
-from olmocr.page import FRONT_MATTER_REGEX, PAGE_PROMPT, ModelResponse, PageImage, PageRequest
+from olmocr.errors import ServerError, ServerUnavailableError, UsageError
+from olmocr.page import FRONT_MATTER_REGEX, PAGE_PROMPT, PageRequest
+from tests.backends.asked import READ, REQUEST, WHOLE, apis, ask, ask_server
 from tests.backends.model_server import (
     TEXT,
     ModelServer,
@@ -26,33 +27,10 @@ from tests.backends.model_server import (
     model_list,
     reset,
     responses_body,
-    responses_stream,
     slow,
     whole,
 )
 from tests.clocks import run_skipping
-
-REQUEST = PageRequest(PageImage(Image.new("RGB", (6, 4), "red")), temperature=0.2, max_tokens=50, seed=3)
-READ = ModelResponse(TEXT, "stop", 100, 20)
-BLOB = base64.b64encode(bytes(range(256)) * 40).decode()
-
-WHOLE = {"chat": chat_body, "responses": responses_body}
-STREAM = {"chat": chat_stream, "responses": responses_stream}
-apis = pytest.mark.parametrize("api", ["chat", "responses"])
-
-
-def ask_server(server, request=REQUEST, **options):
-    async def ask():
-        async with ServerClient(server.url, **{"model": "olmocr", "timeout": 5, **options}) as client:
-            return await client.ask(request)
-
-    return asyncio.run(ask())
-
-
-def ask(*script, **options):
-    """Ask a server with this script once; return the answer."""
-    with ModelServer(*script) as server:
-        return ask_server(server, **options)
 
 
 def asked(*, request=REQUEST, **options):
@@ -60,9 +38,6 @@ def asked(*, request=REQUEST, **options):
     with ModelServer(whole(WHOLE[options.get("api", "chat")]())) as server:
         ask_server(server, request, **options)
         return server.requests[0]
-
-
-# What is sent
 
 
 def test_chat_completions_asks_as_the_contract_says():
@@ -157,65 +132,6 @@ def test_a_proxy_for_the_outside_world_is_not_asked_for_this_machine(monkeypatch
     assert ask(whole(chat_body())) == READ
 
 
-# What is answered
-
-
-@apis
-def test_a_whole_answer_is_read(api):
-    assert ask(whole(WHOLE[api]()), api=api) == READ
-
-
-@apis
-def test_a_streamed_answer_is_read_as_the_whole_one_would_be(api):
-    assert ask(STREAM[api](), api=api) == READ
-
-
-def test_a_stream_that_leaves_the_text_out_of_its_last_event_is_read_from_the_pieces():
-    pieces = [{"type": "response.output_text.delta", "delta": piece} for piece in ("Hel", "lo")]
-    last = {"type": "response.completed", "response": responses_body("")}
-    assert ask(events(*pieces, last), api="responses").text == "Hello"
-
-
-def test_a_stream_without_counts_counts_its_pieces():
-    assert ask(chat_stream("1234567" * 3, usage=None)).output_tokens == 3
-
-
-def test_characters_that_are_cut_between_two_pieces_of_a_stream_arrive_whole():
-    async def one_byte_at_a_time(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
-        event = '{"choices":[{"delta":{"content":"né 漢"},"finish_reason":"stop"}]}'
-        for byte in f"event: x\r\ndata: {event}\r\n\r\n: a comment\r\n\r\ndata: [DONE]\r\n\r\n".encode():
-            writer.write(bytes([byte]))
-            await writer.drain()
-        writer.close()
-
-    async def run():
-        server = await asyncio.start_server(one_byte_at_a_time, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        async with server, ServerClient(f"127.0.0.1:{port}", model="olmocr", timeout=5) as client:
-            return await client.ask(REQUEST)
-
-    assert asyncio.run(run()).text == "né 漢"
-
-
-@pytest.mark.parametrize("step", [whole(chat_body(finish_reason="length")), chat_stream(finish_reason="length")])
-def test_an_answer_that_chat_completions_cut_says_so(step):
-    assert ask(step).finish_reason == "length"
-
-
-@pytest.mark.parametrize(
-    "step",
-    [
-        whole(responses_body(status="incomplete", incomplete_details={"reason": "max_output_tokens"})),
-        responses_stream(status="incomplete"),
-        whole(responses_body(usage=(100, 50))),  # "completed", at the limit of 50 tokens
-    ],
-)
-def test_an_answer_that_responses_cut_says_so_whatever_the_status(step):
-    assert ask(step, api="responses").finish_reason == "length"
-
-
 def test_an_answer_that_takes_more_than_its_time_is_ended_where_it_is():
     with ModelServer(events(*chat_pieces(), end="hang")) as server:
         response = ask_server(server, replace(REQUEST, time_limit=1.0), timeout=60)
@@ -266,65 +182,6 @@ def test_an_answer_that_loops_is_not_waited_for(api):
     assert response.finish_reason == "loop"
     assert 300 < len(response.text) <= 1200
     assert response.output_tokens > 40
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        (b'{"choices": [{"mess', "no whole JSON"),
-        (b"<html>Bad</html>", "no whole JSON"),
-        (b"", "no whole JSON"),
-        (b"[" * 100_000, "no whole JSON"),
-        (b"[1, 2]", "no text"),
-        ({"choices": []}, "no text"),
-        ({"choices": None}, "no text"),
-        ({"choices": "stop"}, "no text"),
-        (chat_body(finish_reason={"type": "stop"}), "for the reason 'dict'"),
-        (chat_body(finish_reason=False), "for the reason 'bool'"),
-        (chat_body(finish_reason="x" * 1000), "for the reason 'x{40}', not"),
-        (chat_body([{"type": "refusal", "refusal": "no", "text": "no"}]), "no text"),
-        (chat_body(finish_reason="content_filter"), "content_filter"),
-        (chat_body(None), "no text"),
-        (chat_body(""), "no text"),
-        (chat_body([{"type": "text"}]), "no text"),
-    ],
-)
-def test_what_is_no_answer_of_chat_completions_is_an_answer_error(body, message):
-    with pytest.raises(AnswerError, match=message):
-        ask(whole(body))
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ({}, "no text"),
-        (responses_body(status="failed"), "failed"),
-        (responses_body(status=1), "the status 'int'"),
-        (responses_body(status=None, incomplete_details={"reason": "content_filter"}), "content_filter"),
-        ({"status": "completed", "output": None}, "no text"),
-        (responses_body(status="in_progress"), "in_progress"),
-        (responses_body(status="incomplete", incomplete_details={"reason": "content_filter"}), "content_filter"),
-    ],
-)
-def test_what_is_no_answer_of_responses_is_an_answer_error(body, message):
-    with pytest.raises(AnswerError, match=message):
-        ask(whole(body), api="responses")
-
-
-@pytest.mark.parametrize("step", [events(*chat_pieces()), events(b"{garbage"), events(b"[DONE]"), events()])
-def test_a_stream_that_ends_without_saying_why_is_an_answer_error(step):
-    with pytest.raises(AnswerError):
-        ask(step)
-
-
-def test_a_responses_stream_that_ends_too_early_is_an_answer_error():
-    with pytest.raises(AnswerError, match="ended before the answer did"):
-        ask(events({"type": "response.output_text.delta", "delta": "Hel"}), api="responses")
-
-
-def test_an_answer_without_an_end_is_not_read_to_its_end():
-    with pytest.raises(AnswerError, match="longer than 16 MiB"):
-        ask(whole(b" " * (17 << 20)))
 
 
 def without(body, *names):
@@ -440,9 +297,6 @@ def test_what_is_looked_at_of_a_long_stream_is_its_end_alone():
     assert len(looked_at) <= len(text) / 256
 
 
-# What goes wrong
-
-
 def closed_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -489,122 +343,6 @@ def test_a_page_that_is_cancelled_is_given_up_on_the_server_too():
     with ModelServer(events(*chat_pieces(), end="hang")) as server:
         asyncio.run(run(server))
         assert server.hung_up.wait(30)
-
-
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 408])
-def test_a_server_that_has_trouble_is_unavailable(status):
-    with pytest.raises(ServerUnavailableError, match="CUDA error") as caught:
-        ask(fault(status, "CUDA error"))
-    assert caught.value.retry_after is None
-
-
-@pytest.mark.parametrize("status", [429, 503])
-def test_how_long_a_server_wants_to_be_left_alone_is_kept(status):
-    with pytest.raises(ServerUnavailableError) as caught:
-        ask(fault(status, headers=[("Retry-After", "7")]))
-    assert caught.value.retry_after == 7
-
-
-def test_retry_after_may_be_a_date():
-    then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=90)
-    with pytest.raises(ServerUnavailableError) as caught:
-        ask(fault(429, headers=[("Retry-After", email.utils.format_datetime(then, usegmt=True))]))
-    assert 80 < caught.value.retry_after <= 90
-
-
-@pytest.mark.parametrize("value", ["soon", "-3", "1e999", "nan", "Wed, 99 Nov 2026 00:00:00 GMT"])
-def test_a_retry_after_that_makes_no_sense_is_no_time(value):
-    with pytest.raises(ServerUnavailableError) as caught:
-        ask(fault(429, headers=[("Retry-After", value)]))
-    assert caught.value.retry_after is None
-
-
-@pytest.mark.parametrize(("key", "words"), [(None, "wants an API key"), ("wrong", "refuses the API key")])
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_server_that_wants_another_key_says_what_to_do(status, key, words):
-    with pytest.raises(ServerError, match=f"{words}.*`api_key`") as caught:
-        ask(fault(status), api_key=key)
-    assert not isinstance(caught.value, ServerUnavailableError)
-
-
-@pytest.mark.parametrize(
-    ("status", "detail"),
-    [
-        (404, "The model `olmocr` does not exist."),
-        (404, "model 'olmocr' not found, try pulling it first"),
-        (404, "this model is not offered any more"),
-        (400, "Failed to load model: olmocr"),
-        (500, "Failed to load model: olmocr"),
-    ],
-)
-def test_a_model_that_the_server_does_not_have_ends_the_run(status, detail):
-    with pytest.raises(ServerError, match="does not have the model olmocr") as caught:
-        ask(fault(status, detail))
-    assert not isinstance(caught.value, ServerUnavailableError)
-
-
-@pytest.mark.parametrize("status", [404, 405])
-def test_an_api_that_the_server_does_not_speak_ends_the_run(status):
-    with pytest.raises(ServerError, match="other `api`"):
-        ask(whole({"detail": "Not Found"}, status))
-
-
-def test_a_server_that_sends_its_callers_on_is_not_followed_with_the_key():
-    with pytest.raises(ServerError, match="http://elsewhere/v1; give that address"):
-        ask(whole(b"", 307, headers=[("Location", "http://elsewhere/v1")]), api_key="secret")
-
-
-@pytest.mark.parametrize(
-    ("status", "detail"),
-    [
-        (400, "anything"),
-        (413, "too large"),
-        (422, "wrong"),
-        (500, "An unexpected error occurred: Failed to load image from source"),
-        (500, "the request exceeds the available context size"),
-        (500, "This model's maximum context length is 4096 tokens"),
-    ],
-)
-def test_a_page_that_the_server_refuses_is_an_input_error(status, detail):
-    with pytest.raises(InputError, match=detail):
-        ask(fault(status, detail))
-
-
-@pytest.mark.parametrize(
-    ("detail", "error"), [("Failed to load image", InputError), ("Metal ran out of memory", ServerUnavailableError)]
-)
-@apis
-def test_a_fault_that_comes_in_a_stream_is_told_by_its_words(api, detail, error):
-    chat = {"error": detail}
-    responses = {"type": "response.failed", "response": {"status": "failed", "error": {"message": detail}}}
-    with pytest.raises(error, match=detail):
-        ask(events(chat if api == "chat" else responses), api=api)
-
-
-def test_a_fault_that_comes_as_an_answer_is_one():
-    with pytest.raises(ServerUnavailableError, match="busy"):
-        ask(whole({"error": {"message": "busy"}}))
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"detail": f"Failed to load image from {BLOB}"},
-        {"detail": [{"loc": ["body", "messages"], "msg": "field required", "input": BLOB}]},
-        f"Failed to load image data:image/png;base64,{BLOB}".encode(),
-        ("Failed to load image \x1b[31m\u202e" + "é " * 5000).encode(),
-    ],
-)
-def test_a_servers_words_are_short_and_hold_no_image_and_nothing_for_a_terminal(body):
-    with pytest.raises(InputError) as caught:
-        ask(whole(body, 422))
-    message = str(caught.value)
-    assert len(message) < 400
-    assert BLOB[:60] not in message
-    assert message.isprintable()
-
-
-# Looking at a server
 
 
 def look(server, **options):

@@ -3,7 +3,11 @@
 import hashlib
 import json
 
+import mlx_vlm
 import pytest
+from mlx_vlm.prompt_utils import apply_chat_template
+from mlx_vlm.utils import load_config
+from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from olmocr.conversion import chat_template
@@ -19,16 +23,22 @@ from olmocr.conversion.source_templates import read_templates
 from olmocr.errors import CheckpointError
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PAGE_PROMPT, chat_prompt
-from tests.checkpoints import tiny_checkpoint
+from tests.checkpoints import demo_checkpoint, tiny_checkpoint
 from tests.conftest import CHECKPOINT
+from tests.conversion.written import converted_by
 
 TEMPLATE = json.loads((CHECKPOINT / "chat_template.json").read_text())["chat_template"]
+
+
 MESSAGES = [
     {"role": "system", "content": "<be> 'brief' & \u00e4"},
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "read"}]},
     {"role": "assistant", "content": "so"},
 ]
+
+
 TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+
 
 USED = {
     "the demo's own": TEMPLATE,
@@ -94,6 +104,8 @@ def folder_with(path, **places):
 
 
 NAMED = [{"name": "tool_use", "template": "{{ tools }}"}, {"name": "default", "template": TEMPLATE}]
+
+
 FORMS = {
     "text": TEMPLATE,
     "a list": NAMED,
@@ -154,7 +166,11 @@ def test_several_templates_of_which_none_is_the_default_are_named(tmp_path):
 
 
 STOCK = (CHECKPOINT / "chat_template.jinja").read_text()
+
+
 MORE_MEMORY = "it takes more memory than 500MB"
+
+
 GREEDY = {
     "a text times": "{{ ('a' * 10**11)|length }}",
     "a list times": "{{ ([1] * 10**10)|length }}",
@@ -166,6 +182,8 @@ GREEDY = {
     "join": "{{ (range(99999)|list * 1000)|join('x' * 1000) }}",
     "doubling": "{% set n = namespace(s='aaaaaaaa') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
 }
+
+
 REFUSED = {
     "a macro that calls itself": ("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "recursion depth"),
     "a loop that calls itself": ("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "recursion depth"),
@@ -176,6 +194,8 @@ REFUSED = {
     "another file": ("{% include '/etc/passwd' %}", "no loader"),
     "a terminal's commands": ("{{ raise_exception('\x1b[2J') }}", r"rendered: \\x1b\[2J"),
 }
+
+
 ENDLESS = {
     "nested ranges": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "lipsum": "{{ lipsum(n=100000, max=100000) }}",
@@ -223,3 +243,81 @@ def test_the_process_answers_with_what_was_rendered_or_why_not(monkeypatch, caps
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([template, [[{"role": "user"}]], {}])))
         render_for_parent()
         assert set(json.loads(capsys.readouterr().out)) == {key}
+
+
+def test_a_stock_client_that_lists_the_image_first_still_asks_text_first(converted):
+    folder = converted("4bit")
+    _, processor = mlx_vlm.load(str(folder), lazy=True)
+    rendered = apply_chat_template(processor, load_config(folder), PAGE_PROMPT, num_images=1)
+    assert rendered == chat_prompt()
+
+
+def test_the_source_template_would_have_put_the_image_first():
+    _, processor = mlx_vlm.load(str(CHECKPOINT), lazy=True)
+    rendered = apply_chat_template(processor, load_config(CHECKPOINT), PAGE_PROMPT, num_images=1)
+    assert rendered.index("<|image_pad|>") < rendered.index("Attached"), "then the one above proves nothing"
+
+
+@pytest.mark.parametrize("order", [("text", "image"), ("image", "text")])
+def test_transformers_renders_text_first_whatever_the_order_of_the_message(order, converted):
+    parts = {"text": {"type": "text", "text": PAGE_PROMPT}, "image": {"type": "image"}}
+    tokenizer = AutoTokenizer.from_pretrained(converted("4bit"))
+    message = {"role": "user", "content": [parts[kind] for kind in order]}
+    assert tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True) == chat_prompt()
+
+
+def test_a_conversation_without_images_renders_as_before(converted):
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    before, after = (
+        AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, tokenize=False)
+        for folder in (CHECKPOINT, converted("4bit"))
+    )
+    assert before == after
+
+
+def test_a_template_kept_in_the_tokenizer_config_is_found_and_replaced_there(tmp_path):
+    source = demo_checkpoint(tmp_path / "source")
+    template = json.loads((source / "chat_template.json").read_text())["chat_template"]
+    (source / "chat_template.json").unlink()
+    settings = json.loads((source / "tokenizer_config.json").read_text()) | {"chat_template": template}
+    (source / "tokenizer_config.json").write_text(json.dumps(settings))
+    converted_by(source, tmp_path / "out")
+    written = (tmp_path / "out" / "chat_template.jinja").read_text()
+    assert written != template
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["chat_template"] == written
+    assert not (tmp_path / "out" / "chat_template.json").exists()
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for",
+        "{{ messages[0]['content'][0]['text'] }}",
+        "{{ ''.__class__ }}",
+        "{{ 1 / 0 }}",
+        "{{ raise_exception('no') }}",
+        "{{ " + "(" * 5000,
+    ],
+)
+def test_a_broken_or_hostile_chat_template_is_refused(template, tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    (source / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    with pytest.raises(CheckpointError, match="chat template"):
+        converted_by(source, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_chat_template_that_is_no_text_is_refused(tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    (source / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja cannot be read"):
+        converted_by(source, tmp_path / "out")
+
+
+def test_a_template_may_use_what_transformers_offers(tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    template = json.loads((source / "chat_template.json").read_text())["chat_template"]
+    extras = "{% for each in [1, 2] %}{% break %}{% endfor %}{% if strftime_now('%Y') %}{% endif %}"
+    (source / "chat_template.json").write_text(json.dumps({"chat_template": extras + template}))
+    converted_by(source, tmp_path / "out")
+    assert extras in (tmp_path / "out/chat_template.jinja").read_text()

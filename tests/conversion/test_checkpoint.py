@@ -3,9 +3,7 @@
 import copy
 import json
 import logging
-import math
 import os
-import struct
 import subprocess
 import sys
 
@@ -13,12 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import SafetensorError, safe_open
 
 from olmocr.conversion.checkpoint import read_checkpoint
-from olmocr.errors import CheckpointError, OlmocrError
+from olmocr.errors import CheckpointError
 from olmocr.model_folder import INDEX_FILE, ModelFolder
-from olmocr.tensors.header import LONGEST_HEADER, parse_header, read_header
+from olmocr.tensors.header import read_header
 from tests.checkpoints import (
     E4M3,
     FP8_CONFIG,
@@ -32,6 +29,7 @@ from tests.checkpoints import (
     write_tensors,
 )
 from tests.conftest import CHECKPOINT
+from tests.conversion.damaged import ANYTHING, SOURCES, read_or_refused, read_with
 from tests.hub_server import Commit, HubServer, Repository
 
 
@@ -141,73 +139,6 @@ def test_more_layers_than_any_model_has_are_refused_at_once(tmp_path):
 
 def test_a_converted_folder_is_not_converted_again(converted):
     assert "is a converted MLX model already" in refusal(converted("4bit"))
-
-
-def file_of(entries, data=b"\0" * 24, length=None):
-    """Return the bytes of a safetensors file, whatever its header says."""
-    text = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
-    return struct.pack("<Q", len(text) if length is None else length) + text + data
-
-
-def entry(begin, end, dtype="F32", shape=None):
-    return {"dtype": dtype, "shape": [(end - begin) // 4] if shape is None else shape, "data_offsets": [begin, end]}
-
-
-GOOD = {"a": entry(0, 8), "b": entry(8, 24)}
-SIZE = len(file_of(GOOD))
-
-BROKEN = {
-    "is truncated: 3 bytes are no safetensors file": b"abc",
-    "is a Git LFS pointer, not the weights; run 'git lfs pull'": b"version https://git-lfs.github.com/spec/v1\n",
-    f"no header is {LONGEST_HEADER + 1} bytes long": file_of(GOOD, length=LONGEST_HEADER + 1),
-    f"is truncated: {SIZE} bytes of at least 9008": file_of(GOOD, length=9000),
-    "the header of model.safetensors cannot be read as JSON": file_of(b'{"a": '),
-    "cannot be read as JSON: 'utf-8' codec can't decode": file_of(b'{"\xff": 1}'),
-    "cannot be read as JSON: maximum recursion depth": file_of(b'{"a":' * 100_000),
-    "cannot be read as JSON: Exceeds the limit": file_of(b'{"a": ' + b"9" * 5000 + b"}"),
-    "the header of model.safetensors holds no JSON object": file_of([1]),
-    "the header of model.safetensors names a twice": file_of(b'{"a": 1, "a": 2}'),
-    "the header of model.safetensors names dtype twice": file_of(b'{"a": {"dtype": "F32", "dtype": "F16"}}'),
-    "b overlaps the tensor before it": file_of({"a": entry(0, 8), "b": entry(4, 24)}),
-    "b leaves a hole after the tensor before it": file_of({"a": entry(0, 8), "b": entry(12, 24)}),
-    "a leaves a hole after": file_of({"a": entry(4, 24)}),
-    f"is truncated: {SIZE - 4} bytes of {SIZE}": file_of(GOOD, data=b"\0" * 20),
-    f"is damaged: {SIZE + 4} bytes, and its header says {SIZE}": file_of(GOOD, data=b"\0" * 28),
-    "a has 24 bytes, and F32 of shape (7,) takes 28": file_of({"a": entry(0, 24, shape=[7])}),
-    "a has dtype 'F99', which is unknown here": file_of({"a": entry(0, 24, dtype="F99")}),
-    "a has dtype 'F4', which is unknown here": file_of({"a": entry(0, 24, dtype="F4")}),
-    "a has dtype ['F32'], which is unknown here": file_of({"a": entry(0, 24, dtype=["F32"])}),
-    "a has shape [-1, -6], which is none": file_of({"a": entry(0, 24, shape=[-1, -6])}),
-    "a has shape [True], which is none": file_of({"a": entry(0, 4, shape=[True])}),
-    "a has data_offsets [24, 0], which are no range": file_of({"a": entry(24, 0, shape=[6])}),
-    "a has data_offsets [0, nan], which are no range": file_of({"a": entry(0, 24) | {"data_offsets": [0, math.nan]}}),
-    "a has no dtype, shape and data_offsets": file_of({"a": 1}),
-    r"a \x1b[31m has no dtype": file_of({"a\n\x1b[31m": 1}),
-    "__metadata__ is no group of texts": file_of({"__metadata__": [], **GOOD}),
-    "damaged, download it again: __metadata__ is no group of texts": file_of({"__metadata__": {"a": 1}, **GOOD}),
-    "the header of model.safetensors holds no JSON object; download it again": file_of(b" {}"),
-}
-
-
-@pytest.mark.parametrize("sentence", BROKEN)
-def test_a_damaged_header_is_refused_in_one_sentence(sentence):
-    content = BROKEN[sentence]
-    with pytest.raises(CheckpointError) as error:
-        parse_header(content[: 1 << 20], len(content), "model.safetensors", "model.safetensors")
-    assert sentence in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_header_that_is_right_is_read():
-    content = file_of(
-        {"__metadata__": {"format": "pt"}, **GOOD, "empty": entry(24, 24), "scalar": entry(24, 28, shape=[])}
-    )
-    header = parse_header(content, len(content) + 4, "model.safetensors", "anywhere")
-    assert header.metadata == {"format": "pt"}
-    start = len(content) - 24
-    assert [(info.name, info.shape, info.offset - start, info.nbytes) for info in header.tensors] == [
-        ("a", (2,), 0, 8), ("b", (4,), 8, 16), ("empty", (0,), 24, 0), ("scalar", (), 24, 4),
-    ]  # fmt: skip
 
 
 def test_a_shard_that_cannot_be_opened_is_one_sentence(tmp_path):
@@ -385,6 +316,8 @@ def changed_config(path, value):
 
 
 WEIGHTS = ("config_groups", "group_0", "weights")
+
+
 OTHER_QUANTIZATION = {
     "quant_method is 'fp8'": FP8_CONFIG | {"quant_method": "fp8"},
     "quantization_config is 'fp8'": "fp8",
@@ -411,6 +344,8 @@ def test_another_quantization_is_refused_with_advice_that_names_no_other_model(r
 
 
 UP = "model.layers.0.mlp.up_proj.weight"
+
+
 WRONG_SCALES = {
     f"{UP} has dtype F8_E4M3, not one of F32": {f"{UP}_scale": None},
     f"{UP} has a weight_scale of shape (64, 1), which is neither": {f"{UP}_scale": ("BF16", (64, 1), b"\0" * 128)},
@@ -452,49 +387,6 @@ def test_headers_that_are_still_on_the_hub_say_the_same(tmp_path):
     assert not list((tmp_path / "home").rglob("*.safetensors"))
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    """A tiny checkpoint of each family, and one in FP8."""
-    root = tmp_path_factory.mktemp("sources")
-    folders = {family: tiny_checkpoint(root / family, base=base) for family, base in TINY_FAMILIES.items()}
-    return folders | {"fp8": fp8_checkpoint(root / "fp8")}
-
-
-SOURCES = st.sampled_from([*TINY_FAMILIES, "fp8"])
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-    max_leaves=4,
-)
-
-
-def read_or_refused(folder):
-    """Return whether the checkpoint was read; anything else than that or an OlmocrError is a bug."""
-    try:
-        read_checkpoint(ModelFolder(folder))
-    except OlmocrError as error:
-        assert str(error)
-        return False
-    return True
-
-
-def read_with(folder, shard):
-    """Read the checkpoint with other bytes as its shard, and leave it as it was."""
-    path = folder / "model.safetensors"
-    before = path.read_bytes()
-    path.write_bytes(shard)
-    try:
-        was_read = read_or_refused(folder)
-        try:
-            with safe_open(path, framework="numpy"):
-                pass
-        except (SafetensorError, ValueError):
-            assert not was_read, "the safetensors library refuses it"
-    finally:
-        path.write_bytes(before)
-    return was_read
-
-
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), which=SOURCES)
 def test_a_config_with_any_values_replaced_or_removed_is_read_or_refused(data, which, sources):
@@ -532,50 +424,6 @@ def test_a_shard_with_any_bytes_changed_or_lost_is_read_or_refused(data, which, 
         length = data.draw(st.integers(0, 4))
         content[place : place + length] = data.draw(st.binary(max_size=4))
     read_with(sources[which], bytes(content))
-
-
-DTYPES = st.sampled_from(["F32", "BF16", "F16", "F8_E4M3", "F8_E5M2", "I16", "U8", "F4", "F64"]) | ANYTHING
-SIZES = st.lists(st.integers(0, 200), max_size=3)
-
-
-def changed_entries(data, entries):
-    """Drop, repeat, rename, retype, reshape or shift a few of the (name, entry) pairs of a header."""
-    for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(entries) - 1))
-        name, info = entries[place]
-        kind = data.draw(st.sampled_from(["drop", "repeat", "rename", "replace", "dtype", "shape", "data_offsets"]))
-        if kind == "drop":
-            del entries[place]
-        elif kind == "repeat":
-            entries.append((name, info))
-        elif kind == "rename":
-            others = st.sampled_from([f"{name}_scale", f"model.{name}", "__metadata__", f"language_model.{name}"])
-            entries[place] = (data.draw(others | st.text(max_size=4)), info)
-        elif kind == "replace" or not isinstance(info, dict):
-            entries[place] = (name, data.draw(ANYTHING))
-        else:
-            values = {"dtype": DTYPES, "shape": SIZES | ANYTHING, "data_offsets": shifts(info) | ANYTHING}
-            entries[place] = (name, {**info, kind: data.draw(values[kind])})
-    return entries
-
-
-def shifts(info):
-    offsets = info.get("data_offsets")
-    begin, end = offsets if isinstance(offsets, list) and len(offsets) == 2 else (0, 0)
-    if not isinstance(begin, int) or not isinstance(end, int):
-        return ANYTHING
-    shift = st.sampled_from([-64, -2, 0, 2, 64, 1 << 40])
-    return st.tuples(shift, shift).map(lambda pair: [begin + pair[0], end + pair[1]])
-
-
-@settings(max_examples=500, deadline=None)
-@given(data=st.data(), which=SOURCES)
-def test_a_shard_with_any_entries_of_its_header_changed_is_read_or_refused(data, which, sources):
-    content = (sources[which] / "model.safetensors").read_bytes()
-    end = 8 + int.from_bytes(content[:8], "little")
-    entries = changed_entries(data, list(json.loads(content[8:end]).items()))
-    text = "{" + ",".join(f"{json.dumps(name)}: {json.dumps(info)}" for name, info in entries) + "}"
-    read_with(sources[which], file_of(text.encode(), content[end:]))
 
 
 @settings(max_examples=100, deadline=None)

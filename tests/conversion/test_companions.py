@@ -6,15 +6,19 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoImageProcessor, AutoTokenizer
 
 from olmocr.conversion.companions import MOST_PIXELS, bounded, check_companions, most_pixels
 from olmocr.conversion.convert import convert
 from olmocr.errors import CheckpointError
 from olmocr.model_folder import ModelFolder
-from tests.checkpoints import TINY, tiny_checkpoint
+from tests.checkpoints import COMPANIONS, TINY, tiny_checkpoint
 from tests.conftest import CHECKPOINT
+from tests.conversion.written import converted_by
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 7031645\n"
+
+
 ENOUGH = TINY | {"vocab_size": 4096}
 
 
@@ -29,6 +33,8 @@ def refusal(folder, config=ENOUGH):
 
 
 FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "generation_config.json", "LICENSE"]
+
+
 NO_FILES = {"a Git LFS pointer": POINTER, "empty": "", "empty ": "\0" * 512}
 
 
@@ -86,6 +92,8 @@ def test_a_tokenizer_of_another_model_is_refused_by_the_mark_of_a_picture(tmp_pa
 
 
 TOO_MANY = {"max_pixels": 12845056, "size": {"longest_edge": 16777216, "shortest_edge": 3136}}
+
+
 HOLDERS = {
     "preprocessor_config.json": TOO_MANY,
     "processor_config.json": {"image_processor": TOO_MANY, "video_processor": TOO_MANY},
@@ -168,3 +176,32 @@ def test_a_report_says_what_was_left_out_and_the_command_says_it_again(tmp_path)
     (report,) = convert(source, "8bit", tmp_path / "out", leave_out=["adapter_config.json"])
     assert report.source.left_out == ("adapter_config.json",)
     assert "--leave-out adapter_config.json" in report.command
+
+
+def test_tokenizer_and_processor_files_are_the_sources_and_transformers_loads_them(converted):
+    folder = converted("4bit")
+    for name in ("tokenizer.json", "vocab.json", "merges.txt", "preprocessor_config.json", "generation_config.json"):
+        assert (folder / name).read_bytes() == (CHECKPOINT / name).read_bytes()
+    assert not (folder / "processor_config.json").exists()
+    assert AutoTokenizer.from_pretrained(folder).vocab_size
+    assert AutoImageProcessor.from_pretrained(folder).size["longest_edge"] == 324576
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_checkpoint_without_its_tokenizer_is_refused(name, tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    (source / name).unlink()
+    with pytest.raises(CheckpointError, match=name):
+        converted_by(source, tmp_path / "out")
+
+
+def test_companions_that_are_no_part_of_a_model_stay_behind(tmp_path):
+    source = tiny_checkpoint(tmp_path / "source")
+    (source / "modeling.py").write_text("print('hello')")
+    (source / "pytorch_model.bin").write_bytes(b"\x80pickle")
+    (source / ".cache").mkdir()
+    converted_by(source, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *COMPANIONS, "SHA256SUMS", "chat_template.jinja", "config.json", "conversion_report.json",
+        "model.safetensors", "model.safetensors.index.json",
+    }  # fmt: skip

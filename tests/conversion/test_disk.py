@@ -2,11 +2,19 @@
 
 import errno
 import os
+from dataclasses import replace
 
 import pytest
 
+from olmocr.conversion.convert import plan_targets, with_weights
 from olmocr.conversion.disk import Buffer, Reader
-from olmocr.errors import CheckpointError
+from olmocr.conversion.recipe import find_recipe
+from olmocr.conversion.write import write_models
+from olmocr.errors import CheckpointError, PlanError
+from olmocr.hub.find import missing_files
+from olmocr.model_folder import ModelFolder, RemoteShard
+from tests.checkpoints import tiny_checkpoint
+from tests.conversion.written import target
 
 CONTENT = bytes(range(256)) * 64
 
@@ -53,3 +61,28 @@ def test_a_disk_that_goes_on_refusing_or_is_broken_is_one_sentence(disk, path):
     with pytest.raises(CheckpointError, match=r"weights cannot be read: (Invalid argument|Input/output error)"):
         reader.read(0, 100, Buffer())
     reader.close()
+
+
+def test_a_disk_without_room_is_noticed_before_anything_is_written(tmp_path):
+    targets = target(tiny_checkpoint(tmp_path / "source"), tmp_path / "out")
+    vars(targets[0].plan)["file_bytes"] = 1 << 60
+    with pytest.raises(PlanError, match="GB free"):
+        write_models(targets)
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_what_the_cache_lacks_is_to_be_downloaded(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"here")
+    files = (RemoteShard("a.safetensors", 4, None), RemoteShard("b.safetensors", 10**18, None))
+    model = ModelFolder(tmp_path, "org/name", "main", remote_weights=True, remote_files=files)
+    assert missing_files(model) == files[1:]
+
+
+def test_a_download_that_the_disk_has_no_room_for_is_refused_before_it_begins(tmp_path):
+    (target,) = plan_targets(ModelFolder(tiny_checkpoint(tmp_path / "source")), [find_recipe("4bit")], "fit", None)
+    huge = (RemoteShard("model.safetensors", 10**18, None),)
+    there = replace(target.plan.source.folder, repo_id="org/name", remote_weights=True, remote_files=huge)
+    (tmp_path / "source/model.safetensors").unlink(missing_ok=True)
+    target = replace(target, plan=replace(target.plan, source=replace(target.plan.source, folder=there)))
+    with pytest.raises(PlanError, match="use `low_disk=True`"):
+        with_weights([target], low_disk=False)

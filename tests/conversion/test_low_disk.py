@@ -9,6 +9,7 @@ import pytest
 from olmocr.conversion.convert import convert
 from olmocr.model_folder import HASHES_FILE
 from tests.conftest import CHECKPOINT
+from tests.conversion.edge_states import low_disk
 from tests.hub_server import Commit, Cut, HubServer, Repository
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -55,3 +56,22 @@ def test_a_connection_that_breaks_is_taken_up_again(running_hub, expected, tmp_p
         done = run(running_hub, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / HASHES_FILE).read_text() == expected
+
+
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+
+@pytest.mark.parametrize("stop_in", SHARDS)
+def test_an_interrupted_low_disk_conversion_goes_on_with_never_more_than_one_shard_on_the_disk(stop_in, tmp_path):
+    with HubServer({"demo/olmocr": Repository({"main": Commit(CHECKPOINT)})}) as hub:
+        first = low_disk(hub, tmp_path, stop_in)
+        assert first.returncode == 9, first.stderr
+        assert [path.name for path in (tmp_path / ".out.partial/source").iterdir()] == [stop_in]
+        hub.sent.clear()
+        done = low_disk(hub, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == "1"
+        if stop_in == SHARDS[0]:
+            assert hub.sent[stop_in] < 1 << 20, "it was here already"
+    convert(CHECKPOINT, "4bit", tmp_path / "expected")
+    assert (tmp_path / "out" / HASHES_FILE).read_text() == (tmp_path / "expected" / HASHES_FILE).read_text()

@@ -21,7 +21,7 @@ from olmocr.conversion.recipe import find_recipe
 from olmocr.conversion.write import write_models
 from olmocr.errors import CheckpointError, OutputError, UsageError
 from olmocr.files import sha256_of
-from olmocr.model_folder import ModelFolder
+from olmocr.model_folder import HASHES_FILE, ModelFolder
 from olmocr.tensors.header import read_header
 from tests.checkpoints import TINY, tiny_checkpoint
 
@@ -345,3 +345,72 @@ def test_an_output_in_the_source_is_refused_however_it_is_spelled(source, tmp_pa
 def test_a_whole_disk_is_no_output(source):
     with pytest.raises(OutputError, match="/dev is a whole disk; choose an `output` in it, like /dev/model"):
         convert(source, "4bit", Path("/dev"))
+
+
+@pytest.fixture
+def interrupted(tmp_path, monkeypatch):
+    """Return a function: writes the state that it makes of that of an interrupted conversion, and goes on with it."""
+    monkeypatch.setattr(plan_module, "MAX_SHARD_BYTES", 30_000)
+    source, state = tiny_checkpoint(tmp_path / "source"), tmp_path / ".out.partial/state.json"
+    convert(source, "4bit", tmp_path / "expected")
+
+    def stop(nbytes):
+        if state.is_file() and json.loads(state.read_text())["shards"]:
+            raise KeyboardInterrupt
+
+    def go_on(change):
+        with pytest.raises(KeyboardInterrupt):
+            convert(source, "4bit", tmp_path / "out", threads=1, progress=stop)
+        state.write_text(change(json.loads(state.read_text())))
+        convert(source, "4bit", tmp_path / "out")
+        assert (tmp_path / "out" / HASHES_FILE).read_text() == (tmp_path / "expected" / HASHES_FILE).read_text()
+
+    return go_on
+
+
+def test_a_state_nested_too_deeply_is_begun_anew(interrupted):
+    interrupted(lambda state: "[" * 200_000)
+
+
+def bad_errors(sums):
+    def change(state):
+        for entry in state["shards"].values():
+            entry["errors"] = dict.fromkeys(entry["errors"], sums)
+        return json.dumps(state)
+
+    return change
+
+
+@pytest.mark.parametrize("sums", [[1], ["x", "y"], {}])
+def test_a_state_whose_errors_are_no_pairs_of_numbers_is_begun_anew(sums, interrupted):
+    interrupted(bad_errors(sums))
+
+
+def without_a_tensor(state):
+    for entry in state["shards"].values():
+        entry["errors"].popitem()
+    return json.dumps(state)
+
+
+def with_a_number_for_a_hash(state):
+    return json.dumps({**state, "hashes": {"model.safetensors": 7}})
+
+
+@pytest.mark.parametrize("change", [without_a_tensor, with_a_number_for_a_hash])
+def test_a_state_that_was_changed_is_begun_anew(change, interrupted, tmp_path):
+    interrupted(change)
+    assert json.loads((tmp_path / "out/conversion_report.json").read_text())["resumed_shards"] == 0
+
+
+def test_a_state_names_no_file_outside_the_folder_even_one_with_the_right_bytes(interrupted, tmp_path):
+    def elsewhere(state):
+        name = next(iter(state["shards"]))
+        (tmp_path / "mine").write_bytes((tmp_path / ".out.partial" / name).read_bytes())
+        state["shards"] = {"../mine": state["shards"][name]}
+        return json.dumps(state)
+
+    interrupted(elsewhere)
+    assert (tmp_path / "mine").is_file()
+    assert "mine" not in (tmp_path / "out" / HASHES_FILE).read_text()
+    report = json.loads((tmp_path / "out/conversion_report.json").read_text())
+    assert report["resumed_shards"] == 0

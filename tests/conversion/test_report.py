@@ -1,21 +1,19 @@
-import dataclasses
+""""""
+
 import importlib.metadata
-import json
 import math
 import platform
-import re
 import shlex
 import time
 from collections import Counter
 
-import jsonschema
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from olmocr.conversion.convert import convert, plan_targets
 from olmocr.conversion.names import mlx_name
-from olmocr.conversion.recipe import changed, find_recipe
+from olmocr.conversion.recipe import find_recipe
 from olmocr.conversion.write import write_models
 from olmocr.files import sha256_of
 from olmocr.memory import peak_memory
@@ -33,43 +31,6 @@ from olmocr.reports.parts import ComponentBits
 from olmocr.reports.typed_json import parse_as, report_json
 from olmocr.version import __version__
 from tests.checkpoints import read_tensors, tiny_checkpoint
-from tests.conftest import ROOT
-
-SCHEMA = json.loads((ROOT / "docs/conversion-report.schema.json").read_text())
-DOCUMENT = (ROOT / "docs/conversion-report.md").read_text()
-
-
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory):
-    """Return the tiny checkpoint's reports in 4 and in 8 bits, as they were written."""
-    folder = tmp_path_factory.mktemp("reports")
-    source = tiny_checkpoint(folder / "source")
-    recipe = changed(find_recipe("mixed"), group_size=32, keep=("*.lm_head",))
-    convert(source, ["4bit", "8bit", recipe], folder / "out")
-    return {
-        path.parent.name.removeprefix("source-mlx-"): json.loads(path.read_text())
-        for path in (folder / "out").glob("*/conversion_report.json")
-    }
-
-
-@pytest.mark.parametrize("recipe", ["4bit", "8bit", "mixed"])
-def test_a_report_is_what_the_schema_says(recipe, reports):
-    jsonschema.validate(reports[recipe], SCHEMA)
-    assert set(reports[recipe]) == set(SCHEMA["properties"])
-
-
-def test_a_report_without_a_field_is_not(reports):
-    for field in SCHEMA["required"]:
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({key: value for key, value in reports["4bit"].items() if key != field}, SCHEMA)
-
-
-def test_every_field_has_a_line_of_the_table_in_the_docs():
-    first_cells = [line.split("|")[1] for line in DOCUMENT.splitlines() if line.startswith("| `")]
-    documented = {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
-    assert documented == {field.name for field in dataclasses.fields(ConversionReport)} - {"version"}
-    assert "`version` is 2" in DOCUMENT
-
 
 PARTS = {"lm_head.": "head", "model.embed_tokens.": "embeddings", "visual.merger.": "merger", "visual.": "vision"}
 

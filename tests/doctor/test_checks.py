@@ -1,28 +1,23 @@
+""""""
+
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from olmocr.doctor.checks import PACKAGES, fit
-from olmocr.runtime.machine import (
-    available_memory,
-    available_on_a_mac,
-    chip,
-    free_disk,
-    hub_cache,
-    is_port_free,
-    total_memory,
-)
-from olmocr.runtime.versions import KNOWN_BAD, installed_version, known_bad, parse_version
+from olmocr.doctor.checks import fit
+from olmocr.runtime.machine import hub_cache
 from tests.conversion.sources import SEVEN_BILLION
 
 DOCTOR = [sys.executable, "-m", "olmocr.doctor"]
+
+
 GIB = 1 << 30
+
+
 CONFIG = json.dumps(SEVEN_BILLION | {"architectures": ["Qwen2_5_VLForConditionalGeneration"]})
 
 
@@ -34,90 +29,6 @@ def run(*arguments, command=DOCTOR, **environment):
 
 def findings(done):
     return {each["name"]: each for each in json.loads(done.stdout)["findings"]}
-
-
-def whys(package, version):
-    return " ".join(bad.why for bad in known_bad(package, version))
-
-
-@pytest.mark.parametrize(
-    ("package", "version", "why"),
-    [
-        ("mlx-vlm", "0.3.5", "positions"),
-        ("mlx-vlm", "0.6.2", "another model"),
-        ("mlx-vlm", "0.6.4", "breaks image inputs"),
-        ("mlx-vlm", "0.6.7", "breaks image inputs"),
-        ("mlx-vlm", "0.6.13", "at the same time"),
-        ("mlx-vlm", "0.7.3", "image before the text"),
-        ("mlx-vlm", "0.8.0", "newer than"),
-        ("mlx", "0.32.3", "older than mlx-vlm 0.7 needs"),
-        ("transformers", "5.2.0", "cannot load Qwen2.5-VL"),
-        ("transformers", "4.57.3", "older than"),
-    ],
-)
-def test_a_version_that_is_known_to_be_bad_is_said_to_be(package, version, why):
-    assert why in whys(package, version)
-
-
-@pytest.mark.parametrize(
-    ("package", "version"),
-    [("mlx-vlm", "0.7.10"), ("mlx-vlm", "0.7.99"), ("mlx", "0.32.4"), ("transformers", "5.24.0")],
-)
-def test_a_good_version_is_not(package, version):
-    assert whys(package, version) == ""
-
-
-def test_each_fault_ends_with_the_version_that_mended_it():
-    assert "image before the text" not in whys("mlx-vlm", "0.7.4")
-    assert "breaks image inputs" not in whys("mlx-vlm", "0.6.8")
-    assert "breaks image inputs" not in whys("mlx-vlm", "0.6.3")
-    assert "cannot load" not in whys("transformers", "5.2.1")
-
-
-def test_versions_are_compared_as_numbers():
-    assert parse_version("0.10.1") > parse_version("0.9.12")
-    assert parse_version("5.2.0rc1") == parse_version("5.2.0") == (5, 2, 0)
-    assert parse_version("unknown") == ()
-
-
-def test_every_package_of_which_something_is_known_is_looked_at():
-    assert {bad.package for bad in KNOWN_BAD} <= set(PACKAGES)
-    assert all(bad.wanted.partition(">")[0] == bad.package for bad in KNOWN_BAD)
-
-
-def test_what_is_not_installed_has_no_version():
-    assert installed_version("no-such-package-anywhere") is None
-    assert installed_version("numpy")
-
-
-def test_a_port_is_free_until_somebody_listens():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert not is_port_free(port)
-    assert is_port_free(port)
-
-
-def test_the_machine_has_a_chip_memory_and_a_disk(tmp_path):
-    assert chip()
-    assert GIB < total_memory() < 1 << 45
-    assert 0 < available_memory() <= total_memory()
-    there, not_yet = free_disk(tmp_path), free_disk(tmp_path / "not/yet/made")
-    assert abs(there - not_yet) < GIB
-    assert abs(there - shutil.disk_usage(tmp_path).free) < GIB
-
-
-def test_what_a_mac_says_of_its_memory_is_understood():
-    vm_stat = (
-        "Mach Virtual Memory Statistics: (page size of 16384 bytes)\n"
-        "Pages free:                               1000.\n"
-        "Pages active:                           200000.\n"
-        "Pages inactive:                           3000.\n"
-        "Pages speculative:                         500.\n"
-        "Pages wired down:                        90000.\n"
-        "Pages purgeable:                           250.\n"
-    )
-    assert available_on_a_mac(vm_stat) == 4500 * 16384
-    assert available_on_a_mac("") is None
 
 
 @pytest.mark.parametrize(

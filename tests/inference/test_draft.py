@@ -1,21 +1,24 @@
+""""""
+
 import asyncio
 
 import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
-from olmocr.inference.costs import measure_costs
 from olmocr.inference.draft import Costs, Drafter, DraftSource, as_plain, as_written, usual_rest
 from olmocr.inference.engine import Engine
-from olmocr.inference.model import load_model
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageImage, PageRequest
 from tests.conftest import CHECKPOINT, DEVICE
-from tests.inference.random_models import random_model
 from tests.inference.test_engine import page_image
 
 CHEAP = Costs({1: 1.0, 64: 1.6})
+
+
 DEAR = Costs({1: 1.0, 2: 2.0, 64: 64.0})
+
+
 FRONT = (
     "---\nprimary_language: en\nis_rotation_valid: True\nrotation_correction: 0\n"
     "is_table: False\nis_diagram: False\n---\n"
@@ -44,11 +47,6 @@ def test_a_page_is_read_with_its_own_text_as_without_and_in_a_tenth_of_the_passe
         (drafted,) = ask(engine, PageRequest(image, draft_text=text.replace("\n\n", "\r\n")))
         assert engine.counts.steps_a_token < 0.15
     assert drafted == plain
-
-
-@pytest.fixture(scope="module")
-def random_folder(tmp_path_factory):
-    return ModelFolder(random_model(tmp_path_factory.mktemp("random") / "model"))
 
 
 def test_sampled_answers_of_a_batch_are_the_same_whatever_the_drafts(random_folder):
@@ -163,14 +161,3 @@ def test_drafts_that_are_right_never_rest(tokenizer):
     for _ in range(100):
         right.learn(8, 8, rows=1)
         assert not right.is_resting
-
-
-def test_costs_between_measured_sizes_are_interpolated_and_beyond_them_go_on():
-    costs = Costs({1: 1.0, 2: 3.0, 4: 4.0})
-    assert [costs.of(size) for size in (1, 2, 3, 4, 6)] == [1.0, 3.0, 3.5, 4.0, 5.0]
-
-
-def test_a_larger_pass_is_never_measured_as_cheaper(random_folder):
-    costs = measure_costs(load_model(random_folder, DEVICE))
-    seconds = [costs.of(size) for size in (1, 2, 8, 32, 64)]
-    assert seconds == sorted(seconds)

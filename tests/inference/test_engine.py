@@ -1,51 +1,34 @@
+""""""
+
 import asyncio
 import itertools
-import json
 import math
-import re
-import shutil
 import threading
 import time
 
 import mlx.core as mx
-import mlx_vlm
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten, tree_map
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from olmocr.conversion.convert import convert
-from olmocr.conversion.recipe import read_recipe
-from olmocr.errors import CheckpointError, InputError, ServerError
+from olmocr.errors import InputError, ServerError
 from olmocr.inference.engine import Engine
-from olmocr.inference.model import load_model
 from olmocr.inference.prompt import make_inputs
 from olmocr.inference.row import GrowingText
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageImage, PageRequest, chat_prompt, parse_page_response
 from olmocr.pipeline.repetition import is_looping
-from olmocr.rendering.render import open_document
-from tests.checkpoints import tiny_checkpoint
-from tests.conftest import CHECKPOINT, DEVICE, PAGES
+from tests.conftest import CHECKPOINT, DEVICE
+from tests.inference.asked import page_image, small
 from tests.inference.random_models import random_model
-
-
-def page_image(name="sparse_14.pdf", number=1, longest_side=644):
-    with open_document(PAGES / name, name) as pages:
-        return pages.render(number, longest_side)
 
 
 @pytest.fixture(scope="module")
 def engine(converted):
     with Engine(ModelFolder(converted("8bit")), DEVICE) as engine:
         yield engine
-
-
-@pytest.fixture(scope="module")
-def loaded(converted):
-    return load_model(ModelFolder(converted("4bit")), DEVICE)
 
 
 def ask(engine, **options):
@@ -125,39 +108,6 @@ def test_the_prompt_has_the_same_token_ids_as_transformers_makes_with_the_text_f
     assert inputs.input_ids.tolist()[0] == AutoTokenizer.from_pretrained(CHECKPOINT).encode(text)
     assert inputs.image_grid_thw.tolist() == pixels["image_grid_thw"].tolist()
     np.testing.assert_allclose(np.array(inputs.pixel_values), pixels["pixel_values"], atol=1e-5)
-
-
-def as_float32(array):
-    return array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array
-
-
-def logits(model, inputs):
-    return model(inputs.input_ids, inputs.pixel_values, image_grid_thw=inputs.image_grid_thw).logits
-
-
-@pytest.mark.skipif(DEVICE.kind != "cpu", reason="only a CPU dequantizes")
-def test_dequantized_weights_give_the_quantized_models_numbers(loaded, converted):
-    small = PageRequest(PageImage(page_image().pixels.resize((84, 56))), prompt="Read.")
-    inputs = make_inputs(loaded.processor, small)
-    stock, _ = mlx_vlm.load(str(converted("4bit")))
-    stock.update(tree_map(as_float32, stock.parameters()))
-    theirs = logits(stock, inputs)
-    assert mx.max(mx.abs(theirs)).item() > 10
-    assert mx.max(mx.abs(logits(loaded.model, inputs) - theirs)).item() < 2e-3
-
-
-@pytest.mark.skipif(DEVICE.kind != "cpu", reason="only a CPU dequantizes")
-def test_on_a_cpu_nothing_stays_quantized_or_in_16_bits(loaded, tmp_path):
-    everything = tmp_path / "everything.yaml"  # the merger's matrices, too, which lie in a list
-    everything.write_text(
-        'name: all\nsummary: All.\nvision_mlp_multiple: 64\nrules:\n  - {match: "*", bits: 4}\n', encoding="utf-8"
-    )
-    convert(CHECKPOINT, read_recipe(everything), tmp_path / "model")
-    for each in (loaded, load_model(ModelFolder(tmp_path / "model"), DEVICE)):
-        dtypes = {array.dtype for _, array in tree_flatten(each.model.parameters())}
-        assert dtypes == {mx.float32}
-    assert "float32" in str(loaded)
-    assert DEVICE.blas in str(loaded)
 
 
 async def while_being_written(engine, act, **options):
@@ -244,10 +194,6 @@ def nonsense(tmp_path_factory):
         yield engine
 
 
-def small(seed=0, **options):
-    return PageRequest(PageImage(Image.new("RGB", (56, 84), (seed % 256, 90, 30))), seed=seed, **options)
-
-
 def all_at_once(engine, requests):
     async def gather():
         return await asyncio.gather(*map(engine.ask, requests), return_exceptions=True)
@@ -309,12 +255,6 @@ def test_a_letter_is_told_when_all_of_its_bytes_are_there(loaded):
     assert list(dict.fromkeys(told)) == [letters[:end] for end in range(len(letters) + 1)]
 
 
-def refusal(folder):
-    with pytest.raises(CheckpointError) as error, Engine(ModelFolder(folder), DEVICE):
-        pass
-    return str(error.value)
-
-
 def test_an_engine_after_another_has_its_thread_which_a_process_ends_without(tmp_path):
     def owners():
         return {thread.ident: thread.daemon for thread in threading.enumerate() if thread.name == "olmocr-mlx"}
@@ -328,42 +268,3 @@ def test_an_engine_after_another_has_its_thread_which_a_process_ends_without(tmp
     assert texts[0] == texts[1]
     assert owners() == first
     assert all(first.values())
-
-
-def test_a_folder_that_is_no_model_is_refused(tmp_path):
-    assert "is no checkpoint: it has no config.json" in refusal(tmp_path)
-
-
-def test_a_model_of_another_family_is_refused_by_name(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["Qwen2VLForConditionalGeneration"]}))
-    assert "is a Qwen2VLForConditionalGeneration, which is not supported" in refusal(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("file", "change"),
-    [
-        ("config.json", {"vision_config": {"window_size": 0}}),
-        ("config.json", {"vision_config": {"num_heads": 7}}),
-        ("preprocessor_config.json", {"patch_size": 16}),
-    ],
-)
-def test_a_model_that_cannot_answer_is_noticed_when_it_is_loaded(file, change, tmp_path, converted):
-    folder = shutil.copytree(converted("4bit"), tmp_path / "model")
-    settings = json.loads((folder / file).read_text())
-    for key, value in change.items():
-        settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
-    (folder / file).write_text(json.dumps(settings))
-    assert re.search("cannot be loaded|can be loaded but not asked", refusal(folder))
-
-
-def test_a_folder_whose_weights_are_gone_is_refused(tmp_path, converted):
-    folder = shutil.copytree(converted("4bit"), tmp_path / "model")
-    (folder / "model.safetensors").unlink()
-    assert "cannot be loaded" in refusal(folder)
-
-
-def test_an_unconverted_checkpoint_that_mlx_vlm_cannot_map_is_refused_with_what_to_do(tmp_path):
-    folder = tiny_checkpoint(
-        tmp_path / "source", change=lambda tensors: {**tensors, "extra": tensors["lm_head.weight"]}
-    )
-    assert "convert the checkpoint again" in refusal(folder)

@@ -12,14 +12,19 @@ import pytest
 import typer
 
 from olmocr.pipeline.__main__ import app, ocr
-from olmocr.version import __version__
 from olmocr.workspace.records import Records
 from tests.backends.model_server import ModelServer, chat_body, chat_stream, reset, whole
+from tests.pipeline.commands import olmocr
 from tests.pipeline.doubles import write_numbered_pdf, write_pdf
 
 COMMAND = typer.main.get_command(app)
+
+
 OPTIONS = [each for each in COMMAND.params if each.param_type_name == "option" and "completion" not in each.name]
+
+
 SETTABLE = [each for each in OPTIONS if each.name != "version"]
+
 
 GARBAGE = whole(b"<html>it works</html>")
 
@@ -49,6 +54,8 @@ def spelling(option):
 
 
 TYPES = {name: {hint, *typing.get_args(hint)} for name, hint in typing.get_type_hints(ocr).items()}
+
+
 VALUES = {int: ("321", 321), float: ("0.25", 0.25), Path: ("some/path", Path("some/path")), str: ("words", "words")}
 
 
@@ -152,14 +159,6 @@ def test_documents_are_taken_until_the_next_option_and_what_follows_two_dashes_i
     assert context.obj.for_server == ("--pdfs_x", "y", "--max_model_len")
 
 
-# Processes.
-
-
-def olmocr(*arguments, **environment):
-    command = [sys.executable, "-m", "olmocr.pipeline", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
-
-
 def read(server, *arguments):
     return olmocr("ws", "--server", server.url, "--target-longest-image-dim", 64, *arguments)
 
@@ -180,11 +179,6 @@ def test_help_is_grouped_by_subject_and_fits_on_a_screen():
     for option in OPTIONS:
         assert spelling(option) in done.stdout
     assert len(done.stdout.splitlines()) <= 80
-
-
-def test_the_version_is_printed_and_nothing_else():
-    done = olmocr("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"olmocr {__version__}\n", "")
 
 
 @pytest.mark.parametrize(

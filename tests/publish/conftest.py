@@ -25,3 +25,8 @@ def model(tiny, tmp_path):
 def hub(writable_hub):
     """Return a Hub that is empty, to upload to."""
     return writable_hub
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("sources") / "source")

@@ -12,43 +12,24 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
-from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from olmocr.conversion.convert import convert
 from olmocr.convert_to_mlx import app as convert_app
-from olmocr.errors import InputError, UsageError
 from olmocr.page import PAGE_PROMPT, parse_page_response
-from olmocr.publish.card import Variant, make_card, make_chart
-from olmocr.publish.folder_reports import read_reports
+from olmocr.publish.card import make_card, make_chart
 from olmocr.publish.front_matter import find_facts
-from olmocr.publish.markup import code_block, escaped
 from olmocr.validate.fidelity.plots import Point, size_against_fidelity
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import PAGES, ROOT
+from tests.publish.cards import card_of, rendered, variant
 from tests.publish.pushes import files_of, push
 from tests.publish.samples import HOSTILE, change_report, model_copy
-
-OLMOCR_2 = "allenai/olmOCR-2-7B-1025"
-
-
-def variant(folder, title="org/tiny-8bit"):
-    return Variant(title, read_reports(folder))
-
-
-def card_of(folder, siblings=(), **facts):
-    this = variant(folder)
-    return make_card(this, find_facts(this.reports.conversion, **facts), [each.row for each in siblings])
 
 
 def html_of(card):
     return rendered(card.split("\n---\n", 1)[1])
-
-
-def rendered(markdown):
-    return MarkdownIt("gfm-like", {"html": True, "linkify": False}).disable("linkify").render(markdown)
 
 
 def test_what_no_report_tells_is_said_not_to_be_measured(tiny):
@@ -90,39 +71,6 @@ def test_the_conversions_numbers_are_those_of_its_report(tiny):
     assert all(file["sha256"] in card for file in report["files"] + report["source"]["files"])
     assert report["command"] in card
     assert all(reason in card for reason in report["kept"])
-
-
-def test_the_front_matter_is_what_the_hub_reads(tiny, tmp_path):
-    folder = model_copy(tiny, tmp_path / "model")
-    change_report(folder, lambda report: report["source"].update(name=OLMOCR_2))
-    card = ModelCard(card_of(folder))
-    assert card.data.to_dict() == {
-        "language": ["en"],
-        "license": "apache-2.0",
-        "library_name": "mlx",
-        "pipeline_tag": "image-text-to-text",
-        "base_model": OLMOCR_2,
-        "base_model_relation": "quantized",
-        "datasets": ["allenai/olmOCR-mix-1025"],
-        "tags": ["mlx", "mlx-vlm", "ocr", "olmocr", "pdf", "apple-silicon", "8-bit", "quantized"],
-    }
-    assert "model-index" not in card.content
-    assert f"[allenai/olmOCR-2-7B-1025](https://huggingface.co/{OLMOCR_2})" in card.text
-    assert "olmOCR 2: Unit Test Rewards" in card.text
-
-
-def test_a_source_that_is_no_repository_has_no_base_model_and_a_license_only_if_one_is_stated(tiny):
-    data = ModelCard(card_of(tiny)).data.to_dict()
-    assert not {"base_model", "base_model_relation", "license", "language"} & set(data)
-    assert "License: not stated" in card_of(tiny)
-    assert ModelCard(card_of(tiny, license_id="mit")).data.license == "mit"
-    assert ModelCard(card_of(tiny, base_model="org/base")).data.base_model == "org/base"
-
-
-@pytest.mark.parametrize("facts", [{"base_model": "a/b/c"}, {"base_model": "x: y"}, {"license_id": "MIT\nfoo: bar"}])
-def test_a_base_model_or_license_that_the_hub_would_not_take_is_refused(facts, tiny):
-    with pytest.raises(UsageError, match=r"--(base-model|license) "):
-        card_of(tiny, **facts)
 
 
 def test_the_prompt_is_given_as_it_is_asked(tiny):
@@ -222,61 +170,6 @@ def test_a_command_with_backticks_stays_in_its_block(tiny, tmp_path):
     folder = model_copy(tiny, tmp_path / "model")
     change_report(folder, lambda report: report.update(command="a\n```\n<script>\n````"))
     assert "<script" not in html_of(card_of(folder))
-
-
-@pytest.mark.parametrize("text", ["*a*", "_a_", "<b>", "[a](b)", "a | b", "`a`", "~~a~~", "&amp;", "$a$", ":smile:"])
-def test_escaped_text_is_shown_as_it_is(text):
-    html = rendered(f"| x {escaped(text)} |\n|-|\n")
-    shown = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    assert f"<th>x {shown}</th>" in html
-
-
-def test_what_turns_the_direction_of_text_is_spelled_out():
-    assert escaped("a\u202eb") == "a\\\\u202eb"
-
-
-def test_code_is_fenced_by_more_backticks_than_it_holds():
-    assert code_block("````").startswith("`````\n")
-
-
-@pytest.mark.parametrize("name", ["conversion_report.json", "smoke_report.json", "fidelity_report.json"])
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 1}', "\ud800"])
-def test_a_damaged_report_is_refused_and_not_left_out(name, content, tiny, tmp_path):
-    folder = model_copy(tiny, tmp_path / "model")
-    (folder / name).write_bytes(content.encode("utf-8", "surrogatepass"))
-    with pytest.raises(InputError, match=f"{name} cannot be used"):
-        read_reports(folder)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"weight_bytes": "9"}, "weight_bytes is not a whole number"),
-        ({"bits_per_weight": float("nan")}, "it is not JSON: NaN is not a number"),
-        ({"bits_per_weight": "4"}, "bits_per_weight is not a number"),
-        ({"files": [{"name": "a", "nbytes": 1}]}, r"files\[0\] has no sha256"),
-        ({"kept": {"because": True}}, r"kept\.\* is not a whole number"),
-        ({"version": 3}, "it is of version 3"),
-    ],
-)
-def test_a_report_with_a_value_of_another_type_is_refused(change, message, tiny, tmp_path):
-    folder = model_copy(tiny, tmp_path / "model")
-    change_report(folder, lambda report: report.update(change))
-    with pytest.raises(InputError, match=message):
-        read_reports(folder)
-
-
-@pytest.mark.parametrize("measured", ["smoke", "fidelity"])
-def test_a_report_of_other_weights_is_refused(measured, tiny, tmp_path):
-    folder = model_copy(tiny, tmp_path / "model", **{"smoke": None, "fidelity": None} | {measured: True})
-    change_report(folder, lambda report: report["files"][0].update(sha256="0" * 64))
-    with pytest.raises(InputError, match=f"{measured}_report.json was made of other weights"):
-        read_reports(folder)
-
-
-def test_a_folder_that_was_not_converted_here_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"has no conversion_report\.json; give a folder"):
-        read_reports(tmp_path)
 
 
 def test_siblings_stand_in_the_tables_and_in_a_picture(tiny, tmp_path):

@@ -8,26 +8,27 @@ import pytest
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
-from olmocr.conversion.convert import convert, plan_targets
-from olmocr.conversion.recipe import find_recipe
+from olmocr.conversion.convert import convert
 from olmocr.convert_to_mlx import app
 from olmocr.errors import ExitCode, UsageError
-from olmocr.hub.find import find_settings
 from olmocr.hub.write import Hub
 from olmocr.publish.gates import GateFailedError
-from olmocr.publish.ready import has_passed_fidelity, has_passed_smoke, made_before
 from olmocr.publish.upload import Upload, timed
 from olmocr.reports.typed_json import report_json
 from olmocr.runtime.facts import weight_hashes
 from olmocr.validate.known_pages.built_in_pages import draw_built_in_pages
-from tests.checkpoints import tiny_checkpoint
 from tests.conftest import CHECKPOINT
 from tests.hub.hub_writes import TOKEN, Blob, Repository
 from tests.publish.pushes import REPO, files_of
-from tests.publish.samples import fidelity_report, model_copy, smoke_report, weights_of
+from tests.publish.samples import fidelity_report, smoke_report, weights_of
+from tests.publish.uploads import targets
 
 BASE = "tester/base"
+
+
 SLUG = "tester/small-ocr-0123456789abcdef01234567"
+
+
 STATED = ("--base-model", BASE, "--license", "mit")
 
 
@@ -41,20 +42,11 @@ def hub(hub, monkeypatch):
     return hub
 
 
-@pytest.fixture(scope="session")
-def source(tmp_path_factory):
-    return tiny_checkpoint(tmp_path_factory.mktemp("sources") / "source")
-
-
 def run(*args, code=0):
     result = CliRunner().invoke(app, [str(arg) for arg in args])
     assert result.exit_code == code, result.output
     assert TOKEN not in result.output
     return result.output
-
-
-def targets(source, *recipes, output, method="fit"):
-    return plan_targets(find_settings(str(source), None), [find_recipe(name) for name in recipes], method, output)
 
 
 def measured(folder, source, passed=True):
@@ -63,41 +55,6 @@ def measured(folder, source, passed=True):
     (folder / "smoke_report.json").write_text(report_json(smoke_report(weights)))
     report = fidelity_report(weights, passed=passed, source_weights=weight_hashes(source))
     (folder / "fidelity_report.json").write_text(report_json(report))
-
-
-def test_a_conversion_that_was_carried_out_is_known_by_its_report(source, tmp_path):
-    (target,) = targets(source, "8bit", output=tmp_path / "out")
-    assert made_before(target) is None
-    (report,) = convert(source, "8bit", tmp_path / "out")
-    assert made_before(target) == report
-
-
-def test_another_recipe_method_or_source_is_another_conversion(source, tmp_path):
-    out = tmp_path / "out"
-    convert(source, "8bit", out)
-    assert made_before(*targets(source, "4bit", output=out)) is None
-    assert made_before(*targets(source, "8bit", output=out, method="stock")) is None
-    other = shutil.copytree(source, tmp_path / "other")
-    shard = other / "model.safetensors"
-    shard.write_bytes(shard.read_bytes()[:-1] + b"\x01")
-    assert made_before(*targets(other, "8bit", output=out)) is None
-    (out / "conversion_report.json").write_text("{")
-    assert made_before(*targets(source, "8bit", output=out)) is None
-
-
-def test_reports_count_only_for_these_weights_this_source_and_these_pages(tiny, tmp_path):
-    folder = model_copy(tiny, tmp_path / "model")
-    assert has_passed_smoke(folder)
-    assert has_passed_fidelity(folder, {}, ())
-    assert not has_passed_fidelity(folder, {"model.safetensors": "0" * 64}, ())
-    page = draw_built_in_pages(tmp_path, 644)[0].path
-    assert not has_passed_fidelity(folder, {}, (page,))
-    for failing in ({"smoke": False}, {"smoke": None}):
-        assert not has_passed_smoke(model_copy(tiny, tmp_path / str(failing), **failing))
-    for failing in ({"fidelity": False}, {"fidelity": None}):
-        assert not has_passed_fidelity(model_copy(tiny, tmp_path / str(failing), **failing), {}, ())
-    (folder / "smoke_report.json").write_text("{")
-    assert not has_passed_smoke(folder)
 
 
 def test_the_same_command_goes_on_with_what_is_there(hub, source, tmp_path):

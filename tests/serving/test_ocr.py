@@ -1,72 +1,27 @@
+""""""
+
 import asyncio
 import json
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 from pypdf import PdfWriter
 
 from olmocr.errors import AnswerError, ServerUnavailableError
-from tests.pipeline.doubles import Reader, answer, write_image, write_numbered_pdf, write_pdf
-from tests.serving.servers import OCR, running, until
-
-PDF = {"content-type": "application/pdf"}
-
-
-def reading(reader=None, **options):
-    reader = reader or Reader()
-    return running(lambda request, on_text: reader.ask(request), **options)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server whose uploads lie in a folder of its own."""
-    folder, before = tmp_path_factory.mktemp("uploads"), tempfile.tempdir
-    tempfile.tempdir = str(folder)
-    try:
-        with reading(pages=4, request_bytes=1_000_000) as server:
-            server.folder = folder
-            yield server
-    finally:
-        tempfile.tempdir = before
+from tests.pipeline.doubles import Reader, answer, write_image, write_pdf
+from tests.serving.servers import OCR, until
+from tests.serving.uploaded import PDF, by_number, lines_of, reading, refused, uploads
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_of_uploads(server):
+def nothing_is_left_of_uploads(reading_server):
     yield
-    until(lambda: not uploads(server))
+    until(lambda: not uploads(reading_server))
 
 
-def uploads(server):
-    return [path for path in server.folder.rglob("*") if path.is_file()]
-
-
-@pytest.fixture
-def pdf(tmp_path):
-    return lambda *numbers: write_numbered_pdf(tmp_path / "a.pdf", numbers).read_bytes()
-
-
-def lines_of(reply):
-    assert reply.status_code == 200, reply.text
-    return [json.loads(line) for line in reply.text.splitlines()]
-
-
-def refused(reply, status, *words):
-    assert reply.status_code == status
-    message = reply.json()["error"]["message"]
-    for word in words:
-        assert word in message
-    assert str(tempfile.gettempdir()) not in message
-
-
-def by_number(lines):
-    return {line["page_number"]: line for line in lines if line["type"] == "page"}
-
-
-def test_a_pdf_is_read_page_by_page(server, pdf):
-    reply = server.post(OCR, content=pdf(7, 0, 300), headers=PDF)
+def test_a_pdf_is_read_page_by_page(reading_server, pdf):
+    reply = reading_server.post(OCR, content=pdf(7, 0, 300), headers=PDF)
     first, *pages, last = lines_of(reply)
     assert reply.headers["content-type"] == "application/x-ndjson"
     assert (first["type"], first["page_count"], first["pages"]) == ("document", 3, [1, 2, 3])
@@ -77,18 +32,8 @@ def test_a_pdf_is_read_page_by_page(server, pdf):
     assert last["markdown"] == "page 7\npage 300"
 
 
-def test_a_form_may_hold_the_file_and_the_options(server, pdf):
-    data = {"pages": "2-", "markdown": "false"}
-    reply = server.post(OCR, files={"file": ("../a\x1bb.pdf", pdf(1, 2, 3))}, data=data)
-    first, *pages, last = lines_of(reply)
-    assert "/" not in first["name"]
-    assert "\x1b" not in first["name"]
-    assert sorted(by_number(pages)) == [2, 3]
-    assert "markdown" not in last
-
-
-def test_pages_come_as_events_to_whoever_wants_these(server, pdf):
-    reply = server.post(OCR, content=pdf(5), headers=PDF | {"accept": "text/event-stream"})
+def test_pages_come_as_events_to_whoever_wants_these(reading_server, pdf):
+    reply = reading_server.post(OCR, content=pdf(5), headers=PDF | {"accept": "text/event-stream"})
     assert [line for line in reply.text.splitlines() if line.startswith("event: ")] == [
         "event: document", "event: page", "event: summary"
     ]  # fmt: skip
@@ -106,8 +51,8 @@ def test_a_page_is_sent_while_the_next_one_is_being_read(pdf):
             return response
 
     with (
-        reading(Slow()) as server,
-        server.client() as client,
+        reading(Slow()) as reading_server,
+        reading_server.client() as client,
         client.stream("POST", OCR, content=pdf(1, 2), headers=PDF) as reply,
     ):
         lines = reply.iter_lines()
@@ -117,7 +62,7 @@ def test_a_page_is_sent_while_the_next_one_is_being_read(pdf):
     assert kinds == ["document", "page", "page", "summary"]
 
 
-def test_a_picture_is_a_document_too(server, tmp_path):
+def test_a_picture_is_a_document_too(reading_server, tmp_path):
     with reading(Reader({})) as other:
         content = write_image(tmp_path / "a.png", (64, 64)).read_bytes()
         lines = lines_of(other.post(OCR + "?longest_side=112", content=content, headers={"content-type": "image/png"}))
@@ -126,8 +71,8 @@ def test_a_picture_is_a_document_too(server, tmp_path):
 
 def test_a_page_without_a_good_answer_fails_alone(pdf):
     script = {2: [AnswerError("no words")], 3: [answer("page 3", turn=90, valid=False), answer("three")]}
-    with reading(Reader(script)) as server:
-        lines = lines_of(server.post(OCR, content=pdf(1, 2), headers=PDF))
+    with reading(Reader(script)) as reading_server:
+        lines = lines_of(reading_server.post(OCR, content=pdf(1, 2), headers=PDF))
     pages = by_number(lines)
     assert (pages[1]["status"], pages[1]["error"]) == ("valid", None)
     assert (pages[2]["status"], pages[2]["error"], pages[2]["attempts"]) == ("fallback", "no words", 8)
@@ -135,8 +80,8 @@ def test_a_page_without_a_good_answer_fails_alone(pdf):
 
 
 def test_when_nobody_answers_any_more_the_last_line_says_so(pdf):
-    with reading(Reader({2: [ServerUnavailableError("this server is closing")]}), at_once=1) as server:
-        *_, page, last = lines_of(server.post(OCR, content=pdf(1, 2), headers=PDF))
+    with reading(Reader({2: [ServerUnavailableError("this server is closing")]}), at_once=1) as reading_server:
+        *_, page, last = lines_of(reading_server.post(OCR, content=pdf(1, 2), headers=PDF))
     assert page["text"] == "page 1"
     assert (last["type"], last["error"]["message"]) == ("error", "this server is closing")
 
@@ -157,24 +102,15 @@ def many_pages(path):
         (many_pages, 413, "5 pages are to be read, and this server reads 4 at most"),
     ],
 )
-def test_a_document_that_is_not_read_gets_one_sentence(server, tmp_path, make, status, words):
+def test_a_document_that_is_not_read_gets_one_sentence(reading_server, tmp_path, make, status, words):
     path = tmp_path / "a.pdf"
     path.write_bytes(b"")
-    refused(server.post(OCR, content=make(path).read_bytes(), headers=PDF), status, words)
+    refused(reading_server.post(OCR, content=make(path).read_bytes(), headers=PDF), status, words)
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [(b"%PDF-1.7\ngarbage", "damaged PDF"), (b"<html>", "web page"), (b"\x89PNG\r\n\x1a\nxx", "damaged picture")],
-)
-def test_what_is_no_document_is_called_what_it_is(server, content, words):
-    refused(server.post(OCR, content=content, headers=PDF), 400, words)
-    refused(server.post(OCR, files={"file": ("mine.pdf", content)}), 400, "mine.pdf", words)
-
-
-def test_some_pages_of_a_document_that_is_too_long_are_read(server, tmp_path):
+def test_some_pages_of_a_document_that_is_too_long_are_read(reading_server, tmp_path):
     content = many_pages(tmp_path / "a.pdf").read_bytes()
-    assert lines_of(server.post(OCR + "?pages=5", content=content, headers=PDF))[0]["pages"] == [5]
+    assert lines_of(reading_server.post(OCR + "?pages=5", content=content, headers=PDF))[0]["pages"] == [5]
 
 
 @pytest.mark.parametrize(
@@ -184,17 +120,8 @@ def test_some_pages_of_a_document_that_is_too_long_are_read(server, tmp_path):
      ("longest_side=0", "28 to 4096"), ("longest_side=9999999", "28 to 4096"), ("markdown=perhaps", "true or false"),
      ("colour=red", "no option 'colour'")],
 )  # fmt: skip
-def test_an_option_that_is_none_is_named(server, pdf, query, words):
-    refused(server.post(f"{OCR}?{query}", content=pdf(1), headers=PDF), 400, words)
-
-
-def test_a_form_without_a_file_is_refused(server, pdf):
-    refused(server.post(OCR, files={"document": ("a.pdf", pdf(1))}), 400, "'file'")
-    refused(server.post(OCR, data={"file": "a.pdf"}, files={"x": b"y"}), 400, "'file'")
-    headers = {"content-type": "multipart/form-data; boundary=x"}
-    refused(server.post(OCR, content=b"--y\r\nnonsense", headers=headers), 400, "form")
-    refused(server.post(OCR, files=[("file", b"a"), ("file", b"b")]), 400, "form cannot be read")
-    refused(server.post(OCR, content=b"{}", headers={"content-type": "application/json"}), 415, "multipart/form-data")
+def test_an_option_that_is_none_is_named(reading_server, pdf, query, words):
+    refused(reading_server.post(f"{OCR}?{query}", content=pdf(1), headers=PDF), 400, words)
 
 
 @pytest.mark.parametrize(
@@ -208,14 +135,14 @@ def test_a_form_without_a_file_is_refused(server, pdf):
     ],
     ids=["many fields", "a long name", "many headers", "a long field", "no name"],
 )
-def test_a_form_of_anybodys_making_is_refused_and_fills_nothing(server, body):
-    reply = server.post(OCR, content=body, headers={"content-type": "multipart/form-data; boundary=a"})
+def test_a_form_of_anybodys_making_is_refused_and_fills_nothing(reading_server, body):
+    reply = reading_server.post(OCR, content=body, headers={"content-type": "multipart/form-data; boundary=a"})
     refused(reply, 400, "the form cannot be read")
     assert reply.json()["error"]["code"] == "invalid_form"
 
 
-def test_an_upload_whose_client_is_slow_lies_on_the_disk_and_not_in_memory(server, pdf):
-    with server.client() as client:
+def test_an_upload_whose_client_is_slow_lies_on_the_disk_and_not_in_memory(reading_server, pdf):
+    with reading_server.client() as client:
 
         def pieces():
             yield b'--a\r\nContent-Disposition: form-data; name="file"; filename="a.pdf"\r\n\r\n' + pdf(1)
@@ -225,21 +152,21 @@ def test_an_upload_whose_client_is_slow_lies_on_the_disk_and_not_in_memory(serve
             assert "olmocr_requests_in_hand 0.0" in text
             yield b"\r\n--a--\r\n"
 
-        reply = server.post(OCR, content=pieces(), headers={"content-type": "multipart/form-data; boundary=a"})
+        reply = reading_server.post(OCR, content=pieces(), headers={"content-type": "multipart/form-data; boundary=a"})
     assert lines_of(reply)[-1]["markdown"] == "page 1"
 
 
 def test_documents_of_many_pages_wait_until_there_is_room_for_their_text(pdf):
-    with reading(pages=2, pages_in_hand=2) as server, ThreadPoolExecutor(4) as threads:
-        asked = [threads.submit(server.post, OCR, content=pdf(1, 2), headers=PDF) for _ in range(4)]
+    with reading(pages=2, pages_in_hand=2) as reading_server, ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(reading_server.post, OCR, content=pdf(1, 2), headers=PDF) for _ in range(4)]
         replies = [each.result() for each in asked]
     assert [lines_of(reply)[-1]["markdown"] for reply in replies] == ["page 1\npage 2"] * 4
 
 
 def test_what_is_told_of_a_page_names_no_path(pdf):
     script = {1: [AnswerError("/home/me/models/x/model.safetensors is damaged")]}
-    with reading(Reader(script)) as server:
-        page = by_number(lines_of(server.post(OCR, content=pdf(1), headers=PDF)))[1]
+    with reading(Reader(script)) as reading_server:
+        page = by_number(lines_of(reading_server.post(OCR, content=pdf(1), headers=PDF)))[1]
     assert (page["error"], set(page["rejected"])) == ("… is damaged", {"… is damaged"})
 
 
@@ -256,7 +183,7 @@ def test_a_client_that_leaves_ends_all_pages_of_its_document(pdf, tmp_path):
                 self.ended += 1
 
     reader = Endless()
-    with reading(reader, at_once=2, waiting=0) as server, server.client() as client:
+    with reading(reader, at_once=2, waiting=0) as reading_server, reading_server.client() as client:
         with client.stream("POST", OCR, content=pdf(1, 2, 3), headers=PDF) as reply:
             lines = reply.iter_lines()
             assert json.loads(next(lines))["type"] == "document"
@@ -267,35 +194,35 @@ def test_a_client_that_leaves_ends_all_pages_of_its_document(pdf, tmp_path):
 
 
 def test_pages_are_counted_by_what_came_of_them(pdf):
-    with reading() as server, server.client() as client:
+    with reading() as reading_server, reading_server.client() as client:
         client.post(OCR, content=pdf(1, 0), headers=PDF)
         text = client.get("/metrics").text
     assert 'olmocr_pages_total{status="valid"} 1.0' in text
     assert 'olmocr_pages_total{status="blank"} 1.0' in text
 
 
-def test_uploads_lie_where_temporary_files_do(server):
-    assert Path(tempfile.gettempdir()) == server.folder
-
-
 MARKDOWN = {"accept": "text/markdown"}
 
 
-def test_a_document_is_plain_markdown_to_whoever_wants_that(server, pdf):
+def test_a_document_is_plain_markdown_to_whoever_wants_that(reading_server, pdf):
     content = pdf(7, 0, 300)
-    reply = server.post(OCR, content=content, headers=PDF | MARKDOWN)
+    reply = reading_server.post(OCR, content=content, headers=PDF | MARKDOWN)
     assert reply.headers["content-type"] == "text/markdown; charset=utf-8"
-    assert reply.text == lines_of(server.post(OCR, content=content, headers=PDF))[-1]["markdown"] == "page 7\npage 300"
+    assert (
+        reply.text
+        == lines_of(reading_server.post(OCR, content=content, headers=PDF))[-1]["markdown"]
+        == "page 7\npage 300"
+    )
 
 
-def test_a_document_without_text_is_empty_markdown(server, pdf):
-    reply = server.post(OCR, content=pdf(0, 0), headers=PDF | MARKDOWN)
+def test_a_document_without_text_is_empty_markdown(reading_server, pdf):
+    reply = reading_server.post(OCR, content=pdf(0, 0), headers=PDF | MARKDOWN)
     assert (reply.status_code, reply.text) == (200, "")
 
 
-def test_a_client_may_name_its_formats_in_several_headers(server, pdf):
+def test_a_client_may_name_its_formats_in_several_headers(reading_server, pdf):
     headers = [*PDF.items(), ("accept", "text/html"), ("accept", "text/markdown;q=0.5")]
-    assert server.post(OCR, content=pdf(7), headers=headers).text == "page 7"
+    assert reading_server.post(OCR, content=pdf(7), headers=headers).text == "page 7"
 
 
 def test_markdown_comes_page_by_page_in_the_order_of_the_pages(pdf):
@@ -310,8 +237,8 @@ def test_markdown_comes_page_by_page_in_the_order_of_the_pages(pdf):
 
     headers = PDF | MARKDOWN
     with (
-        reading(Slow()) as server,
-        server.client() as client,
+        reading(Slow()) as reading_server,
+        reading_server.client() as client,
         client.stream("POST", OCR, content=pdf(1, 2, 3), headers=headers) as reply,
     ):
         pieces = reply.iter_text()
@@ -321,8 +248,8 @@ def test_markdown_comes_page_by_page_in_the_order_of_the_pages(pdf):
     assert (first, rest) == ("page 1\n", "page 2\npage 3")
 
 
-def test_what_goes_wrong_before_there_is_any_markdown_has_a_status_of_its_own(server, pdf):
-    refused(server.post(OCR, content=b"<html>", headers=PDF | MARKDOWN), 400, "web page")
+def test_what_goes_wrong_before_there_is_any_markdown_has_a_status_of_its_own(reading_server, pdf):
+    refused(reading_server.post(OCR, content=b"<html>", headers=PDF | MARKDOWN), 400, "web page")
     with reading(Reader({1: [ServerUnavailableError("this server is closing")]})) as other:
         refused(other.post(OCR, content=pdf(1, 2), headers=PDF | MARKDOWN), 503, "this server is closing")
 
@@ -330,8 +257,8 @@ def test_what_goes_wrong_before_there_is_any_markdown_has_a_status_of_its_own(se
 def test_markdown_that_cannot_go_on_is_cut_off_and_never_looks_whole(pdf):
     script = {2: [ServerUnavailableError("this server is closing")]}
     with (
-        reading(Reader(script), at_once=1) as server,
-        server.client() as client,
+        reading(Reader(script), at_once=1) as reading_server,
+        reading_server.client() as client,
         client.stream("POST", OCR, content=pdf(1, 2), headers=PDF | MARKDOWN) as reply,
     ):
         pieces = reply.iter_text()

@@ -1,8 +1,8 @@
+""""""
+
 import base64
 import codecs
 import json
-import struct
-import zlib
 
 import pytest
 from hypothesis import given
@@ -10,26 +10,10 @@ from hypothesis import strategies as st
 
 from olmocr.page import FRONT_MATTER_REGEX, PAGE_PROMPT, ModelResponse, chat_prompt
 from olmocr.serving.formats import make_format
-from olmocr.serving.pictures import MOST_PIXELS
 from olmocr.serving.questions import decoded, parse_question
 from olmocr.serving.refusals import RequestError
+from tests.serving.bodies import PNG, parsed, refused, with_parts
 from tests.serving.servers import chat, data_uri, picture, response
-
-
-def parsed(body, api="chat"):
-    return parse_question(json.dumps(body).encode(), api)
-
-
-def refused(body, api="chat"):
-    with pytest.raises(RequestError) as caught:
-        parsed(body, api)
-    assert caught.value.status == 400
-    return caught.value
-
-
-def with_parts(*parts):
-    return {**chat(), "messages": [{"role": "user", "content": list(parts)}]}
-
 
 IMAGE = {"type": "image_url", "image_url": {"url": data_uri()}}
 
@@ -98,55 +82,6 @@ def test_the_image_may_come_first_or_as_a_bare_string():
     assert question.prompt == "one\ntwo"
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_pictures_of_three_kinds_are_read(kind):
-    question = parsed(chat(data_uri(picture((80, 60), kind), "image/whatever")))
-    assert question.page_request().image.pixels.size == (80, 60)
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["https://example.com/a.png", "http://169.254.169.254/", "file:///etc/passwd", "/etc/passwd", "a.png", "", 7, None,
-     {"url": "ftp://a/b"}, {"file_id": "x"}, "data:image/png,raw", "DATA:text/html,<b>"],
-)  # fmt: skip
-def test_no_url_and_no_file_is_ever_opened(url):
-    error = refused(with_parts({"type": "image_url", "image_url": url}))
-    assert error.code == "invalid_image_url"
-    assert "opens no files and no URLs" in str(error)
-
-
-def bomb(width, height):
-    """Return a PNG that says it has so many pixels, and has none."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-def chunk(kind, content):
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "no PNG, JPEG or WebP"),
-        (b"GIF89a" + bytes(50), "no PNG, JPEG or WebP"),
-        (b"%PDF-1.4", "no PNG, JPEG or WebP"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(50), "damaged"),
-        (bomb(60_000, 60_000), f"more than {MOST_PIXELS} pixels"),
-        (bomb(7_000, 6_000), f"more than {MOST_PIXELS} pixels"),
-        (bomb(0, 5), "damaged"),
-    ],
-)
-def test_a_picture_that_cannot_be_read_is_refused_at_the_door(content, words):
-    assert words in str(refused(chat(data_uri(content))))
-
-
-def test_a_picture_that_breaks_off_is_refused_when_it_is_read():
-    question = parsed(chat(data_uri(picture((300, 300), "JPEG")[:-200])))
-    with pytest.raises(RequestError, match="damaged"):
-        question.page_request()
-
-
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 90_000, b'{"a":' * 45_000, b"<html>",
@@ -202,7 +137,6 @@ def test_a_byte_order_mark_is_no_part_of_the_json():
     assert parse_question(codecs.BOM_UTF8 + json.dumps(chat()).encode(), "chat").model == "scripted"
 
 
-PNG = picture((61, 61))
 PNG += bytes(4 - len(PNG) % 3)  # of a length that base64 fills up
 
 

@@ -1,83 +1,19 @@
 """What the pages hold, read with an HTML parser; and that nothing hostile is left in them."""
 
-import base64
-import hashlib
-import io
 import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
-from PIL import Image
 
 from olmocr.errors import InputError, OutputError
 from olmocr.viewer.catalogue import Choice
-from olmocr.viewer.katex import read_katex
 from olmocr.viewer.site import write_site
 from tests.conftest import ROOT
 from tests.pipeline.doubles import answer, write_image, write_pdf
+from tests.viewer.sites import digest, only_document, site
 from tests.viewer.workspaces import run, sha256, write_hostile_workspace, write_record
-
-VOID = {"meta", "link", "img", "input", "br", "hr", "col"}
-
-
-class Page(HTMLParser):
-    """A page as a browser would take it apart, closely enough: tags, attributes, scripts, text by element id."""
-
-    def __init__(self, html):
-        super().__init__(convert_charrefs=True)
-        self.tags, self.scripts, self.styles, self.open, self.text = [], [], [], [], ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag in ("script", "style"):
-            (self.scripts if tag == "script" else self.styles).append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, "every element is closed in its place"
-
-    def handle_data(self, data):
-        if self.open[-1:] == ["script"]:
-            self.scripts[-1] += data
-        elif self.open[-1:] == ["style"]:
-            self.styles[-1] += data
-        else:
-            self.text += data
-
-    def all(self, name):
-        return [attributes for tag, attributes in self.tags if tag == name]
-
-    @property
-    def policy(self):
-        (policy,) = [each["content"] for each in self.all("meta") if each.get("http-equiv")]
-        return dict(part.strip().split(" ", 1) for part in policy.split(";"))
-
-
-def site(workspace, folder=None, **options):
-    folder = folder or workspace / "viewer"
-    write_site(workspace, folder, **options)
-    return {path.name: Page(path.read_text()) for path in sorted(folder.rglob("*.html"))}
-
-
-def only_document(pages):
-    (name,) = [name for name in pages if name != "index.html"]
-    return pages[name]
-
-
-def picture(page):
-    (image,) = page.all("img")
-    data = base64.b64decode(image["src"].removeprefix("data:image/webp;base64,"))
-    return Image.open(io.BytesIO(data)).convert("RGB")
-
-
-def digest(text):
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def test_a_page_has_its_image_beside_its_text(tmp_path):
@@ -101,15 +37,6 @@ def test_a_figure_is_shown_where_its_box_can_be_believed_and_told_where_not(tmp_
     assert "(not cut out: 99999 by 9 is too small for a figure)" in page.text
 
 
-def test_a_page_that_was_turned_to_be_read_is_shown_so(tmp_path):
-    image = write_image(tmp_path / "a.png", size=(1000, 500))
-    page = only_document(site(run(tmp_path / "ws", [image], answer(valid=False, turn=90), answer())))
-    shown = picture(page)
-    assert shown.size == (500, 1000)
-    assert sum(shown.getpixel((40, 960))) < 100  # its black corner was the top left one
-    assert "turned 90° counter-clockwise" in page.text
-
-
 def test_how_a_page_was_read_stands_above_it(tmp_path):
     write_record(
         tmp_path, ["text"], attempts=[3], temperature=[0.2], primary_language=["de"], is_table=[True],
@@ -128,49 +55,6 @@ def test_a_failed_document_says_why(tmp_path):
     pages = site(run(tmp_path / "ws", [tmp_path / "a.pdf"], answer()))
     assert "is empty" in only_document(pages).text
     assert "is empty" in pages["index.html"].text
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        (lambda path: path.unlink(), "the file is not here any more"),
-        (lambda path: path.write_bytes(path.read_bytes() + b" "), "the file has changed since it was read"),
-    ],
-)
-def test_where_the_source_is_gone_a_sentence_stands_in_its_place(tmp_path, change, sentence):
-    pdf = write_pdf(tmp_path / "a.pdf")
-    run(tmp_path / "ws", [pdf], answer("text"))
-    change(pdf)
-    page = only_document(site(tmp_path / "ws"))
-    assert not page.all("img")
-    assert sentence in page.text
-    assert "text" in page.text
-
-
-@pytest.mark.parametrize("name", ["/dev/zero", "/dev/stdin", ".", "a\0b", "x" * 5000, "~nobody-here/a.pdf", ""])
-def test_a_record_cannot_have_anything_but_a_file_opened(tmp_path, name):
-    write_record(tmp_path, ["text"], name=name, metadata={"source-sha256": "0" * 64})
-    assert "No picture" in only_document(site(tmp_path)).text
-
-
-def test_a_file_that_the_record_knows_but_is_no_document_is_not_shown(tmp_path):
-    secret = tmp_path / "secret.txt"
-    secret.write_text("the secret")
-    write_record(tmp_path / "ws", ["text"], name=secret, metadata={"source-sha256": sha256(secret)})
-    page = only_document(site(tmp_path / "ws"))
-    assert "is no PDF and no picture" in page.text
-    assert "the secret" not in page.text
-
-
-@pytest.mark.parametrize("number", [0, -1, 3])
-def test_a_page_number_that_the_file_does_not_have_is_said(tmp_path, number):
-    pdf = write_pdf(tmp_path / "a.pdf", pages=2)
-    write_record(tmp_path / "ws", ["text"], name=pdf, metadata={"source-sha256": sha256(pdf)})
-    path = tmp_path / "ws/results/output_a.jsonl"
-    record = json.loads(path.read_text())
-    record["attributes"]["pdf_page_numbers"] = [[0, 4, number]]
-    path.write_text(json.dumps(record))
-    assert f"The file has no page {number}." in only_document(site(tmp_path / "ws")).text
 
 
 def test_documents_are_listed_in_order_and_lead_to_each_other(tmp_path):
@@ -252,33 +136,6 @@ def test_the_policy_allows_our_styles_and_scripts_by_their_hashes_and_nothing_fr
 def test_a_megabyte_in_one_line_is_shown(tmp_path):
     write_record(tmp_path, ["<b>" * 350_000])
     assert "<b><b>" in only_document(site(tmp_path)).text
-
-
-def write_katex_folder(folder, script="globalThis.katex = {}"):
-    (folder / "fonts").mkdir(parents=True)
-    (folder / "fonts/KaTeX_Main.woff2").write_bytes(b"font")
-    (folder / "katex.min.js").write_text(script)
-    sources = 'url(fonts/KaTeX_Main.woff2)format("woff2"),url(fonts/KaTeX_Main.ttf)format("truetype")'
-    (folder / "katex.min.css").write_text(f"@font-face{{font-family:K;src:{sources}}}.katex{{color:red}}")
-    return folder
-
-
-def test_katex_is_put_into_each_page_with_its_fonts(tmp_path):
-    write_record(tmp_path / "ws", ["\\(x\\)"])
-    page = only_document(site(tmp_path / "ws", katex=read_katex(write_katex_folder(tmp_path / "katex"))))
-    font = base64.b64encode(b"font").decode()
-    assert page.styles[-1] == (
-        f"@font-face{{font-family:K;src:url(data:font/woff2;base64,{font})format('woff2')}}.katex{{color:red}}"
-    )
-    assert page.scripts[0] == "globalThis.katex = {}"
-    assert page.policy["script-src"] == " ".join(map(digest, page.scripts))
-
-
-def test_a_folder_without_katex_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"katex\.min\.js cannot be read .* `katex` names a folder with"):
-        read_katex(tmp_path)
-    with pytest.raises(InputError, match="cannot stand within a page"):
-        read_katex(write_katex_folder(tmp_path / "katex", "x = '</script>'"))
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):

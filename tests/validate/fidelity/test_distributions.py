@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from olmocr.validate.fidelity.distributions import MOST, by_position, diverge, keep, mean_interval
-from olmocr.validate.fidelity.token_classes import token_classes
 
 VOCABULARY = 500
 
@@ -74,15 +73,3 @@ def test_positions_are_put_into_bins_that_double():
     bins = by_position([np.arange(40, dtype=float), np.zeros(20)])
     assert [(each.first, each.last, each.positions) for each in bins] == [(0, 15, 32), (16, 31, 20), (32, 39, 8)]
     assert bins[2].mean_kl == 35.5
-
-
-def test_every_token_has_a_class():
-    pieces = ["---\nprimary_language: en\n", "---\n", "<ta", "ble>", "Price", " 12", ".", "\n", r"\(", "x", r"^2\)"]
-    assert token_classes(pieces) == (
-        "front matter", "front matter", "HTML tags", "HTML tags", "letters", "digits", "punctuation", "spaces",
-        "LaTeX", "LaTeX", "LaTeX", "end",
-    )  # fmt: skip
-
-
-def test_two_prices_are_no_formula():
-    assert token_classes(["$7", " and ", "$8"]) == ("digits", "letters", "digits", "end")

@@ -8,16 +8,11 @@ import sys
 
 import jsonschema
 import mlx.core as mx
-import numpy as np
 import pytest
-from PIL import Image
 
-from olmocr.errors import CheckpointError, MissingDependencyError, UsageError
-from olmocr.inference.model import load_model
+from olmocr.errors import CheckpointError, UsageError
 from olmocr.inference.prompt import PageInputs
-from olmocr.model_folder import ModelFolder
-from olmocr.page import IMAGE_PLACEHOLDER, PageImage, chat_prompt
-from olmocr.rendering.render import open_document
+from olmocr.page import IMAGE_PLACEHOLDER, chat_prompt
 from olmocr.reports.fidelity import FIDELITY_REPORT_FILE, FidelityReport, fidelity_lines
 from olmocr.reports.typed_json import report_json
 from olmocr.validate.fidelity.distributions import diverge, keep
@@ -30,30 +25,19 @@ from olmocr.validate.fidelity.measure import (
     measure_fidelity,
     write_fidelity_report,
 )
-from olmocr.validate.fidelity.reading import inputs_of, read_page
-from olmocr.validate.fidelity.reference import Reference
-from olmocr.validate.known_pages.built_in_pages import draw_built_in_pages
+from olmocr.validate.fidelity.reading import inputs_of
 from tests.checkpoints import read_tensors, write_tensors
-from tests.conftest import CHECKPOINT, DEVICE, PAGES, ROOT
+from tests.conftest import CHECKPOINT, ROOT
 from tests.validate.reports import documented_fields
 from tests.validate.reports import report as made_report
 
 SCHEMA = json.loads((ROOT / "docs/fidelity-report.schema.json").read_text())
+
+
 DOCUMENT = (ROOT / "docs/fidelity.md").read_text()
+
+
 FIDELITY = [sys.executable, "-m", "olmocr.validate", "fidelity"]
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """Return a low picture of two lines, which is read in little time, beside its true text."""
-    folder = tmp_path_factory.mktemp("page")
-    known = draw_built_in_pages(folder, 644)[-1]
-    with open_document(known.path, known.path.name) as document:
-        pixels = document.render(known.page_number, 644).pixels
-    path = folder / "short.png"
-    pixels.crop((0, 0, pixels.width, 130)).save(path)
-    path.with_suffix(".md").write_text(known.truth)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +50,6 @@ def work(tmp_path_factory):
 def measured(converted, page, work):
     """Return a function: recipe -> the report of the demo checkpoint converted so, on the short page."""
     return lambda recipe: measure_fidelity(converted(recipe), CHECKPOINT, FidelityTerms((page,), work=work))
-
-
-@pytest.fixture(scope="module")
-def source():
-    return load_model(ModelFolder(CHECKPOINT), DEVICE)
-
-
-@pytest.fixture(scope="module")
-def image(page):
-    with open_document(page, page.name) as document:
-        return document.render(1, 644)
-
-
-@pytest.fixture(scope="module")
-def answer(source, image):
-    return read_page(source, image, 400).greedy.tokens
 
 
 def swap(folder):
@@ -179,17 +147,6 @@ def test_a_prompt_in_the_wrong_order_is_farther_than_any_limit_allows(source, im
     assert [broken.name for broken in check_gates(report, read_gates()).broken] == ["most_mean_kl"]
 
 
-def test_it_does_not_matter_how_many_positions_are_computed_at_once(source, image, answer):
-    inputs = inputs_of(source, image, 0)
-    whole = np.concatenate(list(ForcedAnswer(source, inputs, answer).blocks(1000)))
-    parts = np.concatenate(list(ForcedAnswer(source, inputs, answer).blocks(7)))
-    assert whole.shape == (len(answer) + 1, 4096)
-    assert np.abs(whole - parts).max() < 1e-3
-    assert np.allclose(np.exp(whole).sum(axis=1), 1, atol=1e-5)
-    assert whole[:-1].argmax(axis=1).tolist() == list(answer)
-    assert int(whole[-1].argmax()) in source.stop_tokens
-
-
 def test_an_interrupted_measurement_goes_on_where_it_was(converted, page, tmp_path):
     pages = [shutil.copyfile(page, tmp_path / f"{name}.png") for name in ("one", "two")]
     terms = FidelityTerms(tuple(pages), work=tmp_path / "work")
@@ -251,38 +208,3 @@ def test_a_report_is_told_in_words(tmp_path):
 def test_what_is_no_model_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         measure_fidelity(tmp_path, CHECKPOINT)
-
-
-def test_transformers_gives_what_the_source_in_mlx_gives(source, image, answer):
-    pytest.importorskip("torch")
-    reference = Reference(CHECKPOINT)
-    kept = keep(ForcedAnswer(source, inputs_of(source, image, 0), answer).blocks(), len(answer) + 1)
-    found = diverge(kept, reference.blocks(image, answer))
-    assert found.divergence.max() < 1e-4
-    assert (found.choices == kept.choices).all()
-
-
-@pytest.mark.slow
-def test_transformers_reads_every_demo_page_as_the_source_in_mlx_does(converted, tmp_path):
-    pytest.importorskip("torch")
-    terms = FidelityTerms((PAGES,), work=tmp_path, reference="transformers")
-    parity = measure_fidelity(converted("8bit"), CHECKPOINT, terms).parity
-    assert (parity.pages, parity.identical_pages, parity.top1_agreement) == (24, 24, 1.0)
-    assert parity.mean_kl < 2e-6
-    assert parity.max_log_probability_difference < 5e-3
-
-
-@pytest.mark.skipif("torch" in sys.modules, reason="torch is installed")
-def test_without_torch_the_reference_says_what_to_install():
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        with pytest.raises(MissingDependencyError, match=r"olmocr\[torch\]"):
-            Reference(CHECKPOINT)
-
-
-def test_a_page_that_the_model_cannot_take_is_refused(source):
-    from olmocr.errors import InputError
-
-    with pytest.raises(InputError, match="cannot take this page's image"):
-        read_page(source, PageImage(Image.new("RGB", (3000, 10))), 10)

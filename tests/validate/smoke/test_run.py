@@ -11,13 +11,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from olmocr.errors import CheckpointError, InputError
+from olmocr.errors import CheckpointError
 from olmocr.files import sha256_of
-from olmocr.rendering.render import open_document
 from olmocr.reports.smoke import SMOKE_REPORT_FILE, smoke_lines
 from olmocr.runtime.facts import known_faults, versions
-from olmocr.validate.known_pages.built_in_pages import draw_built_in_pages
-from olmocr.validate.known_pages.page_set import longest_side_for, read_page_set
 from olmocr.validate.smoke.run import SmokeTerms, smoke_test, why_not_quick
 from tests.checkpoints import read_tensors, tiny_checkpoint, write_tensors
 from tests.conftest import CHECKPOINT, DEVICE, PAGES, ROOT
@@ -25,8 +22,14 @@ from tests.pipeline.doubles import Model, Reader, answer, write_numbered_pdf
 from tests.validate.reports import documented_fields
 
 SCHEMA = json.loads((ROOT / "docs/smoke-report.schema.json").read_text())
+
+
 DOCUMENT = (ROOT / "docs/smoke.md").read_text()
+
+
 SMOKE = [sys.executable, "-m", "olmocr.validate", "smoke"]
+
+
 EASY = PAGES / "sparse_14.pdf"
 
 
@@ -50,7 +53,7 @@ def tried(folder, *pages, **terms):
     return smoke_test(folder, SmokeTerms(pages or (EASY,), max_tokens=200, max_attempts=1, **terms))
 
 
-def page(report, kind):
+def page_of(report, kind):
     (found,) = [page for page in report.pages if page.kind == kind]
     return found
 
@@ -129,7 +132,7 @@ def test_templates_that_put_the_image_first_are_noticed_although_the_model_reads
 
 def test_an_answer_that_breaks_a_rule_is_named(folder):
     report = smoke_test(folder, SmokeTerms(max_attempts=2, ask=Model(answer(language="klingon, perhaps: [")).ask))
-    plain = page(report, "plain text")
+    plain = page_of(report, "plain text")
     assert (plain.passed, plain.status, plain.attempts) == (False, "fallback", 2)
     assert "yaml" in plain.problems[0]
     assert len(plain.rejected) == 2
@@ -138,12 +141,12 @@ def test_an_answer_that_breaks_a_rule_is_named(folder):
 
 def test_a_model_that_makes_text_up_fails_by_its_phrases_and_its_errors(folder):
     report = smoke_test(folder, SmokeTerms(ask=Model(answer("Something else")).ask))
-    table = page(report, "table")
+    table = page_of(report, "table")
     assert not table.passed
     assert table.missing_phrases == table.phrases
     assert ["characters are wrong" in table.problems[0], "phrases are missing" in table.problems[1]] == [True, True]
-    assert page(report, "turned by 90").problems[-1] == "it was turned by 0 degrees, not by 90"
-    assert page(report, "blank").passed
+    assert page_of(report, "turned by 90").problems[-1] == "it was turned by 0 degrees, not by 90"
+    assert page_of(report, "blank").passed
     assert smoke_lines(report)[-1].startswith("model does not read as it should: 1 of 10 pages")
 
 
@@ -218,33 +221,6 @@ def test_every_field_is_documented_and_required():
 def test_what_is_no_model_is_refused_before_anything_is_drawn(tmp_path):
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         smoke_test(tmp_path)
-
-
-def test_pages_come_with_their_own_true_text(tmp_path):
-    pages = read_page_set([PAGES / "report_22.pdf", PAGES / "digital_01.pdf"])
-    assert [page.page_number for page in pages] == [1, 2, 3, 1]
-    assert pages[2].truth == ""
-    assert pages[3].truth.startswith("# Harbour Library Newsletter")
-    with pytest.raises(InputError, match="holds no documents"):
-        read_page_set([tmp_path])
-
-
-def test_a_page_is_as_large_as_the_model_can_see(tmp_path):
-    assert longest_side_for(CHECKPOINT) == 644
-    assert longest_side_for(tmp_path) == 1288
-    (tmp_path / "preprocessor_config.json").write_text('{"max_pixels": 12845056}')
-    assert longest_side_for(tmp_path) == 1288
-
-
-@pytest.mark.parametrize("side", [644, 1288])
-def test_the_built_in_pages_hold_the_text_that_is_said_to_be_true(tmp_path, side):
-    pages = {page.kind: page for page in draw_built_in_pages(tmp_path, side)}
-    for kind in ("plain text", "small dense text", "numbers", "second of two"):
-        known = pages[kind]
-        with open_document(known.path, known.path.name) as document:
-            assert document.text(known.page_number).split() == known.truth.split()
-    with open_document(pages["scan"].path, "scan") as document:
-        assert document.text(1) is None
 
 
 @pytest.mark.skipif(DEVICE.kind != "cpu", reason="a GPU is quick")

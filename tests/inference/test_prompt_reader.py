@@ -1,0 +1,60 @@
+"""Prompts are read in steps, once for what they have in common, and others go on meanwhile."""
+
+from concurrent.futures import Future
+
+from olmocr.inference.decode import BatchLimits, Scheduler
+from olmocr.inference.engine import Engine
+from olmocr.inference.model import load_model
+from olmocr.inference.row import Asked
+from olmocr.page import PageRequest
+from tests.conftest import DEVICE
+from tests.inference.decoded import alone, picture, request, together
+
+"""Keys and values of one token of the random model: 1 layer, 1 head of 32 numbers, float32."""
+
+
+TOKEN_BYTES = 2 * 32 * 4
+
+
+def test_a_prompt_is_read_in_steps_of_any_size_with_the_same_answer(folder):
+    answers = []
+    for step in (7, 64, 4096):
+        with Engine(folder, DEVICE, prompt_step=step) as engine:
+            answers += together(engine, [PageRequest(picture(1, (280, 420)), max_tokens=20)])
+    assert answers[0].input_tokens > 200
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_others_go_on_while_a_long_prompt_is_read(folder):
+    limits = BatchLimits(2, 10_000 * TOKEN_BYTES, prompt_step=16, drafted_pages=0)
+    scheduler = Scheduler(load_model(folder, DEVICE), limits, None)
+    first = Asked(request(1, max_tokens=3000), Future())
+    long = Asked(PageRequest(picture(3, (560, 840)), max_tokens=1), Future())  # read in more than 20 steps
+    scheduler.add(first)
+    while not scheduler.counts.tokens:
+        scheduler.advance()
+    before = scheduler.counts.tokens
+    scheduler.add(long)
+    while not long.answer.done():
+        scheduler.advance()
+    assert scheduler.counts.tokens - before >= 20
+    assert not first.answer.done()
+
+
+def test_a_page_that_is_asked_again_is_not_read_again(folder):
+    with Engine(folder, DEVICE, prompt_step=32, drafted_pages=0) as engine:
+        big = [PageRequest(picture(1, (560, 420)), temperature=1.0, seed=seed, max_tokens=3) for seed in (1, 2, 3, 1)]
+        first = alone(engine, big[:1])
+        read = engine.counts.prompt_tokens
+        rest = alone(engine, big[1:])
+        assert read > 300
+        assert engine.counts.prompt_tokens == read
+        assert rest[2] == first[0] != rest[0]
+
+
+def test_the_text_before_the_image_is_read_once_for_all_pages(folder):
+    with Engine(folder, DEVICE, drafted_pages=0) as engine:
+        one, two = alone(engine, [request(1)])[0], request(2)
+        read = engine.counts.prompt_tokens
+        alone(engine, [two])
+        assert engine.counts.prompt_tokens - read < one.input_tokens / 4
