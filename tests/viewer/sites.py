@@ -5,6 +5,7 @@ import hashlib
 from html.parser import HTMLParser
 
 from olmocr.viewer.site import write_site
+from tests.viewer.workspaces import write_record
 
 VOID = {"meta", "link", "img", "input", "br", "hr", "col"}
 
@@ -58,3 +59,8 @@ def only_document(pages):
 
 def digest(text):
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def write_three(workspace):
+    for name in ("a", "b", "c"):
+        write_record(workspace, [f"text of {name}"], name=f"{name}.pdf", file=f"output_{name}.jsonl")
