@@ -33,6 +33,7 @@ from olmocr.pipeline.repetition import has_looped, is_looping
 from olmocr.publish.folder_reports import parse_conversion_report
 from olmocr.publish.front_matter import split_card
 from olmocr.publish.markup import code_block, escaped
+from olmocr.publish.rows import parse_rows
 from olmocr.rendering.figures import figure_names
 from olmocr.reports.smoke import SmokeReport
 from olmocr.reports.typed_json import parse_as
@@ -272,6 +273,7 @@ PARSERS = {
     parse_size: NAMES,
     parse_version: [*NAMES, "1."],
     parse_conversion_report: JSON,
+    parse_rows: JSON,
     functools.partial(parse_as, SmokeReport): JSON,
     functools.partial(parse_check, category="x"): JSON,
     split_card: ANSWER,
@@ -357,4 +359,4 @@ def test_every_function_that_says_that_it_parses_is_in_the_list():
     listed = {getattr(parser, "func", parser) for parser in PARSERS}
     inner = {name for each in listed for name in getattr(getattr(each, "__code__", None), "co_names", ())}
     known = {each.__name__ for each in listed} | inner | {"parse_json", "parse_recipe"}
-    assert named - known <= {"parse_question", "parse_wanted", "parse_labels"}
+    assert named - known <= {"parse_question", "parse_wanted", "parse_labels", "parse_origin"}

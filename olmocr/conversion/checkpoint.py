@@ -313,7 +313,7 @@ def _refuse_unfinished(folder: ModelFolder, shards: list[str]) -> None:
     if folder.remote_weights:
         return
     for shard in shards:
-        marks = [name for name in _unfinished_names(shard) if (folder.path / name).exists()]
+        marks = [f"{shard}{end}" for end in _UNFINISHED if (folder.path / f"{shard}{end}").exists()]
         if marks:
             raise CheckpointError(
                 f"{folder.path / shard} is not here in full, as {marks[0]} tells; download it to its end"

@@ -219,7 +219,7 @@ def _is_meant_to_be_seen(item: Any, page: pypdfium2.PdfPage, scale: float) -> bo
     if pdfium.FPDFTextObj_GetTextRenderMode(item.raw) in _INVISIBLE or _is_in_layer(item) or _is_light(item):
         return False
     left, bottom, right, top = item.get_bounds()
-    if min(right - left, top - bottom) * scale < _SMALLEST_TRACE:
+    if 0 < min(right - left, top - bottom) * scale < _SMALLEST_TRACE:
         return False
     width, height = page.get_mediabox()[2:]
     return bool(right > 0 and top > 0 and left < width and bottom < height and _text_of(item, page).strip())
