@@ -13,6 +13,7 @@ import os
 import re
 import struct
 import tarfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -97,7 +98,14 @@ def _opened_zip(path: str | Path) -> zipfile.ZipFile:
 
 @functools.lru_cache(maxsize=1)  # to open one reads what all its members are called, and each member is read by itself
 def _zip_as_it_was(path: str, *version: int) -> zipfile.ZipFile:
-    return zipfile.ZipFile(cast(BinaryIO, _TrueNames(Path(path).open("rb"))))
+    file = Path(path).open("rb")  # noqa: SIM115
+    try:
+        archive = zipfile.ZipFile(cast(BinaryIO, _TrueNames(file)))
+    except BaseException:
+        file.close()
+        raise
+    weakref.finalize(archive, file.close)  # and not before: members may still be read elsewhere
+    return archive
 
 
 def read_tar_member(origin: TarMember, scratch: Path, limits: InputLimits) -> Iterator[bytes]:
