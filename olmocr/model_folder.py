@@ -234,8 +234,13 @@ def refuse_adapter(folder: ModelFolder) -> None:
         f"{folder.where} holds weights and beside them an adapter ({', '.join(found)}){_base_of(folder)}: transformers "
         "would read the adapter with the model that it was trained on, mlx-vlm the weights alone; merge the adapter "
         "first (in peft: merge_and_unload, then save_pretrained), or, if the weights have it in them already, convert "
-        f"with {' '.join(f'--leave-out {name}' for name in found)}"
+        f"with {' '.join(leaving_out(name) for name in found)}"
     )
+
+
+def leaving_out(name: str) -> str:
+    """Return the setting by which the file *name* is left out, as errors name settings."""
+    return f"`leave_out={name!r}`"
 
 
 def _base_of(folder: ModelFolder) -> str:

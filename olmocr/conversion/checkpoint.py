@@ -260,7 +260,7 @@ def _read_tensors(folder: ModelFolder) -> list[TensorInfo]:
     if index is not None:
         problems = _index_problems(index, tensors)
     if problems:
-        heading = f"{INDEX_FILE} of {folder.where} is not of the files beside it; --leave-out {INDEX_FILE} reads them"
+        heading = f"{INDEX_FILE} of {folder.where} is not of the files beside it; `leave_out='{INDEX_FILE}'` reads them"
         raise CheckpointError(listed(f"{heading} as they are, if they are of one model", problems))
     _say_what_is_not_read(folder, shards, is_indexed=index is not None)
     tensors, wrappers = unwrapped(tensors)
@@ -303,7 +303,7 @@ def _why_repeated(
     return listed(
         f"{folder.where} has no {INDEX_FILE}, and the same tensors in several files ({', '.join(files[:5])}): "
         f"transformers {by_transformers}, mlx-vlm reads all, and the last one counts; "
-        "say which are not the model's, with --leave-out NAME",
+        "say which are not the model's, with `leave_out='NAME'`",
         problems,
     )
 
@@ -368,7 +368,7 @@ def _read_index(folder: ModelFolder) -> dict[str, str] | None:
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{file} has no weight_map; --leave-out {INDEX_FILE} reads the files without it")
+        raise CheckpointError(f"{file} has no weight_map; `leave_out='{INDEX_FILE}'` reads the files without it")
     strange = [name for name in weight_map.values() if not isinstance(name, str) or not _SHARD_NAME.fullmatch(name)]
     if strange:
         raise CheckpointError(f"{file} names {shown(repr(strange[0]))}, which is no safetensors file in the folder")
@@ -381,14 +381,14 @@ def _refuse_two_models(folder: ModelFolder, shards: set[str]) -> None:
         raise CheckpointError(
             f"{folder.where} holds two models: {WHOLE_FILE}, which transformers would read, and the "
             f"{len(shards)} files that {INDEX_FILE} names, which mlx-vlm would read; say which it is not, with "
-            f"--leave-out {WHOLE_FILE} or --leave-out {INDEX_FILE} --leave-out {_pattern_of(shards)}"
+            f"`leave_out='{WHOLE_FILE}'` or `leave_out='{INDEX_FILE}'` `leave_out='{_pattern_of(shards)}'`"
         )
 
 
 def _pattern_of(shards: Iterable[str]) -> str:
-    """Return a pattern for *shards*, as --leave-out takes it."""
+    """Return a pattern for *shards*, as ``leave_out`` takes it."""
     names = sorted(shards)
-    return names[0] if len(names) == 1 else f"'{_common_start(names)}*.safetensors'"
+    return names[0] if len(names) == 1 else f"{_common_start(names)}*.safetensors"
 
 
 def _common_start(names: Iterable[str]) -> str:
@@ -407,7 +407,7 @@ def _unindexed_shards(folder: ModelFolder) -> list[str]:
         raise CheckpointError(
             f"{folder.where} has no {INDEX_FILE}, and which of its *.safetensors files make up the model cannot be "
             f"told: {', '.join(shards[:5])}; copy the index, too, or say which are not the model's, with "
-            "--leave-out NAME"
+            "`leave_out='NAME'`"
         )
     return shards
 
@@ -462,7 +462,7 @@ def _why_missing(folder: ModelFolder, shards: list[str], missing: list[str]) -> 
     begun = f"; {unfinished[0]} is not here in full" if unfinished else ""
     advice = (
         f"copy what is missing from where the others came from, or, if the index is an old one, read what is there "
-        f"with --leave-out {INDEX_FILE}"
+        f"with `leave_out='{INDEX_FILE}'`"
     )
     return (
         f"{folder.where} lacks {len(missing)} of {len(shards)} shards that {INDEX_FILE} names: "

@@ -60,7 +60,8 @@ def leaving_out(model: ModelFolder, patterns: Sequence[str]) -> ModelFolder:
     names = {path.name for path in model.path.iterdir()} | {file.name for file in model.remote_files}
     for pattern in patterns:
         if not any(is_left_out(name, [pattern.partition(":")[0]]) for name in names):
-            raise UsageError(f"--leave-out {pattern} names no file of {model.where}; give a file's name, or a pattern")
+            what = f"`leave_out={pattern!r}` names no file of {model.where}"
+            raise UsageError(f"{what}; give a file's name, or a pattern")
     return replace(model, left_out=tuple(patterns))
 
 

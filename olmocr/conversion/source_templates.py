@@ -50,7 +50,7 @@ def read_templates(folder: ModelFolder) -> SourceTemplates:
             problems[place] = error
     first = next(iter(named))
     if first in problems:  # what a processor takes counts, and not what would be easier to read
-        more = f", or convert with --leave-out {_option(first)}" if usable else ""
+        more = f", or convert with `leave_out='{_option(first)}'`" if usable else ""
         raise CheckpointError(f"{folder.path / first}: {problems[first]}{more}")
     for place, problem in problems.items():
         _log.warning("%s: %s is not used: %s", folder.where, place, one_line(str(problem), 200))
@@ -64,7 +64,7 @@ def read_templates(folder: ModelFolder) -> SourceTemplates:
 def _two_readings(folder: ModelFolder, rendered: dict[str, tuple[str, str]]) -> str:
     places = list(rendered)
     other = next(place for place in places if rendered[place] != rendered[places[0]])
-    answers = " or ".join(f"--leave-out {_option(place)}" for place in (places[0], other))
+    answers = " or ".join(f"`leave_out='{_option(place)}'`" for place in (places[0], other))
     return (
         f"{folder.where} has chat templates that ask for a page differently: {places[0]}, which a processor of "
         f"transformers or mlx-vlm takes, {rendered[places[0]][0]!r}, and {other}, {rendered[other][0]!r}; "

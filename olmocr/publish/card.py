@@ -105,7 +105,7 @@ def make_card(
         longest_side=TARGET_LONGEST_IMAGE_DIM,
         prompt=PAGE_PROMPT,
         repository=repository,
-        install_command=f"pip install 'olmocr[mlx] @ git+{repository}'",
+        install_command=f"pip install 'olmocr-mlx[mlx] @ git+{repository}'",
         pipeline_command=f"olmocr document.pdf --model {shlex.quote(variant.title)}",
         stock_install="pip install 'mlx-vlm>=0.7.10,<0.8' pypdfium2",
         source_is_folder=conversion.source.name != facts.base_model,

@@ -69,7 +69,7 @@ def test_templates_that_render_a_page_differently_are_asked_about_and_either_ans
     folder = folder_with(tmp_path / "source", **places)
     with pytest.raises(CheckpointError, match="chat templates that ask for a page differently") as error:
         read_templates(ModelFolder(folder))
-    assert f"with --leave-out {answers[0]} or --leave-out {answers[1]}" in str(error.value)
+    assert f"with `leave_out='{answers[0]}'` or `leave_out='{answers[1]}'`" in str(error.value)
     chosen = [read_templates(ModelFolder(folder, left_out=(each,))).default for each in answers]
     assert {"<|other|>" in each for each in chosen} == {True, False}
 

@@ -137,7 +137,7 @@ def test_an_adapter_beside_weights_is_asked_about(tmp_path, caplog):
     adapter_config(folder)
     text = refusal(folder)
     assert "holds weights and beside them an adapter (adapter_config.json) for me/my-base: transformers would" in text
-    assert text.endswith("--leave-out adapter_config.json")
+    assert text.endswith("`leave_out='adapter_config.json'`")
     assert read_checkpoint(ModelFolder(folder, left_out=("adapter_config.json",))).tensors
 
 
@@ -191,7 +191,8 @@ def test_a_whole_file_beside_shards_is_asked_about_and_either_answer_is_read(tmp
         write_tensors(folder / shard, dict(list(tensors.items())[number::2]))
     text = refusal(folder)
     assert "holds two models: model.safetensors, which transformers would read, and the 2 files" in text
-    assert "--leave-out model.safetensors or --leave-out model.safetensors.index.json --leave-out 'model-0000" in text
+    assert "`leave_out='model.safetensors'` or `leave_out='model.safetensors.index.json'` " in text
+    assert "`leave_out='model-0000" in text
     by_shards = read_checkpoint(ModelFolder(folder, left_out=("model.safetensors",)))
     by_file = read_checkpoint(ModelFolder(folder, left_out=(INDEX_FILE, "model-0*")))
     assert {info.shard for info in by_shards.tensors.values()} == set(TWO)
@@ -282,7 +283,7 @@ def test_an_architecture_that_is_not_said_is_known_by_its_type(architectures, tm
 
 def test_a_name_that_is_to_be_left_out_and_is_not_there_is_a_mistake(tmp_path):
     folder = ModelFolder(tiny_checkpoint(tmp_path / "source"))
-    with pytest.raises(UsageError, match=r"--leave-out model-1 names no file of"):
+    with pytest.raises(UsageError, match=r"`leave_out='model-1'` names no file of"):
         leaving_out(folder, ["model-1"])
     assert leaving_out(folder, ["tokenizer_config.json:chat_template"]).left_out
 

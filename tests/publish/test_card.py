@@ -93,7 +93,7 @@ def test_the_commands_of_a_card_are_all_there_are_of_it_and_run_as_pasted(tmp_pa
     card = make_card(this, find_facts(this.reports.conversion), repository="https://example.org/olmocr.git")
     install, read, stock, again = commands_of(card)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert install == ["pip", "install", "olmocr[mlx] @ git+https://example.org/olmocr.git"]
+    assert install == ["pip", "install", "olmocr-mlx[mlx] @ git+https://example.org/olmocr.git"]
     assert Requirement(install[2]).extras <= set(extras)
     assert read == ["olmocr", "document.pdf", "--model", "org/tiny-8bit"]
     assert {Requirement(each).name for each in stock[2:]} == {"mlx-vlm", "pypdfium2"}
