@@ -17,6 +17,7 @@ import olmocr
 from olmocr.command import as_options, log_to_file
 from olmocr.extras import install_command
 from olmocr.text import in_a_line
+from tests import programs
 from tests.conftest import CHECKPOINT, PAGES
 from tests.pipeline.doubles import write_pdf
 from tests.programs import OLMOCR, VALIDATE, assert_one_sentence, texts
@@ -237,7 +238,7 @@ def test_a_closed_standard_error_does_not_stop_a_run(tmp_path, converted):
 
 def test_a_file_whose_name_looks_like_an_option_can_be_given(tmp_path, converted):
     write_pdf(tmp_path / "-a_b.pdf", password="x")
-    done = run(OLMOCR, "ws", "--model", converted("8bit"), "--pdfs=-a_b.pdf", cwd=tmp_path)
+    done = programs.run(OLMOCR, "ws", "--model", converted("8bit"), "--pdfs=-a_b.pdf", cwd=tmp_path)
     assert done.returncode == 9
     assert "-a_b.pdf is encrypted" in done.stderr
 
@@ -246,11 +247,13 @@ def test_a_machine_without_mlx_is_one_sentence(tmp_path):
     (tmp_path / "path/mlx").mkdir(parents=True)
     (tmp_path / "path/mlx/__init__.py").write_text("raise ImportError('no MLX here')")
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "path")}
-    done = run(OLMOCR, tmp_path / "ws", "--pdfs", write_pdf(tmp_path / "a.pdf"), "--model", CHECKPOINT, env=environment)
+    done = programs.run(
+        OLMOCR, tmp_path / "ws", "--pdfs", write_pdf(tmp_path / "a.pdf"), "--model", CHECKPOINT, env=environment
+    )
     assert_one_sentence(done, 3, install_command("mlx"))
 
 
 def test_control_characters_in_a_name_are_shown_and_not_obeyed(tmp_path):
-    done = run(VALIDATE, "pages", tmp_path / "\x1b[31mred")
+    done = programs.run(VALIDATE, "pages", tmp_path / "\x1b[31mred")
     assert "\x1b" not in done.stderr
     assert r"\x1b[31mred" in done.stderr
