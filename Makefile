@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo cards test test-slow mutants check format bench clean
+.PHONY: help demo cards test coverage test-slow mutants check format bench clean
 
 help:
 	@echo "make demo       convert the demo checkpoint to 8 and 4 bits, read 24 pages with each, print a table"
 	@echo "make cards      measure the demo's variants anew and make their model cards; run it where nothing else runs"
-	@echo "make test       run the tests, with coverage"
+	@echo "make test       run the tests"
+	@echo "make coverage   run them, and print which lines none of them reaches"
 	@echo "make test-slow  run the tests that take minutes"
 	@echo "make mutants    break the package a little in 200 places, and print what no test notices: half an hour"
 	@echo "make check      formatting, lint, types, then the tests"
@@ -21,6 +22,9 @@ cards: .venv/installed-mlx
 	$(BIN)/python demo/model_cards.py
 
 test: .venv/installed-dev
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+
+coverage: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term
 
 test-slow: .venv/installed-dev
