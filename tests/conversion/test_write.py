@@ -67,7 +67,7 @@ def test_the_config_says_the_same_of_the_quantization_as_stock_mlx_vlm(recipe, b
 def stock_answer(folder):
     """Ask stock mlx-vlm something short: its CPU kernels for quantized matrices take a minute for a page."""
     model, processor = mlx_vlm.load(str(folder))
-    picture = Image.radial_gradient("L").resize((84, 56)).converted_by("RGB")
+    picture = Image.radial_gradient("L").resize((84, 56)).convert("RGB")
     return mlx_vlm.generate(
         model, processor, chat_prompt("Read."), image=[picture], max_tokens=12, temperature=0.0, verbose=False
     ).text
