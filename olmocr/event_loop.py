@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Coroutine
 from typing import Any, Self, TypeVar
@@ -35,23 +36,26 @@ class EventLoopThread:
         An exception that comes while this waits, such as KeyboardInterrupt, cancels the coroutine, and is raised when
         the coroutine has ended.
         """
-        has_ended = threading.Event()
+        ended: queue.SimpleQueue[None] = queue.SimpleQueue()  # an Event can be left locked by an interruption
         tasks: list[asyncio.Task[T]] = []
 
         def begin() -> None:
             task = self._loop.create_task(coroutine)
-            task.add_done_callback(lambda _: has_ended.set())
+            task.add_done_callback(lambda _: ended.put(None))
             tasks.append(task)
 
         def cancel() -> None:
+            if not tasks:  # it was interrupted before it began
+                coroutine.close()
+                ended.put(None)
             for task in tasks:
                 task.cancel()
 
-        self._loop.call_soon_threadsafe(begin)
         try:
-            has_ended.wait()
+            self._loop.call_soon_threadsafe(begin)
+            ended.get()
         except BaseException:
             self._loop.call_soon_threadsafe(cancel)
-            has_ended.wait()
+            ended.get()
             raise
         return tasks[0].result()

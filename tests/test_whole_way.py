@@ -93,7 +93,7 @@ ELSEWHERE = {
 }
 
 WAYS = {way.name: way for way in (*SOURCES, *(way for ways in OPTIONS.values() for way in ways))}
-QUICK = {f"{DEFAULT}, fit", *(f"{mode}, fit" for mode in FIXED_MODES)}
+QUICK = {f"{DEFAULT}, fit", f"{next(iter(FIXED_MODES))}, fit"}
 
 
 def recipe_file(folder, rule):
