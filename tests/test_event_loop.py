@@ -14,6 +14,14 @@ async def doubled(number):
     return 2 * number
 
 
+@pytest.fixture(autouse=True)
+def pythons_own_answer_to_interruptions():
+    """Whatever a command that ran in this process before made of them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_what_a_coroutine_returns_is_returned():
     with EventLoopThread() as loop:
         assert [loop.run(doubled(number)) for number in range(3)] == [0, 2, 4]

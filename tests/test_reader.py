@@ -19,6 +19,14 @@ def reader(numbers=None, **options):
     return Reader(ask=(numbers or Numbers()).ask, **SMALL, **options)
 
 
+@pytest.fixture(autouse=True)
+def pythons_own_answer_to_interruptions():
+    """Whatever a command that ran in this process before made of them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_document_has_its_text_and_its_pages_in_order(tmp_path):
     pdf = write_numbered_pdf(tmp_path / "a.pdf", [3, 1, 2])
     with reader() as open_reader:
