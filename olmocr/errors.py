@@ -4,6 +4,7 @@ OlmocrError                   a failure that is not a bug, in one sentence
 ├── UsageError                2: options that do not fit together; give others
 ├── MissingDependencyError    3: an extra of this package; install it
 ├── CheckpointError           4: a model folder that is damaged, or of another family; take another
+│   └── SourceChangedError      4: the source changed since it was read; begin anew (olmocr.conversion.shards)
 ├── PlanError                 5: a conversion that cannot be carried out as asked; ask for another
 ├── OutputError               6: something cannot be written; make room, or choose another place
 │   └── UnwritableNameError     6: the disk does not take a document's name; it fails alone

@@ -41,7 +41,8 @@ def installed(built, tmp_path_factory):
 
 def run(folder, *command):
     """Run a command of *folder*'s; only the outside libraries are those of the tests' own environment."""
-    environment = os.environ | {"PYTHONPATH": sysconfig.get_path("purelib")}
+    own = next(folder.glob("lib/python*/site-packages"))
+    environment = os.environ | {"PYTHONPATH": f"{own}{os.pathsep}{sysconfig.get_path('purelib')}"}
     done = subprocess.run(
         [folder / "bin" / command[0], *command[1:]], cwd=folder, env=environment, capture_output=True, text=True
     )
@@ -96,7 +97,7 @@ print(json.dumps([olmocr.__file__, len(known_models()), find_recipe("mixed").nam
 def test_what_a_missing_extra_is_installed_with_names_the_wheel(built, installed):
     (wheel,) = built.glob("*.whl")
     code = "from olmocr.extras import install_command; print(install_command('viewer'))"
-    command = run(installed, "python", "-c", code)
+    command = run(installed, "python", "-P", "-c", code)
     assert command.strip().endswith(f"'olmocr-mlx[viewer] @ {wheel.as_uri()}'")
     assert str(installed) in command
 
