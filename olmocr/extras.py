@@ -112,7 +112,7 @@ def _direct_url() -> str | None:
 
 def parse_origin(direct_url: str | None) -> Origin:
     """Return where a distribution came from, by its ``direct_url.json`` (PEP 610): the index where there is none."""
-    found = _json(direct_url)
+    found = recorded(direct_url)
     url = found.get("url")
     if not isinstance(url, str) or not url:
         return Origin()
@@ -148,7 +148,7 @@ def extras_of_receipt(text: str) -> tuple[str, ...]:
 
 def extras_of_metadata(text: str) -> tuple[str, ...]:
     """Return the extras that pipx noted in its ``pipx_metadata.json``: ``{"package_or_url": "olmocr-mlx[mlx]"}``."""
-    package = _json(text).get("main_package")
+    package = recorded(text).get("main_package")
     given = package.get("package_or_url") if isinstance(package, dict) else None
     if not isinstance(given, str) or "[" not in given:
         return ()
@@ -159,7 +159,8 @@ def _names(extras: Iterable[Any]) -> tuple[str, ...]:
     return tuple(each for each in extras if isinstance(each, str) and each)
 
 
-def _json(text: str | None) -> dict[str, Any]:
+def recorded(text: str | None) -> dict[str, Any]:
+    """Return the JSON object that an installer recorded; an empty one where there is none."""
     try:
         found = json.loads(text or "{}")
     except (ValueError, RecursionError):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import re
 from collections.abc import Iterator, Sequence
+
+from olmocr.extras import DISTRIBUTION, recorded
 
 _ADDRESS = re.compile(r"https://[A-Za-z0-9.-]+/[A-Za-z0-9._/~-]+")
 _REPOSITORY = ("repository", "source", "source code", "homepage")
 
 
-def package_repository(name: str = "olmocr") -> str | None:
+def package_repository(name: str = DISTRIBUTION) -> str | None:
     """Return the address of the repository that this package was installed from, or else names; None if none is known.
 
     An address with a login, and a folder of this machine, are none.
@@ -30,11 +31,8 @@ def find_repository(direct_url: str | None, project_urls: Sequence[str]) -> str 
 
 
 def _candidates(direct_url: str | None, project_urls: Sequence[str]) -> Iterator[str]:
-    try:
-        recorded = json.loads(direct_url or "{}")
-    except ValueError:
-        recorded = {}
-    if isinstance(recorded, dict) and "vcs_info" in recorded:
-        yield str(recorded.get("url"))
+    found = recorded(direct_url)
+    if "vcs_info" in found:
+        yield str(found.get("url"))
     urls = {label.strip().lower(): url.strip() for label, _, url in (each.partition(",") for each in project_urls)}
     yield from (urls[label] for label in _REPOSITORY if label in urls)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from olmocr.extras import DISTRIBUTION
 from olmocr.runtime.origin import find_repository, package_repository
 
 GIT = {"url": "https://example.org/me/olmocr-mlx.git", "vcs_info": {"vcs": "git", "commit_id": "0" * 40}}
@@ -28,6 +29,10 @@ def test_an_address_with_a_login_or_of_this_machine_is_none(url):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"url": "file:///home/me", "dir_info": {"editable": true}}'])
 def test_what_was_recorded_of_a_folder_or_is_damaged_is_passed_over(text):
     assert find_repository(text, []) is None
+
+
+def test_this_package_is_looked_for_under_the_name_of_its_distribution():
+    assert package_repository.__defaults__ == (DISTRIBUTION,)
 
 
 def test_a_package_that_is_not_installed_is_nowhere():
