@@ -45,7 +45,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _swept(path.parent)
+        sweep_once(path.parent)
         with file_beside(path) as (beside, file):
             yield file
             file.close()
@@ -153,7 +153,7 @@ def _remove_abandoned(path: Path) -> None:
 
 
 @functools.cache
-def _swept(folder: Path) -> None:
+def sweep_once(folder: Path) -> None:
     """Sweep *folder*, once in a process: it may hold many files."""
     sweep(folder)
 

@@ -33,6 +33,7 @@ from olmocr.conversion.shards import (
 from olmocr.errors import CheckpointError, OutputError, PlanError, UsageError, output_error
 from olmocr.files import sha256_of
 from olmocr.hub.read import fetch_shard
+from olmocr.inputs.places import folded
 from olmocr.memory import peak_memory
 from olmocr.model_folder import HASHES_FILE, ModelFolder, shard_sha256
 from olmocr.reports.conversion import REPORT_FILE, ConversionReport, Processor
@@ -227,7 +228,7 @@ def _fingerprint(plan: ConversionPlan, processor: Processor) -> str:
 
 
 def _check_outputs(targets: Sequence[Target]) -> None:
-    outputs = [str(target.output.resolve()).casefold() for target in targets]  # most Macs' disks do not tell A from a
+    outputs = [folded(str(target.output.resolve())) for target in targets]  # most Macs' disks do not tell A from a
     if len(set(outputs)) < len(outputs):
         raise UsageError("two variants would become the same folder; ask for each recipe once")
     for target in targets:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from olmocr.errors import HubError
 from olmocr.files import cache_folder
 from olmocr.hub.replies import COMMIT, FILE_HASH, LARGEST_FILE, announce, is_path
 from olmocr.hub.sentences import reading_errors
+from olmocr.inputs.places import folded
 from olmocr.text import one_line
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -105,7 +105,7 @@ def require_names(repo_id: str, names: Iterable[str]) -> None:
             raise HubError(
                 f"{repo_id} has a file called {one_line(name, 100)!r}, which some disks do not take for a file's name"
             )
-        key = unicodedata.normalize("NFC", name).casefold()
+        key = folded(name)
         if key in seen:
             raise HubError(f"{repo_id} has {seen[key]} and {name}, which are one file on many disks")
         seen[key] = name

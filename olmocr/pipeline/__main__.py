@@ -260,8 +260,10 @@ def ocr(
     has_workspace = not _has_no_workspace(values)
     names = [*(documents or ()), *values.pop("pdfs")]
     if not has_workspace:
+        from olmocr.pipeline.to_text import require_no_workspace
+
         names.insert(0, values.pop("workspace"))
-        _require_no_workspace(names)
+        require_no_workspace(names)
     if not values["model"] and not values["server"] and values["backend"] != "vllm" and (names or not has_workspace):
         values["model"] = _model_of(values.get("workspace")) or _default_model(names, is_agreed=yes)
     if has_workspace and output is not None:
@@ -273,12 +275,6 @@ def ocr(
             _run(PipelineConfig(**values, pdfs=tuple(names)), how)
         else:
             _read_to_text(names, output, values, how)
-
-
-def _require_no_workspace(names: list[str]) -> None:
-    from olmocr.pipeline.to_text import require_no_workspace
-
-    require_no_workspace(names)
 
 
 def _nothing_to_read(workspace: str) -> str:
@@ -374,19 +370,21 @@ def _has_no_workspace(values: dict[str, Any]) -> bool:
 
 
 def _read_to_text(documents: list[str], output: str | None, values: dict[str, Any], how: _How) -> None:
+    from olmocr.inputs.sources import find_sources
     from olmocr.pipeline.to_text import Destination, sweep, texts_of, workspace_of
 
     sweep()
-    workspace = workspace_of(documents, values)
+    sources = find_sources(documents)
+    workspace = workspace_of(sources, values)
     attaches = bool(values["figures"]) or values["tables"] == "csv"
-    destination = Destination(output, documents, workspace, attaches=attaches and not how.as_json)
+    destination = Destination(output, sources, workspace, attaches=attaches and not how.as_json)
     values |= {"workspace": workspace, "pdfs": tuple(documents), "markdown": True}
     config = PipelineConfig(**values)
     summary = _summary(config, how)
     if how.as_json:
         say(_summary_json(summary))
     else:
-        destination.write(texts_of(config))
+        destination.write(texts_of(config, sources))
         for failure in summary.failures:
             complain(f"{failure.source} failed: {failure.why}")
     raise typer.Exit(summary.exit_code)

@@ -15,7 +15,6 @@ import re
 import shutil
 import sys
 import time
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,8 @@ from olmocr.command import complain
 from olmocr.errors import OutputError, UsageError
 from olmocr.files import cache_folder, sha256_of, write_whole
 from olmocr.inputs.kinds import ENDINGS
-from olmocr.inputs.sources import STANDARD_INPUT, Source, find_sources, path_of
+from olmocr.inputs.places import folded
+from olmocr.inputs.sources import STANDARD_INPUT, Source, path_of
 from olmocr.inputs.stores import scheme_of
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.text import visible
@@ -68,12 +68,12 @@ def require_no_workspace(names: Sequence[str]) -> None:
             raise UsageError(f"{name} is a workspace, which comes first: olmocr {name} {names[0]}")
 
 
-def workspace_of(documents: Sequence[str], settings: dict[str, Any], root: Path | None = None) -> Path:
-    """Return the workspace for *documents* that are read with these *settings*, in the user's cache.
+def workspace_of(sources: Sequence[Source], settings: dict[str, Any], root: Path | None = None) -> Path:
+    """Return the workspace for *sources* that are read with these *settings*, in the user's cache.
 
     Whatever changes the text has a workspace of its own, so that another model's text is never taken for this one's.
     """
-    places = sorted(source.key for source in find_sources(documents))
+    places = sorted(source.key for source in sources)
     what = {"documents": places, **{name: str(settings.get(name)) for name in _CHANGES_THE_TEXT}}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     return (root or cache_folder("read")) / digest[:16]
@@ -110,7 +110,7 @@ class Destination:
     """
 
     def __init__(
-        self, output: str | None, documents: Sequence[str], workspace: Path, *, attaches: bool = False
+        self, output: str | None, sources: Sequence[Source], workspace: Path, *, attaches: bool = False
     ) -> None:
         """Look at *output*, a file or a folder, before anything is read.
 
@@ -130,7 +130,7 @@ class Destination:
             raise UsageError(f"--output {output} is no folder and no markdown file; name FILE.md or a folder")
         if self._path is None or self._is_folder:
             return
-        if len(find_sources(documents)) > 1:
+        if len(sources) > 1:
             raise UsageError(f"--output {output} is one file, and there are several documents; name a folder")
         if not self._is_ours(self._path):
             raise OutputError(f"{self._path} exists, and this command did not write it; name another, or remove it")
@@ -227,7 +227,7 @@ def _is_another_file(path: Path) -> bool:
 
 def _key(path: Path) -> str:
     """Return one key for each file, as a file system tells them apart that heeds neither case nor composition."""
-    return unicodedata.normalize("NFC", str(path.absolute())).casefold()
+    return folded(str(path.absolute()))
 
 
 def _read_written(workspace: Path) -> dict[str, str]:
@@ -239,10 +239,10 @@ def _read_written(workspace: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def texts_of(config: PipelineConfig) -> Iterator[Text]:
-    """Yield each document's markdown, in the order in which they were named; of one that failed, what was read."""
+def texts_of(config: PipelineConfig, sources: Iterable[Source]) -> Iterator[Text]:
+    """Yield the markdown of each of *sources*, in this order; of one that failed, what was read."""
     workspace = open_workspace(config.workspace, config.output_dir)
-    for source in find_sources(config.pdfs):
+    for source in sources:
         path = workspace.markdown_path(source)
         markdown = _read(path)
         if markdown is None:
@@ -259,13 +259,11 @@ def _read(path: Path) -> str | None:
 
 
 def _failed_text(workspace: Workspace, source: Source) -> str | None:
-    try:
-        failure = json.loads((workspace.folder / "failed" / f"{source.key}.json").read_text(encoding="utf-8"))
-        text = failure["document"]["text"]
-    except (OSError, ValueError, KeyError, TypeError):
+    line = workspace.failed_result(source)
+    if line is None:
         return None
     complain(f"{source.name}: some pages have the file's own text, since the model gave no good answer for them")
-    return str(text)
+    return str(line["text"])
 
 
 def _separated(texts: Iterator[str]) -> Iterator[str]:

@@ -128,10 +128,6 @@ class Connection(H11Protocol):
         return (self._bytes + _HEAD_START) / max(self.loop.time() - self._since, 1e-3)
 
 
-def _too_many() -> RequestError:
-    return RequestError(503, "too many connections are open; ask later", code="busy", retry_after=1.0)
-
-
 def room_for(connections: int) -> int:
     """Return how many connections this process may have open, up to *connections*; its limit of files is raised."""
     try:

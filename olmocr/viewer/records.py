@@ -139,11 +139,6 @@ def read_records(path: Path) -> Iterator[tuple[Record, ViewedDocument]]:
         yield Record(path, 0, 0, 0, _digest(str(document.error).encode("utf-8", "replace"))), document
 
 
-def read_documents(path: Path) -> Iterator[ViewedDocument]:
-    """Yield the documents of :func:`read_records`."""
-    return (document for _, document in read_records(path))
-
-
 def read_document(record: Record) -> ViewedDocument | None:
     """Return the document of a *record*; None if it does not lie there any more."""
     try:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from olmocr.errors import OutputError, UsageError, output_error
-from olmocr.files import sweep, write_whole
+from olmocr.files import sweep_once, write_whole
 from olmocr.inputs.sources import Source
 from olmocr.text import strict_json
 from olmocr.workspace.document import Failure
@@ -64,6 +64,14 @@ class Workspace:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return line if is_same and isinstance(line.get("text"), str) else None
+
+    def failed_result(self, source: Source) -> dict[str, Any] | None:
+        """Return the Dolma line of what could be read of a document that failed; None if nothing could."""
+        try:
+            line = json.loads(self._failure_path(source.key).read_text(encoding="utf-8"))["document"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return line if isinstance(line, dict) and isinstance(line.get("text"), str) else None
 
     def write_result(self, source: Source, line: dict[str, Any]) -> None:
         """Keep the Dolma line of a document that was read; an earlier failure is forgotten."""
@@ -202,7 +210,7 @@ def open_workspace(folder: Path, output_dir: Path | None = None) -> Workspace:
         markdown, attached = _markdown_in(output_dir), _attached_in(output_dir)
     pages = OwnedFiles(folder / "pages", folder / "pages-owners")
     for each in (folder, folder / "results", folder / "failed", markdown.root, markdown.claims):
-        sweep(each)  # what a run that was killed had half written
+        sweep_once(each)  # what a run that was killed had half written
     page_records = OwnedFiles(folder / "page_records", folder / "page_records-owners")
     return Workspace(folder, markdown, pages, page_records, attached).with_markdown_elsewhere(())
 

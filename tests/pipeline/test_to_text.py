@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from olmocr.errors import OutputError, UsageError
+from olmocr.inputs.sources import find_sources
 from olmocr.pipeline.to_text import KEPT_DAYS, Destination, Text, names_documents, sweep, workspace_of
 from tests.backends.model_server import TEXT, ModelServer, chat_stream, fault
 from tests.pipeline.doubles import write_numbered_pdf
@@ -131,9 +132,9 @@ def test_another_model_or_document_has_another_workspace(tmp_path):
     for name in ("a.pdf", "b.pdf"):
         write_numbered_pdf(Path(name), [1])
     asked = [(["a.pdf"], "m"), (["b.pdf"], "m"), (["a.pdf", "b.pdf"], "m"), (["a.pdf"], "n")]
-    assert len({workspace_of(names, {"model": model}) for names, model in asked}) == 4
-    one = workspace_of(["a.pdf"], {"model": "m"})
-    assert one == workspace_of([str(Path("a.pdf").absolute())], {"model": "m", "workers": 3})
+    assert len({workspace_of(find_sources(names), {"model": model}) for names, model in asked}) == 4
+    one = workspace_of(find_sources(["a.pdf"]), {"model": "m"})
+    assert one == workspace_of(find_sources([str(Path("a.pdf").absolute())]), {"model": "m", "workers": 3})
 
 
 def test_workspaces_that_nobody_uses_any_more_are_removed(tmp_path):
@@ -149,12 +150,12 @@ def test_one_file_for_several_documents_is_refused(tmp_path):
     for name in ("a.pdf", "b.pdf"):
         write_numbered_pdf(Path(name), [1])
     with pytest.raises(UsageError, match="name a folder"):
-        Destination("out.md", ["a.pdf", "b.pdf"], tmp_path)
+        Destination("out.md", find_sources(["a.pdf", "b.pdf"]), tmp_path)
 
 
 def test_names_that_a_macs_disk_takes_for_one_stay_apart(tmp_path):
     names = ["Ä.md", unicodedata.normalize("NFD", "Ä.md"), "ä.md"]
-    Destination("out/", ["a.pdf"], tmp_path).write(Text(name, name) for name in names)
+    Destination("out/", [], tmp_path).write(Text(name, name) for name in names)
     assert sorted(path.read_text() for path in Path("out").iterdir()) == sorted(names)
     keys = {unicodedata.normalize("NFC", path.name).casefold() for path in Path("out").iterdir()}
     assert len(keys) == 3
@@ -167,7 +168,7 @@ def test_whatever_lies_in_a_folder_already_is_left_as_it_was(tmp_path, kind):
     {"file": lambda: there.write_text("mine"), "folder": there.mkdir, "link": lambda: there.symlink_to("nothing")}[
         kind
     ]()
-    Destination("out", ["a.pdf"], tmp_path).write(iter([Text("a.md", "text")]))
+    Destination("out", [], tmp_path).write(iter([Text("a.md", "text")]))
     assert Path("out/a-2.md").read_text() == "text"
     assert not Path("out/nothing").exists()
 

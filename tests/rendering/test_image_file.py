@@ -86,6 +86,14 @@ def offset_of_directory(content, number):
     return at, struct.unpack_from("<I", content, at)[0]
 
 
+def value_of_tag(content, number, tag):
+    """Return where the value of *tag* stands in a TIFF's directory."""
+    _, directory = offset_of_directory(content, number)
+    (entries,) = struct.unpack_from("<H", content, directory)
+    places = range(directory + 2, directory + 2 + 12 * entries, 12)
+    return next(at + 8 for at in places if struct.unpack_from("<H", content, at)[0] == tag)
+
+
 def test_a_tiff_gives_the_frames_before_one_that_is_lost_and_names_that(tmp_path):
     content = bytearray(frames("TIFF", 3))
     at, _ = offset_of_directory(content, 2)
@@ -97,11 +105,7 @@ def test_a_tiff_gives_the_frames_before_one_that_is_lost_and_names_that(tmp_path
 
 def test_a_tiff_whose_pixels_are_cut_gives_the_frames_that_are_whole(tmp_path):
     content = bytearray(frames("TIFF", 3))
-    _, directory = offset_of_directory(content, 1)
-    (entries,) = struct.unpack_from("<H", content, directory)
-    for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
-        if struct.unpack_from("<H", content, entry)[0] == 273:
-            struct.pack_into("<I", content, entry + 8, len(content) - 10)
+    struct.pack_into("<I", content, value_of_tag(content, 1, 273), len(content) - 10)
     first, second, third = pages_of(bytes(content), tmp_path)
     assert (first, third) == ((300, 400), (340, 400))
     assert second.startswith("page 2 of a.tif is a damaged picture")
@@ -109,11 +113,7 @@ def test_a_tiff_whose_pixels_are_cut_gives_the_frames_that_are_whole(tmp_path):
 
 def test_a_frame_of_a_rare_kind_does_not_hide_those_behind_it(tmp_path):
     content = bytearray(frames("TIFF", 3))
-    _, directory = offset_of_directory(content, 1)
-    (entries,) = struct.unpack_from("<H", content, directory)
-    for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
-        if struct.unpack_from("<H", content, entry)[0] == 262:
-            struct.pack_into("<H", content, entry + 8, 32803)
+    struct.pack_into("<H", content, value_of_tag(content, 1, 262), 32803)
     first, second, third = pages_of(bytes(content), tmp_path)
     assert (first, third) == ((300, 400), (340, 400))
     assert second.startswith("page 2 of a.tif is a TIFF of a kind that cannot be read here")

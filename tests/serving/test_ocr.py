@@ -11,7 +11,7 @@ from pypdf import PdfWriter
 from olmocr.errors import AnswerError, ServerUnavailableError
 from tests.pipeline.doubles import Reader, answer, write_image, write_pdf
 from tests.serving.servers import OCR, until
-from tests.serving.uploaded import PDF, by_number, lines_of, reading, refused, uploads
+from tests.serving.uploaded import PDF, HeldBack, by_number, lines_of, reading, refused, uploads
 
 
 @pytest.fixture(autouse=True)
@@ -40,24 +40,15 @@ def test_pages_come_as_events_to_whoever_wants_these(reading_server, pdf):
 
 
 def test_a_page_is_sent_while_the_next_one_is_being_read(pdf):
-    release = asyncio.Event()
-
-    class Slow(Reader):
-        async def ask(self, request):
-            response = await super().ask(request)
-            if response.text.endswith("page 2"):
-                while not release.is_set():
-                    await asyncio.sleep(0.005)
-            return response
-
+    reader = HeldBack()
     with (
-        reading(Slow()) as reading_server,
+        reading(reader) as reading_server,
         reading_server.client() as client,
         client.stream("POST", OCR, content=pdf(1, 2), headers=PDF) as reply,
     ):
         lines = reply.iter_lines()
         kinds = [json.loads(next(lines))["type"] for _ in range(2)]
-        release.set()
+        reader.release.set()
         kinds += [json.loads(line)["type"] for line in lines]
     assert kinds == ["document", "page", "page", "summary"]
 
@@ -226,24 +217,16 @@ def test_a_client_may_name_its_formats_in_several_headers(reading_server, pdf):
 
 
 def test_markdown_comes_page_by_page_in_the_order_of_the_pages(pdf):
-    release = asyncio.Event()
-
-    class Slow(Reader):
-        async def ask(self, request):
-            response = await super().ask(request)
-            while response.text.endswith("page 2") and not release.is_set():
-                await asyncio.sleep(0.005)
-            return response
-
+    reader = HeldBack()
     headers = PDF | MARKDOWN
     with (
-        reading(Slow()) as reading_server,
+        reading(reader) as reading_server,
         reading_server.client() as client,
         client.stream("POST", OCR, content=pdf(1, 2, 3), headers=headers) as reply,
     ):
         pieces = reply.iter_text()
         first = next(pieces)
-        release.set()
+        reader.release.set()
         rest = "".join(pieces)
     assert (first, rest) == ("page 1\n", "page 2\npage 3")
 

@@ -9,7 +9,8 @@ from olmocr.errors import AnswerError, ServerUnavailableError
 from olmocr.serving.start_page import start_page
 from tests.browser import BROWSER, running_tab, running_trap
 from tests.pipeline.doubles import Reader, answer, write_numbered_pdf
-from tests.serving.servers import running, until
+from tests.serving.servers import until
+from tests.serving.uploaded import HeldBack, reading
 from tests.viewer.workspaces import hostile_texts
 
 in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here")
@@ -19,11 +20,6 @@ STATE, DONE = (
     "document.querySelector('.again:not([hidden])') !== null",
 )
 TEXTS = "[...document.querySelectorAll('pre')].map((each) => each.textContent)"
-
-
-def reading(reader=None, **options):
-    reader = reader or Reader()
-    return running(lambda request, on_text: reader.ask(request), **options)
 
 
 @pytest.fixture(scope="module")
@@ -61,23 +57,15 @@ def test_the_page_is_answered_to_this_machines_own_names_only():
 
 @in_a_browser
 def test_a_document_that_is_chosen_appears_page_by_page_with_progress(tab, pdf):
-    release = asyncio.Event()
-
-    class Slow(Reader):
-        async def ask(self, request):
-            response = await super().ask(request)
-            while response.text.endswith("page 2") and not release.is_set():
-                await asyncio.sleep(0.005)
-            return response
-
-    with reading(Slow()) as server:
+    reader = HeldBack()
+    with reading(reader) as server:
         tab.open(server.url)
         assert tab.wait_for("document.getElementById('model').textContent") == ", with scripted"
         tab.choose("#file", pdf(1, 2, 0, 4))
         tab.wait_for(f"{STATE}.startsWith('3 of 4 pages')")
         assert tab.value(TEXTS) == ["page 1", "page 4"]
         assert tab.value("document.querySelector('progress').position") == 0.75
-        release.set()
+        reader.release.set()
         tab.wait_for(DONE)
         assert tab.value(TEXTS) == ["page 1", "page 2", "page 4"]
         assert tab.value("document.querySelectorAll('section')[2].innerText").split("\n")[-1] == "This page is blank."

@@ -1,5 +1,6 @@
 """Documents that the tests send, and what comes back."""
 
+import asyncio
 import json
 import tempfile
 
@@ -7,6 +8,20 @@ from tests.pipeline.doubles import Reader
 from tests.serving.servers import running
 
 PDF = {"content-type": "application/pdf"}
+
+
+class HeldBack(Reader):
+    """Answers page 2 only once it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.release = asyncio.Event()
+
+    async def ask(self, request):
+        response = await super().ask(request)
+        while response.text.endswith("page 2") and not self.release.is_set():
+            await asyncio.sleep(0.005)
+        return response
 
 
 def reading(reader=None, **options):

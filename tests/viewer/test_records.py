@@ -3,13 +3,13 @@ import json
 import pytest
 
 from olmocr.errors import InputError
-from olmocr.viewer.records import find_records, read_documents
+from olmocr.viewer.records import find_records, read_records
 from tests.pipeline.doubles import answer, write_pdf
 from tests.viewer.workspaces import run, write_record
 
 
 def documents(workspace):
-    return [document for path in find_records(workspace) for document in read_documents(path)]
+    return [document for path in find_records(workspace) for _, document in read_records(path)]
 
 
 def test_each_page_has_its_own_part_of_the_text(tmp_path):
@@ -114,7 +114,7 @@ def test_a_folder_that_is_no_workspace_is_refused(tmp_path):
 
 
 def test_a_record_that_a_run_has_just_moved_is_no_document(tmp_path):
-    assert list(read_documents(tmp_path / "results/output_a.jsonl")) == []
+    assert list(read_records(tmp_path / "results/output_a.jsonl")) == []
 
 
 def test_a_record_that_cannot_be_read_is_a_document_that_failed(tmp_path):
