@@ -385,8 +385,6 @@ def _read_to_text(documents: list[str], output: str | None, values: dict[str, An
         say(_summary_json(summary))
     else:
         destination.write(texts_of(config, sources))
-        for failure in summary.failures:
-            complain(f"{failure.source} failed: {failure.why}")
     raise typer.Exit(summary.exit_code)
 
 
