@@ -361,12 +361,12 @@ class _Worker:
         return answer, pixels
 
     async def _stop(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
+        if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+            self._process.kill()
+        await self._process.wait()
+        self._process = None  # and not before: whoever is cancelled while this waits leaves it to the next
 
 
 async def _read(process: asyncio.subprocess.Process) -> dict[str, Any]:

@@ -418,6 +418,24 @@ def test_a_cancelled_page_does_not_leave_its_answer_to_the_next(tmp_path):
     assert with_pool(use, 1).image.pixels.size == (50, 2)
 
 
+def test_a_page_that_is_cancelled_again_while_its_worker_ends_leaves_no_worker(tmp_path):
+    path, workers = script(tmp_path, "good", "hang"), []
+
+    async def use(pool):
+        workers.append(int((await pool.render(path, "a", 1, 50)).text_layer))
+        task = asyncio.create_task(pool.render(path, "a", 2, 50))
+        while not (tmp_path / "2.begun").exists():
+            await asyncio.sleep(0.01)
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        assert task.cancelled()
+
+    with_pool(use, 1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(workers[0], 0)
+
+
 PROGRAM = """
 import asyncio, signal, sys
 from pathlib import Path
