@@ -89,7 +89,9 @@ ELSEWHERE = {
     "dry_run": "tests/conversion/test_plan_text.py",
     "as_json": "tests/conversion/test_plan_text.py",
     "quiet": "tests/test_commands.py",
+    "leave_out": "tests/conversion/test_traces.py",
     **dict.fromkeys(("upload_repo", "private", "license_id", "fidelity_pages", "allow_failing"), "tests/publish"),
+    **dict.fromkeys(("base_model", "collection"), "tests/publish"),
 }
 
 WAYS = {way.name: way for way in (*SOURCES, *(way for ways in OPTIONS.values() for way in ways))}

@@ -95,7 +95,9 @@ def test_what_stays_fits_or_is_one_page_and_no_more_go_back_than_must(rows, toke
 def test_pages_that_were_let_join_do_not_send_each_other_back_before_they_are_longer_than_expected(pages, tokens):
     memory = room(tokens)
     *rows, page = [Page(each.prompt_length, each.most_tokens) for each in pages]
-    assume(rows and memory.fits(rows, page))
+    while rows and not memory.fits(rows, page):
+        rows.pop()
+    assume(rows)
     for each in (*rows, page):
         each.written = min(each.most_tokens, 1024) - 1
     assert memory.sent_back([*rows, page], None) == []
