@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
-from olmocr.errors import UsageError
+from olmocr.errors import UsageError, output_error
 from olmocr.event_loop import EventLoopThread
+from olmocr.files import temporary_folder
 from olmocr.inputs.local_file import content_hash, fetched, scratch_folder
 from olmocr.inputs.sources import Source, find_sources
 from olmocr.page import Ask
 from olmocr.pipeline.answers import Answers
-from olmocr.pipeline.config import ReadingConfig
+from olmocr.pipeline.config import ReadingConfig, TextForm
 from olmocr.pipeline.one_document import PageReader, terms_of
 from olmocr.pipeline.page_ranges import parse_page_ranges, wanted_numbers
+from olmocr.pipeline.shown import Showing, look_into
 from olmocr.pipeline.turns import side_by_side
 from olmocr.rendering.pool import RenderPool
-from olmocr.workspace.document import Document, PageRecord
+from olmocr.workspace.document import AttachedFile, Document, PageRecord
+from olmocr.workspace.folder import require_local
 
 OnPage = Callable[[PageRecord], None]
-"""Called with each page as soon as it is read; pages of one document may come in any order."""
+"""Called with each page as soon as it is read, as the model wrote it; pages of one document may come in any order."""
 
 
 class Reader:
@@ -81,14 +88,42 @@ class Reader:
     async def __aexit__(self, *exception: object) -> None:
         await self._stack.aclose()
 
-    def read(self, document: str | Path, *, pages: str | None = None, on_page: OnPage = lambda page: None) -> Document:
+    def read(
+        self,
+        document: str | Path,
+        *,
+        pages: str | None = None,
+        figures: bool = False,
+        tables: str = "html",
+        headers: str = "keep",
+        files_folder: str | Path | None = None,
+        on_page: OnPage = lambda page: None,
+    ) -> Document:
         """Return what :meth:`read_async` returns. Ctrl-C, or a notebook's Stop, ends it at once."""
         if self._loop is None:
             raise RuntimeError("a Reader is used in a with block: with Reader(model) as reader: reader.read(name)")
-        return self._loop.run(self.read_async(document, pages=pages, on_page=on_page))
+        return self._loop.run(
+            self.read_async(
+                document,
+                pages=pages,
+                figures=figures,
+                tables=tables,
+                headers=headers,
+                files_folder=files_folder,
+                on_page=on_page,
+            )
+        )
 
     async def read_async(
-        self, document: str | Path, *, pages: str | None = None, on_page: OnPage = lambda page: None
+        self,
+        document: str | Path,
+        *,
+        pages: str | None = None,
+        figures: bool = False,
+        tables: str = "html",
+        headers: str = "keep",
+        files_folder: str | Path | None = None,
+        on_page: OnPage = lambda page: None,
     ) -> Document:
         """Read one document: its ``text``, its ``pages``, and its ``failures``, pages without a good answer.
 
@@ -96,14 +131,23 @@ class Reader:
             document: a PDF or a picture: a path, a URL, a member of an archive (``a.zip::b.pdf``), or ``-`` for
                 standard input.
             pages: only these: ``"1-5,9,12-"``.
-            on_page: called with each page as soon as it is read.
+            figures: whether figures are cut out; the document's ``files`` has them, as PNG.
+            tables: ``"html"``, ``"markdown"``, or ``"csv"``: these are in ``files``, and the text has HTML as well.
+            headers: ``"keep"`` or ``"drop"`` running heads and page numbers, as far as the file's own text tells them.
+            files_folder: where figures and tables are written, made if it is not there, instead of kept in memory; the
+                text's links begin with it as it is given here. A file that is there is never replaced: where a name
+                is taken, the next one that is free is used.
+            on_page: called with each page as soon as it is read, as the model wrote it.
 
         Raises:
             InputError: it cannot be read, or has none of those pages.
             ServerError: nobody answers.
-            UsageError: it stands for several documents, or *pages* makes no sense.
+            UsageError: it stands for several documents, or an argument makes no sense.
+            OutputError: *files_folder* cannot be written.
             OlmocrError: the model cannot be loaded.
         """
+        form = TextForm(figures=figures, tables=tables, headers=headers)
+        folder = _folder_for_files(files_folder, form)
         selection = parse_page_ranges(pages) if pages is not None else None
         source = _only_source(str(document))
         self._documents += 1
@@ -127,7 +171,17 @@ class Reader:
                 numbers,
                 on_page,
             )
-        return Document(source, sha256, tuple(sorted(records, key=lambda page: page.page_number)), count)
+            read = Document(source, sha256, tuple(sorted(records, key=lambda page: page.page_number)), count)
+            return read if form.is_as_read else await self._shown(read, path, form, folder)
+
+    async def _shown(self, document: Document, path: Path, form: TextForm, folder: Path | None) -> Document:
+        """Return the *document*, which was read from the file at *path*, in the form that is asked for."""
+        with temporary_folder(self._scratch) as temporary:
+            looked = await look_into(document, path, self._pool, temporary, form)
+            showing = Showing(document, looked, form)
+            showing.tell()
+            files = {each.name: await asyncio.to_thread(_kept, each, folder) for each in showing.attached()}
+        return replace(showing.shown(lambda name: files[name].link), files=tuple(files.values()))
 
     async def _read_pages(
         self, reader: PageReader, document: int, numbers: tuple[int, ...], on_page: OnPage
@@ -150,6 +204,10 @@ def read(
     *,
     model: str | Path | None = None,
     pages: str | None = None,
+    figures: bool = False,
+    tables: str = "html",
+    headers: str = "keep",
+    files_folder: str | Path | None = None,
     on_page: OnPage = lambda page: None,
     **settings: Any,
 ) -> Document:
@@ -159,7 +217,15 @@ def read(
     :class:`Reader` and of :meth:`Reader.read_async`.
     """
     with Reader(model, **settings) as reader:
-        return reader.read(document, pages=pages, on_page=on_page)
+        return reader.read(
+            document,
+            pages=pages,
+            figures=figures,
+            tables=tables,
+            headers=headers,
+            files_folder=files_folder,
+            on_page=on_page,
+        )
 
 
 async def read_async(
@@ -167,12 +233,24 @@ async def read_async(
     *,
     model: str | Path | None = None,
     pages: str | None = None,
+    figures: bool = False,
+    tables: str = "html",
+    headers: str = "keep",
+    files_folder: str | Path | None = None,
     on_page: OnPage = lambda page: None,
     **settings: Any,
 ) -> Document:
     """Do what :func:`read` does, for asynchronous programs."""
     async with Reader(model, **settings) as reader:
-        return await reader.read_async(document, pages=pages, on_page=on_page)
+        return await reader.read_async(
+            document,
+            pages=pages,
+            figures=figures,
+            tables=tables,
+            headers=headers,
+            files_folder=files_folder,
+            on_page=on_page,
+        )
 
 
 def _only_source(name: str) -> Source:
@@ -180,3 +258,57 @@ def _only_source(name: str) -> Source:
     if len(sources) != 1:
         raise UsageError(f"{name} stands for {len(sources)} documents; read them one by one, or with run_pipeline")
     return sources[0]
+
+
+def _folder_for_files(name: str | Path | None, form: TextForm) -> Path | None:
+    """Return the folder that is to have figures and tables, which is there then; None if they stay in memory."""
+    if name is None:
+        return None
+    if not form.makes_files:
+        raise UsageError("`files_folder` has nothing to hold: choose `figures=True` or `tables='csv'`, or leave it out")
+    folder = require_local(name, "the folder for figures and tables")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(error, str(folder)) from error
+    return folder
+
+
+def _kept(file: AttachedFile, folder: Path | None) -> AttachedFile:
+    """Return *file* as it stays: in *folder*, or in memory."""
+    if folder is None:
+        return replace(file, path=None, data=file.content)
+    path = _placed(file, folder)
+    return replace(file, name=path.name, link=quote(path.as_posix()), path=path, data=b"")
+
+
+def _placed(file: AttachedFile, folder: Path) -> Path:
+    """Write *file* into *folder* under the first name that is free, or that has its very bytes already."""
+    for path in _names_for(file, folder):
+        try:
+            with path.open("xb") as target, _removed_if_cut(path), file.open() as source:
+                shutil.copyfileobj(source, target)
+        except FileExistsError:
+            if path.is_file() and not path.is_symlink() and path.read_bytes() == file.content:
+                break
+        except OSError as error:
+            raise output_error(error, str(path)) from error
+        else:
+            break
+    return path
+
+
+def _names_for(file: AttachedFile, folder: Path) -> Iterator[Path]:
+    name = Path(file.name)
+    yield folder / name
+    for count in itertools.count(2):
+        yield folder / f"{name.stem}-{count}{name.suffix}"
+
+
+@contextlib.contextmanager
+def _removed_if_cut(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise

@@ -1,16 +1,20 @@
 """Documents become text in a program: complete, in order, cancelled at once, and with failures by page."""
 
 import asyncio
+import io
+import re
 import signal
 import threading
 
 import pytest
+from PIL import Image
 
 import olmocr
 from olmocr import Reader
 from olmocr.errors import InputError, ServerError, ServerUnavailableError, UsageError
+from tests.pipeline.books import FIGURE, TABLE, write_book
+from tests.pipeline.doubles import Model, answer, write_numbered_pdf, write_pdf
 from tests.pipeline.doubles import Reader as Numbers
-from tests.pipeline.doubles import answer, write_numbered_pdf, write_pdf
 
 SMALL = {"target_longest_image_dim": 64}
 
@@ -186,3 +190,102 @@ def test_one_call_reads_a_document(tmp_path):
 def test_public_names_are_completed():
     assert {"Reader", "read", "Document", "PageRecord", "errors", "run_pipeline"} <= set(dir(olmocr))
     assert olmocr.errors.InputError is InputError
+
+
+def links_in(text):
+    return re.findall(r"\]\(([^()]*)\)", text)
+
+
+@pytest.fixture
+def book(tmp_path):
+    """Return what reads a book of three pages, of which each has *text*."""
+    path = write_book(tmp_path / "book.pdf", 3)
+
+    def read(text, **asked):
+        return olmocr.read(path, ask=Model(answer(text)).ask, pages="2", **asked)
+
+    return read
+
+
+def test_figures_are_data_to_which_the_text_leads(book):
+    document = book(f"Text\n\n{FIGURE}", figures=True)
+    (figure,) = document.files
+    assert (figure.page_number, figure.kind, figure.media_type, figure.path) == (2, "figure", "image/png", None)
+    assert links_in(document.text) == links_in(document.pages[0].text) == [figure.link] == ["page-0002-figure-1.png"]
+    with Image.open(io.BytesIO(figure.content)) as picture:
+        assert picture.size == (644, 644)
+
+
+def test_figures_and_tables_go_into_a_folder_to_which_links_lead(book, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    document = book(f"{FIGURE}\n{TABLE}", figures=True, tables="csv", files_folder="my files")
+    figure, table = document.files
+    assert links_in(document.text) == [figure.link, table.link]
+    assert figure.link == "my%20files/page-0002-figure-1.png"
+    assert figure.path.read_bytes() == figure.content
+    assert table.content == b"Year,Sum\r\n2024,'=1|2\r\n"
+    assert TABLE in document.text
+
+
+def test_files_are_never_replaced_and_the_same_ones_are_not_written_twice(book, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "page-0002-figure-1.png").write_text("mine")
+    (folder / "page-0002-figure-1-2.png").symlink_to(tmp_path / "elsewhere.png")
+    names = [book(FIGURE, figures=True, files_folder=folder).files[0].name for _ in range(2)]
+    assert names == ["page-0002-figure-1-3.png"] * 2
+    assert (folder / "page-0002-figure-1.png").read_text() == "mine"
+    assert not (tmp_path / "elsewhere.png").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["page_0_0_99999_9.png", "page_../../../../x_1_1_1.png", "page_1_1_1_1/../../x.png", "page\x1b[31m.png"]
+)
+def test_what_a_model_calls_a_figure_never_becomes_a_path(book, tmp_path, name):
+    text = f"![a]({name})"
+    document = book(text, figures=True, files_folder=tmp_path / "files")
+    assert (document.text, document.files) == (text, ())
+    assert list((tmp_path / "files").iterdir()) == []
+    for failure in document.left_as_is:
+        assert failure.page_number == 2
+        assert "\x1b" not in failure.why
+
+
+def test_a_figure_or_table_that_stays_is_told_with_its_page(book):
+    document = book("![a](page_0_0_9999_9.png)\n\n<table><tr><td>a", figures=True, tables="markdown")
+    assert [failure.as_json["page_number"] for failure in document.left_as_is] == [2, 2]
+    assert "page_0_0_9999_9.png is not cut out" in document.left_as_is[0].why
+    assert "does not end" in document.left_as_is[1].why
+    assert document.failures == ()
+
+
+def test_tables_become_markdown(book):
+    assert "| Year | Sum |" in book(TABLE, tables="markdown").text
+
+
+def test_running_heads_are_dropped_and_told(tmp_path):
+    path, told = write_book(tmp_path / "book.pdf", 3), []
+    with Reader(ask=Model(answer("Annual Report\n\nText")).ask) as open_reader:
+        document = open_reader.read(path, headers="drop", on_page=told.append)
+        assert open_reader.read(path).text.count("Annual Report") == 3
+    assert document.text == "Text\nText\nText"
+    assert document.dropped_lines == tuple((number, "Annual Report") for number in (1, 2, 3))
+    assert "Annual Report" in told[0].text, "a page is told as the model wrote it"
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"figures": "out"}, "figures must be True or False"),
+        ({"tables": "xlsx"}, "html, markdown, csv"),
+        ({"headers": "none"}, "keep, drop"),
+        ({"files_folder": "out"}, "`files_folder` has nothing to hold"),
+        ({"files_folder": "s3://a/b", "figures": True}, "not on this disk"),
+    ],
+)
+def test_a_form_that_there_is_not_is_refused_before_anything_is_asked(tmp_path, monkeypatch, asked, words):
+    monkeypatch.chdir(tmp_path)
+    numbers = Numbers()
+    with reader(numbers) as open_reader, pytest.raises(UsageError, match=words):
+        open_reader.read(write_numbered_pdf(tmp_path / "a.pdf", [1]), **asked)
+    assert (numbers.asked, [path.name for path in tmp_path.iterdir()]) == ([], ["a.pdf"])

@@ -14,8 +14,49 @@ from olmocr.settings import SETTING, Range, Setting, documented, setting
 from olmocr.workspace.folder import require_local
 
 TABLES = ("html", "markdown", "csv")
+HEADERS = ("keep", "drop")
 
 _PAGES, _OUTPUT, _RUN = "Pages", "Output", "Run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextForm:
+    """How a text is to differ from what the model wrote.
+
+    Attributes:
+        figures: cut out as files to which the text leads.
+        tables: ``"html"``, ``"markdown"``, or ``"csv"``, which makes files besides the HTML.
+        headers: ``"keep"`` or ``"drop"`` running heads and page numbers, as far as the file's own text tells them.
+
+    Raises:
+        UsageError: a value is none of these.
+    """
+
+    figures: bool = False
+    tables: str = "html"
+    headers: str = "keep"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.figures, bool):
+            raise UsageError(f"figures must be True or False, not {self.figures!r}")
+        for name, value, choices in (("tables", self.tables, TABLES), ("headers", self.headers, HEADERS)):
+            if value not in choices:
+                raise UsageError(f"there is no {name} {value!r}; choose one of {', '.join(choices)}")
+
+    @property
+    def makes_files(self) -> bool:
+        """Whether there may be files beside the text."""
+        return self.figures or self.tables == "csv"
+
+    @property
+    def looks_into_pages(self) -> bool:
+        """Whether it needs more than what was read: the document itself."""
+        return self.figures or self.headers == "drop"
+
+    @property
+    def is_as_read(self) -> bool:
+        """Whether the text is what the model wrote."""
+        return self == TextForm()
 
 
 @documented
@@ -118,7 +159,7 @@ class PipelineConfig(ReadingConfig):
         "keep or drop running heads and page numbers.",
         note="Only the text that a file itself holds tells which these are.",
         panel=_OUTPUT,
-        choices=("keep", "drop"),
+        choices=HEADERS,
     )
     apply_filter: bool = setting(
         False, "Leave out forms, advertising, and other languages.", note="(docs/inputs.md)", panel=_RUN
@@ -166,9 +207,9 @@ class PipelineConfig(ReadingConfig):
         return {name: value for name, value in found.items() if value not in (False, "html", "keep")}
 
     @property
-    def looks_into_pages(self) -> bool:
-        """Whether markdown needs more than what was read: the document itself."""
-        return self.figures or self.headers == "drop"
+    def form(self) -> TextForm:
+        """How markdown is to differ from what the model wrote."""
+        return TextForm(figures=self.figures, tables=self.tables, headers=self.headers)
 
     @property
     def writes_beside(self) -> bool:

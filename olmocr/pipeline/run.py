@@ -235,8 +235,8 @@ class _Run:
             raise InputError(f"{name} lost a page while it was read; run it again")
         with temporary_folder(self.scratch) as folder:
             looked = NOTHING
-            if config.looks_into_pages:
-                looked = await look_into(document, path, self.pool, folder, config)
+            if config.form.looks_into_pages:
+                looked = await look_into(document, path, self.pool, folder, config.form)
             self._finish(document, fresh, known, looked)
 
     async def _why_filtered(self, path: Path, name: str, count: int) -> str | None:

@@ -8,20 +8,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 from olmocr.errors import InputError, output_error
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM
-from olmocr.pipeline.config import PipelineConfig
-from olmocr.rendering.figures import cut_figures, figure_names, with_links
+from olmocr.pipeline.config import TextForm
+from olmocr.rendering.figures import figure_names, figures_of, with_links
 from olmocr.rendering.pool import RenderPool
 from olmocr.rendering.render import turned
 from olmocr.strays import NOT_TO_READ
 from olmocr.text import in_a_line
-from olmocr.workspace.document import Document, PageRecord
+from olmocr.workspace.document import AttachedFile, Document, Failure, PageRecord
 from olmocr.workspace.running_heads import Edges, RunningHeads, running_heads
 from olmocr.workspace.tables import LeftAsItIs, Table, as_csv, split_at_tables, tables_as_markdown
 
@@ -45,25 +47,51 @@ class Looked:
 NOTHING = Looked()
 
 
-async def look_into(document: Document, path: Path, pool: RenderPool, folder: Path, config: PipelineConfig) -> Looked:
+async def look_into(document: Document, path: Path, pool: RenderPool, folder: Path, form: TextForm) -> Looked:
     """Cut the figures that *document*'s text names out of the file at *path* into *folder*; find its running heads.
+
+    Raises:
+        OutputError: *folder* cannot be written.
+    """
+    looked = await cut_out(document, path, pool, folder) if form.figures else NOTHING
+    if form.headers == "drop":
+        numbers = [page.page_number for page in document.pages]
+        looked = replace(looked, heads=await find_heads(path, document.source.name, numbers, pool))
+    return looked
+
+
+async def find_heads(path: Path, name: str, numbers: Iterable[int], pool: RenderPool) -> RunningHeads:
+    """Return the lines that repeat at the edges of these pages of the file at *path*, called *name*."""
+    edges: dict[int, Edges] = {}
+    for number in numbers:
+        try:
+            top, bottom = await pool.edges(path, name, number)
+        except InputError:  # a damaged page tells nothing
+            continue
+        edges[number] = Edges(tuple(top), tuple(bottom))
+    return running_heads(edges)
+
+
+async def cut_out(
+    document: Document, path: Path, pool: RenderPool, folder: Path, most_bytes: int | None = None
+) -> Looked:
+    """Cut the figures that *document*'s text names out of the file at *path* into *folder*, as PNG.
+
+    *most_bytes* is how many all of one page's may have together; None is any.
 
     Raises:
         OutputError: *folder* cannot be written.
     """
     figures: dict[_Figure, Path] = {}
     refused: dict[_Figure, str] = {}
-    edges: dict[int, Edges] = {}
     for page in document.pages:
-        if config.figures and _is_markdown(page) and figure_names(page.text):
-            await _cut(document, page, path, pool, folder, figures, refused)
-        if config.headers == "drop" and page.rotation == 0:
-            try:
-                top, bottom = await pool.edges(path, document.source.name, page.page_number)
-            except InputError:  # a damaged page tells nothing
-                continue
-            edges[page.page_number] = Edges(tuple(top), tuple(bottom))
-    return Looked(figures, refused, running_heads(edges) if config.headers == "drop" else None)
+        if _is_markdown(page) and figure_names(page.text):
+            async for name, found in _cut(document.source.name, page, path, pool, folder, most_bytes):
+                if isinstance(found, Path):
+                    figures[page.page_number, name] = found
+                else:
+                    refused[page.page_number, name] = found
+    return Looked(figures, refused)
 
 
 def _is_markdown(page: PageRecord) -> bool:
@@ -71,38 +99,46 @@ def _is_markdown(page: PageRecord) -> bool:
 
 
 async def _cut(
-    document: Document,
-    page: PageRecord,
-    path: Path,
-    pool: RenderPool,
-    folder: Path,
-    figures: dict[_Figure, Path],
-    refused: dict[_Figure, str],
-) -> None:
-    number = page.page_number
+    source: str, page: PageRecord, path: Path, pool: RenderPool, folder: Path, most_bytes: int | None
+) -> AsyncIterator[tuple[str, Path | str]]:
+    """Yield the names that a page's text has for figures, and the file of each, or why there is none."""
     try:
-        rendered = await pool.render(path, document.source.name, number, FIGURE_SIDE)
+        rendered = await pool.render(path, source, page.page_number, FIGURE_SIDE)
     except InputError as error:
-        refused |= {(number, name): str(error) for name in figure_names(page.text)}
+        for name in figure_names(page.text):
+            yield name, str(error)
         return
-    found = cut_figures(page.text, turned(rendered.image, page.rotation))
-    refused |= {(number, name): why for name, why in found.refused.items()}
-    for name, picture in found.pictures.items():
-        file = folder / f"{number}-{len(figures)}.png"
+    found = figures_of(page.text, turned(rendered.image, page.rotation))
+    written = 0
+    # One by one: whoever leaves ends this before the next figure.
+    while (each := await asyncio.to_thread(next, found, None)) is not None:
+        name, picture = each
+        if isinstance(picture, str):
+            yield name, picture
+            continue
+        file = folder / f"{page.page_number}-{secrets.token_hex(8)}.png"
         try:
             await asyncio.to_thread(picture.save, file, "PNG")
+            size = file.stat().st_size
         except OSError as error:
-            raise output_error(error, f"a temporary file with {name} (TMPDIR names another folder)") from error
-        figures[number, name] = file
+            raise output_error(
+                error, f"a temporary file with a figure of {source} (TMPDIR names another folder)"
+            ) from error
+        if most_bytes is not None and written + size > most_bytes:
+            file.unlink()
+            yield name, f"the page's figures have more than {most_bytes >> 20} MiB"
+            continue
+        written += size
+        yield name, file
 
 
 class Showing:
-    """A document's text as *config* wants it shown, and the files that belong to it."""
+    """A document's text in the *form* that is asked for, and the files that belong to it."""
 
-    def __init__(self, document: Document, looked: Looked, config: PipelineConfig) -> None:
+    def __init__(self, document: Document, looked: Looked, form: TextForm) -> None:
         self._document = document
         self._looked = looked
-        self._config = config
+        self._form = form
         self._names = _figure_files(looked)
         self._left: list[tuple[int, str]] = []
         self._dropped: list[tuple[int, str]] = []
@@ -110,47 +146,68 @@ class Showing:
 
     def files(self) -> dict[str, str | Path]:
         """Return the figures and tables, by the names of their files."""
-        files: dict[str, str | Path] = {self._names[figure]: path for figure, path in self._looked.figures.items()}
-        if self._config.tables == "csv":
-            for page in self._document.pages:
-                files |= {name: as_csv(table) for name, table in self._csv_tables(page).items()}
+        files = {name: content for _, _, name, content in self._files()}
         if files:
             files[NOT_TO_READ] = "olmocr wrote the files of this folder, and reads none of them as a document.\n"
         return files
 
+    def attached(self) -> Iterator[AttachedFile]:
+        """Yield the figures and tables; a figure lies where it was cut into, and goes with that folder."""
+        for number, kind, name, content in self._files():
+            if isinstance(content, Path):
+                yield AttachedFile(number, kind, name, name, content)
+            else:
+                yield AttachedFile(number, kind, name, name, data=content.encode())
+
+    def _files(self) -> Iterator[tuple[int, Literal["figure", "table"], str, str | Path]]:
+        for figure, path in self._looked.figures.items():
+            yield figure[0], "figure", self._names[figure], path
+        for page in self._document.pages if self._form.tables == "csv" else ():
+            for name, table in self._csv_tables(page).items():
+                yield page.page_number, "table", name, as_csv(table)
+
     def linked(self, attached: Path | None, folder: Path) -> Document:
         """Return the document with links to its files in *attached*, for a text that lies in *folder*."""
         if attached is None:
-            return self._with(lambda name: name)
+            return self.shown()
         way = quote(Path(os.path.relpath(attached, folder)).as_posix())
-        return self._with(lambda name: f"{way}/{name}")
+        return self.shown(lambda name: f"{way}/{name}")
 
-    def _with(self, link: Callable[[str], str]) -> Document:
+    def shown(self, link: Callable[[str], str] = lambda name: name) -> Document:
+        """Return the document as it is to be shown; *link* says what leads to a file of a name."""
         pages = tuple(
             replace(page, response=replace(page.response, natural_text=self._linked_text(page, link)))
             if page.response.natural_text is not None
             else page
             for page in self._document.pages
         )
-        return replace(self._document, pages=pages)
+        left, dropped = tuple(self._all_left()), tuple(self._dropped)
+        return replace(self._document, pages=pages, left_as_is=left, dropped_lines=dropped)
+
+    def _all_left(self) -> Iterator[Failure]:
+        source = self._document.source.name
+        for (number, figure), why in self._looked.refused.items():
+            yield Failure(source, f"{in_a_line(figure)} is not cut out: {in_a_line(why)}", number)
+        for number, why in self._left:
+            yield Failure(source, f"a table is HTML only: {why}", number)
 
     def _text(self, page: PageRecord) -> str:
         """Return a page's text without running heads, its tables in the form that is asked for."""
         text, number = page.text, page.page_number
-        if self._looked.heads is not None:
+        if self._looked.heads is not None and page.rotation == 0:
             text, dropped = self._looked.heads.without(number, text)
             self._dropped += [(number, line) for line in dropped]
         if not _is_markdown(page):
             return text
-        if self._config.tables == "markdown":
+        if self._form.tables == "markdown":
             return tables_as_markdown(text, lambda why: self._left.append((number, why)))
-        if self._config.tables == "csv":
+        if self._form.tables == "csv":
             self._left += [(number, piece.why) for piece in split_at_tables(text) if isinstance(piece, LeftAsItIs)]
         return text
 
     def _linked_text(self, page: PageRecord, link: Callable[[str], str]) -> str:
         text, number = self._texts[page.page_number], page.page_number
-        if self._config.tables == "csv" and _is_markdown(page):
+        if self._form.tables == "csv" and _is_markdown(page):
             text = self._with_csv_links(text, number, link)
         return with_links(text, {name: link(file) for (at, name), file in self._names.items() if at == number})
 

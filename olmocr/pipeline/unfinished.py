@@ -55,7 +55,7 @@ def write_beside(workspace: Workspace, document: Document, config: PipelineConfi
         workspace.write_page_records(source, pages_json(document), made_of["page_records"])
     if config.markdown_folder is None and not config.page_files:
         return
-    showing = Showing(document, looked, config)
+    showing = Showing(document, looked, config.form)
     showing.tell()
     attached = workspace.write_attached(source, showing.files(), made_of["markdown"])
     if config.markdown_folder:
@@ -161,7 +161,7 @@ class Unfinished:
             not (config.figures or config.tables == "csv") or workspace.has_all_attached(source),
         )
         if not all(is_there):
-            if config.looks_into_pages and not all((is_there[0], is_there[1], is_there[3])):
+            if config.form.looks_into_pages and not all((is_there[0], is_there[1], is_there[3])):
                 return False  # the document is opened again, though none of its pages is read anew
             document = self.assembled(source, known.sha256 or "", known.page_count or 0)
             if document is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,21 +85,24 @@ def with_links(text: str, links: Mapping[str, str]) -> str:
 
 def cut_figures(text: str, image: PageImage) -> Figures:
     """Cut the figures that a page's *text* names out of *image*, the page turned as it was read, of whatever size."""
-    boxes = figure_boxes(text, image.pixels.size)
-    pictures: dict[str, Image] = {}
-    refused = {name: box for name, box in boxes.items() if isinstance(box, str)}
+    found = dict(figures_of(text, image))
+    return Figures(
+        {name: each for name, each in found.items() if not isinstance(each, str)},
+        {name: each for name, each in found.items() if isinstance(each, str)},
+    )
+
+
+def figures_of(text: str, image: PageImage) -> Iterator[tuple[str, Image | str]]:
+    """Yield what :func:`cut_figures` finds one by one: all figures together may have many times a page's pixels."""
     width, height = image.pixels.size
-    for name, box in boxes.items():
+    for name, box in figure_boxes(text, image.pixels.size).items():
         if isinstance(box, str):
+            yield name, box
             continue
         edges = (box.left * width, box.top * height, box.right * width, box.bottom * height)
         left, top, right, bottom = map(round, edges)
         picture = image.pixels.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
-        if is_blank(picture, None):
-            refused[name] = "nothing is there but one colour"
-        else:
-            pictures[name] = picture
-    return Figures(pictures, refused)
+        yield name, "nothing is there but one colour" if is_blank(picture, None) else picture
 
 
 def figure_boxes(text: str, size: tuple[int, int]) -> dict[str, Box | str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +24,9 @@ from olmocr.page import ModelResponse
 from olmocr.rendering.pool import RenderPool
 from olmocr.serving.asking import Asking, Write
 from olmocr.serving.bounds import Bodies, BodiesInHand, Room
-from olmocr.serving.document_formats import EVENTS, MARKDOWN, as_markdown, wanted_format
+from olmocr.serving.document_formats import EVENTS, MARKDOWN, as_markdown, event_pieces, line_pieces, wanted_format
 from olmocr.serving.documents import TERMS, DocumentReader
-from olmocr.serving.formats import Format, below_front_matter, event, make_format
+from olmocr.serving.formats import Format, below_front_matter, make_format
 from olmocr.serving.guard import STAY, Admission, Guard, logged_bugs, noted
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.metrics import CONTENT_TYPE, Metrics
@@ -160,6 +159,7 @@ class _Service:
                     pixels=self._asking.pixels,
                     kept=Room(max(self._limits.pages_in_hand, self._limits.pages)),
                     most_pages=self._limits.pages,
+                    figure_bytes=self._limits.figure_bytes,
                     terms=replace(TERMS, time_limit=self._limits.answer_seconds),
                     on_page=self._metrics.on_page,
                 )
@@ -191,11 +191,11 @@ class _Service:
     async def ocr(self, request: Request) -> Response:
         """Read a document; its pages come as they are finished, as lines of JSON or events, or in order as markdown."""
         wanted = wanted_format(",".join(request.headers.getlist("accept")))
-        lines = self._document(request)
+        lines = self._document(request, sends_files=wanted != MARKDOWN)
         if wanted == MARKDOWN:
             pieces = as_markdown(lines)
         else:
-            pieces = _encoded(lines, _as_event if wanted == EVENTS else _as_line)
+            pieces = _encoded(lines, event_pieces if wanted == EVENTS else line_pieces)
         first = await anext(pieces, b"")  # what is wrong with the whole document has a status of its own
         return _Streamed(_continued(first, pieces), media_type=wanted)
 
@@ -229,9 +229,9 @@ class _Service:
                     noted(request.scope, piece.input_tokens, piece.output_tokens)
                 yield piece
 
-    async def _document(self, request: Request) -> AsyncGenerator[dict[str, Any]]:
+    async def _document(self, request: Request, *, sends_files: bool) -> AsyncGenerator[dict[str, Any]]:
         async with _uploaded(request, self._folder) as (path, name, given):
-            wanted = parse_wanted(given)
+            wanted = parse_wanted(given, sends_files=sends_files)
             async with contextlib.aclosing(self._reader.read(path, name, wanted)) as lines:
                 async for line in lines:
                     if line["type"] == "summary":
@@ -340,23 +340,16 @@ async def _continued(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGenera
 
 
 async def _encoded(
-    lines: AsyncGenerator[dict[str, Any]], encode: Callable[[dict[str, Any]], bytes]
+    lines: AsyncGenerator[dict[str, Any]], encode: Callable[[Mapping[str, Any]], Iterable[bytes]]
 ) -> AsyncGenerator[bytes]:
     async with contextlib.aclosing(lines):
-        yield encode(await anext(lines))
+        yield b"".join(encode(await anext(lines)))
         try:
             async for line in lines:
-                yield encode(line)
+                for piece in encode(line):
+                    yield piece
         except Exception as error:
-            yield encode({"type": "error", **error_body(logged_bugs(error))})
-
-
-def _as_line(line: dict[str, Any]) -> bytes:
-    return json.dumps(line).encode() + b"\n"
-
-
-def _as_event(line: dict[str, Any]) -> bytes:
-    return event(line, line["type"])
+            yield b"".join(encode({"type": "error", **error_body(logged_bugs(error))}))
 
 
 class _Streamed(StreamingResponse):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, Literal
+
+_PIECE = 48 << 10  # bytes: three become four characters
 
 DocumentFormat = Literal["application/x-ndjson", "text/event-stream", "text/markdown"]
 
@@ -55,6 +59,28 @@ def _weight(name: str, weights: Mapping[str, float]) -> tuple[float, int]:
         if known in weights:
             return weights[known], closeness
     return 0.0, 0
+
+
+def line_pieces(line: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield a line of ``DocumentReader.read`` as JSON with a line end: at once, but a file as it is read."""
+    return _framed(b"", line, b"\n")
+
+
+def event_pieces(line: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield the same as a server-sent event that is called as the line's type."""
+    return _framed(f"event: {line['type']}\ndata: ".encode(), line, b"\n\n")
+
+
+def _framed(head: bytes, line: Mapping[str, Any], tail: bytes) -> Iterator[bytes]:
+    if line["type"] != "file":
+        yield head + json.dumps(line).encode() + tail
+        return
+    about = {name: value for name, value in line.items() if name != "content"}
+    with line["content"].open() as file:
+        yield head + json.dumps(about)[:-1].encode() + b', "base64": "'
+        while piece := file.read(_PIECE):
+            yield base64.b64encode(piece)
+    yield b'"}' + tail
 
 
 async def as_markdown(lines: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[bytes]:

@@ -6,31 +6,36 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from olmocr.backends.choice import Answering
+from olmocr.files import temporary_folder
 from olmocr.inputs.local_file import content_hash
 from olmocr.inputs.sources import Source
 from olmocr.page import Ask
+from olmocr.pipeline.config import TextForm
 from olmocr.pipeline.ocr_page import Terms
 from olmocr.pipeline.one_document import PageReader
 from olmocr.pipeline.page_ranges import wanted_numbers
 from olmocr.pipeline.repetition import has_looped
+from olmocr.pipeline.shown import FIGURE_SIDE, NOTHING, Looked, Showing, cut_out, find_heads
 from olmocr.pipeline.turns import side_by_side
 from olmocr.rendering.pool import RenderPool
 from olmocr.serving.bounds import Room
 from olmocr.serving.refusals import RequestError, bad_request, without_paths
 from olmocr.serving.uploads import Wanted
-from olmocr.workspace.document import Document, PageRecord, page_failure
+from olmocr.workspace.document import AttachedFile, Document, PageRecord, page_failure
 from olmocr.workspace.outputs import markdown_of
+from olmocr.workspace.running_heads import RunningHeads
 
 TERMS = Terms(guided="retries", is_looping=has_looped)
 """The pipeline's own."""
 
 _BYTES_A_PIXEL = 4  # three, and some for what is made of them
+_FIGURE_BYTES_A_PIXEL = 12  # a page's pixels as they come, as a picture, turned, and a figure of nearly all of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,8 @@ class DocumentReader:
 
     *model* is what records call the model, *on_page* is called with each page. Pages are as many as *rendered* lets
     through, of all documents together, and as large as *pixels* has room for, in bytes; *kept* is how many pages the
-    documents may have that are being read, since their text is kept until the last is there.
+    documents may have that are being read, since their text is kept until the last is there. *figure_bytes* is of one
+    page's figures, as PNG, which lie beside the document while they are sent.
     """
 
     ask: Ask
@@ -50,11 +56,15 @@ class DocumentReader:
     pixels: Room
     kept: Room
     most_pages: int
+    figure_bytes: int
     terms: Terms = TERMS
     on_page: Callable[[PageRecord], None] = lambda page: None
 
     async def read(self, path: Path, name: str, wanted: Wanted) -> AsyncGenerator[dict[str, Any]]:
         """Yield what the document is, its pages as they are finished, and what came of all; each with its *type*.
+
+        A page's files follow it, each with its *content* as an :class:`~olmocr.workspace.document.AttachedFile`, which
+        goes when the next line is asked for.
 
         Raises:
             InputError: it cannot be read at all.
@@ -66,20 +76,66 @@ class DocumentReader:
         numbers = self._numbers(count, wanted)
         sha256 = await asyncio.to_thread(content_hash, path, name)
         about = {"type": "document", "name": name, "sha256": sha256, "page_count": count, "pages": list(numbers)}
+        empty = Document(Source(name, path), sha256, (), count)
         records: list[PageRecord] = []
         pages_of_it = self._pages(path, name, numbers, wanted.longest_side)
-        async with self.kept.taken(len(numbers)), contextlib.aclosing(pages_of_it) as pages:
+        async with (
+            self.kept.taken(len(numbers)),
+            self._heads(path, name, numbers, wanted.form) as heads,
+            contextlib.aclosing(pages_of_it) as pages,
+        ):
             if len(numbers) > 1:  # of a single page it is not known yet whether there is anything to tell
                 yield about
             async for record in pages:
                 if len(numbers) == 1:
                     yield about
-                records.append(record)
                 self.on_page(record)
-                yield page_json(record, name)
+                page = replace(empty, pages=(record,))
+                async with self._shown(page, path, wanted.form, heads) as shown:
+                    records += shown.pages
+                    yield page_json(shown.pages[0], name) | _beside_json(shown, wanted.form)
+                    for file in shown.files:
+                        yield file_json(file)
         records.sort(key=lambda record: record.page_number)
-        document = Document(Source(name, path), sha256, tuple(records), count)
+        document = replace(empty, pages=tuple(records))
         yield summary_json(document, time.monotonic() - started, markdown=wanted.markdown)
+
+    @contextlib.asynccontextmanager
+    async def _heads(
+        self, path: Path, name: str, numbers: tuple[int, ...], form: TextForm
+    ) -> AsyncIterator[asyncio.Future[RunningHeads] | None]:
+        """Yield the running heads, which are looked for while the first pages are read; None if they are to stay."""
+        if form.headers == "keep":
+            yield None
+            return
+        heads = asyncio.ensure_future(find_heads(path, name, numbers, self.pool))
+        try:
+            yield heads
+        finally:
+            heads.cancel()
+            await asyncio.gather(heads, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def _shown(
+        self, page: Document, path: Path, form: TextForm, heads: asyncio.Future[RunningHeads] | None
+    ) -> AsyncIterator[Document]:
+        """Yield a document of one *page* in the form that is asked for; its figures lie beside the file at *path*."""
+        if form.is_as_read:
+            yield page
+            return
+        with contextlib.ExitStack() as stack:
+            looked = NOTHING
+            if form.figures:
+                folder = stack.enter_context(temporary_folder(path.parent))
+                looked = await self._cut_out(page, path, folder)
+            if heads is not None:
+                looked = replace(looked, heads=await heads)
+            showing = Showing(page, looked, form)
+            yield replace(showing.shown(), files=tuple(showing.attached()))
+
+    async def _cut_out(self, page: Document, path: Path, folder: Path) -> Looked:
+        async with self.pixels.taken(_FIGURE_BYTES_A_PIXEL * FIGURE_SIDE**2):
+            return await cut_out(page, path, self.pool, folder, self.figure_bytes)
 
     def _numbers(self, count: int, wanted: Wanted) -> tuple[int, ...]:
         numbers = wanted_numbers(wanted.pages, count)
@@ -135,6 +191,29 @@ def page_json(record: PageRecord, name: str) -> dict[str, Any]:
         "text_coverage": record.coverage,
         "low_coverage": record.lacks_text,
         "seconds": record.seconds,
+    }
+
+
+def _beside_json(shown: Document, form: TextForm) -> dict[str, Any]:
+    """Return what is told beside a page whose text is not as it was read: its files, and what stayed or was dropped."""
+    if form.is_as_read:
+        return {}
+    return {
+        "files": [file.name for file in shown.files],
+        "left_as_is": [{**each.as_json, "why": without_paths(each.why)} for each in shown.left_as_is],
+        "dropped_lines": [line for _, line in shown.dropped_lines],
+    }
+
+
+def file_json(file: AttachedFile) -> dict[str, Any]:
+    """Return a file to which a page's text leads, with its *content* to be read."""
+    return {
+        "type": "file",
+        "page_number": file.page_number,
+        "kind": file.kind,
+        "name": file.name,
+        "media_type": file.media_type,
+        "content": file,
     }
 
 

@@ -21,6 +21,7 @@ class ServerLimits:
         held_bytes: of all questions' bodies and pictures, in memory; at least one request's.
         upload_bytes: of all documents' bodies, on the disk; at least one request's.
         picture_bytes: of pixels that are in hand, of questions' pictures and documents' pages.
+        figure_bytes: of one page's figures, as PNG, on the disk; more are left out, and told.
         pages: to be read of one document.
         pages_in_hand: of all documents that are being read, which is how much text is kept; at least one document's.
         stall_seconds: that a client is waited for: for a request's head, and in all for its body and its answer
@@ -39,6 +40,7 @@ class ServerLimits:
     held_bytes: int = 128 * _MiB
     upload_bytes: int = 2048 * _MiB
     picture_bytes: int = 256 * _MiB
+    figure_bytes: int = 16 * _MiB
     pages: int = 1000
     pages_in_hand: int = 4000
     stall_seconds: float = 30.0

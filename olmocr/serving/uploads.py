@@ -7,12 +7,13 @@ import contextlib
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from olmocr.errors import UsageError, output_error
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM
+from olmocr.pipeline.config import HEADERS, TABLES, TextForm
 from olmocr.pipeline.page_ranges import PageRanges, parse_page_ranges
 from olmocr.serving.refusals import bad_request
 from olmocr.text import one_line
@@ -29,35 +30,72 @@ NAMELESS = "the document"
 class Wanted:
     """What is asked about a document. *pages* None is all; *markdown* says whether the last line has all of its text.
 
-    *longest_side* is that of a page's image, in pixels.
+    *longest_side* is that of a page's image, in pixels; *form* is how the text is to differ from what the model writes.
     """
 
     pages: PageRanges | None = None
     markdown: bool = True
     longest_side: int = TARGET_LONGEST_IMAGE_DIM
+    form: TextForm = field(default_factory=TextForm)
 
 
-def parse_wanted(given: Mapping[str, str]) -> Wanted:
-    """Read the options of a request: ``pages``, ``markdown`` and ``longest_side``.
+_OPTIONS = ("pages", "markdown", "longest_side", "figures", "tables", "headers")
+_SWITCH = {"true": True, "1": True, "false": False, "0": False}
+
+
+def parse_wanted(given: Mapping[str, str], *, sends_files: bool = True) -> Wanted:
+    """Read the options of a request, which docs/serve.md tells. *sends_files* says whether its answer can hold files.
 
     Raises:
-        RequestError: there is no such option, or its value is none.
+        RequestError: there is no such option, or its value is none, or asks for files where there can be none.
     """
-    if unknown := sorted(given.keys() - {"pages", "markdown", "longest_side"}):
-        raise bad_request(f"there is no option {one_line(unknown[0], 40)!r}; there are pages, markdown, longest_side")
+    if unknown := sorted(given.keys() - set(_OPTIONS)):
+        raise bad_request(f"there is no option {one_line(unknown[0], 40)!r}; there are {', '.join(_OPTIONS)}")
     if len(given.get("pages", "")) > _LONGEST_RANGES:
         raise bad_request(f"pages must be like 1-5,9,12- and have at most {_LONGEST_RANGES} characters", "pages")
     try:
         pages = parse_page_ranges(given["pages"]) if given.get("pages") else None
     except UsageError as error:
         raise bad_request(str(error), "pages") from error
-    markdown = given.get("markdown", "true").lower()
-    if markdown not in ("true", "false", "1", "0"):
-        raise bad_request("markdown must be true or false", "markdown")
     side = given.get("longest_side", str(TARGET_LONGEST_IMAGE_DIM))
     if not (side.isascii() and side.isdigit() and len(side) < 6 and 28 <= int(side) <= MOST_SIDE):
         raise bad_request(f"longest_side must be 28 to {MOST_SIDE} pixels", "longest_side")
-    return Wanted(pages=pages, markdown=markdown in ("true", "1"), longest_side=int(side))
+    return Wanted(
+        pages=pages,
+        markdown=_switch(given, "markdown", default=True),
+        longest_side=int(side),
+        form=_form(given, sends_files=sends_files),
+    )
+
+
+def _form(given: Mapping[str, str], *, sends_files: bool) -> TextForm:
+    form = TextForm(
+        figures=_switch(given, "figures", default=False),
+        tables=_choice(given, "tables", TABLES),
+        headers=_choice(given, "headers", HEADERS),
+    )
+    for name, makes_files in (("figures", form.figures), ("tables", form.tables == "csv")):
+        if makes_files and not sends_files:
+            raise bad_request(
+                f"{name}={one_line(given[name], 40)} makes files, which text/markdown cannot hold: "
+                "accept application/x-ndjson or text/event-stream, or leave it out",
+                name,
+            )
+    return form
+
+
+def _switch(given: Mapping[str, str], name: str, *, default: bool) -> bool:
+    value = given.get(name, str(default)).lower()
+    if value not in _SWITCH:
+        raise bad_request(f"{name} must be true or false", name)
+    return _SWITCH[value]
+
+
+def _choice(given: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    value = given.get(name, choices[0]).lower()
+    if value not in choices:
+        raise bad_request(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}", name)
+    return value
 
 
 def shown_name(name: str | None) -> str:

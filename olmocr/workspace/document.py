@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
 
 from olmocr.inputs.sources import Source
 from olmocr.page import PageResponse
@@ -100,16 +102,56 @@ def page_failure(source: str, page: PageRecord) -> Failure | None:
 
 
 @dataclass(frozen=True)
+class AttachedFile:
+    """A file to which a document's text leads: a figure as PNG, or a table as CSV in UTF-8.
+
+    *link* is what the text has for it, its *name* or a way to its *path*, which is None where it is not on the disk.
+    """
+
+    page_number: int
+    kind: Literal["figure", "table"]
+    name: str
+    link: str
+    path: Path | None = None
+    data: bytes = field(default=b"", repr=False)
+
+    @property
+    def media_type(self) -> str:
+        """What the file is, as MIME calls it."""
+        return "image/png" if self.kind == "figure" else "text/csv"
+
+    @property
+    def content(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            OSError: it lies on the disk, and cannot be read any more.
+        """
+        with self.open() as file:
+            return file.read()
+
+    def open(self) -> BinaryIO:
+        """Return the file to be read from its beginning; errors as of *content*."""
+        return io.BytesIO(self.data) if self.path is None else self.path.open("rb")
+
+
+@dataclass(frozen=True)
 class Document:
     """A document that was read, or those of its pages that were asked for, in order.
 
-    *content_hash* is SHA-256 of the source's bytes, *page_count* how many pages the source has.
+    *content_hash* is SHA-256 of the source's bytes, *page_count* how many pages the source has. Where figures, tables
+    in another form or no running heads were asked for, the pages' text is so: *files* are those to which it leads,
+    *left_as_is* says of which figure or table that could not be done, and why, and *dropped_lines* are the running
+    heads and page numbers that were left out, each with its page's number.
     """
 
     source: Source
     content_hash: str
     pages: tuple[PageRecord, ...]
     page_count: int
+    files: tuple[AttachedFile, ...] = ()
+    left_as_is: tuple[Failure, ...] = ()
+    dropped_lines: tuple[tuple[int, str], ...] = ()
 
     @property
     def fallback_pages(self) -> tuple[int, ...]:

@@ -16,8 +16,11 @@ from dataclasses import dataclass, replace
 from olmocr.html_tables import TAG, spans_of
 from olmocr.text import unescaped
 
-MOST_PLACES = 100_000
-"""A table with more places, spans spread out, is left as it is: 99 rows of text can claim a million."""
+MOST_PLACES = 10_000
+"""Of all tables of a text, spans spread out: a table past it is left as it is.
+
+A page's answer has 8000 tokens, and a cell takes three: no page needs more, and 99 rows of text can claim a million.
+"""
 
 MERGED = "<!-- Merged cells: the text stands in the first place of each; the other places are empty. -->"
 """What follows a table in markdown that had some."""
@@ -65,7 +68,7 @@ class _UnusualError(Exception):
 
 def split_at_tables(text: str) -> Iterator[str | Table | LeftAsItIs]:
     """Yield *text* in order: what lies between tables as it is, and each table that is not within another."""
-    done, start, depth, has_inner = 0, 0, 0, False
+    done, start, depth, has_inner, room = 0, 0, 0, False, MOST_PLACES
     for tag in TAG.finditer(text):
         if tag["comment"] or tag["name"].lower() != "table":
             continue
@@ -78,7 +81,10 @@ def split_at_tables(text: str) -> Iterator[str | Table | LeftAsItIs]:
             depth -= 1
             if depth == 0:
                 yield text[done:start]
-                yield _read(text[start : tag.end()], has_inner=has_inner)
+                table = _read(text[start : tag.end()], room, has_inner=has_inner)
+                if isinstance(table, Table):
+                    room -= len(table.rows) * len(table.rows[0])
+                yield table
                 done = tag.end()
     if depth:
         yield text[done:start]
@@ -284,19 +290,19 @@ class _Reader:
         self._cell = None
 
 
-def _read(html: str, *, has_inner: bool) -> Table | LeftAsItIs:
+def _read(html: str, room: int, *, has_inner: bool) -> Table | LeftAsItIs:
     if has_inner:
         return LeftAsItIs(html, "a table stands within it")
     reader = _Reader(html)
     try:
         reader.read()
-        return replace(_spread(reader.rows, reader.caption), html=html)
+        return replace(_spread(reader.rows, reader.caption, room), html=html)
     except _UnusualError as error:
         return LeftAsItIs(html, str(error))
 
 
-def _spread(rows: list[list[_Cell]], caption: str) -> Table:
-    """Give each cell its places.
+def _spread(rows: list[list[_Cell]], caption: str, room: int) -> Table:
+    """Give each cell its places, *room* at most.
 
     Raises:
         _UnusualError: there are none, too many, or two cells want one place.
@@ -310,8 +316,8 @@ def _spread(rows: list[list[_Cell]], caption: str) -> Table:
             while (at, column) in taken:
                 column += 1
             high = min(cell.rows, len(rows) - at)
-            if len(taken) + high * cell.columns > MOST_PLACES:
-                raise _UnusualError(f"it has more than {MOST_PLACES} places")
+            if len(taken) + high * cell.columns > room:
+                raise _UnusualError(_too_many(room))
             for place in itertools.product(range(at, at + high), range(column, column + cell.columns)):
                 if place in taken:
                     raise _UnusualError("two of its cells cover one place")
@@ -320,9 +326,15 @@ def _spread(rows: list[list[_Cell]], caption: str) -> Table:
             is_merged |= high * cell.columns > 1
             column += cell.columns
     width = 1 + max((column for _, column in taken), default=-1)
-    if width * len(rows) > MOST_PLACES:
-        raise _UnusualError(f"it has more than {MOST_PLACES} places")
+    if width * len(rows) > room:
+        raise _UnusualError(_too_many(room))
     if not width:
         raise _UnusualError("it has no cells")
     spread = tuple(tuple(taken.get((at, column), "") for column in range(width)) for at in range(len(rows)))
     return Table(spread, any(cell.is_heading for cell in rows[0]), caption, is_merged)
+
+
+def _too_many(room: int) -> str:
+    if room < MOST_PLACES:
+        return f"with the tables before it, it has more than {MOST_PLACES} places"
+    return f"it has more than {MOST_PLACES} places"

@@ -1,15 +1,20 @@
 """"""
 
 import asyncio
+import base64
+import io
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from PIL import Image
 from pypdf import PdfWriter
 
 from olmocr.errors import AnswerError, ServerUnavailableError
-from tests.pipeline.doubles import Reader, answer, write_image, write_pdf
+from tests.pipeline.books import FIGURE, TABLE, write_book
+from tests.pipeline.doubles import Model, Reader, answer, write_image, write_pdf
 from tests.serving.servers import OCR, until
 from tests.serving.uploaded import PDF, HeldBack, by_number, lines_of, reading, refused, uploads
 
@@ -108,7 +113,9 @@ def test_some_pages_of_a_document_that_is_too_long_are_read(reading_server, tmp_
     ("query", "words"),
     [("pages=0", "counted from 1"), ("pages=x", "pages must be like"), (f"pages={'1-,' * 400}", "at most 1000"),
      ("pages=9", "none of those"),
-     ("longest_side=0", "28 to 4096"), ("longest_side=9999999", "28 to 4096"), ("markdown=perhaps", "true or false"),
+     ("figures=2", "figures must be true or false"), ("tables=xlsx", "html, markdown or csv"),
+     ("headers=", "keep or drop"), ("longest_side=0", "28 to 4096"), ("longest_side=9999999", "28 to 4096"),
+     ("markdown=perhaps", "true or false"),
      ("colour=red", "no option 'colour'")],
 )  # fmt: skip
 def test_an_option_that_is_none_is_named(reading_server, pdf, query, words):
@@ -248,3 +255,77 @@ def test_markdown_that_cannot_go_on_is_cut_off_and_never_looks_whole(pdf):
         assert next(pieces) == "page 1\n"
         with pytest.raises(httpx.RemoteProtocolError):
             next(pieces)
+
+
+@pytest.fixture
+def ask_about_a_book(tmp_path):
+    """Return what sends a book of three pages, of which each has *text*, and returns the reply."""
+    book = write_book(tmp_path / "book.pdf", 3).read_bytes()
+
+    def ask(text, accept="*/*", limits=None, **options):
+        with reading(Model(answer(text)), **(limits or {})) as server:
+            return server.post(OCR, content=book, headers=PDF | {"accept": accept}, params=options)
+
+    return ask
+
+
+def links_in(text):
+    return re.findall(r"\]\(([^()]*)\)", text)
+
+
+def test_a_pages_figures_follow_it_and_its_text_leads_to_them(ask_about_a_book):
+    _, page, file, last = lines_of(ask_about_a_book(FIGURE, pages="2", figures="true"))
+    assert links_in(page["text"]) == links_in(last["markdown"]) == page["files"] == [file["name"]]
+    assert {name: file[name] for name in ("type", "page_number", "kind", "name", "media_type")} == {
+        "type": "file", "page_number": 2, "kind": "figure", "name": "page-0002-figure-1.png", "media_type": "image/png"
+    }  # fmt: skip
+    with Image.open(io.BytesIO(base64.b64decode(file["base64"], validate=True))) as picture:
+        assert picture.size == (644, 644)
+
+
+def test_files_come_as_events_too(ask_about_a_book):
+    reply = ask_about_a_book(FIGURE, "text/event-stream", pages="1", figures="1")
+    events = [event.split("\n") for event in reply.text.removesuffix("\n\n").split("\n\n")]
+    assert [name for name, _ in events] == [f"event: {kind}" for kind in ("document", "page", "file", "summary")]
+    assert json.loads(events[2][1].removeprefix("data: "))["base64"].startswith("iVBORw0KGgo")
+
+
+def test_tables_come_as_files_of_csv_or_as_markdown(ask_about_a_book):
+    _, page, file, _ = lines_of(ask_about_a_book(TABLE, pages="1", tables="csv"))
+    assert TABLE in page["text"]
+    assert links_in(page["text"]) == [file["name"]] == ["page-0001-table-1.csv"]
+    assert (file["media_type"], base64.b64decode(file["base64"])) == ("text/csv", b"Year,Sum\r\n2024,'=1|2\r\n")
+    assert "| Year | Sum |" in ask_about_a_book(TABLE, "text/markdown", tables="markdown").text
+
+
+def test_running_heads_are_dropped_from_each_page_as_it_is_sent(ask_about_a_book):
+    text = "Annual Report\n\nText"
+    _, *pages, last = lines_of(ask_about_a_book(text, headers="drop"))
+    assert [(page["text"], page["dropped_lines"]) for page in pages] == [("Text", ["Annual Report"])] * 3
+    assert last["markdown"] == "Text\nText\nText"
+    assert ask_about_a_book(text, "text/markdown", headers="drop").text == last["markdown"]
+
+
+def test_pages_that_are_to_be_as_they_were_written_say_nothing_of_files(ask_about_a_book):
+    for page in lines_of(ask_about_a_book(FIGURE, figures="false"))[1:-1]:
+        assert links_in(page["text"]) == ["page_512_1024_512_512.png"]
+        assert not {"files", "left_as_is", "dropped_lines"} & page.keys()
+
+
+@pytest.mark.parametrize("options", [{"figures": "true"}, {"tables": "csv"}])
+def test_files_are_refused_by_name_where_the_answer_is_markdown(ask_about_a_book, options):
+    (name,) = options
+    reply = ask_about_a_book(FIGURE, "text/markdown", **options)
+    refused(reply, 400, f"{name}=", "text/markdown cannot hold")
+    assert reply.json()["error"]["param"] == name
+
+
+def test_figures_that_are_not_believed_or_too_large_are_told(ask_about_a_book):
+    text = f"![a](page_../../etc/passwd.png) ![b](page_0_0_99999_9.png) {FIGURE}"
+    limits = {"figure_bytes": 1}
+    _, page, last = lines_of(ask_about_a_book(text, pages="3", figures="true", limits=limits))
+    assert page["text"] == last["markdown"] == text
+    assert page["files"] == []
+    assert [(each["source"], each["page_number"]) for each in page["left_as_is"]] == [("the document", 3)] * 3
+    assert [each["why"].split(" is ")[0] for each in page["left_as_is"]] == links_in(text)
+    assert "more than" in page["left_as_is"][-1]["why"]

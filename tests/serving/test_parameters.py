@@ -133,3 +133,9 @@ def test_of_a_name_that_is_there_twice_the_last_counts():
     assert parse_question(content[:-1] + b', "n": 2, "n": 1}', "chat").prompt == "Read this."
     with pytest.raises(RequestError, match="n is not supported"):
         parse_question(content[:-1] + b', "n": 1, "n": 2}', "chat")
+
+
+@pytest.mark.parametrize("name", ["figures", "tables", "headers"])
+@pytest.mark.parametrize("api", BODIES)
+def test_what_is_asked_of_whole_documents_only_is_refused_and_told_where(api, name):
+    assert str(refused(api, **{name: True})) == f"{name} is no parameter of this server; POST /v1/ocr has it"

@@ -136,6 +136,13 @@ def test_a_table_that_markdown_cannot_tell_stays_html_and_why_is_said(table, why
     assert reason.startswith(why)
 
 
+def test_the_tables_of_a_text_have_their_places_together():
+    large = f"<table><tr><td colspan={MOST_PLACES // 2 + 1}>a</td></tr></table>"
+    kinds = [type(piece) for piece in split_at_tables(large * 2) if piece]
+    assert kinds == [Table, LeftAsItIs]
+    assert len(tables_as_markdown(large * 50)) < 6 * MOST_PLACES
+
+
 @pytest.mark.parametrize("cell", ["=1+1", "@x", "+cmd|' /C calc'!A0", "-2+3", "--1"])
 def test_what_a_spreadsheet_would_compute_is_text(cell):
     assert next(csv.reader([as_csv(only_table(make_table([[cell]])))])) == [f"'{cell}"]
