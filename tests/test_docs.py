@@ -2,11 +2,14 @@
 
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import httpx
 import pytest
 
 from olmocr.conversion.plan import make_plan
@@ -16,6 +19,7 @@ from olmocr.errors import ExitCode
 from olmocr.model_folder import BF16_REPOSITORY
 from tests.conftest import ROOT
 from tests.conversion.sources import seven_billion
+from tests.serving.servers import OCR, until
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [
@@ -184,3 +188,38 @@ def test_no_snippet_of_the_docs_uses_a_name_that_it_does_not_define(why, code):
 def test_every_snippet_of_the_docs_runs_as_it_stands(why, code, clone):
     done = subprocess.run([sys.executable, "-c", code], cwd=clone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_the_server_that_the_docs_make_answers_until_it_is_interrupted(clone):
+    (code,) = [code for why, code in (each.values for each in SNIPPETS) if why == "it serves until it is interrupted"]
+    port = free_port()
+    page = (ROOT / "demo/pages/sparse_14.pdf").read_bytes()
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", code.replace("port=8000", f"port={port}")],
+            cwd=clone,
+            env=os.environ | {"OLMOCR_API_KEY": "a key"},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=300) as client,
+    ):
+        until(lambda: process.poll() is not None or is_there(client), seconds=300)
+        assert process.poll() is None, process.stderr.read()
+        assert client.post(OCR, content=page).status_code == 401
+        asked = {"authorization": "Bearer a key", "accept": "text/markdown", "content-type": "application/pdf"}
+        assert client.post(OCR, content=page, headers=asked).text.strip()
+        process.send_signal(signal.SIGINT)
+
+
+def is_there(client):
+    try:
+        return client.get("/health").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,4 +1,4 @@
-"""What docs/integrations.md says other programs need runs as it stands: where these are installed, by themselves.
+"""What docs/integrations.md and docs/serve.md say that other programs need runs as it stands, where that is installed.
 
 docling and LangChain may be in an environment of their own: ``INTEGRATIONS_PYTHON`` names its interpreter.
 """
@@ -21,7 +21,11 @@ from tests.serving.servers import CHAT, Writer, picture, running
 
 PYTHON = os.environ.get("INTEGRATIONS_PYTHON", sys.executable)
 
-SNIPPETS = re.findall(r"^```(\w+) needs=(\w+)\n(.*?)^```", (ROOT / "docs/integrations.md").read_text(), re.M | re.S)
+SNIPPETS = [
+    snippet
+    for document in ("integrations.md", "serve.md")
+    for snippet in re.findall(r"^```(\w+) needs=(\w+)\n(.*?)^```", (ROOT / "docs" / document).read_text(), re.M | re.S)
+]
 
 PAGE = "# Yearly Report\n\nAll is well."
 
@@ -57,7 +61,7 @@ def is_installed(library):
 
 def test_there_are_examples_of_each_kind():
     assert [need for _, need, _ in SNIPPETS] == [
-        "docling", "docling", "langchain_openai", "langchain_core", "curl", "curl"
+        "docling", "docling", "langchain_openai", "langchain_core", "curl", "curl", "openai"
     ]  # fmt: skip
 
 
@@ -86,6 +90,13 @@ def test_an_example_for_a_shell_runs_as_it_stands(need, code, server, tmp_path):
 
 
 CURLS = re.findall(r"^curl .*", (ROOT / "docs/serve.md").read_text(), re.M)
+
+
+@snippets("openai")
+def test_an_example_of_a_question_runs_as_it_stands(need, code, server, tmp_path):
+    done = run([PYTHON, "-c"], code, server, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "# Yearly Report" in done.stdout
 
 
 @pytest.mark.parametrize("command", CURLS)
