@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -30,6 +30,8 @@ from olmocr.workspace.folder import require_local
 
 OnPage = Callable[[PageRecord], None]
 """Called with each page as soon as it is read, as the model wrote it; pages of one document may come in any order."""
+
+_OF_A_DOCUMENT = ("pages", "figures", "tables", "headers", "files_folder", "on_page")
 
 
 class Reader:
@@ -55,7 +57,11 @@ class Reader:
 
         Raises:
             UsageError: a setting is out of its range, or neither a model nor a server is named.
+            TypeError: there is no such setting.
         """
+        if unknown := sorted(settings.keys() - {field.name for field in fields(ReadingConfig)}):
+            where = "; it is said with each document: reader.read(name, …)" if unknown[0] in _OF_A_DOCUMENT else ""
+            raise TypeError(f"a Reader has no setting {unknown[0]!r}{where}")
         name = str(model) if model is not None else None
         if ask is not None and name is None:
             name = getattr(ask, "__name__", type(ask).__name__)

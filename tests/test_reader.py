@@ -187,7 +187,17 @@ def test_one_call_reads_a_document(tmp_path):
     assert asyncio.run(olmocr.read_async(pdf, ask=Numbers().ask, **SMALL)).text == "page 9"
 
 
-def test_public_names_are_completed():
+@pytest.mark.parametrize(("setting", "words"), [("modle", "no setting 'modle'$"), ("figures", "with each document")])
+def test_a_setting_that_a_reader_does_not_have_is_named(setting, words):
+    with pytest.raises(TypeError, match=words):
+        Reader("m", **{setting: True})
+
+
+def test_public_names_are_completed_and_no_others():
+    assert {name for name in dir(olmocr) if not name.startswith("_")} == set(olmocr.__all__) - {"__version__"}
+
+
+def test_public_names_lead_to_what_they_name():
     assert {"Reader", "read", "Document", "PageRecord", "errors", "run_pipeline"} <= set(dir(olmocr))
     assert olmocr.errors.InputError is InputError
 
