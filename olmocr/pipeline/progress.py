@@ -90,7 +90,7 @@ class Tally:
 
     def _speed(self, now: float) -> list[str]:
         rate = self._pages / self._minutes(now)
-        if not rate:
+        if not rate or (self._pages == self._blank and self.pages_left):  # what is blank tells nothing of a model
             return []
         left = [f"about {spoken(60 * self.pages_left / rate)} left"] if self.pages_left else []
         return [f"{rate:.1f} pages/min", *left]

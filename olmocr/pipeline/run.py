@@ -281,7 +281,7 @@ class _Run:
             line = dolma_line(replace(document, pages=pages), today)
             self._fail(source, why, known, line, keep=self._has_result(source, document.content_hash))
             return
-        kept = [page.page_number for page in document.pages if page is not fresh.get(page.page_number, page)]
+        kept = [page.page_number for page in document.pages if page != fresh.get(page.page_number, page)]
         if kept_well := [number for number in kept if fresh[number].is_fallback]:
             log.warning(
                 "%s: no good answer this time for %d pages (first: %d), which stay as they were read before",

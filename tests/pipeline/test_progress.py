@@ -1,7 +1,7 @@
 import pytest
 
 from olmocr.pipeline.progress import Tally
-from tests.four_pages import FOUR, VALID
+from tests.four_pages import BLANK, FOUR, VALID
 
 
 def test_the_line_says_what_was_read_how_fast_and_what_is_left():
@@ -45,3 +45,13 @@ def test_the_time_left_is_told_as_a_person_would(pages, left):
     tally.begin("a", pages=pages, waiting=0)
     tally.add("a", "a.pdf", VALID)
     assert left in tally.line(30)
+
+
+def test_blank_pages_alone_tell_nothing_of_the_time_that_is_left():
+    tally = Tally(started=0)
+    tally.begin("a", pages=2, waiting=0)
+    tally.add("a", "a.pdf", BLANK)
+    assert "left" not in tally.line(30)
+    assert "pages/min" not in tally.line(30)
+    tally.add("a", "a.pdf", VALID)
+    assert "2.0 pages/min" in tally.line(60)

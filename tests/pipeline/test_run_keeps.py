@@ -179,6 +179,13 @@ def test_a_page_that_may_fall_back_and_does_when_it_is_forced_keeps_its_text(tmp
     assert run("ws", pdf)[0].skipped == 1
 
 
+def test_a_page_that_falls_back_the_first_time_was_not_read_before(tmp_path, caplog):
+    pdf = write_numbered_pdf(tmp_path / "a.pdf", [1, 2])
+    broken = Reader({2: [BROKEN]})
+    assert run("ws", pdf, broken, max_page_retries=1, max_page_error_rate=0.5)[0].done == 1
+    assert "read before" not in caplog.text
+
+
 def test_a_forced_run_that_is_stopped_has_changed_nothing_and_the_next_one_goes_on_with_it(tmp_path):
     pdf = write_numbered_pdf(tmp_path / "a.pdf", [1, 2, 3])
     run("ws", pdf, markdown=True)

@@ -90,8 +90,8 @@ def divergence_by_position(places: Sequence[str], series: Sequence[Series], styl
 
 
 def divergence_by_page(pages: Sequence[str], series: Sequence[Series], style: str = STYLE) -> str:
-    """Return an SVG with a mark for each page and each of *series*, in the order of *pages*; a wide one for several."""
-    width = _WIDE if len(series) > 1 else _WIDTH
+    """Return an SVG with a mark for each page and each of *series*, in the order of *pages*; a wide one for many."""
+    width = min(_WIDE, max(_WIDTH, 40 * len(pages))) if len(series) > 1 else _WIDTH
     across = _Axis(0.0, len(pages) + 1.0, _LEFT, width - _RIGHT)
     step = max(1, math.ceil(len(pages) * 40 / width))
     marks = [(across.at(number + 1), str(number + 1)) for number in range(0, len(pages), step)]
