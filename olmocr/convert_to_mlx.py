@@ -58,7 +58,7 @@ _PUBLISH = "Where it is published"
 class _ConvertCommand(CommandWithBothSpellings):
     """Takes ``--fidelity-pages a b c``."""
 
-    several = "--fidelity-pages"
+    several = ("--fidelity-pages",)
 
 
 @app.command(cls=_ConvertCommand)
