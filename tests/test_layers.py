@@ -23,6 +23,7 @@ FLOORS = (
     {"backends", "viewer", "conversion"},
     {"pipeline", "doctor"},
     {"validate", "serving", "reader"},
+    {"calibration"},
     {"publish", "__main__", "__init__"},
     {"convert_to_mlx"},
 )

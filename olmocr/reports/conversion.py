@@ -122,10 +122,11 @@ class MatrixLossReport:
 class CalibrationReport:
     """What calibrated rounding was made with: its pages, the *device* that computed, and what it came to.
 
-    *predicted_nats* is the mean divergence from the source, in nats a token, that sensitivities predict, if there were
-    any. *seconds* are those of the last run.
+    *drawn* says that they are those that this package draws. *predicted_nats* is the mean divergence from the source,
+    in nats a token, that sensitivities predict, if there were any. *seconds* are those of the last run.
     """
 
+    drawn: bool
     pages: tuple[CalibrationPageReport, ...]
     tokens: int
     answer_tokens: int

@@ -6,14 +6,11 @@ over the pages. A block that is complete stays on disk, so that an interrupted c
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from olmocr.conversion.calibrated.rounding import Factor, RoundedMatrix, pack_codes, prepare, round_matrix
-from olmocr.conversion.calibrated.samples import CalibrationPage
 from olmocr.conversion.calibrated.statistics import Hessian, InputStatistics
 from olmocr.conversion.calibrated.store import (
     Bytes,
@@ -23,6 +20,7 @@ from olmocr.conversion.calibrated.store import (
     MatrixLoss,
     PartKey,
 )
+from olmocr.conversion.calibrated.terms import HELD_OUT_SEED, Calibration, OnShare
 from olmocr.conversion.calibrated.walk import (
     BlockStatistics,
     MatrixStatistics,
@@ -37,31 +35,6 @@ from olmocr.conversion.plan import ConversionPlan, PlannedTensor
 from olmocr.device import start_mlx
 from olmocr.reports.conversion import CalibrationPageReport, CalibrationReport, MatrixLossReport, Processor
 from olmocr.tensors.floats import Floats, narrowed
-
-# Which quarter of the pages the guard judges on.
-_HELD_OUT_SEED = 1
-
-OnShare = Callable[[float], object]
-"""Called with the share of a calibration that is done, from 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What a calibration is made with: *pages*, and into how many *down_slices* the widest inputs' columns are cut.
-
-    *on_share* is called as it proceeds.
-    """
-
-    pages: tuple[CalibrationPage, ...]
-    down_slices: int = 1
-    on_share: OnShare = lambda share: None
-
-    @property
-    def fingerprint(self) -> str:
-        """What tells its result from that of every other one with the same source."""
-        pages = [page.sha256 for page in in_order(self.pages)]
-        return hashlib.sha256(repr((pages, self.down_slices, _HELD_OUT_SEED)).encode()).hexdigest()
-
 
 def calibrate(
     plans: Sequence[ConversionPlan],
@@ -93,7 +66,7 @@ def calibrate(
             folder.states,
             first_block=first,
             options=WalkOptions(
-                needed=frozenset(missing), down_slices=calibration.down_slices, held_out_seed=_HELD_OUT_SEED
+                needed=frozenset(missing), down_slices=calibration.down_slices, held_out_seed=HELD_OUT_SEED
             ),
             on_page=share.page,
         )
@@ -191,6 +164,7 @@ def calibration_report(
     )
     found = [part for tensor in plan.tensors if tensor.params and (part := parts.find(tensor.name, tensor.params, tensor.dtype))]
     return CalibrationReport(
+        drawn=calibration.are_drawn,
         pages=pages,
         tokens=sum(page.tokens for page in pages),
         answer_tokens=sum(page.answer_tokens for page in pages),
