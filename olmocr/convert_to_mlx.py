@@ -237,11 +237,10 @@ def convert_to_mlx(
     The new folder appears when it is whole; a failure leaves none, and an interrupted conversion goes on where it was.
     Ends with exit code 11 if the new model, which stays, does not pass its smoke test, or a gate on its way to the Hub.
     """
-    from olmocr.conversion.convert import leaving_out, plan_targets, with_weights
-    from olmocr.hub.find import find_settings
-
     from olmocr.calibration.choice import Wish
     from olmocr.calibration.convert import require_weights_kept
+    from olmocr.conversion.convert import leaving_out, plan_targets, with_weights
+    from olmocr.hub.find import find_settings
 
     console = start_logging(quiet=quiet)
     recipes = [changed(each, group_size, dtype, tuple(keep or ())) for each in _recipes(quantize, recipe)]

@@ -61,7 +61,7 @@ def settle(
 
     A recipe whose own method is ``calibrated`` is made with ``fit`` instead where the pages cannot be had, memory (in
     bytes, this machine's unless it is given) is short, or it takes more than ``LONG`` seconds and the person that
-    *confirm* asks says no, or there is nobody to ask. The log says so. What *wish* asks for by name is done, or refused.
+    *confirm* asks says no, or there is nobody to ask. The log says so. What *wish* names is done, or refused.
 
     Raises:
         OlmocrError: *wish* names ``calibrated``, and it cannot be done.
@@ -86,15 +86,15 @@ def settle(
         shown_size(work.peak_memory),
     )  # fmt: skip
     if seconds > LONG and not is_named and not (confirm and confirm("Calibrate? Otherwise `fit` is used.")):
-        return _with_fit(targets, f"calibrating takes about {_shown(seconds)}; choose it with `method='calibrated'`"), None
+        return _with_fit(
+            targets, f"calibrating takes about {_shown(seconds)}; choose it with `method='calibrated'`"
+        ), None
     return list(targets), calibration
 
 
 def _planned(targets: Sequence[Target], wish: Wish, memory: int, on_page: OnPage) -> tuple[Calibration, Work]:
     source = targets[0].plan.source
-    terms = CalibrationTerms(
-        wish.pages, most_answer_tokens=wish.tokens or MOST_ANSWER_TOKENS, answering=wish.answering
-    )
+    terms = CalibrationTerms(wish.pages, most_answer_tokens=wish.tokens or MOST_ANSWER_TOKENS, answering=wish.answering)
     gathered = gather(source.folder, terms, on_page=on_page)
     for left_out in gathered.left_out:
         _log.warning("%s is not calibrated on: %s", left_out.name, left_out.why)

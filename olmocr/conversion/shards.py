@@ -19,7 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from olmocr.conversion.calibrated.store import CalibratedPart, CalibratedParts
+from olmocr.conversion.calibrated.store import NO_PARTS, CalibratedPart, CalibratedParts
 from olmocr.conversion.disk import Buffer, Reader, Writer, reading
 from olmocr.conversion.interruption import interruption_held_back
 from olmocr.conversion.plan import ConversionPlan, PlannedShard, PlannedTensor, shard_header
@@ -88,7 +88,7 @@ class Variant:
     plan: ConversionPlan
     folder: Path
     whole: Mapping[str, WrittenShard]
-    parts: CalibratedParts = CalibratedParts({})
+    parts: CalibratedParts = NO_PARTS
 
 
 @dataclass(frozen=True)
@@ -522,9 +522,7 @@ def _convert_chunk(conversion: Conversion, chunk: _Chunk, job: _Job, raw: Elemen
     for target in job.targets:
         output, tensor = target.output, target.tensor
         output.add_source(job.source, chunk.first_row, checksum)
-        stored = stored_rows(
-            rows, chunk.first_row, tensor, target.method, conversion.processor, row_scale, target.part
-        )
+        stored = stored_rows(rows, chunk.first_row, tensor, target.method, conversion.processor, row_scale, target.part)
         try:
             _write_rows(output, tensor, stored, chunk.first_row)
             whole = output.reread()

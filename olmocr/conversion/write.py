@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from olmocr.conversion.calibrated.store import CalibratedParts, CalibrationFolder
+from olmocr.conversion.calibrated.store import NO_PARTS, CalibratedParts, CalibrationFolder
 from olmocr.conversion.calibrated.terms import Calibration
 from olmocr.conversion.calibrated.wanted import wanted_matrices, work_of
 from olmocr.conversion.companions import write_companions, write_file
@@ -72,9 +72,7 @@ def find_resources(
         wanted = wanted_matrices(target.plan for target in targets)
         work = work_of(wanted, calibration.pages, calibration.down_slices)
         needed, memory = needed + work.disk, max(memory, work.peak_memory)
-    return Resources(
-        disk_needed=needed, disk_free=min(_free(target.output) for target in targets), peak_memory=memory
-    )
+    return Resources(disk_needed=needed, disk_free=min(_free(target.output) for target in targets), peak_memory=memory)
 
 
 def write_models(
@@ -151,7 +149,7 @@ def _write_models(
 class _Calibrated:
     """What calibration made for some plans, and the folder that it lies in until the shards are written."""
 
-    parts: CalibratedParts = CalibratedParts({})
+    parts: CalibratedParts = NO_PARTS
     calibration: Calibration | None = None
     folder: CalibrationFolder | None = None
     seconds: float = 0.0
@@ -219,7 +217,12 @@ def _write_shards(
 
     conversion = Conversion(
         variants=[
-            Variant(target.plan, partial.path, dict(partial.whole), parts if target.plan.method == "calibrated" else CalibratedParts({}))
+            Variant(
+                target.plan,
+                partial.path,
+                dict(partial.whole),
+                parts if target.plan.method == "calibrated" else NO_PARTS,
+            )
             for target, partial in zip(targets, partials, strict=True)
         ],
         open_shard=_opener(source, partials[0].downloads),

@@ -125,8 +125,8 @@ def _calibrated_on(calibration: CalibrationReport) -> str:
     texts = " and ".join(sorted({page.whose_text for page in calibration.pages}))
     whose = "drawn for it" if calibration.drawn else "of the publisher's own"
     return (
-        f"Each matrix was rounded for what it is given on {len(calibration.pages)} pages {whose} ({kinds}), with the OCR "
-        f"prompt, {calibration.tokens:,} tokens in all, {calibration.answer_tokens:,} of them answers ({texts}). "
+        f"Each matrix was rounded for what it is given on {len(calibration.pages)} pages {whose} ({kinds}), with the "
+        f"OCR prompt, {calibration.tokens:,} tokens in all, {calibration.answer_tokens:,} of them answers ({texts}). "
         "Pages of another kind may be read a little less like the source reads them; measure on your own with "
         "olmocr validate fidelity."
     )

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from olmocr.conversion.calibrated.rounding import Factor, RoundedMatrix, pack_codes, prepare, round_matrix
-from olmocr.conversion.calibrated.statistics import Hessian, InputStatistics
+from olmocr.conversion.calibrated.rounding import RoundedMatrix, pack_codes, prepare, round_matrix
+from olmocr.conversion.calibrated.statistics import Hessian
 from olmocr.conversion.calibrated.store import (
     Bytes,
     CalibratedPart,
@@ -36,6 +36,7 @@ from olmocr.device import start_mlx
 from olmocr.reports.conversion import CalibrationPageReport, CalibrationReport, MatrixLossReport, Processor
 from olmocr.tensors.floats import Floats, narrowed
 
+
 def calibrate(
     plans: Sequence[ConversionPlan],
     calibration: Calibration,
@@ -54,15 +55,22 @@ def calibrate(
     wanted = wanted_matrices(plans)
     names = block_names(source)
     missing = {each.module for each in wanted if folder.missing(each.block, each.keys)}
-    blocks = [number for number, name in enumerate(names) if any(w.block == name and w.module in missing for w in wanted)]
+    blocks = [
+        number for number, name in enumerate(names) if any(w.block == name and w.module in missing for w in wanted)
+    ]
     if blocks:
         first = _resuming_at(blocks[0], lambda n: can_resume(source, calibration.pages, folder.states, n))
-        work = _Rounding(wanted, folder, processor, threads)
+        rounding = _Rounding(wanted, folder, processor, threads)
         share = _Share(calibration.on_share, len(names), len(calibration.pages))
+
+        def on_block(block: BlockStatistics) -> None:
+            rounding.round_block(block)
+            share.rounded(block.number)
+
         walk(
             source,
             calibration.pages,
-            lambda block: share.rounded(block.number, work.round_block(block)),
+            on_block,
             folder.states,
             first_block=first,
             options=WalkOptions(
@@ -87,7 +95,7 @@ class _Share:
     def page(self, number: int, count: int) -> None:
         self._on_share((number + 0.5 * count / self._pages) / self._blocks)
 
-    def rounded(self, number: int, _: None) -> None:
+    def rounded(self, number: int) -> None:
         self._on_share((number + 1) / self._blocks)
 
 
@@ -158,11 +166,20 @@ def calibration_report(
     """Return what *plan*'s conversion tells of its calibration; *seconds* are those of this run."""
     pages = tuple(
         CalibrationPageReport(
-            page.name, page.sha256, page.kind, page.whose_text, len(page.token_ids), len(page.token_ids) - page.answer_start
+            page.name,
+            page.sha256,
+            page.kind,
+            page.whose_text,
+            len(page.token_ids),
+            len(page.token_ids) - page.answer_start,
         )
         for page in in_order(calibration.pages)
     )
-    found = [part for tensor in plan.tensors if tensor.params and (part := parts.find(tensor.name, tensor.params, tensor.dtype))]
+    found = [
+        part
+        for tensor in plan.tensors
+        if tensor.params and (part := parts.find(tensor.name, tensor.params, tensor.dtype))
+    ]
     return CalibrationReport(
         drawn=calibration.are_drawn,
         pages=pages,
@@ -171,7 +188,11 @@ def calibration_report(
         device=str(start_mlx()),
         matrices=tuple(
             MatrixLossReport(
-                part.key.tensor, _rounded(part.loss.fit), _rounded(part.loss.stored), part.loss.rows_of_fit, part.loss.rows
+                part.key.tensor,
+                _rounded(part.loss.fit),
+                _rounded(part.loss.stored),
+                part.loss.rows_of_fit,
+                part.loss.rows,
             )
             for part in found
         ),

@@ -221,6 +221,10 @@ class CalibratedParts:
         return self.by_key.get(PartKey(tensor, params.bits, params.group_size, dtype))
 
 
+NO_PARTS = CalibratedParts({})
+"""Of a conversion that is not calibrated."""
+
+
 def _entry(part: CalibratedPart) -> _Entry:
     codes, scales, biases = part.arrays
     return _Entry(part.key, len(codes), (codes.shape[1], scales.shape[1], biases.shape[1]), part.loss)
