@@ -44,7 +44,7 @@ INFERENCE = (
     "vision_mlx",
 )
 
-CALIBRATED = ("attention", "hidden_states", "language", "source_blocks", "statistics", "vision", "walk")
+CALIBRATED = ("arrays", "attention", "hidden_states", "language", "source_blocks", "statistics", "vision", "walk")
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
@@ -68,6 +68,7 @@ DOORS = {
     "ml_dtypes": {"tensors.floats"},
     "mlx": {
         "device",
+        "calibration.choice",
         *(f"conversion.calibrated.{each}" for each in CALIBRATED),
         "conversion.quantizing.arrays",
         "conversion.quantizing.rows",
@@ -86,7 +87,7 @@ DOORS = {
         "validate.weights.stock",
     },
     "nh3": {"viewer.markdown"},
-    "numba": {"conversion.quantizing.compiled"},
+    "numba": {"conversion.calibrated.compiled", "conversion.quantizing.compiled"},
     "pillow_heif": {"rendering.image_file"},
     "PIL": {
         "page",
