@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from olmocr.calibration.gather import MOST_ANSWER_TOKENS, CalibrationTerms, OnPage, gather
 from olmocr.conversion.calibrated.terms import Calibration
 from olmocr.conversion.calibrated.wanted import Work, wanted_matrices, work_of
 from olmocr.conversion.recipe import Method
@@ -30,6 +29,9 @@ _log = logging.getLogger(__name__)
 
 Confirm = Callable[[str], bool]
 """Asks the person at the terminal."""
+
+OnPage = Callable[[int, int], None]
+"""Called with how many pages to calibrate on are found, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,9 @@ def settle(
 
 
 def _planned(targets: Sequence[Target], wish: Wish, memory: int, on_page: OnPage) -> tuple[Calibration, Work]:
+    # What draws and renders pages is not needed by a conversion that calibrates nothing.
+    from olmocr.calibration.gather import MOST_ANSWER_TOKENS, CalibrationTerms, gather
+
     source = targets[0].plan.source
     terms = CalibrationTerms(wish.pages, most_answer_tokens=wish.tokens or MOST_ANSWER_TOKENS, answering=wish.answering)
     gathered = gather(source.folder, terms, on_page=on_page)

@@ -137,9 +137,11 @@ class _Rounding:
 
 def _widened(hessians: Sequence[Hessian], columns: int) -> list[Hessian]:
     """Return *hessians* for *columns* in all: the zeros that widen the vision MLP are never given anything but 0."""
-    *others, last = hessians or (np.zeros((0, 0), np.float32),)
     extra = columns - sum(len(each) for each in hessians)
-    return [*others, np.pad(last, (0, extra))] if hessians and extra else list(hessians)
+    if not hessians or not extra:
+        return list(hessians)
+    wider: Hessian = np.pad(hessians[-1], (0, extra))
+    return [*hessians[:-1], wider]
 
 
 def _padded(weight: Floats, tensor: PlannedTensor) -> Floats:
