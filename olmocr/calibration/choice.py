@@ -58,12 +58,14 @@ def settle(
     confirm: Confirm | None = None,
     on_page: OnPage = lambda done, total: None,
     memory: int | None = None,
+    rates: Callable[[], tuple[float, float]] | None = None,
 ) -> tuple[list[Target], Calibration | None]:
     """Return *targets* as they will be made, and what they are calibrated with; None where nothing is.
 
     A recipe whose own method is ``calibrated`` is made with ``fit`` instead where the pages cannot be had, memory (in
     bytes, this machine's unless it is given) is short, or it takes more than ``LONG`` seconds and the person that
-    *confirm* asks says no, or there is nobody to ask. The log says so. What *wish* names is done, or refused.
+    *confirm* asks says no, or there is nobody to ask. The log says so. What *wish* names is done, or refused. *rates*
+    are this machine's, in multiply-adds a second, unless they are given.
 
     Raises:
         OlmocrError: *wish* names ``calibrated``, and it cannot be done.
@@ -82,7 +84,7 @@ def settle(
         if is_named:
             raise
         return _with_fit(targets, str(error)), None
-    seconds = work.seconds(*measured_rates())
+    seconds = work.seconds(*(rates or measured_rates)())
     _log.info(
         "calibrating on %d pages takes about %s and %s of memory", len(calibration.pages), _shown(seconds),
         shown_size(work.peak_memory),
