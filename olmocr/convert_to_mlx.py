@@ -294,7 +294,7 @@ def _settle(
     targets: list[Target], wish: Wish, console: Console, *, quiet: bool
 ) -> tuple[list[Target], Calibration | None]:
     """Find the pages to calibrate on, say how long it takes, and ask where that is long."""
-    from olmocr.calibration.choice import settle
+    from olmocr.calibration.choice import found_pages, settle
 
     is_person = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
     with progress_bar(console, *counting_columns(), quiet=quiet) as progress:
@@ -303,7 +303,8 @@ def _settle(
         def show(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        return settle(targets, wish, functools.partial(typer.confirm, err=True) if is_person else None, show)
+        confirm = functools.partial(typer.confirm, err=True) if is_person else None
+        return settle(targets, wish, confirm, functools.partial(found_pages, on_page=show))
 
 
 def _say_plans(

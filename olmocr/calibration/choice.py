@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from olmocr.conversion.calibrated.samples import CalibrationPage
 from olmocr.conversion.calibrated.terms import Calibration
 from olmocr.conversion.calibrated.wanted import Work, wanted_matrices, work_of
 from olmocr.conversion.recipe import Method
@@ -17,6 +18,7 @@ from olmocr.conversion.write import Target
 from olmocr.device import start_mlx
 from olmocr.errors import OlmocrError, PlanError, UsageError
 from olmocr.memory import physical_memory, shown_size
+from olmocr.model_folder import ModelFolder
 
 LONG = 600
 """Seconds from which on a person is asked before a conversion is calibrated that did not have to be."""
@@ -52,11 +54,15 @@ class Wish:
         return bool(self.pages or self.tokens or self.answering)
 
 
+PagesOf = Callable[[ModelFolder, Wish], tuple[CalibrationPage, ...]]
+"""Finds the pages that a source is calibrated on."""
+
+
 def settle(
     targets: Sequence[Target],
     wish: Wish,
     confirm: Confirm | None = None,
-    on_page: OnPage = lambda done, total: None,
+    pages_of: PagesOf | None = None,
     memory: int | None = None,
     rates: Callable[[], tuple[float, float]] | None = None,
 ) -> tuple[list[Target], Calibration | None]:
@@ -79,7 +85,7 @@ def settle(
         return list(targets), None
     is_named = wish.method == "calibrated" or wish.is_about_calibration
     try:
-        calibration, work = _planned(targets, wish, memory or physical_memory(), on_page)
+        calibration, work = _planned(targets, wish, memory or physical_memory(), pages_of or found_pages)
     except OlmocrError as error:
         if is_named:
             raise
@@ -96,16 +102,26 @@ def settle(
     return list(targets), calibration
 
 
-def _planned(targets: Sequence[Target], wish: Wish, memory: int, on_page: OnPage) -> tuple[Calibration, Work]:
+def found_pages(
+    source: ModelFolder, wish: Wish, on_page: OnPage = lambda done, total: None
+) -> tuple[CalibrationPage, ...]:
+    """Return the pages that *wish* names, or those that are drawn; one that cannot be used is named in the log.
+
+    Raises:
+        OlmocrError: as in `gather`.
+    """
     # What draws and renders pages is not needed by a conversion that calibrates nothing.
     from olmocr.calibration.gather import MOST_ANSWER_TOKENS, CalibrationTerms, gather
 
-    source = targets[0].plan.source
     terms = CalibrationTerms(wish.pages, most_answer_tokens=wish.tokens or MOST_ANSWER_TOKENS, answering=wish.answering)
-    gathered = gather(source.folder, terms, on_page=on_page)
+    gathered = gather(source, terms, on_page=on_page)
     for left_out in gathered.left_out:
         _log.warning("%s is not calibrated on: %s", left_out.name, left_out.why)
-    pages = gathered.pages
+    return gathered.pages
+
+
+def _planned(targets: Sequence[Target], wish: Wish, memory: int, pages_of: PagesOf) -> tuple[Calibration, Work]:
+    pages = pages_of(targets[0].plan.source.folder, wish)
     wanted = wanted_matrices(target.plan for target in targets)
     for slices in _SLICES:
         work = work_of(wanted, pages, slices)

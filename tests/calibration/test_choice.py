@@ -1,5 +1,6 @@
 """Whether a conversion is calibrated: as asked, or where pages, memory and time allow."""
 
+import json
 import logging
 
 import pytest
@@ -10,10 +11,16 @@ from olmocr.conversion.recipe import find_recipe
 from olmocr.errors import InputError, PlanError, UsageError
 from olmocr.model_folder import ModelFolder
 from tests.conftest import CHECKPOINT
+from tests.conversion.calibrated.pages import random_pages
 
 
 def targets_of(output, recipe="8bit", method="calibrated"):
     return plan_targets(ModelFolder(CHECKPOINT), [find_recipe(recipe)], method, output)
+
+
+def pages_of(source, wish):
+    """Return random pages, which are found at once."""
+    return tuple(random_pages(json.loads((CHECKPOINT / "config.json").read_text())))
 
 
 def methods(targets):
@@ -52,11 +59,11 @@ def test_a_page_that_cannot_be_read_is_named_by_a_command_that_asks_for_it(tmp_p
 
 def test_short_memory_refuses_what_was_asked_for(tmp_path):
     with pytest.raises(PlanError, match=r"needs .* of memory, and this machine has .*; use `method='fit'`"):
-        settle(targets_of(tmp_path), Wish("calibrated", tokens=100), memory=1 << 20)
+        settle(targets_of(tmp_path), Wish("calibrated"), pages_of=pages_of, memory=1 << 20)
 
 
 def test_short_memory_makes_a_recipe_of_that_method_with_fit_and_says_so(tmp_path, caplog):
-    targets, calibration = settle(targets_of(tmp_path), Wish(), memory=1 << 20)
+    targets, calibration = settle(targets_of(tmp_path), Wish(), pages_of=pages_of, memory=1 << 20)
     assert (methods(targets), calibration) == (["fit"], None)
     assert "made with fit instead of calibrated: calibrating needs" in caplog.text
 
@@ -66,11 +73,11 @@ def test_short_memory_makes_a_recipe_of_that_method_with_fit_and_says_so(tmp_pat
 )
 def test_what_takes_long_is_asked_and_left_where_nobody_says_yes(answer, expected, tmp_path):
     slow = (1.0, 1.0)
-    targets, calibration = settle(targets_of(tmp_path), Wish(), answer, rates=lambda: slow)
+    targets, calibration = settle(targets_of(tmp_path), Wish(), answer, pages_of, rates=lambda: slow)
     assert methods(targets) == [expected]
     assert (calibration is not None) == (expected == "calibrated")
 
 
 def test_what_was_asked_for_is_done_however_long_it_takes(tmp_path):
-    targets, _ = settle(targets_of(tmp_path), Wish("calibrated", tokens=100), never, rates=lambda: (1.0, 1.0))
+    targets, _ = settle(targets_of(tmp_path), Wish("calibrated"), never, pages_of, rates=lambda: (1.0, 1.0))
     assert methods(targets) == ["calibrated"]
