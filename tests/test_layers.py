@@ -43,7 +43,7 @@ INFERENCE = (
     "vision_mlx",
 )
 
-CALIBRATED = ("attention", "hidden_states", "language", "source_blocks", "statistics", "vision", "walk")
+CALIBRATED = ("hidden_states", "kernels", "language", "source_blocks", "statistics", "vision", "walk")
 
 # Each outside library has one door; everything else asks there.
 DOORS = {

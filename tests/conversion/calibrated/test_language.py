@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from olmocr.conversion.calibrated.kernels import WITH_NUMPY
 from olmocr.conversion.calibrated.language import (
     BLOCK_INPUTS,
     LanguageShape,
@@ -94,6 +95,12 @@ def test_a_token_sees_none_that_comes_after_it():
     one, other = (np.array(decoder_block(WEIGHTS, each, ANGLES, SHAPE)[0]) for each in (HIDDEN, changed))
     np.testing.assert_allclose(one[:7], other[:7], atol=1e-5)
     assert np.abs(one[7:] - other[7:]).max() > 0.1
+
+
+@pytest.mark.skipif(DEVICE.kind != "cpu", reason="a GPU's arithmetic is not that of numpy")
+def test_what_numpy_makes_is_what_mlx_makes():
+    ours, theirs = (decoder_block(WEIGHTS, HIDDEN, ANGLES, SHAPE, **each) for each in ({"kernels": WITH_NUMPY}, {}))
+    np.testing.assert_allclose(np.array(ours[0]), np.array(theirs[0]), rtol=1e-5, atol=1e-5)
 
 
 def test_16_bits_stay_16_bits_and_angles_are_applied_in_32():

@@ -5,6 +5,7 @@ import mlx_vlm
 import numpy as np
 import pytest
 
+from olmocr.conversion.calibrated.kernels import WITH_MLX, WITH_NUMPY
 from olmocr.conversion.calibrated.source_blocks import SourceBlocks
 from olmocr.conversion.calibrated.vision import VISION_INPUTS, merged, patches, vision_block, vision_shape
 from olmocr.conversion.checkpoint import read_checkpoint
@@ -37,14 +38,15 @@ def tower():
     return blocks.weights("vision_tower.patch_embed.proj")["weight"], every, blocks.weights("vision_tower.merger")
 
 
+@pytest.mark.parametrize("kernels", [WITH_MLX, WITH_NUMPY], ids=["mlx", "numpy"])
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
-def test_features_are_those_of_mlx_vlm(stock, tower, rows, columns):
+def test_features_are_those_of_mlx_vlm(stock, tower, kernels, rows, columns):
     page = random_page(SOURCE.config, rows=rows, columns=columns)
     embedding, blocks, merger = tower
     layout = SHAPE.layout(rows, columns)
     hidden = patches(embedding, mx.array(page.pixel_values), layout, SHAPE)
     for number, weights in enumerate(blocks):
-        hidden, inputs = vision_block(weights, hidden, layout, SHAPE, is_full=number in SHAPE.full)
+        hidden, inputs = vision_block(weights, hidden, layout, SHAPE, is_full=number in SHAPE.full, kernels=kernels)
         for names, values in zip(VISION_INPUTS, inputs, strict=True):
             assert values.shape == (rows * columns, weights[f"{names[0]}.weight"].shape[1])
     ours = np.array(merged(merger, hidden, layout, SHAPE))
