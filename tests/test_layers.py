@@ -44,7 +44,16 @@ INFERENCE = (
     "vision_mlx",
 )
 
-CALIBRATED = ("arrays", "attention", "hidden_states", "language", "source_blocks", "statistics", "vision", "walk")
+CALIBRATED = (
+    "arrays",
+    "hidden_states",
+    "kernels",
+    "language",
+    "source_blocks",
+    "statistics",
+    "vision",
+    "walk",
+)
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
