@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,22 @@ import numpy.typing as npt
 
 from olmocr.calibration.drawn_pages import SEED, draw_pages
 from olmocr.calibration.pages import LeftOut, find_pages
-from olmocr.calibration.texts import PageText, TextOf, asked_text, first_of, kept_text, layer_text, true_text
+from olmocr.calibration.texts import (
+    PageText,
+    TextOf,
+    asked_text,
+    first_of,
+    kept_text,
+    layer_text,
+    remembered,
+    true_text,
+)
 from olmocr.conversion.calibrated.samples import CalibrationPage
 from olmocr.device import Device, start_mlx
 from olmocr.errors import InputError
-from olmocr.files import sha256_of, temporary_folder
+from olmocr.files import cache_folder, sha256_of, temporary_folder
 from olmocr.model_folder import ModelFolder, read_config
-from olmocr.page import END_OF_TURN, Ask, PageImage, PageRequest
+from olmocr.page import END_OF_TURN, PAGE_PROMPT, Ask, PageImage, PageRequest
 from olmocr.pipeline.repetition import has_looped
 from olmocr.rendering.render import open_document, turned
 from olmocr.runtime.facts import weight_hashes
@@ -41,8 +51,9 @@ class CalibrationTerms:
 
     *pages* are documents and folders, none for the drawn ones, which come from *seed*; *longest_side* is in pixels,
     None for what suits the source. *answering* is the folder of a conversion of the same source, to 8 bits best, whose
-    greedy answers are taken where none of the source's own are kept; *work* is where fidelity keeps those, None for the
-    user's cache. Once the answers have *most_answer_tokens*, no page is added.
+    greedy answers are taken where none of the source's own are kept; *work* is where fidelity keeps those, and
+    *answers* where those of the conversion are kept, None for the user's cache. Once all answers together have
+    *most_answer_tokens*, no page is added.
     """
 
     pages: tuple[Path, ...] = ()
@@ -50,6 +61,7 @@ class CalibrationTerms:
     most_answer_tokens: int = MOST_ANSWER_TOKENS
     answering: Path | None = None
     work: Path | None = None
+    answers: Path | None = None
     seed: int = SEED
 
 
@@ -141,24 +153,28 @@ def _ways(
     if ask is not None:
         yield asked_text(ask, "a conversion's answers")
     elif terms.answering is not None:
-        yield _answering(terms.answering, stack, device)
+        yield _answering(terms.answering, terms.answers or cache_folder("calibration"), stack, device)
     yield true_text
     yield layer_text
 
 
-def _answering(folder: Path, stack: contextlib.ExitStack, device: Device) -> TextOf:
-    """Return the way that asks the model in *folder*, which is loaded for the first page that needs it."""
-    ways: list[TextOf] = []
+def _answering(folder: Path, answers: Path, stack: contextlib.ExitStack, device: Device) -> TextOf:
+    """Return the way that asks the model in *folder*, which is loaded for the first page that needs it.
+
+    What it answers is kept below *answers*.
+    """
+    opened: list[TextOf] = []
 
     def text_of(page: KnownPage, image: PageImage) -> PageText | None:
-        if not ways:
+        if not opened:
             from olmocr.inference.engine import Engine
 
             engine = stack.enter_context(Engine(ModelFolder(folder), device, is_looping=has_looped, most_pages=1))
-            ways.append(asked_text(engine.ask, f"answers of {folder.resolve().name}"))
-        return ways[0](page, image)
+            opened.append(asked_text(engine.ask, f"answers of {folder.resolve().name}"))
+        return opened[0](page, image)
 
-    return text_of
+    hashes = json.dumps([weight_hashes(folder), PAGE_PROMPT, str(device)], sort_keys=True)
+    return remembered(answers / hashlib.sha256(hashes.encode()).hexdigest()[:24], text_of)
 
 
 def _sample(processor: Any, known: KnownPage, side: int, text_of: TextOf) -> CalibrationPage:

@@ -7,13 +7,18 @@ and last the one that a PDF holds for its page.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from olmocr.calibration.drawn_pages import front_matter
 from olmocr.errors import AnswerError, InputError
+from olmocr.files import write_whole
 from olmocr.page import (
     FIELDS,
     Ask,
@@ -26,6 +31,7 @@ from olmocr.page import (
     stated_turn,
 )
 from olmocr.rendering.render import open_document, turned
+from olmocr.reports.typed_json import parse_as
 from olmocr.validate.known_pages.page_set import KnownPage, true_text_path
 
 if TYPE_CHECKING:
@@ -100,6 +106,29 @@ def asked_text(ask: Ask, whose: str) -> TextOf:
     return asked
 
 
+def remembered(folder: Path, way: TextOf) -> TextOf:
+    """Return *way*, with each of its answers kept in *folder* by its page's pixels, so that none is asked for twice.
+
+    What is returned raises OutputError where an answer cannot be written.
+    """
+
+    def text_of(page: KnownPage, image: PageImage) -> PageText | None:
+        path = folder / f"{_digest(image)}.json"
+        with contextlib.suppress(OSError, ValueError):
+            return parse_as(PageText, path.read_text(encoding="utf-8"))
+        text = way(page, image)
+        if text is not None:
+            write_whole(path, json.dumps(asdict(text)))
+        return text
+
+    return text_of
+
+
+def _digest(image: PageImage) -> str:
+    pixels = image.pixels
+    return hashlib.sha256(f"{pixels.mode} {pixels.size} ".encode() + pixels.tobytes()).hexdigest()
+
+
 def true_text(page: KnownPage, image: PageImage) -> PageText | None:
     """Return the text in the file beside a page, in the page format; None if there is none."""
     path = true_text_path(page.path, page.page_number) if page.truth is not None else None
@@ -125,7 +154,7 @@ def joined_lines(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
     full = _FULL * max(map(len, lines), default=0)
     found = ""
-    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+    for line, after in zip(lines, [*lines[1:], ""], strict=False):
         found += line
         if not line or not after or len(line) < full:
             found += "\n\n"
