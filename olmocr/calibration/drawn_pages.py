@@ -188,21 +188,20 @@ def _blurred(pixels: Image.Image, chance: random.Random) -> Image.Image:
 
 
 def _skewed(pixels: Image.Image, chance: random.Random) -> Image.Image:
-    turn = chance.choice((-1, 1)) * chance.uniform(1.4, 2.3)
+    turn = chance.choice((-1, 1)) * chance.uniform(1.6, 2.1)
     return pixels.rotate(turn, resample=Image.Resampling.BICUBIC, fillcolor=255)
 
 
 def _faint(pixels: Image.Image, chance: random.Random) -> Image.Image:
     """Return grey letters on grey paper, with some grain."""
-    ink = chance.randint(120, 150)
-    paper = ink + chance.randint(35, 55)
+    ink = chance.randint(138, 152)
+    paper = ink + chance.randint(48, 60)
     pale = pixels.point(lambda value: ink + value * (paper - ink) // 255)
     grain = Image.frombytes("L", pixels.size, chance.randbytes(pixels.width * pixels.height))
-    return Image.blend(pale, grain, 0.08)
+    return Image.blend(pale, grain, 0.04)
 
 
 _SANS, _SERIF, _TYPEWRITER = Type(18), Type(19, "Times-Roman", 0.45), Type(16, "Courier", 0.6)
-_OBLIQUE = Type(18, "Helvetica-Oblique")
 
 _CLEAN = (
     _Look("clean", _SANS),
@@ -222,13 +221,13 @@ _OTHERS = (
     _Look("blurred", _SANS, damage=_blurred),
     _Look("small", Type(14.5), "table"),
     _Look("skewed", _SERIF, damage=_skewed),
-    _Look("faint", _SANS, damage=_faint, quality=30),
+    _Look("faint", _SANS, damage=_faint, quality=40),
     _Look("narrow", replace(_SANS, squeeze=0.72)),
-    _Look("slanted", _OBLIQUE, language="it"),
-    _Look("blurred", _SERIF, "article", damage=_blurred),
+    _Look("slanted", replace(_TYPEWRITER, size=17, slant=0.12), language="it"),
+    _Look("blurred", _SERIF, "numbers", damage=_blurred),
     _Look("small", replace(_SANS, size=13)),
-    _Look("skewed", replace(_SANS, size=16), "list", damage=_skewed),
-    _Look("faint", replace(_SERIF, size=18), "numbers", damage=_faint, quality=30),
+    _Look("skewed", replace(_SANS, size=17), "list", damage=_skewed),
+    _Look("faint", replace(_SANS, size=20), "article", damage=_faint, quality=40),
     _Look("narrow", replace(_SERIF, size=20, squeeze=0.75), language="es"),
     _Look("slanted", replace(_SERIF, slant=0.1)),
 )

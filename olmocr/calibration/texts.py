@@ -85,7 +85,7 @@ def kept_text(kept: Mapping[tuple[str, int], PageAnswer], hash_of: Callable[[Kno
 def asked_text(ask: Ask, whose: str) -> TextOf:
     """Return the way that asks a model, greedily, and once more where that says that the page is turned.
 
-    An answer that is not whole and in the page format counts as none.
+    An answer that is cut, breaks the page format, or says a second time that the page is turned, counts as none.
     """
 
     async def text_of(image: PageImage) -> PageText | None:
@@ -93,7 +93,8 @@ def asked_text(ask: Ask, whose: str) -> TextOf:
         if turn := stated_turn(answer.text):
             image = turned(image, turn)
             answer = await ask(PageRequest(image, max_tokens=MAX_TOKENS))
-        if answer.finish_reason != "stop" or _parsed(answer.text) is None:
+        found = _parsed(answer.text)
+        if answer.finish_reason != "stop" or found is None or not found.is_rotation_valid:
             return None
         return PageText(whose, answer.text, image.rotation)
 

@@ -68,6 +68,12 @@ def test_a_page_that_is_turned_is_asked_again_upright():
     assert [request.image.rotation for request in model.requests] == [0, 90]
 
 
+def test_a_page_that_is_called_turned_however_it_lies_has_no_answer():
+    model = Model(response(TURNED), response(TURNED))
+    assert asked_text(model.ask, "")(PAGE, IMAGE) is None
+    assert len(model.requests) == 2
+
+
 @pytest.mark.parametrize(
     "answer", [response(ANSWER, "length"), response(ANSWER, "loop"), response("Read me."), AnswerError("no answer")]
 )
