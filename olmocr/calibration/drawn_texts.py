@@ -166,6 +166,16 @@ GERMAN = (
     "Zwölf Schüler fehlten, weil die Straße vereist war.",
     "Das Gemälde wurde 1874 gekauft und seither zweimal gereinigt.",
     "Ob der Käse reif ist, erkennt man am Geruch, nicht am Datum.",
+    "Wer den Zug um 6.40 Uhr versäumt, wartet bis zum Abend.",
+    "Die Hebamme wohnte über der Bäckerei und kannte jedes Haus im Tal.",
+    "Öl und Essig dürfen erst kurz vor dem Essen vermischt werden.",
+    "Nach § 12 der Satzung genügt eine einfache Mehrheit der Anwesenden.",
+    "Im Herbst ließ der Müller das Rad ausbessern und die Schaufeln erneuern.",
+    "Bücher, die länger als vier Wochen fehlen, gelten als verloren.",
+    "Kein Mensch weiß, weshalb die Brücke an dieser Stelle gebaut wurde.",
+    "Füße abtreten, Hut abnehmen, leise sprechen!",
+    "Für 3.250 € erhielt sie zwei Öfen, eine Säge und das Versprechen, schweigen zu dürfen.",
+    "Täglich außer montags zeigt der Wärter den Gästen die größte Glocke.",
 )
 
 FRENCH = (
@@ -179,6 +189,16 @@ FRENCH = (
     "Un menuisier réparera les volets dès que le bois sera sec.",
     "Où étiez-vous la nuit du vol ? demanda le juge à voix basse.",
     "Le théâtre restera fermé jusqu'à nouvel ordre à cause des travaux.",
+    "Le maître d'école collectionne les timbres étrangers et les vieilles boussoles.",
+    "Aucun colis ne sera accepté après 17 h 30.",
+    "L'hôtel a changé de nom trois fois sans jamais changer de clientèle.",
+    "Il faut battre les œufs longtemps, puis ajouter le sucre peu à peu.",
+    "Malgré la sécheresse, la rivière n'a pas cessé de couler.",
+    "Les dépenses s'élèvent à 2 418,60 € pour l'année écoulée.",
+    "Elle préfère écrire à la plume, même quand l'encre gèle.",
+    "Chaque dimanche, l'évêque traverse la ville à bicyclette.",
+    "Le musée possède une clé dont personne ne connaît la serrure.",
+    "Dès l'aube, les pêcheurs vendent leurs paniers sur le quai.",
 )
 
 SPANISH = (
@@ -192,6 +212,16 @@ SPANISH = (
     "La señora Ibáñez enseñó música durante cuarenta años.",
     "Aquí empieza el camino más corto, pero también el más empinado.",
     "¡Qué lástima que nadie haya guardado las cartas!",
+    "El farol de la esquina se apaga solo cuando llega el otoño.",
+    "Para obtener el título hay que aprobar dos exámenes orales.",
+    "Mi tío reparó el órgano de la iglesia sin cobrar un céntimo.",
+    "Los trenes de mercancías circulan únicamente por la noche.",
+    "El pañuelo bordado perteneció a una actriz muy célebre.",
+    "Según el último informe, la producción creció un 4,8 % en enero.",
+    "Añada el azúcar, remueva despacio y deje enfriar la mezcla.",
+    "Todavía no sabemos cuándo volverá a abrirse el túnel.",
+    "Más vale llegar tarde que perder el equipaje.",
+    "La biblioteca cerró temprano porque faltó la luz.",
 )
 
 ITALIAN = (
@@ -205,6 +235,16 @@ ITALIAN = (
     "Chi perde la ricevuta dovrà pagare un'altra volta.",
     "Sotto il portico c'è ancora l'insegna della vecchia farmacia.",
     "Nessuno sa da dove provenga la statua, né chi l'abbia scolpita.",
+    "La locanda offre dodici letti, una stalla e un'ottima minestra.",
+    "È vietato appoggiare scale alla facciata del municipio.",
+    "Il ponte di legno fu sostituito nel 1911 con uno di ferro.",
+    "Mia nonna conservava le lettere in una scatola di biscotti.",
+    "Quando nevica, il postino consegna i pacchi con la slitta.",
+    "Il prezzo comprende il viaggio, ma non la cena né l'assicurazione.",
+    "Perciò il notaio rifiutò di leggere il testamento ad alta voce.",
+    "Le olive si raccolgono a mano, dal basso verso l'alto.",
+    "L'orologio della stazione è fermo alle quattro e un quarto.",
+    "Giovedì prossimo il consiglio voterà il nuovo regolamento.",
 )
 
 LANGUAGES = {"en": ENGLISH, "de": GERMAN, "fr": FRENCH, "es": SPANISH, "it": ITALIAN}

@@ -99,6 +99,16 @@ def test_pages_are_drawn_where_none_are_given_until_there_are_tokens_enough(term
     assert gathered.answer_tokens == gathered.pages[0].token_ids.size - gathered.pages[0].answer_start
 
 
+def test_a_sample_of_a_long_document_is_taken_in_its_order(tmp_path, terms):
+    path = document(tmp_path / "long.pdf", *(f"Page {number}." for number in range(12)))
+    sampled = gather(SOURCE, terms(path, most_answer_tokens=120))
+    numbers = [int(page.name.rpartition(" ")[2]) for page in sampled.pages]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == 12 - sampled.unused == 3
+    assert numbers[-1] > 6
+    assert gather(SOURCE, terms(path, most_answer_tokens=120)).sha256 == sampled.sha256
+
+
 def test_what_was_used_has_one_hash_that_tells_pixels_and_answers_apart(tmp_path, terms):
     path = document(tmp_path / "a.pdf", "A letter to read.")
     first, again = (gather(SOURCE, terms(path)) for _ in range(2))
