@@ -43,6 +43,8 @@ INFERENCE = (
     "vision_mlx",
 )
 
+CALIBRATED = ("attention", "hidden_states", "language", "source_blocks", "statistics", "vision", "walk")
+
 # Each outside library has one door; everything else asks there.
 DOORS = {
     "starlette": {"serving.app", "serving.guard", "serving.server"},
@@ -65,6 +67,7 @@ DOORS = {
     "ml_dtypes": {"tensors.floats"},
     "mlx": {
         "device",
+        *(f"conversion.calibrated.{each}" for each in CALIBRATED),
         "conversion.quantizing.arrays",
         "conversion.quantizing.rows",
         *(f"inference.{each}" for each in INFERENCE),
