@@ -23,6 +23,7 @@ FLOORS = (
     {"backends", "viewer", "conversion"},
     {"pipeline", "doctor"},
     {"validate", "serving", "reader"},
+    {"calibration"},
     {"publish", "__main__", "__init__"},
     {"convert_to_mlx"},
 )
@@ -89,6 +90,7 @@ DOORS = {
     "pillow_heif": {"rendering.image_file"},
     "PIL": {
         "page",
+        "calibration.drawn_pages",
         "inference.engine",
         "rendering.blank",
         "rendering.figures",
@@ -212,6 +214,7 @@ def test_importing_the_package_loads_nothing_else():
         "olmocr.publish.push",
         "olmocr.serving.server",
         "olmocr.serving.app",
+        "olmocr.calibration.gather",
     ],
 )
 def test_mlx_is_not_imported_before_its_blas_can_be(module):
