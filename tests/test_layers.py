@@ -44,7 +44,17 @@ INFERENCE = (
     "vision_mlx",
 )
 
-CALIBRATED = ("attention", "hidden_states", "language", "source_blocks", "statistics", "vision", "walk")
+CALIBRATED = (
+    "arrays",
+    "attention",
+    "gradients",
+    "hidden_states",
+    "language",
+    "source_blocks",
+    "statistics",
+    "vision",
+    "walk",
+)
 
 # Each outside library has one door; everything else asks there.
 DOORS = {
@@ -86,7 +96,7 @@ DOORS = {
         "validate.weights.stock",
     },
     "nh3": {"viewer.markdown"},
-    "numba": {"conversion.quantizing.compiled"},
+    "numba": {"conversion.calibrated.compiled", "conversion.quantizing.compiled"},
     "pillow_heif": {"rendering.image_file"},
     "PIL": {
         "page",

@@ -1,21 +1,23 @@
 """One backward pass over a few pages -> what the error of each language matrix costs in nats, and what tokens count.
 
-The KL divergence that a small error of the logits makes is half its square in the metric F = diag(p) - p p^T, with p the
-source's own probabilities. At each answer token the gradient u = sqrt(p) * e - p (sqrt(p) . e), with e drawn from N(0, 1),
-has E[u u^T] = F, so that one pass back from u gives g_t, the gradient at the output of any matrix at token t, and the
-error dW of that matrix costs, summed over the tokens t of all pages,
+The KL divergence that a small error of the logits makes is half its square in the metric F = diag(p) - p p^T, with p
+the source's own probabilities. At each answer token the gradient u = sqrt(p) * e - p (sqrt(p) . e), with e drawn from
+N(0, 1), has E[u u^T] = F. So one pass back from u gives g_t, the gradient at the output of any matrix at token t, and
+the error dW of that matrix costs
 
-    c = 1 / (2 P) * sum of (g_t . dW x_t)^2     nats an answer token, P the number of these
+    c = k / (2 P) * sum over the tokens t of all pages of (g_t . dW x_t)^2
 
-if errors of different tokens are taken to be independent. The head's own error reaches the logits at once: F itself is
-used there, and nothing is drawn. Fisher information from sampled gradients is that of arXiv 1503.05671 (section 5).
+nats an answer token, of which there are P. With k = 1 errors of different tokens would be independent. They are not: a
+part of dW x_t is the same for all t, the more the less rounding knows of x. The square of a page's whole sum over t has
+the right mean, but one such square a page is too rough for a single matrix; so k is the quotient of both sums over all
+matrices, for each method and number of bits (1.4 for stock 4 bits on the demo model). The head's own error reaches the
+logits at once: F itself is used there, and nothing is drawn.
 
 Blocks are taken from the last to the first, each computed again from the states before it that the walk left on the
 disk, with one block of weights in memory. All is computed in float32.
 
-Differentiated are the functions of `language`, not mlx-vlm's modules, on whatever MLX computes. Of what mlx-vlm's modules
-call, ``mx.quantized_matmul`` has a gradient by its input but none by its packed weights, and custom kernels
-(``mx.fast.metal_kernel``), of which mlx-vlm has some for other models, have none at all; neither is used here.
+Differentiated are the functions of `language`, not mlx-vlm's modules. Of what those call, ``mx.quantized_matmul`` has a
+gradient by its input but none by packed weights, and ``mx.fast.metal_kernel`` has none: neither is used here.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from olmocr.conversion.calibrated.language import (
     logits,
     rotary_angles,
 )
+from olmocr.conversion.calibrated.read_back import CALIBRATED, Hessians, Rounding
 from olmocr.conversion.calibrated.samples import CalibrationPage
 from olmocr.conversion.calibrated.source_blocks import SourceBlocks, SourceMatrix, Weights
 from olmocr.conversion.calibrated.statistics import HessianSum, predicts_answer, token_weights
@@ -52,14 +55,11 @@ MOST_PAGES = 8
 _ELEMENTS = 1 << 24
 """Of a matrix that are rounded at once: 64 MB of float32 for each number of bits."""
 
+_WIDEST_IN_ONE = 8192
+"""Columns of an input whose H is taken as one; that of a wider one is cut into two slices."""
+
 _POSITIONS = 256
 """Answer tokens whose probabilities over the vocabulary are in memory at once."""
-
-RoundRows = Callable[[Floats, int], Floats]
-"""Rows of a matrix, float32 (rows, columns), and bits -> what is read back of them, rounded."""
-
-Rounding = Callable[[Sequence[np.ndarray] | None], RoundRows]
-"""H of a matrix's input, None where there is none (the embeddings), as `HessianSum.finish` gives it -> `RoundRows`."""
 
 Nats = dict[str, dict[str, dict[int, float]]]
 """Module -> method -> bits -> nats of KL an answer token."""
@@ -136,6 +136,15 @@ def price_matrices(
     return back.found()
 
 
+def drawn_gradient(probabilities: mx.array, noise: mx.array) -> mx.array:
+    """Return u = sqrt(p) e - p (sqrt(p) . e) for each row p of *probabilities* and e of *noise*, which is N(0, 1).
+
+    E[u u^T] = diag(p) - p p^T, the second derivatives of the KL divergence by logits.
+    """
+    roots = mx.sqrt(probabilities) * noise
+    return roots - probabilities * roots.sum(axis=-1, keepdims=True)
+
+
 class _Prices:
     """Adds up what the error of each matrix costs."""
 
@@ -143,11 +152,13 @@ class _Prices:
         self, roundings: Mapping[str, Rounding], bits: Sequence[int], pages: Sequence[CalibrationPage]
     ) -> None:
         self._roundings, self._bits = roundings, bits
+        self.needs_hessians = CALIBRATED in roundings
         self._answer_tokens = sum(int(predicts_answer(page).sum()) for page in pages)
-        self.nats: Nats = {}
+        self._nats: Nats = {}
+        self._together: dict[tuple[str, int], dict[str, tuple[float, float]]] = {}
 
     def errors(
-        self, matrix: SourceMatrix, hessians: Sequence[np.ndarray] | None
+        self, matrix: SourceMatrix, hessians: Hessians | None
     ) -> Iterator[tuple[slice, Floats, dict[tuple[str, int], mx.array]]]:
         """Yield rows of *matrix*: which, their values, and by method and bits the error (rows, columns) of rounding."""
         rounds = {method: rounding(hessians) for method, rounding in self._roundings.items()}
@@ -172,8 +183,25 @@ class _Prices:
 
     def add(self, module: str, key: tuple[str, int], squares: float) -> None:
         """Add to what *module* costs by *key*, method and bits, the sum of *squares* over tokens."""
-        by_bits = self.nats.setdefault(module, {}).setdefault(key[0], {})
+        by_bits = self._nats.setdefault(module, {}).setdefault(key[0], {})
         by_bits[key[1]] = by_bits.get(key[1], 0.0) + squares / (2 * self._answer_tokens)
+
+    def add_page(self, module: str, key: tuple[str, int], moved: Floats) -> None:
+        """Add g_t . dW x_t of the tokens of a page, *moved* (tokens,)."""
+        squares = float(np.square(moved, dtype=np.float64).sum())
+        self.add(module, key, squares)
+        apart, together = self._together.setdefault(key, {}).get(module, (0.0, 0.0))
+        whole = float(moved.sum(dtype=np.float64)) ** 2
+        self._together[key][module] = apart + squares, together + whole
+
+    def nats(self) -> Nats:
+        """Return what each matrix costs, errors of one page's tokens taken together."""
+        nats = {module: {method: dict(bits) for method, bits in each.items()} for module, each in self._nats.items()}
+        for (method, bits), sums in self._together.items():
+            apart, together = (sum(each) for each in zip(*sums.values(), strict=True))
+            for module in sums if apart else ():
+                nats[module][method][bits] *= together / apart
+        return nats
 
 
 class _WayBack:
@@ -198,7 +226,7 @@ class _WayBack:
 
     def found(self) -> PricedModel:
         """Return what was found on the whole way."""
-        return PricedModel(self._prices.nats, TokenGradients(self._norms, self._image_token))
+        return PricedModel(self._prices.nats(), TokenGradients(self._norms, self._image_token))
 
     def head(self) -> None:
         """Draw a gradient at the logits of each page, take it back through the head, and price the head's own error."""
@@ -229,21 +257,23 @@ class _WayBack:
             values = logits(head, normed[first : first + _POSITIONS])
             log_sum = mx.logsumexp(values, axis=-1, keepdims=True)
             probabilities = mx.exp(values - log_sum)
-            roots = mx.sqrt(probabilities) * mx.array(drawn.standard_normal(values.shape, np.float32))
-            # sqrt(p) . e is the sum of these roots.
-            gradients.append((roots - probabilities * roots.sum(axis=-1, keepdims=True)) @ head)
+            noise = mx.array(drawn.standard_normal(values.shape, np.float32))
+            gradients.append(drawn_gradient(probabilities, noise) @ head)
             log_sums.append(log_sum)
             mx.eval(gradients[-1], log_sum)
         return mx.concatenate(gradients), mx.concatenate(log_sums)
 
     def _price_head(self, inputs: Sequence[mx.array], log_sums: Sequence[mx.array]) -> None:
         module = self._names[-1]
-        hessian = HessianSum(inputs[0].shape[1])
-        for values in inputs:
-            hessian.add(values, np.ones(values.shape[0], np.float32))
+        hessian = self._hessian(inputs[0].shape[1])
+        for normed in inputs:
+            if hessian is not None:
+                hessian.add(normed, np.ones(normed.shape[0], np.float32))
         # Of the error e of a token's logits: sum of p e^2, and of p e.
         sums: dict[tuple[str, int], list[list[mx.array]]] = {}
-        for _, values, errors in self._prices.errors(self._blocks.matrix(module), hessian.finish()):
+        for _, values, errors in self._prices.errors(
+            self._blocks.matrix(module), hessian.finish() if hessian is not None else None
+        ):
             rows = mx.array(values)
             for place, (given, log_sum) in enumerate(zip(inputs, log_sums, strict=True)):
                 probabilities = mx.exp(given @ rows.T - log_sum)
@@ -255,25 +285,26 @@ class _WayBack:
                     mx.eval(of_pages[place])
         for key, of_pages in sums.items():
             for second, first in of_pages:
-                self._prices.add(module, key, _sum(second - first * first))
+                self._prices.add(module, key, max(0.0, _sum(second - first * first)))
 
     def block(self, number: int) -> None:
         """Take the gradients back through block *number*, and price its matrices."""
         weights = self._blocks.weights(self._names[number])
-        hessians = [HessianSum(weights[f"{own[0]}.weight"].shape[1]) for own in BLOCK_INPUTS]
+        hessians = [self._hessian(weights[f"{own[0]}.weight"].shape[1]) for own in BLOCK_INPUTS]
         for place, page in enumerate(self._pages):
             inputs, gradients = self._back_through(weights, number, place)
             counts = token_weights(page, self._image_token)
             for hessian, values in zip(hessians, inputs, strict=True):
-                hessian.add(values, counts)
+                if hessian is not None:
+                    hessian.add(values, counts)
             for name, gradient in gradients.items():
-                norms = np.array(mx.sqrt(mx.square(gradient).sum(axis=-1)))
-                self._norms[page.sha256, f"{self._names[number]}.{name}"] = norms
-            parts = {f"input {which}": values for which, values in enumerate(inputs)}
+                norms = mx.sqrt(mx.square(gradient).sum(axis=-1))
+                self._norms[page.sha256, f"{self._names[number]}.{name}"] = np.array(norms)
+            parts = {f"input {which}": given for which, given in enumerate(inputs)}
             mx.save_safetensors(str(self._kept(place)), {**parts, **gradients})
         del weights
         for which, (own, hessian) in enumerate(zip(BLOCK_INPUTS, hessians, strict=True)):
-            found = hessian.finish()
+            found = hessian.finish() if hessian is not None else None
             for name in own:
                 self._price(number, name, f"input {which}", found)
         for place in range(len(self._pages)):
@@ -299,7 +330,7 @@ class _WayBack:
         self._gradients[place] = back[0]
         return seen[1:], dict(zip(names, back[1:], strict=True))
 
-    def _price(self, number: int, name: str, given: str, hessians: Sequence[np.ndarray]) -> None:
+    def _price(self, number: int, name: str, given: str, hessians: Hessians | None) -> None:
         module = f"{self._names[number]}.{name}"
         sums: dict[tuple[str, int], list[mx.array]] = {}
         for rows, _, errors in self._prices.errors(self._blocks.matrix(module), hessians):
@@ -312,7 +343,7 @@ class _WayBack:
                     mx.eval(totals[place])
         for key, totals in sums.items():
             for total in totals:
-                self._prices.add(module, key, _sum(total * total))
+                self._prices.add_page(module, key, np.array(total))
 
     def embeddings(self) -> None:
         """Price the embeddings' error, of which each text token meets one row."""
@@ -326,6 +357,11 @@ class _WayBack:
                 moved = (error[mx.array(places)] * met).sum(axis=-1)
                 self._prices.add(module, key, _sum(moved * moved))
 
+    def _hessian(self, columns: int) -> HessianSum | None:
+        """Return what adds up H of an input, if any rounding looks at it; of a wide one in slices, for small memory."""
+        slices = 1 if columns <= _WIDEST_IN_ONE else 2
+        return HessianSum(columns, slices) if self._prices.needs_hessians else None
+
     def _hidden(self, number: int, place: int) -> mx.array:
         return self._states.read(number, self._tokens, place).astype(mx.float32)
 
@@ -336,7 +372,7 @@ class _WayBack:
 def _loaded(path: Path) -> dict[str, mx.array]:
     """Return the arrays of a file, each of which is read when it is used."""
     loaded = mx.load(str(path))
-    assert isinstance(loaded, dict)  # noqa: S101 - a file of that name has several
+    assert isinstance(loaded, dict)  # a file of that name has several
     return loaded
 
 
