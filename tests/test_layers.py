@@ -46,6 +46,7 @@ INFERENCE = (
 
 CALIBRATED = (
     "arrays",
+    "gradients",
     "hidden_states",
     "kernels",
     "language",

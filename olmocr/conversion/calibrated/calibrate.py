@@ -140,7 +140,8 @@ def _widened(hessians: Sequence[Hessian], columns: int) -> list[Hessian]:
     extra = columns - sum(len(each) for each in hessians)
     if not hessians or not extra:
         return list(hessians)
-    wider: Hessian = np.pad(hessians[-1], (0, extra))
+    wider: Hessian = np.zeros((len(hessians[-1]) + extra,) * 2, hessians[-1].dtype)
+    wider[:-extra, :-extra] = hessians[-1]
     return [*hessians[:-1], wider]
 
 

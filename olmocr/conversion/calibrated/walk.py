@@ -92,7 +92,7 @@ def in_order(pages: Sequence[CalibrationPage]) -> tuple[CalibrationPage, ...]:
 
 def can_resume(source: SourceCheckpoint, pages: Sequence[CalibrationPage], folder: Path, first_block: int) -> bool:
     """Say whether the states before block *first_block* of just this walk are in *folder*."""
-    return _states(source, in_order(pages), folder).is_there(first_block)
+    return states_of(source, in_order(pages), folder).is_there(first_block)
 
 
 def walk(
@@ -123,7 +123,7 @@ def walk(
             "with qwen2_5_vl only; convert it with `method='fit'`"
         )
     ordered = in_order(pages)
-    states = _states(source, ordered, folder)
+    states = states_of(source, ordered, folder)
     with closing(SourceBlocks(source, computing_dtype(source))) as blocks:
         way = _Walk(source, ordered, blocks, states, options)
         if first_block == 0:
@@ -134,7 +134,8 @@ def walk(
             mx.clear_cache()
 
 
-def _states(source: SourceCheckpoint, ordered: Sequence[CalibrationPage], folder: Path) -> HiddenStates:
+def states_of(source: SourceCheckpoint, ordered: Sequence[CalibrationPage], folder: Path) -> HiddenStates:
+    """Return where the states of a walk of pages in their order lie."""
     dtype = computing_dtype(source)
     return HiddenStates(folder, fingerprint(ordered, dtype, sorted(source.tensors.items())), dtype)
 
