@@ -23,6 +23,7 @@ FLOORS = (
     {"backends", "viewer", "conversion"},
     {"pipeline", "doctor"},
     {"validate", "serving", "reader"},
+    {"calibration"},
     {"publish", "__main__", "__init__"},
     {"convert_to_mlx"},
 )
@@ -41,6 +42,18 @@ INFERENCE = (
     "step",
     "vision",
     "vision_mlx",
+)
+
+CALIBRATED = (
+    "arrays",
+    "gradients",
+    "hidden_states",
+    "kernels",
+    "language",
+    "source_blocks",
+    "statistics",
+    "vision",
+    "walk",
 )
 
 # Each outside library has one door; everything else asks there.
@@ -65,6 +78,8 @@ DOORS = {
     "ml_dtypes": {"tensors.floats"},
     "mlx": {
         "device",
+        "calibration.choice",
+        *(f"conversion.calibrated.{each}" for each in CALIBRATED),
         "conversion.quantizing.arrays",
         "conversion.quantizing.rows",
         *(f"inference.{each}" for each in INFERENCE),
@@ -82,10 +97,11 @@ DOORS = {
         "validate.weights.stock",
     },
     "nh3": {"viewer.markdown"},
-    "numba": {"conversion.quantizing.compiled"},
+    "numba": {"conversion.calibrated.compiled", "conversion.quantizing.compiled"},
     "pillow_heif": {"rendering.image_file"},
     "PIL": {
         "page",
+        "calibration.drawn_pages",
         "inference.engine",
         "rendering.blank",
         "rendering.figures",
@@ -209,6 +225,7 @@ def test_importing_the_package_loads_nothing_else():
         "olmocr.publish.push",
         "olmocr.serving.server",
         "olmocr.serving.app",
+        "olmocr.calibration.gather",
     ],
 )
 def test_mlx_is_not_imported_before_its_blas_can_be(module):

@@ -8,6 +8,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx_vlm
+import mlx_vlm.models.qwen2_5_vl  # brings the family's processor, which needs no torch
+import mlx_vlm.utils
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from olmocr.device import Device
@@ -66,6 +68,22 @@ def load_model(folder: ModelFolder, device: Device, *, stock_vision: bool = Fals
     stop_tokens = frozenset(processor.tokenizer.stopping_criteria.eos_token_ids) | _end_of_turn(processor.tokenizer)
     vision = _vision_tower(model, is_dense, stock_vision)
     return LoadedModel(model, processor, device, _dtype_name(model), stop_tokens, vision)
+
+
+def load_processor(folder: ModelFolder) -> Any:
+    """Load what makes token ids and pixel values of pages, as :func:`load_model` does, and no weights.
+
+    Raises:
+        CheckpointError: *folder* holds no model that can be loaded, or no processor.
+    """
+    config = read_config(folder)
+    require_tokenizer(folder.path, config)
+    try:
+        processor = mlx_vlm.utils.load_processor(folder.path, True, eos_token_ids=config.get("eos_token_id"))
+    except Exception as error:  # as above
+        raise CheckpointError(f"the processor in {folder.path} cannot be loaded: {reason_of(error)}") from error
+    _bound_pixels(processor)
+    return processor
 
 
 def _bound_pixels(processor: Any) -> None:

@@ -142,6 +142,7 @@ def compare(
     device = start_mlx()
     # Only now, since they import MLX, which must find its BLAS loaded.
     from olmocr.validate.fidelity import figures
+    from olmocr.validate.fidelity.earlier import write_asked
     from olmocr.validate.fidelity.work import Work, default_work
 
     with temporary_folder() as scratch:
@@ -152,6 +153,7 @@ def compare(
         key = _key(source_hashes, documents, question, device)
         work = (terms.work or default_work()) / key
         before = Work(work / "source")
+        write_asked(work, source_hashes, pages, side)
         _read_pages(source, question, before, None, device, on_page)
         measured = []
         for folder in folders:

@@ -100,14 +100,18 @@ def turned_180(sheet: Sheet) -> Sheet:
     return Sheet(f"q -1 0 0 -1 {sheet.width} {sheet.height} cm\n{sheet.content}\nQ")
 
 
-def write_pdf(path: Path, sheets: Sequence[Sheet]) -> Path:
-    """Write *sheets* as a PDF, and return its path."""
+def write_pdf(path: Path, sheets: Sequence[Sheet], *, western: bool = False) -> Path:
+    """Write *sheets* as a PDF, and return its path.
+
+    *western* text has the letters of WinAnsi (ISO 32000-1, annex D.2), such as ä, é and ñ; other text those of ASCII.
+    """
     kids = " ".join(f"{_PAGE_OBJECTS + 2 * number} 0 R" for number in range(len(sheets)))
     fonts = " ".join(f"/{font} {3 + number} 0 R" for number, font in enumerate(FONTS))
+    encoding = " /Encoding /WinAnsiEncoding" if western else ""
     objects = [
         "<< /Type /Catalog /Pages 2 0 R >>",
         f"<< /Type /Pages /Count {len(sheets)} /Kids [{kids}] >>",
-        *(f"<< /Type /Font /Subtype /Type1 /BaseFont /{font} >>" for font in FONTS),
+        *(f"<< /Type /Font /Subtype /Type1 /BaseFont /{font}{encoding} >>" for font in FONTS),
     ]
     for number, sheet in enumerate(sheets):
         objects.append(
@@ -119,9 +123,9 @@ def write_pdf(path: Path, sheets: Sequence[Sheet]) -> Path:
     return path
 
 
-def picture(sheet: Sheet, longest_side: int, path: Path) -> PageImage:
+def picture(sheet: Sheet, longest_side: int, path: Path, *, western: bool = False) -> PageImage:
     """Return *sheet* as an image; *path* is that of a file to draw it into on the way."""
-    with open_document(write_pdf(path, [sheet]), path.name) as document:
+    with open_document(write_pdf(path, [sheet], western=western), path.name) as document:
         return document.render(1, longest_side)
 
 
@@ -130,8 +134,8 @@ def _pdf(objects: Sequence[str]) -> bytes:
     body, places = b"%PDF-1.4\n", []
     for number, each in enumerate(objects, 1):
         places.append(len(body))
-        body += f"{number} 0 obj\n{each}\nendobj\n".encode("latin-1")
+        body += f"{number} 0 obj\n{each}\nendobj\n".encode("cp1252")
     table = "".join(f"{place:010} 00000 n \n" for place in places)
     end = f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}"
     end += f"trailer\n<< /Size {len(objects) + 1} /Root 1 0 R >>\nstartxref\n{len(body)}\n%%EOF\n"
-    return body + end.encode("latin-1")
+    return body + end.encode("ascii")

@@ -50,7 +50,7 @@ def read_page_set(paths: Sequence[Path]) -> tuple[KnownPage, ...]:
     Raises:
         InputError: a document or a text cannot be read, or there is no document.
     """
-    pages = [page for path in paths for document in _documents(path) for page in _pages_of(document)]
+    pages = [page for path in paths for document in documents_in(path) for page in pages_of(document)]
     if not pages:
         raise InputError("there is no page to read")
     return tuple(pages)
@@ -59,7 +59,7 @@ def read_page_set(paths: Sequence[Path]) -> tuple[KnownPage, ...]:
 def page_hashes(pages: Sequence[KnownPage]) -> dict[str, str]:
     """Return the SHA-256 of each document, and of each text that is true of one, by its name without folders."""
     documents = {page.path for page in pages}
-    texts = {path for page in pages if (path := _truth_path(page.path, page.page_number)) is not None}
+    texts = {path for page in pages if (path := true_text_path(page.path, page.page_number)) is not None}
     return {path.name: sha256_of(path) for path in sorted(documents | texts)}
 
 
@@ -83,7 +83,12 @@ def _max_pixels(path: Path) -> list[int]:
     return [each for each in found if isinstance(each, int) and each > 0]
 
 
-def _documents(path: Path) -> list[Path]:
+def documents_in(path: Path) -> list[Path]:
+    """Return the document *path*, or those in the folder *path*, in order of name.
+
+    Raises:
+        InputError: there is no such file or folder, or no document in it.
+    """
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -98,7 +103,12 @@ def _documents(path: Path) -> list[Path]:
     return found
 
 
-def _pages_of(document: Path) -> list[KnownPage]:
+def pages_of(document: Path) -> list[KnownPage]:
+    """Return the pages of one document.
+
+    Raises:
+        InputError: it cannot be read, or a text beside it cannot.
+    """
     with open_document(document, document.name) as opened:
         count = opened.page_count
     numbers = range(1, count + 1)
@@ -106,7 +116,7 @@ def _pages_of(document: Path) -> list[KnownPage]:
 
 
 def _truth(document: Path, number: int, count: int) -> str | None:
-    path = _truth_path(document, number) if count == 1 or _own_text(document, number).is_file() else None
+    path = true_text_path(document, number) if count == 1 or _own_text(document, number).is_file() else None
     if path is None:
         return None
     try:
@@ -119,7 +129,8 @@ def _truth(document: Path, number: int, count: int) -> str | None:
         return text.strip()
 
 
-def _truth_path(document: Path, number: int) -> Path | None:
+def true_text_path(document: Path, number: int) -> Path | None:
+    """Return the file beside *document* with the true text of its page *number*; None if there is none."""
     found = (path for path in (_own_text(document, number), document.with_suffix(".md")) if path.is_file())
     return next(found, None)
 

@@ -1,0 +1,271 @@
+"""Pages and a source's processor -> CalibrationPages: token ids, positions and pixels as the engine sends a page."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from olmocr.calibration.drawn_pages import SEED, draw_pages
+from olmocr.calibration.pages import LeftOut, find_pages
+from olmocr.calibration.texts import (
+    PageText,
+    TextOf,
+    asked_text,
+    first_of,
+    kept_text,
+    layer_text,
+    remembered,
+    true_text,
+)
+from olmocr.conversion.calibrated.samples import CalibrationPage
+from olmocr.device import Device, start_mlx
+from olmocr.errors import InputError, output_error
+from olmocr.files import cache_folder, sha256_of, temporary_folder
+from olmocr.model_folder import ModelFolder, read_config
+from olmocr.page import END_OF_TURN, PAGE_PROMPT, Ask, PageImage, PageRequest
+from olmocr.pipeline.repetition import has_looped
+from olmocr.rendering.render import open_document, turned
+from olmocr.runtime.facts import weight_hashes
+from olmocr.validate.known_pages.page_set import KnownPage, longest_side_for
+
+MOST_ANSWER_TOKENS = 24_000
+"""Answer tokens that are used unless a person asks for another number: six for each of olmOCR-2's 3584 columns.
+
+The drawn pages have fewer.
+"""
+
+MOST_PAGES = 64
+"""Pages that are used at most, however short their answers: each takes a pass through all of the source."""
+
+_IMAGE_TOKEN = "<|image_pad|>"  # noqa: S105
+
+OnPage = Callable[[int, int], None]
+"""Called after each page with how many are done and how many there are."""
+
+
+@dataclass(frozen=True)
+class CalibrationTerms:
+    """On what a source is calibrated.
+
+    *pages* are documents and folders, none for the drawn ones, which come from *seed*; *longest_side* is in pixels,
+    None for what suits the source. *answering* is the folder of a conversion of the same source, to 8 bits best, whose
+    greedy answers are taken where none of the source's own are kept; *work* is where fidelity keeps those, and
+    *answers* where those of the conversion are kept, None for the user's cache. Once all answers together have
+    *most_answer_tokens*, no page is added. Of a person's pages it is a sample that *seed* chooses, so that a long
+    document leaves room for others.
+    """
+
+    pages: tuple[Path, ...] = ()
+    longest_side: int | None = None
+    most_answer_tokens: int = MOST_ANSWER_TOKENS
+    answering: Path | None = None
+    work: Path | None = None
+    answers: Path | None = None
+    seed: int = SEED
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Pages to calibrate on. *longest_side* is in pixels; *unused* pages came after there were tokens enough."""
+
+    pages: tuple[CalibrationPage, ...]
+    longest_side: int
+    left_out: tuple[LeftOut, ...]
+    unused: int
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of all answers, each with the one that ends it."""
+        return sum(_answer_tokens(page) for page in self.pages)
+
+    @property
+    def sha256(self) -> str:
+        """What was used, in one hash: of each page's own."""
+        return hashlib.sha256("".join(page.sha256 for page in self.pages).encode()).hexdigest()
+
+
+def gather(
+    source: ModelFolder,
+    terms: CalibrationTerms = CalibrationTerms(),
+    ask: Ask | None = None,
+    on_page: OnPage = lambda done, total: None,
+) -> Gathered:
+    """Return the pages that *source* is calibrated on; of its weights nothing is loaded.
+
+    *ask* answers pages in place of a conversion that ``terms.answering`` names. Pages are asked for one after the
+    other, so that answers do not depend on which of them happened to be written together.
+
+    Raises:
+        CheckpointError: *source* or the conversion cannot be loaded.
+        InputError: there is no page that can be used.
+        MissingDependencyError: MLX or mlx-vlm is not installed.
+    """
+    read_config(source)
+    device = start_mlx()
+    from olmocr.inference.model import load_processor
+
+    processor = load_processor(source)
+    side = terms.longest_side or longest_side_for(source.path)
+    with temporary_folder() as scratch, contextlib.ExitStack() as stack:
+        found, unreadable = find_pages(terms.pages) if terms.pages else (draw_pages(scratch, side, terms.seed), ())
+        text_of = first_of(tuple(_ways(source, terms, side, ask, stack, device)))
+        order = range(len(found)) if not terms.pages else _shuffled(len(found), terms.seed)
+        pages: dict[int, CalibrationPage] = {}
+        left_out: dict[int, LeftOut] = {}
+        tokens = 0
+        for number in order:
+            try:
+                page = _sample(processor, found[number], side, text_of)
+            except InputError as error:
+                left_out[number] = LeftOut(found[number].name, str(error))
+                continue
+            tokens += _answer_tokens(page)
+            if pages and tokens > terms.most_answer_tokens:
+                break
+            pages[number] = page
+            on_page(len(pages) + len(left_out), len(found))
+            if len(pages) == MOST_PAGES:
+                break
+    named = (*unreadable, *(left_out[number] for number in sorted(left_out)))
+    if not pages:
+        raise InputError(f"there is no page to calibrate on: {_reasons(named)}")
+    used = tuple(pages[number] for number in sorted(pages))
+    return Gathered(used, side, named, len(found) - len(pages) - len(left_out))
+
+
+def _shuffled(count: int, seed: int) -> list[int]:
+    numbers = list(range(count))
+    random.Random(seed).shuffle(numbers)  # noqa: S311
+    return numbers
+
+
+def _reasons(left_out: Sequence[LeftOut]) -> str:
+    more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
+    return f"{left_out[0].why}{more}" if left_out else "nothing was given"
+
+
+def _ways(
+    source: ModelFolder,
+    terms: CalibrationTerms,
+    side: int,
+    ask: Ask | None,
+    stack: contextlib.ExitStack,
+    device: Device,
+) -> Iterator[TextOf]:
+    """Yield the ways to come by a page's text, the best first."""
+    from olmocr.validate.fidelity.earlier import earlier_answers, is_anything_kept
+    from olmocr.validate.fidelity.work import default_work
+
+    work = terms.work or default_work()
+    hash_of = functools.cache(sha256_of)  # a document of many pages is read once
+    if is_anything_kept(work) and not source.remote_weights:
+        yield kept_text(earlier_answers(work, weight_hashes(source.path), side), lambda page: hash_of(page.path))
+    if ask is not None:
+        yield asked_text(ask, "a conversion's answers")
+    elif terms.answering is not None:
+        yield _answering(terms.answering, terms.answers or cache_folder("calibration"), stack, device)
+    yield true_text
+    yield layer_text
+
+
+def _answering(folder: Path, answers: Path, stack: contextlib.ExitStack, device: Device) -> TextOf:
+    """Return the way that asks the model in *folder*, which is loaded for the first page that needs it.
+
+    What it answers is kept below *answers*.
+    """
+    opened: list[TextOf] = []
+
+    def text_of(page: KnownPage, image: PageImage) -> PageText | None:
+        if not opened:
+            from olmocr.inference.engine import Engine
+
+            engine = stack.enter_context(Engine(ModelFolder(folder), device, is_looping=has_looped, most_pages=1))
+            opened.append(asked_text(engine.ask, f"answers of {folder.resolve().name}"))
+        return opened[0](page, image)
+
+    hashes = json.dumps([weight_hashes(folder), PAGE_PROMPT, str(device)], sort_keys=True)
+    return remembered(answers / hashlib.sha256(hashes.encode()).hexdigest()[:24], text_of)
+
+
+def _sample(processor: Any, known: KnownPage, side: int, text_of: TextOf) -> CalibrationPage:
+    """Return a page as the model sees it, with its answer.
+
+    Raises:
+        InputError: it cannot be drawn, nobody knows its text, or the model cannot take its image.
+    """
+    from olmocr.inference.prompt import make_inputs
+
+    with open_document(known.path, known.path.name) as document:
+        image = document.render(known.page_number, side)
+    text = text_of(known, image)
+    if text is None:
+        raise InputError(f"nobody knows the text of {known.name}: give it in a file {known.path.stem}.md beside it")
+    inputs = make_inputs(processor, PageRequest(turned(image, text.rotation)))
+    prompt = np.array(inputs.input_ids, np.int32)[0]
+    token_ids = np.concatenate([prompt, answer_ids(processor.tokenizer, text)])
+    grid = np.array(inputs.image_grid_thw, np.int32)
+    image_token = processor.tokenizer.convert_tokens_to_ids(_IMAGE_TOKEN)
+    return CalibrationPage(
+        name=known.name,
+        sha256=hashlib.sha256(inputs.image_key + token_ids.astype("<i4").tobytes()).hexdigest(),
+        kind=known.kind,
+        whose_text=text.whose,
+        token_ids=token_ids,
+        position_ids=mrope_positions(token_ids, image_token, grid[0], processor.image_processor.merge_size),
+        answer_start=prompt.size,
+        pixel_values=_on_disk(np.array(inputs.pixel_values, np.float32)),
+        grid_thw=grid,
+    )
+
+
+def _on_disk(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return *values* as a file's, which has no name and is gone when they are: those of 24 pages take 0.7 GB.
+
+    Raises:
+        OutputError: the disk for temporary files is full.
+    """
+    try:
+        with tempfile.TemporaryFile() as file:
+            values.tofile(file)
+            file.flush()
+            return np.memmap(file, values.dtype, "r", shape=values.shape)
+    except OSError as error:
+        raise output_error(error, "the pixels of a page, in the folder for temporary files,") from error
+
+
+def answer_ids(tokenizer: Any, text: PageText) -> npt.NDArray[np.int32]:
+    """Return the token ids of an answer, int32 (tokens,), and as in training the one that ends it."""
+    tokens = text.tokens or tokenizer(text.text, add_special_tokens=False)["input_ids"]
+    return np.array([*tokens, tokenizer.convert_tokens_to_ids(END_OF_TURN)], np.int32)
+
+
+def mrope_positions(
+    token_ids: npt.NDArray[np.int32], image_token: int, grid_thw: npt.NDArray[np.int32], merge_size: int
+) -> npt.NDArray[np.int32]:
+    """Return where M-RoPE places each token, int32 (3, tokens): its frame, row and column.
+
+    *grid_thw* (3,) counts the image's patches; *merge_size* squared of them are one token. Text has three equal
+    positions, one more than the largest before (Qwen2-VL, arXiv 2409.12191, section 2.1).
+    """
+    first = int(np.argmax(token_ids == image_token))
+    frames, rows, columns = (int(each) for each in grid_thw // (1, merge_size, merge_size))
+    image = np.indices((frames, rows, columns)).reshape(3, -1) + first
+    rest = np.arange(token_ids.size - first - image.shape[1]) + image.max() + 1
+    before = np.broadcast_to(np.arange(first), (3, first))
+    found = np.concatenate([before, image, np.broadcast_to(rest, (3, rest.size))], axis=1)
+    return found.astype(np.int32)
+
+
+def _answer_tokens(page: CalibrationPage) -> int:
+    return page.token_ids.size - page.answer_start

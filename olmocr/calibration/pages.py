@@ -1,0 +1,34 @@
+"""What a person gives -> the pages in it that can be read, and why others are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from olmocr.errors import InputError
+from olmocr.validate.known_pages.page_set import KnownPage, documents_in, pages_of
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A document or page that is not used: what it is called, and *why* in a sentence."""
+
+    name: str
+    why: str
+
+
+def find_pages(paths: Sequence[Path]) -> tuple[tuple[KnownPage, ...], tuple[LeftOut, ...]]:
+    """Return the pages of documents, or of those in folders, in order of name, and the documents that cannot be read.
+
+    Raises:
+        InputError: one of *paths* is no file or folder, or a folder without documents.
+    """
+    pages: list[KnownPage] = []
+    left_out: list[LeftOut] = []
+    for document in (document for path in paths for document in documents_in(path)):
+        try:
+            pages.extend(pages_of(document))
+        except InputError as error:
+            left_out.append(LeftOut(document.name, str(error)))
+    return tuple(pages), tuple(left_out)
