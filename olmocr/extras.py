@@ -34,7 +34,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Place:
+class Installation:
     """Where this package is installed.
 
     *installer* made the environment. *python* is its interpreter; None where a bare ``pip`` is the right one. *extras*
@@ -47,9 +47,9 @@ class Place:
     extras: tuple[str, ...] = ()
 
 
-def install_command(*extras: str, place: Place | None = None) -> str:
+def install_command(*extras: str, installation: Installation | None = None) -> str:
     """Return what to type, in a shell, to have *extras* of this package beside what is there."""
-    here = place or find_place()
+    here = installation or find_installation()
     wanted = ",".join(dict.fromkeys((*here.extras, *extras)))
     origin = here.origin
     if origin.text is None:
@@ -62,9 +62,9 @@ def install_command(*extras: str, place: Place | None = None) -> str:
     return shlex.join([*_installer(here), *editable, requirement])
 
 
-def upgrade_command(requirement: str, *, place: Place | None = None) -> str:
+def upgrade_command(requirement: str, *, installation: Installation | None = None) -> str:
     """Return what to type to have another version of a library: *requirement* is like ``mlx>=0.32``."""
-    here = place or find_place()
+    here = installation or find_installation()
     if here.installer == "uv tool":
         return f"uv tool upgrade {DISTRIBUTION}"
     if here.installer == "pipx":
@@ -72,7 +72,7 @@ def upgrade_command(requirement: str, *, place: Place | None = None) -> str:
     return shlex.join([*_installer(here), "--upgrade", requirement])
 
 
-def _installer(here: Place) -> list[str]:
+def _installer(here: Installation) -> list[str]:
     if here.installer == "uv tool":
         return ["uv", "tool", "install"]
     if here.installer == "pipx":
@@ -82,18 +82,18 @@ def _installer(here: Place) -> list[str]:
     return [here.python, "-m", "pip", "install"] if here.python else ["pip", "install"]
 
 
-def find_place() -> Place:
+def find_installation() -> Installation:
     """Return where this package is installed."""
     prefix = Path(sys.prefix)
     origin = _folder_with_project() or parse_origin(_direct_url())
     receipt, metadata = _text_of(prefix / "uv-receipt.toml"), _text_of(prefix / "pipx_metadata.json")
     if receipt is not None:
-        return Place(origin, "uv tool", extras=extras_of_receipt(receipt))
+        return Installation(origin, "uv tool", extras=extras_of_receipt(receipt))
     if metadata is not None:
-        return Place(origin, "pipx", extras=extras_of_metadata(metadata))
+        return Installation(origin, "pipx", extras=extras_of_metadata(metadata))
     is_active = os.environ.get("VIRTUAL_ENV") == sys.prefix
     has_pip = importlib.util.find_spec("pip") is not None
-    return Place(origin, "pip" if has_pip else "uv", None if is_active else sys.executable)
+    return Installation(origin, "pip" if has_pip else "uv", None if is_active else sys.executable)
 
 
 def _folder_with_project() -> Origin | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from olmocr.conversion.disk import Buffer, Reader, Writer, reading
+from olmocr.conversion.disk import Buffer, FileReader, FileWriter, reading
 from olmocr.conversion.interruption import interruption_held_back
 from olmocr.conversion.plan import ConversionPlan, PlannedShard, PlannedTensor, shard_header
 from olmocr.conversion.quantizing.planned import stored_rows, typed
@@ -77,7 +77,7 @@ class SourceShard:
 
 
 @dataclass(frozen=True)
-class Variant:
+class VariantToWrite:
     """A plan, the folder that its shards go into, and by name those that an earlier run left there."""
 
     plan: ConversionPlan
@@ -93,7 +93,7 @@ class Conversion:
     with a source's shard and its SHA-256 when that was read to its end.
     """
 
-    variants: Sequence[Variant]
+    variants: Sequence[VariantToWrite]
     open_shard: OpenShard
     processor: Processor
     threads: int
@@ -186,7 +186,7 @@ class _Output:
         self.path = path
         self._shard = shard
         self._size = len(header) + sum(tensor.nbytes for tensor in shard.tensors)
-        self._writer: Writer | None = Writer(path, self._size)
+        self._writer: FileWriter | None = FileWriter(path, self._size)
         self._lock = threading.Lock()
         self._missing = self._size
         self._apart: list[_Piece] = []  # a heap: what was written beyond a gap
@@ -257,7 +257,7 @@ class _Output:
         self._open_writer.drop(self._read_end)
 
     @property
-    def _open_writer(self) -> Writer:
+    def _open_writer(self) -> FileWriter:
         if self._writer is None:
             raise AssertionError(f"{self.path} is closed")
         return self._writer
@@ -275,7 +275,7 @@ def _summed(parts: Iterable[tuple[int, float, float]]) -> tuple[float, float]:
     return sum(error for _, error, _ in ordered), sum(energy for _, _, energy in ordered)
 
 
-def _open_outputs(number: int, variant: Variant) -> dict[str, _Output]:
+def _open_outputs(number: int, variant: VariantToWrite) -> dict[str, _Output]:
     """Create the variant's missing shards, header first; return for each source tensor's name where it goes."""
     outputs: dict[str, _Output] = {}
     for shard in variant.plan.shards:
@@ -404,7 +404,7 @@ class _ShardRun:
         for _ in range(conversion.threads + _BUFFERS_AHEAD):
             self._free.put(Buffer())
 
-    def read(self, reader: Reader) -> None:
+    def read(self, reader: FileReader) -> None:
         """Read chunks, each when there is a buffer for it, so that the one to be hashed next is never short of one."""
         while (buffer := self._free.get()) is not None and not self._stopped.is_set():
             with self._lock:

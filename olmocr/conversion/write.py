@@ -24,7 +24,7 @@ from olmocr.conversion.shards import (
     Progress,
     SourceChangedError,
     SourceShard,
-    Variant,
+    VariantToWrite,
     WrittenShard,
     all_threads,
     peak_memory_of,
@@ -155,7 +155,7 @@ def _write_shards(
 
     conversion = Conversion(
         variants=[
-            Variant(target.plan, partial.path, dict(partial.whole))
+            VariantToWrite(target.plan, partial.path, dict(partial.whole))
             for target, partial in zip(targets, partials, strict=True)
         ],
         open_shard=_opener(source, partials[0].downloads),

@@ -19,7 +19,7 @@ from olmocr.publish.folder_reports import Reports
 from olmocr.publish.front_matter import SourceFacts, front_matter
 from olmocr.publish.gates import Gate
 from olmocr.publish.markup import code_block, escaped
-from olmocr.publish.rows import Measured, Row, row_of
+from olmocr.publish.rows import CardRow, Measured, row_of
 from olmocr.publish.scan import CHART_FILE
 from olmocr.reports.bench import percent
 from olmocr.reports.conversion import TensorReport
@@ -64,7 +64,7 @@ class Variant:
     reports: Reports
 
     @property
-    def row(self) -> Row:
+    def row(self) -> CardRow:
         """What a card's tables tell of it."""
         return row_of(self.title, self.reports)
 
@@ -72,7 +72,7 @@ class Variant:
 def make_card(
     variant: Variant,
     facts: SourceFacts,
-    siblings: Sequence[Row] = (),
+    siblings: Sequence[CardRow] = (),
     failing: Sequence[Gate] = (),
     repository: str | None = None,
 ) -> str:
@@ -116,7 +116,7 @@ def make_card(
     return text.rstrip("\n") + "\n"
 
 
-def make_chart(rows: Sequence[Row]) -> str | None:
+def make_chart(rows: Sequence[CardRow]) -> str | None:
     """Return the picture that a card with *rows* shows; None unless the fidelity of two of them was measured."""
     points = [_point(row.title, row.measured) for row in rows if row.measured]
     return size_against_fidelity(sorted(points, key=lambda point: -point.nbytes)) if len(points) >= 2 else None
@@ -169,7 +169,7 @@ def _source_link(name: str, facts: SourceFacts) -> Markup:
     return Markup(f"[{escaped(facts.base_model)}](https://huggingface.co/{facts.base_model})")  # noqa: S704
 
 
-def _components(rows: Sequence[Row]) -> list[str]:
+def _components(rows: Sequence[CardRow]) -> list[str]:
     """Return the components' names in the order in which they are first named."""
     return list(dict.fromkeys(part.component for row in rows for part in row.components))
 

@@ -21,7 +21,7 @@ from olmocr.pipeline.page_ranges import wanted_numbers
 from olmocr.pipeline.repetition import has_looped
 from olmocr.pipeline.turns import side_by_side
 from olmocr.rendering.pool import RenderPool
-from olmocr.serving.bounds import Room
+from olmocr.serving.bounds import Bound
 from olmocr.serving.refusals import RequestError, bad_request, without_paths
 from olmocr.serving.uploads import Wanted
 from olmocr.workspace.document import Document, PageRecord, page_failure
@@ -47,8 +47,8 @@ class DocumentReader:
     model: str
     at_once: int
     rendered: asyncio.Semaphore
-    pixels: Room
-    kept: Room
+    pixels: Bound
+    kept: Bound
     most_pages: int
     terms: Terms = TERMS
     on_page: Callable[[PageRecord], None] = lambda page: None

@@ -1,7 +1,7 @@
 from olmocr.memory import peak_memory
 from olmocr.page import ModelResponse
 from olmocr.serving.asking import Asking
-from olmocr.serving.bounds import Bodies, BodiesInHand, Room
+from olmocr.serving.bounds import Bodies, BodiesInHand, Bound
 from olmocr.serving.metrics import Metrics
 from tests.serving.pages import PAGES
 
@@ -20,7 +20,7 @@ def values(metrics):
 
 
 def test_every_metric_is_what_was_done():
-    asking = Asking(nobody, at_once=1, waiting=3, pixels=Room(1))
+    asking = Asking(nobody, at_once=1, waiting=3, pixels=Bound(1))
     bodies = BodiesInHand(Bodies(99), Bodies(99))
     for of_kind, count in ((bodies.in_memory, 7), (bodies.on_disk, 9), (bodies.on_disk, 20)):
         of_kind.grow(of_kind.begin(), count)
