@@ -1,20 +1,20 @@
-"""Extras of this package -> the command that installs them where it is: a clone, a tool's environment, a venv."""
+"""Extras of this package -> the command that installs them where it is: a clone, a tool's environment, a venv.
+
+What only a message needs is imported when there is one: every process of a renderer imports this module.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import os
 import shlex
 import sys
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
-from urllib.request import url2pathname
 
 DISTRIBUTION = "olmocr-mlx"
 """What this package is called on a package index, where ``olmocr`` is upstream's."""
@@ -104,6 +104,8 @@ def _folder_with_project() -> Origin | None:
 
 def _direct_url() -> str | None:
     """Return what an installer left of where it had this package from; nothing where that was an index."""
+    import importlib.metadata
+
     try:
         return importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
     except (importlib.metadata.PackageNotFoundError, OSError, ValueError):
@@ -117,6 +119,8 @@ def parse_origin(direct_url: str | None) -> Origin:
     if not isinstance(url, str) or not url:
         return Origin()
     if isinstance(found.get("dir_info"), dict) and url.startswith("file:"):
+        from urllib.request import url2pathname
+
         is_editable = found["dir_info"].get("editable") is True
         return Origin(url2pathname(url.removeprefix("file://")), is_folder=True, is_editable=is_editable)
     vcs, below = found.get("vcs_info"), found.get("subdirectory")
@@ -138,6 +142,8 @@ def _without_password(url: str) -> str:
 
 def extras_of_receipt(text: str) -> tuple[str, ...]:
     """Return the extras that ``uv tool install`` noted in its ``uv-receipt.toml``."""
+    import tomllib
+
     try:
         requirements = tomllib.loads(text)["tool"]["requirements"]
         own = [each for each in requirements if each["name"] == DISTRIBUTION]
