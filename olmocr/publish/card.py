@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ def _point(title: str, measured: Measured) -> Point:
     return Point(title.rpartition("/")[2], measured.weight_bytes, measured.mean_kl, interval.low, interval.high)
 
 
+@functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, finalize=_shown, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -1,5 +1,6 @@
 """Figures as files, tables in other forms, and no running heads: in a whole run, and later without a model."""
 
+import asyncio
 import csv
 import re
 
@@ -10,8 +11,9 @@ from pypdf.generic import DictionaryObject, StreamObject
 from pypdf.generic import NameObject as Name
 
 from olmocr.pipeline.config import PipelineConfig
-from olmocr.pipeline.run import run_pipeline_sync
+from olmocr.pipeline.run import run_pipeline
 from tests.pipeline.doubles import Model, answer
+from tests.rendered_here import PoolHere
 
 TABLE = "<table><tr><th>Year</th><th>Sum</th></tr><tr><td>2024</td><td>=1|2</td></tr></table>"
 FIGURE = "![A blue square](page_512_1024_512_512.png)"
@@ -46,7 +48,7 @@ def run(tmp_path):
             write_book(book, pages, rotate)
         options = {"markdown": True, "workspace": tmp_path / "ws", "pdfs": book, "model": "m", **options}
         model = Model(*(answers or [AssertionError("the model was asked")]))
-        return run_pipeline_sync(PipelineConfig(**options), ask=model.ask)
+        return asyncio.run(run_pipeline(PipelineConfig(**options), ask=model.ask, open_pool=PoolHere))
 
     return run
 
