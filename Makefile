@@ -9,7 +9,7 @@ help:
 	@echo "make cards      measure the demo's variants anew and make their model cards; run it where nothing else runs"
 	@echo "make test       run the tests"
 	@echo "make coverage   run them, and print which lines none of them reaches"
-	@echo "make test-slow  run the tests that take minutes"
+	@echo "make test-slow  run the tests that take minutes, and properties on ten times as many examples"
 	@echo "make mutants    break the package a little in 200 places, and print what no test notices: half an hour"
 	@echo "make check      formatting, lint, types, then the tests"
 	@echo "make bench      measure against reference BLAS, stock mlx-vlm and transformers, and fit against stock rounding"
@@ -28,7 +28,7 @@ coverage: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile=thorough
 
 mutants: .venv/installed-dev
 	$(BIN)/python tests/mutants.py --jobs=2

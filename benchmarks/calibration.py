@@ -40,6 +40,7 @@ class Stopwatch:
         self.rounded = [0.0] * blocks
 
     def __call__(self, share: float) -> None:
+        """Note the time of a share that is done."""
         now = time.perf_counter()
         done = round(share * self._blocks, 6)
         is_rounded = done == int(done)

@@ -1,20 +1,20 @@
-"""Extras of this package -> the command that installs them where it is: a clone, a tool's environment, a venv."""
+"""Extras of this package -> the command that installs them where it is: a clone, a tool's environment, a venv.
+
+What only a message needs is imported when there is one: every process of a renderer imports this module.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import os
 import shlex
 import sys
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
-from urllib.request import url2pathname
 
 DISTRIBUTION = "olmocr-mlx"
 """What this package is called on a package index, where ``olmocr`` is upstream's."""
@@ -34,7 +34,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Place:
+class Installation:
     """Where this package is installed.
 
     *installer* made the environment. *python* is its interpreter; None where a bare ``pip`` is the right one. *extras*
@@ -47,9 +47,9 @@ class Place:
     extras: tuple[str, ...] = ()
 
 
-def install_command(*extras: str, place: Place | None = None) -> str:
+def install_command(*extras: str, installation: Installation | None = None) -> str:
     """Return what to type, in a shell, to have *extras* of this package beside what is there."""
-    here = place or find_place()
+    here = installation or find_installation()
     wanted = ",".join(dict.fromkeys((*here.extras, *extras)))
     origin = here.origin
     if origin.text is None:
@@ -62,9 +62,9 @@ def install_command(*extras: str, place: Place | None = None) -> str:
     return shlex.join([*_installer(here), *editable, requirement])
 
 
-def upgrade_command(requirement: str, *, place: Place | None = None) -> str:
+def upgrade_command(requirement: str, *, installation: Installation | None = None) -> str:
     """Return what to type to have another version of a library: *requirement* is like ``mlx>=0.32``."""
-    here = place or find_place()
+    here = installation or find_installation()
     if here.installer == "uv tool":
         return f"uv tool upgrade {DISTRIBUTION}"
     if here.installer == "pipx":
@@ -72,7 +72,7 @@ def upgrade_command(requirement: str, *, place: Place | None = None) -> str:
     return shlex.join([*_installer(here), "--upgrade", requirement])
 
 
-def _installer(here: Place) -> list[str]:
+def _installer(here: Installation) -> list[str]:
     if here.installer == "uv tool":
         return ["uv", "tool", "install"]
     if here.installer == "pipx":
@@ -82,18 +82,18 @@ def _installer(here: Place) -> list[str]:
     return [here.python, "-m", "pip", "install"] if here.python else ["pip", "install"]
 
 
-def find_place() -> Place:
+def find_installation() -> Installation:
     """Return where this package is installed."""
     prefix = Path(sys.prefix)
     origin = _folder_with_project() or parse_origin(_direct_url())
     receipt, metadata = _text_of(prefix / "uv-receipt.toml"), _text_of(prefix / "pipx_metadata.json")
     if receipt is not None:
-        return Place(origin, "uv tool", extras=extras_of_receipt(receipt))
+        return Installation(origin, "uv tool", extras=extras_of_receipt(receipt))
     if metadata is not None:
-        return Place(origin, "pipx", extras=extras_of_metadata(metadata))
+        return Installation(origin, "pipx", extras=extras_of_metadata(metadata))
     is_active = os.environ.get("VIRTUAL_ENV") == sys.prefix
     has_pip = importlib.util.find_spec("pip") is not None
-    return Place(origin, "pip" if has_pip else "uv", None if is_active else sys.executable)
+    return Installation(origin, "pip" if has_pip else "uv", None if is_active else sys.executable)
 
 
 def _folder_with_project() -> Origin | None:
@@ -104,6 +104,8 @@ def _folder_with_project() -> Origin | None:
 
 def _direct_url() -> str | None:
     """Return what an installer left of where it had this package from; nothing where that was an index."""
+    import importlib.metadata
+
     try:
         return importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
     except (importlib.metadata.PackageNotFoundError, OSError, ValueError):
@@ -117,6 +119,8 @@ def parse_origin(direct_url: str | None) -> Origin:
     if not isinstance(url, str) or not url:
         return Origin()
     if isinstance(found.get("dir_info"), dict) and url.startswith("file:"):
+        from urllib.request import url2pathname
+
         is_editable = found["dir_info"].get("editable") is True
         return Origin(url2pathname(url.removeprefix("file://")), is_folder=True, is_editable=is_editable)
     vcs, below = found.get("vcs_info"), found.get("subdirectory")
@@ -138,6 +142,8 @@ def _without_password(url: str) -> str:
 
 def extras_of_receipt(text: str) -> tuple[str, ...]:
     """Return the extras that ``uv tool install`` noted in its ``uv-receipt.toml``."""
+    import tomllib
+
     try:
         requirements = tomllib.loads(text)["tool"]["requirements"]
         own = [each for each in requirements if each["name"] == DISTRIBUTION]

@@ -42,7 +42,7 @@ class Cell:
 
 def html_tables(text: str, *, line_break: str = "\n") -> list[list[list[Cell]]]:
     """Return the rows of each table in *text*, those within a cell of another table, too; ``<br>`` is *line_break*."""
-    reader = _Reader(line_break)
+    reader = _TableCollector(line_break)
     for piece in _pieces(text):
         if isinstance(piece, str):
             reader.add_text(unescaped(piece))
@@ -84,7 +84,7 @@ class _OpenCell:
         return Cell("".join(self.texts).strip(), rows, columns, self._heading)
 
 
-class _Reader:
+class _TableCollector:
     """Collects tables. What stands in a table within a cell belongs to the outer table's cell as well."""
 
     def __init__(self, line_break: str) -> None:

@@ -3,6 +3,8 @@
 olmOCR-2 (``allenai/olmOCR-2-7B-1025``) is asked with :data:`PAGE_PROMPT` and the page's image, in this
 order, and answers in markdown under a YAML front matter of five fields. Prompt and fields are those of
 the public ``allenai/olmocr`` source, version 0.4.27 (``build_no_anchoring_v4_yaml_prompt``).
+
+PyYAML is imported where an answer is parsed: processes that only make pictures of pages import this module, too.
 """
 
 from __future__ import annotations
@@ -13,12 +15,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-import yaml
-
 from olmocr.errors import ExitCode, OlmocrError, reason_of
 from olmocr.text import one_line
 
 if TYPE_CHECKING:
+    import yaml
     from PIL.Image import Image
 
 PAGE_PROMPT = (
@@ -341,6 +342,8 @@ def _strict_entries(answer: _SplitAnswer, breaks: list[RuleBreak]) -> list[_Entr
 
 def _yaml_entries(answer: _SplitAnswer, breaks: list[RuleBreak]) -> list[_Entry]:
     """Read the front matter as YAML, down to nodes: nothing in it is ever constructed, aliases are not followed."""
+    import yaml
+
     try:
         root = _composed(answer.front_matter)
     except yaml.MarkedYAMLError as error:
@@ -360,10 +363,14 @@ def _yaml_entries(answer: _SplitAnswer, breaks: list[RuleBreak]) -> list[_Entry]
 
 @functools.lru_cache(maxsize=64)  # reading YAML takes as long as all else here, and pages have few front matters
 def _composed(front_matter: str) -> yaml.Node | None:
+    import yaml
+
     return yaml.compose(front_matter, Loader=yaml.SafeLoader)
 
 
 def _entry(key: yaml.Node, value: yaml.Node, first_line: int) -> _Entry:
+    import yaml
+
     is_text = isinstance(value, yaml.ScalarNode)
     return _Entry(
         line=first_line + key.start_mark.line,
@@ -436,6 +443,8 @@ def _rotation(entry: _Entry) -> int:
 
 
 def _integer(entry: _Entry) -> int | None:
+    import yaml
+
     try:
         if entry.tag == "int":  # YAML's own spellings: 0x5A, 0b1011010, 1:30
             node = yaml.ScalarNode("tag:yaml.org,2002:int", entry.value)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from olmocr.command import LINE_EVERY_SECONDS, is_watched
-from olmocr.stages import Downloading, Finding, FirstText, Loading, OnStage, Stage
+from olmocr.stages import Downloading, FindingDocuments, FirstText, Loading, OnStage, Stage
 from olmocr.text import in_a_line, one_line
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class StageView:
         """Return the stage in a line of text; "" where there is none."""
         took = spoken(self._clock() - self._since)
         match self._stage:
-            case Finding(documents):
+            case FindingDocuments(documents):
                 return f"finding documents: {documents:,} so far"
             case Downloading(repository) as download:
                 return f"downloading {repository}: {', '.join(self._figures(download))}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Finding:
+class FindingDocuments:
     """Documents are being found; so many are."""
 
     documents: int
@@ -41,7 +41,7 @@ class FirstText:
     text: str
 
 
-Stage = Finding | Downloading | Loading | FirstText
+Stage = FindingDocuments | Downloading | Loading | FirstText
 
 OnStage = Callable[[Stage], None]
 """Called with each stage, and again while it lasts; a download and a model's loading call it in threads of theirs."""

@@ -12,9 +12,10 @@ from olmocr.device import start_mlx
 # Before any test module imports MLX or mlx-vlm, or the fast BLAS comes too late.
 DEVICE = start_mlx()
 
-# How long one example takes says how busy the machine is.
-settings.register_profile("without deadlines", deadline=None)
-settings.load_profile("without deadlines")
+# How long one example takes says how busy the machine is. What few examples miss, many find: make test-slow.
+settings.register_profile("quick", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=400)
+settings.load_profile("quick")
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "demo" / "checkpoint"

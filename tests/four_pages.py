@@ -47,9 +47,9 @@ FALLBACK = PageRecord(
     response=PageResponse(None, True, 0, False, False, "the file's own"),
     model="m-4bit",
     attempts=2,
-    rejected=("cut", "the page took more than 9 s"),
+    rejected=("cut", "the page took more than 60 s"),
     total_output_tokens=70,
-    seconds=9.0,
+    seconds=60.25,
     ends=("length", "cancelled"),
 )
 BLANK = PageRecord(page_number=4, status="blank", response=PageResponse(None, True, 0, False, False, None))

@@ -18,6 +18,7 @@ from olmocr.command import as_options, log_to_file
 from olmocr.extras import install_command
 from olmocr.text import in_a_line
 from tests import programs
+from tests.backends.model_server import ModelServer, chat_stream
 from tests.conftest import CHECKPOINT, PAGES
 from tests.pipeline.doubles import write_pdf
 from tests.programs import OLMOCR, VALIDATE, assert_one_sentence, texts
@@ -229,16 +230,18 @@ def test_an_output_that_cannot_be_written_to_is_one_sentence():
     assert_one_sentence(done, 6, "standard output could not be written")
 
 
-def test_a_closed_standard_error_does_not_stop_a_run(tmp_path, converted):
-    command = [*OLMOCR, tmp_path / "ws", "--pdfs", PAGES / "sparse_14.pdf", "--model", converted("8bit")]
-    done = subprocess.run(f"{shlex.join(map(str, command))} 2>&-", shell=True, capture_output=True, text=True)
+def test_a_closed_standard_error_does_not_stop_a_run(tmp_path):
+    with ModelServer(chat_stream()) as server:
+        command = [*OLMOCR, tmp_path / "ws", "--pdfs", PAGES / "sparse_14.pdf", "--server", server.url]
+        done = subprocess.run(f"{shlex.join(map(str, command))} 2>&-", shell=True, capture_output=True, text=True)
     assert done.returncode == 0
     assert ("sparse_14.pdf", 1) in texts(tmp_path / "ws")
 
 
-def test_a_file_whose_name_looks_like_an_option_can_be_given(tmp_path, converted):
+def test_a_file_whose_name_looks_like_an_option_can_be_given(tmp_path):
     write_pdf(tmp_path / "-a_b.pdf", password="x")
-    done = programs.run(OLMOCR, "ws", "--model", converted("8bit"), "--pdfs=-a_b.pdf", cwd=tmp_path)
+    with ModelServer(chat_stream()) as server:
+        done = programs.run(OLMOCR, "ws", "--server", server.url, "--pdfs=-a_b.pdf", cwd=tmp_path)
     assert done.returncode == 9
     assert "-a_b.pdf is encrypted" in done.stderr
 

@@ -17,8 +17,11 @@ from olmocr.conversion.plan_text import Resources, plan_json
 from olmocr.conversion.recipe import find_recipe
 from olmocr.errors import ExitCode
 from olmocr.model_folder import BF16_REPOSITORY
+from olmocr.reports.smoke import SMOKE_REPORT_FILE
+from olmocr.validate.score import character_error_rate
 from tests.conftest import ROOT
 from tests.conversion.sources import seven_billion
+from tests.programs import texts
 from tests.serving.servers import OCR, until
 
 README = (ROOT / "README.md").read_text()
@@ -42,11 +45,12 @@ def commands(kind):
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """Return a folder that looks like a clone in which the README's commands have run."""
+    """Return a folder that looks like a clone in which the README's commands have run, except the tries of models."""
     folder = tmp_path_factory.mktemp("clone")
     (folder / "demo").symlink_to(ROOT / "demo")
     for command in commands("sh"):
-        done = shell(command, folder)
+        untried = " --no-smoke-test" if "convert_to_mlx" in command else ""
+        done = shell(command + untried, folder)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     return folder
 
@@ -58,10 +62,21 @@ def shell(command, folder):
     )
 
 
-def test_the_readmes_commands_leave_what_it_says_they_do(clone):
+def test_the_readmes_commands_leave_what_it_says_they_do(clone, truth):
     workspace = clone / "build/workspace"
     assert len(list((workspace / "results").glob("output_*.jsonl"))) == 2
     assert (workspace / "markdown/demo/pages/table_15.md").read_text().count("<tr>") > 3
+    true = truth["digital_01.pdf", 1]["natural_text"]
+    assert character_error_rate(texts(workspace)["digital_01.pdf", 1], true) < 0.02, "it is read at the default size"
+
+
+@pytest.mark.slow
+def test_the_readmes_conversion_is_tried_as_it_ends(tmp_path):
+    (tmp_path / "demo").symlink_to(ROOT / "demo")
+    command = next(each for each in commands("sh") if "--quantize mixed" in each)
+    done = shell(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "build/demo-mixed" / SMOKE_REPORT_FILE).exists()
 
 
 def test_the_readmes_commands_that_end_with_an_exit_code_do(clone):

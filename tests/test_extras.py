@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from olmocr.extras import (
     DISTRIBUTION,
+    Installation,
     Origin,
-    Place,
     extras_of_metadata,
     extras_of_receipt,
-    find_place,
+    find_installation,
     install_command,
     parse_origin,
     upgrade_command,
@@ -33,40 +33,40 @@ entrypoints = [{ name = "olmocr", install-path = "/home/ada/.local/bin/olmocr", 
 @pytest.mark.parametrize(
     ("place", "command"),
     [
-        (Place(CLONE), "pip install --editable '/home/ada/olmocr[viewer]'"),
+        (Installation(CLONE), "pip install --editable '/home/ada/olmocr[viewer]'"),
         (
-            Place(CLONE, python="/home/ada/olmocr/.venv/bin/python"),
+            Installation(CLONE, python="/home/ada/olmocr/.venv/bin/python"),
             "/home/ada/olmocr/.venv/bin/python -m pip install --editable '/home/ada/olmocr[viewer]'",
         ),
-        (Place(Origin()), "pip install 'olmocr-mlx[viewer]'"),
-        (Place(Origin("/a folder", is_folder=True)), "pip install '/a folder[viewer]'"),
-        (Place(GIT), "pip install 'olmocr-mlx[viewer] @ git+https://example.org/olmocr.git@ab12'"),
-        (Place(Origin(), "uv"), "uv pip install 'olmocr-mlx[viewer]'"),
-        (Place(Origin(), "uv", "/v/bin/python"), "uv pip install --python /v/bin/python 'olmocr-mlx[viewer]'"),
-        (Place(Origin(), "uv tool", extras=("mlx",)), "uv tool install 'olmocr-mlx[mlx,viewer]'"),
-        (Place(CLONE, "uv tool"), "uv tool install --editable '/home/ada/olmocr[viewer]'"),
-        (Place(Origin(), "pipx", extras=("mlx", "viewer")), "pipx install --force 'olmocr-mlx[mlx,viewer]'"),
+        (Installation(Origin()), "pip install 'olmocr-mlx[viewer]'"),
+        (Installation(Origin("/a folder", is_folder=True)), "pip install '/a folder[viewer]'"),
+        (Installation(GIT), "pip install 'olmocr-mlx[viewer] @ git+https://example.org/olmocr.git@ab12'"),
+        (Installation(Origin(), "uv"), "uv pip install 'olmocr-mlx[viewer]'"),
+        (Installation(Origin(), "uv", "/v/bin/python"), "uv pip install --python /v/bin/python 'olmocr-mlx[viewer]'"),
+        (Installation(Origin(), "uv tool", extras=("mlx",)), "uv tool install 'olmocr-mlx[mlx,viewer]'"),
+        (Installation(CLONE, "uv tool"), "uv tool install --editable '/home/ada/olmocr[viewer]'"),
+        (Installation(Origin(), "pipx", extras=("mlx", "viewer")), "pipx install --force 'olmocr-mlx[mlx,viewer]'"),
     ],
 )
 def test_the_command_is_the_one_that_works_where_the_person_is(place, command):
-    assert install_command("viewer", place=place) == command
+    assert install_command("viewer", installation=place) == command
 
 
 @pytest.mark.parametrize(
     ("place", "command"),
     [
-        (Place(CLONE), "pip install --upgrade 'mlx>=1'"),
-        (Place(Origin(), "uv", "/v/bin/python"), "uv pip install --python /v/bin/python --upgrade 'mlx>=1'"),
-        (Place(Origin(), "uv tool"), "uv tool upgrade olmocr-mlx"),
-        (Place(Origin(), "pipx"), "pipx inject --force olmocr-mlx 'mlx>=1'"),
+        (Installation(CLONE), "pip install --upgrade 'mlx>=1'"),
+        (Installation(Origin(), "uv", "/v/bin/python"), "uv pip install --python /v/bin/python --upgrade 'mlx>=1'"),
+        (Installation(Origin(), "uv tool"), "uv tool upgrade olmocr-mlx"),
+        (Installation(Origin(), "pipx"), "pipx inject --force olmocr-mlx 'mlx>=1'"),
     ],
 )
 def test_a_library_is_upgraded_where_the_person_is(place, command):
-    assert upgrade_command("mlx>=1", place=place) == command
+    assert upgrade_command("mlx>=1", installation=place) == command
 
 
 def test_in_this_clone_the_command_names_this_clone():
-    assert find_place().origin == Origin(str(ROOT), is_folder=True, is_editable=True)
+    assert find_installation().origin == Origin(str(ROOT), is_folder=True, is_editable=True)
     assert install_command("viewer").endswith(f" --editable '{ROOT}[viewer]'")
 
 
@@ -115,7 +115,7 @@ KEYS = st.sampled_from(["url", "dir_info", "vcs_info", "vcs", "editable", "subdi
 
 @given(st.dictionaries(KEYS, JSON | st.dictionaries(KEYS, JSON)).map(json.dumps))
 def test_whatever_a_note_holds_the_command_can_be_typed(text):
-    command = install_command("viewer", place=Place(parse_origin(text), extras=extras_of_metadata(text)))
+    command = install_command("viewer", installation=Installation(parse_origin(text), extras=extras_of_metadata(text)))
     assert "viewer" in shlex.split(command)[-1]
 
 

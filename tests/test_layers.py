@@ -161,6 +161,15 @@ def test_every_module_has_a_floor():
     assert {room_of(name) for name, _ in MODULES} - {""} <= set(FLOOR_OF)
 
 
+def test_every_class_has_a_name_of_its_own():
+    homes = {}
+    for module, tree in MODULES:
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
+
+
 def test_a_room_imports_from_lower_floors_only():
     arrows = {(name, imported) for name, tree in MODULES for imported in own_imports(tree)}
     upward = {

@@ -287,7 +287,7 @@ PARSERS = {
     without_marks: MARKDOWN + MARKUP,
     numbers_in: [*MARKUP, "1", "1."],
     lambda text: token_classes([text]): MARKDOWN + MARKUP,
-    lambda text: coverage(text, text): MARKDOWN + MARKUP,
+    lambda text: coverage(text, text): [*MARKDOWN, *MARKUP, "a-", "\\a"],
     as_written: MARKDOWN,
     as_plain: MARKDOWN + MARKUP,
     copied: MARKDOWN,

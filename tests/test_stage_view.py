@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from rich.console import Console, Group
 
 from olmocr.stage_view import StageView, sized, spoken
-from olmocr.stages import Downloading, Finding, FirstText, Loading
+from olmocr.stages import Downloading, FindingDocuments, FirstText, Loading
 
 REPOSITORY = "mlx-community/olmOCR-2-7B-1025-mlx-8bit"
 
@@ -70,7 +70,7 @@ def test_what_was_downloaded_is_told_when_it_is_there():
 
 def test_each_stage_has_its_line():
     view = StageView(Clock())
-    view.show(Finding(12_345))
+    view.show(FindingDocuments(12_345))
     assert view.line() == "finding documents: 12,345 so far"
     view.show(Loading("a\x1b[2J"))
     assert view.line() == "loading a\\x1b[2J: 0 s"

@@ -35,7 +35,7 @@ _MOST_AT_ONCE = 1 << 30
 """No system call takes 2 GiB."""
 
 
-class Reader:
+class FileReader:
     """A file that is read at any offset, by any number of threads, each with a buffer of its own."""
 
     def __init__(
@@ -118,7 +118,7 @@ class Buffer:
         return memoryview(self._memory)[:nbytes]
 
 
-class Writer:
+class FileWriter:
     """A file of known size whose pieces are written at any offset, by any number of threads."""
 
     def __init__(self, path: Path, size: int) -> None:
@@ -159,9 +159,9 @@ def _pass_cache(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def reading(path: Path, *, past_cache: bool = True) -> Iterator[Reader]:
-    """Yield a `Reader` of *path*."""
-    reader = Reader(path, past_cache=past_cache)
+def reading(path: Path, *, past_cache: bool = True) -> Iterator[FileReader]:
+    """Yield a `FileReader` of *path*."""
+    reader = FileReader(path, past_cache=past_cache)
     try:
         yield reader
     finally:

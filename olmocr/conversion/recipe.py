@@ -150,7 +150,7 @@ def parse_recipe(content: bytes, where: str) -> QuantRecipe:
     if len(content) > _LARGEST_FILE:
         raise UsageError(f"{where} has more than {_LARGEST_FILE:,} bytes, which is no recipe")
     try:
-        return _recipe(_Fields(_load(content), _RECIPE_KEYS))
+        return _recipe(_YamlFields(_load(content), _RECIPE_KEYS))
     except _RecipeError as error:
         raise UsageError(f"{where} is no recipe: {error}; docs/recipes.md has the format") from error
 
@@ -193,7 +193,7 @@ _RECIPE_KEYS = ("name", "summary", "rules", "dtype", "vision_mlp_multiple", "met
 _RULE_KEYS = ("match", "keep", "bits", "group_size", "mode", "head")
 
 
-class _Fields:
+class _YamlFields:
     """Turns what YAML holds into values; *rule* says where it stands."""
 
     def __init__(self, value: object, known: tuple[str, ...], rule: str = "") -> None:
@@ -243,7 +243,7 @@ def _one_of(allowed: Iterable[object]) -> str:
     return f"one of {', '.join(map(str, allowed))}"
 
 
-def _recipe(fields: _Fields) -> QuantRecipe:
+def _recipe(fields: _YamlFields) -> QuantRecipe:
     name = fields.text("name")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name, re.ASCII):
         raise _RecipeError(f"name is {_shown(name)}, and it becomes part of a folder's: use letters, digits, . _ and -")
@@ -265,7 +265,7 @@ def _recipe(fields: _Fields) -> QuantRecipe:
 
 
 def _rule(value: object, number: int) -> Rule:
-    fields = _Fields(value, _RULE_KEYS, f"rule {number}: ")
+    fields = _YamlFields(value, _RULE_KEYS, f"rule {number}: ")
     patterns = _patterns(fields)
     head = fields.choice("head", get_args(Head)) if "head" in fields else None
     quantizes = [key for key in ("bits", "group_size", "mode") if key in fields]
@@ -276,7 +276,7 @@ def _rule(value: object, number: int) -> Rule:
     return Rule(patterns, _params(fields), None, head)  # type: ignore[arg-type]
 
 
-def _patterns(fields: _Fields) -> tuple[Pattern, ...]:
+def _patterns(fields: _YamlFields) -> tuple[Pattern, ...]:
     match = fields.get("match")
     given = match if isinstance(match, list) else [match]
     texts = [text for text in given if isinstance(text, str)]
@@ -289,7 +289,7 @@ def _patterns(fields: _Fields) -> tuple[Pattern, ...]:
         raise fields.error(str(error)) from error
 
 
-def _params(fields: _Fields) -> QuantParams:
+def _params(fields: _YamlFields) -> QuantParams:
     mode: Any = fields.choice("mode", get_args(Mode)) if "mode" in fields else "affine"
     if mode in FIXED_MODES:
         bits, group_size = FIXED_MODES[mode]

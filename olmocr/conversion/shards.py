@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from olmocr.conversion.calibrated.store import NO_PARTS, CalibratedPart, CalibratedParts
-from olmocr.conversion.disk import Buffer, Reader, Writer, reading
+from olmocr.conversion.disk import Buffer, FileReader, FileWriter, reading
 from olmocr.conversion.interruption import interruption_held_back
 from olmocr.conversion.plan import ConversionPlan, PlannedShard, PlannedTensor, shard_header
 from olmocr.conversion.quantizing.planned import stored_rows, typed
@@ -79,7 +79,7 @@ class SourceShard:
 
 
 @dataclass(frozen=True)
-class Variant:
+class VariantToWrite:
     """A plan, the folder that its shards go into, and by name those that an earlier run left there.
 
     *parts* is what calibration made of the plan's matrices.
@@ -99,7 +99,7 @@ class Conversion:
     with a source's shard and its SHA-256 when that was read to its end.
     """
 
-    variants: Sequence[Variant]
+    variants: Sequence[VariantToWrite]
     open_shard: OpenShard
     processor: Processor
     threads: int
@@ -192,7 +192,7 @@ class _Output:
         self.path = path
         self._shard = shard
         self._size = len(header) + sum(tensor.nbytes for tensor in shard.tensors)
-        self._writer: Writer | None = Writer(path, self._size)
+        self._writer: FileWriter | None = FileWriter(path, self._size)
         self._lock = threading.Lock()
         self._missing = self._size
         self._apart: list[_Piece] = []  # a heap: what was written beyond a gap
@@ -263,7 +263,7 @@ class _Output:
         self._open_writer.drop(self._read_end)
 
     @property
-    def _open_writer(self) -> Writer:
+    def _open_writer(self) -> FileWriter:
         if self._writer is None:
             raise AssertionError(f"{self.path} is closed")
         return self._writer
@@ -281,7 +281,7 @@ def _summed(parts: Iterable[tuple[int, float, float]]) -> tuple[float, float]:
     return sum(error for _, error, _ in ordered), sum(energy for _, _, energy in ordered)
 
 
-def _open_outputs(number: int, variant: Variant) -> dict[str, _Output]:
+def _open_outputs(number: int, variant: VariantToWrite) -> dict[str, _Output]:
     """Create the variant's missing shards, header first; return for each source tensor's name where it goes."""
     outputs: dict[str, _Output] = {}
     for shard in variant.plan.shards:
@@ -334,7 +334,7 @@ def _jobs(
     return [_Job(each, tuple(targets.get(each.name, ())), tuple(witnesses.get(each.name, ()))) for each in needed]
 
 
-def _destination(output: _Output, tensor: PlannedTensor, variant: Variant) -> _Destination:
+def _destination(output: _Output, tensor: PlannedTensor, variant: VariantToWrite) -> _Destination:
     part = variant.parts.find(tensor.name, tensor.params, tensor.dtype) if tensor.params else None
     return _Destination(output, tensor, variant.plan.method, part)
 
@@ -425,7 +425,7 @@ class _ShardRun:
         for _ in range(conversion.threads + _BUFFERS_AHEAD):
             self._free.put(Buffer())
 
-    def read(self, reader: Reader) -> None:
+    def read(self, reader: FileReader) -> None:
         """Read chunks, each when there is a buffer for it, so that the one to be hashed next is never short of one."""
         while (buffer := self._free.get()) is not None and not self._stopped.is_set():
             with self._lock:

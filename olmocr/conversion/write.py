@@ -27,7 +27,7 @@ from olmocr.conversion.shards import (
     Progress,
     SourceChangedError,
     SourceShard,
-    Variant,
+    VariantToWrite,
     WrittenShard,
     all_threads,
     peak_memory_of,
@@ -220,7 +220,7 @@ def _write_shards(
 
     conversion = Conversion(
         variants=[
-            Variant(
+            VariantToWrite(
                 target.plan,
                 partial.path,
                 dict(partial.whole),

@@ -22,7 +22,7 @@ from olmocr.inference.vision import PIECE, VisionTower, ends_piece, layout_of
 # 7B's full attention take 1.4 GB together.
 _SCORES = 1 << 28
 
-_PLACES_BYTES = 32 << 20
+_LAYOUT_BYTES = 32 << 20
 
 # What a tower, its blocks and their parts are made of: with anything more or less, it computes something else.
 _PARTS = {
@@ -38,7 +38,7 @@ _NUMBERS = (
 
 
 @dataclass(frozen=True)
-class _Places:
+class _DeviceLayout:
     """A ``Layout`` on the device: ``order`` and its ``inverse`` (tokens,); ``windows`` are its ``shapes``.
 
     ``cosines`` and ``sines`` (patches, 1, 1, head_dim / 2), of which a head's second half has the same.
@@ -58,34 +58,34 @@ class MlxVisionTower(VisionTower):
         self._tower = model.vision_tower
         self._config = model.config.vision_config
         self._piece = piece
-        self._places: Kept[_Places] = Kept(_PLACES_BYTES)
+        self._layouts: Kept[_DeviceLayout] = Kept(_LAYOUT_BYTES)
         weight = self._tower.patch_embed.proj.weight  # (width, frames, rows, columns, channels)
         self._patch_weight = mx.contiguous(weight.transpose(0, 4, 1, 2, 3).reshape(weight.shape[0], -1).T)
         mx.eval(self._patch_weight)
 
     def pieces(self, pixel_values: mx.array, rows: int, columns: int) -> Iterator[mx.array | None]:  # noqa: D102
-        config, places = self._config, self._places_of(rows, columns)
+        config, layout = self._config, self._layout_of(rows, columns)
         hidden = pixel_values.astype(self._patch_weight.dtype) @ self._patch_weight
         patches, width = hidden.shape
-        hidden = hidden.reshape(-1, config.spatial_merge_size**2, width)[places.order].reshape(patches, width)
+        hidden = hidden.reshape(-1, config.spatial_merge_size**2, width)[layout.order].reshape(patches, width)
         for number, block in enumerate(self._tower.blocks):
             if ends_piece(number, patches, self._piece):
                 mx.eval(hidden)
                 yield None
-            windows = [(1, patches)] if number in config.fullatt_block_indexes else places.windows
-            hidden = hidden + _attention(block.attn, block.norm1(hidden), places, windows)
+            windows = [(1, patches)] if number in config.fullatt_block_indexes else layout.windows
+            hidden = hidden + _attention(block.attn, block.norm1(hidden), layout, windows)
             hidden = hidden + block.mlp(block.norm2(hidden))
-        features: mx.array = self._tower.merger(hidden)[places.inverse]
+        features: mx.array = self._tower.merger(hidden)[layout.inverse]
         mx.eval(features)
         yield features
 
-    def _places_of(self, rows: int, columns: int) -> _Places:
-        places = self._places.get((rows, columns))
-        if places is None:
-            places = _make_places(self._config, rows, columns)
-            nbytes = places.order.nbytes + places.inverse.nbytes + places.cosines.nbytes + places.sines.nbytes
-            self._places.put((rows, columns), places, nbytes)
-        return places
+    def _layout_of(self, rows: int, columns: int) -> _DeviceLayout:
+        layout = self._layouts.get((rows, columns))
+        if layout is None:
+            layout = _make_layout(self._config, rows, columns)
+            nbytes = layout.order.nbytes + layout.inverse.nbytes + layout.cosines.nbytes + layout.sines.nbytes
+            self._layouts.put((rows, columns), layout, nbytes)
+        return layout
 
 
 class StockVisionTower(VisionTower):
@@ -120,26 +120,26 @@ def _part(tower: Any, place: str) -> Any:
     return tower
 
 
-def _make_places(config: Any, rows: int, columns: int) -> _Places:
+def _make_layout(config: Any, rows: int, columns: int) -> _DeviceLayout:
     layout = layout_of(config, rows, columns)
     half = layout.cosines.shape[1] // 2
-    places = _Places(
+    made = _DeviceLayout(
         mx.array(layout.order),
         mx.array(np.argsort(layout.order)),
         layout.shapes,
         mx.array(layout.cosines[:, None, None, :half]),
         mx.array(layout.sines[:, None, None, :half]),
     )
-    mx.eval(places.order, places.inverse, places.cosines, places.sines)
-    return places
+    mx.eval(made.order, made.inverse, made.cosines, made.sines)
+    return made
 
 
-def _attention(attention: Any, normed: mx.array, places: _Places, windows: Sequence[tuple[int, int]]) -> mx.array:
+def _attention(attention: Any, normed: mx.array, layout: _DeviceLayout, windows: Sequence[tuple[int, int]]) -> mx.array:
     """Return what each patch (patches, width) takes from the others of its window."""
     patches, width = normed.shape
     heads = int(attention.num_heads)
     qkv = attention.qkv(normed).reshape(patches, 3, heads, width // heads)
-    turned = _rotate(qkv[:, :2], places)
+    turned = _rotate(qkv[:, :2], layout)
     mixed, start = [], 0
     for count, size in windows:
         own = slice(start, start + count * size)
@@ -166,10 +166,10 @@ def _attend(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -
             yield mixed.transpose(0, 2, 1, 3)
 
 
-def _rotate(heads: mx.array, places: _Places) -> mx.array:
+def _rotate(heads: mx.array, layout: _DeviceLayout) -> mx.array:
     """Return *heads* (patches, 2, heads, head_dim), queries and keys, with the rotary embedding applied."""
     first, second = mx.split(heads, 2, axis=-1)
-    return mx.concatenate([*_turn(first, second, places.cosines, places.sines)], axis=-1)
+    return mx.concatenate([*_turn(first, second, layout.cosines, layout.sines)], axis=-1)
 
 
 @partial(mx.compile, shapeless=True)

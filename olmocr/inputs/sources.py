@@ -31,7 +31,7 @@ from olmocr.inputs.origins import (
 )
 from olmocr.inputs.places import place_in_store, place_of_file, place_of_url, spelled_place
 from olmocr.inputs.stores import WEB_SCHEMES, find_stored, scheme_of, web_file
-from olmocr.stages import Finding, OnStage, unwatched
+from olmocr.stages import FindingDocuments, OnStage, unwatched
 from olmocr.text import in_a_line
 
 _LIST_ENDING = ".txt"
@@ -131,10 +131,10 @@ def find_sources(
                 known = found.get(source.key)
                 found[source.key] = _with_spellings(known, source.spellings) if known else source
                 if len(found) % _TOLD_EVERY == 0:
-                    on_stage(Finding(len(found)))
+                    on_stage(FindingDocuments(len(found)))
         except InputError as error:
             wrong.append(str(error))
-    on_stage(Finding(len(found)))
+    on_stage(FindingDocuments(len(found)))
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise InputError(f"{'; '.join(wrong[:5])}{more}; nothing was started")

@@ -12,7 +12,7 @@ from olmocr.command import LINE_EVERY_SECONDS, is_watched
 from olmocr.inputs.sources import Source
 from olmocr.pipeline.progress import Tally
 from olmocr.stage_view import Clock, StageView
-from olmocr.stages import Finding, FirstText, Stage
+from olmocr.stages import FindingDocuments, FirstText, Stage
 from olmocr.workspace.document import PageRecord
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Display:
 
     def on_document(self, source: Source, pages: int, waiting: int) -> None:
         """Count a document that is begun."""
-        self._stages.end(Finding)
+        self._stages.end(FindingDocuments)
         self._tally.begin(source.key, pages, waiting)
 
     def on_page(self, source: Source, page: PageRecord) -> None:

@@ -34,7 +34,7 @@ _HARMLESS = {CARD_FILE, "LICENSE", ".gitattributes"}
 
 
 @dataclass(frozen=True)
-class ComponentBits:
+class StoredComponent:
     """What a part of the model takes; *packings* says in words how its matrices are stored."""
 
     component: Component
@@ -49,7 +49,7 @@ class ComponentBits:
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One thing that was looked at. *good* is None where it could not be."""
 
     what: str
@@ -62,9 +62,9 @@ class Audit:
     """What was found in a folder. *head* says how the output head is stored."""
 
     name: str
-    components: tuple[ComponentBits, ...]
+    components: tuple[StoredComponent, ...]
     head: str
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     weights: WeightsReport
 
     @property
@@ -160,7 +160,7 @@ def _shards(folder: Path) -> list[Path]:
     return files_in(folder, ".safetensors")
 
 
-def _components(tensors: dict[str, StoredTensor], packing: PackedModules) -> tuple[ComponentBits, ...]:
+def _components(tensors: dict[str, StoredTensor], packing: PackedModules) -> tuple[StoredComponent, ...]:
     packed = {f"{path}.weight": module for path, module in packing.modules.items()}
     belongs = {f"{path}.{part}" for path in packing.modules for part in ("scales", "biases")}
     found = []
@@ -170,7 +170,7 @@ def _components(tensors: dict[str, StoredTensor], packing: PackedModules) -> tup
         words = sorted({_packing_of(name.removesuffix(".weight"), packing, tensors) for name in own if name in packed})
         nbytes = sum(tensor.info.nbytes for tensor in own.values())
         if own:
-            found.append(ComponentBits(component, sum(map(math.prod, shapes)), nbytes, tuple(words or ["kept"])))
+            found.append(StoredComponent(component, sum(map(math.prod, shapes)), nbytes, tuple(words or ["kept"])))
     return tuple(found)
 
 
@@ -181,13 +181,13 @@ def _packing_of(path: str, packing: PackedModules, tensors: dict[str, StoredTens
     return f"kept as {tensor.info.dtype}" if tensor else "missing"
 
 
-def _weights_findings(report: WeightsReport) -> Iterator[Finding]:
+def _weights_findings(report: WeightsReport) -> Iterator[AuditFinding]:
     for check in report.checks:
         problems = "; ".join(check.problems[:3])
-        yield Finding(check.name, check.holds, f"{check.detail}: {problems}" if problems else check.detail)
+        yield AuditFinding(check.name, check.holds, f"{check.detail}: {problems}" if problems else check.detail)
 
 
-def _hub_finding(model: ModelFolder) -> Iterator[Finding]:
+def _hub_finding(model: ModelFolder) -> Iterator[AuditFinding]:
     """Compare the weights of a repository with the hashes that the Hub lists; a folder has none there."""
     stated = {path: shard_sha256(model, path.name) for path in _shards(model.path)}
     if any(stated.values()):
@@ -195,64 +195,67 @@ def _hub_finding(model: ModelFolder) -> Iterator[Finding]:
         detail = (
             f"{', '.join(other)} is not what the Hub lists" if other else "the weights are those that the Hub lists"
         )
-        yield Finding("hashes on the Hub", not other, detail)
+        yield AuditFinding("hashes on the Hub", not other, detail)
 
 
-def _missing(folder: Path) -> Iterator[Finding]:
+def _missing(folder: Path) -> Iterator[AuditFinding]:
     names = [name for name in _NEEDED if not (folder / name).is_file()]
-    yield Finding("files", not names, f"{', '.join(names)} missing" if names else "all that a client needs are there")
+    detail = f"{', '.join(names)} missing" if names else "all that a client needs are there"
+    yield AuditFinding("files", not names, detail)
 
 
-def _quantization_finding(config: dict[str, Any], packing: PackedModules) -> Finding:
+def _quantization_finding(config: dict[str, Any], packing: PackedModules) -> AuditFinding:
     keys = ("quantization", "quantization_config")
     absent = [key for key in keys if key not in config]
     if not packing.modules:
-        return Finding("config", not packing.problems, "nothing is quantized")
+        return AuditFinding("config", not packing.problems, "nothing is quantized")
     if absent:
-        return Finding("config", False, f"it has no {absent[0]}, by which {_READERS[absent[0]]} learns of the bits")
-    return Finding("config", config[keys[0]] == config[keys[1]], "quantization and quantization_config say the same")
+        missing = f"it has no {absent[0]}, by which {_READERS[absent[0]]} learns of the bits"
+        return AuditFinding("config", False, missing)
+    same = config[keys[0]] == config[keys[1]]
+    return AuditFinding("config", same, "quantization and quantization_config say the same")
 
 
 _READERS = {"quantization": "MLX", "quantization_config": "the Hub"}
 
 
-def _template_findings(folder: Path) -> Iterator[Finding]:
+def _template_findings(folder: Path) -> Iterator[AuditFinding]:
     for each in check_templates(folder):
-        yield Finding(each.file, each.problem is None, each.problem or "text before image")
+        yield AuditFinding(each.file, each.problem is None, each.problem or "text before image")
 
 
-def _pixels_finding(folder: Path) -> Finding:
+def _pixels_finding(folder: Path) -> AuditFinding:
     most = most_pixels(folder)
     if most is None:
-        return Finding("pixels", None, "no file of a processor says how many pixels an image may have")
-    return Finding(
+        return AuditFinding("pixels", None, "no file of a processor says how many pixels an image may have")
+    return AuditFinding(
         "pixels", most <= MOST_PIXELS, f"{most:,} pixels are let through; a page has {MOST_PIXELS:,} at most"
     )
 
 
-def _card_findings(card: Mapping[str, Any], facts: SourceFacts) -> Iterator[Finding]:
+def _card_findings(card: Mapping[str, Any], facts: SourceFacts) -> Iterator[AuditFinding]:
     if not card:
-        yield Finding("card", False, f"there is no {CARD_FILE} with a front matter")
+        yield AuditFinding("card", False, f"there is no {CARD_FILE} with a front matter")
         return
     expected = {"library_name": "mlx", "pipeline_tag": "image-text-to-text", "base_model_relation": "quantized"}
     for key, value in expected.items():
         good = card.get(key) == value
-        yield Finding(f"card: {key}", good, repr(value) if good else f"{card.get(key)!r} should be {value!r}")
+        yield AuditFinding(f"card: {key}", good, repr(value) if good else f"{card.get(key)!r} should be {value!r}")
     yield _base_finding(card.get("base_model"), facts.base_model)
     other = facts.license is not None and card.get("license") != facts.license
     detail = f"{card.get('license')!r}" + (f" should be {facts.license!r}" if other else "")
-    yield Finding("card: license", bool(card.get("license")) and not other, detail)
+    yield AuditFinding("card: license", bool(card.get("license")) and not other, detail)
     inherited = "model-index" in card
-    yield Finding(
+    yield AuditFinding(
         "card: model-index", not inherited, "scores of the source are claimed" if inherited else "none claimed"
     )
 
 
-def _base_finding(found: object, stated: str | None) -> Finding:
+def _base_finding(found: object, stated: str | None) -> AuditFinding:
     """Judge the base model that a card names: the one that is *stated*, or at least none that cannot read pages yet."""
     names = [str(each) for each in found] if isinstance(found, list) else [str(found)] if found else []
     if stated is not None:
-        return Finding(
+        return AuditFinding(
             "card: base_model",
             names == [stated],
             f"{found!r}" + ("" if names == [stated] else f" should be {stated!r}"),
@@ -260,17 +263,17 @@ def _base_finding(found: object, stated: str | None) -> Finding:
     bare = [name for name in names if name.startswith(_BEFORE_TRAINING)]
     if bare:
         why = f"{bare[0]!r} is what olmOCR was trained from, not what this was made from; name that with --base-model"
-        return Finding("card: base_model", False, why)
-    return Finding("card: base_model", bool(names), f"{found!r}")
+        return AuditFinding("card: base_model", False, why)
+    return AuditFinding("card: base_model", bool(names), f"{found!r}")
 
 
-def _foreign_finding(folder: Path) -> Finding:
+def _foreign_finding(folder: Path) -> AuditFinding:
     names = [
         path.relative_to(folder).as_posix()
         for path in sorted(folder.rglob("*"))
         if not path.is_dir() and not in_stray(path, folder)
     ]
     foreign = [name for name in names if not is_ours(name) and name not in _HARMLESS]
-    return Finding(
+    return AuditFinding(
         "contents", not foreign, f"{', '.join(foreign[:5])} belong to no model" if foreign else "as it should be"
     )

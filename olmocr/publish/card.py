@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from olmocr.publish.folder_reports import Reports
 from olmocr.publish.front_matter import SourceFacts, front_matter
 from olmocr.publish.gates import Gate
 from olmocr.publish.markup import code_block, escaped
-from olmocr.publish.rows import Measured, Row, row_of
+from olmocr.publish.rows import CardRow, Measured, row_of
 from olmocr.publish.scan import CHART_FILE
 from olmocr.reports.bench import percent
 from olmocr.reports.conversion import CalibrationReport, TensorReport
@@ -66,7 +67,7 @@ class Variant:
     reports: Reports
 
     @property
-    def row(self) -> Row:
+    def row(self) -> CardRow:
         """What a card's tables tell of it."""
         return row_of(self.title, self.reports)
 
@@ -74,7 +75,7 @@ class Variant:
 def make_card(
     variant: Variant,
     facts: SourceFacts,
-    siblings: Sequence[Row] = (),
+    siblings: Sequence[CardRow] = (),
     failing: Sequence[Gate] = (),
     repository: str | None = None,
 ) -> str:
@@ -132,7 +133,7 @@ def _calibrated_on(calibration: CalibrationReport) -> str:
     )
 
 
-def make_chart(rows: Sequence[Row]) -> str | None:
+def make_chart(rows: Sequence[CardRow]) -> str | None:
     """Return the picture that a card with *rows* shows; None unless the fidelity of two of them was measured."""
     points = [_point(row.title, row.measured) for row in rows if row.measured]
     return size_against_fidelity(sorted(points, key=lambda point: -point.nbytes)) if len(points) >= 2 else None
@@ -143,6 +144,7 @@ def _point(title: str, measured: Measured) -> Point:
     return Point(title.rpartition("/")[2], measured.weight_bytes, measured.mean_kl, interval.low, interval.high)
 
 
+@functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, finalize=_shown, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -185,7 +187,7 @@ def _source_link(name: str, facts: SourceFacts) -> Markup:
     return Markup(f"[{escaped(facts.base_model)}](https://huggingface.co/{facts.base_model})")  # noqa: S704
 
 
-def _components(rows: Sequence[Row]) -> list[str]:
+def _components(rows: Sequence[CardRow]) -> list[str]:
     """Return the components' names in the order in which they are first named."""
     return list(dict.fromkeys(part.component for row in rows for part in row.components))
 

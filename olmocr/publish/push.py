@@ -13,7 +13,7 @@ from olmocr.publish.eval_results import eval_results, why_no_score
 from olmocr.publish.folder_reports import parse_conversion_report
 from olmocr.publish.front_matter import REPO_ID, SourceFacts, with_earlier
 from olmocr.publish.gates import CheckWeights, Gate, GateFailedError, failing_gates, judge
-from olmocr.publish.rows import Row, parse_rows, with_kept, write_rows
+from olmocr.publish.rows import CardRow, parse_rows, with_kept, write_rows
 from olmocr.publish.scan import (
     CARD_FILE,
     CHART_FILE,
@@ -238,7 +238,7 @@ def _no_score_line(plan: PushPlan) -> str:
     return f"no {EVAL_RESULTS_FILE}, for this is no full run of olmOCR-bench: {'; '.join(plan.why_no_score)}"
 
 
-def _made_files(variant: Variant, siblings: Sequence[Row]) -> list[LocalFile]:
+def _made_files(variant: Variant, siblings: Sequence[CardRow]) -> list[LocalFile]:
     """Return what is made beside the card: a picture, rows of other variants, a benchmark's score if it ran in full."""
     chart, reports = make_chart([variant.row, *siblings]), variant.reports
     files = [made_file(CHART_FILE, chart)] if chart else []
@@ -254,7 +254,7 @@ def _line(change: Change) -> str:
     return f"{change.action:<10}  {change.name}" + (f"  {file.size:,} bytes  SHA-256 {file.sha256}" if file else "")
 
 
-def _card(variant: Variant, facts: SourceFacts, siblings: Sequence[Row], failing: Sequence[Gate]) -> LocalFile:
+def _card(variant: Variant, facts: SourceFacts, siblings: Sequence[CardRow], failing: Sequence[Gate]) -> LocalFile:
     text = make_card(variant, facts, siblings, failing, package_repository())
     problems = text_problems(CARD_FILE, text)
     if problems:

@@ -23,7 +23,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Row:
+class CardRow:
     """One variant in a card's tables. *memory* is what it needs to read a page, in bytes; *measured* may be nothing."""
 
     title: str
@@ -43,14 +43,14 @@ class Row:
 class Variants:
     """The rows of the variants that a card tells of beside its own."""
 
-    variants: tuple[Row, ...]
+    variants: tuple[CardRow, ...]
     version: int = 1
 
 
-def row_of(title: str, reports: Reports) -> Row:
+def row_of(title: str, reports: Reports) -> CardRow:
     """Return what the tables tell of the model that is called *title*."""
     conversion, fidelity = reports.conversion, reports.fidelity
-    return Row(
+    return CardRow(
         title,
         conversion.weight_bytes,
         conversion.bits_per_weight,
@@ -71,12 +71,12 @@ def _measured(fidelity: FidelityReport) -> Measured:
     )
 
 
-def write_rows(rows: Sequence[Row]) -> str:
+def write_rows(rows: Sequence[CardRow]) -> str:
     """Return *rows* as the text of a file beside the card."""
     return report_json(Variants(tuple(rows)))
 
 
-def parse_rows(text: str) -> tuple[Row, ...]:
+def parse_rows(text: str) -> tuple[CardRow, ...]:
     """Return the rows of such a text, which came from anywhere; none where it is no such text."""
     try:
         return parse_as(Variants, text).variants
@@ -84,7 +84,7 @@ def parse_rows(text: str) -> tuple[Row, ...]:
         return ()
 
 
-def with_kept(rows: Sequence[Row], earlier: Sequence[Row], own: str) -> tuple[Row, ...]:
+def with_kept(rows: Sequence[CardRow], earlier: Sequence[CardRow], own: str) -> tuple[CardRow, ...]:
     """Return *rows*, and those of the *earlier* ones that tell of neither one of them nor of the variant *own*."""
     told = {own, *(row.title for row in rows)}
     return (*rows, *(row for row in earlier if row.title not in told))

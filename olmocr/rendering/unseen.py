@@ -1,4 +1,7 @@
-"""A PDF and its drawn pages -> what the pages do not show, and would be taken for read."""
+"""A PDF and its drawn pages -> what the pages do not show, and would be taken for read.
+
+pypdf is imported where it is needed, which few pages do: it takes as long as all else that a renderer starts with.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-import pypdf
 import pypdfium2
 import pypdfium2.raw as pdfium
 from PIL import Image
@@ -274,6 +276,8 @@ class _PageCopy:
     @classmethod
     def of(cls, document: pypdfium2.PdfDocument, index: int) -> Self | None:
         """Return the page at *index*; None where it cannot be copied or read."""
+        import pypdf
+
         copy, single = io.BytesIO(), pypdfium2.PdfDocument.new()
         try:
             single.import_pages(document, [index])
@@ -291,6 +295,8 @@ class _PageCopy:
 
 def _names_lost_content(document: pypdfium2.PdfDocument, index: int) -> bool:
     """Say whether a page has content that is nowhere in the file, and not just none."""
+    import pypdf
+
     copy = io.BytesIO()
     try:
         document.save(copy, flags=pdfium.FPDF_REMOVE_SECURITY)
@@ -301,6 +307,8 @@ def _names_lost_content(document: pypdfium2.PdfDocument, index: int) -> bool:
 
 
 def _is_there(entry: Any) -> bool:
+    import pypdf
+
     try:
         found = entry.get_object()
     except pypdf.errors.PyPdfError:
@@ -332,6 +340,8 @@ def _is_cut(content: Any) -> bool:
 
 def _draws(content: Any, resources: Any, depth: int) -> bool:
     """Say whether a stream has operators that draw, itself or through a form XObject that it draws."""
+    import pypdf
+
     try:
         operations = pypdf.generic.ContentStream(content, None).operations
     except Exception:  # of whatever it holds nothing was drawn

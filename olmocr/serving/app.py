@@ -23,7 +23,7 @@ from olmocr.inputs.local_file import scratch_folder
 from olmocr.page import ModelResponse
 from olmocr.rendering.pool import RenderPool
 from olmocr.serving.asking import Asking, Write
-from olmocr.serving.bounds import Bodies, BodiesInHand, Room
+from olmocr.serving.bounds import Bodies, BodiesInHand, Bound
 from olmocr.serving.document_formats import EVENTS, MARKDOWN, as_markdown, event_pieces, line_pieces, wanted_format
 from olmocr.serving.documents import TERMS, DocumentReader
 from olmocr.serving.formats import Format, below_front_matter, make_format
@@ -83,7 +83,7 @@ def make_app(
         limits: how much is taken on.
         engine_counts: what the engine has done, for ``/metrics``.
     """
-    asking = Asking(ask, at_once=limits.at_once, waiting=limits.waiting, pixels=Room(limits.picture_bytes))
+    asking = Asking(ask, at_once=limits.at_once, waiting=limits.waiting, pixels=Bound(limits.picture_bytes))
     bodies = BodiesInHand(
         Bodies(max(limits.held_bytes, limits.request_bytes)), Bodies(max(limits.upload_bytes, limits.request_bytes))
     )
@@ -157,7 +157,7 @@ class _Service:
                     at_once=self._limits.at_once,
                     rendered=asyncio.Semaphore(2 * self._limits.at_once),
                     pixels=self._asking.pixels,
-                    kept=Room(max(self._limits.pages_in_hand, self._limits.pages)),
+                    kept=Bound(max(self._limits.pages_in_hand, self._limits.pages)),
                     most_pages=self._limits.pages,
                     figure_bytes=self._limits.figure_bytes,
                     terms=replace(TERMS, time_limit=self._limits.answer_seconds),

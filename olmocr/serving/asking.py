@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from olmocr.errors import AnswerError, ServerUnavailableError
 from olmocr.page import ModelResponse, PageRequest
-from olmocr.serving.bounds import Room
+from olmocr.serving.bounds import Bound
 from olmocr.serving.refusals import RequestError
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Asking:
     these takes them. What is large is read by :meth:`alone`, in one thread.
     """
 
-    def __init__(self, write: Write, *, at_once: int, waiting: int, pixels: Room) -> None:
+    def __init__(self, write: Write, *, at_once: int, waiting: int, pixels: Bound) -> None:
         self._write = write
         self.pixels = pixels
         self._reading = ThreadPoolExecutor(1, "olmocr-serving")

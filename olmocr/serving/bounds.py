@@ -14,7 +14,7 @@ from olmocr.serving.refusals import RequestError
 _RETRY_SECONDS = 5.0
 
 
-class Room:
+class Bound:
     """So many bytes, or pages, for all together. Whoever finds too few left waits, first come, first served."""
 
     def __init__(self, size: int) -> None:

@@ -24,7 +24,7 @@ from olmocr.pipeline.repetition import has_looped
 from olmocr.pipeline.shown import FIGURE_SIDE, NOTHING, Looked, Showing, cut_out, find_heads
 from olmocr.pipeline.turns import side_by_side
 from olmocr.rendering.pool import RenderPool
-from olmocr.serving.bounds import Room
+from olmocr.serving.bounds import Bound
 from olmocr.serving.refusals import RequestError, bad_request, without_paths
 from olmocr.serving.uploads import Wanted
 from olmocr.workspace.document import AttachedFile, Document, PageRecord, page_failure
@@ -53,8 +53,8 @@ class DocumentReader:
     model: str
     at_once: int
     rendered: asyncio.Semaphore
-    pixels: Room
-    kept: Room
+    pixels: Bound
+    kept: Bound
     most_pages: int
     figure_bytes: int
     terms: Terms = TERMS

@@ -213,7 +213,7 @@ class _Cell:
     is_heading: bool
 
 
-class _Reader:
+class _TableReader:
     """Collects rows of cells from a table's tags; what is anything else is refused."""
 
     def __init__(self, html: str) -> None:
@@ -293,7 +293,7 @@ class _Reader:
 def _read(html: str, room: int, *, has_inner: bool) -> Table | LeftAsItIs:
     if has_inner:
         return LeftAsItIs(html, "a table stands within it")
-    reader = _Reader(html)
+    reader = _TableReader(html)
     try:
         reader.read()
         return replace(_spread(reader.rows, reader.caption, room), html=html)

@@ -196,11 +196,11 @@ def cut(body):
     return step
 
 
-def slow(seconds):
-    """Return a step that thinks for so long and then answers."""
+def late(gate):
+    """Return a step that answers when *gate* opens: an event that is set, or a barrier that as many have come to."""
 
     def step(handler):
-        time.sleep(seconds)
+        gate.wait(60)
         send(handler, 200, chat_body())
 
     return step

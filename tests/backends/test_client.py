@@ -24,10 +24,10 @@ from tests.backends.model_server import (
     cut,
     events,
     fault,
+    late,
     model_list,
     reset,
     responses_body,
-    slow,
     whole,
 )
 from tests.clocks import run_skipping
@@ -319,8 +319,10 @@ def test_a_server_that_dies_before_or_in_mid_answer_is_unavailable(step):
 
 
 def test_a_server_that_is_too_slow_is_unavailable():
+    is_given_up = threading.Event()
     with pytest.raises(ServerUnavailableError, match=r"no whole answer in 0\.1 s"):
-        ask(slow(0.3), timeout=0.1)
+        ask(late(is_given_up), timeout=0.1)
+    is_given_up.set()
 
 
 def test_a_page_that_takes_too_long_is_given_up_on_the_server_too():

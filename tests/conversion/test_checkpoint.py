@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.conversion.checkpoint import read_checkpoint
@@ -387,7 +387,6 @@ def test_headers_that_are_still_on_the_hub_say_the_same(tmp_path):
     assert not list((tmp_path / "home").rglob("*.safetensors"))
 
 
-@settings(max_examples=300, deadline=None)
 @given(data=st.data(), which=SOURCES)
 def test_a_config_with_any_values_replaced_or_removed_is_read_or_refused(data, which, sources):
     path = sources[which] / "config.json"
@@ -415,7 +414,6 @@ def sections(config):
             yield from sections(value)
 
 
-@settings(max_examples=300, deadline=None)
 @given(data=st.data(), which=SOURCES)
 def test_a_shard_with_any_bytes_changed_or_lost_is_read_or_refused(data, which, sources):
     content = bytearray((sources[which] / "model.safetensors").read_bytes())
@@ -426,7 +424,6 @@ def test_a_shard_with_any_bytes_changed_or_lost_is_read_or_refused(data, which, 
     read_with(sources[which], bytes(content))
 
 
-@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_any_index_is_read_or_refused(data, sources):
     names = st.sampled_from([*tiny_tensors(TINY), "x"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from olmocr.conversion.convert import plan_targets, with_weights
-from olmocr.conversion.disk import Buffer, Reader
+from olmocr.conversion.disk import Buffer, FileReader
 from olmocr.conversion.recipe import find_recipe
 from olmocr.conversion.write import write_models
 from olmocr.errors import CheckpointError, PlanError
@@ -50,14 +50,14 @@ def is_direct(path):
 def test_a_disk_that_opens_files_for_reads_past_the_cache_and_then_refuses_them_is_read_as_usual(path):
     if not is_direct(path):
         pytest.skip("this disk opens no file so")
-    reader = Reader(path, large=0, preadv=Disk(1))
+    reader = FileReader(path, large=0, preadv=Disk(1))
     assert bytes(reader.read(300, 5000, Buffer())) == CONTENT[300:5300]
     reader.close()
 
 
 @pytest.mark.parametrize("disk", [Disk(2), Disk(1, errno.EIO)])
 def test_a_disk_that_goes_on_refusing_or_is_broken_is_one_sentence(disk, path):
-    reader = Reader(path, large=0, preadv=disk)
+    reader = FileReader(path, large=0, preadv=disk)
     with pytest.raises(CheckpointError, match=r"weights cannot be read: (Invalid argument|Input/output error)"):
         reader.read(0, 100, Buffer())
     reader.close()

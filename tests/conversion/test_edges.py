@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.conversion.quantizing.rows import quantized_rows
@@ -10,7 +10,6 @@ from olmocr.tensors.floats import narrowed, widened
 from tests.conversion.edge_states import KINDS, any_params, rows_of
 
 
-@settings(deadline=None, max_examples=80)
 @given(
     params=any_params,
     seed=st.integers(0, 99),

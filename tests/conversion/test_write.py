@@ -73,6 +73,7 @@ def stock_answer(folder):
     ).text
 
 
+@pytest.mark.slow  # its weights are stock's bit for bit, and stock reads what goes the whole way
 @pytest.mark.parametrize(("recipe", "bits"), [("4bit", 4), ("8bit", 8)])
 def test_stock_mlx_vlm_loads_the_folder_and_writes_the_same_text_from_it(recipe, bits, converted, stock):
     text = stock_answer(converted(recipe, "stock"))

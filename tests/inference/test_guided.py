@@ -41,7 +41,7 @@ def ask_all(engine, **options):
     return asyncio.run(gather())
 
 
-@pytest.mark.parametrize("weights", range(3))
+@pytest.mark.parametrize("weights", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 2))])
 def test_whatever_the_weights_and_the_seed_an_answer_has_a_valid_front_matter(weights, tmp_path):
     with Engine(ModelFolder(random_model(tmp_path / "model", weights)), DEVICE) as engine:
         answers = [
@@ -93,16 +93,20 @@ def test_whatever_the_drafts_the_temperature_and_the_batch_an_answer_has_a_valid
             assert not answer.text.startswith("---")
 
 
-def test_without_guidance_the_same_model_writes_no_front_matter_at_all(tmp_path):
-    with Engine(ModelFolder(random_model(tmp_path / "model")), DEVICE) as engine:
-        request = PageRequest(PageImage(Image.new("RGB", (56, 84))), max_tokens=LONGEST)
-        assert not asyncio.run(engine.ask(request)).text.startswith("---")
+@pytest.fixture(scope="module")
+def engine(random_folder):
+    with Engine(random_folder, DEVICE) as engine:
+        yield engine
+
+
+def test_without_guidance_the_same_model_writes_no_front_matter_at_all(engine):
+    request = PageRequest(PageImage(Image.new("RGB", (56, 84))), max_tokens=LONGEST)
+    assert not asyncio.run(engine.ask(request)).text.startswith("---")
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 20, 33])
-def test_a_guided_answer_that_is_cut_says_so_and_has_no_token_too_many(most, tmp_path):
-    with Engine(ModelFolder(random_model(tmp_path / "model")), DEVICE) as engine:
-        answers = ask_all(engine, temperature=1.0, max_tokens=most)
+def test_a_guided_answer_that_is_cut_says_so_and_has_no_token_too_many(most, engine):
+    answers = ask_all(engine, temperature=1.0, max_tokens=most)
     for answer in answers:
         assert answer.finish_reason == "length" or parse_page_response(answer.text, "strict")
         assert answer.output_tokens <= most

@@ -7,7 +7,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.errors import InputError
@@ -186,7 +186,6 @@ def test_an_archive_that_is_gone_when_its_turn_comes_is_one_sentence(here):
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tgz"])
-@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_an_archive_with_any_bytes_changed_or_lost_is_read_or_refused(kind, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("changed")

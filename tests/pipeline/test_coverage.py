@@ -1,5 +1,3 @@
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,10 +89,3 @@ def test_it_is_a_share_or_nothing(layer, answer):
 @given(st.text(min_size=20))
 def test_a_page_covers_itself_unless_it_is_no_measure(text):
     assert coverage(f"{LAYER}\n{text}", f"{LAYER}\n{text.replace('<', '').replace('&', '').replace(chr(92), '')}") != 0
-
-
-@pytest.mark.parametrize("hostile", ["<a" * 100_000, "<" * 200_000, "-\n" * 100_000, "a-" * 100_000, "\\a" * 100_000])
-def test_a_hostile_page_takes_no_longer_than_a_long_one(hostile):
-    started = time.process_time()
-    coverage(LAYER + hostile, LAYER + hostile)
-    assert time.process_time() - started < 2

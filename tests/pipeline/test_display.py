@@ -7,7 +7,7 @@ from rich.console import Console
 from olmocr.command import LINE_EVERY_SECONDS
 from olmocr.inputs.sources import find_sources
 from olmocr.pipeline.display import Display, shown_run
-from olmocr.stages import Downloading, Finding, FirstText, Loading
+from olmocr.stages import Downloading, FindingDocuments, FirstText, Loading
 from tests.four_pages import VALID
 from tests.pipeline.doubles import write_pdf
 from tests.test_stage_view import Clock
@@ -34,7 +34,7 @@ def test_from_the_first_second_to_the_last_page_there_is_something_to_see_that_f
         clock.now += 60
         seen.append(drawn(display, width))
 
-    display.on_stage(Finding(3))
+    display.on_stage(FindingDocuments(3))
     look()
     display.on_document(source, 2, 2)
     look()
@@ -76,5 +76,5 @@ def test_where_nobody_looks_there_is_a_line_now_and_then(source, caplog):
 def test_quiet_draws_nothing(source):
     console = Console(file=io.StringIO(), force_terminal=True)
     with shown_run(console, quiet=True) as display:
-        display.on_stage(Finding(1))
+        display.on_stage(FindingDocuments(1))
     assert console.file.getvalue() == ""

@@ -14,7 +14,7 @@ import typer
 from olmocr.pipeline.__main__ import app, ocr
 from olmocr.workspace.records import Records
 from tests.backends.model_server import ModelServer, chat_body, chat_stream, reset, whole
-from tests.pipeline.commands import olmocr
+from tests.pipeline.commands import olmocr, refused
 from tests.pipeline.doubles import write_numbered_pdf, write_pdf
 
 COMMAND = typer.main.get_command(app)
@@ -206,7 +206,7 @@ def test_help_is_grouped_by_subject_and_fits_on_a_screen():
     ],
 )
 def test_options_that_make_no_sense_together_are_one_sentence_and_exit_code_2(arguments, words):
-    done = olmocr(*arguments)
+    done = refused(*arguments)
     assert done.returncode == 2
     assert words in sentence_of(done)
     assert list(Path().iterdir()) == []
@@ -244,27 +244,27 @@ def test_a_misspelt_variable_of_the_environment_is_named():
 
 
 def test_a_missing_document_and_a_missing_model_are_told_together():
-    done = olmocr("ws", "--pdfs", "nothere.pdf")
+    done = refused("ws", "--pdfs", "nothere.pdf")
     assert done.returncode == 2
     assert "there is no file nothere.pdf" in sentence_of(done)
     assert "no model is named" in sentence_of(done)
 
 
 def test_a_missing_document_and_a_named_model_that_is_not_there_are_told_together():
-    done = olmocr("ws", "--pdfs", "nothere.pdf", "--model", "nomodel")
+    done = refused("ws", "--pdfs", "nothere.pdf", "--model", "nomodel")
     assert done.returncode == 7
     assert "there is no file nothere.pdf; nothing was started; and nomodel is no folder" in sentence_of(done)
 
 
 def test_a_document_whose_name_has_a_slip_is_told():
     write_numbered_pdf(Path("report.pdf"), [1])
-    done = olmocr("reprot.pdf", "--model", "a/b")
+    done = refused("reprot.pdf", "--model", "a/b")
     assert done.returncode == 7
     assert "there is no file reprot.pdf; nothing was started (did you mean report.pdf?)" in sentence_of(done)
 
 
 def test_a_workspace_that_is_not_there_and_no_document_are_told_together():
-    assert "no document is named, and there is no file or folder x.pfd; olmocr" in sentence_of(olmocr("x.pfd"))
+    assert "no document is named, and there is no file or folder x.pfd; olmocr" in sentence_of(refused("x.pfd"))
 
 
 @pytest.mark.parametrize("output", ["b.pdf", "new.pdf", "notes.docx"])
@@ -272,7 +272,7 @@ def test_what_is_neither_a_folder_nor_a_markdown_file_is_refused_as_output_befor
     write_numbered_pdf(Path("a.pdf"), [1])
     write_numbered_pdf(Path("b.pdf"), [1])
     Path("notes.docx").touch()
-    done = olmocr("a.pdf", "-o", output, "--model", "m/m")
+    done = refused("a.pdf", "-o", output, "--model", "m/m")
     assert done.returncode == 2
     assert f"--output {output} is no folder and no markdown file" in sentence_of(done)
 
@@ -281,13 +281,13 @@ def test_a_workspace_after_a_document_is_told_to_come_first():
     write_numbered_pdf(Path("a.pdf"), [1])
     Path("ws").mkdir()
     Path("ws/workspace.sqlite").touch()
-    done = olmocr("a.pdf", "ws")
+    done = refused("a.pdf", "ws")
     assert done.returncode == 2
     assert "ws is a workspace, which comes first: olmocr ws a.pdf" in sentence_of(done)
 
 
 def test_of_an_option_that_is_none_the_one_most_like_it_is_named():
-    done = olmocr("ws", "--pdf", "a.pdf", COLUMNS="100")
+    done = refused("ws", "--pdf", "a.pdf", COLUMNS="100")
     assert done.returncode == 2
     assert "No such option: --pdf (Possible options: --pdfs)" in done.stderr
 
@@ -295,8 +295,8 @@ def test_of_an_option_that_is_none_the_one_most_like_it_is_named():
 def test_a_tilde_in_quotes_is_the_home_folder(tmp_path):
     write_numbered_pdf(tmp_path / "a.pdf", [1])
     with ModelServer(chat_stream()) as server:
-        done = olmocr("~/ws", "--server", server.url, "--pdfs", "~/a.pdf", HOME=str(tmp_path))
-    assert done.returncode == 0, done.stderr
+        done = olmocr("~/ws", "--server", server.url, "--pdfs", "~/a.pdf", "--quiet", HOME=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "ws/results").is_dir()
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 from olmocr.errors import AnswerError, InputError
 from olmocr.page import MAX_TOTAL_TOKENS, PAGE_PROMPT, ModelResponse, PageImage, PageRequest
 from olmocr.pipeline.ocr_page import Terms, ocr_page
+from tests.clocks import run_skipping
 from tests.pipeline.doubles import Model, answer
 
 IMAGE = PageImage(Image.new("RGB", (20, 10), "white"))
@@ -15,6 +16,12 @@ IMAGE = PageImage(Image.new("RGB", (20, 10), "white"))
 def read(*script, **terms):
     model = Model(*script)
     return asyncio.run(ocr_page(IMAGE, model.ask, Terms(**terms))), model.requests
+
+
+async def until_the_time_is_over():
+    """Let 1000 seconds pass at once, and never come to an end."""
+    asyncio.get_running_loop().skip(1000)
+    await asyncio.Event().wait()
 
 
 def test_a_good_answer_is_taken_at_once_and_greedily():
@@ -104,12 +111,12 @@ def test_the_files_own_text_is_not_given_up_for_an_answer_without_any():
 def test_an_answer_that_calls_the_page_turned_is_kept_where_the_time_is_over_later():
     async def ask(request):
         if request.image.rotation:
-            await asyncio.sleep(60)
+            await until_the_time_is_over()
         return answer("Sideways", valid=False, turn=90)
 
-    result = asyncio.run(ocr_page(IMAGE, ask, Terms(timeout=0.05)))
+    result = run_skipping(ocr_page(IMAGE, ask, Terms(timeout=500)))
     assert (result.page.natural_text, result.rotation) == ("Sideways", 0)
-    assert result.rejected[-1] == "the page took more than 0.05 s"
+    assert result.rejected[-1] == "the page took more than 500 s"
 
 
 @pytest.mark.parametrize("reason", ["length", "loop", "time"])
@@ -175,11 +182,11 @@ def test_how_each_attempt_ended_is_recorded_in_order():
 
 def test_an_attempt_that_was_cut_short_by_the_pages_own_time_is_cancelled():
     async def ask(request):
-        await asyncio.sleep(60)
+        await until_the_time_is_over()
 
-    result = asyncio.run(ocr_page(IMAGE, ask, Terms(timeout=0.05)))
+    result = run_skipping(ocr_page(IMAGE, ask, Terms(timeout=500)))
     assert result.ends == ("cancelled",)
-    assert result.rejected == ("the page took more than 0.05 s",)
+    assert result.rejected == ("the page took more than 500 s",)
 
 
 def test_passes_of_all_attempts_are_added_up():

@@ -2,7 +2,7 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.pipeline.repetition import has_looped, is_looping
@@ -66,7 +66,6 @@ def long_enough(block, characters, repeats=12):
 
 
 @given(st.text(max_size=300), st.text(min_size=1, max_size=200), st.integers(0, 200))
-@settings(deadline=None)
 def test_any_block_is_caught_when_it_was_repeated_often_enough(before, block, cut):
     text = before + long_enough(block, 8000) + block[: cut % len(block)]
     assert is_looping(text)
@@ -78,13 +77,11 @@ WORDS = st.text("abcdefghij klmnop.,\n", min_size=4, max_size=200).filter(
 
 
 @given(st.text(max_size=300), WORDS, st.integers(0, 200))
-@settings(deadline=None)
 def test_a_block_with_words_is_caught_sooner(before, block, cut):
     assert is_looping(before + long_enough(block, 2000) + block[: cut % len(block)])
 
 
 @given(st.text(max_size=300), WORDS)
-@settings(deadline=None)
 def test_eleven_times_are_not_enough(before, block):
     label = (block * 200)[:190] + "§"
     assert not is_looping(before + label * 11)

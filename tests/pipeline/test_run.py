@@ -13,6 +13,7 @@ from olmocr.workspace.folder import open_workspace
 from olmocr.workspace.stats import read_stats
 from tests.conftest import PAGES
 from tests.pipeline.doubles import Model, answer, write_image, write_pdf
+from tests.rendered_here import PoolHere
 
 CUT = answer(finish_reason="length")
 
@@ -20,7 +21,7 @@ CUT = answer(finish_reason="length")
 def run(workspace, pdfs, *script, **options):
     model = Model(*(script or [answer()]))
     config = PipelineConfig(workspace=workspace, pdfs=pdfs, model="none", **options)
-    return asyncio.run(run_pipeline(config, ask=model.ask)), model.requests
+    return asyncio.run(run_pipeline(config, ask=model.ask, open_pool=PoolHere)), model.requests
 
 
 def records(workspace):
@@ -293,8 +294,8 @@ def test_a_file_that_is_not_there_starts_nothing(tmp_path):
 def test_what_was_finished_stays_when_the_run_is_stopped(tmp_path):
     first, second = write_pdf(tmp_path / "1.pdf"), write_pdf(tmp_path / "2.pdf")
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "ws", [first, second], answer("One"), KeyboardInterrupt())
-    (finished,) = records(tmp_path / "ws")  # whichever was rendered first
+        run(tmp_path / "ws", [first, second], answer("One"), KeyboardInterrupt(), workers=1, max_concurrent_pages=1)
+    (finished,) = records(tmp_path / "ws")
     assert finished in (str(first), str(second))
     assert run(tmp_path / "ws", [first, second])[0].skipped == 1
 

@@ -18,6 +18,7 @@ from olmocr.workspace.records import RECORDS_FILE, Records
 from tests.conftest import ROOT
 from tests.pipeline.doubles import Reader, answer, write_numbered_pdf, write_pdf
 from tests.pipeline.test_run_side_by_side import beside, pages_text, results, run
+from tests.rendered_here import PoolHere
 
 BROKEN = AnswerError("no JSON")
 PROCESS = [sys.executable, "-m", "tests.pipeline.scripted_run"]
@@ -280,7 +281,7 @@ def two_runs_at_once(folder, *readers, **options):
     config = PipelineConfig(workspace=folder / "ws", model="m", target_longest_image_dim=64, **options)
 
     async def both():
-        return await asyncio.gather(*(run_pipeline(config, ask=reader.ask) for reader in readers))
+        return await asyncio.gather(*(run_pipeline(config, ask=reader.ask, open_pool=PoolHere) for reader in readers))
 
     return asyncio.run(both())
 

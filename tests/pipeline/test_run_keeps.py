@@ -20,6 +20,7 @@ from olmocr.workspace.records import RECORDS_FILE, Records
 from tests.backends.model_server import ModelServer
 from tests.pipeline.doubles import Reader, answer, write_numbered_pdf
 from tests.pipeline.test_run_side_by_side import beside, give, pages_text, results, run
+from tests.rendered_here import PoolHere
 
 BROKEN = AnswerError("no JSON")
 EVERYTHING = {"markdown": True, "page_files": True, "page_records": True}
@@ -472,7 +473,9 @@ def test_what_two_runs_at_once_write_of_one_document_by_two_names_is_one(tmp_pat
         names = ["a.pdf", str(tmp_path / "a.pdf")]
         options = {"model": "m", "target_longest_image_dim": 64, **EVERYTHING}
         configs = [PipelineConfig(workspace="ws", pdfs=name, **options) for name in names]
-        return await asyncio.gather(*(run_pipeline(config, ask=Reader(seconds=0.05).ask) for config in configs))
+        return await asyncio.gather(
+            *(run_pipeline(config, ask=Reader(seconds=0.05).ask, open_pool=PoolHere) for config in configs)
+        )
 
     for _ in range(2):
         asyncio.run(both())

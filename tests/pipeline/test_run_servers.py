@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 
 import pytest
 
@@ -17,9 +18,9 @@ from tests.backends.model_server import (
     cut,
     events,
     fault,
+    late,
     reset,
     responses_stream,
-    slow,
     whole,
 )
 from tests.clocks import run_skipping, skip_when
@@ -170,7 +171,8 @@ def test_a_page_that_the_server_refuses_falls_back_alone(tmp_path):
 
 
 def test_a_slow_server_is_waited_for(tmp_path):
-    with ModelServer(slow(0.2)) as server:
+    all_are_asked = threading.Barrier(8)
+    with ModelServer(late(all_are_asked)) as server:
         summary = read(tmp_path, server.url, pages=8, max_concurrent_pages=8)
     assert (summary.exit_code, summary.pages) == (ExitCode.OK, 8)
 

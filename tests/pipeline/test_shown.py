@@ -1,5 +1,6 @@
 """Figures as files, tables in other forms, and no running heads: in a whole run, and later without a model."""
 
+import asyncio
 import csv
 import re
 
@@ -7,9 +8,10 @@ import pytest
 from PIL import Image
 
 from olmocr.pipeline.config import PipelineConfig
-from olmocr.pipeline.run import run_pipeline_sync
+from olmocr.pipeline.run import run_pipeline
 from tests.pipeline.books import FIGURE, TABLE, write_book
 from tests.pipeline.doubles import Model, answer
+from tests.rendered_here import PoolHere
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def run(tmp_path):
             write_book(book, pages, rotate)
         options = {"markdown": True, "workspace": tmp_path / "ws", "pdfs": book, "model": "m", **options}
         model = Model(*(answers or [AssertionError("the model was asked")]))
-        return run_pipeline_sync(PipelineConfig(**options), ask=model.ask)
+        return asyncio.run(run_pipeline(PipelineConfig(**options), ask=model.ask, open_pool=PoolHere))
 
     return run
 

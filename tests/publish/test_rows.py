@@ -4,18 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmocr.publish.rows import Measured, Row, parse_rows, with_kept, write_rows
+from olmocr.publish.rows import CardRow, Measured, parse_rows, with_kept, write_rows
 from olmocr.reports.parts import ComponentBits, Interval
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 COUNTS = st.integers(0, 10**12)
 MEASURED = st.builds(Measured, COUNTS, NUMBERS, st.builds(Interval, NUMBERS, NUMBERS, NUMBERS, COUNTS), COUNTS, COUNTS)
 PARTS = st.lists(st.builds(ComponentBits, st.text(), COUNTS, COUNTS, NUMBERS), max_size=3).map(tuple)
-ROWS = st.lists(st.builds(Row, st.text(), COUNTS, NUMBERS, COUNTS, PARTS, st.none() | MEASURED), max_size=3)
+ROWS = st.lists(st.builds(CardRow, st.text(), COUNTS, NUMBERS, COUNTS, PARTS, st.none() | MEASURED), max_size=3)
 
 
 def row(title, nbytes=1):
-    return Row(title, nbytes, 8.0, 2, (), None)
+    return CardRow(title, nbytes, 8.0, 2, (), None)
 
 
 @given(ROWS)
@@ -35,5 +35,5 @@ def test_what_is_told_anew_is_told_by_that_and_the_own_variant_is_no_row():
 
 @pytest.mark.parametrize("component", ["vision", "head"])
 def test_a_component_that_a_variant_does_not_have_is_told(component):
-    this = Row("a", 1, 8.0, 2, (ComponentBits("vision", 8, 8, 8.0),), None)
+    this = CardRow("a", 1, 8.0, 2, (ComponentBits("vision", 8, 8, 8.0),), None)
     assert this.bits_of(component) == {"vision": "8.00", "head": "none"}[component]

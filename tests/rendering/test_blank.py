@@ -114,13 +114,13 @@ def test_a_dotted_line_is_not_blank_however_faint():
 
 
 @given(st.integers(0, 995), st.integers(0, 1287))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_one_dark_dot_is_not_blank_wherever_it_is(x, y):
     assert not is_blank(drawn(lambda draw: draw.point((x, y), (0, 0, 0))), None)
 
 
 @given(st.integers(0, 900), st.integers(0, 1200), st.integers(6, 90), st.integers(20, 200))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_patch_of_another_colour_is_not_blank_wherever_it_is(x, y, side, contrast):
     patch = (x, y, x + side, y + side)
     assert not is_blank(drawn(lambda draw: draw.rectangle(patch, (255 - contrast,) * 3)), None)

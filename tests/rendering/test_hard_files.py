@@ -134,7 +134,7 @@ def test_a_page_of_a_picture_that_is_damaged_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["frames.tif", "fax.tif", "palette.png", "photo-turned-6.jpg", "animated.webp"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_a_picture_with_any_bytes_changed_or_lost_is_read_or_refused(name, data, tmp_path_factory):
     path = HARD_FILES[name].write(tmp_path_factory.mktemp("changed"), name)

@@ -5,7 +5,7 @@ import pytest
 from olmocr.errors import AnswerError, ServerUnavailableError
 from olmocr.page import ModelResponse
 from olmocr.serving.asking import Asking
-from olmocr.serving.bounds import Room
+from olmocr.serving.bounds import Bound
 
 DONE = ModelResponse("abcd", "stop", 1, 2)
 
@@ -23,7 +23,7 @@ def telling(*texts):
 
 
 async def all_of(write):
-    asking = Asking(write, at_once=1, waiting=0, pixels=Room(100))
+    asking = Asking(write, at_once=1, waiting=0, pixels=Bound(100))
     return [piece async for piece in asking.stream(lambda: "a request")]
 
 
@@ -42,7 +42,7 @@ def test_an_answer_that_comes_out_otherwise_the_second_time_is_broken_off():
 
 def test_nothing_is_begun_when_all_was_ended():
     async def ask():
-        asking = Asking(telling(), at_once=1, waiting=0, pixels=Room(100))
+        asking = Asking(telling(), at_once=1, waiting=0, pixels=Bound(100))
         asking.end_all()
         await asking.ask("a request")
 

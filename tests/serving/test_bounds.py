@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmocr.serving.bounds import Bodies, Pace, Room
+from olmocr.serving.bounds import Bodies, Bound, Pace
 from olmocr.serving.refusals import RequestError
 
 
@@ -16,10 +16,10 @@ async def moments(count=5):
 
 def test_whoever_finds_too_little_room_waits_first_come_first_served():
     async def main():
-        room, done = Room(10), []
+        bound, done = Bound(10), []
 
         async def take(amount):
-            async with room.taken(amount):
+            async with bound.taken(amount):
                 done.append(amount)
                 await asyncio.Event().wait()
 
@@ -32,17 +32,17 @@ def test_whoever_finds_too_little_room_waits_first_come_first_served():
         for task in tasks:
             task.cancel()
         await moments()
-        assert room.free == 10
+        assert bound.free == 10
 
     asyncio.run(main())
 
 
 def test_whoever_wants_more_than_there_is_has_all_of_it():
     async def main():
-        room = Room(10)
-        async with room.taken(11):
-            assert room.free == 0
-        assert room.free == 10
+        bound = Bound(10)
+        async with bound.taken(11):
+            assert bound.free == 0
+        assert bound.free == 10
 
     asyncio.run(main())
 
@@ -52,10 +52,10 @@ def test_room_is_never_lost_and_never_given_twice(steps):
     """Each step begins somebody with an amount, and ends the one who came first or the one who came last."""
 
     async def main():
-        room, held = Room(10), []
+        bound, held = Bound(10), []
 
         async def take(amount):
-            async with room.taken(amount):
+            async with bound.taken(amount):
                 held.append(min(amount, 10))
                 try:
                     await asyncio.Event().wait()
@@ -66,15 +66,15 @@ def test_room_is_never_lost_and_never_given_twice(steps):
         for amount, ends_first in steps:
             tasks.append(asyncio.create_task(take(amount)))
             await moments(2)
-            assert sum(held) + room.free == 10
+            assert sum(held) + bound.free == 10
             if len(tasks) > 3:
                 tasks.pop(0 if ends_first else -1).cancel()
             await moments(2)
-            assert sum(held) + room.free == 10
+            assert sum(held) + bound.free == 10
         for task in tasks:
             task.cancel()
             await moments()
-        assert (room.free, held) == (10, [])
+        assert (bound.free, held) == (10, [])
 
     asyncio.run(main())
 

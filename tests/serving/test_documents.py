@@ -1,7 +1,7 @@
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.one_document import terms_of
 from olmocr.serving.documents import TERMS, page_json, summary_json
-from tests.serving.pages import BLANK, DOCUMENT, FALLEN_BACK, FIRST_TRY, TURNED_AND_RETRIED
+from tests.four_pages import BLANK, DOCUMENT, FALLBACK, RETRIED, VALID
 
 NOTHING_SAID = {
     "type": "page", "error": None, "failure": None, "text": None, "primary_language": None, "is_rotation_valid": True,
@@ -16,13 +16,13 @@ def test_pages_are_asked_for_on_the_terms_of_a_run_that_nobody_told_otherwise():
 
 
 def test_a_page_that_was_read_at_once_is_told_in_every_field():
-    assert page_json(FIRST_TRY, "a.pdf") == {
+    assert page_json(VALID, "a.pdf") == {
         "type": "page",
         "page_number": 1,
         "status": "valid",
         "error": None,
         "failure": None,
-        "text": "One <table>",
+        "text": "One",
         "primary_language": "en",
         "is_rotation_valid": True,
         "is_table": True,
@@ -32,17 +32,17 @@ def test_a_page_that_was_read_at_once_is_told_in_every_field():
         "rejected": [],
         "ends": ["stop"],
         "temperature": 0.0,
-        "input_tokens": 1100,
-        "output_tokens": 31,
-        "total_output_tokens": 31,
-        "text_coverage": 0.9,
+        "input_tokens": 1000,
+        "output_tokens": 200,
+        "total_output_tokens": 200,
+        "text_coverage": 0.95,
         "low_coverage": False,
-        "seconds": 2.0,
+        "seconds": 4.0,
     }
 
 
 def test_a_page_that_was_turned_and_asked_again_is_told_in_every_field():
-    assert page_json(TURNED_AND_RETRIED, "a.pdf") == {
+    assert page_json(RETRIED, "a.pdf") == {
         "type": "page",
         "page_number": 2,
         "status": "valid",
@@ -55,33 +55,33 @@ def test_a_page_that_was_turned_and_asked_again_is_told_in_every_field():
         "is_diagram": True,
         "rotation": 90,
         "attempts": 3,
-        "rejected": ["the page is turned: correction 90", "finish_reason is 'loop' after 400 tokens"],
-        "ends": ["stop", "loop", "stop"],
-        "temperature": 0.1,
-        "input_tokens": 1300,
-        "output_tokens": 47,
-        "total_output_tokens": 500,
-        "text_coverage": 0.1,
+        "rejected": ["went round in circles", "no words"],
+        "ends": ["loop", "failed", "stop"],
+        "temperature": 0.2,
+        "input_tokens": 1100,
+        "output_tokens": 300,
+        "total_output_tokens": 900,
+        "text_coverage": 0.5,
         "low_coverage": True,
-        "seconds": 7.5,
+        "seconds": 9.0,
     }
 
 
 def test_a_blank_page_says_nothing_but_that():
-    assert page_json(BLANK, "a.pdf") == NOTHING_SAID | {"page_number": 3, "status": "blank"}
+    assert page_json(BLANK, "a.pdf") == NOTHING_SAID | {"page_number": 4, "status": "blank"}
 
 
 def test_a_page_without_a_good_answer_says_why_the_last_one_was_none():
-    assert page_json(FALLEN_BACK, "a.pdf") == NOTHING_SAID | {
-        "page_number": 4,
+    assert page_json(FALLBACK, "a.pdf") == NOTHING_SAID | {
+        "page_number": 3,
         "status": "fallback",
         "error": "the page took more than 60 s",
-        "failure": {"source": "a.pdf", "page_number": 4, "why": "the page took more than 60 s"},
-        "text": "as in the file",
+        "failure": {"source": "a.pdf", "page_number": 3, "why": "the page took more than 60 s"},
+        "text": "the file's own",
         "attempts": 2,
-        "rejected": ["no memory", "the page took more than 60 s"],
-        "ends": ["failed", "cancelled"],
-        "total_output_tokens": 90,
+        "rejected": ["cut", "the page took more than 60 s"],
+        "ends": ["length", "cancelled"],
+        "total_output_tokens": 70,
         "seconds": 60.25,
     }
 
@@ -90,13 +90,13 @@ def test_a_summary_counts_every_page():
     summary = {
         "type": "summary",
         "pages": 4,
-        "blank_pages": [3],
-        "retried_pages": [2, 4],
-        "fallback_pages": [4],
-        "failures": [{"source": DOCUMENT.source.name, "page_number": 4, "why": "the page took more than 60 s"}],
-        "input_tokens": 2400,
-        "output_tokens": 621,
+        "blank_pages": [4],
+        "retried_pages": [2, 3],
+        "fallback_pages": [3],
+        "failures": [{"source": DOCUMENT.source.name, "page_number": 3, "why": "the page took more than 60 s"}],
+        "input_tokens": 2100,
+        "output_tokens": 1170,
         "seconds": 70.123,
     }
     assert summary_json(DOCUMENT, 70.1234, markdown=False) == summary
-    assert summary_json(DOCUMENT, 70.1234, markdown=True) == summary | {"markdown": "One <table>\nZwei\nas in the file"}
+    assert summary_json(DOCUMENT, 70.1234, markdown=True) == summary | {"markdown": "One\nZwei\nthe file's own\n"}

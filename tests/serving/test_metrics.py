@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 from olmocr.memory import peak_memory
 from olmocr.page import ModelResponse
 from olmocr.serving.asking import Asking
-from olmocr.serving.bounds import Bodies, BodiesInHand, Room
+from olmocr.serving.bounds import Bodies, BodiesInHand, Bound
 from olmocr.serving.metrics import Metrics
-from tests.serving.pages import PAGES
+from tests.four_pages import FALLBACK, FOUR
+
+PAGES = [replace(page, passes=30) if page is FALLBACK else page for page in FOUR]
 
 BOUNDS = (
     0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, float("inf")
@@ -20,7 +24,7 @@ def values(metrics):
 
 
 def test_every_metric_is_what_was_done():
-    asking = Asking(nobody, at_once=1, waiting=3, pixels=Room(1))
+    asking = Asking(nobody, at_once=1, waiting=3, pixels=Bound(1))
     bodies = BodiesInHand(Bodies(99), Bodies(99))
     for of_kind, count in ((bodies.in_memory, 7), (bodies.on_disk, 9), (bodies.on_disk, 20)):
         of_kind.grow(of_kind.begin(), count)
@@ -52,15 +56,16 @@ def test_every_metric_is_what_was_done():
         'olmocr_pages_total{status="blank"}': 1,
         'olmocr_pages_total{status="fallback"}': 1,
         "olmocr_attempts_total": 6,
-        "olmocr_input_tokens_total": 2400,
-        "olmocr_output_tokens_total": 621,
-        "olmocr_passes_total": 211,
-        'olmocr_attempts_ended_total{end="stop"}': 3,
+        "olmocr_input_tokens_total": 2100,
+        "olmocr_output_tokens_total": 1170,
+        "olmocr_passes_total": 780,
+        'olmocr_attempts_ended_total{end="stop"}': 2,
         'olmocr_attempts_ended_total{end="loop"}': 1,
         'olmocr_attempts_ended_total{end="failed"}': 1,
+        'olmocr_attempts_ended_total{end="length"}': 1,
         'olmocr_attempts_ended_total{end="cancelled"}': 1,
         "olmocr_page_seconds_count": 4,
-        "olmocr_page_seconds_sum": 69.75,
+        "olmocr_page_seconds_sum": 73.25,
         'olmocr_answers_total{finish="stop"}': 2,
         'olmocr_answers_total{finish="time"}': 1,
         'olmocr_answer_tokens_total{kind="input"}': 1507,

@@ -5,7 +5,7 @@ import math
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.errors import CheckpointError
@@ -115,7 +115,6 @@ def shifts(info):
     return st.tuples(shift, shift).map(lambda pair: [begin + pair[0], end + pair[1]])
 
 
-@settings(max_examples=500, deadline=None)
 @given(data=st.data(), which=SOURCES)
 def test_a_shard_with_any_entries_of_its_header_changed_is_read_or_refused(data, which, sources):
     content = (sources[which] / "model.safetensors").read_bytes()

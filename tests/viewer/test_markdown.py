@@ -95,8 +95,5 @@ def test_no_text_takes_the_square_of_its_length(unit):
         to_html((unit * length)[:length])
         return time.process_time() - started
 
-    def seconds(length):  # the least of three: what else runs only adds to it
-        return min(once(length) for _ in range(3))
-
-    # Eight times the text: 8 where it is linear, 64 where it is a square.
-    assert seconds(20_000) < 45 * max(seconds(2500), 0.01)
+    # Eight times the text: 8 where it is linear, 64 where it is a square. What else runs only adds to it: one of three.
+    assert any(once(20_000) < 45 * max(once(2500), 0.01) for _ in range(3))

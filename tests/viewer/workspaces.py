@@ -6,6 +6,7 @@ import json
 
 from olmocr import PipelineConfig, run_pipeline
 from tests.pipeline.doubles import Model
+from tests.rendered_here import PoolHere
 
 HIDDEN_CHARACTERS = "\x1b[31mred\x1b[0m \u202egnp.exe\u202c \x00 \x07 \u2066isolated\u2069 \ud800"
 
@@ -100,5 +101,5 @@ def sha256(path):
 def run(workspace, pdfs, *script, **options):
     """Make a workspace as the pipeline does, with a scripted model."""
     config = PipelineConfig(workspace=workspace, pdfs=[str(pdf) for pdf in pdfs], model="none", **options)
-    asyncio.run(run_pipeline(config, ask=Model(*script).ask))
+    asyncio.run(run_pipeline(config, ask=Model(*script).ask, open_pool=PoolHere))
     return workspace

@@ -21,12 +21,14 @@ def test_a_page_lacks_text_below_seven_tenths_and_not_where_there_is_nothing_to_
 
 def test_a_document_may_have_as_many_fallbacks_as_the_rate_says_and_no_more():
     assert why_failed(DOCUMENT, 0.25) is None
-    assert why_failed(DOCUMENT, 0.24) == ("the model gave no good answer for page 3; last: the page took more than 9 s")
+    assert why_failed(DOCUMENT, 0.24) == (
+        "the model gave no good answer for page 3; last: the page took more than 60 s"
+    )
 
 
 def test_of_several_fallbacks_the_first_is_named_and_all_are_counted():
     assert why_failed(pages("valid", "fallback", "fallback"), 0.5) == (
-        "the model gave no good answer for 2 of 3 pages (first: 2); last: the page took more than 9 s"
+        "the model gave no good answer for 2 of 3 pages (first: 2); last: the page took more than 60 s"
     )
 
 

@@ -39,7 +39,7 @@ def test_a_documents_record_has_every_field():
             "finish_reason": ["stop", "stop", "", ""],
             "temperature": [0.0, 0.2, 0.0, 0.0],
             "rotation": [0, 90, 0, 0],
-            "rejected": ["", "went round in circles\nno words", "cut\nthe page took more than 9 s", ""],
+            "rejected": ["", "went round in circles\nno words", "cut\nthe page took more than 60 s", ""],
             "is_compared": [True, True, False, False],
             "text_coverage": [0.95, 0.5, 1.0, 1.0],
             "low_coverage": [False, True, False, False],

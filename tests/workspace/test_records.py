@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.errors import OutputError
@@ -65,7 +65,6 @@ def test_the_model_of_a_workspace_is_known_where_it_is_one(tmp_path):
         assert records.only_model() is None
 
 
-@settings(deadline=None, max_examples=50)
 @given(PAGE_RECORDS)
 def test_a_page_comes_back_as_it_was_whatever_its_text(tmp_path_factory, record):
     folder = tmp_path_factory.mktemp("ws")

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from olmocr.conversion.checkpoint import SourceCheckpoint
-from olmocr.conversion.disk import Buffer, Reader
+from olmocr.conversion.disk import Buffer, FileReader
 from olmocr.conversion.quantizing.planned import typed
 from olmocr.errors import CheckpointError
 from olmocr.tensors.floats import Floats, widened
@@ -40,7 +40,7 @@ class SourceBlocks:
 
     def __init__(self, source: SourceCheckpoint, dtype: mx.Dtype) -> None:
         self._source, self._dtype = source, dtype
-        self._readers: dict[str, Reader] = {}
+        self._readers: dict[str, FileReader] = {}
         self.bytes_read = 0
 
     def close(self) -> None:
@@ -114,12 +114,12 @@ class SourceBlocks:
         # A buffer of its own: what is returned may lie in it.
         return self._reader(info.shard).read(info.offset + offset, nbytes, Buffer())
 
-    def _reader(self, shard: str) -> Reader:
+    def _reader(self, shard: str) -> FileReader:
         if shard not in self._readers:
             folder = self._source.folder
             if folder.remote_weights:
                 raise CheckpointError(f"the weights of {folder.where} are not on this disk; download them first")
-            self._readers[shard] = Reader(folder.path / shard, past_cache=False)
+            self._readers[shard] = FileReader(folder.path / shard, past_cache=False)
         return self._readers[shard]
 
 

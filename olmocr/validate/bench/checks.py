@@ -149,7 +149,7 @@ def parse_check(line: str, category: str) -> BenchCheck:
         raise CheckError(f"it is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckError("it is no JSON object")
-    fields = _Fields(value)
+    fields = _JsonFields(value)
     kind = fields.text("type")
     max_diffs = fields.count("max_diffs", default=0)
     check = BenchCheck(
@@ -167,7 +167,7 @@ def parse_check(line: str, category: str) -> BenchCheck:
     return check
 
 
-def _rule(fields: _Fields, kind: str, max_diffs: int) -> Rule:
+def _rule(fields: _JsonFields, kind: str, max_diffs: int) -> Rule:
     if kind in ("present", "absent"):
         return Phrase(
             fields.phrase("text"),
@@ -199,7 +199,7 @@ def _rule(fields: _Fields, kind: str, max_diffs: int) -> Rule:
     raise CheckError(f"there is no type of check {kind!r}; there are {', '.join(known)}")
 
 
-class _Fields:
+class _JsonFields:
     """A JSON object's fields, each of the type that is asked for; *asked* are those that were."""
 
     def __init__(self, value: Mapping[str, Any]) -> None:

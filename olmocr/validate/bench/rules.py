@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from olmocr.validate.bench.checks import Baseline, BenchCheck, Order, Phrase, Skipped, TableCell
-from olmocr.validate.bench.tables import Grid, Place, grids_in
+from olmocr.validate.bench.tables import CellPlace, Grid, grids_in
 from olmocr.validate.bench.text import normalized
 from olmocr.validate.score import partial_similarity, places, similarity
 
@@ -75,7 +75,7 @@ def _table_holds(grid: Grid, rule: TableCell, max_diffs: int) -> bool:
 
 
 def _has_beside(
-    grid: Grid, texts: Mapping[Place, str], place: Place, relations: Mapping[str, str], max_diffs: int
+    grid: Grid, texts: Mapping[CellPlace, str], place: CellPlace, relations: Mapping[str, str], max_diffs: int
 ) -> bool:
     return all(
         any(_is_alike(wanted, texts[each], max_diffs) for each in _related(grid, place, relation))
@@ -83,7 +83,7 @@ def _has_beside(
     )
 
 
-def _related(grid: Grid, place: Place, relation: str) -> Iterable[Place]:
+def _related(grid: Grid, place: CellPlace, relation: str) -> Iterable[CellPlace]:
     if relation in _HEADINGS:
         return grid.headings(place, _HEADINGS[relation])
     return grid.beside(place, relation)

@@ -35,7 +35,7 @@ from olmocr.runtime.facts import machine, versions, weight_hashes
 from olmocr.strays import files_in
 from olmocr.validate.bench.checks import SKIPPED_TYPES, BenchCheck, BenchSet, Phrase, read_bench_set
 from olmocr.validate.bench.rules import holds
-from olmocr.validate.bench.statistics import CONFIDENCE, Tally, compare, interval, mcnemar, overall, tally
+from olmocr.validate.bench.statistics import CONFIDENCE, CheckCounts, compare, interval, mcnemar, overall, tally
 from olmocr.validate.known_pages.page_set import longest_side_for
 from olmocr.validate.score import places, similarity
 from olmocr.workspace.document import PageRecord
@@ -283,7 +283,7 @@ def _is_empty_pass(check: BenchCheck, texts: Texts) -> bool:
     return isinstance(check.rule, Phrase) and check.rule.absent and text is not None and not text.strip()
 
 
-def _categories(outcomes: Sequence[Outcome], tallied: Tally) -> Iterable[CategoryScore]:
+def _categories(outcomes: Sequence[Outcome], tallied: CheckCounts) -> Iterable[CategoryScore]:
     drawn = tallied.scores(tallied.draws())
     columns = {name: number for number, name in enumerate(tallied.categories)}
     for name in dict.fromkeys(outcome.category for outcome in outcomes):

@@ -23,7 +23,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Tally:
+class CheckCounts:
     """Scored checks by document and category: *passed* and *counts* are (documents, categories)."""
 
     categories: tuple[str, ...]
@@ -53,7 +53,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Difference:
+class ScoreDifference:
     """How far one model's overall score is above another's, and the chance of that if they were alike."""
 
     score: float
@@ -67,7 +67,7 @@ class Difference:
         return self.score - self.other_score
 
 
-def tally(outcomes: Sequence[Outcome]) -> Tally:
+def tally(outcomes: Sequence[Outcome]) -> CheckCounts:
     """Return the scored ones among *outcomes*, counted."""
     scored = [outcome for outcome in outcomes if outcome.passed is not None]
     categories = tuple(sorted({outcome.category for outcome in scored}))
@@ -79,7 +79,7 @@ def tally(outcomes: Sequence[Outcome]) -> Tally:
         place = row[outcome.document], column[outcome.category]
         counts[place] += 1
         passed[place] += bool(outcome.passed)
-    return Tally(categories, documents, passed, counts)
+    return CheckCounts(categories, documents, passed, counts)
 
 
 def overall(scores: Doubles) -> Doubles:
@@ -95,14 +95,14 @@ def interval(values: Doubles) -> Interval:
     return Interval(float(low), float(high), CONFIDENCE, RESAMPLES)
 
 
-def compare(ours: Tally, theirs: Tally) -> Difference:
+def compare(ours: CheckCounts, theirs: CheckCounts) -> ScoreDifference:
     """Return how far *ours* is above *theirs*, a tally of the same checks, document by document."""
     draws = ours.draws()
     drawn = overall(ours.scores(draws)) - overall(theirs.scores(draws))
-    return Difference(ours.overall(), theirs.overall(), interval(drawn), _p_value(ours, theirs))
+    return ScoreDifference(ours.overall(), theirs.overall(), interval(drawn), _p_value(ours, theirs))
 
 
-def _p_value(ours: Tally, theirs: Tally) -> float:
+def _p_value(ours: CheckCounts, theirs: CheckCounts) -> float:
     """Return how often the difference is as large with the two models' names exchanged at random documents."""
     shares = (ours.passed - theirs.passed) / ours.counts.sum(axis=0)
     by_document: Doubles = shares.mean(axis=1)

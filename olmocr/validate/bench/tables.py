@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from olmocr.html_tables import MOST_ROWS, Cell, html_tables
 
-Place = tuple[int, int]
+CellPlace = tuple[int, int]
 """The row and column, from 0, at which a cell begins."""
 
-_STEPS: Mapping[str, Place] = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
+_STEPS: Mapping[str, CellPlace] = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 _WIDEST = 1000  # columns that a cell may span, as in browsers
 _MOST_SLOTS = MOST_ROWS  # of a table's grid; an answer may claim to span more than any memory holds
 
@@ -20,10 +20,10 @@ _MOST_SLOTS = MOST_ROWS  # of a table's grid; an answer may claim to span more t
 class Grid:
     """A table: *cells* by the place at which each begins, *slots* by every place that it covers."""
 
-    cells: Mapping[Place, Cell]
-    slots: Mapping[Place, Place]
+    cells: Mapping[CellPlace, Cell]
+    slots: Mapping[CellPlace, CellPlace]
 
-    def beside(self, place: Place, direction: str) -> set[Place]:
+    def beside(self, place: CellPlace, direction: str) -> set[CellPlace]:
         """Return the cells next to the one at *place*, up, down, left or right: several, where it spans several."""
         cell = self.cells[place]
         rows = range(place[0], place[0] + cell.rows)
@@ -36,7 +36,7 @@ class Grid:
         found = (self._next(slot, step, place) for slot in edge)
         return {each for each in found if each is not None}
 
-    def headings(self, place: Place, direction: str) -> set[Place]:
+    def headings(self, place: CellPlace, direction: str) -> set[CellPlace]:
         """Return the headings that lie up or left, however far; where there are none, the outermost cells."""
         seen, waiting, headings, ends = {place}, [place], set(), set()
         while waiting:
@@ -50,7 +50,7 @@ class Grid:
             seen |= further
         return (headings - {place}) or (ends - {place})
 
-    def _next(self, slot: Place, step: Place, of: Place) -> Place | None:
+    def _next(self, slot: CellPlace, step: CellPlace, of: CellPlace) -> CellPlace | None:
         """Return the first cell from *slot* on, past empty places; None at the edge."""
         row, column = slot
         height, width = self._size
@@ -61,7 +61,7 @@ class Grid:
         return None
 
     @functools.cached_property
-    def _size(self) -> Place:
+    def _size(self) -> CellPlace:
         return max(row for row, _ in self.slots) + 1, max(column for _, column in self.slots) + 1
 
 
@@ -73,8 +73,8 @@ def grids_in(text: str, *, with_markdown: bool = True) -> list[Grid]:
 
 def lay_out(rows: list[list[Cell]]) -> Grid:
     """Return *rows* as a table: a cell goes to the first place of its row that none from above covers."""
-    cells: dict[Place, Cell] = {}
-    slots: dict[Place, Place] = {}
+    cells: dict[CellPlace, Cell] = {}
+    slots: dict[CellPlace, CellPlace] = {}
     for row, found in enumerate(rows):
         column = 0
         for cell in found:

@@ -72,7 +72,7 @@ class _ShownAnswer:
 
 
 @dataclass(frozen=True)
-class _ShownPage:
+class _ComparedPage:
     """A page as it is shown; *number* is its place among them, from 1."""
 
     number: int
@@ -200,11 +200,11 @@ def _plots(measured: MeasuredModels, order: Sequence[int], labels: Sequence[str]
     yield divergence_by_page(names, series, style="")
 
 
-def _pages(measured: MeasuredModels, order: Sequence[int], labels: Sequence[str]) -> Iterator[_ShownPage]:
+def _pages(measured: MeasuredModels, order: Sequence[int], labels: Sequence[str]) -> Iterator[_ComparedPage]:
     """Yield pages one by one: only one picture is held beside the text that is being made."""
     for place, number in enumerate(order, 1):
         page = measured.pages[number]
-        yield _ShownPage(
+        yield _ComparedPage(
             number=place,
             name=page.known.name,
             rows=_rows(measured, labels, number),

@@ -37,7 +37,7 @@ class TensorError:
 
 
 @dataclass(frozen=True)
-class Difference:
+class WeightsDifference:
     """The errors, worst first, and what must not be."""
 
     errors: tuple[TensorError, ...]
@@ -54,7 +54,7 @@ def compare(
     tensors: Mapping[str, StoredTensor],
     modules: Mapping[str, PackedModule],
     read: BytesRead,
-) -> Difference:
+) -> WeightsDifference:
     """Compare every tensor with its source, some rows at a time."""
     errors: list[TensorError] = []
     problems: list[str] = []
@@ -69,7 +69,7 @@ def compare(
     parts = {f"{path}.{part}" for path in modules for part in ("scales", "biases")}
     problems += [f"{name} is not in the source" for name in tensors if name not in source.tensors and name not in parts]
     worst_first = sorted(errors, key=lambda each: math.inf if each.relative_error is None else each.relative_error)
-    return Difference(tuple(reversed(worst_first)), tuple(problems))
+    return WeightsDifference(tuple(reversed(worst_first)), tuple(problems))
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def find_bad_values(tensor: StoredTensor, dtype: str, read: BytesRead, *, may_be
     """
     shape = tensor.shape
     size = math.prod(shape)
-    unusable, zero = _Places(shape), _Places(shape)
+    unusable, zero = _FoundPlaces(shape), _FoundPlaces(shape)
     for first in range(0, size, _CHUNK):
         elements = _read(tensor, first, min(_CHUNK, size - first), read).view(NUMPY_DTYPES[dtype])
         unusable.add(first, not_finite(elements))
@@ -107,7 +107,7 @@ def find_bad_values(tensor: StoredTensor, dtype: str, read: BytesRead, *, may_be
     return [f"{tensor.info.name} has {places} {what}" for places, what in found if places.number]
 
 
-class _Places:
+class _FoundPlaces:
     """Counts places in a tensor, and remembers the first."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:

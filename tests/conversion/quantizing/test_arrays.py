@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.conversion.quantizing.rows import quantized_rows
@@ -11,7 +11,6 @@ from olmocr.conversion.recipe import QuantParams
 from tests.conversion.quantizing.rows import any_params, any_rows, random_rows
 
 
-@settings(deadline=None, max_examples=40)
 @given(rows=any_rows, params=any_params, source=st.sampled_from(["BF16", "F32"]))
 def test_fit_gives_the_same_bytes_whether_numba_or_mlx_computes_it(rows, params, source):
     *shape, seed, special = rows

@@ -1,7 +1,7 @@
 """The compiled kernels make the bytes that MLX makes."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.conversion.quantizing.rows import quantized_rows
@@ -9,7 +9,6 @@ from olmocr.tensors.floats import narrowed
 from tests.conversion.edge_states import KINDS, any_params, rows_of
 
 
-@settings(deadline=None, max_examples=80)
 @given(
     params=any_params,
     seed=st.integers(0, 99),

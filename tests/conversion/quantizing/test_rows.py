@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.conversion.quantizing.rows import kept_rows, quantized_rows
@@ -14,7 +14,6 @@ from tests.conversion.quantizing.rows import any_params, any_rows, random_rows, 
 MLX_DTYPES = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32}
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     rows=any_rows,
     params=any_params,

@@ -5,7 +5,7 @@ import json
 import string
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.errors import InputError
@@ -157,7 +157,6 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(FIELDS)
 def test_any_object_becomes_a_check_or_a_sentence(fields):
     try:
@@ -170,7 +169,6 @@ def test_any_object_becomes_a_check_or_a_sentence(fields):
         assert not isinstance(check.rule, Phrase) or check.rule.text.strip()
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=40))
 def test_any_line_becomes_a_check_or_a_sentence(line):
     with pytest.raises(CheckError):

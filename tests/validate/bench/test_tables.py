@@ -1,7 +1,7 @@
 """Tables and the neighbours of their cells."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.validate.bench.tables import Cell, grids_in, lay_out
@@ -74,7 +74,6 @@ def test_a_table_that_claims_to_span_the_world_is_laid_out_all_the_same(span):
     assert len(grid.slots) <= 1_100_000
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.lists(st.builds(Cell, st.text("ab", max_size=2), st.integers(1, 3), st.integers(1, 3)), max_size=4),

@@ -1,7 +1,7 @@
 """Text is compared without what is only a manner of writing."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.validate.bench.text import normalized
@@ -27,7 +27,6 @@ def test_text_is_compared_without_what_is_only_a_manner_of_writing(text, same):
     assert normalized(text) == same
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text())
 def test_what_was_made_comparable_holds_no_run_of_spaces_and_no_curled_quote(text):
     found = normalized(text)

@@ -1,6 +1,7 @@
 """A converted model beside its source: what is measured, what is kept, and what is caught by a limit."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import subprocess
@@ -49,7 +50,9 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(converted, page, work):
     """Return a function: recipe -> the report of the demo checkpoint converted so, on the short page."""
-    return lambda recipe: measure_fidelity(converted(recipe), CHECKPOINT, FidelityTerms((page,), work=work))
+    return functools.cache(
+        lambda recipe: measure_fidelity(converted(recipe), CHECKPOINT, FidelityTerms((page,), work=work))
+    )
 
 
 def swap(folder):
@@ -149,7 +152,7 @@ def test_a_prompt_in_the_wrong_order_is_farther_than_any_limit_allows(source, im
 
 def test_an_interrupted_measurement_goes_on_where_it_was(converted, page, tmp_path):
     pages = [shutil.copyfile(page, tmp_path / f"{name}.png") for name in ("one", "two")]
-    terms = FidelityTerms(tuple(pages), work=tmp_path / "work")
+    terms = FidelityTerms(tuple(pages), longest_side=140, max_tokens=3, work=tmp_path / "work")
     said = []
 
     def interrupt(name, total):

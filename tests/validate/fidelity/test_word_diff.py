@@ -1,7 +1,5 @@
 """Two texts, word by word."""
 
-import time
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,9 +52,8 @@ def test_nothing_of_either_text_is_lost(before, after):
     assert "".join(each.after for each in stretches) == after
 
 
-def test_texts_that_went_round_in_circles_are_compared_in_bounded_time():
+def test_of_texts_that_went_round_in_circles_no_more_is_compared_than_a_bound_and_nothing_is_lost():
     before, after = "the same words over " * MOST_WORDS, "and again words of the " * MOST_WORDS
-    started = time.process_time()
     stretches = word_diff(before, after)
-    assert time.process_time() - started < 5
+    assert len(stretches[-1].after) > 0.85 * len(after), "of ten times the bound"
     assert "".join(each.after for each in stretches) == after

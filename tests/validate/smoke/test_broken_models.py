@@ -85,14 +85,18 @@ def broken(converted, tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("recipe", ["8bit", "mixed", "4bit", "mixed-small", "3bit"])
+def seldom(*values):
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+@pytest.mark.parametrize("recipe", ["4bit", *seldom("8bit", "mixed", "mixed-small", "3bit")])
 def test_a_whole_conversion_passes_by_the_limits_of_its_recipe(recipe, converted, image, source):
     found = judged(converted(recipe), recipe, image, source)
     assert found.passed, found.broken
     assert found.recipe == recipe
 
 
-@pytest.mark.parametrize("how", BREAKS)
+@pytest.mark.parametrize("how", ["two matrices swapped", *seldom(*list(BREAKS)[1:])])
 def test_a_broken_conversion_breaks_a_limit(how, broken, image, source):
     found = judged(broken(BREAKS[how]), "4bit", image, source)
     assert "most_mean_kl" in {each.name for each in found.broken}

@@ -7,7 +7,7 @@ import shutil
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.conversion.convert import convert
@@ -53,7 +53,9 @@ def test_a_converted_folder_is_whole_in_every_respect(whole):
     assert report.errors == ()
 
 
-@pytest.mark.parametrize("recipe", ["none", "4bit", "8bit", "mixed"])
+@pytest.mark.parametrize(
+    "recipe", ["none", "4bit", *(pytest.param(each, marks=pytest.mark.slow) for each in ("8bit", "mixed"))]
+)
 def test_every_recipe_of_the_demo_checkpoint_is_whole_beside_its_source(recipe, converted):
     report = check_weights(converted(recipe), CHECKPOINT)
     assert report.holds
@@ -276,7 +278,6 @@ def victim(whole, tmp_path_factory):
     return shutil.copytree(whole, tmp_path_factory.mktemp("victim") / "model")
 
 
-@settings(max_examples=150, deadline=None)
 @given(place=st.integers(0, 1999), flipped=st.integers(1, 255))
 def test_any_byte_may_be_flipped_and_a_report_or_one_sentence_follows(whole, victim, place, flipped):
     content = bytearray((whole / SHARD).read_bytes())
@@ -293,7 +294,6 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     file=st.sampled_from(["config.json", INDEX_FILE]),
     key=st.sampled_from(
