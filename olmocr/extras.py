@@ -19,6 +19,12 @@ from urllib.parse import urlsplit, urlunsplit
 DISTRIBUTION = "olmocr-mlx"
 """What this package is called on a package index, where ``olmocr`` is upstream's."""
 
+REPOSITORY: str | None = None
+"""The address of this package's public repository, as every card gives it; None as long as there is none.
+
+The one place for it: pyproject.toml repeats it as ``urls.Repository``, and tests compare that and the kept cards.
+"""
+
 
 @dataclass(frozen=True)
 class Origin:

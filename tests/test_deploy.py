@@ -119,6 +119,29 @@ def test_hadolint_has_nothing_to_say():
     assert (done.returncode, done.stdout) == (0, "")
 
 
+BASE_IMAGE = re.search(r"^FROM (\S+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)[1]
+
+
+def builder():
+    """Return a program that builds images and has the base image at hand; None if there is none."""
+    for name in ("docker", "podman", "buildah"):
+        program = shutil.which(name)
+        look = ["inspect", "--type", "image"] if name == "buildah" else ["image", "inspect"]
+        if program and subprocess.run([program, *look, BASE_IMAGE], capture_output=True).returncode == 0:
+            return program
+    return None
+
+
+@pytest.mark.slow
+def test_the_image_is_built_step_by_step():
+    program = builder()
+    if program is None:
+        pytest.skip(f"nothing here builds images and has {BASE_IMAGE}")
+    build = [program, "build", "-f", DEPLOY / "Dockerfile", "-t", "olmocr:tried", ROOT]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_unit_is_one_that_systemd_takes(tmp_path):
     analyze = shutil.which("systemd-analyze")
     if analyze is None:

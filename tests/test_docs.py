@@ -79,6 +79,13 @@ def test_the_readmes_conversion_is_tried_as_it_ends(tmp_path):
     assert (tmp_path / "build/demo-mixed" / SMOKE_REPORT_FILE).exists()
 
 
+def test_at_most_150_words_stand_before_the_readers_own_page_is_read():
+    before = README[: README.index("olmocr paper.pdf") + len("olmocr paper.pdf")]
+    words = [word for word in re.sub(r"\]\([^)]*\)", "]", before).split() if re.search(r"\w", word)]
+    assert len(words) <= 150
+    assert f"| 4 | 12 | {len(words)} |" in (ROOT / "docs/comparison.md").read_text()
+
+
 def test_the_readmes_commands_that_end_with_an_exit_code_do(clone):
     (command,) = commands("sh exit=11")
     done = shell(command, clone)

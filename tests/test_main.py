@@ -1,5 +1,6 @@
 """The command ``olmocr``: its first word leads to the command of that name, and help lists them all."""
 
+import os
 import subprocess
 import sys
 
@@ -17,6 +18,14 @@ def olmocr(*arguments):
 def test_help_lists_the_commands_in_groups(arguments):
     done = olmocr(*arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, overview() + "\n", "")
+
+
+def test_help_ends_well_where_its_reader_has_seen_enough():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "olmocr", "help"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_without_a_word_help_is_a_complaint():

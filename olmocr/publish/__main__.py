@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,8 +36,11 @@ _WHERE = "Where it goes"
 
 Folder = Annotated[Path, typer.Argument(help="A folder that olmocr.convert_to_mlx made.", show_default=False)]
 Sibling = Annotated[
-    list[Path] | None,
-    typer.Option(metavar="DIR", help="Another variant, to stand in the card's tables; may be given again."),
+    list[str] | None,
+    typer.Option(
+        metavar="DIR|ORG/NAME",
+        help="Another variant, a folder or a repository, to stand in the card's tables; may be given again.",
+    ),
 ]
 
 
@@ -58,13 +62,17 @@ def card(
     ] = None,
 ) -> None:
     """Write a model's card from the reports beside it; what they do not tell is said not to be measured."""
+    from olmocr.hub.write import Hub
     from olmocr.publish.card import make_card, make_chart
     from olmocr.publish.front_matter import find_facts
     from olmocr.publish.scan import CHART_FILE
+    from olmocr.publish.siblings import read_repository, tell_apart
     from olmocr.runtime.origin import package_repository
 
-    variant, siblings = _variants(folder, repo, sibling or [])
-    rows = [each.row for each in siblings]
+    siblings = tell_apart(sibling or [])
+    variant, others = _variants(folder, repo, siblings.folders)
+    remote = [read_repository(each, Hub()) for each in siblings.repositories]
+    rows = [each.row for each in (*others, *remote)]
     facts = find_facts(variant.reports.conversion, base_model, license_id)
     file = output.expanduser() if output else folder.expanduser() / "README.md"
     _write(file, make_card(variant, facts, rows, repository=package_repository()))
@@ -122,10 +130,13 @@ def push(
     from olmocr.hub.write import Hub
     from olmocr.publish.front_matter import find_facts
     from olmocr.publish.push import Push, card_text, carry_out, plan_push, show_plan
+    from olmocr.publish.siblings import tell_apart
 
     start_logging(quiet=quiet)
-    asked = Push(repo, private, create_pr, revision, force, tuple(allow_failing or ()), collection, alone)
-    variant, siblings = _variants(folder, repo, sibling or [])
+    named = tell_apart(sibling or [])
+    allowed = tuple(allow_failing or ())
+    asked = Push(repo, private, create_pr, revision, force, allowed, collection, alone, named.repositories)
+    variant, siblings = _variants(folder, repo, named.folders)
     hub = Hub()
     plan = plan_push(asked, variant, siblings, find_facts(variant.reports.conversion, base_model, license_id), hub)
     if card_file:
@@ -227,7 +238,7 @@ def _card_of(model: ModelFolder, hub: Hub | None) -> str:
     return hub.read_text(model.repo_id, state.sha, CARD_FILE, there.size) or ""
 
 
-def _variants(folder: Path, repo: str | None, siblings: list[Path]) -> tuple[Variant, list[Variant]]:
+def _variants(folder: Path, repo: str | None, siblings: Sequence[Path]) -> tuple[Variant, list[Variant]]:
     """Read *folder* and *siblings*, which are called by their folders' names, in the organisation of *repo*."""
     from olmocr.publish.card import Variant
     from olmocr.publish.folder_reports import read_reports
@@ -236,7 +247,7 @@ def _variants(folder: Path, repo: str | None, siblings: list[Path]) -> tuple[Var
     if repo is not None and not REPO_ID.fullmatch(repo):
         raise UsageError(f"--repo {repo} is no repository's name; give one like ORG/NAME")
     organisation = f"{repo.partition('/')[0]}/" if repo else ""
-    others = [Variant(f"{organisation}{path.resolve().name}", read_reports(path.expanduser())) for path in siblings]
+    others = [Variant(f"{organisation}{path.resolve().name}", read_reports(path)) for path in siblings]
     return Variant(repo or folder.resolve().name, read_reports(folder.expanduser())), others
 
 

@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from olmocr.conversion.macs import smallest_mac
+from olmocr.extras import DISTRIBUTION
 from olmocr.model_folder import BF16_REPOSITORY
 from olmocr.page import MAX_TOTAL_TOKENS, PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
 from olmocr.publish.eval_results import why_no_score
@@ -108,7 +109,7 @@ def make_card(
         longest_side=TARGET_LONGEST_IMAGE_DIM,
         prompt=PAGE_PROMPT,
         repository=repository,
-        install_command=f"pip install 'olmocr-mlx[mlx] @ git+{repository}'",
+        install_command=shlex.join(["pip", "install", f"{DISTRIBUTION}[mlx] @ git+{repository}"]),
         pipeline_command=f"olmocr document.pdf --model {shlex.quote(variant.title)}",
         stock_install="pip install 'mlx-vlm>=0.7.10,<0.8' pypdfium2",
         source_is_folder=conversion.source.name != facts.base_model,

@@ -24,6 +24,7 @@ from olmocr.publish.scan import (
     scan_folder,
     text_problems,
 )
+from olmocr.publish.siblings import read_repository
 from olmocr.reports.conversion import REPORT_FILE, ConversionReport
 from olmocr.reports.typed_json import WrongTypeError
 from olmocr.runtime.origin import package_repository
@@ -41,7 +42,8 @@ Say = Callable[[str], None]
 class Push:
     """What is asked for. *allow_failing* names gates; *collection* is the slug of one.
 
-    With *alone* the card tells of no variant that an earlier one told of.
+    *siblings* are repositories that the card tells of, by what they hold now. With *alone* it tells of no variant that
+    an earlier one told of.
     """
 
     repo: str
@@ -52,12 +54,15 @@ class Push:
     allow_failing: tuple[str, ...] = ()
     collection: str | None = None
     alone: bool = False
+    siblings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not REPO_ID.fullmatch(self.repo):
             raise UsageError(f"--repo {self.repo} is no repository's name; give one like ORG/NAME")
         if self.create_pr and (self.revision or self.collection):
             raise UsageError("--create-pr offers a change to main; leave --revision and --collection out")
+        if self.repo in self.siblings:
+            raise UsageError(f"--sibling {self.repo} is --repo itself; name other variants, or leave it out")
 
     @property
     def offers(self) -> bool:
@@ -115,11 +120,12 @@ def plan_push(
     """Find out whether *variant* may be published, and what that changes; nothing is changed yet.
 
     What the card of an earlier push told, and this one is not told, it tells again: the rows of other variants, the
-    base model and the license.
+    base model and the license. Rows of *siblings*, and of the repositories that *push* names, are made anew.
 
     Raises:
         GateFailedError: a gate failed that is not allowed to, or the folder holds what must not go up.
         HubError: the token may not write, the repository is not ours, or the Hub gives no answer.
+        InputError: a repository that is named as a sibling lacks a report, or has one that is damaged.
         UsageError: a gate is named that there is not.
     """
     scan = scan_folder(variant.reports.folder)
@@ -128,15 +134,16 @@ def plan_push(
     gates = judge(variant.reports, scan.files, check)
     failing = failing_gates(gates, push.allow_failing)
     rows = tuple(each.row for each in siblings)
-    card = _card(variant, facts, rows, failing)  # refused before the Hub is asked, where it must not be published
+    _card(variant, facts, rows, failing)  # refused before the Hub is asked, where it must not be published
     owner = hub.require_permission(push.repo, offering=push.offers)
+    rows = (*rows, *(read_repository(each, hub).row for each in push.siblings))
     state = hub.read_state(push.repo, push.revision)
     earlier_is_ours = _require_ours(push, state, variant.reports.conversion, hub)
     if state and earlier_is_ours:
         facts = with_earlier(facts, _text_there(push.repo, state, CARD_FILE, hub))
         earlier = () if push.alone else parse_rows(_text_there(push.repo, state, VARIANTS_FILE, hub))
         rows = with_kept(rows, earlier, variant.title)
-        card = _card(variant, facts, rows, failing)
+    card = _card(variant, facts, rows, failing)
     hub.require_valid_card((card.content or b"").decode())
     files = (*scan.files, *_made_files(variant, rows))
     bench = variant.reports.bench

@@ -1,4 +1,4 @@
-"""Where this package can be had: from what its installation recorded, without a path of this machine."""
+"""Where this package can be had: its public address, or else what its installation recorded, without local paths."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import importlib.metadata
 import re
 from collections.abc import Iterator, Sequence
 
-from olmocr.extras import DISTRIBUTION, recorded
+from olmocr.extras import DISTRIBUTION, REPOSITORY, recorded
 
 _ADDRESS = re.compile(r"https://[A-Za-z0-9.-]+/[A-Za-z0-9._/~-]+")
 _REPOSITORY = ("repository", "source", "source code", "homepage")
 
 
-def package_repository(name: str = DISTRIBUTION) -> str | None:
-    """Return the address of the repository that this package was installed from, or else names; None if none is known.
+def package_repository(name: str = DISTRIBUTION, public: str | None = REPOSITORY) -> str | None:
+    """Return the *public* address of this package; without one, that of the repository that it was installed from.
 
-    An address with a login, and a folder of this machine, are none.
+    None if neither is known. An address with a login, and a folder of this machine, are none.
     """
+    if public is not None:
+        return public
     try:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:

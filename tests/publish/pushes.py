@@ -17,10 +17,11 @@ def whole(folder):
     return WeightsReport(folder, (Check("config", True, "good"),), 1, 1, 8.0)
 
 
-def plan(hub, folder, repo=REPO, check=whole, token=TOKEN, siblings=(), **asked):
+def plan(hub, folder, repo=REPO, check=whole, token=TOKEN, siblings=(), repositories=(), **asked):
     variant = Variant(repo, read_reports(folder))
     facts = find_facts(variant.reports.conversion)
-    return plan_push(Push(repo, **asked), variant, siblings, facts, Hub(hub.endpoint, token), check)
+    asked = Push(repo, siblings=repositories, **asked)
+    return plan_push(asked, variant, siblings, facts, Hub(hub.endpoint, token), check)
 
 
 def push(hub, folder, repo=REPO, **asked):

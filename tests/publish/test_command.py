@@ -25,6 +25,9 @@ def run(*args, code=0):
 def hub(hub, monkeypatch):
     """A Hub that the client finds by itself."""
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     return hub
 
@@ -78,6 +81,15 @@ def test_a_dry_run_writes_the_card_to_a_file_where_that_is_asked_for(hub, model,
     run("push", model, "--repo", REPO, "--dry-run", "--quiet", "--card", tmp_path / "card.md", "--license", "mit")
     assert "\nlicense: mit\n" in (tmp_path / "card.md").read_text()
     assert hub.repositories == {}
+
+
+def test_a_sibling_may_be_a_repository_in_a_card_and_in_a_push(hub, model, tiny, tmp_path):
+    other = model_copy(tiny, tmp_path / "theirs", mean_kl=0.3)
+    run("push", other, "--repo", "tester/other", "--quiet")
+    assert "with a picture" in run("card", model, "--repo", REPO, "--sibling", "tester/other")
+    assert "| tester/other |" in (model / "README.md").read_text()
+    run("push", model, "--repo", REPO, "--quiet", "--sibling", "tester/other")
+    assert b"| tester/other |" in files_of(hub)["README.md"].content
 
 
 def test_a_push_without_a_token_says_where_to_get_one(hub, model, monkeypatch, tmp_path):

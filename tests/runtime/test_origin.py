@@ -1,11 +1,14 @@
 """Where this package can be had, as a card says it."""
 
 import json
+import re
+import tomllib
 
 import pytest
 
-from olmocr.extras import DISTRIBUTION
+from olmocr.extras import DISTRIBUTION, REPOSITORY
 from olmocr.runtime.origin import find_repository, package_repository
+from tests.conftest import ROOT
 
 GIT = {"url": "https://example.org/me/olmocr-mlx.git", "vcs_info": {"vcs": "git", "commit_id": "0" * 40}}
 
@@ -32,7 +35,22 @@ def test_what_was_recorded_of_a_folder_or_is_damaged_is_passed_over(text):
 
 
 def test_this_package_is_looked_for_under_the_name_of_its_distribution():
-    assert package_repository.__defaults__ == (DISTRIBUTION,)
+    assert package_repository.__defaults__ == (DISTRIBUTION, REPOSITORY)
+
+
+def test_the_public_address_counts_whatever_the_installation_recorded():
+    assert package_repository(public="https://example.org/olmocr") == "https://example.org/olmocr"
+
+
+def test_the_project_file_names_the_same_public_address():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project.get("urls", {}).get("Repository") == REPOSITORY
+
+
+@pytest.mark.parametrize("card", sorted((ROOT / "model_cards").glob("*.md")), ids=lambda path: path.stem)
+def test_no_kept_card_names_another_address_for_this_package(card):
+    named = re.findall(rf"{DISTRIBUTION}[^\n]*git\+([^'\s]+)", card.read_text())
+    assert named == ([REPOSITORY] if REPOSITORY else [])
 
 
 def test_a_package_that_is_not_installed_is_nowhere():
