@@ -12,7 +12,7 @@ import numpy as np
 
 from olmocr.conversion.calibrated.samples import CalibrationPage
 from olmocr.conversion.calibrated.terms import Calibration
-from olmocr.conversion.calibrated.wanted import Work, wanted_matrices, work_of
+from olmocr.conversion.calibrated.wanted import CalibrationCost, wanted_matrices, work_of
 from olmocr.conversion.recipe import Method
 from olmocr.conversion.write import Target
 from olmocr.device import start_mlx
@@ -120,7 +120,9 @@ def found_pages(
     return gathered.pages
 
 
-def _planned(targets: Sequence[Target], wish: Wish, memory: int, pages_of: PagesOf) -> tuple[Calibration, Work]:
+def _planned(
+    targets: Sequence[Target], wish: Wish, memory: int, pages_of: PagesOf
+) -> tuple[Calibration, CalibrationCost]:
     pages = pages_of(targets[0].plan.source.folder, wish)
     wanted = wanted_matrices(target.plan for target in targets)
     for slices in _SLICES:

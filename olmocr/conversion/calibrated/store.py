@@ -76,7 +76,7 @@ class CalibratedPart:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _PlacedPart:
     """Where a part lies in its block's file: the bytes of a row of each array, which follow one another."""
 
     key: PartKey
@@ -92,11 +92,11 @@ class _Entry:
 @dataclass(frozen=True)
 class _Journal:
     sha256: str
-    parts: tuple[_Entry, ...]
+    parts: tuple[_PlacedPart, ...]
 
 
 @dataclass(frozen=True)
-class _State:
+class _Identity:
     fingerprint: str
 
 
@@ -135,7 +135,7 @@ class CalibrationFolder:
 
     def _is_same(self) -> bool:
         try:
-            state = parse_as(_State, (self.path / _STATE_FILE).read_text(encoding="utf-8"))
+            state = parse_as(_Identity, (self.path / _STATE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
         return state.fingerprint == self._fingerprint
@@ -225,12 +225,12 @@ NO_PARTS = CalibratedParts({})
 """Of a conversion that is not calibrated."""
 
 
-def _entry(part: CalibratedPart) -> _Entry:
+def _entry(part: CalibratedPart) -> _PlacedPart:
     codes, scales, biases = part.arrays
-    return _Entry(part.key, len(codes), (codes.shape[1], scales.shape[1], biases.shape[1]), part.loss)
+    return _PlacedPart(part.key, len(codes), (codes.shape[1], scales.shape[1], biases.shape[1]), part.loss)
 
 
-def _mapped(path: Path, offset: int, entry: _Entry) -> CalibratedPart:
+def _mapped(path: Path, offset: int, entry: _PlacedPart) -> CalibratedPart:
     arrays = []
     for row_bytes in entry.row_bytes:
         arrays.append(np.memmap(path, np.uint8, "r", offset, (entry.rows, row_bytes)))

@@ -62,7 +62,7 @@ def wanted_matrices(plans: Iterable[ConversionPlan]) -> tuple[WantedMatrix, ...]
 
 
 @dataclass(frozen=True)
-class Work:
+class CalibrationCost:
     """What a calibration takes: multiply-adds in float32 and in float64, and bytes of memory and of what it makes."""
 
     multiply_adds: float
@@ -86,7 +86,9 @@ _PRODUCTS = 6
 _LIBRARIES = 400 << 20
 
 
-def work_of(matrices: Sequence[WantedMatrix], pages: Sequence[CalibrationPage], down_slices: int = 1) -> Work:
+def work_of(
+    matrices: Sequence[WantedMatrix], pages: Sequence[CalibrationPage], down_slices: int = 1
+) -> CalibrationCost:
     """Return what it takes to calibrate *matrices* on *pages*.
 
     *down_slices* is the number of slices into which the columns of the widest input are cut.
@@ -106,7 +108,7 @@ def work_of(matrices: Sequence[WantedMatrix], pages: Sequence[CalibrationPage], 
         single += len(each.keys) * weights * (_SEARCH + _PRODUCTS * each.shape[1])
     longest = max((len(page.token_ids) for page in pages), default=0)
     parts = sum(_part_bytes(each.tensor, key) for each in matrices for key in each.keys)
-    return Work(single, double, _peak_memory(matrices, longest, down_slices), parts)
+    return CalibrationCost(single, double, _peak_memory(matrices, longest, down_slices), parts)
 
 
 def _positions(matrix: WantedMatrix, tokens: int, patches: int) -> int:

@@ -21,7 +21,7 @@ _FILE = "asked.json"
 
 
 @dataclass(frozen=True)
-class Asked:
+class EarlierQuestion:
     """What a source was asked: *pages* are the SHA-256 of each page's document, and its number there."""
 
     weights: Mapping[str, str]
@@ -38,7 +38,7 @@ def write_asked(folder: Path, weights: Mapping[str, str], pages: Sequence[KnownP
     """
     hashes = {path: sha256_of(path) for path in {page.path for page in pages}}
     asked = tuple((hashes[page.path], page.page_number) for page in pages)
-    write_whole(folder / _FILE, json.dumps(asdict(Asked(weights, asked, longest_side, PAGE_PROMPT))))
+    write_whole(folder / _FILE, json.dumps(asdict(EarlierQuestion(weights, asked, longest_side, PAGE_PROMPT))))
 
 
 def earlier_answers(work: Path, weights: Mapping[str, str], longest_side: int) -> dict[tuple[str, int], PageAnswer]:
@@ -49,7 +49,7 @@ def earlier_answers(work: Path, weights: Mapping[str, str], longest_side: int) -
     found: dict[tuple[str, int], PageAnswer] = {}
     for path in sorted(work.glob(f"*/{_FILE}")):
         try:
-            asked = parse_as(Asked, path.read_text(encoding="utf-8"))
+            asked = parse_as(EarlierQuestion, path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if (dict(asked.weights), asked.longest_side, asked.prompt) != (dict(weights), longest_side, PAGE_PROMPT):
