@@ -60,19 +60,21 @@ def _gated_with_mlx(gate: mx.array, up: mx.array) -> mx.array:
 
 
 def _attend_with_numpy(queries: mx.array, keys: mx.array, values: mx.array, is_causal: bool, scores: int) -> mx.array:
+    # Products stay with MLX: two libraries' threads, waiting for work in turns, take each other's time.
     batch, heads, tokens, width = queries.shape
     groups = batch * keys.shape[1]
-    grouped = np.asarray(queries * width**-0.5).reshape(groups, -1, tokens, width)
-    all_keys, all_values = (np.asarray(mx.contiguous(each)).reshape(groups, tokens, width) for each in (keys, values))
-    out = np.empty_like(grouped)
+    grouped = (queries * width**-0.5).reshape(groups, -1, tokens, width)
+    all_keys, all_values = (each.reshape(groups, tokens, width) for each in (keys, values))
+    mixed = []
     for rows, seen in _pieces(queries, is_causal, scores):
         some = grouped[:, :, rows]
-        made = some.reshape(groups, -1, width) @ all_keys[:, :seen].swapaxes(1, 2)
+        made = np.array(some.reshape(groups, -1, width) @ all_keys[:, :seen].swapaxes(1, 2))
         if is_causal:
             count = rows.stop - rows.start
             made.reshape(*some.shape[:3], seen)[..., rows][..., np.triu(np.ones((count, count), np.bool_), 1)] = -np.inf
-        out[:, :, rows] = (_shares(made) @ all_values[:, :seen]).reshape(some.shape)
-    return mx.array(out.reshape(batch, heads, tokens, width))
+        mixed.append((mx.array(_shares(made)) @ all_values[:, :seen]).reshape(some.shape))
+        mx.eval(mixed[-1])  # or all pieces' scores are there until the last
+    return mx.concatenate(mixed, axis=2).reshape(batch, heads, tokens, width)
 
 
 def _shares(scores: Floats) -> Floats:
