@@ -18,6 +18,10 @@ so that (w - w') H (w - w')^T is small; w' = scale * code + bias by groups, as i
    columns make good what they can. The start that ends with the least is kept.
 4. **Descent**, ``SWEEPS`` times over all groups: the same for the damped Hessian and the errors of all columns, which
    never raises the damped loss.
+
+Measured on six matrices of the demo checkpoint's language model, 4 bits, at inputs that were not calibrated on, as a
+share of what `fit` loses: step 1 with the diagonal of H as weights 0.248; with a sweep 0.233; with D as weights 0.228;
+with rounds 0.220; from three starts 0.213. A second sweep (0.211) or five starts (0.210) are not worth their time.
 """
 
 from __future__ import annotations
