@@ -84,6 +84,7 @@ DOORS = {
         "conversion.quantizing.rows",
         *(f"inference.{each}" for each in INFERENCE),
         "backends.mlx_vlm_launcher",
+        "conversion.calibrated.arrays",
         "validate.fidelity.forced",
         "validate.weights.stock",
     },
