@@ -44,6 +44,18 @@ INFERENCE = (
     "vision_mlx",
 )
 
+CALIBRATED = (
+    "arrays",
+    "gradients",
+    "hidden_states",
+    "kernels",
+    "language",
+    "source_blocks",
+    "statistics",
+    "vision",
+    "walk",
+)
+
 # Each outside library has one door; everything else asks there.
 DOORS = {
     "starlette": {"serving.app", "serving.guard", "serving.server"},
@@ -66,6 +78,8 @@ DOORS = {
     "ml_dtypes": {"tensors.floats"},
     "mlx": {
         "device",
+        "calibration.choice",
+        *(f"conversion.calibrated.{each}" for each in CALIBRATED),
         "conversion.quantizing.arrays",
         "conversion.quantizing.rows",
         *(f"inference.{each}" for each in INFERENCE),
@@ -83,7 +97,7 @@ DOORS = {
         "validate.weights.stock",
     },
     "nh3": {"viewer.markdown"},
-    "numba": {"conversion.quantizing.compiled"},
+    "numba": {"conversion.calibrated.compiled", "conversion.quantizing.compiled"},
     "pillow_heif": {"rendering.image_file"},
     "PIL": {
         "page",
