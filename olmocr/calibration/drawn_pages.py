@@ -184,7 +184,7 @@ def _copied(pixels: Image.Image, chance: random.Random) -> Image.Image:
 
 
 def _blurred(pixels: Image.Image, chance: random.Random) -> Image.Image:
-    return pixels.filter(ImageFilter.GaussianBlur(chance.uniform(1.4, 2.0)))
+    return pixels.filter(ImageFilter.GaussianBlur(chance.uniform(1.4, 1.75)))
 
 
 def _skewed(pixels: Image.Image, chance: random.Random) -> Image.Image:
@@ -224,7 +224,7 @@ _OTHERS = (
     _Look("faint", _SANS, damage=_faint, quality=40),
     _Look("narrow", replace(_SANS, squeeze=0.72)),
     _Look("slanted", replace(_TYPEWRITER, size=17, slant=0.12), language="it"),
-    _Look("blurred", _SERIF, "numbers", damage=_blurred),
+    _Look("blurred", replace(_SERIF, size=20), "numbers", damage=_blurred),
     _Look("small", replace(_SANS, size=13)),
     _Look("skewed", replace(_SANS, size=17), "list", damage=_skewed),
     _Look("faint", replace(_SANS, size=20), "article", damage=_faint, quality=40),

@@ -110,6 +110,8 @@ def gather(
         CheckpointError: *source* or the conversion cannot be loaded.
         InputError: there is no page that can be used.
         MissingDependencyError: MLX or mlx-vlm is not installed.
+        OutputError: the disk for temporary files, or that of the user's cache, is full.
+        ServerError: *ask* can answer nothing more.
     """
     read_config(source)
     device = start_mlx()

@@ -88,11 +88,12 @@ def asked_text(ask: Ask, whose: str) -> TextOf:
     An answer that is cut, breaks the page format, or says a second time that the page is turned, counts as none.
     """
 
-    async def text_of(image: PageImage) -> PageText | None:
-        answer = await ask(PageRequest(image, max_tokens=MAX_TOKENS))
+    async def text_of(image: PageImage, draft: str | None) -> PageText | None:
+        request = PageRequest(image, max_tokens=MAX_TOKENS, draft_text=draft)
+        answer = await ask(request)
         if turn := stated_turn(answer.text):
             image = turned(image, turn)
-            answer = await ask(PageRequest(image, max_tokens=MAX_TOKENS))
+            answer = await ask(replace(request, image=image))
         found = _parsed(answer.text)
         if answer.finish_reason != "stop" or found is None or not found.is_rotation_valid:
             return None
@@ -100,7 +101,8 @@ def asked_text(ask: Ask, whose: str) -> TextOf:
 
     def asked(page: KnownPage, image: PageImage) -> PageText | None:
         try:
-            return asyncio.run(text_of(image))
+            # What the page says, as far as that is known: a draft changes no answer, and saves most of its passes.
+            return asyncio.run(text_of(image, page.truth if page.truth is not None else _layer(page)))
         except (AnswerError, InputError):
             return None
 
@@ -145,9 +147,13 @@ def true_text(page: KnownPage, image: PageImage) -> PageText | None:
 
 def layer_text(page: KnownPage, image: PageImage) -> PageText | None:
     """Return the text that the file itself holds for a page, in the page format; None if it holds none."""
-    with open_document(page.path, page.path.name) as document:
-        text = document.text(page.page_number)
+    text = _layer(page)
     return None if text is None else PageText("text layer", front_matter(_LANGUAGE) + joined_lines(text))
+
+
+def _layer(page: KnownPage) -> str | None:
+    with open_document(page.path, page.path.name) as document:
+        return document.text(page.page_number)
 
 
 def joined_lines(text: str) -> str:

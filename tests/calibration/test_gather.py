@@ -118,6 +118,16 @@ def test_what_was_used_has_one_hash_that_tells_pixels_and_answers_apart(tmp_path
     assert len({first.sha256, other_answer.sha256, other_pixels.sha256}) == 3
 
 
+def test_pixels_lie_on_disk_and_can_be_computed_with(tmp_path, terms):
+    import mlx.core as mx
+
+    [page] = gather(SOURCE, terms(document(tmp_path / "a.pdf", "A letter to read."))).pages
+    assert isinstance(page.pixel_values, np.memmap)
+    assert mx.array(page.pixel_values).shape == page.pixel_values.shape
+    with pytest.raises(ValueError, match="read-only"):
+        page.pixel_values[0] = 0
+
+
 def test_pages_are_asked_for_before_their_true_text_is_taken(tmp_path, terms):
     path = document(tmp_path / "a.pdf", "A letter to read.")
     [page] = gather(SOURCE, terms(path), answering(front_matter("en") + "A better.")).pages

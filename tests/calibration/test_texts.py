@@ -27,7 +27,7 @@ ANSWER = front_matter("en") + "Read me."
 TURNED = ANSWER.replace("is_rotation_valid: True", "is_rotation_valid: False").replace(
     "correction: 0", "correction: 90"
 )
-PAGE = KnownPage(None, 1)
+PAGE = KnownPage(None, 1, truth="What it says.")
 
 
 class Model:
@@ -60,6 +60,14 @@ def test_a_whole_answer_is_taken_as_it_was_written():
     model = Model(response(ANSWER))
     assert asked_text(model.ask, "a conversion's answers")(PAGE, IMAGE) == PageText("a conversion's answers", ANSWER)
     assert [request.temperature for request in model.requests] == [0]
+
+
+def test_what_a_page_says_is_the_draft_of_its_answer(tmp_path):
+    model = Model(response(ANSWER), response(ANSWER))
+    asked = asked_text(model.ask, "")
+    asked(PAGE, IMAGE)
+    asked(pdf(tmp_path), IMAGE)
+    assert [request.draft_text for request in model.requests] == ["What it says.", "Nothing else."]
 
 
 def test_a_page_that_is_turned_is_asked_again_upright():

@@ -13,10 +13,10 @@ from olmocr.conversion.convert import convert
 from olmocr.conversion.recipe import read_recipe
 from olmocr.errors import CheckpointError
 from olmocr.inference.engine import Engine
-from olmocr.inference.model import load_model
+from olmocr.inference.model import load_model, load_processor
 from olmocr.inference.prompt import make_inputs
 from olmocr.model_folder import ModelFolder
-from olmocr.page import PageImage, PageRequest
+from olmocr.page import MOST_PAGE_PIXELS, PageImage, PageRequest
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import CHECKPOINT, DEVICE
 from tests.inference.asked import page_image
@@ -98,3 +98,28 @@ def test_an_unconverted_checkpoint_that_mlx_vlm_cannot_map_is_refused_with_what_
         tmp_path / "source", change=lambda tensors: {**tensors, "extra": tensors["lm_head.weight"]}
     )
     assert "convert the checkpoint again" in refusal(folder)
+
+
+def test_the_processor_alone_makes_the_inputs_that_the_loaded_models_does(loaded):
+    request = PageRequest(page_image())
+    theirs, ours = (make_inputs(each, request) for each in (loaded.processor, load_processor(ModelFolder(CHECKPOINT))))
+    assert mx.array_equal(ours.input_ids, theirs.input_ids)
+    assert mx.array_equal(ours.pixel_values, theirs.pixel_values)
+
+
+def test_a_processor_without_bounds_is_bounded_without_its_weights_too(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(CHECKPOINT, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    size = settings["size"] | {"longest_edge": 12_845_056}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings | {"max_pixels": 12_845_056, "size": size}))
+    large = PageRequest(PageImage(page_image().pixels.resize((3000, 3000))))
+    assert len(make_inputs(load_processor(ModelFolder(folder)), large).pixel_values) <= MOST_PAGE_PIXELS / 14**2
+
+
+def test_a_folder_whose_processor_cannot_be_loaded_is_refused(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(CHECKPOINT, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "preprocessor_config.json").write_text("[")
+    with pytest.raises(CheckpointError, match="model"):
+        load_processor(ModelFolder(folder))

@@ -20,8 +20,8 @@ from olmocr.validate.known_pages.drawing import (
 ROWS = [("Item", "Price"), ("Lamp", "12"), ("Chair", "48")]
 
 
-def text_of(path, sheet):
-    with open_document(write_pdf(path, [sheet]), path.name) as document:
+def text_of(path, sheet, **options):
+    with open_document(write_pdf(path, [sheet], **options), path.name) as document:
         return document.text(1)
 
 
@@ -37,6 +37,14 @@ def test_paragraphs_can_be_read_in_the_pdf_and_are_wrapped_within_the_margins(tm
 
 def test_signs_that_pdf_has_a_use_for_are_text(tmp_path):
     assert text_of(tmp_path / "a.pdf", text_sheet([r"f(x) = \y (z"], Type(12))).strip() == r"f(x) = \y (z"
+
+
+def test_letters_of_western_languages_are_drawn_and_can_be_read(tmp_path):
+    sheet = text_sheet(["Größe, façade, niño: 3 € – “più”"], Type(12))  # noqa: RUF001
+    assert text_of(tmp_path / "a.pdf", sheet, western=True) == "Größe, façade, niño: 3 € – “più”"  # noqa: RUF001
+    plain = ink_of(picture(text_sheet(["u u u"], Type(12)), HEIGHT, tmp_path / "b.pdf", western=True)).sum()
+    accented = ink_of(picture(text_sheet(["ü ú ù"], Type(12)), HEIGHT, tmp_path / "b.pdf", western=True)).sum()
+    assert accented > plain
 
 
 def test_every_cell_of_a_table_can_be_read_in_the_pdf_and_in_its_html(tmp_path):
