@@ -10,16 +10,15 @@ import argparse
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 from machine import describe_machine
 
 from olmocr.calibration.choice import Wish, found_pages, measured_rates
-from olmocr.conversion.calibrated.calibrate import calibrate
 from olmocr.conversion.calibrated.store import CalibrationFolder
 from olmocr.conversion.calibrated.terms import Calibration
-from olmocr.conversion.calibrated.walk import block_names
 from olmocr.conversion.calibrated.wanted import wanted_matrices, work_of
 from olmocr.conversion.convert import plan_targets
 from olmocr.conversion.plan import ConversionPlan
@@ -34,10 +33,10 @@ from olmocr.version import __version__
 class Stopwatch:
     """Hears the share that is done: half a block by all pages, the other half when its matrices are rounded."""
 
-    def __init__(self, blocks: int) -> None:
-        self._blocks, self._last, self._block = blocks, time.perf_counter(), 0
-        self.walked = [0.0] * blocks
-        self.rounded = [0.0] * blocks
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names, self._blocks, self._last = names, len(names), time.perf_counter()
+        self.walked = [0.0] * self._blocks
+        self.rounded = [0.0] * self._blocks
 
     def __call__(self, share: float) -> None:
         """Note the time of a share that is done."""
@@ -56,7 +55,11 @@ def kind_of(name: str) -> str:
 
 def measure(plans: list[ConversionPlan], calibration: Calibration, threads: int) -> Stopwatch:
     """Calibrate into a folder that is removed; return how long each block took."""
-    watch = Stopwatch(len(block_names(plans[0].source)))
+    # These import MLX, whose fast BLAS has to be there before.
+    from olmocr.conversion.calibrated.calibrate import calibrate
+    from olmocr.conversion.calibrated.walk import block_names
+
+    watch = Stopwatch(block_names(plans[0].source))
     with tempfile.TemporaryDirectory() as scratch:
         folder = CalibrationFolder(Path(scratch) / "calibration", "benchmark")
         folder.resume()
@@ -94,7 +97,7 @@ def main() -> None:
     print(f"{len(pages)} pages, {tokens:,} tokens ({answers:,} of answers), made in {gathered:.1f} s\n")
     print("| block | walk, s | rounding, s | blocks | seconds in all |\n| --- | ---: | ---: | ---: | ---: |")
     by_kind: dict[str, list[int]] = defaultdict(list)
-    for place, name in enumerate(block_names(plans[0].source)):
+    for place, name in enumerate(watch.names):
         by_kind[kind_of(name)].append(place)
     standing_for = {"vision block": arguments.vision_blocks, "language block": arguments.language_blocks}
     total = 0.0

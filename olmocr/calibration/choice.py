@@ -117,6 +117,8 @@ def found_pages(
     gathered = gather(source, terms, on_page=on_page)
     for left_out in gathered.left_out:
         _log.warning("%s is not calibrated on: %s", left_out.name, left_out.why)
+    if gathered.unused:
+        _log.info("%d pages are left out: the others have tokens enough", gathered.unused)
     return gathered.pages
 
 

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from olmocr.conversion.calibrated.rounding import RoundedMatrix, pack_codes, prepare, round_matrix
+from olmocr.conversion.calibrated.factor import Factor, prepare
+from olmocr.conversion.calibrated.packing import pack_codes
+from olmocr.conversion.calibrated.rounding import RoundedMatrix, round_matrix
+from olmocr.conversion.calibrated.source_blocks import SourceMatrix
 from olmocr.conversion.calibrated.statistics import Hessian
 from olmocr.conversion.calibrated.store import (
     Bytes,
@@ -33,8 +36,12 @@ from olmocr.conversion.calibrated.walk import (
 from olmocr.conversion.calibrated.wanted import WantedMatrix, wanted_matrices
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor
 from olmocr.device import start_mlx
+from olmocr.errors import CheckpointError, PlanError
 from olmocr.reports.conversion import CalibrationPageReport, CalibrationReport, MatrixLossReport, Processor
 from olmocr.tensors.floats import Floats, narrowed
+
+_WEIGHTS_AT_ONCE = 1 << 26
+"""Weights of a matrix that are rounded at once: 256 MB as float32."""
 
 
 def calibrate(
@@ -126,13 +133,40 @@ class _Rounding:
         parts = []
         for statistics in sharing:
             wanted = self._wanted[statistics.matrix.module]
-            weight = _padded(statistics.matrix.rows(), wanted.tensor)
             for key in self._folder.missing(block, wanted.keys):
-                rounded = round_matrix(
-                    weight, factors, key.params, key.dtype, self._processor, held_out=held_out, threads=self._threads
-                )
-                parts.append(_part(key, rounded))
+                parts.append(self._round(statistics.matrix, wanted.tensor, key, factors, held_out))
         return parts
+
+    def _round(
+        self,
+        matrix: SourceMatrix,
+        tensor: PlannedTensor,
+        key: PartKey,
+        factors: Sequence[Factor],
+        held_out: Sequence[Floats],
+    ) -> CalibratedPart:
+        """Round some rows after the other, so that an output head is never in memory as a whole."""
+        rows, columns = matrix.shape
+        step = max(1, _WEIGHTS_AT_ONCE // columns)
+        rounded = []
+        for first in range(0, rows, step):
+            end = min(first + step, rows)
+            weight = _padded(matrix.rows(first, end), tensor, is_last=end == rows)
+            try:
+                rounded.append(
+                    round_matrix(
+                        weight,
+                        factors,
+                        key.params,
+                        key.dtype,
+                        self._processor,
+                        held_out=held_out,
+                        threads=self._threads,
+                    )
+                )
+            except (CheckpointError, PlanError) as error:
+                raise type(error)(f"{matrix.module}: {error}") from error
+        return _part(key, rounded)
 
 
 def _widened(hessians: Sequence[Hessian], columns: int) -> list[Hessian]:
@@ -145,17 +179,26 @@ def _widened(hessians: Sequence[Hessian], columns: int) -> list[Hessian]:
     return [*hessians[:-1], wider]
 
 
-def _padded(weight: Floats, tensor: PlannedTensor) -> Floats:
-    if tensor.padding is None:
+def _padded(weight: Floats, tensor: PlannedTensor, *, is_last: bool) -> Floats:
+    """Append the zeros that widen the vision MLP: to every row, or as rows after the last one."""
+    padding = tensor.padding
+    if padding is None or (padding.axis == 0 and not is_last):
         return weight
-    return np.pad(weight, [(0, tensor.padding.zeros if axis == tensor.padding.axis else 0) for axis in range(2)])
+    return np.pad(weight, [(0, padding.zeros if axis == padding.axis else 0) for axis in range(2)])
 
 
-def _part(key: PartKey, rounded: RoundedMatrix) -> CalibratedPart:
-    loss = MatrixLoss(rounded.fit_loss, rounded.loss, rounded.rows_of_fit, len(rounded.codes))
-    codes = pack_codes(rounded.codes, key.bits)
-    arrays = (codes, narrowed(rounded.scales, key.dtype), narrowed(rounded.biases, key.dtype))
-    packed, scales, biases = (_as_bytes(array) for array in arrays)
+def _part(key: PartKey, rounded: Sequence[RoundedMatrix]) -> CalibratedPart:
+    loss = MatrixLoss(
+        sum(each.fit_loss for each in rounded),
+        sum(each.loss for each in rounded),
+        sum(each.rows_of_fit for each in rounded),
+        sum(len(each.codes) for each in rounded),
+    )
+    packed = np.concatenate([_as_bytes(pack_codes(each.codes, key.bits)) for each in rounded])
+    scales, biases = (
+        np.concatenate([_as_bytes(narrowed(values, key.dtype)) for values in several])
+        for several in ([each.scales for each in rounded], [each.biases for each in rounded])
+    )
     return CalibratedPart(key, (packed, scales, biases), loss)
 
 

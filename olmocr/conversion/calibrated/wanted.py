@@ -129,7 +129,7 @@ def _block_memory(block: Sequence[WantedMatrix], longest: int, down_slices: int)
     hessians = sum(columns**2 for columns in narrower) + widest**2 // down_slices
     factor = (widest // down_slices) ** 2
     page = longest * max(each.shape[0] for each in block)
-    matrix = max(each.shape[0] * each.shape[1] for each in block)
+    matrix = min(1 << 26, max(each.shape[0] * each.shape[1] for each in block))
     return 2 * weights + 4 * hessians + 16 * factor + 12 * page + 8 * matrix
 
 
