@@ -14,7 +14,7 @@ from olmocr.version import __version__
 
 if TYPE_CHECKING:
     from olmocr import errors
-    from olmocr.conversion.convert import convert
+    from olmocr.calibration.convert import convert
     from olmocr.pipeline.config import PipelineConfig
     from olmocr.pipeline.run import run_pipeline, run_pipeline_sync
     from olmocr.pipeline.summary import RunSummary
@@ -44,7 +44,7 @@ _HOMES = {
     "PipelineConfig": "olmocr.pipeline.config",
     "Reader": "olmocr.reader",
     "RunSummary": "olmocr.pipeline.summary",
-    "convert": "olmocr.conversion.convert",
+    "convert": "olmocr.calibration.convert",
     "read": "olmocr.reader",
     "read_async": "olmocr.reader",
     "run_pipeline": "olmocr.pipeline.run",

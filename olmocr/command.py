@@ -283,10 +283,10 @@ _REFUSAL: Any = typer.BadParameter.__mro__[1]  # of arguments; Typer gives it no
 class CommandWithBothSpellings(TyperCommand):
     """A command whose options may be spelled ``--like_this`` or ``--like-this``.
 
-    An option that is named *several* may be given as ``--option a b c``.
+    Options that are named in *several* may be given as ``--option a b c``.
     """
 
-    several: str | None = None
+    several: tuple[str, ...] = ()
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Take both spellings of an option's name."""
@@ -304,7 +304,9 @@ class CommandWithBothSpellings(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Spread what takes several values, then parse. Of an option that is none, the one most like it is named."""
         try:
-            return super().parse_args(ctx, several_values(args, self.several) if self.several else args)
+            for option in self.several:
+                args = several_values(args, option)
+            return super().parse_args(ctx, args)
         except _REFUSAL as error:
             if alike := getattr(error, "possibilities", None):
                 error.possibilities = alike[:1]  # they come the likest first, and would be shown by the alphabet

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -38,6 +40,8 @@ from olmocr.text import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from olmocr.calibration.choice import Wish
+    from olmocr.conversion.calibrated.terms import Calibration
     from olmocr.conversion.write import Target
     from olmocr.publish.upload import Upload
     from olmocr.reports.conversion import ConversionReport
@@ -58,7 +62,25 @@ _PUBLISH = "Where it is published"
 class _ConvertCommand(CommandWithBothSpellings):
     """Takes ``--fidelity-pages a b c``."""
 
-    several = "--fidelity-pages"
+    several = ("--fidelity-pages", "--calibrate-on")
+
+
+# What others call rounding by what a model computes.
+_OF_PEERS = ("awq", "autoround", "dwq", "gptaq", "gptq", "imatrix", "oqe", "qep")
+
+
+def as_method(text: str) -> Method:
+    """Return the method that is called *text*.
+
+    Raises:
+        typer.BadParameter: there is none; one of another tool is pointed to ours.
+    """
+    for method in get_args(Method):
+        if method == text.lower():
+            return method  # type: ignore[no-any-return]
+    if text.lower().replace("-", "") in _OF_PEERS:
+        raise typer.BadParameter(f"{printable(text)} is not a method here; calibrated does what it is for, on pages")
+    raise typer.BadParameter(f"{printable(text)} is not one of {', '.join(get_args(Method))}")
 
 
 @app.command(cls=_ConvertCommand)
@@ -100,12 +122,38 @@ def convert_to_mlx(
         ),
     ] = None,
     method: Annotated[
-        Method,
+        Any,
         typer.Option(
-            help="How scales are found: fit searches for the least error, stock is mx.quantize, bit for bit.",
+            parser=as_method,
+            metavar="METHOD",
+            help="How codes and scales are found: calibrated keeps what the model makes of pages, fit has the least "
+            "error of weights, stock is mx.quantize, bit for bit. Default: the recipe's own.",
+            show_default=False,
             rich_help_panel=_HOW,
         ),
-    ] = "fit",
+    ] = None,
+    calibrate_on: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Documents, or folders of them, to calibrate on instead of drawn pages; the true text of NAME.pdf is "
+            "NAME.md (docs/calibration.md).",
+            show_default=False,
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    calibration_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of answers that are enough to calibrate on.", rich_help_panel=_HOW),
+    ] = None,
+    calibration_answers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A conversion of the same model, to 8 bits best, whose answers to pages are used.",
+            show_default=False,
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     group_size: Annotated[
         int | None,
         typer.Option(help=f"Weights that share a scale, instead of the recipe's: {_SIZES}.", rich_help_panel=_HOW),
@@ -189,6 +237,8 @@ def convert_to_mlx(
     The new folder appears when it is whole; a failure leaves none, and an interrupted conversion goes on where it was.
     Ends with exit code 11 if the new model, which stays, does not pass its smoke test, or a gate on its way to the Hub.
     """
+    from olmocr.calibration.choice import Wish
+    from olmocr.calibration.convert import require_weights_kept
     from olmocr.conversion.convert import leaving_out, plan_targets, with_weights
     from olmocr.hub.find import find_settings
 
@@ -197,8 +247,12 @@ def convert_to_mlx(
     output = output.expanduser() if output else None
     source = leaving_out(find_settings(model, revision), leave_out or ())
     targets = plan_targets(source, recipes, method, output)
+    require_weights_kept([target.plan.method for target in targets], low_disk=low_disk)
+    own_pages = tuple(path.expanduser() for path in calibrate_on or ())
+    wish = Wish(method, own_pages, calibration_tokens, calibration_answers)
+    targets, calibration = _settle(targets, wish, console, quiet=quiet)
     if dry_run:
-        _say_plans(targets, threads, as_json=as_json)
+        _say_plans(targets, threads, calibration, as_json=as_json)
         return
     upload = None
     if upload_repo:
@@ -213,7 +267,7 @@ def convert_to_mlx(
     made = _made_before(targets) if upload else {}
     left = [target for target in targets if target.output not in made]
     if left:
-        made |= _write(left, console, threads, quiet=quiet)
+        made |= _write(left, console, threads, calibration, quiet=quiet)
     reports = [made[target.output] for target in targets]
     if as_json:
         _say_json_reports(reports)
@@ -236,11 +290,30 @@ def _recipes(names: str | None, file: Path | None) -> list[QuantRecipe]:
     return recipes
 
 
-def _say_plans(targets: Sequence[Target], threads: int | None, *, as_json: bool) -> None:
+def _settle(
+    targets: list[Target], wish: Wish, console: Console, *, quiet: bool
+) -> tuple[list[Target], Calibration | None]:
+    """Find the pages to calibrate on, say how long it takes, and ask where that is long."""
+    from olmocr.calibration.choice import found_pages, settle
+
+    is_person = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    with progress_bar(console, *counting_columns(), quiet=quiet) as progress:
+        task = progress.add_task("pages to calibrate on", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        confirm = functools.partial(typer.confirm, err=True) if is_person else None
+        return settle(targets, wish, confirm, functools.partial(found_pages, on_page=show))
+
+
+def _say_plans(
+    targets: Sequence[Target], threads: int | None, calibration: Calibration | None, *, as_json: bool
+) -> None:
     from olmocr.conversion.plan_text import plan_json, plan_tables
     from olmocr.conversion.write import find_resources
 
-    resources = find_resources(targets, threads)
+    resources = find_resources(targets, threads, calibration)
     if as_json:
         plans = [plan_json(target.plan, resources) for target in targets]
         say(json.dumps(plans[0] if len(plans) == 1 else plans, indent=2))
@@ -258,14 +331,26 @@ def _made_before(targets: Sequence[Target]) -> dict[Path, ConversionReport]:
 
 
 def _write(
-    targets: Sequence[Target], console: Console, threads: int | None, *, quiet: bool
+    targets: Sequence[Target],
+    console: Console,
+    threads: int | None,
+    calibration: Calibration | None,
+    *,
+    quiet: bool,
 ) -> dict[Path, ConversionReport]:
     from olmocr.conversion.write import write_models
 
     sources = {tensor.source.name: tensor.source.nbytes for target in targets for tensor in target.plan.tensors}
     with progress_bar(console, *byte_columns(), quiet=quiet) as progress:
-        task = progress.add_task("converting", total=sum(sources.values()))
-        reports = write_models(targets, lambda nbytes: progress.advance(task, nbytes), threads=threads)
+        total = sum(sources.values())
+        if calibration:
+            calibrating = progress.add_task("calibrating", total=total)
+            calibration = replace(
+                calibration, on_share=lambda share: progress.update(calibrating, completed=share * total)
+            )
+        task = progress.add_task("converting", total=total)
+        advance = functools.partial(progress.advance, task)
+        reports = write_models(targets, advance, threads=threads, calibration=calibration)
     return {target.output: report for target, report in zip(targets, reports, strict=True)}
 
 

@@ -46,9 +46,9 @@ INFERENCE = (
 
 CALIBRATED = (
     "arrays",
-    "attention",
     "gradients",
     "hidden_states",
+    "kernels",
     "language",
     "source_blocks",
     "statistics",
@@ -78,6 +78,7 @@ DOORS = {
     "ml_dtypes": {"tensors.floats"},
     "mlx": {
         "device",
+        "calibration.choice",
         *(f"conversion.calibrated.{each}" for each in CALIBRATED),
         "conversion.quantizing.arrays",
         "conversion.quantizing.rows",

@@ -38,7 +38,7 @@ _SIDE = 644  # pixels on a page's longest side for which the sizes below are mea
 _SCAN = 1000 / _SIDE  # a scan's pixels for each of the page's
 _INCHES = 11
 _LEADING = 1.3
-_FILLED = 0.5  # of the height between the margins, by running text
+_FILLED, _MOST_FILLED = 0.5, 0.8  # of the height between the margins: at that many pixels, and at more
 _SCANNED = time.gmtime(0)  # not now: the same file every time
 
 Damage = Callable[[Image.Image, random.Random], Image.Image]
@@ -75,7 +75,8 @@ def draw_pages(folder: Path, longest_side: int, seed: int = SEED) -> tuple[Known
 
 def _draw(path: Path, look: _Look, longest_side: int, writer: Writer, chance: random.Random) -> KnownPage:
     letters = replace(look.letters, size=look.letters.size * _SIDE / longest_side)
-    sheet, text = _composed(look, letters, writer)
+    room = min(_MOST_FILLED, _FILLED * max(1.0, longest_side / _SIDE)) * (HEIGHT - 2 * MARGIN)
+    sheet, text = _composed(look, letters, writer, room)
     if look.damage is None:
         write_pdf(path, [sheet], western=True)
     else:
@@ -102,14 +103,14 @@ def front_matter(language: str | None, *, is_table: bool = False) -> str:
     )
 
 
-def _composed(look: _Look, letters: Type, writer: Writer) -> tuple[Sheet, str]:
-    """Return a page and its text."""
+def _composed(look: _Look, letters: Type, writer: Writer, room: float) -> tuple[Sheet, str]:
+    """Return a page and its text, which takes at most *room* points of its height."""
     if look.content == "table":
-        rows = writer.table(columns=_columns(letters), rows=int(_FILLED * (HEIGHT - 2 * MARGIN) / (1.7 * letters.size)))
+        rows = writer.table(columns=_columns(letters), rows=int(room / (1.7 * letters.size)))
         return table_sheet(rows, letters.size), table_html(rows)
     blocks: list[Block] = []
     for block in writer.blocks(look.content, look.language):
-        if blocks and _height([*blocks, block], letters) > _FILLED * (HEIGHT - 2 * MARGIN):
+        if blocks and _height([*blocks, block], letters) > room:
             break
         blocks.append(block)
     return _sheet(blocks, letters), _markdown(blocks)
@@ -123,7 +124,7 @@ def _columns(letters: Type) -> int:
 def _wrapped(block: Block, letters: Type) -> tuple[Type, list[str]]:
     """Return how a block is set, and its lines."""
     if block.style == "heading":
-        letters = replace(letters, font=_BOLD[letters.font], size=letters.size * 1.35, letter_width=0.6)
+        letters = replace(letters, font=_BOLD[letters.font], size=letters.size * 1.6, letter_width=0.6)
     columns = int((WIDTH - 2 * MARGIN) / (letters.size * letters.letter_width * letters.squeeze))
     bullet = "\u2022 " if block.style == "item" else ""
     return letters, textwrap.wrap(bullet + block.text, columns)
@@ -183,49 +184,52 @@ def _copied(pixels: Image.Image, chance: random.Random) -> Image.Image:
 
 
 def _blurred(pixels: Image.Image, chance: random.Random) -> Image.Image:
-    return pixels.filter(ImageFilter.GaussianBlur(chance.uniform(1.1, 1.8)))
+    return pixels.filter(ImageFilter.GaussianBlur(chance.uniform(1.4, 2.0)))
 
 
 def _skewed(pixels: Image.Image, chance: random.Random) -> Image.Image:
-    turn = chance.choice((-1, 1)) * chance.uniform(1.0, 2.0)
+    turn = chance.choice((-1, 1)) * chance.uniform(1.6, 2.1)
     return pixels.rotate(turn, resample=Image.Resampling.BICUBIC, fillcolor=255)
 
 
 def _faint(pixels: Image.Image, chance: random.Random) -> Image.Image:
     """Return grey letters on grey paper, with some grain."""
-    ink = chance.randint(110, 150)
-    paper = ink + chance.randint(50, 75)
+    ink = chance.randint(138, 152)
+    paper = ink + chance.randint(48, 60)
     pale = pixels.point(lambda value: ink + value * (paper - ink) // 255)
     grain = Image.frombytes("L", pixels.size, chance.randbytes(pixels.width * pixels.height))
-    return Image.blend(pale, grain, 0.08)
+    return Image.blend(pale, grain, 0.04)
 
 
 _SANS, _SERIF, _TYPEWRITER = Type(18), Type(19, "Times-Roman", 0.45), Type(16, "Courier", 0.6)
-_ITALIC = Type(18, "Times-Italic", 0.45)
 
-_LOOKS = (
+_CLEAN = (
     _Look("clean", _SANS),
     _Look("clean", _SERIF, "article"),
     _Look("clean", replace(_SANS, size=17), "list"),
     _Look("clean", _TYPEWRITER),
     _Look("clean", Type(17), "table"),
     _Look("clean", replace(_SERIF, size=18), "numbers"),
-    _Look("clean", Type(18, "Helvetica-Bold", 0.56)),
+    _Look("clean", replace(_SANS, size=20), "article"),
     _Look("clean", _SERIF, language="de"),
     _Look("clean", _SANS, "steps"),
     _Look("clean", replace(_SANS, size=20), language="fr"),
-    _Look("clean", replace(_SERIF, size=20), "article", damage=_copied, quality=70),
+    _Look("clean", replace(_SERIF, size=20), damage=_copied, quality=70),
     _Look("clean", Type(18, "Times-Bold", 0.48), damage=_copied, quality=40),
+)
+_OTHERS = (
     _Look("blurred", _SANS, damage=_blurred),
-    _Look("blurred", _SERIF, "article", damage=_blurred),
+    _Look("small", Type(14.5), "table"),
     _Look("skewed", _SERIF, damage=_skewed),
-    _Look("skewed", replace(_SANS, size=16), "list", damage=_skewed),
-    _Look("faint", _SANS, damage=_faint, quality=30),
-    _Look("faint", replace(_SERIF, size=18), "numbers", damage=_faint, quality=10),
+    _Look("faint", _SANS, damage=_faint, quality=40),
     _Look("narrow", replace(_SANS, squeeze=0.72)),
+    _Look("slanted", replace(_TYPEWRITER, size=17, slant=0.12), language="it"),
+    _Look("blurred", _SERIF, "numbers", damage=_blurred),
+    _Look("small", replace(_SANS, size=13)),
+    _Look("skewed", replace(_SANS, size=17), "list", damage=_skewed),
+    _Look("faint", replace(_SANS, size=20), "article", damage=_faint, quality=40),
     _Look("narrow", replace(_SERIF, size=20, squeeze=0.75), language="es"),
     _Look("slanted", replace(_SERIF, slant=0.1)),
-    _Look("slanted", _ITALIC, language="it"),
-    _Look("small", replace(_SANS, size=13)),
-    _Look("small", Type(13), "table"),
 )
+_LOOKS = tuple(look for pair in zip(_CLEAN, _OTHERS, strict=True) for look in pair)
+"""In turns, so that the first so many are of both sorts."""

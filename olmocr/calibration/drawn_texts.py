@@ -54,6 +54,36 @@ ENGLISH = (
     "The widow sold the brewery, kept the horses, and moved to a town without a hill.",
     "Tickets bought online are checked at the door together with a proof of age.",
     "When the varnish is dry, rub it gently with a cloth that leaves no fibres.",
+    "Anyone may photograph the façade, but the café inside asks for a fee of €3.",
+    "The cartographer left the island blank because his ink had run out.",
+    "Before the strike, letters crossed the city in forty minutes by pneumatic tube.",
+    "Her thesis concerns the grammar of recipes, which have no tense and no subject.",
+    "Do you still own the deed, or was it lost with the other papers?",
+    "Iron gates rust from the bottom up, wooden ones from the top down.",
+    "A cheque without a date is void; a date without a cheque is merely sad.",
+    "They rehearsed the fire drill so often that nobody moved when the roof burned.",
+    "Moss indicates damp, lichen indicates clean air, and nettles indicate people.",
+    "The ferryman\u2019s dog crosses free of charge, and so does any passenger who carries it.",
+    "In the reading room, pens are forbidden; pencils are lent at the desk.",
+    "Fold the sheet along the dotted line, then cut away the shaded triangle.",
+    "The orchestra owed its conductor nine weeks\u2019 wages and a new umbrella.",
+    "Fresh plaster needs four weeks to dry \u2013 longer in winter, and never near a stove.",
+    "What the guide calls a Roman bath was built as a laundry in 1903.",
+    "Sheep were counted twice, once by the shepherd and once by his creditors.",
+    "Our records show that you have not returned the projector (inventory no. 0417).",
+    "The first edition has a misprint on every page; the second corrects it to another.",
+    "Leave the key with the porter unless the porter is you.",
+    "To vote by post, sign both envelopes and seal only the smaller one.",
+    "The apprentice swept the floor, oiled the lathe, and went home by moonlight.",
+    "Sugar dissolves faster in hot tea; gossip dissolves in nothing at all.",
+    "At the border they weighed the luggage and estimated the passengers.",
+    "The laboratory reports a purity of 99.7 %, with traces of zinc and nickel.",
+    "Swallows nest under the eaves of the courthouse, above the heads of the accused.",
+    "A motion to adjourn was carried by seven votes to five, with one abstention.",
+    "The well is deeper than the tower is high, as far as anyone has measured.",
+    "Store the film below 18 °C and away from onions.",
+    "The baroness played chess by telegraph and lost a castle in the process.",
+    "Old wallpaper comes off easily with steam; older wallpaper lies beneath it.",
 )
 
 TEMPLATES = (
@@ -69,6 +99,14 @@ TEMPLATES = (
     "Parcel {code} holds {number} {things}; parcel {code} was never opened.",
     "\u201cI have never seen such {things},\u201d said {name}, \u201cand I was the {trade} for {number} years.\u201d",
     "{name} \u2013 once {trade} of {town} \u2013 wrote {number} letters about {things}.",
+    "Please remit {money} by {date}, quoting {code}; the {trade} will send the {things} to {town}.",
+    "Table {number} compares {things} from {town} and {town}; the latter are {percent} heavier.",
+    "The estate of {name} includes {number} {things}, a house in {town}, and debts of {money}.",
+    "From {year} to {year} the number of {things} in {town} rose from {number} to {number}.",
+    "Dear {name}, your {things} (order {code}) left {town} on {date} and should have arrived.",
+    "Chapter {number} describes how {name}, a {trade}, mended {things} with nothing but wax.",
+    "No {trade} in {town} would pay more than {money} for {things} made before {year}.",
+    "The hearing of {date} was postponed because {name}, the {trade}, had gone to {town}.",
 )
 
 TRADES = (
@@ -128,6 +166,16 @@ GERMAN = (
     "Zwölf Schüler fehlten, weil die Straße vereist war.",
     "Das Gemälde wurde 1874 gekauft und seither zweimal gereinigt.",
     "Ob der Käse reif ist, erkennt man am Geruch, nicht am Datum.",
+    "Wer den Zug um 6.40 Uhr versäumt, wartet bis zum Abend.",
+    "Die Hebamme wohnte über der Bäckerei und kannte jedes Haus im Tal.",
+    "Öl und Essig dürfen erst kurz vor dem Essen vermischt werden.",
+    "Nach § 12 der Satzung genügt eine einfache Mehrheit der Anwesenden.",
+    "Im Herbst ließ der Müller das Rad ausbessern und die Schaufeln erneuern.",
+    "Bücher, die länger als vier Wochen fehlen, gelten als verloren.",
+    "Kein Mensch weiß, weshalb die Brücke an dieser Stelle gebaut wurde.",
+    "Füße abtreten, Hut abnehmen, leise sprechen!",
+    "Für 3.250 € erhielt sie zwei Öfen, eine Säge und das Versprechen, schweigen zu dürfen.",
+    "Täglich außer montags zeigt der Wärter den Gästen die größte Glocke.",
 )
 
 FRENCH = (
@@ -141,6 +189,16 @@ FRENCH = (
     "Un menuisier réparera les volets dès que le bois sera sec.",
     "Où étiez-vous la nuit du vol ? demanda le juge à voix basse.",
     "Le théâtre restera fermé jusqu'à nouvel ordre à cause des travaux.",
+    "Le maître d'école collectionne les timbres étrangers et les vieilles boussoles.",
+    "Aucun colis ne sera accepté après 17 h 30.",
+    "L'hôtel a changé de nom trois fois sans jamais changer de clientèle.",
+    "Il faut battre les œufs longtemps, puis ajouter le sucre peu à peu.",
+    "Malgré la sécheresse, la rivière n'a pas cessé de couler.",
+    "Les dépenses s'élèvent à 2 418,60 € pour l'année écoulée.",
+    "Elle préfère écrire à la plume, même quand l'encre gèle.",
+    "Chaque dimanche, l'évêque traverse la ville à bicyclette.",
+    "Le musée possède une clé dont personne ne connaît la serrure.",
+    "Dès l'aube, les pêcheurs vendent leurs paniers sur le quai.",
 )
 
 SPANISH = (
@@ -154,6 +212,16 @@ SPANISH = (
     "La señora Ibáñez enseñó música durante cuarenta años.",
     "Aquí empieza el camino más corto, pero también el más empinado.",
     "¡Qué lástima que nadie haya guardado las cartas!",
+    "El farol de la esquina se apaga solo cuando llega el otoño.",
+    "Para obtener el título hay que aprobar dos exámenes orales.",
+    "Mi tío reparó el órgano de la iglesia sin cobrar un céntimo.",
+    "Los trenes de mercancías circulan únicamente por la noche.",
+    "El pañuelo bordado perteneció a una actriz muy célebre.",
+    "Según el último informe, la producción creció un 4,8 % en enero.",
+    "Añada el azúcar, remueva despacio y deje enfriar la mezcla.",
+    "Todavía no sabemos cuándo volverá a abrirse el túnel.",
+    "Más vale llegar tarde que perder el equipaje.",
+    "La biblioteca cerró temprano porque faltó la luz.",
 )
 
 ITALIAN = (
@@ -167,6 +235,16 @@ ITALIAN = (
     "Chi perde la ricevuta dovrà pagare un'altra volta.",
     "Sotto il portico c'è ancora l'insegna della vecchia farmacia.",
     "Nessuno sa da dove provenga la statua, né chi l'abbia scolpita.",
+    "La locanda offre dodici letti, una stalla e un'ottima minestra.",
+    "È vietato appoggiare scale alla facciata del municipio.",
+    "Il ponte di legno fu sostituito nel 1911 con uno di ferro.",
+    "Mia nonna conservava le lettere in una scatola di biscotti.",
+    "Quando nevica, il postino consegna i pacchi con la slitta.",
+    "Il prezzo comprende il viaggio, ma non la cena né l'assicurazione.",
+    "Perciò il notaio rifiutò di leggere il testamento ad alta voce.",
+    "Le olive si raccolgono a mano, dal basso verso l'alto.",
+    "L'orologio della stazione è fermo alle quattro e un quarto.",
+    "Giovedì prossimo il consiglio voterà il nuovo regolamento.",
 )
 
 LANGUAGES = {"en": ENGLISH, "de": GERMAN, "fr": FRENCH, "es": SPANISH, "it": ITALIAN}

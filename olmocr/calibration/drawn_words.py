@@ -69,7 +69,9 @@ class Writer:
         if language != "en":
             sentences = list(LANGUAGES[language])
             self._chance.shuffle(sentences)
-            yield from (Block("paragraph", " ".join(sentences[start : start + 3])) for start in range(0, 9, 3))
+            yield from (
+                Block("paragraph", " ".join(sentences[start : start + 3])) for start in range(0, len(sentences), 3)
+            )
             return
         while True:
             yield Block("paragraph", self._paragraph(language, self._chance.randint(1, 3)))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-from collections.abc import Callable, Iterator
+import json
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +18,35 @@ import numpy.typing as npt
 
 from olmocr.calibration.drawn_pages import SEED, draw_pages
 from olmocr.calibration.pages import LeftOut, find_pages
-from olmocr.calibration.texts import PageText, TextOf, asked_text, first_of, kept_text, layer_text, true_text
+from olmocr.calibration.texts import (
+    PageText,
+    TextOf,
+    asked_text,
+    first_of,
+    kept_text,
+    layer_text,
+    remembered,
+    true_text,
+)
 from olmocr.conversion.calibrated.samples import CalibrationPage
 from olmocr.device import Device, start_mlx
-from olmocr.errors import InputError
-from olmocr.files import sha256_of, temporary_folder
+from olmocr.errors import InputError, output_error
+from olmocr.files import cache_folder, sha256_of, temporary_folder
 from olmocr.model_folder import ModelFolder, read_config
-from olmocr.page import END_OF_TURN, Ask, PageImage, PageRequest
+from olmocr.page import END_OF_TURN, PAGE_PROMPT, Ask, PageImage, PageRequest
 from olmocr.pipeline.repetition import has_looped
 from olmocr.rendering.render import open_document, turned
 from olmocr.runtime.facts import weight_hashes
 from olmocr.validate.known_pages.page_set import KnownPage, longest_side_for
 
 MOST_ANSWER_TOKENS = 24_000
-"""Answer tokens that are used unless a person asks for another number: more made no difference that could be told."""
+"""Answer tokens that are used unless a person asks for another number: six for each of olmOCR-2's 3584 columns.
+
+The drawn pages have fewer.
+"""
+
+MOST_PAGES = 64
+"""Pages that are used at most, however short their answers: each takes a pass through all of the source."""
 
 _IMAGE_TOKEN = "<|image_pad|>"  # noqa: S105
 
@@ -41,8 +60,10 @@ class CalibrationTerms:
 
     *pages* are documents and folders, none for the drawn ones, which come from *seed*; *longest_side* is in pixels,
     None for what suits the source. *answering* is the folder of a conversion of the same source, to 8 bits best, whose
-    greedy answers are taken where none of the source's own are kept; *work* is where fidelity keeps those, None for the
-    user's cache. Once the answers have *most_answer_tokens*, no page is added.
+    greedy answers are taken where none of the source's own are kept; *work* is where fidelity keeps those, and
+    *answers* where those of the conversion are kept, None for the user's cache. Once all answers together have
+    *most_answer_tokens*, no page is added. Of a person's pages it is a sample that *seed* chooses, so that a long
+    document leaves room for others.
     """
 
     pages: tuple[Path, ...] = ()
@@ -50,6 +71,7 @@ class CalibrationTerms:
     most_answer_tokens: int = MOST_ANSWER_TOKENS
     answering: Path | None = None
     work: Path | None = None
+    answers: Path | None = None
     seed: int = SEED
 
 
@@ -98,27 +120,37 @@ def gather(
     with temporary_folder() as scratch, contextlib.ExitStack() as stack:
         found, unreadable = find_pages(terms.pages) if terms.pages else (draw_pages(scratch, side, terms.seed), ())
         text_of = first_of(tuple(_ways(source, terms, side, ask, stack, device)))
-        pages: list[CalibrationPage] = []
-        left_out = list(unreadable)
-        tokens = used = 0
-        for used, known in enumerate(found, 1):
+        order = range(len(found)) if not terms.pages else _shuffled(len(found), terms.seed)
+        pages: dict[int, CalibrationPage] = {}
+        left_out: dict[int, LeftOut] = {}
+        tokens = 0
+        for number in order:
             try:
-                page = _sample(processor, known, side, text_of)
+                page = _sample(processor, found[number], side, text_of)
             except InputError as error:
-                left_out.append(LeftOut(known.name, str(error)))
+                left_out[number] = LeftOut(found[number].name, str(error))
                 continue
-            if pages and tokens + _answer_tokens(page) > terms.most_answer_tokens:
-                used -= 1
-                break
-            pages.append(page)
             tokens += _answer_tokens(page)
-            on_page(used, len(found))
+            if pages and tokens > terms.most_answer_tokens:
+                break
+            pages[number] = page
+            on_page(len(pages) + len(left_out), len(found))
+            if len(pages) == MOST_PAGES:
+                break
+    named = (*unreadable, *(left_out[number] for number in sorted(left_out)))
     if not pages:
-        raise InputError(f"there is no page to calibrate on: {_reasons(left_out)}")
-    return Gathered(tuple(pages), side, tuple(left_out), len(found) - used)
+        raise InputError(f"there is no page to calibrate on: {_reasons(named)}")
+    used = tuple(pages[number] for number in sorted(pages))
+    return Gathered(used, side, named, len(found) - len(pages) - len(left_out))
 
 
-def _reasons(left_out: list[LeftOut]) -> str:
+def _shuffled(count: int, seed: int) -> list[int]:
+    numbers = list(range(count))
+    random.Random(seed).shuffle(numbers)  # noqa: S311
+    return numbers
+
+
+def _reasons(left_out: Sequence[LeftOut]) -> str:
     more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
     return f"{left_out[0].why}{more}" if left_out else "nothing was given"
 
@@ -136,29 +168,34 @@ def _ways(
     from olmocr.validate.fidelity.work import default_work
 
     work = terms.work or default_work()
+    hash_of = functools.cache(sha256_of)  # a document of many pages is read once
     if is_anything_kept(work) and not source.remote_weights:
-        yield kept_text(earlier_answers(work, weight_hashes(source.path), side), lambda page: sha256_of(page.path))
+        yield kept_text(earlier_answers(work, weight_hashes(source.path), side), lambda page: hash_of(page.path))
     if ask is not None:
         yield asked_text(ask, "a conversion's answers")
     elif terms.answering is not None:
-        yield _answering(terms.answering, stack, device)
+        yield _answering(terms.answering, terms.answers or cache_folder("calibration"), stack, device)
     yield true_text
     yield layer_text
 
 
-def _answering(folder: Path, stack: contextlib.ExitStack, device: Device) -> TextOf:
-    """Return the way that asks the model in *folder*, which is loaded for the first page that needs it."""
-    ways: list[TextOf] = []
+def _answering(folder: Path, answers: Path, stack: contextlib.ExitStack, device: Device) -> TextOf:
+    """Return the way that asks the model in *folder*, which is loaded for the first page that needs it.
+
+    What it answers is kept below *answers*.
+    """
+    opened: list[TextOf] = []
 
     def text_of(page: KnownPage, image: PageImage) -> PageText | None:
-        if not ways:
+        if not opened:
             from olmocr.inference.engine import Engine
 
             engine = stack.enter_context(Engine(ModelFolder(folder), device, is_looping=has_looped, most_pages=1))
-            ways.append(asked_text(engine.ask, f"answers of {folder.resolve().name}"))
-        return ways[0](page, image)
+            opened.append(asked_text(engine.ask, f"answers of {folder.resolve().name}"))
+        return opened[0](page, image)
 
-    return text_of
+    hashes = json.dumps([weight_hashes(folder), PAGE_PROMPT, str(device)], sort_keys=True)
+    return remembered(answers / hashlib.sha256(hashes.encode()).hexdigest()[:24], text_of)
 
 
 def _sample(processor: Any, known: KnownPage, side: int, text_of: TextOf) -> CalibrationPage:
@@ -187,9 +224,24 @@ def _sample(processor: Any, known: KnownPage, side: int, text_of: TextOf) -> Cal
         token_ids=token_ids,
         position_ids=mrope_positions(token_ids, image_token, grid[0], processor.image_processor.merge_size),
         answer_start=prompt.size,
-        pixel_values=np.array(inputs.pixel_values, np.float32),
+        pixel_values=_on_disk(np.array(inputs.pixel_values, np.float32)),
         grid_thw=grid,
     )
+
+
+def _on_disk(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return *values* as a file's, which has no name and is gone when they are: those of 24 pages take 0.7 GB.
+
+    Raises:
+        OutputError: the disk for temporary files is full.
+    """
+    try:
+        with tempfile.TemporaryFile() as file:
+            values.tofile(file)
+            file.flush()
+            return np.memmap(file, values.dtype, "r", shape=values.shape)
+    except OSError as error:
+        raise output_error(error, "the pixels of a page, in the folder for temporary files,") from error
 
 
 def answer_ids(tokenizer: Any, text: PageText) -> npt.NDArray[np.int32]:

@@ -7,13 +7,18 @@ and last the one that a PDF holds for its page.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from olmocr.calibration.drawn_pages import front_matter
 from olmocr.errors import AnswerError, InputError
+from olmocr.files import write_whole
 from olmocr.page import (
     FIELDS,
     Ask,
@@ -26,6 +31,7 @@ from olmocr.page import (
     stated_turn,
 )
 from olmocr.rendering.render import open_document, turned
+from olmocr.reports.typed_json import parse_as
 from olmocr.validate.known_pages.page_set import KnownPage, true_text_path
 
 if TYPE_CHECKING:
@@ -79,7 +85,7 @@ def kept_text(kept: Mapping[tuple[str, int], PageAnswer], hash_of: Callable[[Kno
 def asked_text(ask: Ask, whose: str) -> TextOf:
     """Return the way that asks a model, greedily, and once more where that says that the page is turned.
 
-    An answer that is not whole and in the page format counts as none.
+    An answer that is cut, breaks the page format, or says a second time that the page is turned, counts as none.
     """
 
     async def text_of(image: PageImage) -> PageText | None:
@@ -87,7 +93,8 @@ def asked_text(ask: Ask, whose: str) -> TextOf:
         if turn := stated_turn(answer.text):
             image = turned(image, turn)
             answer = await ask(PageRequest(image, max_tokens=MAX_TOKENS))
-        if answer.finish_reason != "stop" or _parsed(answer.text) is None:
+        found = _parsed(answer.text)
+        if answer.finish_reason != "stop" or found is None or not found.is_rotation_valid:
             return None
         return PageText(whose, answer.text, image.rotation)
 
@@ -98,6 +105,29 @@ def asked_text(ask: Ask, whose: str) -> TextOf:
             return None
 
     return asked
+
+
+def remembered(folder: Path, way: TextOf) -> TextOf:
+    """Return *way*, with each of its answers kept in *folder* by its page's pixels, so that none is asked for twice.
+
+    What is returned raises OutputError where an answer cannot be written.
+    """
+
+    def text_of(page: KnownPage, image: PageImage) -> PageText | None:
+        path = folder / f"{_digest(image)}.json"
+        with contextlib.suppress(OSError, ValueError):
+            return parse_as(PageText, path.read_text(encoding="utf-8"))
+        text = way(page, image)
+        if text is not None:
+            write_whole(path, json.dumps(asdict(text)))
+        return text
+
+    return text_of
+
+
+def _digest(image: PageImage) -> str:
+    pixels = image.pixels
+    return hashlib.sha256(f"{pixels.mode} {pixels.size} ".encode() + pixels.tobytes()).hexdigest()
 
 
 def true_text(page: KnownPage, image: PageImage) -> PageText | None:
@@ -125,7 +155,7 @@ def joined_lines(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
     full = _FULL * max(map(len, lines), default=0)
     found = ""
-    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+    for line, after in zip(lines, [*lines[1:], ""], strict=False):
         found += line
         if not line or not after or len(line) < full:
             found += "\n\n"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from olmocr.conversion.calibrated.terms import Calibration
 from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.companions import check_companions
 from olmocr.conversion.plan import make_plan
@@ -31,6 +32,7 @@ def convert(
     low_disk: bool = False,
     threads: int | None = None,
     progress: Progress = lambda nbytes: None,
+    calibration: Calibration | None = None,
 ) -> list[ConversionReport]:
     """Convert *model*, a checkpoint's folder or a Hub repository, to MLX; return a report for each recipe.
 
@@ -39,7 +41,7 @@ def convert(
     is not given. *leave_out* are patterns of names of files in the source that are taken as if they were not there, or
     of ``FILE:chat_template``. *low_disk* fetches a repository's shards one by one and drops each as soon as it is used.
     *threads* is chosen for this machine unless it is given. *progress* is called, by any thread, with source bytes just
-    finished.
+    finished. The method ``calibrated`` needs the pages that *calibration* has; `olmocr.convert` finds some itself.
 
     Raises:
         OlmocrError: it cannot be done; nothing that looks finished is left.
@@ -48,7 +50,8 @@ def convert(
     recipes = [find_recipe(each) if isinstance(each, str) else each for each in given]
     folder = leaving_out(find_settings(str(model), revision), leave_out)
     targets = plan_targets(folder, recipes, method, output)
-    return write_models(with_weights(targets, low_disk=low_disk), progress, threads=threads)
+    targets = with_weights(targets, low_disk=low_disk)
+    return write_models(targets, progress, threads=threads, calibration=calibration)
 
 
 def leaving_out(model: ModelFolder, patterns: Sequence[str]) -> ModelFolder:
@@ -66,9 +69,11 @@ def leaving_out(model: ModelFolder, patterns: Sequence[str]) -> ModelFolder:
 
 
 def plan_targets(
-    model: ModelFolder, recipes: Sequence[QuantRecipe], method: Method, output: Path | None
+    model: ModelFolder, recipes: Sequence[QuantRecipe], method: Method | None, output: Path | None
 ) -> list[Target]:
     """Plan *model*'s conversion by each of *recipes*; only headers are read, on the Hub if they are there.
+
+    Without *method* each recipe is made with its own, or with ``fit`` if it names none.
 
     Raises:
         CheckpointError: *model* cannot be converted.
@@ -77,7 +82,7 @@ def plan_targets(
     """
     source = read_checkpoint(model)
     check_companions(model, source.config)
-    plans = [make_plan(source, recipe, method) for recipe in recipes]
+    plans = [make_plan(source, recipe, method or recipe.method or "fit") for recipe in recipes]
     names = [
         f"{model.name}-mlx" if not each.quantizes and not each.dtype else f"{model.name}-mlx-{each.name}"
         for each in recipes

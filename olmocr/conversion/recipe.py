@@ -21,7 +21,7 @@ from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.text import one_line
 
 Mode = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
-Method = Literal["stock", "fit"]
+Method = Literal["stock", "fit", "calibrated"]
 Head = Literal["tied", "untied"]
 
 BITS = (3, 4, 5, 6, 8)
@@ -76,7 +76,8 @@ class QuantRecipe:
 
     *dtype* is what the rest is stored as (None: what the source says). *vision_mlp_multiple* has the vision MLP
     widened with zeros to a multiple of it, so that groups divide it. *changes* says what the command line changed,
-    *file* the name (no path) of the file that the recipe was read from, unless it came with this package.
+    *file* the name (no path) of the file that the recipe was read from, unless it came with this package. *method* is
+    what it is made with unless a person chooses another; None leaves that to the converter.
     """
 
     name: str
@@ -86,6 +87,7 @@ class QuantRecipe:
     vision_mlp_multiple: int | None = None
     changes: tuple[str, ...] = ()
     file: str | None = None
+    method: Method | None = None
 
     @property
     def quantizes(self) -> bool:
@@ -187,7 +189,7 @@ def _load(content: bytes) -> object:
         raise _RecipeError("it is nested too deeply") from error
 
 
-_RECIPE_KEYS = ("name", "summary", "rules", "dtype", "vision_mlp_multiple")
+_RECIPE_KEYS = ("name", "summary", "rules", "dtype", "vision_mlp_multiple", "method")
 _RULE_KEYS = ("match", "keep", "bits", "group_size", "mode", "head")
 
 
@@ -258,6 +260,7 @@ def _recipe(fields: _Fields) -> QuantRecipe:
         rules=tuple(_rule(value, number) for number, value in enumerate(rules, 1)),
         dtype=None if fields.get("dtype") in (None, "", "~", "null") else fields.choice("dtype", DTYPES),
         vision_mlp_multiple=multiple,
+        method=fields.choice("method", get_args(Method)) if "method" in fields else None,  # type: ignore[arg-type]
     )
 
 

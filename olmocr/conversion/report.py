@@ -11,6 +11,7 @@ from olmocr.conversion.plan import ConversionPlan, PlannedTensor
 from olmocr.conversion.recipe import QuantRecipe
 from olmocr.conversion.shards import WrittenShard
 from olmocr.reports.conversion import (
+    CalibrationReport,
     ConversionReport,
     ConvertedSource,
     OutputFile,
@@ -36,6 +37,7 @@ def make_report(
     resumed_shards: int,
     seconds: float,
     peak_memory: int,
+    calibration: CalibrationReport | None = None,
 ) -> ConversionReport:
     """Put together what *plan* said with what was written."""
     by_name = {shard.file_name: shard for shard in shards}
@@ -51,7 +53,7 @@ def make_report(
         ),
         recipe=recipe_report(plan.recipe),
         method=plan.method,
-        command=_command(plan),
+        command=_command(plan, calibration),
         parameters=plan.parameters,
         weight_bytes=plan.weight_bytes,
         bits_per_weight=plan.bits_per_weight,
@@ -65,6 +67,7 @@ def make_report(
         seconds=round(seconds, 3),
         peak_memory=peak_memory,
         versions=versions(_MATTER),
+        calibration=calibration,
     )
 
 
@@ -100,7 +103,7 @@ def _tensor_report(tensor: PlannedTensor, squared_error: float, energy: float) -
     )
 
 
-def _command(plan: ConversionPlan) -> str:
+def _command(plan: ConversionPlan, calibration: CalibrationReport | None) -> str:
     """Return the command that makes the same bytes from the same source; paths of this machine stay out of it."""
     folder = plan.source.folder
     parts = ["python", "-m", "olmocr.convert_to_mlx", folder.repo_id or folder.name]
@@ -110,6 +113,8 @@ def _command(plan: ConversionPlan) -> str:
         parts += ["--leave-out", name]
     parts += ["--recipe", plan.recipe.file] if plan.recipe.file else ["--quantize", plan.recipe.name]
     parts += ["--method", plan.method]
+    if calibration and not calibration.drawn:
+        parts += ["--calibrate-on", "PAGES"]
     for change in plan.recipe.changes:
         option, _, value = change.partition(" ")
         parts += [f"--{option.replace('_', '-')}", value]

@@ -19,11 +19,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from olmocr.conversion.calibrated.store import NO_PARTS, CalibratedPart, CalibratedParts
 from olmocr.conversion.disk import Buffer, Reader, Writer, reading
 from olmocr.conversion.interruption import interruption_held_back
 from olmocr.conversion.plan import ConversionPlan, PlannedShard, PlannedTensor, shard_header
 from olmocr.conversion.quantizing.planned import stored_rows, typed
 from olmocr.conversion.quantizing.rows import StoredRows
+from olmocr.conversion.recipe import Method
 from olmocr.errors import CheckpointError, OutputError, output_error
 from olmocr.reports.conversion import Processor
 from olmocr.tensors.floats import Elements, Floats, widened
@@ -78,11 +80,15 @@ class SourceShard:
 
 @dataclass(frozen=True)
 class Variant:
-    """A plan, the folder that its shards go into, and by name those that an earlier run left there."""
+    """A plan, the folder that its shards go into, and by name those that an earlier run left there.
+
+    *parts* is what calibration made of the plan's matrices.
+    """
 
     plan: ConversionPlan
     folder: Path
     whole: Mapping[str, WrittenShard]
+    parts: CalibratedParts = NO_PARTS
 
 
 @dataclass(frozen=True)
@@ -291,11 +297,21 @@ def _open_outputs(number: int, variant: Variant) -> dict[str, _Output]:
 
 
 @dataclass(frozen=True)
+class _Destination:
+    """What becomes of a source tensor in one variant, and where it goes."""
+
+    output: _Output
+    tensor: PlannedTensor
+    method: Method
+    part: CalibratedPart | None
+
+
+@dataclass(frozen=True)
 class _Job:
     """A source tensor, what becomes of it in each variant that still needs it, and who looks whether it changed."""
 
     source: TensorInfo
-    targets: tuple[tuple[_Output, PlannedTensor, ConversionPlan], ...]
+    targets: tuple[_Destination, ...]
     witnesses: tuple[_Witness, ...] = ()
 
 
@@ -306,16 +322,21 @@ def _jobs(
 
     What an earlier run hashed whole needs no witness: it is hashed again.
     """
-    targets: dict[str, list[tuple[_Output, PlannedTensor, ConversionPlan]]] = {}
+    targets: dict[str, list[_Destination]] = {}
     for variant, named in zip(conversion.variants, outputs, strict=True):
         for tensor in variant.plan.tensors:
             if tensor.source.shard == shard and tensor.source.name in named:
-                target = (named[tensor.source.name], tensor, variant.plan)
+                target = _destination(named[tensor.source.name], tensor, variant)
                 targets.setdefault(tensor.source.name, []).append(target)
     witnesses = _witnesses(conversion, shard) if source.earlier is None else {}
     tensors = {tensor.source.name: tensor.source for variant in conversion.variants for tensor in variant.plan.tensors}
     needed = sorted((tensors[name] for name in {*targets, *witnesses}), key=lambda each: each.offset)
     return [_Job(each, tuple(targets.get(each.name, ())), tuple(witnesses.get(each.name, ()))) for each in needed]
+
+
+def _destination(output: _Output, tensor: PlannedTensor, variant: Variant) -> _Destination:
+    part = variant.parts.find(tensor.name, tensor.params, tensor.dtype) if tensor.params else None
+    return _Destination(output, tensor, variant.plan.method, part)
 
 
 def _witnesses(conversion: Conversion, shard: str) -> dict[str, list[_Witness]]:
@@ -498,9 +519,10 @@ def _convert_chunk(conversion: Conversion, chunk: _Chunk, job: _Job, raw: Elemen
     checksum = zlib.crc32(raw.data, 0 if row_scale is None else zlib.crc32(row_scale.tobytes()))
     for witness in job.witnesses:
         witness.add(job.source.name, chunk.first_row, checksum)
-    for output, tensor, plan in job.targets:
+    for target in job.targets:
+        output, tensor = target.output, target.tensor
         output.add_source(job.source, chunk.first_row, checksum)
-        stored = stored_rows(rows, chunk.first_row, tensor, plan.method, conversion.processor, row_scale)
+        stored = stored_rows(rows, chunk.first_row, tensor, target.method, conversion.processor, row_scale, target.part)
         try:
             _write_rows(output, tensor, stored, chunk.first_row)
             whole = output.reread()

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from olmocr.conversion.calibrated.store import NO_PARTS, CalibratedParts, CalibrationFolder
+from olmocr.conversion.calibrated.terms import Calibration
+from olmocr.conversion.calibrated.wanted import wanted_matrices, work_of
 from olmocr.conversion.companions import write_companions, write_file
 from olmocr.conversion.partial import STATE_FILE, PartialFolder, is_empty, partial_folder
 from olmocr.conversion.plan import ConversionPlan
@@ -36,7 +39,7 @@ from olmocr.hub.read import fetch_shard
 from olmocr.inputs.places import folded
 from olmocr.memory import peak_memory
 from olmocr.model_folder import HASHES_FILE, ModelFolder, shard_sha256
-from olmocr.reports.conversion import REPORT_FILE, ConversionReport, Processor
+from olmocr.reports.conversion import REPORT_FILE, CalibrationReport, ConversionReport, Processor
 from olmocr.reports.typed_json import report_json
 from olmocr.strays import is_stray
 from olmocr.version import __version__
@@ -55,19 +58,21 @@ class Target:
     output: Path
 
 
-def find_resources(targets: Sequence[Target], threads: int | None = None) -> Resources:
+def find_resources(
+    targets: Sequence[Target], threads: int | None = None, calibration: Calibration | None = None
+) -> Resources:
     """Return what carrying out *targets* together takes: bytes of disk, how many are free, and peak memory."""
     shards = {tensor.source.shard: 0 for target in targets for tensor in target.plan.tensors}
     model = targets[0].plan.source.folder
     sizes = {file.name: file.size for file in model.remote_files}
     download = max((sizes.get(shard, 0) for shard in shards), default=0) if model.remote_weights else 0
     needed = sum(target.plan.file_bytes + _SPARE_BYTES for target in targets) + download
-    processor = find_processor()
-    return Resources(
-        disk_needed=needed,
-        disk_free=min(_free(target.output) for target in targets),
-        peak_memory=peak_memory_of(processor, threads or all_threads(), len(targets)),
-    )
+    memory = peak_memory_of(find_processor(), threads or all_threads(), len(targets))
+    if calibration:
+        wanted = wanted_matrices(target.plan for target in targets)
+        work = work_of(wanted, calibration.pages, calibration.down_slices)
+        needed, memory = needed + work.disk, max(memory, work.peak_memory)
+    return Resources(disk_needed=needed, disk_free=min(_free(target.output) for target in targets), peak_memory=memory)
 
 
 def write_models(
@@ -76,11 +81,13 @@ def write_models(
     *,
     threads: int | None = None,
     processor: Processor | None = None,
+    calibration: Calibration | None = None,
 ) -> list[ConversionReport]:
     """Carry out plans of one source together, which is read once: write beside each output, read again, rename.
 
     A failure leaves no folder under an output's name. After an interruption the shards that are whole stay in a hidden
     folder beside it, and the same call goes on from them. *threads* is chosen for this machine unless it is given.
+    Plans whose method is ``calibrated`` need *calibration*; the source is then read once more, before.
 
     Raises:
         CheckpointError: the source cannot be read, or holds what is no number.
@@ -90,25 +97,33 @@ def write_models(
     """
     _check_outputs(targets)
     processor, threads = processor or find_processor(), threads or all_threads()
+    if calibration is None and any(target.plan.method == "calibrated" for target in targets):
+        raise ValueError("a plan whose method is calibrated needs pages")
     try:
-        return _write_models(targets, progress, threads, processor)
+        return _write_models(targets, progress, threads, processor, calibration)
     except SourceChangedError as error:
         _log.warning("%s", error)  # with nothing left of the earlier run there is nothing to compare it with again
-        return _write_models(targets, progress, threads, processor)
+        return _write_models(targets, progress, threads, processor, calibration)
 
 
 def _write_models(
-    targets: Sequence[Target], progress: Progress, threads: int, processor: Processor
+    targets: Sequence[Target],
+    progress: Progress,
+    threads: int,
+    processor: Processor,
+    calibration: Calibration | None,
 ) -> list[ConversionReport]:
     started = time.monotonic()
     source = targets[0].plan.source.folder
     with contextlib.ExitStack() as stack:
         partials = [
-            stack.enter_context(partial_folder(each.output, _fingerprint(each.plan, processor))) for each in targets
+            stack.enter_context(partial_folder(each.output, _fingerprint(each.plan, processor, calibration)))
+            for each in targets
         ]
-        _require_room(targets, partials)
+        _require_room(targets, partials, calibration)
         resumed = [len(partial.whole) for partial in partials]
-        hashes = _write_shards(targets, partials, progress, processor, threads)
+        calibrated = _calibrate(targets, partials, processor, threads, calibration)
+        hashes = _write_shards(targets, partials, progress, processor, threads, calibrated.parts)
         reports = []
         for target, partial, count in zip(targets, partials, resumed, strict=True):
             report = make_report(
@@ -120,12 +135,58 @@ def _write_models(
                 resumed_shards=count,
                 seconds=time.monotonic() - started,
                 peak_memory=peak_memory(),
+                calibration=calibrated.report(target.plan),
             )
             _complete(target, partial, report)
             reports.append(report)
+        calibrated.remove()
     if source.remote_weights:
         _log.info("the source's shards were fetched one by one and are not kept")
     return reports
+
+
+@dataclass(frozen=True)
+class _Calibrated:
+    """What calibration made for some plans, and the folder that it lies in until the shards are written."""
+
+    parts: CalibratedParts = NO_PARTS
+    calibration: Calibration | None = None
+    folder: CalibrationFolder | None = None
+    seconds: float = 0.0
+
+    def report(self, plan: ConversionPlan) -> CalibrationReport | None:
+        if self.calibration is None or plan.method != "calibrated":
+            return None
+        from olmocr.conversion.calibrated.calibrate import calibration_report
+
+        return calibration_report(plan, self.calibration, self.parts, self.seconds)
+
+    def remove(self) -> None:
+        if self.folder:
+            self.folder.remove()
+
+
+def _calibrate(
+    targets: Sequence[Target],
+    partials: Sequence[PartialFolder],
+    processor: Processor,
+    threads: int,
+    calibration: Calibration | None,
+) -> _Calibrated:
+    """Make, before any shard is written, what the plans calibrate; the lock on the first folder keeps others out."""
+    plans = [target.plan for target in targets]
+    if calibration is None or not wanted_matrices(plans):
+        return _Calibrated()
+    from olmocr.conversion.calibrated.calibrate import calibrate
+
+    started = time.monotonic()
+    first = targets[0].output
+    identity = (__version__, processor, calibration.fingerprint, _source_identity(plans[0]))
+    fingerprint = hashlib.sha256(repr(identity).encode()).hexdigest()
+    folder = CalibrationFolder(first.with_name(f".{first.name}.calibration"), fingerprint)
+    folder.resume()
+    parts = calibrate(plans, calibration, folder, processor, threads)
+    return _Calibrated(parts, calibration, folder, time.monotonic() - started)
 
 
 def _write_shards(
@@ -134,6 +195,7 @@ def _write_shards(
     progress: Progress,
     processor: Processor,
     threads: int,
+    parts: CalibratedParts,
 ) -> dict[str, str]:
     """Write what is missing; return the SHA-256 of the source's shards."""
     source = targets[0].plan.source.folder
@@ -155,7 +217,12 @@ def _write_shards(
 
     conversion = Conversion(
         variants=[
-            Variant(target.plan, partial.path, dict(partial.whole))
+            Variant(
+                target.plan,
+                partial.path,
+                dict(partial.whole),
+                parts if target.plan.method == "calibrated" else NO_PARTS,
+            )
             for target, partial in zip(targets, partials, strict=True)
         ],
         open_shard=_opener(source, partials[0].downloads),
@@ -214,17 +281,20 @@ def _sums_file(folder: Path, shards: Iterable[WrittenShard]) -> str:
     return "".join(lines)
 
 
-def _fingerprint(plan: ConversionPlan, processor: Processor) -> str:
-    """Return what tells this conversion from every other: a run may only go on with what was made of the same.
+def _fingerprint(plan: ConversionPlan, processor: Processor, calibration: Calibration | None) -> str:
+    """Return what tells this conversion from every other: a run may only go on with what was made of the same."""
+    pages = calibration.fingerprint if calibration and plan.method == "calibrated" else None
+    identity = (__version__, processor, plan.method, plan.recipe, plan.shards, _source_identity(plan), pages)
+    return hashlib.sha256(repr(identity).encode()).hexdigest()
 
-    Of the source that is cheap to ask only: whether its bytes are the same is seen when they are read again.
-    """
+
+def _source_identity(plan: ConversionPlan) -> tuple[object, ...]:
+    """Return of the source what is cheap to ask: whether its bytes are the same is seen when they are read again."""
     folder = plan.source.folder
     names = sorted({tensor.source.shard for tensor in plan.tensors})
     stats = [(folder.path / name).stat() for name in names if (folder.path / name).is_file()]
     files = [(stat.st_size, stat.st_mtime_ns) for stat in stats] if not folder.remote_weights else folder.revision
-    identity = (__version__, processor, plan.method, plan.recipe, plan.shards, folder.repo_id or folder.name, files)
-    return hashlib.sha256(repr(identity).encode()).hexdigest()
+    return folder.repo_id or folder.name, files
 
 
 def _check_outputs(targets: Sequence[Target]) -> None:
@@ -251,9 +321,11 @@ def _is_within(path: Path, folder: Path) -> bool:
         return path.is_relative_to(folder)
 
 
-def _require_room(targets: Sequence[Target], partials: Sequence[PartialFolder]) -> None:
+def _require_room(
+    targets: Sequence[Target], partials: Sequence[PartialFolder], calibration: Calibration | None
+) -> None:
     there = sum(shard.nbytes for partial in partials for shard in partial.whole.values())
-    needed = (find_resources(targets).disk_needed or 0) - there
+    needed = (find_resources(targets, calibration=calibration).disk_needed or 0) - there
     free = min(_free(target.output) for target in targets)
     if free < needed:
         output = targets[0].output

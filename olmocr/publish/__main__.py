@@ -144,24 +144,31 @@ def reproduce(
     source: Annotated[
         str | None, typer.Option(help="Folder or repository of the source. Default: the one that the report names.")
     ] = None,
+    calibrate_on: Annotated[
+        list[Path] | None,
+        typer.Option(help="The pages that it was calibrated on, unless they were drawn.", show_default=False),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Convert the source again, as conversion_report.json says, and compare: the same bytes should come of it.
 
-    Ends with exit code 11 if they do not.
+    What was calibrated comes out the same on the same kind of machine only. Ends with exit code 11 if it does not.
     """
     from olmocr.publish.reproduce import reproduce as convert_again
 
     console = start_logging(quiet=quiet)
     with progress_bar(console, *byte_columns(), quiet=quiet) as progress:
         task = progress.add_task("converting again", total=None)
-        found = convert_again(folder.expanduser(), source, lambda nbytes: progress.advance(task, nbytes))
+        pages = [path.expanduser() for path in calibrate_on or ()]
+        found = convert_again(folder.expanduser(), source, lambda nbytes: progress.advance(task, nbytes), pages)
     for file in found.files:
         say(f"{'same' if file.same else 'OTHER':<6}  {file.name}  {file.detail}")
     for name, (then, now) in found.versions.items():
         say(f"{name} was {then} and is {now}")
     if not found.source_is_same:
         say("the source is another one than the report names, by the hashes of its shards")
+    if not found.pages_are_same:
+        say("the pages that it was calibrated on are others than the report names, by their hashes")
     say(f"{folder} {'is' if found.holds else 'is NOT'} what its report makes again")
     if not found.holds:
         raise typer.Exit(ExitCode.GATE_FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -22,11 +23,12 @@ from olmocr.publish.markup import code_block, escaped
 from olmocr.publish.rows import Measured, Row, row_of
 from olmocr.publish.scan import CHART_FILE
 from olmocr.reports.bench import percent
-from olmocr.reports.conversion import TensorReport
+from olmocr.reports.conversion import CalibrationReport, TensorReport
 from olmocr.reports.parts import Interval
 from olmocr.validate.fidelity.plots import Point, size_against_fidelity
 
 _METHODS = {
+    "calibrated": "codes and scales are chosen so that what the model makes of pages changes least",
     "fit": "scales and biases of each group are searched for the least error",
     "stock": "the numbers are those of mx.quantize, bit for bit",
 }
@@ -111,9 +113,23 @@ def make_card(
         source_is_folder=conversion.source.name != facts.base_model,
         stock_code=_STOCK.format(prompt=PAGE_PROMPT, model=variant.title, side=TARGET_LONGEST_IMAGE_DIM),
         method=_METHODS.get(conversion.method, "not known to this version"),
+        calibrated_on=_calibrated_on(conversion.calibration) if conversion.calibration else None,
         citation=_CITATION if facts.base_model == BF16_REPOSITORY else None,
     )
     return text.rstrip("\n") + "\n"
+
+
+def _calibrated_on(calibration: CalibrationReport) -> str:
+    """Return how it was calibrated and on what, in two sentences."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(page.kind for page in calibration.pages).items())
+    texts = " and ".join(sorted({page.whose_text for page in calibration.pages}))
+    whose = "drawn for it" if calibration.drawn else "of the publisher's own"
+    return (
+        f"Each matrix was rounded for what it is given on {len(calibration.pages)} pages {whose} ({kinds}), with the "
+        f"OCR prompt, {calibration.tokens:,} tokens in all, {calibration.answer_tokens:,} of them answers ({texts}). "
+        "Pages of another kind may be read a little less like the source reads them; measure on your own with "
+        "olmocr validate fidelity."
+    )
 
 
 def make_chart(rows: Sequence[Row]) -> str | None:

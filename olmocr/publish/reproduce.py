@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from olmocr.conversion.convert import convert
+from olmocr.calibration.convert import convert
 from olmocr.conversion.recipe import Method, QuantRecipe, parse_recipe
 from olmocr.errors import InputError, UsageError
 from olmocr.files import temporary_folder
@@ -33,11 +33,15 @@ class Compared:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of it. *source_is_same* by the hashes of its shards; *versions* are packages that differ: then, now."""
+    """What came of it. *source_is_same* by the hashes of its shards; *versions* are packages that differ: then, now.
+
+    *pages_are_same* tells whether what it was calibrated on, if it was, is what the report names, byte for byte.
+    """
 
     source_is_same: bool
     files: tuple[Compared, ...]
     versions: dict[str, tuple[str, str]]
+    pages_are_same: bool = True
 
     @property
     def holds(self) -> bool:
@@ -45,11 +49,17 @@ class Reproduction:
         return self.source_is_same and all(file.same for file in self.files)
 
 
-def reproduce(folder: Path, source: str | None = None, progress: Progress = lambda nbytes: None) -> Reproduction:
+def reproduce(
+    folder: Path,
+    source: str | None = None,
+    progress: Progress = lambda nbytes: None,
+    calibrate_on: Sequence[Path] = (),
+) -> Reproduction:
     """Convert the source of *folder* again, as its report says, and compare every file that a conversion writes.
 
-    *source* is a folder or repository to take instead of the one that the report names. The new folder is made beside
-    *folder* and removed again.
+    *source* is a folder or repository to take instead of the one that the report names, *calibrate_on* the pages that
+    it was calibrated on, unless these were drawn. The new folder is made beside *folder* and removed again. What was
+    calibrated comes out the same on the same kind of machine only: MLX's device and its libraries are in ``versions``.
 
     Raises:
         InputError: the folder has no conversion report, or one that names no recipe or method of this version.
@@ -59,6 +69,9 @@ def reproduce(folder: Path, source: str | None = None, progress: Progress = lamb
     report = read_conversion_report(folder)
     if source is None and not REPO_ID.fullmatch(report.source.name):
         raise UsageError(f"{folder} was made from a folder called {report.source.name}; say where it is with --source")
+    if report.calibration and not report.calibration.drawn and not calibrate_on:
+        count = len(report.calibration.pages)
+        raise UsageError(f"{folder} was calibrated on {count} pages of somebody's own; name them with `calibrate_on`")
     recipe = recipe_of(report.recipe)
     revision = report.source.revision if source is None else None
     with temporary_folder(folder.resolve().parent) as temporary:
@@ -68,12 +81,22 @@ def reproduce(folder: Path, source: str | None = None, progress: Progress = lamb
             recipe,
             again,
             method=_method(report),
+            calibrate_on=calibrate_on,
             revision=revision,
             leave_out=report.source.left_out,
             progress=progress,
         )
         files = _compare(folder, again)
-    return Reproduction(made.source.files == report.source.files, files, _differing_versions(report, made))
+    return Reproduction(
+        made.source.files == report.source.files,
+        files,
+        _differing_versions(report, made),
+        _page_hashes(report) == _page_hashes(made),
+    )
+
+
+def _page_hashes(report: ConversionReport) -> list[str]:
+    return [page.sha256 for page in report.calibration.pages] if report.calibration else []
 
 
 def recipe_of(report: RecipeReport) -> QuantRecipe:
@@ -125,4 +148,6 @@ def _detail(name: str, there: dict[str, str], new: dict[str, str]) -> str:
 def _differing_versions(then: ConversionReport, now: ConversionReport) -> dict[str, tuple[str, str]]:
     names = sorted({*then.versions, *now.versions})
     pairs = {name: (then.versions.get(name, "none"), now.versions.get(name, "none")) for name in names}
+    if then.calibration and now.calibration:
+        pairs["device"] = (then.calibration.device, now.calibration.device)
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

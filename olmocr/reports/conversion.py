@@ -89,8 +89,59 @@ class TensorReport:
 
 
 @dataclass(frozen=True)
+class CalibrationPageReport:
+    """A page that the source was looked at on; *answer_tokens* of its *tokens* are the answer, *whose_text* says whose.
+
+    *sha256* is that of what the model saw: token ids and pixels.
+    """
+
+    name: str
+    sha256: str
+    kind: str
+    whose_text: str
+    tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
+class MatrixLossReport:
+    """How far the output of a matrix is from the source's on the calibration pages.
+
+    The sum over tokens of weight times squared difference, by the codes that ``fit`` gives and by those that are
+    stored. *rows_of_fit* of its *rows* are kept as ``fit`` rounds them, which was no worse on pages held out.
+    """
+
+    tensor: str
+    fit: float
+    stored: float
+    rows_of_fit: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What calibrated rounding was made with: its pages, the *device* that computed, and what it came to.
+
+    *drawn* says that they are those that this package draws. *predicted_nats* is the mean divergence from the source,
+    in nats a token, that sensitivities predict, if there were any. *seconds* are those of the last run.
+    """
+
+    drawn: bool
+    pages: tuple[CalibrationPageReport, ...]
+    tokens: int
+    answer_tokens: int
+    device: str
+    matrices: tuple[MatrixLossReport, ...]
+    seconds: float
+    predicted_nats: float | None = None
+
+
+@dataclass(frozen=True)
 class ConversionReport:
-    """What was converted, how, and what came of it; *seconds* and *peak_memory* (bytes) are those of the last run."""
+    """What was converted, how, and what came of it; *seconds* and *peak_memory* (bytes) are those of the last run.
+
+    *calibration* is None unless the method is ``calibrated``.
+    """
 
     source: ConvertedSource
     recipe: RecipeReport
@@ -109,4 +160,5 @@ class ConversionReport:
     seconds: float
     peak_memory: int
     versions: Mapping[str, str]
+    calibration: CalibrationReport | None = None
     version: int = REPORT_VERSION

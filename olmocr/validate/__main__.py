@@ -170,7 +170,7 @@ def _as_json(report: WeightsReport) -> dict[str, Any]:
 class _SmokeCommand(CommandWithBothSpellings):
     """Takes ``--pdf a b c``."""
 
-    several = "--pdf"
+    several = ("--pdf",)
 
 
 @app.command(cls=_SmokeCommand)
@@ -203,7 +203,7 @@ def smoke(
 class _FidelityCommand(CommandWithBothSpellings):
     """Takes ``--pages a b c``."""
 
-    several = "--pages"
+    several = ("--pages",)
 
 
 @app.command(cls=_FidelityCommand)

@@ -1,7 +1,7 @@
 """The language model of Qwen2.5-VL, block by block, as pure functions of weights and one page's tokens.
 
-All are differentiable with ``mx.vjp``. Shapes are (tokens, width) throughout; the math is that of the Qwen2 decoder
-with multimodal rotary positions (Qwen2.5-VL, arXiv 2502.13923).
+All are differentiable with ``mx.vjp`` as they come. Shapes are (tokens, width) throughout; the math is that of the
+Qwen2 decoder with multimodal rotary positions (Qwen2.5-VL, arXiv 2502.13923).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from olmocr.conversion.calibrated.attention import attend
+from olmocr.conversion.calibrated.kernels import WITH_MLX, Kernels
 
 BLOCK_INPUTS: tuple[tuple[str, ...], ...] = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -76,26 +76,28 @@ def decoder_block(
     angles: Angles,
     shape: LanguageShape,
     nudges: Mapping[str, mx.array] | None = None,
+    kernels: Kernels = WITH_MLX,
 ) -> tuple[mx.array, tuple[mx.array, ...]]:
     """Return what a block makes of *hidden* (tokens, width), and the inputs of its matrices in `BLOCK_INPUTS`' order.
 
     *weights* are the block's tensors by their name in it. *nudges* (tokens, rows) are added to the output of the
     matrices that they are named for: the gradient by one is the gradient by that output.
+    *kernels* other than those with MLX have no gradients.
     """
     nudges = nudges or {}
     normed = mx.fast.rms_norm(hidden, weights["input_layernorm.weight"], shape.norm_epsilon)
     queries, keys, values = (_linear(weights, name, normed, nudges) for name in BLOCK_INPUTS[0])
-    mixed = attend(
+    mixed = kernels.attend(
         _rotate(_heads(queries, shape.heads), angles),
         _rotate(_heads(keys, shape.key_value_heads), angles),
         _heads(values, shape.key_value_heads),
-        is_causal=True,
+        True,
+        kernels.scores,
     )
     found = mixed[0].transpose(1, 0, 2).reshape(hidden.shape[0], -1)
     hidden = hidden + _linear(weights, "self_attn.o_proj", found, nudges)
     normed_again = mx.fast.rms_norm(hidden, weights["post_attention_layernorm.weight"], shape.norm_epsilon)
-    gate, up = (_linear(weights, name, normed_again, nudges) for name in BLOCK_INPUTS[2])
-    inner = gate * mx.sigmoid(gate) * up
+    inner = kernels.gated(*(_linear(weights, name, normed_again, nudges) for name in BLOCK_INPUTS[2]))
     hidden = hidden + _linear(weights, "mlp.down_proj", inner, nudges)
     return hidden, (normed, found, normed_again, inner)
 

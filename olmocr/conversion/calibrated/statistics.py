@@ -20,10 +20,10 @@ from olmocr.tensors.floats import Floats
 Hessian = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 """(columns, columns), symmetric."""
 
-_WIDEST_IN_FLOAT64 = 8192
+WIDEST_IN_FLOAT64 = 8192
 """Columns of the largest sum that is kept in float64: 512 MB. Wider ones take half of that in float32."""
 
-_PANEL = 1024
+PANEL = 1024
 """Columns of H that are computed at once: only what is on or left of the diagonal is, the rest is its mirror."""
 
 IMAGE_WEIGHT = 0.1
@@ -61,41 +61,41 @@ def column_slices(columns: int, count: int) -> list[slice]:
 
 
 class HessianSum:
-    """Adds up H of one input, float64 up to 8192 columns and float32 beyond; products are float32."""
+    """Adds up H of one input: products are float32, sums float64 unless the input is wide."""
 
-    def __init__(self, columns: int, slices: int = 1) -> None:
+    def __init__(
+        self, columns: int, slices: int = 1, *, panel: int = PANEL, widest_in_float64: int = WIDEST_IN_FLOAT64
+    ) -> None:
         """Begin with zeros; of several *slices* of the columns only each one's own H is added up."""
-        self._slices = column_slices(columns, slices)
-        self._totals: list[Hessian] = [_zeros(each.stop - each.start) for each in self._slices]
+        self._slices, self._panel = column_slices(columns, slices), panel
+        widths = [each.stop - each.start for each in self._slices]
+        self._totals: list[Hessian] = [_zeros(width, widest_in_float64) for width in widths]
 
     def add(self, values: mx.array, weights: Floats) -> None:
         """Add tokens with inputs *values* (tokens, columns), each counted *weights* (tokens,) times."""
         chosen = np.flatnonzero(weights)
         if not len(chosen):
             return
-        roots = mx.array(np.sqrt(weights[chosen]))
-        rows = (values if len(chosen) == len(weights) else values[mx.array(chosen)]).astype(mx.float32)
-        scaled = rows * roots[:, None]
+        rows = values if len(chosen) == len(weights) else values[mx.array(chosen)]
+        scaled = rows.astype(mx.float32) * mx.array(np.sqrt(weights[chosen]))[:, None]
         for own, total in zip(self._slices, self._totals, strict=True):
             part = mx.contiguous(scaled[:, own])
-            for first, end in _panels(len(total)):
-                product = part[:, first:end].T @ part[:, :end]
-                total[first:end, :end] += np.asarray(product)
+            for first, end in self._panels(total):
+                total[first:end, :end] += np.asarray(part[:, first:end].T @ part[:, :end])
 
     def finish(self) -> tuple[Hessian, ...]:
         """Return H of each slice of columns, symmetric; nothing is to be added afterwards."""
         for total in self._totals:
-            for first, end in _panels(len(total)):
+            for first, end in self._panels(total):
                 total[first:end, end:] = total[end:, first:end].T
         return tuple(self._totals)
 
+    def _panels(self, total: Hessian) -> list[tuple[int, int]]:
+        return [(first, min(first + self._panel, len(total))) for first in range(0, len(total), self._panel)]
 
-def _panels(columns: int) -> list[tuple[int, int]]:
-    return [(first, min(first + _PANEL, columns)) for first in range(0, columns, _PANEL)]
 
-
-def _zeros(columns: int) -> Hessian:
-    if columns <= _WIDEST_IN_FLOAT64:
+def _zeros(columns: int, widest_in_float64: int) -> Hessian:
+    if columns <= widest_in_float64:
         return np.zeros((columns, columns), np.float64)
     return np.zeros((columns, columns), np.float32)
 

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from olmocr.conversion.calibrated.attention import attend
+from olmocr.conversion.calibrated.kernels import WITH_MLX, Kernels
 from olmocr.inference.vision import Layout, make_layout
 
 VISION_INPUTS: tuple[tuple[str, ...], ...] = (
@@ -63,18 +63,23 @@ def patches(weight: mx.array, pixels: mx.array, layout: Layout, shape: VisionSha
 
 
 def vision_block(
-    weights: Mapping[str, mx.array], hidden: mx.array, layout: Layout, shape: VisionShape, *, is_full: bool
+    weights: Mapping[str, mx.array],
+    hidden: mx.array,
+    layout: Layout,
+    shape: VisionShape,
+    *,
+    is_full: bool,
+    kernels: Kernels = WITH_MLX,
 ) -> tuple[mx.array, tuple[mx.array, ...]]:
     """Return what a block makes of *hidden* (patches, width), and its matrices' inputs in `VISION_INPUTS`' order.
 
     *weights* are the block's tensors by their name in it. A patch attends to its window, with *is_full* to all.
     """
     normed = mx.fast.rms_norm(hidden, weights["norm1.weight"], _NORM_EPSILON)
-    found = _attention(_linear(weights, "attn.qkv", normed), layout, shape, is_full=is_full)
+    found = _attention(_linear(weights, "attn.qkv", normed), layout, shape, kernels, is_full=is_full)
     hidden = hidden + _linear(weights, "attn.proj", found)
     normed_again = mx.fast.rms_norm(hidden, weights["norm2.weight"], _NORM_EPSILON)
-    gate = _linear(weights, "mlp.gate_proj", normed_again)
-    inner = gate * mx.sigmoid(gate) * _linear(weights, "mlp.up_proj", normed_again)
+    inner = kernels.gated(*(_linear(weights, name, normed_again) for name in VISION_INPUTS[2]))
     return hidden + _linear(weights, "mlp.down_proj", inner), (normed, found, normed_again, inner)
 
 
@@ -85,7 +90,7 @@ def merged(weights: Mapping[str, mx.array], hidden: mx.array, layout: Layout, sh
     return _linear(weights, "mlp.2", inner)[mx.array(np.argsort(layout.order))]
 
 
-def _attention(qkv: mx.array, layout: Layout, shape: VisionShape, *, is_full: bool) -> mx.array:
+def _attention(qkv: mx.array, layout: Layout, shape: VisionShape, kernels: Kernels, *, is_full: bool) -> mx.array:
     """Return what each patch takes from others, (patches, width); *qkv* is (patches, 3 x width)."""
     count = qkv.shape[0]
     parts = qkv.reshape(count, 3, shape.heads, shape.head_dim)
@@ -99,7 +104,7 @@ def _attention(qkv: mx.array, layout: Layout, shape: VisionShape, *, is_full: bo
             each[own].reshape(windows, size, shape.heads, shape.head_dim).transpose(0, 2, 1, 3)
             for each in (turned[:, 0], turned[:, 1], parts[:, 2])
         )
-        found = attend(queries, keys, values, is_causal=False)
+        found = kernels.attend(queries, keys, values, False, kernels.scores)
         mixed.append(found.transpose(0, 2, 1, 3).reshape(windows * size, -1))
     return mx.concatenate(mixed)
 

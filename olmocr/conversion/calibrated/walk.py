@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from olmocr.conversion.calibrated.hidden_states import HiddenStates, fingerprint
+from olmocr.conversion.calibrated.kernels import fastest_kernels
 from olmocr.conversion.calibrated.language import (
     BLOCK_INPUTS,
     decoder_block,
@@ -180,6 +181,7 @@ class _Walk:
         options: WalkOptions,
     ) -> None:
         self._pages, self._blocks, self._states, self._options = pages, blocks, states, options
+        self._kernels = fastest_kernels()
         self._names = block_names(source)
         self._vision_blocks = number_of_blocks(source.config)["blocks"]
         self._image_token: int = source.config["image_token_id"]
@@ -255,7 +257,9 @@ class _Walk:
             for place, page in enumerate(self._pages):
                 layout = self._layout(page)
                 hidden = self._states.read(number, rows, place)
-                hidden, inputs = vision_block(weights, hidden, layout, self._vision_shape, is_full=is_full)
+                hidden, inputs = vision_block(
+                    weights, hidden, layout, self._vision_shape, is_full=is_full, kernels=self._kernels
+                )
                 mx.eval(hidden, inputs)
                 yield page, inputs
                 if is_last:
@@ -273,7 +277,7 @@ class _Walk:
             for place, page in enumerate(self._pages):
                 hidden = self._states.read(number, self._tokens(), place)
                 angles = rotary_angles(page.position_ids, self._shape)
-                hidden, inputs = decoder_block(weights, hidden, angles, self._shape)
+                hidden, inputs = decoder_block(weights, hidden, angles, self._shape, kernels=self._kernels)
                 mx.eval(hidden, inputs)
                 yield page, inputs
                 write(hidden)

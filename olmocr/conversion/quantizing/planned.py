@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from olmocr.conversion.calibrated.store import CalibratedPart
 from olmocr.conversion.names import PATCH_EMBED_AXES
 from olmocr.conversion.plan import PlannedTensor
-from olmocr.conversion.quantizing.rows import StoredRows, kept_rows, quantized_rows
+from olmocr.conversion.quantizing.rows import StoredRows, calibrated_rows, kept_rows, quantized_rows
 from olmocr.conversion.recipe import Method
 from olmocr.errors import CheckpointError, PlanError
 from olmocr.reports.conversion import Processor
@@ -28,8 +29,11 @@ def stored_rows(
     method: Method,
     processor: Processor,
     row_scale: Floats | None = None,
+    part: CalibratedPart | None = None,
 ) -> StoredRows:
     """Return what is stored of *rows*, from *first_row* on, of *tensor*'s source; *row_scale* has one for each, or one.
+
+    With *part* that is what calibration made of them; what is not calibrated is made with ``fit``.
 
     Raises:
         CheckpointError: a value is no number.
@@ -37,7 +41,10 @@ def stored_rows(
     """
     is_last = first_row + len(rows) == tensor.source.shape[0]
     rows, row_scale = _padded(rows, row_scale, tensor, is_last=is_last)
-    if tensor.params:
+    if part is not None and tensor.params:
+        arrays = tuple(array[first_row : first_row + len(rows)] for array in part.arrays)
+        stored = calibrated_rows(rows, arrays, tensor.params, tensor.dtype, row_scale)
+    elif tensor.params:
         stored = quantized_rows(rows, tensor.params, method, tensor.dtype, processor, row_scale)
     else:
         stored = kept_rows(rows.transpose(PATCH_EMBED_AXES) if tensor.is_transposed else rows, tensor.dtype, row_scale)

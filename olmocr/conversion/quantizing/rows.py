@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,6 +93,17 @@ def quantized_rows(
     return _with_true_sums(stored, values, params, dtype) if _overflow(stored) else stored
 
 
+def calibrated_rows(
+    rows: Elements, arrays: Sequence[Bytes], params: QuantParams, dtype: str, row_scale: Floats | None = None
+) -> StoredRows:
+    """Return *arrays*, what calibration made of *rows*, and how far what is read back is from them."""
+    values = _scaled(rows, row_scale)
+    if not _all_finite(values):
+        return StoredRows((), 0.0, 0.0, is_finite=False)
+    stored = StoredRows(tuple(_to_bytes(array) for array in arrays), 0.0, 0.0, is_finite=True)
+    return _with_true_sums(stored, values, params, dtype)
+
+
 def _scaled(rows: Elements, row_scale: Floats | None) -> Floats:
     """Return the values that *rows* stand for."""
     return widened(rows) if row_scale is None else widened(rows) * row_scale
@@ -136,7 +148,7 @@ def _with_numba(rows: Elements, params: QuantParams, method: Method, row_scale: 
         np.ascontiguousarray(elements).reshape(-1),
         params.group_size,
         params.bits,
-        fit=method == "fit",
+        fit=method != "stock",
         packed=packed,
         scales=scales,
         biases=biases,

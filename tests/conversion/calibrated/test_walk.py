@@ -171,10 +171,10 @@ def test_a_walk_that_was_ended_resumes_and_sees_the_same(source, pages, whole, t
 
     def end_at_nine(block):
         if block.number == 9:
-            raise InterruptedError
+            raise RuntimeError
         done.append(block.number)
 
-    with pytest.raises(InterruptedError):
+    with pytest.raises(RuntimeError):
         walk(source, pages, end_at_nine, tmp_path)
     assert len(list(tmp_path.iterdir())) == 3  # before 8, 9 and 10
     assert can_resume(source, pages, tmp_path, 9)

@@ -1,0 +1,164 @@
+"""What a person asks of a conversion, and this machine -> whether it is calibrated, on which pages, and how long."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from olmocr.conversion.calibrated.samples import CalibrationPage
+from olmocr.conversion.calibrated.terms import Calibration
+from olmocr.conversion.calibrated.wanted import Work, wanted_matrices, work_of
+from olmocr.conversion.recipe import Method
+from olmocr.conversion.write import Target
+from olmocr.device import start_mlx
+from olmocr.errors import OlmocrError, PlanError, UsageError
+from olmocr.memory import physical_memory, shown_size
+from olmocr.model_folder import ModelFolder
+
+LONG = 600
+"""Seconds from which on a person is asked before a conversion is calibrated that did not have to be."""
+
+_SLICES = (1, 2, 4)
+_SIDE = 1024
+_USABLE = 0.6  # of a machine's memory: the rest is the system's and what else runs
+
+_log = logging.getLogger(__name__)
+
+Confirm = Callable[[str], bool]
+"""Asks the person at the terminal."""
+
+OnPage = Callable[[int, int], None]
+"""Called with how many pages to calibrate on are found, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person asks for: a *method*, or None for each recipe's own; *pages* of their own to calibrate on.
+
+    *tokens* is how many tokens of answers are enough, *answering* a conversion of the same source that answers pages.
+    """
+
+    method: Method | None = None
+    pages: tuple[Path, ...] = ()
+    tokens: int | None = None
+    answering: Path | None = None
+
+    @property
+    def is_about_calibration(self) -> bool:
+        """Whether anything is asked that only calibration heeds."""
+        return bool(self.pages or self.tokens or self.answering)
+
+
+PagesOf = Callable[[ModelFolder, Wish], tuple[CalibrationPage, ...]]
+"""Finds the pages that a source is calibrated on."""
+
+
+def settle(
+    targets: Sequence[Target],
+    wish: Wish,
+    confirm: Confirm | None = None,
+    pages_of: PagesOf | None = None,
+    memory: int | None = None,
+    rates: Callable[[], tuple[float, float]] | None = None,
+) -> tuple[list[Target], Calibration | None]:
+    """Return *targets* as they will be made, and what they are calibrated with; None where nothing is.
+
+    A recipe whose own method is ``calibrated`` is made with ``fit`` instead where the pages cannot be had, memory (in
+    bytes, this machine's unless it is given) is short, or it takes more than ``LONG`` seconds and the person that
+    *confirm* asks says no, or there is nobody to ask. The log says so. What *wish* names is done, or refused. *rates*
+    are this machine's, in multiply-adds a second, unless they are given.
+
+    Raises:
+        OlmocrError: *wish* names ``calibrated``, and it cannot be done.
+        UsageError: *wish* has pages or tokens, and nothing is calibrated.
+    """
+    if not any(target.plan.method == "calibrated" for target in targets):
+        if wish.is_about_calibration:
+            raise UsageError(
+                "`calibrate_on`, `calibration_tokens` and `calibration_answers` need `method='calibrated'`"
+            )
+        return list(targets), None
+    is_named = wish.method == "calibrated" or wish.is_about_calibration
+    try:
+        calibration, work = _planned(targets, wish, memory or physical_memory(), pages_of or found_pages)
+    except OlmocrError as error:
+        if is_named:
+            raise
+        return _with_fit(targets, str(error)), None
+    seconds = work.seconds(*(rates or measured_rates)())
+    _log.info(
+        "calibrating on %d pages takes about %s and %s of memory", len(calibration.pages), _shown(seconds),
+        shown_size(work.peak_memory),
+    )  # fmt: skip
+    if seconds > LONG and not is_named and not (confirm and confirm("Calibrate? Otherwise `fit` is used.")):
+        return _with_fit(
+            targets, f"calibrating takes about {_shown(seconds)}; choose it with `method='calibrated'`"
+        ), None
+    return list(targets), calibration
+
+
+def found_pages(
+    source: ModelFolder, wish: Wish, on_page: OnPage = lambda done, total: None
+) -> tuple[CalibrationPage, ...]:
+    """Return the pages that *wish* names, or those that are drawn; one that cannot be used is named in the log.
+
+    Raises:
+        OlmocrError: as in `gather`.
+    """
+    # What draws and renders pages is not needed by a conversion that calibrates nothing.
+    from olmocr.calibration.gather import MOST_ANSWER_TOKENS, CalibrationTerms, gather
+
+    terms = CalibrationTerms(wish.pages, most_answer_tokens=wish.tokens or MOST_ANSWER_TOKENS, answering=wish.answering)
+    gathered = gather(source, terms, on_page=on_page)
+    for left_out in gathered.left_out:
+        _log.warning("%s is not calibrated on: %s", left_out.name, left_out.why)
+    return gathered.pages
+
+
+def _planned(targets: Sequence[Target], wish: Wish, memory: int, pages_of: PagesOf) -> tuple[Calibration, Work]:
+    pages = pages_of(targets[0].plan.source.folder, wish)
+    wanted = wanted_matrices(target.plan for target in targets)
+    for slices in _SLICES:
+        work = work_of(wanted, pages, slices)
+        if work.peak_memory <= _USABLE * memory:
+            return Calibration(pages, slices, are_drawn=not wish.pages), work
+    raise PlanError(
+        f"calibrating needs {shown_size(work.peak_memory)} of memory, and this machine has {shown_size(memory)}; "
+        "use `method='fit'`"
+    )
+
+
+def _with_fit(targets: Sequence[Target], why: str) -> list[Target]:
+    _log.warning("made with fit instead of calibrated: %s", why)
+    return [
+        replace(target, plan=replace(target.plan, method="fit")) if target.plan.method == "calibrated" else target
+        for target in targets
+    ]
+
+
+def measured_rates(clock: Callable[[], float] = time.perf_counter) -> tuple[float, float]:
+    """Return how many multiply-adds a second this machine does in products of matrices, in float32 and in float64.
+
+    Float32 is MLX's, on a GPU where there is one; float64 is LAPACK's, on the CPU.
+    """
+    start_mlx()
+    import mlx.core as mx
+
+    single, double = mx.ones((_SIDE, _SIDE)), np.ones((_SIDE, _SIDE))
+    return _rate(lambda: mx.eval(single @ single), clock), _rate(lambda: double @ double, clock)
+
+
+def _rate(multiply: Callable[[], object], clock: Callable[[], float]) -> float:
+    multiply()  # the first one also wakes threads, or compiles
+    started = clock()
+    multiply()
+    return _SIDE**3 / max(clock() - started, 1e-9)
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

@@ -1,0 +1,70 @@
+"""What a person asks for -> converted folders, calibrated where that is asked for or the recipe's own way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from olmocr.calibration.choice import Wish, settle
+from olmocr.conversion.convert import leaving_out, plan_targets, with_weights
+from olmocr.conversion.recipe import Method, QuantRecipe, find_recipe
+from olmocr.conversion.shards import Progress
+from olmocr.conversion.write import write_models
+from olmocr.errors import UsageError
+from olmocr.hub.find import find_settings
+from olmocr.reports.conversion import ConversionReport
+
+
+def convert(
+    model: str | Path,
+    quantize: str | QuantRecipe | Sequence[str | QuantRecipe] = "mixed",
+    output: Path | None = None,
+    *,
+    method: Method | None = None,
+    calibrate_on: Sequence[Path] = (),
+    calibration_tokens: int | None = None,
+    calibration_answers: Path | None = None,
+    revision: str | None = None,
+    leave_out: Sequence[str] = (),
+    low_disk: bool = False,
+    threads: int | None = None,
+    progress: Progress = lambda nbytes: None,
+) -> list[ConversionReport]:
+    """Convert *model*, a checkpoint's folder or a Hub repository, to MLX; return a report for each recipe.
+
+    *quantize* names a recipe (docs/recipes.md), or is one, or several that are made from one read of the source.
+    *output* is the folder to make, or with several recipes the one to make them in; it is NAME-mlx-RECIPE, here, if it
+    is not given. *leave_out* are patterns of names of files in the source that are taken as if they were not there, or
+    of ``FILE:chat_template``. *low_disk* fetches a repository's shards one by one and drops each as soon as it is used.
+    *threads* is chosen for this machine unless it is given. *progress* is called, by any thread, with source bytes just
+    finished.
+
+    Without *method* each recipe is made with its own. ``calibrated`` looks at the pages of *calibrate_on*, documents
+    and folders, or at some that are drawn; *calibration_tokens* of answers are enough, and *calibration_answers* is a
+    conversion of the same model whose answers are used where nobody knows a page's text (docs/calibration.md).
+
+    Raises:
+        OlmocrError: it cannot be done; nothing that looks finished is left.
+    """
+    given = [quantize] if isinstance(quantize, str | QuantRecipe) else quantize
+    recipes = [find_recipe(each) if isinstance(each, str) else each for each in given]
+    folder = leaving_out(find_settings(str(model), revision), leave_out)
+    targets = plan_targets(folder, recipes, method, output)
+    wish = Wish(method, tuple(map(Path, calibrate_on)), calibration_tokens, calibration_answers)
+    require_weights_kept([target.plan.method for target in targets], low_disk=low_disk)
+    targets, calibration = settle(targets, wish)
+    targets = with_weights(targets, low_disk=low_disk)
+    return write_models(targets, progress, threads=threads, calibration=calibration)
+
+
+def require_weights_kept(methods: Sequence[Method], *, low_disk: bool) -> None:
+    """Refuse to calibrate a model whose weights are not to be kept: its blocks are read before its shards are.
+
+    Raises:
+        UsageError: one of *methods* needs them.
+    """
+    if low_disk and "calibrated" in methods:
+        raise UsageError(
+            "calibrating reads the weights before they are converted, and `low_disk=True` keeps none; leave it out, or "
+            "use `method='fit'`"
+        )

@@ -1,0 +1,142 @@
+"""Plans -> which matrices are calibrated, what is asked of each, and what that takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from olmocr.conversion.calibrated.samples import CalibrationPage
+from olmocr.conversion.calibrated.store import PartKey
+from olmocr.conversion.names import LM_HEAD
+from olmocr.conversion.plan import ConversionPlan, PlannedTensor
+
+# Language and vision blocks; the embeddings, the merger and a tied head, which is the embeddings, are made with `fit`.
+_BLOCK = re.compile(r"(?:language_model\.model\.layers|vision_tower\.blocks)\.\d+(?=\.)")
+
+_ONE_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
+
+
+@dataclass(frozen=True)
+class WantedMatrix:
+    """A matrix that is calibrated: the *block* it is in, and all that the plans of one command ask for."""
+
+    block: str
+    tensor: PlannedTensor
+    keys: tuple[PartKey, ...]
+
+    @property
+    def module(self) -> str:
+        """MLX's name of its module."""
+        return self.tensor.name.removesuffix(".weight")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Its rows and columns in the source."""
+        rows, columns = self.tensor.source.shape
+        return rows, columns
+
+    @property
+    def input_name(self) -> str:
+        """What tells its input from every other; matrices of a block may share one."""
+        parent, _, last = self.module.rpartition(".")
+        return f"{parent}.{_ONE_INPUT.get(last, last)}"
+
+
+def block_of(tensor: str) -> str | None:
+    """Return the module of the block that *tensor*, MLX's name, is calibrated with; None where it is not calibrated."""
+    found = _BLOCK.match(tensor)
+    return LM_HEAD.removesuffix(".weight") if tensor == LM_HEAD else found[0] if found else None
+
+
+def wanted_matrices(plans: Iterable[ConversionPlan]) -> tuple[WantedMatrix, ...]:
+    """Return the matrices of the plans whose method is ``calibrated``, in the order of the first plan."""
+    found: dict[str, tuple[PlannedTensor, dict[PartKey, None]]] = {}
+    for plan in plans:
+        for tensor in plan.tensors if plan.method == "calibrated" else ():
+            params = tensor.params
+            if params is not None and params.mode == "affine" and block_of(tensor.name):
+                key = PartKey(tensor.name, params.bits, params.group_size, tensor.dtype)
+                found.setdefault(tensor.name, (tensor, {}))[1][key] = None
+    return tuple(WantedMatrix(block_of(name) or "", tensor, tuple(keys)) for name, (tensor, keys) in found.items())
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a calibration takes: multiply-adds in float32 and in float64, and bytes of memory and of disk."""
+
+    multiply_adds: float
+    double_multiply_adds: float
+    peak_memory: int
+    disk: int
+
+    def seconds(self, rate: float, double_rate: float) -> float:
+        """Return how long it takes at *rate* and *double_rate* multiply-adds a second."""
+        return self.multiply_adds / rate + self.double_multiply_adds / double_rate
+
+
+# What the search takes for a weight, in the multiply-adds that a product of matrices does meanwhile
+# (benchmarks/calibration.py measures it).
+_SEARCH = 3_000
+
+# Products of a matrix with H: feedback, the refit, descent, the losses of both roundings.
+_PRODUCTS = 6
+
+# Python, MLX and numpy.
+_LIBRARIES = 400 << 20
+
+
+def work_of(matrices: Sequence[WantedMatrix], pages: Sequence[CalibrationPage], down_slices: int = 1) -> Work:
+    """Return what it takes to calibrate *matrices* on *pages*.
+
+    *down_slices* is the number of slices into which the columns of the widest input are cut.
+    """
+    tokens = sum(len(page.token_ids) for page in pages)
+    patches = sum(len(page.pixel_values) for page in pages)
+    widest = max((each.shape[1] for each in matrices), default=0)
+    single = double = 0.0
+    for each in {each.input_name: each for each in matrices}.values():
+        columns = each.shape[1]
+        slices = down_slices if columns == widest else 1
+        single += _positions(each, tokens, patches) * columns**2 / slices
+        double += columns**3 / slices**2
+    for each in matrices:
+        weights = each.shape[0] * each.shape[1]
+        single += _positions(each, tokens, patches) * weights
+        single += len(each.keys) * weights * (_SEARCH + _PRODUCTS * each.shape[1])
+    longest = max((len(page.token_ids) for page in pages), default=0)
+    return Work(single, double, _peak_memory(matrices, longest, down_slices), _disk(matrices, tokens))
+
+
+def _positions(matrix: WantedMatrix, tokens: int, patches: int) -> int:
+    return patches if matrix.block.startswith("vision") else tokens
+
+
+def _peak_memory(matrices: Sequence[WantedMatrix], longest: int, down_slices: int) -> int:
+    blocks: dict[str, list[WantedMatrix]] = {}
+    for each in matrices:
+        blocks.setdefault(each.block, []).append(each)
+    return _LIBRARIES + max((_block_memory(block, longest, down_slices) for block in blocks.values()), default=0)
+
+
+def _block_memory(block: Sequence[WantedMatrix], longest: int, down_slices: int) -> int:
+    """Return the bytes of a block's weights, the H of its inputs, the factor of one, one page, and one matrix."""
+    weights = sum(rows * columns for rows, columns in (each.shape for each in block))
+    *narrower, widest = sorted({each.input_name: each.shape[1] for each in block}.values())
+    hessians = sum(columns**2 for columns in narrower) + widest**2 // down_slices
+    factor = (widest // down_slices) ** 2
+    page = longest * max(each.shape[0] for each in block)
+    matrix = max(each.shape[0] * each.shape[1] for each in block)
+    return 2 * weights + 4 * hessians + 16 * factor + 12 * page + 8 * matrix
+
+
+def _disk(matrices: Sequence[WantedMatrix], tokens: int) -> int:
+    """Return the bytes of all that is made, and of hidden states before and after a block."""
+    parts = sum(_part_bytes(each.tensor, key) for each in matrices for key in each.keys)
+    width = max((each.shape[1] for each in matrices if each.input_name.endswith("q_proj")), default=0)
+    return parts + 2 * 4 * tokens * width
+
+
+def _part_bytes(tensor: PlannedTensor, key: PartKey) -> int:
+    weights = tensor.parameters
+    return weights * key.bits // 8 + 2 * (4 if key.dtype == "F32" else 2) * weights // key.group_size

@@ -1,0 +1,83 @@
+"""Whether a conversion is calibrated: as asked, or where pages, memory and time allow."""
+
+import json
+import logging
+
+import pytest
+
+from olmocr.calibration.choice import Wish, settle
+from olmocr.conversion.convert import plan_targets
+from olmocr.conversion.recipe import find_recipe
+from olmocr.errors import InputError, PlanError, UsageError
+from olmocr.model_folder import ModelFolder
+from tests.conftest import CHECKPOINT
+from tests.conversion.calibrated.pages import random_pages
+
+
+def targets_of(output, recipe="8bit", method="calibrated"):
+    return plan_targets(ModelFolder(CHECKPOINT), [find_recipe(recipe)], method, output)
+
+
+def pages_of(source, wish):
+    """Return random pages, which are found at once."""
+    return tuple(random_pages(json.loads((CHECKPOINT / "config.json").read_text())))
+
+
+def methods(targets):
+    return [target.plan.method for target in targets]
+
+
+def never(question):
+    raise AssertionError(f"nobody is to be asked: {question}")
+
+
+def test_what_is_not_calibrated_needs_no_page(tmp_path):
+    targets, calibration = settle(targets_of(tmp_path, method="fit"), Wish(), never)
+    assert (methods(targets), calibration) == (["fit"], None)
+
+
+@pytest.mark.parametrize("wish", [Wish(tokens=100), Wish(answering=CHECKPOINT)])
+def test_what_only_calibration_heeds_is_refused_where_nothing_is_calibrated(wish, tmp_path):
+    with pytest.raises(UsageError, match=r"`calibration_tokens`.* need `method='calibrated'`"):
+        settle(targets_of(tmp_path, method="fit"), wish)
+
+
+def test_the_drawn_pages_are_taken_and_few_tokens_are_few_pages(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    targets, calibration = settle(targets_of(tmp_path), Wish("calibrated", tokens=500), never)
+    assert methods(targets) == ["calibrated"]
+    assert calibration.are_drawn
+    assert 1 <= len(calibration.pages) < 10
+    assert "calibrating on" in caplog.text
+
+
+def test_a_page_that_cannot_be_read_is_named_by_a_command_that_asks_for_it(tmp_path):
+    (tmp_path / "mine.pdf").write_bytes(b"not a PDF")
+    with pytest.raises(InputError, match=r"mine\.pdf"):
+        settle(targets_of(tmp_path / "model"), Wish("calibrated", (tmp_path / "mine.pdf",)), never)
+
+
+def test_short_memory_refuses_what_was_asked_for(tmp_path):
+    with pytest.raises(PlanError, match=r"needs .* of memory, and this machine has .*; use `method='fit'`"):
+        settle(targets_of(tmp_path), Wish("calibrated"), pages_of=pages_of, memory=1 << 20)
+
+
+def test_short_memory_makes_a_recipe_of_that_method_with_fit_and_says_so(tmp_path, caplog):
+    targets, calibration = settle(targets_of(tmp_path), Wish(), pages_of=pages_of, memory=1 << 20)
+    assert (methods(targets), calibration) == (["fit"], None)
+    assert "made with fit instead of calibrated: calibrating needs" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(None, "fit"), (lambda question: False, "fit"), (lambda question: True, "calibrated")]
+)
+def test_what_takes_long_is_asked_and_left_where_nobody_says_yes(answer, expected, tmp_path):
+    slow = (1.0, 1.0)
+    targets, calibration = settle(targets_of(tmp_path), Wish(), answer, pages_of, rates=lambda: slow)
+    assert methods(targets) == [expected]
+    assert (calibration is not None) == (expected == "calibrated")
+
+
+def test_what_was_asked_for_is_done_however_long_it_takes(tmp_path):
+    targets, _ = settle(targets_of(tmp_path), Wish("calibrated"), never, pages_of, rates=lambda: (1.0, 1.0))
+    assert methods(targets) == ["calibrated"]
