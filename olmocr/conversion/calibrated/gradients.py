@@ -43,14 +43,11 @@ from olmocr.conversion.calibrated.read_back import CALIBRATED, Hessians, Roundin
 from olmocr.conversion.calibrated.samples import CalibrationPage
 from olmocr.conversion.calibrated.source_blocks import SourceBlocks, SourceMatrix, Weights
 from olmocr.conversion.calibrated.statistics import HessianSum, predicts_answer, token_weights
-from olmocr.conversion.calibrated.walk import WalkOptions, block_names, in_order, states_of, walk
+from olmocr.conversion.calibrated.walk import BlockStatistics, WalkOptions, block_names, in_order, states_of, walk
 from olmocr.conversion.checkpoint import SourceCheckpoint
 from olmocr.conversion.names import EMBEDDINGS, LANGUAGE, number_of_blocks
 from olmocr.conversion.recipe import BITS
 from olmocr.tensors.floats import Floats
-
-MOST_PAGES = 8
-"""More tell little: on the demo model 8 pages predict the KL on others within a tenth."""
 
 _ELEMENTS = 1 << 24
 """Of a matrix that are rounded at once: 64 MB of float32 for each number of bits."""
@@ -122,8 +119,14 @@ def price_matrices(
     first = number_of_blocks(source.config)["blocks"]
     total = len(names) + len(names) - first
     ordered = in_order(pages)
-    options = WalkOptions(needed=(), keep_states=True)
-    walk(source, ordered, lambda block: on_block(block.number + 1, total), folder, options=options)
+    states = states_of(source, ordered, folder)
+
+    def walked(block: BlockStatistics) -> None:
+        if 0 < block.number <= first:  # no gradient goes back through the vision tower
+            states.remove(block.number - 1)
+        on_block(block.number + 1, total)
+
+    walk(source, ordered, walked, folder, options=WalkOptions(needed=(), keep_states=True))
     with closing(SourceBlocks(source, mx.float32)) as blocks:
         back = _WayBack(source, ordered, blocks, folder, _Prices(roundings, bits, ordered), seed)
         back.head()
