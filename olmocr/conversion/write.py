@@ -69,9 +69,12 @@ def find_resources(
     needed = sum(target.plan.file_bytes + _SPARE_BYTES for target in targets) + download
     memory = peak_memory_of(find_processor(), threads or all_threads(), len(targets))
     if calibration:
+        from olmocr.conversion.calibrated.walk import states_bytes
+
         wanted = wanted_matrices(target.plan for target in targets)
         work = work_of(wanted, calibration.pages, calibration.down_slices)
-        needed, memory = needed + work.disk, max(memory, work.peak_memory)
+        needed += work.part_bytes + states_bytes(targets[0].plan.source, calibration.pages)
+        memory = max(memory, work.peak_memory)
     return Resources(disk_needed=needed, disk_free=min(_free(target.output) for target in targets), peak_memory=memory)
 
 

@@ -27,7 +27,7 @@ class HiddenStates:
 
     def path(self, number: int) -> Path:
         """Return the file of the states before block *number*."""
-        return self._folder / f"hidden-{number:04}-{self._fingerprint}.bin"
+        return self._folder / f"{_beginning(number)}{self._fingerprint}.bin"
 
     def is_there(self, number: int) -> bool:
         """Say whether the states before block *number* are on the disk."""
@@ -67,6 +67,15 @@ class HiddenStates:
     def remove(self, number: int) -> None:
         """Remove the states before block *number*, if they are there."""
         self.path(number).unlink(missing_ok=True)
+
+
+def any_are_there(folder: Path, number: int) -> bool:
+    """Say whether *folder* has states before block *number*, be they of whatever pages."""
+    return any(folder.glob(f"{_beginning(number)}*.bin"))
+
+
+def _beginning(number: int) -> str:
+    return f"hidden-{number:04}-"
 
 
 def fingerprint(pages: Sequence[CalibrationPage], *terms: object) -> str:

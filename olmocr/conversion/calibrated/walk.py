@@ -10,7 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from olmocr.conversion.calibrated.hidden_states import HiddenStates, fingerprint
+from olmocr.conversion.calibrated.hidden_states import HiddenStates, any_are_there, fingerprint
 from olmocr.conversion.calibrated.kernels import fastest_kernels
 from olmocr.conversion.calibrated.language import (
     BLOCK_INPUTS,
@@ -92,6 +92,8 @@ def in_order(pages: Sequence[CalibrationPage]) -> tuple[CalibrationPage, ...]:
 
 def can_resume(source: SourceCheckpoint, pages: Sequence[CalibrationPage], folder: Path, first_block: int) -> bool:
     """Say whether the states before block *first_block* of just this walk are in *folder*."""
+    if not any_are_there(folder, first_block):  # pages are not hashed for nothing
+        return False
     return states_of(source, in_order(pages), folder).is_there(first_block)
 
 
@@ -132,6 +134,14 @@ def walk(
             on_block(way.block(number, on_page))
             way.forget_before(number)
             mx.clear_cache()
+
+
+def states_bytes(source: SourceCheckpoint, pages: Sequence[CalibrationPage]) -> int:
+    """Return the bytes of disk that a walk takes at most: three files of states, the larger of both models'."""
+    config = source.config
+    seen = sum(len(page.pixel_values) for page in pages) * int(config["vision_config"]["hidden_size"])
+    read = sum(len(page.token_ids) for page in pages) * int(config["hidden_size"])
+    return 3 * max(seen, read) * computing_dtype(source).size
 
 
 def states_of(source: SourceCheckpoint, ordered: Sequence[CalibrationPage], folder: Path) -> HiddenStates:

@@ -63,12 +63,12 @@ def wanted_matrices(plans: Iterable[ConversionPlan]) -> tuple[WantedMatrix, ...]
 
 @dataclass(frozen=True)
 class Work:
-    """What a calibration takes: multiply-adds in float32 and in float64, and bytes of memory and of disk."""
+    """What a calibration takes: multiply-adds in float32 and in float64, bytes of memory, and bytes of what it makes."""
 
     multiply_adds: float
     double_multiply_adds: float
     peak_memory: int
-    disk: int
+    part_bytes: int
 
     def seconds(self, rate: float, double_rate: float) -> float:
         """Return how long it takes at *rate* and *double_rate* multiply-adds a second."""
@@ -105,7 +105,8 @@ def work_of(matrices: Sequence[WantedMatrix], pages: Sequence[CalibrationPage], 
         single += _positions(each, tokens, patches) * weights
         single += len(each.keys) * weights * (_SEARCH + _PRODUCTS * each.shape[1])
     longest = max((len(page.token_ids) for page in pages), default=0)
-    return Work(single, double, _peak_memory(matrices, longest, down_slices), _disk(matrices, tokens))
+    parts = sum(_part_bytes(each.tensor, key) for each in matrices for key in each.keys)
+    return Work(single, double, _peak_memory(matrices, longest, down_slices), parts)
 
 
 def _positions(matrix: WantedMatrix, tokens: int, patches: int) -> int:
@@ -128,13 +129,6 @@ def _block_memory(block: Sequence[WantedMatrix], longest: int, down_slices: int)
     page = longest * max(each.shape[0] for each in block)
     matrix = max(each.shape[0] * each.shape[1] for each in block)
     return 2 * weights + 4 * hessians + 16 * factor + 12 * page + 8 * matrix
-
-
-def _disk(matrices: Sequence[WantedMatrix], tokens: int) -> int:
-    """Return the bytes of all that is made, and of hidden states before and after a block."""
-    parts = sum(_part_bytes(each.tensor, key) for each in matrices for key in each.keys)
-    width = max((each.shape[1] for each in matrices if each.input_name.endswith("q_proj")), default=0)
-    return parts + 2 * 4 * tokens * width
 
 
 def _part_bytes(tensor: PlannedTensor, key: PartKey) -> int:

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from olmocr.conversion.calibrated.hidden_states import HiddenStates, fingerprint
+from olmocr.conversion.calibrated.hidden_states import HiddenStates, any_are_there, fingerprint
 from olmocr.errors import OutputError
 from tests.conversion.calibrated.pages import random_pages
 
@@ -57,6 +57,14 @@ def test_a_file_that_is_cut_is_refused(states):
 def test_a_file_that_is_not_there_is_named(states):
     with pytest.raises(OutputError, match=r"hidden-0001-abc\.bin cannot be read"):
         states.read(1, ROWS, 0)
+
+
+def test_states_of_any_pages_are_seen(states):
+    write(states, 1, [mx.zeros((rows, 5)) for rows in ROWS])
+    folder = states.path(1).parent
+    assert any_are_there(folder, 1)
+    assert not any_are_there(folder, 11)
+    assert not any_are_there(folder / "nowhere", 1)
 
 
 def test_what_is_removed_is_gone_and_may_be_removed_again(states):

@@ -10,7 +10,14 @@ import pytest
 from olmocr.conversion.calibrated.hidden_states import HiddenStates
 from olmocr.conversion.calibrated.language import head_input, language_shape, logits
 from olmocr.conversion.calibrated.source_blocks import SourceBlocks
-from olmocr.conversion.calibrated.walk import WalkOptions, block_names, can_resume, in_order, walk
+from olmocr.conversion.calibrated.walk import (
+    WalkOptions,
+    block_names,
+    can_resume,
+    in_order,
+    states_bytes,
+    walk,
+)
 from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.errors import OutputError, PlanError
 from olmocr.model_folder import ModelFolder
@@ -176,7 +183,9 @@ def test_a_walk_that_was_ended_resumes_and_sees_the_same(source, pages, whole, t
 
     with pytest.raises(RuntimeError):
         walk(source, pages, end_at_nine, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3  # before 8, 9 and 10
+    left = list(tmp_path.iterdir())
+    assert [path.name.split("-")[1] for path in sorted(left)] == ["0008", "0009", "0010"]
+    assert sum(path.stat().st_size for path in left) <= states_bytes(source, pages)
     assert can_resume(source, pages, tmp_path, 9)
     rest = walked(source, list(reversed(pages)), tmp_path, first_block=9)
     assert [*done, *(each.number for each in rest)] == list(range(len(expected)))
@@ -188,12 +197,13 @@ def test_a_walk_that_was_ended_resumes_and_sees_the_same(source, pages, whole, t
 def test_states_of_other_pages_are_not_taken(source, pages, tmp_path, whole):
     folder, _ = whole
     assert not can_resume(source, pages[1:], folder, 9)
+    assert not can_resume(source, pages, folder, len(block_names(source)))
     with pytest.raises(OutputError, match="begin anew"):
         walk(source, pages[1:], lambda block: None, folder, first_block=9)
 
 
 def test_no_more_than_one_block_is_read_at_a_time(source, pages, whole, tmp_path):
-    read = []
+    pages, read = pages[:2], []
 
     def count(block):
         blocks = next(iter(block.matrices.values())).matrix.blocks
@@ -251,7 +261,7 @@ def test_weights_of_a_callers_own_give_each_matrix_its_h(source, pages, tmp_path
     def weigh(page, module):
         return np.full(len(page.token_ids), 4.0 if ".q_proj" in module else 1.0, np.float32)
 
-    seen = walked(source, pages, tmp_path, options=WalkOptions(needed=names, weigh=weigh))
+    seen = walked(source, pages[:1], tmp_path, options=WalkOptions(needed=names, weigh=weigh))
     (block,) = (each for each in seen if each.matrices)
     queries, keys = (block.matrices[name].input.hessians[0] for name in sorted(names, reverse=True))
     np.testing.assert_allclose(queries, 4 * keys, rtol=1e-5, atol=1e-9)
