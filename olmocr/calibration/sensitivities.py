@@ -6,14 +6,15 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from olmocr.calibration.choice import Confirm, Wish, found_pages, measured_rates
-from olmocr.conversion.calibrated.allocated_recipe import Allocation, recipe_text
+from olmocr.conversion.calibrated.allocated_recipe import Allocation, Goal, allocate, find_goal, recipe_text
 from olmocr.conversion.calibrated.samples import CalibrationPage
 from olmocr.conversion.calibrated.sensitivities import (
     GROUP_SIZE,
+    SENSITIVITY_FILE,
     MatrixSensitivity,
     MeasuredPages,
     Sensitivities,
@@ -29,8 +30,9 @@ from olmocr.conversion.quantizing.rows import find_processor
 from olmocr.conversion.recipe import BITS, Method
 from olmocr.conversion.write import Target
 from olmocr.device import start_mlx
-from olmocr.errors import OutputError, PlanError
+from olmocr.errors import OutputError, PlanError, UsageError
 from olmocr.files import temporary_folder, whole_file
+from olmocr.model_folder import ModelFolder
 from olmocr.runtime.facts import versions
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 
@@ -57,11 +59,85 @@ PagesOf = Callable[[SourceCheckpoint], Sequence[CalibrationPage]]
 """Finds the pages that a source is measured on."""
 
 
+@dataclass(frozen=True)
+class SensitivityRequest:
+    """What a person asks for: a recipe that reaches a *goal*, or predictions alone; *path* is the file, if they say so.
+
+    *asked* names the option for the goal, with backquotes.
+    """
+
+    goal: Goal | None
+    path: Path | None
+    asked: str = ""
+
+    @property
+    def is_one(self) -> bool:
+        """Whether anything is asked."""
+        return self.goal is not None or self.path is not None
+
+    def require_alone(self, *others: object) -> None:
+        """Refuse a goal beside *others*, options about recipes and groups.
+
+        Raises:
+            UsageError: one of them is given.
+        """
+        if self.goal and any(others):
+            raise UsageError(
+                f"{self.asked} makes a recipe of its own, in groups of 64; leave out `quantize` and others"
+            )
+
+    def file_of(self, source: ModelFolder) -> Path:
+        """Return the file of *source*'s sensitivities."""
+        return (self.path or Path(f"{source.name}-{SENSITIVITY_FILE}")).expanduser()
+
+    def is_there(self, source: ModelFolder) -> bool:
+        """Say whether *source*'s sensitivities were measured before."""
+        return self.file_of(source).exists()
+
+    def allocated(
+        self, target: Target, known: Sensitivities, method: Method | None, output: Path | None, *, dry_run: bool
+    ) -> Target:
+        """Return *target* by a recipe that reaches the goal, instead of its own, which says what else becomes of it.
+
+        The recipe is written beside the folder, unless it is a *dry_run*. Without a goal *target* stays as it is.
+
+        Raises:
+            OutputError: another recipe is there.
+            PlanError: nothing reaches the goal.
+        """
+        if self.goal is None:
+            return target
+        source = target.plan.source
+        how = method or ("calibrated" if "calibrated" in known.methods() else "fit")
+        found = allocate(source, known, self.goal, target.plan.recipe, how)
+        folder = output or Path(f"{source.folder.name}-mlx-{self.goal.name}")
+        path = folder.with_name(f"{folder.name}.yaml")
+        if not dry_run:
+            write_recipe(path, found, known)
+            _log.info("%s has the recipe, to read and to change", path)
+        return Target(replace(found.plan, recipe=replace(found.recipe, file=path.name)), folder)
+
+
+def find_request(
+    target_size: str | None, fit_mac: str | None, max_kl: float | None, path: Path | None
+) -> SensitivityRequest:
+    """Return what these options ask for.
+
+    Raises:
+        UsageError: they ask for two goals, or for what is none.
+    """
+    goal = find_goal(target_size, fit_mac, max_kl)
+    given = {"target_size": target_size, "fit_mac": fit_mac, "max_kl": max_kl}
+    asked = next((f"`{name}={value!r}`" for name, value in given.items() if value is not None), "")
+    return SensitivityRequest(goal, path, asked)
+
+
 def known_sensitivities(
     source: SourceCheckpoint,
     path: Path,
     methods: Sequence[Method] = METHODS,
     *,
+    may_measure: bool = True,
     pages_of: PagesOf | None = None,
     confirm: Confirm | None = None,
     on_block: OnBlock = lambda done, total: None,
@@ -74,12 +150,14 @@ def known_sensitivities(
         CheckpointError: the source cannot be read.
         InputError: *path* holds something else, or there is no page to measure on.
         OutputError: *path* cannot be written.
-        PlanError: it is of another source, or *methods* are not in it, or the person said no.
+        PlanError: it is of another source; or it is not there, and it is not *may_measure*, or the person said no.
     """
     if path.exists():
         known = read_sensitivities(path)
         require_source(known, identified(source))
         return known
+    if not may_measure:
+        raise PlanError(f"there is no {path}, and a dry run measures nothing; make it with a run without `dry_run`")
     pages = evenly(pages_of(source) if pages_of else found_pages(source.folder, Wish()), MOST_PAGES)
     seconds = multiply_adds(source, pages, methods) / measured_rates()[0]
     shown = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
@@ -180,8 +258,10 @@ def write_recipe(path: Path, allocation: Allocation, sensitivities: Sensitivitie
         file.write(content)
 
 
-def with_predictions(targets: Sequence[Target], sensitivities: Sensitivities) -> list[Target]:
+def with_predictions(targets: Sequence[Target], sensitivities: Sensitivities | None) -> list[Target]:
     """Return *targets* with what is predicted of each plan, where that can be."""
+    if sensitivities is None:
+        return list(targets)
     return [
         replace(target, plan=replace(target.plan, predicted_nats=predicted_nats(sensitivities, target.plan)))
         for target in targets
