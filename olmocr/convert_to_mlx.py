@@ -349,7 +349,7 @@ def _allocate(
     quiet: bool,
 ) -> tuple[list[Target], Sensitivities | None]:
     """Read what each matrix of the source costs, or measure it, and choose bits by it where *request* has a goal."""
-    from olmocr.calibration.sensitivities import METHODS, known_sensitivities
+    from olmocr.calibration.sensitivities import known_sensitivities
     from olmocr.conversion.convert import with_weights
 
     if not request.is_one:
@@ -367,7 +367,7 @@ def _allocate(
         known = known_sensitivities(
             source,
             request.file_of(source.folder),
-            (method,) if method else METHODS,
+            method,
             may_measure=not dry_run,
             confirm=functools.partial(typer.confirm, err=True) if _is_person() else None,
             on_block=show,

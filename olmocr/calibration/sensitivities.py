@@ -83,7 +83,7 @@ class SensitivityRequest:
         """
         if self.goal and any(others):
             raise UsageError(
-                f"{self.asked} makes a recipe of its own, in groups of 64; leave out `quantize` and others"
+                f"{self.asked} makes a recipe of its own, in groups of 64; leave out `quantize`, `recipe` and `group_size`"
             )
 
     def file_of(self, source: ModelFolder) -> Path:
@@ -135,7 +135,7 @@ def find_request(
 def known_sensitivities(
     source: SourceCheckpoint,
     path: Path,
-    methods: Sequence[Method] = METHODS,
+    method: Method | None = None,
     *,
     may_measure: bool = True,
     pages_of: PagesOf | None = None,
@@ -144,18 +144,23 @@ def known_sensitivities(
 ) -> Sensitivities:
     """Return the sensitivities of *source* that *path* holds; where there is no such file they are measured first.
 
+    So they are where *method* is asked for that the file does not know; without one any file will do.
+
     The log says how long that takes; from ``LONG`` seconds on the person that *confirm* asks may say no.
 
     Raises:
         CheckpointError: the source cannot be read.
         InputError: *path* holds something else, or there is no page to measure on.
         OutputError: *path* cannot be written.
-        PlanError: it is of another source; or it is not there, and it is not *may_measure*, or the person said no.
+        PlanError: it is of another source; or it is not there and must not be measured, or the person said no.
     """
+    methods = METHODS if method is None or method in METHODS else (*METHODS, method)
     if path.exists():
         known = read_sensitivities(path)
         require_source(known, identified(source))
-        return known
+        if method is None or method in known.methods() or not may_measure:
+            return known
+        _log.info("%s does not know what %s costs, and is made again", path, method)
     if not may_measure:
         raise PlanError(f"there is no {path}, and a dry run measures nothing; make it with a run without `dry_run`")
     pages = evenly(pages_of(source) if pages_of else found_pages(source.folder, Wish()), MOST_PAGES)

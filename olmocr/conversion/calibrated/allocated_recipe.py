@@ -99,7 +99,7 @@ def allocate(
     nats = total_nats(matrices, choice)
     plan = plan_of(choice)
     summary = (
-        f"Allocated by sensitivities: {plan.file_bytes / 1e9:.4g} GB, and a KL of {nats:.3g} nats an answer token is "
+        f"Allocated by sensitivities: {_shown(plan.file_bytes)}, and a KL of {nats:.3g} nats an answer token is "
         f"predicted with {method}."
     )
     recipe = replace(plan.recipe, name=goal.name, summary=summary, method=method)
@@ -117,6 +117,10 @@ def _target(goal: Goal, plan_of: _Plans) -> int:
             f"reading a page takes {needed / 1e9:.2f} GB beside the weights, more than a Mac with {gib} GB has"
         )
     return limit(gib) - needed
+
+
+def _shown(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 10**9 else f"{nbytes / 1e6:.2f} MB"
 
 
 class _Plans:
