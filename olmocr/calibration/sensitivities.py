@@ -83,7 +83,7 @@ class SensitivityRequest:
         """
         if self.goal and any(others):
             raise UsageError(
-                f"{self.asked} makes a recipe of its own, in groups of 64; leave out `quantize`, `recipe` and `group_size`"
+                f"{self.asked} makes a recipe, in groups of 64; leave out `quantize`, `recipe` and `group_size`"
             )
 
     def file_of(self, source: ModelFolder) -> Path:
