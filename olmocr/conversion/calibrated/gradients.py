@@ -16,8 +16,11 @@ logits at once: F itself is used there, and nothing is drawn.
 Blocks are taken from the last to the first, each computed again from the states before it that the walk left on the
 disk, with one block of weights in memory. All is computed in float32.
 
-Differentiated are the functions of `language`, not mlx-vlm's modules. Of what those call, ``mx.quantized_matmul`` has a
-gradient by its input but none by packed weights, and ``mx.fast.metal_kernel`` has none: neither is used here.
+Differentiated are the functions of `language`, not mlx-vlm's modules. What those call and this does not: on Metal
+rotary positions are an ``mx.fast.metal_kernel``, which has no gradient (mlx-vlm 0.7.10 leads it around that by an
+``mx.custom_function``); ``mx.quantized_matmul`` has none by packed weights, wherever it runs; and keys and values are
+written into a cache. Products, ``mx.fast.rms_norm``, ``mx.fast.scaled_dot_product_attention`` and ``mx.sigmoid`` are
+differentiated by MLX itself.
 """
 
 from __future__ import annotations
