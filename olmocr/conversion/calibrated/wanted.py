@@ -63,7 +63,7 @@ def wanted_matrices(plans: Iterable[ConversionPlan]) -> tuple[WantedMatrix, ...]
 
 @dataclass(frozen=True)
 class Work:
-    """What a calibration takes: multiply-adds in float32 and in float64, bytes of memory, and bytes of what it makes."""
+    """What a calibration takes: multiply-adds in float32 and in float64, and bytes of memory and of what it makes."""
 
     multiply_adds: float
     double_multiply_adds: float
