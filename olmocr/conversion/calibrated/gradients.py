@@ -9,9 +9,10 @@ the error dW of that matrix costs
 
 nats an answer token, of which there are P. With k = 1 errors of different tokens would be independent. They are not: a
 part of dW x_t is the same for all t, the more the less rounding knows of x. The square of a page's whole sum over t has
-the right mean, but one such square a page is too rough for a single matrix; so k is the quotient of both sums over all
-matrices, for each method and number of bits (1.4 for stock 4 bits on the demo model). The head's own error reaches the
-logits at once: F itself is used there, and nothing is drawn.
+the right mean, but one such square a page is too rough for a single matrix. So k is the mean over pages and matrices of
+the quotient of both, from 1 to 2, for each method and number of bits; every page counts alike, since one on which the
+model errs can have nearly all of the sum. The head's own error reaches the logits at once: F itself is used there, and
+nothing is drawn.
 
 Blocks are taken from the last to the first, each computed again from the states before it that the walk left on the
 disk, with one block of weights in memory. All is computed in float32.
@@ -57,6 +58,9 @@ _ELEMENTS = 1 << 24
 
 _WIDEST_IN_ONE = 8192
 """Columns of an input whose H is taken as one; that of a wider one is cut into two slices."""
+
+_MOST_TOGETHER = 2.0
+"""What a mean over a few pages may say at most that errors are alike: one page's draw alone can say five."""
 
 _POSITIONS = 256
 """Answer tokens whose probabilities over the vocabulary are in memory at once."""
@@ -161,7 +165,7 @@ class _Prices:
         self.needs_hessians = CALIBRATED in roundings
         self._answer_tokens = sum(int(predicts_answer(page).sum()) for page in pages)
         self._nats: Nats = {}
-        self._together: dict[tuple[str, int], dict[str, tuple[float, float]]] = {}
+        self._together: dict[tuple[str, int], list[tuple[str, float]]] = {}
 
     def errors(
         self, matrix: SourceMatrix, hessians: Hessians | None
@@ -196,17 +200,17 @@ class _Prices:
         """Add g_t . dW x_t of the tokens of a page, *moved* (tokens,)."""
         squares = float(np.square(moved, dtype=np.float64).sum())
         self.add(module, key, squares)
-        apart, together = self._together.setdefault(key, {}).get(module, (0.0, 0.0))
-        whole = float(moved.sum(dtype=np.float64)) ** 2
-        self._together[key][module] = apart + squares, together + whole
+        if squares:
+            whole = float(moved.sum(dtype=np.float64)) ** 2
+            self._together.setdefault(key, []).append((module, whole / squares))
 
     def nats(self) -> Nats:
         """Return what each matrix costs, errors of one page's tokens taken together."""
         nats = {module: {method: dict(bits) for method, bits in each.items()} for module, each in self._nats.items()}
-        for (method, bits), sums in self._together.items():
-            apart, together = (sum(each) for each in zip(*sums.values(), strict=True))
-            for module in sums if apart else ():
-                nats[module][method][bits] *= together / apart
+        for (method, bits), quotients in self._together.items():
+            together = float(np.clip(np.mean([each for _, each in quotients]), 1, _MOST_TOGETHER))
+            for module in {module for module, _ in quotients}:
+                nats[module][method][bits] *= together
         return nats
 
 
