@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from olmocr.calibration.choice import Wish
+    from olmocr.calibration.sensitivities import SensitivityRequest
+    from olmocr.conversion.calibrated.sensitivities import Sensitivities
     from olmocr.conversion.calibrated.terms import Calibration
     from olmocr.conversion.write import Target
     from olmocr.publish.upload import Upload
@@ -108,6 +110,44 @@ def convert_to_mlx(
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="A recipe of your own, a YAML file (docs/recipes.md).", rich_help_panel=_WHAT)
+    ] = None,
+    target_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Make a recipe whose files have at most that size, like 5.3GB, by what each matrix costs "
+            "(docs/sensitivities.md).",
+            show_default=False,
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    fit_mac: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MEMORY",
+            help="The same, for what a Mac with that memory can read a page with: 8GB, 16GB …",
+            show_default=False,
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    max_kl: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NATS",
+            help="The same, with the fewest bytes whose predicted divergence is at most that, in nats a token.",
+            show_default=False,
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    sensitivities: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What each matrix of this source costs. It is measured and written where there is no such file. "
+            "Default with one of the three: NAME-sensitivity.json, here.",
+            show_default=False,
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of the Hub repository.", rich_help_panel=_WHAT)
@@ -239,18 +279,25 @@ def convert_to_mlx(
     """
     from olmocr.calibration.choice import Wish
     from olmocr.calibration.convert import require_weights_kept
+    from olmocr.calibration.sensitivities import find_request, with_predictions
     from olmocr.conversion.convert import leaving_out, plan_targets, with_weights
     from olmocr.hub.find import find_settings
 
     console = start_logging(quiet=quiet)
+    request = find_request(target_size, fit_mac, max_kl, sensitivities)
+    request.require_alone(quantize, recipe, group_size)
     recipes = [changed(each, group_size, dtype, tuple(keep or ())) for each in _recipes(quantize, recipe)]
     output = output.expanduser() if output else None
     source = leaving_out(find_settings(model, revision), leave_out or ())
     targets = plan_targets(source, recipes, method, output)
+    targets, known = _allocate(
+        targets, request, method, output, console, low_disk=low_disk, dry_run=dry_run, quiet=quiet
+    )
     require_weights_kept([target.plan.method for target in targets], low_disk=low_disk)
     own_pages = tuple(path.expanduser() for path in calibrate_on or ())
     wish = Wish(method, own_pages, calibration_tokens, calibration_answers)
     targets, calibration = _settle(targets, wish, console, quiet=quiet)
+    targets = with_predictions(targets, known)
     if dry_run:
         _say_plans(targets, threads, calibration, as_json=as_json)
         return
@@ -290,20 +337,61 @@ def _recipes(names: str | None, file: Path | None) -> list[QuantRecipe]:
     return recipes
 
 
+def _allocate(
+    targets: list[Target],
+    request: SensitivityRequest,
+    method: Method | None,
+    output: Path | None,
+    console: Console,
+    *,
+    low_disk: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> tuple[list[Target], Sensitivities | None]:
+    """Read what each matrix of the source costs, or measure it, and choose bits by it where *request* has a goal."""
+    from olmocr.calibration.sensitivities import known_sensitivities
+    from olmocr.conversion.convert import with_weights
+
+    if not request.is_one:
+        return targets, None
+    if not dry_run and not request.is_there(targets[0].plan.source.folder):
+        with shown_download(console, quiet=quiet) as on_stage:
+            targets = with_weights(targets, low_disk=low_disk, on_stage=on_stage)
+    source = targets[0].plan.source
+    with progress_bar(console, *counting_columns(), quiet=quiet) as progress:
+        task = progress.add_task("measuring matrices", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        known = known_sensitivities(
+            source,
+            request.file_of(source.folder),
+            method,
+            may_measure=not dry_run,
+            confirm=functools.partial(typer.confirm, err=True) if _is_person() else None,
+            on_block=show,
+        )
+    return [request.allocated(target, known, method, output, dry_run=dry_run) for target in targets], known
+
+
+def _is_person() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def _settle(
     targets: list[Target], wish: Wish, console: Console, *, quiet: bool
 ) -> tuple[list[Target], Calibration | None]:
     """Find the pages to calibrate on, say how long it takes, and ask where that is long."""
     from olmocr.calibration.choice import found_pages, settle
 
-    is_person = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
     with progress_bar(console, *counting_columns(), quiet=quiet) as progress:
         task = progress.add_task("pages to calibrate on", total=None)
 
         def show(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        confirm = functools.partial(typer.confirm, err=True) if is_person else None
+        confirm = functools.partial(typer.confirm, err=True) if _is_person() else None
         return settle(targets, wish, confirm, functools.partial(found_pages, on_page=show))
 
 
@@ -367,6 +455,8 @@ def _say_reports(targets: Sequence[Target], reports: Sequence[ConversionReport])
             f"{target.output}: {report.weight_bytes / 1e9:.3f} GB, {report.bits_per_weight:.2f} bits per weight, "
             f"{len(report.tensors)} tensors in {report.seconds:.1f} s"
         )
+        if target.plan.predicted_nats is not None:
+            say(f"predicted: a KL divergence of {target.plan.predicted_nats:.3g} nats an answer token from the source")
     say(f"check it: python -m olmocr.validate weights {targets[0].output}")
     say(f"read a PDF with it: olmocr workspace --pdfs FILE.pdf --model {targets[0].output} --markdown")
 

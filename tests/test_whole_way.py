@@ -92,6 +92,8 @@ ELSEWHERE = {
     "leave_out": "tests/conversion/test_traces.py",
     **dict.fromkeys(("upload_repo", "private", "license_id", "fidelity_pages", "allow_failing"), "tests/publish"),
     **dict.fromkeys(("base_model", "collection"), "tests/publish"),
+    **dict.fromkeys(("target_size", "fit_mac", "max_kl"), "tests/conversion/calibrated/test_allocated_recipe.py"),
+    "sensitivities": "tests/calibration/test_sensitivities.py",
 }
 
 WAYS = {way.name: way for way in (*SOURCES, *(way for ways in OPTIONS.values() for way in ways))}

@@ -117,13 +117,18 @@ class PlannedShard:
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """All that a conversion will write. *vision_intermediate_size* is the padded one, None where nothing is padded."""
+    """All that a conversion will write. *vision_intermediate_size* is the padded one, None where nothing is padded.
+
+    *predicted_nats* is the KL divergence from the source, in nats an answer token, that sensitivities predict, if there
+    are any.
+    """
 
     source: SourceCheckpoint
     recipe: QuantRecipe
     method: Method
     shards: tuple[PlannedShard, ...]
     vision_intermediate_size: int | None = None
+    predicted_nats: float | None = None
 
     @cached_property
     def tensors(self) -> tuple[PlannedTensor, ...]:

@@ -52,6 +52,7 @@ def plan_json(plan: ConversionPlan, resources: Resources = Resources()) -> dict[
         "method": plan.method,
         "dtype": plan.config.get("torch_dtype"),
         "vision_intermediate_size": plan.vision_intermediate_size,
+        "predicted_nats": plan.predicted_nats,
         "quantization": quantization_config(plan),
         "parameters": plan.parameters,
         "bits_per_weight": plan.bits_per_weight,
@@ -106,8 +107,16 @@ def _heading(plan: ConversionPlan) -> str:
         ("changed", "; ".join(plan.recipe.changes)),
         ("method", plan.method if plan.recipe.quantizes else ""),
         ("padding", _padding(plan)),
+        ("predicted", _prediction(plan)),
     ]
     return _table([row for row in rows if row[1]], "<<")
+
+
+def _prediction(plan: ConversionPlan) -> str:
+    nats = plan.predicted_nats
+    return (
+        "" if nats is None else f"a KL divergence of {nats:.3g} nats an answer token from the source, by sensitivities"
+    )
 
 
 def _padding(plan: ConversionPlan) -> str:

@@ -58,9 +58,33 @@ def test_a_uniform_recipe_makes_the_7b_model_as_large_as_stock_mlx_vlm_does(reci
 
 def test_the_mixed_recipes_lie_between_the_uniform_ones():
     sizes = {name: make_plan(seven_billion(), find_recipe(name)).weight_bytes for name in recipe_names()}
-    ascending = ["mixed-small", "3bit", "mixed", "4bit", "5bit", "mixed-large", "6bit", "8bit", "none"]
+    ascending = ["mixed-tiny", "mixed-small", "3bit", "mixed", "4bit", "5bit", "mixed-large", "6bit", "8bit", "none"]
     assert sorted(ascending, key=sizes.__getitem__) == ascending
     assert 5.2e9 < sizes["mixed"] < 5.4e9
+
+
+def test_the_smallest_recipe_has_about_3_9_bits_a_weight_of_the_demos_language_model():
+    demo, large = (
+        make_plan(each, find_recipe("mixed-tiny"))
+        for each in (read_checkpoint(ModelFolder(CHECKPOINT)), seven_billion())
+    )
+    assert demo.file_bytes == 14_873_952
+    assert round(large.weight_bytes / 1e9, 2) == 4.27
+    for plan, bits in ((demo, 3.94), (large, 3.67)):
+        parts = [each for each in plan.components if each.component in ("language", "head", "embeddings")]
+        assert round(8 * sum(each.nbytes for each in parts) / sum(each.parameters for each in parts), 2) == bits
+
+
+def test_the_smallest_recipe_spends_what_it_has_where_a_bit_counts_most():
+    plan = make_plan(seven_billion(), find_recipe("mixed-tiny"))
+    bits = {tensor.name.removesuffix(".weight"): tensor.params.bits for tensor in plan.tensors if tensor.params}
+    language = "language_model.model.layers"
+    assert bits["language_model.lm_head"] == 4
+    assert bits["language_model.model.embed_tokens"] == 3
+    assert bits[f"{language}.0.self_attn.k_proj"] == bits[f"{language}.27.self_attn.v_proj"] == 5
+    assert bits[f"{language}.0.self_attn.o_proj"] == bits[f"{language}.27.mlp.up_proj"] == 4
+    assert bits[f"{language}.0.self_attn.q_proj"] == bits[f"{language}.26.mlp.down_proj"] == 3
+    assert {bits[module] for module in bits if module.startswith("vision_tower")} == {8}
 
 
 def test_a_uniform_recipes_config_is_what_stock_mlx_vlm_writes():

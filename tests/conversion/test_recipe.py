@@ -25,7 +25,7 @@ def the_error(rules, head=""):
 def test_every_packaged_recipe_can_be_read_under_its_own_name():
     assert set(recipe_names()) == {
         *("none", "bf16", "fp16", "3bit", "4bit", "5bit", "6bit", "8bit"),
-        *("mixed", "mixed-small", "mixed-large"),
+        *("mixed", "mixed-tiny", "mixed-small", "mixed-large"),
     }
     for name in recipe_names():
         assert find_recipe(name).name == name

@@ -232,6 +232,7 @@ def calibration_report(
         tokens=sum(page.tokens for page in pages),
         answer_tokens=sum(page.answer_tokens for page in pages),
         device=str(start_mlx()),
+        predicted_nats=plan.predicted_nats,
         matrices=tuple(
             MatrixLossReport(
                 part.key.tensor,

@@ -9,15 +9,19 @@ the error dW of that matrix costs
 
 nats an answer token, of which there are P. With k = 1 errors of different tokens would be independent. They are not: a
 part of dW x_t is the same for all t, the more the less rounding knows of x. The square of a page's whole sum over t has
-the right mean, but one such square a page is too rough for a single matrix; so k is the quotient of both sums over all
-matrices, for each method and number of bits (1.4 for stock 4 bits on the demo model). The head's own error reaches the
-logits at once: F itself is used there, and nothing is drawn.
+the right mean, but one such square a page is too rough for a single matrix. So k is the mean over pages and matrices of
+the quotient of both, from 1 to 2, for each method and number of bits; every page counts alike, since one on which the
+model errs can have nearly all of the sum. The head's own error reaches the logits at once: F itself is used there, and
+nothing is drawn.
 
 Blocks are taken from the last to the first, each computed again from the states before it that the walk left on the
 disk, with one block of weights in memory. All is computed in float32.
 
-Differentiated are the functions of `language`, not mlx-vlm's modules. Of what those call, ``mx.quantized_matmul`` has a
-gradient by its input but none by packed weights, and ``mx.fast.metal_kernel`` has none: neither is used here.
+Differentiated are the functions of `language`, not mlx-vlm's modules. What those call and this does not: on Metal
+rotary positions are an ``mx.fast.metal_kernel``, which has no gradient (mlx-vlm 0.7.10 leads it around that by an
+``mx.custom_function``); ``mx.quantized_matmul`` has none by packed weights, wherever it runs; and keys and values are
+written into a cache. Products, ``mx.fast.rms_norm``, ``mx.fast.scaled_dot_product_attention`` and ``mx.sigmoid`` are
+differentiated by MLX itself.
 """
 
 from __future__ import annotations
@@ -43,20 +47,20 @@ from olmocr.conversion.calibrated.read_back import CALIBRATED, Hessians, Roundin
 from olmocr.conversion.calibrated.samples import CalibrationPage
 from olmocr.conversion.calibrated.source_blocks import SourceBlocks, SourceMatrix, Weights
 from olmocr.conversion.calibrated.statistics import HessianSum, predicts_answer, token_weights
-from olmocr.conversion.calibrated.walk import WalkOptions, block_names, in_order, states_of, walk
+from olmocr.conversion.calibrated.walk import BlockStatistics, WalkOptions, block_names, in_order, states_of, walk
 from olmocr.conversion.checkpoint import SourceCheckpoint
 from olmocr.conversion.names import EMBEDDINGS, LANGUAGE, number_of_blocks
 from olmocr.conversion.recipe import BITS
 from olmocr.tensors.floats import Floats
-
-MOST_PAGES = 8
-"""More tell little: on the demo model 8 pages predict the KL on others within a tenth."""
 
 _ELEMENTS = 1 << 24
 """Of a matrix that are rounded at once: 64 MB of float32 for each number of bits."""
 
 _WIDEST_IN_ONE = 8192
 """Columns of an input whose H is taken as one; that of a wider one is cut into two slices."""
+
+_MOST_TOGETHER = 2.0
+"""What a mean over a few pages may say at most that errors are alike: one page's draw alone can say five."""
 
 _POSITIONS = 256
 """Answer tokens whose probabilities over the vocabulary are in memory at once."""
@@ -122,8 +126,14 @@ def price_matrices(
     first = number_of_blocks(source.config)["blocks"]
     total = len(names) + len(names) - first
     ordered = in_order(pages)
-    options = WalkOptions(needed=(), keep_states=True)
-    walk(source, ordered, lambda block: on_block(block.number + 1, total), folder, options=options)
+    states = states_of(source, ordered, folder)
+
+    def walked(block: BlockStatistics) -> None:
+        if 0 < block.number <= first:  # no gradient goes back through the vision tower
+            states.remove(block.number - 1)
+        on_block(block.number + 1, total)
+
+    walk(source, ordered, walked, folder, options=WalkOptions(needed=(), keep_states=True))
     with closing(SourceBlocks(source, mx.float32)) as blocks:
         back = _WayBack(source, ordered, blocks, folder, _Prices(roundings, bits, ordered), seed)
         back.head()
@@ -155,7 +165,7 @@ class _Prices:
         self.needs_hessians = CALIBRATED in roundings
         self._answer_tokens = sum(int(predicts_answer(page).sum()) for page in pages)
         self._nats: Nats = {}
-        self._together: dict[tuple[str, int], dict[str, tuple[float, float]]] = {}
+        self._together: dict[tuple[str, int], list[tuple[str, float]]] = {}
 
     def errors(
         self, matrix: SourceMatrix, hessians: Hessians | None
@@ -190,17 +200,17 @@ class _Prices:
         """Add g_t . dW x_t of the tokens of a page, *moved* (tokens,)."""
         squares = float(np.square(moved, dtype=np.float64).sum())
         self.add(module, key, squares)
-        apart, together = self._together.setdefault(key, {}).get(module, (0.0, 0.0))
-        whole = float(moved.sum(dtype=np.float64)) ** 2
-        self._together[key][module] = apart + squares, together + whole
+        if squares:
+            whole = float(moved.sum(dtype=np.float64)) ** 2
+            self._together.setdefault(key, []).append((module, whole / squares))
 
     def nats(self) -> Nats:
         """Return what each matrix costs, errors of one page's tokens taken together."""
         nats = {module: {method: dict(bits) for method, bits in each.items()} for module, each in self._nats.items()}
-        for (method, bits), sums in self._together.items():
-            apart, together = (sum(each) for each in zip(*sums.values(), strict=True))
-            for module in sums if apart else ():
-                nats[module][method][bits] *= together / apart
+        for (method, bits), quotients in self._together.items():
+            together = float(np.clip(np.mean([each for _, each in quotients]), 1, _MOST_TOGETHER))
+            for module in {module for module, _ in quotients}:
+                nats[module][method][bits] *= together
         return nats
 
 

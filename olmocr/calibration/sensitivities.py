@@ -1,0 +1,294 @@
+"""A source and pages -> its sensitivities, read from a file or measured and written there; recipes made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from olmocr.calibration.choice import Confirm, Wish, found_pages, measured_rates
+from olmocr.conversion.calibrated.allocated_recipe import Allocation, Goal, allocate, find_goal, recipe_text
+from olmocr.conversion.calibrated.samples import CalibrationPage
+from olmocr.conversion.calibrated.sensitivities import (
+    GROUP_SIZE,
+    SENSITIVITY_FILE,
+    MatrixSensitivity,
+    MeasuredPages,
+    Sensitivities,
+    identified,
+    predicted_nats,
+    read_sensitivities,
+    require_source,
+    write_sensitivities,
+)
+from olmocr.conversion.checkpoint import SourceCheckpoint
+from olmocr.conversion.names import EMBEDDINGS, LANGUAGE
+from olmocr.conversion.quantizing.rows import find_processor
+from olmocr.conversion.recipe import BITS, Method
+from olmocr.conversion.write import Target
+from olmocr.device import start_mlx
+from olmocr.errors import OutputError, PlanError, UsageError
+from olmocr.files import temporary_folder, whole_file
+from olmocr.model_folder import ModelFolder
+from olmocr.runtime.facts import versions
+from olmocr.tensors.dtypes import FLOAT_DTYPES
+
+METHODS: tuple[Method, ...] = ("fit", "calibrated")
+"""What is measured unless something else is asked for. ``stock`` costs as much again and is nobody's choice."""
+
+LONG = 600
+"""Seconds from which on a person is asked before anything is measured."""
+
+MOST_PAGES = 8
+"""More tell little: on the demo model 8 pages predict the KL on others within a tenth."""
+
+# What the search for scales takes for a weight, and what the passes there and back take, in multiply-adds: each weight
+# meets each token once on the way there, once when its block is computed again, and once on the way back.
+_SEARCH = 3_000
+_PASSES = 3
+
+_log = logging.getLogger(__name__)
+
+OnBlock = Callable[[int, int], None]
+"""Called with how many blocks are done, and how many there are, there and back."""
+
+PagesOf = Callable[[SourceCheckpoint], Sequence[CalibrationPage]]
+"""Finds the pages that a source is measured on."""
+
+
+@dataclass(frozen=True)
+class SensitivityRequest:
+    """What a person asks for: a recipe that reaches a *goal*, or predictions alone; *path* is the file, if they say so.
+
+    *asked* names the option for the goal, with backquotes.
+    """
+
+    goal: Goal | None
+    path: Path | None
+    asked: str = ""
+
+    @property
+    def is_one(self) -> bool:
+        """Whether anything is asked."""
+        return self.goal is not None or self.path is not None
+
+    def require_alone(self, *others: object) -> None:
+        """Refuse a goal beside *others*, options about recipes and groups.
+
+        Raises:
+            UsageError: one of them is given.
+        """
+        if self.goal and any(others):
+            raise UsageError(
+                f"{self.asked} makes a recipe, in groups of 64; leave out `quantize`, `recipe` and `group_size`"
+            )
+
+    def file_of(self, source: ModelFolder) -> Path:
+        """Return the file of *source*'s sensitivities."""
+        return (self.path or Path(f"{source.name}-{SENSITIVITY_FILE}")).expanduser()
+
+    def is_there(self, source: ModelFolder) -> bool:
+        """Say whether *source*'s sensitivities were measured before."""
+        return self.file_of(source).exists()
+
+    def allocated(
+        self, target: Target, known: Sensitivities, method: Method | None, output: Path | None, *, dry_run: bool
+    ) -> Target:
+        """Return *target* by a recipe that reaches the goal, instead of its own, which says what else becomes of it.
+
+        The recipe is written beside the folder, unless it is a *dry_run*. Without a goal *target* stays as it is.
+
+        Raises:
+            OutputError: another recipe is there.
+            PlanError: nothing reaches the goal.
+        """
+        if self.goal is None:
+            return target
+        source = target.plan.source
+        how = method or ("calibrated" if "calibrated" in known.methods() else "fit")
+        found = allocate(source, known, self.goal, target.plan.recipe, how)
+        folder = output or Path(f"{source.folder.name}-mlx-{self.goal.name}")
+        path = folder.with_name(f"{folder.name}.yaml")
+        if not dry_run:
+            write_recipe(path, found, known)
+            _log.info("%s has the recipe, to read and to change", path)
+        return Target(replace(found.plan, recipe=replace(found.recipe, file=path.name)), folder)
+
+
+def find_request(
+    target_size: str | None, fit_mac: str | None, max_kl: float | None, path: Path | None
+) -> SensitivityRequest:
+    """Return what these options ask for.
+
+    Raises:
+        UsageError: they ask for two goals, or for what is none.
+    """
+    goal = find_goal(target_size, fit_mac, max_kl)
+    given = {"target_size": target_size, "fit_mac": fit_mac, "max_kl": max_kl}
+    asked = next((f"`{name}={value!r}`" for name, value in given.items() if value is not None), "")
+    return SensitivityRequest(goal, path, asked)
+
+
+def known_sensitivities(
+    source: SourceCheckpoint,
+    path: Path,
+    method: Method | None = None,
+    *,
+    may_measure: bool = True,
+    pages_of: PagesOf | None = None,
+    confirm: Confirm | None = None,
+    on_block: OnBlock = lambda done, total: None,
+) -> Sensitivities:
+    """Return the sensitivities of *source* that *path* holds; where there is no such file they are measured first.
+
+    So they are where *method* is asked for that the file does not know; without one any file will do.
+
+    The log says how long that takes; from ``LONG`` seconds on the person that *confirm* asks may say no.
+
+    Raises:
+        CheckpointError: the source cannot be read.
+        InputError: *path* holds something else, or there is no page to measure on.
+        OutputError: *path* cannot be written.
+        PlanError: it is of another source; or it is not there and must not be measured, or the person said no.
+    """
+    methods = METHODS if method is None or method in METHODS else (*METHODS, method)
+    if path.exists():
+        known = read_sensitivities(path)
+        require_source(known, identified(source))
+        if method is None or method in known.methods() or not may_measure:
+            return known
+        _log.info("%s does not know what %s costs, and is made again", path, method)
+    if not may_measure:
+        raise PlanError(f"there is no {path}, and a dry run measures nothing; make it with a run without `dry_run`")
+    pages = evenly(pages_of(source) if pages_of else found_pages(source.folder, Wish()), MOST_PAGES)
+    seconds = multiply_adds(source, pages, methods) / measured_rates()[0]
+    shown = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    _log.info("measuring what each matrix costs, on %d pages, takes about %s; %s keeps it", len(pages), shown, path)
+    if seconds > LONG and confirm and not confirm(f"Measure it? It takes about {shown}, once for this source."):
+        raise PlanError("nothing was measured; give a file of sensitivities of this source with `sensitivities`")
+    found = measured(source, pages, methods, path.absolute().parent, on_block=on_block)
+    write_sensitivities(path, found)
+    return found
+
+
+def measured(
+    source: SourceCheckpoint,
+    pages: Sequence[CalibrationPage],
+    methods: Sequence[Method],
+    folder: Path,
+    *,
+    seed: int = 0,
+    on_block: OnBlock = lambda done, total: None,
+) -> Sensitivities:
+    """Measure what each language matrix of *source* costs on *pages*, rounded by each of *methods*.
+
+    What does not fit into memory lies in a new folder in *folder* meanwhile.
+
+    Raises:
+        CheckpointError: the source cannot be read.
+        OutputError: *folder* cannot be written.
+        PlanError: a model of this family cannot be measured.
+    """
+    device = start_mlx()
+    from olmocr.conversion.calibrated.gradients import price_matrices
+    from olmocr.conversion.calibrated.read_back import roundings
+
+    identity = identified(source)
+    how = roundings(methods, _dtype(source), find_processor(), GROUP_SIZE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder) as scratch:
+            priced = price_matrices(source, pages, scratch, how, seed=seed, on_block=on_block)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    matrices = tuple(
+        MatrixSensitivity(
+            module,
+            _shape(source, module),
+            {method: {str(bits): nats for bits, nats in by_bits.items()} for method, by_bits in of.items()},
+        )
+        for module, of in sorted(priced.nats.items())
+    )
+    return Sensitivities(identity, _described(pages), GROUP_SIZE, seed, str(device), matrices, versions())
+
+
+def evenly(pages: Sequence[CalibrationPage], most: int) -> tuple[CalibrationPage, ...]:
+    """Return at most *most* of *pages*, as far apart as can be: drawn pages come kind by kind."""
+    step = max(1.0, len(pages) / most)
+    return tuple(pages[math.floor(step * place)] for place in range(min(most, len(pages))))
+
+
+def multiply_adds(source: SourceCheckpoint, pages: Sequence[CalibrationPage], methods: Sequence[Method]) -> float:
+    """Return what measuring takes, in multiply-adds of float32: passes, errors at each number of bits, and rounding."""
+    shapes = [info.shape for name, info in source.tensors.items() if name.startswith(LANGUAGE) and name != EMBEDDINGS]
+    weights = sum(math.prod(shape) for shape in shapes if len(shape) == 2)
+    tokens = sum(len(page.token_ids) for page in pages)
+    roundings = len(methods) * len(BITS)
+    by_h = sum(6 * math.prod(shape) * shape[1] for shape in shapes if len(shape) == 2) * len(BITS)
+    return float(
+        (_PASSES + roundings) * tokens * weights
+        + roundings * _SEARCH * weights
+        + (by_h if "calibrated" in methods else 0)
+    )
+
+
+def write_recipe(path: Path, allocation: Allocation, sensitivities: Sensitivities) -> None:
+    """Write the recipe of *allocation* to *path*, where it can be edited and given to ``--recipe``.
+
+    Raises:
+        OutputError: another file is there, which a person may have edited, or it cannot be written.
+    """
+    source = sensitivities.source
+    name = f"{source.name} at {source.revision}" if source.revision else source.name
+    comments = [
+        f"Made for {name}, whose first shard has the SHA-256",
+        f"{source.files[0].sha256}.",
+        "Change what you like: convert_to_mlx --recipe reads it (docs/recipes.md).",
+    ]
+    content = recipe_text(allocation.recipe, comments).encode()
+    if path.exists():
+        try:
+            same = path.read_bytes() == content
+        except OSError as error:
+            raise OutputError(f"{path} cannot be read: {error.strerror or error}") from error
+        if same:
+            return
+        raise OutputError(
+            f"{path} is there, and is another recipe; use it with `recipe={str(path)!r}`, or move it away"
+        )
+    with whole_file(path) as file:
+        file.write(content)
+
+
+def with_predictions(targets: Sequence[Target], sensitivities: Sensitivities | None) -> list[Target]:
+    """Return *targets* with what is predicted of each plan, where that can be."""
+    if sensitivities is None:
+        return list(targets)
+    return [
+        replace(target, plan=replace(target.plan, predicted_nats=predicted_nats(sensitivities, target.plan)))
+        for target in targets
+    ]
+
+
+def _described(pages: Sequence[CalibrationPage]) -> MeasuredPages:
+    hashes = sorted(page.sha256 for page in pages)
+    return MeasuredPages(
+        sha256=hashlib.sha256("".join(hashes).encode()).hexdigest(),
+        pages=len(pages),
+        tokens=sum(len(page.token_ids) for page in pages),
+        answer_tokens=sum(len(page.token_ids) - page.answer_start for page in pages),
+    )
+
+
+def _shape(source: SourceCheckpoint, module: str) -> tuple[int, int]:
+    rows, columns = source.tensors[f"{module}.weight"].shape
+    return rows, columns
+
+
+def _dtype(source: SourceCheckpoint) -> str:
+    """Return the dtype of scales (safetensors' name): what config.json names, as plans have it."""
+    names = {mlx: safetensors for safetensors, mlx in FLOAT_DTYPES.items()}
+    return names.get(str(source.config.get("torch_dtype")), "BF16")
