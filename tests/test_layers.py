@@ -65,6 +65,7 @@ DOORS = {
     "ml_dtypes": {"tensors.floats"},
     "mlx": {
         "device",
+        "conversion.calibrated.arrays",
         "conversion.quantizing.arrays",
         "conversion.quantizing.rows",
         *(f"inference.{each}" for each in INFERENCE),
@@ -82,7 +83,7 @@ DOORS = {
         "validate.weights.stock",
     },
     "nh3": {"viewer.markdown"},
-    "numba": {"conversion.quantizing.compiled"},
+    "numba": {"conversion.calibrated.compiled", "conversion.quantizing.compiled"},
     "pillow_heif": {"rendering.image_file"},
     "PIL": {
         "page",

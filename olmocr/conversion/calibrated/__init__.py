@@ -1,0 +1,1 @@
+"""Calibrated conversion: rounding by what the inputs of each matrix are like on pages."""

@@ -1,0 +1,101 @@
+"""Second moments of a matrix's inputs -> the factor by which its columns make good one another's errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from olmocr.errors import CheckpointError
+from olmocr.tensors.floats import Floats
+
+Doubles = npt.NDArray[np.float64]
+
+DAMPING = 0.01
+"""What is added to H's diagonal, as a share of its mean: below, a sum in float32 may not be positive definite."""
+
+_MORE_DAMPING = 10.0
+_MOST_DAMPING = 1e4
+
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What rounding needs of the inputs of some columns; matrices that have these inputs share it, and recipes do.
+
+    *hessian*, float32 (columns, columns), is H without damping; *added* is what damping adds to its diagonal, and
+    *damping* that as a share of the diagonal's mean: more than was asked for where H needed more to be positive
+    definite. H + added I = (A + I) D (A + I)^T: *feedback*, float32 (columns, columns), is A, strictly upper
+    triangular, and *pivots*, float32 (columns,), the diagonal of D.
+    """
+
+    hessian: Floats
+    feedback: Floats
+    pivots: Floats
+    added: float
+    damping: float
+
+    def damped(self, columns: slice) -> Floats:
+        """Return the damped Hessian of *columns* among themselves."""
+        block = self.hessian[columns, columns].copy()
+        block[np.diag_indices(len(block))] += np.float32(self.added)
+        return block
+
+    def relative_weights(self, columns: slice) -> Floats:
+        """Return what an error of each of *columns* weighs, the heaviest of them 1."""
+        weights = self.hessian.diagonal()[columns] + np.float32(self.added)
+        relative: Floats = weights / weights.max()
+        return relative
+
+
+def prepare(hessian: npt.NDArray[np.float32] | Doubles, damping: float = DAMPING) -> Factor:
+    """Factorise *hessian*, the weighted sum of x x^T over inputs x, float32 or float64 (columns, columns), symmetric.
+
+    Computes in float64, in one array of that size beside the results, by LAPACK and BLAS. Columns whose inputs are
+    always 0, padding among them, are harmless: damping alone gives them a weight.
+
+    Raises:
+        CheckpointError: *hessian* is not finite, which weights or inputs that are no numbers lead to.
+    """
+    mean = float(np.diagonal(hessian).mean(dtype=np.float64))
+    if not np.isfinite(mean) or not np.isfinite(hessian).all():
+        raise CheckpointError("the inputs of a matrix are infinite or no number, so nothing can be calibrated on them")
+    while True:
+        added = damping * mean if mean > 0 else 1.0
+        try:
+            feedback, pivots = _factorised(hessian, added)
+        except np.linalg.LinAlgError:
+            if damping > _MOST_DAMPING:
+                raise
+            damping = max(damping, DAMPING / 100) * _MORE_DAMPING
+        else:
+            return Factor(np.ascontiguousarray(hessian, np.float32), feedback, pivots, added, damping)
+
+
+def _factorised(hessian: npt.NDArray[np.float32] | Doubles, added: float) -> tuple[Floats, Floats]:
+    """Return A and D's diagonal of hessian + added I = (A + I) D (A + I)^T: a Cholesky that begins at the end.
+
+    Raises:
+        numpy.linalg.LinAlgError: the sum is not positive definite.
+    """
+    rest = hessian.astype(np.float64)
+    rest[np.diag_indices(len(rest))] += added
+    feedback = np.zeros(rest.shape, np.float32)
+    pivots = np.empty(len(rest), np.float32)
+    for stop in range(len(rest), 0, -_BLOCK):
+        start = max(stop - _BLOCK, 0)
+        here = slice(start, stop)
+        # Turned by half a circle, the lower triangle that LAPACK makes is an upper one.
+        triangle = np.linalg.cholesky(rest[here, here][::-1, ::-1])[::-1, ::-1]
+        diagonal = triangle.diagonal()
+        above = np.linalg.solve(triangle, rest[:start, here].T).T
+        pivots[here] = diagonal**2
+        feedback[here, here] = triangle / diagonal
+        feedback[:start, here] = above / diagonal
+        for panel in range(0, start, _BLOCK):
+            to = min(panel + _BLOCK, start)
+            rest[:to, panel:to] -= above[:to] @ above[panel:to].T
+    np.fill_diagonal(feedback, 0)
+    return feedback, pivots

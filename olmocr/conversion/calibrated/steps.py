@@ -1,0 +1,34 @@
+"""How a matrix is rounded for given inputs, step by step, as data: both implementations follow these steps.
+
+For one matrix W (rows, columns) whose inputs have the second moments H = sum of x x^T, each row w is rounded by itself
+so that (w - w') H (w - w')^T is small; w' = scale * code + bias by groups, as in `olmocr.conversion.quantizing.search`.
+
+1. **Feedback** (GPTQ, arXiv 2210.17323, in the form of LDLQ, arXiv 2307.13304). The damped Hessian H + d I is
+   R R^T with R upper triangular, R = (A + I) D^(1/2) with A strictly upper triangular. Columns are rounded in their
+   natural order, column k as w~_k = w_k + (w - w')_{<k} A_{<k,k}. Then the damped loss is the sum over columns of
+   D_kk (w~_k - w'_k)**2: what is already rounded is made good by what is still to come. No inverse is needed.
+2. **Search**, inside step 1: when a group's turn comes, its scale and bias are sought on its w~ by weighted least
+   squares, with the diagonal of the damped Hessian as weights: `mx.quantize`'s own pair; the range shrunk by each of
+   ``SHRINKS`` about its middle; the best one's scale times each of ``STRETCHES``, its middle kept; after each of these
+   ``ALTERNATIONS`` times: codes, then the weighted least squares for them. Scales and biases are rounded to the stored
+   dtype before any code is chosen.
+3. **Descent**, ``SWEEPS`` times, group by group: scale and bias that are best for the group's codes, all else as it is
+   (two numbers, in closed form, kept where the loss falls after they are rounded to the stored dtype); then each code
+   of the group in turn is moved to where the loss is least. The damped loss never rises.
+"""
+
+from __future__ import annotations
+
+EPSILON = 1e-7
+"""The least scale, as in ``mx.quantize``."""
+
+SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.62)
+
+STRETCHES = (1.03, 0.97, 1.015, 0.985)
+
+ALTERNATIONS = 4
+
+SWEEPS = 1
+
+LEAST_SPREAD = 1e-9
+"""Least squares needs codes that differ: below this share of the product of the sums there is no scale to be had."""
