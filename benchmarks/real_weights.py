@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import multiprocessing
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from machine import describe_machine
+from machine import describe_machine, peak_bytes
 from prose import find_prose
 from smollm import ROOT, Llama, find_gguf, llama_logits, read_llama, write_checkpoint
 
@@ -39,7 +37,8 @@ SAME = 1e-3
 MIB = 1024 * 1024
 
 RECIPES = ("8bit", "6bit", "5bit", "4bit", "mixed", "mixed-small", "3bit")
-METHODS = ("stock", "fit")
+METHODS = ("stock", "fit", "weighted", "calibrated")
+NOT_CONVERTED = ("weighted", "calibrated")
 
 Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -57,6 +56,7 @@ def main() -> None:
     measuring.add_argument("--recipes", nargs="+", default=RECIPES, help="default: %(default)s")
     measuring.add_argument("--methods", nargs="+", default=METHODS, help="default: %(default)s")
     measuring.add_argument("--windows", type=int, default=12, help="of 256 tokens each (default: %(default)s)")
+    measuring.add_argument("--calibrate", type=int, default=15, help="windows to calibrate on (default: %(default)s)")
     measuring.add_argument("--work", type=Path, default=ROOT / "build/real-weights", help="where models go")
     measuring.set_defaults(run=measure)
     args = parser.parse_args()
@@ -83,18 +83,25 @@ def logit_difference(llama: Llama, folder: Path) -> float:
 
 def measure(args: argparse.Namespace) -> None:
     device = start_mlx()
+    from calibrated_prose import round_blocks, second_moments  # imports MLX, which the line above makes ready
+
     source = load_source(args.folder, args.work / "none")
-    windows = find_prose(encoder(source), 0, args.windows).measure
+    prose = find_prose(encoder(source), args.calibrate, args.windows)
+    windows = prose.measure
     print(f"{describe_machine()}; olmocr {__version__}, {device}; {windows.size:,} tokens of prose\n")
     expected = [log_probabilities(source, window) for window in windows]
+    moments = second_moments(source, prose.calibrate) if set(NOT_CONVERTED) & set(args.methods) else {}
     del source
     print("| recipe | method | bytes | mean KL | 99th percentile | same token | perplexity | seconds | peak MiB |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     print(f"| none | | {nbytes(args.work / 'none'):,} | | | | {perplexity(expected, windows):.2f} | | |", flush=True)
     for recipe, method in itertools.product(args.recipes, args.methods):
         output = args.work / f"{recipe}-{method}"
-        cost = conversion(args.folder, recipe, method, output)
-        found = compared(load(output), windows, expected)
+        cost = conversion(args.folder, recipe, "fit" if method in NOT_CONVERTED else method, output)
+        loaded = load(output)
+        if method in NOT_CONVERTED:
+            cost = round_blocks(loaded, args.folder, recipe, moments, diagonal=method == "weighted")
+        found = compared(loaded, windows, expected)
         print(f"| {recipe} | {method} | {nbytes(output):,} | {found} | {cost} |", flush=True)
 
 
@@ -110,8 +117,7 @@ def converted(folder: Path, recipe: str, method: Any, output: Path) -> tuple[flo
     """Convert; return seconds of processor time, and the most bytes that this process ever held."""
     started = time.process_time()
     convert(folder, recipe, output, method=method)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return time.process_time() - started, peak if sys.platform == "darwin" else peak * 1024
+    return time.process_time() - started, peak_bytes()
 
 
 @dataclass(frozen=True)
