@@ -13,7 +13,6 @@ import mlx.core as mx
 from olmocr.conversion.quantizing.search import (
     EPSILON,
     LEAST_SQUARES,
-    MOST_BITS_AROUND_ZERO,
     OUTLIER,
     REFINEMENTS,
     SHRINKS,
@@ -44,7 +43,7 @@ def stock_start(x: mx.array, bits: int) -> tuple[mx.array, mx.array]:
     return mx.where(steps != 0, edge / steps, step), mx.where(steps != 0, edge, mx.zeros_like(edge))
 
 
-def fitted(x: mx.array, bits: int, dtype: mx.Dtype) -> Candidate:
+def fitted(x: mx.array, bits: int, dtype: mx.Dtype, *, around_zero: bool = False) -> Candidate:
     """Search for the best scale and bias of each group of *x*, float32 (groups, size), in the steps of `search`."""
     size = x.shape[1]
     low, high = mx.min(x, axis=1, keepdims=True), mx.max(x, axis=1, keepdims=True)
@@ -52,7 +51,7 @@ def fitted(x: mx.array, bits: int, dtype: mx.Dtype) -> Candidate:
     total = tree_sum(x)
     scale, bias = stock_start(x, bits)
     best = _try(x, stored(scale, dtype), stored(bias, dtype), bits)
-    if bits <= MOST_BITS_AROUND_ZERO:
+    if around_zero:
         return _fitted_around_zero(x, bits, dtype, best, mx.logical_and(can_move, _no_outlier(x)))
     for shrink in SHRINKS:
         scale = mx.array(shrink, mx.float32) * (high - low) / _levels(bits)

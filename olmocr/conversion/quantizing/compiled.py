@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from olmocr.conversion.quantizing.search import EPSILON, MOST_BITS_AROUND_ZERO, OUTLIER, REFINEMENTS, SHRINKS
+from olmocr.conversion.quantizing.search import EPSILON, OUTLIER, REFINEMENTS, SHRINKS
 
 _LANES = 64
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
@@ -322,9 +322,9 @@ def _pack(codes, size, bits, words):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _quantize(rows_bf16, rows_float32, size, bits, fit, packed, scales, biases):  # type: ignore[no-untyped-def]
+def _quantize(rows_bf16, rows_float32, size, bits, fit, around_zero, packed, scales, biases):  # type: ignore[no-untyped-def]
     groups, words_per_group = max(4 * rows_bf16.size, rows_float32.size) // size, size * bits // 32
-    n, around_zero = np.float32((1 << bits) - 1), bits <= MOST_BITS_AROUND_ZERO
+    n = np.float32((1 << bits) - 1)
     x_bits, words = np.empty((size, _LANES), np.uint32), np.empty((words_per_group, _LANES), np.uint32)
     x = x_bits.view(np.float32)
     code_bits, terms = np.empty((size, _LANES), np.uint32), np.empty((size, _LANES), np.float32)
@@ -394,6 +394,7 @@ def quantize_groups(
     bits: int,
     *,
     fit: bool,
+    around_zero: bool,
     packed: npt.NDArray[np.uint32],
     scales: npt.NDArray[np.uint16],
     biases: npt.NDArray[np.uint16],
@@ -408,5 +409,7 @@ def quantize_groups(
         bf16 = (rows.copy() if rows.ctypes.data % 8 else rows).view(np.uint64)
     else:
         float32 = rows.astype(np.float32, copy=False)
-    squared_error, energy, is_finite = _quantize(bf16, float32, group_size, bits, fit, packed, scales, biases)
+    squared_error, energy, is_finite = _quantize(
+        bf16, float32, group_size, bits, fit, around_zero, packed, scales, biases
+    )
     return float(squared_error), float(energy), bool(is_finite)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from olmocr.conversion.names import PATCH_EMBED_AXES
+from olmocr.conversion.names import PATCH_EMBED_AXES, component_of
 from olmocr.conversion.plan import PlannedTensor
 from olmocr.conversion.quantizing.rows import StoredRows, kept_rows, quantized_rows
 from olmocr.conversion.recipe import Method
@@ -38,7 +38,8 @@ def stored_rows(
     is_last = first_row + len(rows) == tensor.source.shape[0]
     rows, row_scale = _padded(rows, row_scale, tensor, is_last=is_last)
     if tensor.params:
-        stored = quantized_rows(rows, tensor.params, method, tensor.dtype, processor, row_scale)
+        is_table = component_of(tensor.name) in {"head", "embeddings"}
+        stored = quantized_rows(rows, tensor.params, method, tensor.dtype, processor, row_scale, is_table=is_table)
     else:
         stored = kept_rows(rows.transpose(PATCH_EMBED_AXES) if tensor.is_transposed else rows, tensor.dtype, row_scale)
     _require_numbers(stored, tensor)

@@ -20,10 +20,10 @@ def test_fit_is_never_further_from_the_source_than_stock(rows, params):
     assert errors[0] <= errors[1] * (1 + 1e-5) + 1e-12
 
 
-def fitted(values, bits):
+def fitted(values, bits, *, is_table=False):
     """Return what is read back of *values* rounded by ``fit`` to *bits*."""
     params = QuantParams(bits)
-    stored = quantized_rows(narrowed(values, "BF16"), params, "fit", "BF16", "numba")
+    stored = quantized_rows(narrowed(values, "BF16"), params, "fit", "BF16", "numba", is_table=is_table)
     return read_back(stored, params, "BF16", values.shape)
 
 
@@ -37,6 +37,7 @@ def test_with_3_bits_zero_stays_zero():
     _, values = random_rows((8, 1), 64)
     values[:, ::8] = 0
     assert np.abs(fitted(values, 3)[:, ::8]).max() < 2**-7 * np.abs(values).max()
+    assert np.abs(fitted(values, 3, is_table=True)[:, ::8]).max() > 2**-7 * np.abs(values).max()
     assert np.abs(fitted(values, 4)[:, ::8]).max() > 2**-7 * np.abs(values).max()
 
 
