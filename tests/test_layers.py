@@ -65,11 +65,11 @@ DOORS = {
     "ml_dtypes": {"tensors.floats"},
     "mlx": {
         "device",
-        "conversion.calibrated.arrays",
         "conversion.quantizing.arrays",
         "conversion.quantizing.rows",
         *(f"inference.{each}" for each in INFERENCE),
         "backends.mlx_vlm_launcher",
+        "conversion.calibrated.arrays",
         "validate.fidelity.forced",
         "validate.weights.stock",
     },

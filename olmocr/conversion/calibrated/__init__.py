@@ -1,1 +1,1 @@
-"""Calibrated conversion: rounding by what the inputs of each matrix are like on pages."""
+"""A source and pages -> codes that keep what the model makes of pages, and not only its weights."""

@@ -16,7 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from olmocr.conversion.calibrated.factor import Factor
-from olmocr.conversion.calibrated.steps import ALTERNATIONS, EPSILON, LEAST_SPREAD, SHRINKS, STRETCHES, SWEEPS
+from olmocr.conversion.calibrated.steps import (
+    ALTERNATIONS,
+    EPSILON,
+    LEAST_SPREAD,
+    ROUNDS,
+    SHRINKS,
+    STARTS,
+    STRETCHES,
+    SWEEPS,
+)
 from olmocr.conversion.recipe import QuantParams
 from olmocr.reports.conversion import Processor
 from olmocr.tensors.dtypes import FLOAT_DTYPES
@@ -31,13 +40,17 @@ _GPU = threading.Lock()
 Group = tuple[mx.array, mx.array, mx.array, mx.array]
 """Codes (rows, size), scale and bias (rows, 1), error (rows, size), all float32."""
 
+Step = Callable[..., Any]
+"""What is done to one group of columns of all rows."""
+
 Found = tuple[mx.array, mx.array, mx.array]
 """Scale, bias and weighted error, (rows, 1)."""
 
 
 def on(processor: Processor) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return `round_rows` and `losses` as *processor* computes them."""
-    return partial(_run, processor, round_rows), partial(_run, processor, losses)
+    rounded = partial(round_rows, is_compiled=processor == "gpu")
+    return partial(_run, processor, rounded), partial(_run, processor, losses)
 
 
 def _run(processor: Processor, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -49,12 +62,15 @@ def _run(processor: Processor, function: Callable[..., Any], *arguments: Any) ->
 
 
 def round_rows(
-    weight: Floats, factor: Factor, params: QuantParams, dtype: str
+    weight: Floats, factor: Factor, params: QuantParams, dtype: str, *, is_compiled: bool = False
 ) -> tuple[npt.NDArray[np.uint8], Floats, Floats]:
-    """Return codes, scales and biases of *weight* (rows, columns), in the steps of `steps`."""
-    groups = _feed_back(weight, factor, params, dtype)
+    """Return codes, scales and biases of *weight* (rows, columns), in the steps of `steps`.
+
+    *is_compiled* has MLX compile the steps for one group, for which it needs a C++ compiler on a CPU.
+    """
+    groups = _feed_back(weight, factor, params, _step(_round_group, params.bits, dtype, is_compiled))
     for _ in range(SWEEPS):
-        groups = _descend(groups, factor, params, dtype)
+        groups = _descend(groups, factor, params, _step(_descend_group, params.bits, dtype, is_compiled))
     codes = [np.array(group[0].astype(mx.uint8)) for group in groups]
     scales, biases = ([np.array(group[place]) for group in groups] for place in (1, 2))
     return np.concatenate(codes, axis=1), np.concatenate(scales, axis=1), np.concatenate(biases, axis=1)
@@ -67,9 +83,9 @@ def losses(error: Floats, hessian: Floats) -> npt.NDArray[np.float64]:
     for start in range(0, error.shape[1], _BLOCK):
         stop = min(start + _BLOCK, error.shape[1])
         here = whole[:, start:stop]
-        product = here @ _array(hessian[start:stop, start:stop])
+        product = _product(here, _array(hessian[start:stop, start:stop]))
         if start:  # H is symmetric: what lies before the diagonal block counts twice
-            product = mx.addmm(product, whole[:, :start], _array(hessian[:start, start:stop]), alpha=2.0)
+            product = product + 2 * _product(whole[:, :start], _array(hessian[:start, start:stop]))
         total += np.array(mx.sum(product * here, axis=1))
     return total
 
@@ -78,9 +94,8 @@ def _array(values: Floats) -> mx.array:
     return mx.array(np.ascontiguousarray(values))
 
 
-def _feed_back(weight: Floats, factor: Factor, params: QuantParams, dtype: str) -> list[Group]:
+def _feed_back(weight: Floats, factor: Factor, params: QuantParams, step: Step) -> list[Group]:
     size, columns = params.group_size, weight.shape[1]
-    step = _step(_round_group, params.bits, dtype)
     done: list[Group] = []
     blocks: list[mx.array] = []
     for first in range(0, columns, _BLOCK):
@@ -93,10 +108,9 @@ def _feed_back(weight: Floats, factor: Factor, params: QuantParams, dtype: str) 
             group, here = slice(start, start + size), slice(start - first, start - first + size)
             value = target[:, here]
             if errors:
-                value = mx.addmm(value, mx.concatenate(errors, axis=1), feedback[first:start, here])
-            weights = mx.array(factor.relative_weights(group))
-            done.append(step(value, original[:, here], feedback[group, here], weights))
-            mx.eval(*done[-1])
+                value = value + _product(mx.concatenate(errors, axis=1), feedback[first:start, here])
+            done.append(step(value, original[:, here], *(mx.array(each) for each in factor.conditional(group))))
+            mx.async_eval(*done[-1])  # type: ignore[no-untyped-call]
             errors.append(done[-1][3])
         blocks.append(mx.concatenate(errors, axis=1))
     return done
@@ -106,14 +120,13 @@ def _plus_products(value: mx.array, blocks: list[mx.array], matrix: mx.array) ->
     """Return *value* plus the product of *blocks*, side by side, with the upper rows of *matrix*."""
     first = 0
     for block in blocks:
-        value = mx.addmm(value, block, matrix[first : first + block.shape[1]])
+        value = value + _product(block, matrix[first : first + block.shape[1]])
         first += block.shape[1]
     return value
 
 
-def _descend(groups: list[Group], factor: Factor, params: QuantParams, dtype: str) -> list[Group]:
+def _descend(groups: list[Group], factor: Factor, params: QuantParams, step: Step) -> list[Group]:
     size, columns = params.group_size, len(factor.pivots)
-    step = _step(_descend_group, params.bits, dtype)
     done: list[Group] = []
     blocks = [
         mx.concatenate([group[3] for group in groups[first : first + _BLOCK // size]], axis=1)
@@ -128,20 +141,44 @@ def _descend(groups: list[Group], factor: Factor, params: QuantParams, dtype: st
             here = slice(start - first, start - first + size)
             slope = gradient[:, here]
             if changes:
-                slope = mx.addmm(slope, mx.concatenate(changes, axis=1), hessian[first:start, here])
+                slope = slope + _product(mx.concatenate(changes, axis=1), hessian[first:start, here])
             old = groups[start // size]
             done.append(step(slope, *old, mx.array(factor.damped(slice(start, start + size)))))
-            mx.eval(*done[-1])
+            mx.async_eval(*done[-1])  # type: ignore[no-untyped-call]
             changes.append(done[-1][3] - old[3])
         blocks[index] = mx.concatenate([group[3] for group in done[first // size :]], axis=1)
     return done
 
 
 @lru_cache
-def _step(function: Callable[..., Any], bits: int, dtype: str) -> Callable[..., Any]:
-    """Return *function* for *bits* and the stored *dtype*, compiled where that needs no compiler on this machine."""
+def _step(function: Step, bits: int, dtype: str, is_compiled: bool) -> Step:
+    """Return *function* for *bits* and the stored *dtype*."""
     step = partial(function, (1 << bits) - 1, getattr(mx, FLOAT_DTYPES[dtype]))
-    return step if mx.default_device().type == mx.DeviceType.cpu else mx.compile(step)
+    return mx.compile(step) if is_compiled else step
+
+
+def _product(a: mx.array, b: mx.array) -> mx.array:
+    """Return a @ b with all bits of float32.
+
+    Errors that make one another good are small differences of large terms: factors of TF32's 11 bits would hide them.
+    """
+    if not _cuts_factors():
+        return a @ b
+    (a, a_rest), (b, b_rest) = _halves(a), _halves(b)
+    return a @ b + (a @ b_rest + a_rest @ b)
+
+
+@lru_cache
+def _cuts_factors() -> bool:
+    """Return whether MLX cuts bits off the factors of a product here, as it does where a GPU multiplies in TF32."""
+    fine = mx.full((_BLOCK, _BLOCK), 1 + 2.0**-13)
+    return bool(mx.any(fine @ mx.eye(_BLOCK) != fine))
+
+
+def _halves(x: mx.array) -> tuple[mx.array, mx.array]:
+    """Return *x* with the 11 leading bits of each number, and the rest."""
+    leading = mx.bitwise_and(x.view(mx.uint32), mx.array(0xFFFFE000, mx.uint32)).view(mx.float32)
+    return leading, x - leading
 
 
 def _stored(values: mx.array, dtype: mx.Dtype) -> mx.array:
@@ -226,68 +263,94 @@ def _best_of(
     return best
 
 
-def _round_group(n: int, dtype: mx.Dtype, x: mx.array, weight: mx.array, feedback: mx.array, h: mx.array) -> Group:
-    """Search scale and bias on *x* (rows, size), then choose the codes column by column."""
-    scale, bias = _search(x, h, n, dtype)
+def _round_group(
+    n: int, dtype: mx.Dtype, x: mx.array, weight: mx.array, feedback: mx.array, pivots: mx.array, hessian: mx.array
+) -> Group:
+    """Search scale and bias on *x* (rows, size), choose the codes and improve them from each start; keep the best."""
+    scale, bias = _search(x, pivots, n, dtype)
+    # All starts side by side, as rows below one another.
+    starts = len(STARTS)
+    x, weight, old_scale = (mx.concatenate([each] * starts) for each in (x, weight, scale))
+    scale = mx.concatenate([scale * start for start in STARTS])
+    bias = _stored(mx.concatenate([bias] * starts) + (old_scale - scale) * (n * 0.5), dtype)
+    scale = _stored(scale, dtype)
     inverse = 1.0 / scale
-    codes, errors = [], []
+    chosen, errors = [], []
     for column in range(x.shape[1]):
         here = slice(column, column + 1)
         code = _clipped((x[:, here] - bias) * inverse, n)
         error = weight[:, here] - (code * scale + bias)
         x = x + error * feedback[here]
-        codes.append(code)
+        chosen.append(code)
         errors.append(error)
-    return mx.concatenate(codes, axis=1), scale, bias, mx.concatenate(errors, axis=1)
+    codes = mx.concatenate(chosen, axis=1)
+    group = (codes, scale, bias, mx.concatenate(errors, axis=1))
+    rest = x - (codes * scale + bias)
+    loss = mx.sum(pivots * rest * rest, axis=1, keepdims=True)
+    p = pivots * rest
+    p = p + _product(p, feedback.T)
+    for _ in range(ROUNDS):
+        p, group, change = _improved(n, dtype, p, group, hessian)
+        loss = loss + change
+    place = mx.argmin(loss.reshape(starts, -1), axis=0)[None, :, None]
+    best = (mx.take_along_axis(each.reshape(starts, -1, each.shape[1]), place, axis=0)[0] for each in group)
+    return next(best), next(best), next(best), next(best)
 
 
-def _descend_group(
-    n: int,
-    dtype: mx.Dtype,
-    p: mx.array,
-    codes: mx.array,
-    scale: mx.array,
-    bias: mx.array,
-    error: mx.array,
-    hessian: mx.array,
-) -> Group:
+def _descend_group(n: int, dtype: mx.Dtype, p: mx.array, *arguments: mx.array) -> Group:
     """Refit scale and bias, then move each code of the group; *p* (rows, size) is H times all errors."""
-    old_scale, old_bias = scale, bias
+    codes, scale, bias, error, hessian = arguments
+    return _improved(n, dtype, p, (codes, scale, bias, error), hessian)[1]
+
+
+def _improved(
+    n: int, dtype: mx.Dtype, p: mx.array, group: Group, hessian: mx.array
+) -> tuple[mx.array, Group, mx.array]:
+    """Return H times the errors, the group after one round, and how far the loss of each row fell, (rows, 1)."""
+    p, group, refitted = _refitted(dtype, p, group, hessian)
+    p, group, moved = _moved(n, p, group, hessian)
+    return p, group, refitted + moved
+
+
+def _refitted(dtype: mx.Dtype, p: mx.array, group: Group, hessian: mx.array) -> tuple[mx.array, Group, mx.array]:
+    """Move scale and bias to where the loss is least for the codes."""
+    codes, old_scale, old_bias, error = group
     sums = mx.sum(hessian, axis=0)
-    whole, hq = mx.sum(sums), codes @ hessian
+    whole, hq = mx.sum(sums), _product(codes, hessian)
     qhq, qh = mx.sum(codes * hq, axis=1, keepdims=True), mx.sum(codes * sums, axis=1, keepdims=True)
     pq, ps = mx.sum(p * codes, axis=1, keepdims=True), mx.sum(p, axis=1, keepdims=True)
     determinant = qhq * whole - qh * qh
     step = (pq * whole - qh * ps) / determinant
-    usable = mx.logical_and(determinant > LEAST_SPREAD * qhq * whole, mx.abs(scale + step) > EPSILON)
-    scale = _stored(scale + mx.where(usable, step, 0.0), dtype)
+    usable = mx.logical_and(determinant > LEAST_SPREAD * qhq * whole, mx.abs(old_scale + step) > EPSILON)
+    scale = _stored(old_scale + mx.where(usable, step, 0.0), dtype)
     step = scale - old_scale
-    bias = _stored(bias + mx.where(whole > 0, (ps - step * qh) / whole, 0.0), dtype)
+    bias = _stored(old_bias + mx.where(whole > 0, (ps - step * qh) / whole, 0.0), dtype)
     bias_step = bias - old_bias
     change = step * step * qhq + bias_step * bias_step * whole
     change = change + 2 * (step * bias_step * qh) - 2 * (step * pq + bias_step * ps)
     falls = change < 0
     step, bias_step = mx.where(falls, step, 0.0), mx.where(falls, bias_step, 0.0)
     scale, bias = mx.where(falls, scale, old_scale), mx.where(falls, bias, old_bias)
-    error = error - (step * codes + bias_step)
     p = p - (step * hq + bias_step * sums)
-    return _moved(n, p, codes, scale, bias, error, hessian)
+    return p, (codes, scale, bias, error - (step * codes + bias_step)), mx.where(falls, change, 0.0)
 
 
-def _moved(
-    n: int, p: mx.array, codes: mx.array, scale: mx.array, bias: mx.array, error: mx.array, hessian: mx.array
-) -> Group:
-    """Move each code to where the loss is least, column by column."""
+def _moved(n: int, p: mx.array, group: Group, hessian: mx.array) -> tuple[mx.array, Group, mx.array]:
+    """Move each code to where the loss is least, column by column; *p* stays H times the errors."""
+    codes, scale, bias, error = group
     inverse = 1.0 / scale
-    new_codes, steps = [], []
+    moved, steps, changes = [], [], []
     for column in range(codes.shape[1]):
         here = slice(column, column + 1)
         curvature, slope, old = hessian[here, here], p[:, here], codes[:, here]
         code = _clipped(old + slope / curvature * inverse, n)
-        moved = (old - code) * scale
-        falls = moved * (moved * curvature + 2 * slope) < 0
-        step = mx.where(falls, moved, 0.0)
+        step = (old - code) * scale
+        change = step * (step * curvature + 2 * slope)
+        falls = change < 0
+        step = mx.where(falls, step, 0.0)
         p = p + step * hessian[here]
-        new_codes.append(mx.where(falls, code, old))
+        moved.append(mx.where(falls, code, old))
         steps.append(step)
-    return mx.concatenate(new_codes, axis=1), scale, bias, error + mx.concatenate(steps, axis=1)
+        changes.append(mx.where(falls, change, 0.0))
+    change = mx.sum(mx.concatenate(changes, axis=1), axis=1, keepdims=True)
+    return p, (mx.concatenate(moved, axis=1), scale, bias, error + mx.concatenate(steps, axis=1)), change

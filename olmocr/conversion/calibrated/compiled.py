@@ -14,7 +14,16 @@ import numpy.typing as npt
 from numba import njit
 
 from olmocr.conversion.calibrated.factor import Factor
-from olmocr.conversion.calibrated.steps import ALTERNATIONS, EPSILON, LEAST_SPREAD, SHRINKS, STRETCHES, SWEEPS
+from olmocr.conversion.calibrated.steps import (
+    ALTERNATIONS,
+    EPSILON,
+    LEAST_SPREAD,
+    ROUNDS,
+    SHRINKS,
+    STARTS,
+    STRETCHES,
+    SWEEPS,
+)
 from olmocr.conversion.recipe import QuantParams
 from olmocr.tensors.floats import Floats
 
@@ -29,6 +38,8 @@ _ROUNDER = np.float32(1 << 23)
 _SHRINKS = np.array(SHRINKS, np.float32)
 _STRETCHES = np.array(STRETCHES, np.float32)
 _ALTERNATIONS = ALTERNATIONS
+_ROUNDS = ROUNDS
+_STARTS = np.array(STARTS, np.float32)
 
 _DROPPED_BITS = {"BF16": 16, "F16": 13, "F32": 0}
 """Bits of a float32's mantissa that the stored dtype lacks."""
@@ -52,8 +63,9 @@ def _compiled(function: Callable[..., Any]) -> Any:
 # do not overlap. For as many arrays it would have to ask that at each call, and makes no vector instructions instead.
 _SCALE, _BIAS, _INVERSE, _ERROR, _Q, _QQ, _XQ = (slot * _LANES for slot in range(7))
 _LOW, _HIGH, _TOTAL, _BEST_SCALE, _BEST_BIAS, _BEST_ERROR = (slot * _LANES for slot in range(7, 13))
-_PQ, _P, _QH, _STEP, _BIAS_STEP, _SHRUNK_SCALE, _SHRUNK_BIAS = (slot * _LANES for slot in range(13, 20))
-_SLOTS = 20
+_PQ, _P, _QH, _STEP, _BIAS_STEP, _LOSS, _LEAST_LOSS = (slot * _LANES for slot in range(13, 20))
+_FOUND_SCALE, _FOUND_BIAS = (slot * _LANES for slot in range(20, 22))
+_SLOTS = 22
 
 
 @_compiled
@@ -164,14 +176,14 @@ def _shrunk(shrink, n, state):  # type: ignore[no-untyped-def]
 @_compiled
 def _stretched(stretch, n, state):  # type: ignore[no-untyped-def]
     for lane in range(_LANES):
-        scale = state[_SHRUNK_SCALE + lane]
+        scale = state[_FOUND_SCALE + lane]
         state[_SCALE + lane] = scale * stretch
-        state[_BIAS + lane] = state[_SHRUNK_BIAS + lane] + scale * (_ONE - stretch) * n * _HALF
+        state[_BIAS + lane] = state[_FOUND_BIAS + lane] + scale * (_ONE - stretch) * n * _HALF
 
 
 @_compiled
 def _search(x, h, size, n, dropped, state):  # type: ignore[no-untyped-def]
-    """Find the best scale and bias, as stored, of each lane's group in *x*."""
+    """Find the best scale and bias, as stored, of each lane's group in *x*, by their errors alone."""
     weights = _ZERO
     state[_TOTAL : _TOTAL + _LANES] = _ZERO
     for index in range(size):
@@ -188,8 +200,8 @@ def _search(x, h, size, n, dropped, state):  # type: ignore[no-untyped-def]
             _shrunk(_SHRINKS[step], n, state)
         else:
             if step == _SHRINKS.size:
-                _copy(state, _BEST_SCALE, _SHRUNK_SCALE)
-                _copy(state, _BEST_BIAS, _SHRUNK_BIAS)
+                _copy(state, _BEST_SCALE, _FOUND_SCALE)
+                _copy(state, _BEST_BIAS, _FOUND_BIAS)
             _stretched(_STRETCHES[step - _SHRINKS.size], n, state)
         for alternation in range(_ALTERNATIONS + 1):
             if alternation > 0:
@@ -198,8 +210,8 @@ def _search(x, h, size, n, dropped, state):  # type: ignore[no-untyped-def]
             _store(state, _BIAS, dropped)
             _try(x, h, size, n, state)
             _keep_better(n, state)
-    _copy(state, _BEST_SCALE, _SCALE)
-    _copy(state, _BEST_BIAS, _BIAS)
+    _copy(state, _BEST_SCALE, _FOUND_SCALE)
+    _copy(state, _BEST_BIAS, _FOUND_BIAS)
 
 
 @_compiled
@@ -232,29 +244,15 @@ def _choose(x, w, size, n, feedback, state, codes):  # type: ignore[no-untyped-d
 
 @_compiled
 def _keep(first, lanes, size, new_codes, new_error, state, codes, scales, biases, error):  # type: ignore[no-untyped-def]
-    for index in range(size):
-        for lane in range(lanes):
-            codes[index, first + lane] = np.uint8(new_codes[index, lane])
-        for lane in range(lanes):
-            error[index, first + lane] = new_error[index, lane]
+    """Hand out what was found in each lane, unless something with as little loss was; NaN stands for nothing yet."""
     for lane in range(lanes):
-        scales[first + lane] = state[_SCALE + lane]
-        biases[first + lane] = state[_BIAS + lane]
-
-
-@_compiled
-def _round_group(target, weight, feedback, h, n, dropped, codes, scales, biases, error):  # type: ignore[no-untyped-def]
-    """Search scale and bias on *target* (size, rows), choose the codes column by column; *error* is weight - w'."""
-    size, rows = target.shape
-    x, w = np.empty((size, _LANES), np.float32), np.empty((size, _LANES), np.float32)
-    q, state = np.empty((size, _LANES), np.float32), np.empty(_SLOTS * _LANES, np.float32)
-    for first in range(0, rows, _LANES):
-        lanes = min(_LANES, rows - first)
-        _load(target, first, lanes, size, x)
-        _load(weight, first, lanes, size, w)
-        _search(x, h, size, n, dropped, state)
-        _choose(x, w, size, n, feedback, state, q)
-        _keep(first, lanes, size, q, w, state, codes, scales, biases, error)
+        if not state[_LOSS + lane] >= state[_LEAST_LOSS + lane]:
+            state[_LEAST_LOSS + lane] = state[_LOSS + lane]
+            scales[first + lane] = state[_SCALE + lane]
+            biases[first + lane] = state[_BIAS + lane]
+            for index in range(size):
+                codes[index, first + lane] = np.uint8(new_codes[index, lane])
+                error[index, first + lane] = new_error[index, lane]
 
 
 @_compiled
@@ -294,6 +292,7 @@ def _refit(p, q, hq, e, row_sums, size, dropped, state):  # type: ignore[no-unty
         change += _TWO * (step * bias_step * state[_QH + lane])
         change -= _TWO * (step * state[_PQ + lane] + bias_step * state[_P + lane])
         falls = change < _ZERO
+        state[_LOSS + lane] += change if falls else _ZERO
         state[_STEP + lane] = step if falls else _ZERO
         state[_BIAS_STEP + lane] = bias_step if falls else _ZERO
         state[_SCALE + lane] = state[_SCALE + lane] if falls else state[_BEST_SCALE + lane]
@@ -308,7 +307,7 @@ def _refit(p, q, hq, e, row_sums, size, dropped, state):  # type: ignore[no-unty
 
 @_compiled
 def _move_codes(p, q, e, hessian, size, n, state):  # type: ignore[no-untyped-def]
-    """Move each code to where the loss is least, column by column."""
+    """Move each code to where the loss is least, column by column; *p* stays H times the errors."""
     for lane in range(_LANES):
         state[_INVERSE + lane] = _ONE / state[_SCALE + lane]
     for column in range(size):
@@ -319,15 +318,74 @@ def _move_codes(p, q, e, hessian, size, n, state):  # type: ignore[no-untyped-de
             code = old + slope / curvature * state[_INVERSE + lane]
             code = (min(max(code, _ZERO), n) + _ROUNDER) - _ROUNDER
             moved = (old - code) * state[_SCALE + lane]
-            falls = moved * (moved * curvature + _TWO * slope) < _ZERO
+            change = moved * (moved * curvature + _TWO * slope)
+            falls = change < _ZERO
+            state[_LOSS + lane] += change if falls else _ZERO
             state[_STEP + lane] = moved if falls else _ZERO
             q[column, lane] = code if falls else old
         for lane in range(_LANES):
             e[column, lane] += state[_STEP + lane]
-        for later in range(column + 1, size):
-            factor = hessian[column, later]
+        for other in range(size):
+            factor = hessian[column, other]
             for lane in range(_LANES):
-                p[later, lane] += factor * state[_STEP + lane]
+                p[other, lane] += factor * state[_STEP + lane]
+
+
+@_compiled
+def _multiply(hessian, q, size, hq):  # type: ignore[no-untyped-def]
+    for column in range(size):
+        for lane in range(_LANES):
+            hq[column, lane] = _ZERO
+        for other in range(size):
+            factor = hessian[column, other]
+            for lane in range(_LANES):
+                hq[column, lane] += factor * q[other, lane]
+
+
+@_compiled
+def _gradient(x, q, size, feedback, pivots, state, p):  # type: ignore[no-untyped-def]
+    """Put into *p* (A + I) D times what is left over of *x*, half the slope of the loss that later columns leave."""
+    for lane in range(_LANES):
+        state[_LOSS + lane] = _ZERO
+    for column in range(size):
+        pivot = pivots[column]
+        for lane in range(_LANES):
+            p[column, lane] = q[column, lane] * state[_SCALE + lane] + state[_BIAS + lane]
+        for lane in range(_LANES):
+            rest = x[column, lane] - p[column, lane]
+            state[_LOSS + lane] += pivot * rest * rest
+            p[column, lane] = pivot * rest
+        for before in range(column):
+            factor = feedback[before, column]
+            for lane in range(_LANES):
+                p[before, lane] += factor * p[column, lane]
+
+
+@_compiled
+def _round_group(target, weight, feedback, pivots, hessian, row_sums, n, dropped, codes, scales, biases, error):  # type: ignore[no-untyped-def]
+    """Search scale and bias on *target* (size, rows), choose the codes, improve them; *error* is weight - w'."""
+    size, rows = target.shape
+    x, w = np.empty((size, _LANES), np.float32), np.empty((size, _LANES), np.float32)
+    p, hq = np.empty((size, _LANES), np.float32), np.empty((size, _LANES), np.float32)
+    q, state = np.empty((size, _LANES), np.float32), np.empty(_SLOTS * _LANES, np.float32)
+    for first in range(0, rows, _LANES):
+        lanes = min(_LANES, rows - first)
+        _load(target, first, lanes, size, x)
+        _search(x, pivots, size, n, dropped, state)
+        state[_LEAST_LOSS : _LEAST_LOSS + _LANES] = np.nan
+        for start in range(_STARTS.size):
+            _load(target, first, lanes, size, x)
+            _load(weight, first, lanes, size, w)
+            _stretched(_STARTS[start], n, state)
+            _store(state, _SCALE, dropped)
+            _store(state, _BIAS, dropped)
+            _choose(x, w, size, n, feedback, state, q)
+            _gradient(x, q, size, feedback, pivots, state, p)
+            for _ in range(_ROUNDS):
+                _multiply(hessian, q, size, hq)
+                _refit(p, q, hq, w, row_sums, size, dropped, state)
+                _move_codes(p, q, w, hessian, size, n, state)
+            _keep(first, lanes, size, q, w, state, codes, scales, biases, error)
 
 
 @_compiled
@@ -345,14 +403,11 @@ def _descend_group(gradient, hessian, row_sums, n, dropped, codes, scales, biase
         for lane in range(_LANES):
             state[_SCALE + lane] = scales[first + min(lane, lanes - 1)]
             state[_BIAS + lane] = biases[first + min(lane, lanes - 1)]
-        hq[:] = _ZERO
-        for column in range(size):
-            for other in range(size):
-                factor = hessian[column, other]
-                for lane in range(_LANES):
-                    hq[column, lane] += factor * q[other, lane]
+        _multiply(hessian, q, size, hq)
         _refit(p, q, hq, e, row_sums, size, dropped, state)
         _move_codes(p, q, e, hessian, size, n, state)
+        state[_LOSS : _LOSS + _LANES] = _ZERO
+        state[_LEAST_LOSS : _LEAST_LOSS + _LANES] = np.nan
         _keep(first, lanes, size, q, e, state, codes, scales, biases, error)
 
 
@@ -414,11 +469,14 @@ class _Rounded:
                 if group.start > block.start:
                     before = slice(block.start, group.start)
                     here += factor.feedback[before, group].T @ self.error[before]
+                feedback, pivots, hessian = factor.conditional(group)
                 _round_group(
                     here,
                     self.weight[group],
-                    np.ascontiguousarray(factor.feedback[group, group]),
-                    factor.relative_weights(group),
+                    feedback,
+                    pivots,
+                    hessian,
+                    hessian.sum(axis=1, dtype=np.float32),
                     self.n,
                     self.dropped,
                     self.codes[group],

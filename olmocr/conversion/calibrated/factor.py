@@ -43,11 +43,17 @@ class Factor:
         block[np.diag_indices(len(block))] += np.float32(self.added)
         return block
 
-    def relative_weights(self, columns: slice) -> Floats:
-        """Return what an error of each of *columns* weighs, the heaviest of them 1."""
-        weights = self.hessian.diagonal()[columns] + np.float32(self.added)
-        relative: Floats = weights / weights.max()
-        return relative
+    def conditional(self, columns: slice) -> tuple[Floats, Floats, Floats]:
+        """Return A and D's diagonal of *columns*, and (A + I) D (A + I)^T.
+
+        That is what errors of *columns* weigh where later columns make good what they can. D is such that its largest
+        number is 1.
+        """
+        feedback = np.ascontiguousarray(self.feedback[columns, columns])
+        pivots = self.pivots[columns] / self.pivots[columns].max()
+        upper = feedback.astype(np.float64)
+        np.fill_diagonal(upper, 1)
+        return feedback, pivots, ((upper * pivots) @ upper.T).astype(np.float32)
 
 
 def prepare(hessian: npt.NDArray[np.float32] | Doubles, damping: float = DAMPING) -> Factor:

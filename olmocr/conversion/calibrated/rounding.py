@@ -75,7 +75,9 @@ def round_matrix(
     chunks = list(_chunks(weight.shape, processor))
 
     def rounded(chunk: slice) -> _Rows:
-        return _round_chunk(weight[chunk], factors, slices, params, dtype, processor, held_out)
+        # Weights beyond 1e18 lead to losses beyond float32: such rows are kept as `fit` rounds them.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _round_chunk(weight[chunk], factors, slices, params, dtype, processor, held_out)
 
     if processor == "numba" and threads > 1:
         with ThreadPoolExecutor(threads) as pool:
@@ -148,7 +150,7 @@ def _round_chunk(
 
     loss, fit_loss = losses_of([factor.hessian for factor in factors])
     judged, fit_judged = losses_of(held_out) if held_out else (loss, fit_loss)
-    # A loss beyond what float32 holds, which is no number, is not smaller either.
+    # Not `>=`: a loss that is no number is not smaller either.
     is_fit = ~(judged < fit_judged)
     return _Rows(
         np.where(is_fit[:, None], fit_codes, codes),

@@ -7,14 +7,21 @@ so that (w - w') H (w - w')^T is small; w' = scale * code + bias by groups, as i
    R R^T with R upper triangular, R = (A + I) D^(1/2) with A strictly upper triangular. Columns are rounded in their
    natural order, column k as w~_k = w_k + (w - w')_{<k} A_{<k,k}. Then the damped loss is the sum over columns of
    D_kk (w~_k - w'_k)**2: what is already rounded is made good by what is still to come. No inverse is needed.
-2. **Search**, inside step 1: when a group's turn comes, its scale and bias are sought on its w~ by weighted least
-   squares, with the diagonal of the damped Hessian as weights: `mx.quantize`'s own pair; the range shrunk by each of
-   ``SHRINKS`` about its middle; the best one's scale times each of ``STRETCHES``, its middle kept; after each of these
-   ``ALTERNATIONS`` times: codes, then the weighted least squares for them. Scales and biases are rounded to the stored
-   dtype before any code is chosen.
-3. **Descent**, ``SWEEPS`` times, group by group: scale and bias that are best for the group's codes, all else as it is
-   (two numbers, in closed form, kept where the loss falls after they are rounded to the stored dtype); then each code
-   of the group in turn is moved to where the loss is least. The damped loss never rises.
+2. **Search**, inside step 1: when a group's turn comes, its scale and bias are sought on its w~ by least squares with
+   the weights D: `mx.quantize`'s own pair; the range shrunk by each of ``SHRINKS`` about its middle; the best one's
+   scale times each of ``STRETCHES``, its middle kept; after each of these ``ALTERNATIONS`` times: codes, then the least
+   squares for them. Scales and biases are rounded to the stored dtype before any code is chosen.
+3. **Starts**: with the scale that was found times each of ``STARTS`` the group's codes are chosen, column by column,
+   and improved ``ROUNDS`` times before the next group's turn: scale and bias that are best for the codes (two numbers,
+   in closed form, kept where the loss falls after they are rounded to the stored dtype), then each code in turn is
+   moved to where the loss is least. The loss is (A + I) D (A + I)^T of the group: what its errors cost when later
+   columns make good what they can. The start that ends with the least is kept.
+4. **Descent**, ``SWEEPS`` times over all groups: the same for the damped Hessian and the errors of all columns, which
+   never raises the damped loss.
+
+Measured on six matrices of the demo checkpoint's language model, 4 bits, at inputs that were not calibrated on, as a
+share of what `fit` loses: step 1 with the diagonal of H as weights 0.248; with a sweep 0.233; with D as weights 0.228;
+with rounds 0.220; from three starts 0.213. A second sweep (0.211) or five starts (0.210) are not worth their time.
 """
 
 from __future__ import annotations
@@ -26,7 +33,11 @@ SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.62)
 
 STRETCHES = (1.03, 0.97, 1.015, 0.985)
 
-ALTERNATIONS = 4
+ALTERNATIONS = 2
+
+STARTS = (1.0, 0.98, 1.02)
+
+ROUNDS = 2
 
 SWEEPS = 1
 

@@ -1,17 +1,21 @@
 """Calibrated rounding of one matrix: never worse than `fit`, and near to a plain implementation in float64."""
 
+import itertools
+
 import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from olmocr.conversion.calibrated import arrays, compiled
 from olmocr.conversion.calibrated.rounding import pack_codes, prepare, round_matrix
 from olmocr.conversion.quantizing.rows import quantized_rows
 from olmocr.conversion.recipe import QuantParams
 from olmocr.errors import CheckpointError, PlanError
 from olmocr.tensors.floats import narrowed
 from tests.conversion.calibrated.matrices import correlated_hessian, random_weight, read_back, true_loss
+from tests.conversion.calibrated.oracle import rounded_row
 from tests.conversion.edge_states import KINDS, any_params, rows_of
 
 PROCESSORS = ("numba", "cpu")
@@ -147,3 +151,62 @@ def test_mlx_reads_back_the_weights_whose_loss_is_told():
         parts = [mx.array(part) for part in (pack_codes(rounded.codes, 5), rounded.scales, rounded.biases)]
         read = np.array(mx.dequantize(*parts, group_size=64, bits=5))
     assert true_loss(weight - read, hessian) == pytest.approx(rounded.loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize(("bits", "group_size", "dtype"), [(3, 64, "BF16"), (4, 32, "F16"), (8, 32, "F32")])
+def test_the_loss_is_that_of_the_same_steps_in_float64(processor, bits, group_size, dtype):
+    weight, hessian = random_weight(24, 128), correlated_hessian(128)
+    factor = prepare(hessian)
+    rounded = round_matrix(weight, [factor], QuantParams(bits, group_size), dtype, processor)
+    rows = [rounded_row(row.astype(np.float64), hessian, factor.added, group_size, bits, dtype) for row in weight]
+    assert rounded.loss == pytest.approx(true_loss(weight - np.stack(rows), hessian), rel=0.03)
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize(("correlation", "tolerance"), [(0.0, 1e-6), (0.5, 0.02)])
+def test_two_columns_have_the_codes_that_trying_all_finds(processor, correlation, tolerance):
+    weight, params = random_weight(64, 32), QuantParams(3, 32)
+    hessian = np.zeros((32, 32), np.float32)
+    hessian[4, 4] = hessian[20, 20] = 1
+    hessian[4, 20] = hessian[20, 4] = correlation
+    rounded = round_matrix(weight, [prepare(hessian, damping=1e-6)], params, "BF16", processor)
+    choices = np.stack(np.meshgrid(np.arange(8), np.arange(8)), axis=-1).reshape(-1, 2)
+    values = choices[None] * rounded.scales[:, :, None] + rounded.biases[:, :, None]
+    errors = weight[:, None, [4, 20]] - values
+    best = np.einsum("rci,ij,rcj->rc", errors, hessian[np.ix_([4, 20], [4, 20])], errors).min(axis=1).sum()
+    assert rounded.loss == pytest.approx(best, rel=tolerance, abs=1e-12)
+
+
+def test_no_sweep_raises_the_damped_loss_of_a_row_in_machine_code():
+    weight, factor = random_weight(100, 128), prepare(correlated_hessian(128))
+    rounded = compiled._Rounded(np.ascontiguousarray(weight.T), QuantParams(3, 32), "BF16")
+    rounded.feed_back(factor)
+    losses = [damped_losses(rounded.error.T, factor)]
+    for _ in range(3):
+        rounded.descend(factor)
+        losses.append(damped_losses(rounded.error.T, factor))
+    assert_falling(losses)
+
+
+def test_no_sweep_raises_the_damped_loss_of_a_row_in_mlx():
+    weight, factor = random_weight(100, 128), prepare(correlated_hessian(128))
+    with mx.stream(mx.cpu):
+        steps = [arrays._step(each, 3, "BF16", False) for each in (arrays._round_group, arrays._descend_group)]
+        found = [arrays._feed_back(weight, factor, QuantParams(3, 32), steps[0])]
+        for _ in range(3):
+            found.append(arrays._descend(found[-1], factor, QuantParams(3, 32), steps[1]))
+    losses = [damped_losses(np.concatenate([np.array(group[3]) for group in each], axis=1), factor) for each in found]
+    assert_falling(losses)
+
+
+def damped_losses(error, factor):
+    error = error.astype(np.float64)
+    damped = factor.hessian + factor.added * np.eye(len(factor.hessian))
+    return np.einsum("ij,jk,ik->i", error, damped, error)
+
+
+def assert_falling(losses):
+    for before, after in itertools.pairwise(losses):
+        assert (after <= before * (1 + 1e-5)).all()
+    assert losses[-1].sum() < 0.98 * losses[0].sum()
