@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import resource
 import sys
 from pathlib import Path
 
@@ -15,6 +16,15 @@ def describe_machine() -> str:
         f"{os.cpu_count()} CPUs, {_cpu_name()} ({platform.machine()} {platform.system()}), "
         f"{memory / 2**30:.0f} GiB, {datetime.date.today()}"
     )
+
+
+def peak_bytes() -> int:
+    """Return the most bytes of memory that this process ever held."""
+    if sys.platform == "linux":  # where getrusage starts from what the parent held
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _cpu_name() -> str:

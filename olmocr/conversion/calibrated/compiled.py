@@ -423,6 +423,7 @@ def round_rows(
     return codes, scales, biases
 
 
+@np.errstate(over="ignore", invalid="ignore")  # weights beyond 1e18 have losses that are no number
 def losses(error: Floats, hessian: Floats) -> npt.NDArray[np.float64]:
     """Return e H e^T of each row e of *error* (rows, columns)."""
     total = np.zeros(len(error))

@@ -186,6 +186,7 @@ def _read_back(codes: Codes, scales: Floats, biases: Floats, params: QuantParams
     """Return the weights that codes, scales and biases stand for."""
     rows, columns = codes.shape
     values = codes.reshape(rows, -1, params.group_size).astype(np.float32)
-    values *= scales[:, :, None]
-    values += biases[:, :, None]
+    with np.errstate(over="ignore"):  # weights near float32's end
+        values *= scales[:, :, None]
+        values += biases[:, :, None]
     return values.reshape(rows, columns)

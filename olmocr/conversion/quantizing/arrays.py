@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from olmocr.conversion.quantizing.search import EPSILON, LEAST_SQUARES, REFINEMENTS, SHRINKS
+from olmocr.conversion.quantizing.search import (
+    EPSILON,
+    LEAST_SQUARES,
+    OUTLIER,
+    REFINEMENTS,
+    SHRINKS,
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ def stock_start(x: mx.array, bits: int) -> tuple[mx.array, mx.array]:
     return mx.where(steps != 0, edge / steps, step), mx.where(steps != 0, edge, mx.zeros_like(edge))
 
 
-def fitted(x: mx.array, bits: int, dtype: mx.Dtype) -> Candidate:
+def fitted(x: mx.array, bits: int, dtype: mx.Dtype, *, around_zero: bool = False) -> Candidate:
     """Search for the best scale and bias of each group of *x*, float32 (groups, size), in the steps of `search`."""
     size = x.shape[1]
     low, high = mx.min(x, axis=1, keepdims=True), mx.max(x, axis=1, keepdims=True)
@@ -45,6 +51,8 @@ def fitted(x: mx.array, bits: int, dtype: mx.Dtype) -> Candidate:
     total = tree_sum(x)
     scale, bias = stock_start(x, bits)
     best = _try(x, stored(scale, dtype), stored(bias, dtype), bits)
+    if around_zero:
+        return _fitted_around_zero(x, bits, dtype, best, mx.logical_and(can_move, _no_outlier(x)))
     for shrink in SHRINKS:
         scale = mx.array(shrink, mx.float32) * (high - low) / _levels(bits)
         scale = stored(mx.maximum(scale, mx.array(EPSILON, mx.float32)), dtype)
@@ -56,6 +64,25 @@ def fitted(x: mx.array, bits: int, dtype: mx.Dtype) -> Candidate:
         bias = (total - scale * best.q) / size
         best = _better(can_move, _try(x, scale, stored(bias, dtype), bits), best)
     return best
+
+
+def _fitted_around_zero(x: mx.array, bits: int, dtype: mx.Dtype, first: Candidate, can_move: mx.array) -> Candidate:
+    """As `fitted` from *first*, with biases that are a whole number of scales."""
+    total, zero, best = tree_sum(x), mx.round(first.bias / first.scale), first
+    for shrink in SHRINKS:
+        scale = stored(mx.array(shrink, mx.float32) * first.scale, dtype)
+        best = _better(can_move, _try(x, scale, stored(zero * scale, dtype), bits), best)
+    for factor in REFINEMENTS:
+        scale = _scale_around_zero(best, total, zero, x.shape[1]) if factor == LEAST_SQUARES else best.scale * factor
+        scale = stored(scale, dtype)
+        best = _better(can_move, _try(x, scale, stored(zero * scale, dtype), bits), best)
+    return best
+
+
+def _no_outlier(x: mx.array) -> mx.array:
+    """Return for which groups the largest weight is not far larger than the rest."""
+    largest = mx.max(mx.abs(x), axis=1, keepdims=True)
+    return largest * largest <= mx.array(OUTLIER * OUTLIER, mx.float32) * (tree_sum(x * x) / x.shape[1])
 
 
 def stored(values: mx.array, dtype: mx.Dtype) -> mx.array:
@@ -120,5 +147,13 @@ def _least_squares(best: Candidate, total: mx.array, size: int) -> mx.array:
     """Return the scale that least squares gives for the best codes; the best scale where there is none."""
     spread = size * best.qq - best.q * best.q
     slope = (size * best.xq - best.q * total) / spread
+    usable = mx.logical_and(spread > 0, mx.abs(slope) > mx.array(EPSILON, mx.float32))
+    return mx.where(usable, slope, best.scale)
+
+
+def _scale_around_zero(best: Candidate, total: mx.array, zero: mx.array, size: int) -> mx.array:
+    """As `_least_squares`, for biases that are *zero* times the scale."""
+    spread = (best.qq + 2 * zero * best.q) + zero * zero * size
+    slope = (best.xq + zero * total) / spread
     usable = mx.logical_and(spread > 0, mx.abs(slope) > mx.array(EPSILON, mx.float32))
     return mx.where(usable, slope, best.scale)

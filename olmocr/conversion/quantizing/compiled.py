@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from olmocr.conversion.quantizing.search import EPSILON, REFINEMENTS, SHRINKS
+from olmocr.conversion.quantizing.search import EPSILON, OUTLIER, REFINEMENTS, SHRINKS
 
 _LANES = 64
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _EPSILON = np.float32(EPSILON)
+_OUTLIER = np.float32(OUTLIER)
 
 # Added to a float32 in [0, 2**22], it rounds to an integer, halves to even, and leaves that in the lowest bits.
 _ROUNDER = np.float32(1 << 23)
@@ -172,10 +173,18 @@ def _keep_better(can_move, error, scale, bias, q, qq, xq, best_error, best_scale
 
 
 @_compiled
-def _shrunk_scale(shrink, low, high, n, scale):  # type: ignore[no-untyped-def]
+def _shrunk(shrink, around_zero, low, high, n, zero, first_scale, scale_bits, bias_bits):  # type: ignore[no-untyped-def]
+    """Take the scale and bias of a smaller range, as they will be stored."""
+    scale, bias = scale_bits.view(np.float32), bias_bits.view(np.float32)
     for lane in range(_LANES):
         step = shrink * (high[lane] - low[lane]) / n
-        scale[lane] = step if step > _EPSILON else _EPSILON
+        step = step if step > _EPSILON else _EPSILON
+        scale[lane] = shrink * first_scale[lane] if around_zero else step
+    _to_bf16(scale_bits)
+    for lane in range(_LANES):
+        middle = (high[lane] + low[lane]) * _HALF - scale[lane] * n * _HALF
+        bias[lane] = zero[lane] * scale[lane] if around_zero else middle
+    _to_bf16(bias_bits)
 
 
 @_compiled
@@ -190,7 +199,41 @@ def _refined_scale(factor, size, total, best_scale, best_q, best_qq, best_xq, sc
 
 
 @_compiled
-def _search(x, size, n, low, high, scale_bits, bias_bits, codes, terms, best_scale, best_bias, best_error):  # type: ignore[no-untyped-def]
+def _no_outlier(x, size, low, high, terms, can_move):  # type: ignore[no-untyped-def]
+    """Hold groups whose largest weight is far larger than the rest."""
+    for index in range(size):
+        for lane in range(_LANES):
+            terms[index, lane] = x[index, lane] * x[index, lane]
+    _tree_sum(terms, size)
+    count = np.float32(size)
+    for lane in range(_LANES):
+        largest = max(abs(low[lane]), abs(high[lane]))
+        can_move[lane] &= largest * largest <= _OUTLIER * _OUTLIER * (terms[0, lane] / count)
+
+
+@_compiled
+def _scale_around_zero(factor, size, zero, total, best_scale, best_q, best_qq, best_xq, scale):  # type: ignore[no-untyped-def]
+    """As `_refined_scale`, for biases that are *zero* times the scale."""
+    count = np.float32(size)
+    two = np.float32(2)
+    for lane in range(_LANES):
+        spread = (best_qq[lane] + two * zero[lane] * best_q[lane]) + zero[lane] * zero[lane] * count
+        slope = (best_xq[lane] + zero[lane] * total[lane]) / spread
+        usable = spread > _ZERO and abs(slope) > _EPSILON
+        fitted = slope if usable else best_scale[lane]
+        scale[lane] = fitted if factor == _ZERO else best_scale[lane] * factor
+
+
+@_compiled
+def _refined_bias(around_zero, size, zero, total, best_q, scale, bias):  # type: ignore[no-untyped-def]
+    count = np.float32(size)
+    for lane in range(_LANES):
+        centred = (total[lane] - scale[lane] * best_q[lane]) / count
+        bias[lane] = zero[lane] * scale[lane] if around_zero else centred
+
+
+@_compiled
+def _search(x, size, n, around_zero, low, high, scale_bits, bias_bits, codes, terms, best_scale, best_bias, best_error):  # type: ignore[no-untyped-def]
     """Carry out the steps of `search` from ``mx.quantize``'s scale and bias, which *scale_bits*, *bias_bits* hold."""
     scale, bias = scale_bits.view(np.float32), bias_bits.view(np.float32)
     inverse = np.empty(_LANES, np.float32)
@@ -199,7 +242,6 @@ def _search(x, size, n, low, high, scale_bits, bias_bits, codes, terms, best_sca
     can_move = np.empty(_LANES, np.bool_)
     q, qq, xq = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
     best_q, best_qq, best_xq = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
-    count = np.float32(size)
     for index in range(size):
         for lane in range(_LANES):
             terms[index, lane] = x[index, lane]
@@ -213,21 +255,22 @@ def _search(x, size, n, low, high, scale_bits, bias_bits, codes, terms, best_sca
         best_error[lane], best_scale[lane], best_bias[lane] = error[lane], scale[lane], bias[lane]
         can_move[lane] = (high[lane] - low[lane]) / n > _EPSILON
         best_q[lane], best_qq[lane], best_xq[lane] = q[lane], qq[lane], xq[lane]
+    zero, first_scale = np.rint(best_bias / best_scale), best_scale.copy()
+    if around_zero:
+        _no_outlier(x, size, low, high, terms, can_move)
     for step in range(_SHRINKS.size):
-        _shrunk_scale(_SHRINKS[step], low, high, n, scale)
-        _to_bf16(scale_bits)
-        for lane in range(_LANES):
-            bias[lane] = (high[lane] + low[lane]) * _HALF - scale[lane] * n * _HALF
-        _to_bf16(bias_bits)
+        _shrunk(_SHRINKS[step], around_zero, low, high, n, zero, first_scale, scale_bits, bias_bits)
         _try(x, size, n, scale, bias, inverse, codes, terms, error, q, qq, xq)
         _keep_better(
             can_move, error, scale, bias, q, qq, xq, best_error, best_scale, best_bias, best_q, best_qq, best_xq
         )
     for step in range(_REFINEMENTS.size):
-        _refined_scale(_REFINEMENTS[step], size, total, best_scale, best_q, best_qq, best_xq, scale)
+        if around_zero:
+            _scale_around_zero(_REFINEMENTS[step], size, zero, total, best_scale, best_q, best_qq, best_xq, scale)
+        else:
+            _refined_scale(_REFINEMENTS[step], size, total, best_scale, best_q, best_qq, best_xq, scale)
         _to_bf16(scale_bits)
-        for lane in range(_LANES):
-            bias[lane] = (total[lane] - scale[lane] * best_q[lane]) / count
+        _refined_bias(around_zero, size, zero, total, best_q, scale, bias)
         _to_bf16(bias_bits)
         _try(x, size, n, scale, bias, inverse, codes, terms, error, q, qq, xq)
         _keep_better(
@@ -279,7 +322,7 @@ def _pack(codes, size, bits, words):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _quantize(rows_bf16, rows_float32, size, bits, fit, packed, scales, biases):  # type: ignore[no-untyped-def]
+def _quantize(rows_bf16, rows_float32, size, bits, fit, around_zero, packed, scales, biases):  # type: ignore[no-untyped-def]
     groups, words_per_group = max(4 * rows_bf16.size, rows_float32.size) // size, size * bits // 32
     n = np.float32((1 << bits) - 1)
     x_bits, words = np.empty((size, _LANES), np.uint32), np.empty((words_per_group, _LANES), np.uint32)
@@ -309,7 +352,21 @@ def _quantize(rows_bf16, rows_float32, size, bits, fit, packed, scales, biases):
         for lane in range(_LANES):
             stored_scale[lane], stored_bias[lane] = scale[lane], bias[lane]
         if fit:
-            _search(x, size, n, low, high, scale_bits, bias_bits, codes, terms, stored_scale, stored_bias, error)
+            _search(
+                x,
+                size,
+                n,
+                around_zero,
+                low,
+                high,
+                scale_bits,
+                bias_bits,
+                codes,
+                terms,
+                stored_scale,
+                stored_bias,
+                error,
+            )
             _code_stored(x, size, n, stored_scale, stored_bias, inverse, codes)
         else:
             _to_bf16(stored_scale_bits)
@@ -337,6 +394,7 @@ def quantize_groups(
     bits: int,
     *,
     fit: bool,
+    around_zero: bool,
     packed: npt.NDArray[np.uint32],
     scales: npt.NDArray[np.uint16],
     biases: npt.NDArray[np.uint16],
@@ -351,5 +409,7 @@ def quantize_groups(
         bf16 = (rows.copy() if rows.ctypes.data % 8 else rows).view(np.uint64)
     else:
         float32 = rows.astype(np.float32, copy=False)
-    squared_error, energy, is_finite = _quantize(bf16, float32, group_size, bits, fit, packed, scales, biases)
+    squared_error, energy, is_finite = _quantize(
+        bf16, float32, group_size, bits, fit, around_zero, packed, scales, biases
+    )
     return float(squared_error), float(energy), bool(is_finite)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from olmocr.conversion.calibrated.store import CalibratedPart
-from olmocr.conversion.names import PATCH_EMBED_AXES
+from olmocr.conversion.names import PATCH_EMBED_AXES, component_of
 from olmocr.conversion.plan import PlannedTensor
 from olmocr.conversion.quantizing.rows import StoredRows, calibrated_rows, kept_rows, quantized_rows
 from olmocr.conversion.recipe import Method
@@ -45,7 +45,8 @@ def stored_rows(
         arrays = tuple(array[first_row : first_row + len(rows)] for array in part.arrays)
         stored = calibrated_rows(rows, arrays, tensor.params, tensor.dtype, row_scale)
     elif tensor.params:
-        stored = quantized_rows(rows, tensor.params, method, tensor.dtype, processor, row_scale)
+        is_table = component_of(tensor.name) in {"head", "embeddings"}
+        stored = quantized_rows(rows, tensor.params, method, tensor.dtype, processor, row_scale, is_table=is_table)
     else:
         stored = kept_rows(rows.transpose(PATCH_EMBED_AXES) if tensor.is_transposed else rows, tensor.dtype, row_scale)
     _require_numbers(stored, tensor)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from olmocr.conversion.quantizing.search import MOST_BITS_AROUND_ZERO
 from olmocr.conversion.recipe import Method, QuantParams
 from olmocr.device import start_mlx
 from olmocr.reports.conversion import Processor
@@ -66,14 +67,18 @@ def quantized_rows(
     dtype: str,
     processor: Processor,
     row_scale: Floats | None = None,
+    *,
+    is_table: bool = False,
 ) -> StoredRows:
     """Return packed codes, scales and, in mode affine, biases of *rows* (rows, columns), multiplied by *row_scale*.
 
     *dtype* (safetensors' name) is that of scales and biases. ``stock`` casts the rows to it first, as stock mlx-vlm
     does, and is bit for bit ``mx.quantize`` on MLX's CPU backend; ``fit`` starts from the source's exact values.
+    *is_table* says that the rows are tokens', of the embeddings or the head: `search` tells them apart.
     The other modes have no free parameters to fit: whatever *method* is, they are ``mx.quantize``'s.
     """
     is_stock = method == "stock" or params.mode != "affine"
+    around_zero = params.bits <= MOST_BITS_AROUND_ZERO and not is_table
     if is_stock and rows.dtype != NUMPY_DTYPES[dtype]:
         values = _scaled(rows, row_scale)
         if not _all_finite(values):
@@ -82,14 +87,14 @@ def quantized_rows(
         if not _all_finite(rows):
             return StoredRows((), 0.0, 0.0, is_finite=True, fits=False)
     if params.mode == "affine" and processor == "numba" and dtype == "BF16":
-        stored = _with_numba(rows, params, method, row_scale)
+        stored = _with_numba(rows, params, method, row_scale, around_zero)
         return _with_true_sums(stored, _scaled(rows, row_scale), params, dtype) if _overflow(stored) else stored
     values = _scaled(rows, row_scale)
     if not _all_finite(values):
         return StoredRows((), 0.0, 0.0, is_finite=False)
     if is_stock:
         return _with_mx_quantize(values, params, dtype)
-    stored = _with_arrays(values, params, dtype, processor)
+    stored = _with_arrays(values, params, dtype, processor, around_zero)
     return _with_true_sums(stored, values, params, dtype) if _overflow(stored) else stored
 
 
@@ -138,7 +143,9 @@ def _with_true_sums(stored: StoredRows, values: Floats, params: QuantParams, dty
     )
 
 
-def _with_numba(rows: Elements, params: QuantParams, method: Method, row_scale: Floats | None) -> StoredRows:
+def _with_numba(
+    rows: Elements, params: QuantParams, method: Method, row_scale: Floats | None, around_zero: bool
+) -> StoredRows:
     from olmocr.conversion.quantizing.compiled import quantize_groups
 
     packed = np.empty(rows.size * params.bits // 32, np.uint32)
@@ -149,6 +156,7 @@ def _with_numba(rows: Elements, params: QuantParams, method: Method, row_scale: 
         params.group_size,
         params.bits,
         fit=method != "stock",
+        around_zero=around_zero,
         packed=packed,
         scales=scales,
         biases=biases,
@@ -178,14 +186,18 @@ def _with_mx_quantize(values: Floats, params: QuantParams, dtype: str) -> Stored
 _GPU = threading.Lock()
 
 
-def _with_arrays(values: Floats, params: QuantParams, dtype: str, processor: Processor) -> StoredRows:
+def _with_arrays(
+    values: Floats, params: QuantParams, dtype: str, processor: Processor, around_zero: bool
+) -> StoredRows:
     start_mlx()
     import mlx.core as mx
 
     from olmocr.conversion.quantizing.arrays import fitted, packed
 
     def quantize() -> StoredRows:
-        best = fitted(mx.array(values.reshape(-1, params.group_size)), params.bits, _mlx_dtype(dtype))
+        best = fitted(
+            mx.array(values.reshape(-1, params.group_size)), params.bits, _mlx_dtype(dtype), around_zero=around_zero
+        )
         scales, biases = (part.astype(_mlx_dtype(dtype)) for part in (best.scale, best.bias))
         parts = tuple(_mlx_bytes(part) for part in (packed(best.codes, params.bits), scales, biases))
         error = float(np.array(best.error).sum(dtype=np.float64))

@@ -1,11 +1,13 @@
 """The search for a group's scale is never worse than stock rounding."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 
 from olmocr.conversion.quantizing.rows import quantized_rows
 from olmocr.conversion.recipe import QuantParams
-from tests.conversion.quantizing.rows import any_params, any_rows, random_rows, squared_error
+from olmocr.tensors.floats import narrowed
+from tests.conversion.quantizing.rows import any_params, any_rows, random_rows, read_back, squared_error
 
 
 @given(rows=any_rows, params=any_params)
@@ -17,7 +19,28 @@ def test_fit_is_never_further_from_the_source_than_stock(rows, params):
     assert errors[0] <= errors[1] * (1 + 1e-5) + 1e-12
 
 
-@pytest.mark.parametrize(("bits", "at_most"), [(4, 0.9), (8, 0.6)])
+def fitted(values, bits, *, is_table=False):
+    """Return what is read back of *values* rounded by ``fit`` to *bits*."""
+    params = QuantParams(bits)
+    stored = quantized_rows(narrowed(values, "BF16"), params, "fit", "BF16", "numba", is_table=is_table)
+    return read_back(stored, params, "BF16", values.shape)
+
+
+def test_with_3_bits_a_weight_far_larger_than_its_neighbours_stays_what_it_is():
+    _, values = random_rows((8, 1), 64)
+    values[:, 7] = 0.3
+    assert fitted(values, 3)[:, 7] == pytest.approx(values[:, 7], rel=2**-7)
+
+
+def test_with_3_bits_zero_stays_zero():
+    _, values = random_rows((8, 1), 64)
+    values[:, ::8] = 0
+    assert np.abs(fitted(values, 3)[:, ::8]).max() < 2**-7 * np.abs(values).max()
+    assert np.abs(fitted(values, 3, is_table=True)[:, ::8]).max() > 2**-7 * np.abs(values).max()
+    assert np.abs(fitted(values, 4)[:, ::8]).max() > 2**-7 * np.abs(values).max()
+
+
+@pytest.mark.parametrize(("bits", "at_most"), [(3, 0.95), (4, 0.9), (8, 0.6)])
 def test_fit_takes_away_much_of_the_error_of_stock(bits, at_most):
     params = QuantParams(bits)
     held, values = random_rows((64, 16), 64)
