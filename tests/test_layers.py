@@ -118,6 +118,7 @@ DOORS = {
     "pypdf": {"rendering.unseen"},
     "pypdfium2": {"rendering.render", "rendering.unseen"},
     "rapidfuzz": {"validate.score"},
+    "threadpoolctl": {"conversion.calibrated.rounding"},
     "tokenizers": {"validate.smoke.prompts"},
     "torch": {"validate.fidelity.reference"},
     "transformers": {"validate.fidelity.reference"},

@@ -40,6 +40,7 @@ from tests.publish.samples import model_copy
 from tests.serving.servers import CHAT, chat, data_uri, picture, running
 
 DEFAULT = "mixed"
+QUICKLY = ("-q", DEFAULT, "--calibration-tokens", "300")  # by its own method, on a few pages
 TOKENS = 16
 
 
@@ -58,25 +59,31 @@ def _rule(mode: str, bits: int = 4) -> str:
 
 
 METHODS, MODES, HEADS = get_args(Method), get_args(Mode), get_args(Head)
-RECIPES = [Way(f"{name}, {how}", ("-q", name, "--method", how)) for name in recipe_names() for how in METHODS]
+RECIPES = [
+    Way(f"{name}, {how}", ("-q", name, "--method", how))
+    for name in recipe_names()
+    for how in METHODS
+    if how != "calibrated" or name in (DEFAULT, "3bit", "none")  # a minute each, and the same way
+]
 RULES = [
-    *(Way(f"{mode}, {how}", ("--method", how), _rule(mode)) for mode in MODES for how in METHODS),
+    *(Way(f"{mode}, {how}", ("--method", how), _rule(mode)) for mode in MODES for how in ("stock", "fit")),
     *(Way(f"{bits} bits by {size}", (), f"bits: {bits}, group_size: {size}") for bits in BITS for size in GROUP_SIZES),
     *(Way(f"{mode}, {head} head", (), _rule(mode, 6), head) for mode in MODES for head in HEADS),
     *(Way(f"{mode} everywhere", (), f"everywhere, {_rule(mode, 8)}") for mode in MODES),
 ]
-SOURCES = [Way(f"{DEFAULT} of {source}", ("-q", DEFAULT), source=source) for source in ("fp8", "newer")]
+SOURCES = [Way(f"{DEFAULT} of {source}", QUICKLY, source=source) for source in ("fp8", "newer")]
 OPTIONS = {
     "quantize": RECIPES,
     "recipe": RULES,
     "method": RECIPES,
-    "group_size": [Way(f"{DEFAULT} by {size}", ("-q", DEFAULT, "--group-size", str(size))) for size in GROUP_SIZES],
+    "group_size": [Way(f"{DEFAULT} by {size}", (*QUICKLY, "--group-size", str(size))) for size in GROUP_SIZES],
     "dtype": [
-        *(Way(f"{DEFAULT} as {dtype}", ("-q", DEFAULT, "--dtype", dtype)) for dtype in DTYPES),
+        *(Way(f"{DEFAULT} as {dtype}", (*QUICKLY, "--dtype", dtype)) for dtype in DTYPES),
         *(Way(f"{mode} as {dtype}", ("--dtype", dtype), _rule(mode)) for mode in FIXED_MODES for dtype in DTYPES),
     ],
-    "keep": [Way("a part kept", ("-q", DEFAULT, "--keep", "*.layers.0.*", "--keep", "vision_tower.*"))],
-    "threads": [Way("one thread", ("-q", DEFAULT, "--threads", "1"))],
+    "keep": [Way("a part kept", (*QUICKLY, "--keep", "*.layers.0.*", "--keep", "vision_tower.*"))],
+    "calibration_tokens": SOURCES,
+    "threads": [Way("one thread", (*QUICKLY, "--threads", "1"))],
 }
 
 # What an option does not change in the folder, with what tries it instead.
@@ -93,6 +100,7 @@ ELSEWHERE = {
     **dict.fromkeys(("upload_repo", "private", "license_id", "fidelity_pages", "allow_failing"), "tests/publish"),
     **dict.fromkeys(("base_model", "collection"), "tests/publish"),
     **dict.fromkeys(("target_size", "fit_mac", "max_kl"), "tests/conversion/calibrated/test_allocated_recipe.py"),
+    **dict.fromkeys(("calibrate_on", "calibration_answers"), "tests/calibration"),
     "sensitivities": "tests/calibration/test_sensitivities.py",
 }
 

@@ -77,6 +77,7 @@ def settle(
         OlmocrError: *wish* names ``calibrated``, and it cannot be done.
         UsageError: *wish* has pages or tokens, and nothing is calibrated.
     """
+    targets = [_with_fit(target) if _has_nothing_to_calibrate(target) else target for target in targets]
     if not any(target.plan.method == "calibrated" for target in targets):
         if wish.is_about_calibration:
             raise UsageError(
@@ -89,7 +90,7 @@ def settle(
     except OlmocrError as error:
         if is_named:
             raise
-        return _with_fit(targets, str(error)), None
+        return _all_with_fit(targets, str(error)), None
     seconds = work.seconds(*(rates or measured_rates)())
     _log.info(
         "calibrating on %d pages takes about %s and %s of memory", len(calibration.pages), _shown(seconds),
@@ -137,12 +138,18 @@ def _planned(
     )
 
 
-def _with_fit(targets: Sequence[Target], why: str) -> list[Target]:
+def _all_with_fit(targets: Sequence[Target], why: str) -> list[Target]:
     _log.warning("made with fit instead of calibrated: %s", why)
-    return [
-        replace(target, plan=replace(target.plan, method="fit")) if target.plan.method == "calibrated" else target
-        for target in targets
-    ]
+    return [_with_fit(target) if target.plan.method == "calibrated" else target for target in targets]
+
+
+def _with_fit(target: Target) -> Target:
+    return replace(target, plan=replace(target.plan, method="fit"))
+
+
+def _has_nothing_to_calibrate(target: Target) -> bool:
+    """Say whether a recipe quantizes no block, or has only formats without scales that could be chosen."""
+    return target.plan.method == "calibrated" and not wanted_matrices([target.plan])
 
 
 def measured_rates(clock: Callable[[], float] = time.perf_counter) -> tuple[float, float]:

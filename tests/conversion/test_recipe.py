@@ -128,7 +128,7 @@ def test_a_bad_pattern_is_refused_with_its_rule():
         ("vision_mlp_multiple: 0", "vision_mlp_multiple is '0', not a number from 1 to 1024"),
         ("vision_mlp_multiple: no", "vision_mlp_multiple is 'no', not a number from 1 to 1024"),
         ("vision_mlp_multiple: 99999999", "vision_mlp_multiple is '99999999', not a number from 1 to 1024"),
-        ("author: me", "'author' is none of name, summary, rules, dtype, vision_mlp_multiple"),
+        ("author: me", "'author' is none of name, summary, rules, dtype, vision_mlp_multiple, method"),
         ("name: again", "it has 'name' twice"),
     ],
 )
@@ -139,8 +139,8 @@ def test_a_bad_setting_is_refused_in_one_sentence(head, error):
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (b"", "there should be name, summary, rules, dtype, vision_mlp_multiple, not nothing"),
-        (b"- a", "there should be name, summary, rules, dtype, vision_mlp_multiple, not ['a']"),
+        (b"", "there should be name, summary, rules, dtype, vision_mlp_multiple, method, not nothing"),
+        (b"- a", "there should be name, summary, rules, dtype, vision_mlp_multiple, method, not ['a']"),
         (b"summary: A.\nrules: [{match: a, bits: 4}]", "name is missing"),
         (b"name: a\nrules: [{match: a, bits: 4}]", "summary is missing"),
         (b"name: a\nsummary: A.", "it has no list of rules"),

@@ -72,8 +72,11 @@ class CalibrationCost:
 
     def seconds(self, rate: float, double_rate: float) -> float:
         """Return how long it takes at *rate* and *double_rate* multiply-adds a second."""
-        return self.multiply_adds / rate + self.double_multiply_adds / double_rate
+        return (self.multiply_adds / rate + self.double_multiply_adds / double_rate) / _EFFICIENCY
 
+
+# Of the rate of one large product: attention, gates and pages of all sizes are in between (benchmarks/calibration.py).
+_EFFICIENCY = 0.25
 
 # What the search takes for a weight, in the multiply-adds that a product of matrices does meanwhile
 # (benchmarks/calibration.py measures it).
