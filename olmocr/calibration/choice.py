@@ -78,12 +78,12 @@ def settle(
         UsageError: *wish* has pages or tokens, and nothing is calibrated.
     """
     targets = [_with_fit(target) if _has_nothing_to_calibrate(target) else target for target in targets]
-    if not any(target.plan.method == "calibrated" for target in targets):
+    if all(target.plan.method != "calibrated" for target in targets):
         if wish.is_about_calibration:
             raise UsageError(
                 "`calibrate_on`, `calibration_tokens` and `calibration_answers` need `method='calibrated'`"
             )
-        return list(targets), None
+        return targets, None
     is_named = wish.method == "calibrated" or wish.is_about_calibration
     try:
         calibration, work = _planned(targets, wish, memory or physical_memory(), pages_of or found_pages)
@@ -97,10 +97,10 @@ def settle(
         shown_size(work.peak_memory),
     )  # fmt: skip
     if seconds > LONG and not is_named and not (confirm and confirm("Calibrate? Otherwise `fit` is used.")):
-        return _with_fit(
+        return _all_with_fit(
             targets, f"calibrating takes about {_shown(seconds)}; choose it with `method='calibrated'`"
         ), None
-    return list(targets), calibration
+    return targets, calibration
 
 
 def found_pages(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from olmocr.conversion.plan import ConversionPlan, PlannedTensor
 
 # Language and vision blocks; the embeddings, the merger and a tied head, which is the embeddings, are made with `fit`.
 _BLOCK = re.compile(r"(?:language_model\.model\.layers|vision_tower\.blocks)\.\d+(?=\.)")
+
+_HEAD = LM_HEAD.removesuffix(".weight")
 
 _ONE_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
 
@@ -46,7 +49,7 @@ class WantedMatrix:
 def block_of(tensor: str) -> str | None:
     """Return the module of the block that *tensor*, MLX's name, is calibrated with; None where it is not calibrated."""
     found = _BLOCK.match(tensor)
-    return LM_HEAD.removesuffix(".weight") if tensor == LM_HEAD else found[0] if found else None
+    return _HEAD if tensor == LM_HEAD else found[0] if found else None
 
 
 def wanted_matrices(plans: Iterable[ConversionPlan]) -> tuple[WantedMatrix, ...]:
@@ -85,8 +88,10 @@ _SEARCH = 3_000
 # Products of a matrix with H: feedback, the refit, descent, the losses of both roundings.
 _PRODUCTS = 6
 
-# Python, MLX and numpy.
+# Python, MLX and numpy, and what threads that round matrices hold.
 _LIBRARIES = 400 << 20
+_A_THREAD = 80 << 20
+_WIDEST_IN_FLOAT64 = 8192
 
 
 def work_of(
@@ -122,18 +127,27 @@ def _peak_memory(matrices: Sequence[WantedMatrix], longest: int, down_slices: in
     blocks: dict[str, list[WantedMatrix]] = {}
     for each in matrices:
         blocks.setdefault(each.block, []).append(each)
-    return _LIBRARIES + max((_block_memory(block, longest, down_slices) for block in blocks.values()), default=0)
+    at_once = _A_THREAD * (os.cpu_count() or 1)
+    return (
+        _LIBRARIES + at_once + max((_block_memory(block, longest, down_slices) for block in blocks.values()), default=0)
+    )
 
 
 def _block_memory(block: Sequence[WantedMatrix], longest: int, down_slices: int) -> int:
-    """Return the bytes of a block's weights, the H of its inputs, the factor of one, one page, and one matrix."""
+    """Return the bytes of a block's weights, the H of its inputs, the factor of one, one page, and some rows.
+
+    H is there twice, since pages are held out; in float64 up to 8192 columns, and in float32 beyond.
+    """
     weights = sum(rows * columns for rows, columns in (each.shape for each in block))
     *narrower, widest = sorted({each.input_name: each.shape[1] for each in block}.values())
-    hessians = sum(columns**2 for columns in narrower) + widest**2 // down_slices
-    factor = (widest // down_slices) ** 2
-    page = longest * max(each.shape[0] for each in block)
-    matrix = min(1 << 26, max(each.shape[0] * each.shape[1] for each in block))
-    return 2 * weights + 4 * hessians + 16 * factor + 12 * page + 8 * matrix
+    seen = sum(2 * 8 * columns**2 for columns in narrower)
+    seen += 2 * (8 if widest <= _WIDEST_IN_FLOAT64 else 4) * widest**2 // down_slices
+    factors = 2 * 4 * widest**2 // down_slices + 8 * (widest // down_slices) ** 2
+    page = 3 * 4 * longest * max(each.shape[1] for each in block)
+    rows_at_once = 8 * min(1 << 26, max(each.shape[0] * each.shape[1] for each in block))
+    # Of a head that is not computed with, some rows are read at a time.
+    computed = 0 if block[0].block == _HEAD else 4 * weights
+    return computed + seen + factors + page + rows_at_once
 
 
 def _part_bytes(tensor: PlannedTensor, key: PartKey) -> int:
