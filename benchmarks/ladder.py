@@ -1,7 +1,8 @@
-"""The ladder of docs/quantization.md: the demo checkpoint by every recipe and by one with too few bits, on its pages.
+"""The ladders of docs/quantization.md: the demo checkpoint by every recipe and by one with too few bits, on its pages.
 
-Converts into build/ladder, measures each page set, prints a table of each, and leaves a page to look at. With --write
-tables and plots are put into docs/. What was measured before is not measured again.
+Converts into build/ladder, each recipe by its own method, measures each page set, prints a table of each, and leaves a
+page to look at. With --methods the table has a column for each method, on demo/hard. With --write tables and plots are
+put into docs/. What was measured before is not measured again.
 """
 
 from __future__ import annotations
@@ -13,23 +14,28 @@ from pathlib import Path
 
 from machine import describe_machine
 
+from olmocr.calibration.choice import Wish, settle
 from olmocr.conversion.convert import plan_targets
-from olmocr.conversion.recipe import find_recipe, read_recipe
+from olmocr.conversion.recipe import Method, find_recipe, read_recipe
 from olmocr.conversion.write import write_models
 from olmocr.files import write_whole
 from olmocr.hub.find import find_settings
+from olmocr.reports.fidelity import FidelityReport
 from olmocr.validate.fidelity.gates import check_gates, read_gates
 from olmocr.validate.fidelity.html import write_fidelity_html
-from olmocr.validate.fidelity.ladder import by_size, ladder_markdown, size_plot
+from olmocr.validate.fidelity.ladder import by_size, ladder_markdown, size, size_plot
 from olmocr.validate.fidelity.measure import Comparison, FidelityTerms, compare, write_fidelity_report
+from olmocr.validate.fidelity.plots import Point, size_by_method
 from olmocr.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "demo/checkpoint"
 PAGE_SETS = (ROOT / "demo/pages", ROOT / "demo/hard")
-RECIPES = ("none", "8bit", "6bit", "mixed-large", "5bit", "mixed", "4bit", "mixed-small", "3bit")
+RECIPES = ("none", "8bit", "6bit", "mixed-large", "5bit", "mixed", "4bit", "mixed-small", "3bit", "mixed-tiny")
+METHODS: tuple[Method, ...] = ("stock", "fit", "calibrated")
 DOCUMENT = ROOT / "docs/quantization.md"
 BEGIN, END = "<!-- made by benchmarks/ladder.py -->\n", "<!-- until here -->\n"
+BEGIN_METHODS, END_METHODS = "<!-- made by benchmarks/ladder.py --methods -->\n", "<!-- methods until here -->\n"
 
 
 def main() -> None:
@@ -40,8 +46,12 @@ def main() -> None:
         "--output", type=Path, default=ROOT / "build/ladder", help="where models and pages to look at go"
     )
     parser.add_argument("--work", type=Path, help="where measurements are kept (default: the user's cache)")
+    parser.add_argument("--methods", action="store_true", help="compare methods, on the last of the pages")
     parser.add_argument("--write", action="store_true", help="put tables and plots into docs/")
     args = parser.parse_args()
+    if args.methods:
+        compare_methods(args)
+        return
     folders = convert_missing(args.recipes, args.output / "models")
     parts = []
     for pages in args.pages or [each for each in PAGE_SETS if each.is_dir()]:
@@ -59,13 +69,52 @@ def main() -> None:
         put(text)
 
 
-def convert_missing(names: Sequence[str], output: Path) -> list[Path]:
-    """Return a folder for each recipe, converted unless it is there."""
+def compare_methods(args: argparse.Namespace) -> None:
+    """Print a table of each recipe by each method, and put it with a plot into docs/ if that is asked."""
+    names = [name for name in args.recipes if name != "none"]
+    folders = {method: convert_missing(names, args.output / method, method) for method in METHODS}
+    pages = (args.pages or PAGE_SETS)[-1]
+    every = [folder for method in METHODS for folder in folders[method]]
+    with compare(every, CHECKPOINT, FidelityTerms((pages,), work=args.work), said) as measured:
+        reports = dict(zip(every, measured.reports, strict=True))
+    rows = [[reports[folder] for folder in of] for of in zip(*(folders[method] for method in METHODS), strict=True)]
+    text = f"{describe_machine()}; olmocr {__version__}, {rows[0][0].device}.\n\n{methods_table(pages.name, rows)}"
+    print(text)
+    if args.write:
+        points = {method: [point_of(row[number]) for row in rows] for number, method in enumerate(METHODS)}
+        write_whole(ROOT / "docs/ladder-methods.svg", size_by_method(points))
+        put(text, BEGIN_METHODS, END_METHODS)
+
+
+def methods_table(name: str, rows: Sequence[Sequence[FidelityReport]]) -> str:
+    """Return a table: for each recipe mean KL, its 99th percentile and how often the token is the same, by method."""
+    lines = [
+        f"`demo/{name}`, mean divergence in nats (its 99th percentile; same token):\n",
+        f"| recipe | size | {' | '.join(METHODS)} | calibrated / stock |",
+        "| --- | ---: |" + " ---: |" * (len(METHODS) + 1),
+    ]
+    for row in sorted(rows, key=lambda row: -row[0].cost.weight_bytes):
+        found = [report.distribution for report in row]
+        cells = [f"{each.mean_kl:.2e} ({each.p99_kl:.1e}; {each.top1_agreement:.2%})" for each in found]
+        ratio = f"{found[-1].mean_kl / found[0].mean_kl:.2f}"
+        lines.append(f"| {row[0].recipe} | {size(row[0].cost.weight_bytes)} | {' | '.join(cells)} | {ratio} |")
+    return "\n".join([*lines, "", "![Size against divergence by method](ladder-methods.svg)", ""])
+
+
+def point_of(report: FidelityReport) -> Point:
+    found = report.distribution
+    interval = found.mean_kl_interval
+    return Point(report.recipe or report.model, report.cost.weight_bytes, found.mean_kl, interval.low, interval.high)
+
+
+def convert_missing(names: Sequence[str], output: Path, method: Method | None = None) -> list[Path]:
+    """Return a folder for each recipe, converted unless it is there: by its own method, or by *method*."""
     recipes = [*map(find_recipe, names), read_recipe(ROOT / "benchmarks/recipes/too-few.yaml")]
-    targets = plan_targets(find_settings(str(CHECKPOINT), None), recipes, "fit", output)
+    targets = plan_targets(find_settings(str(CHECKPOINT), None), recipes, method, output)
     missing = [target for target in targets if not target.output.exists()]
     if missing:
-        write_models(missing)
+        missing, calibration = settle(missing, Wish(method or "calibrated"))
+        write_models(missing, calibration=calibration)
     return [target.output for target in targets]
 
 
@@ -91,11 +140,11 @@ def part(name: str, measured: Comparison) -> str:
     )
 
 
-def put(text: str) -> None:
+def put(text: str, begin: str = BEGIN, end: str = END) -> None:
     """Put *text* into the document where the last one stands."""
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_whole(DOCUMENT, f"{before}{BEGIN}{text}{END}{after}")
+    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    write_whole(DOCUMENT, f"{before}{begin}{text}{end}{after}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
@@ -72,6 +72,25 @@ def size_against_fidelity(points: Sequence[Point], style: str = STYLE) -> str:
         ]
     body += _labels_beside([(point.label, x, y) for point, (x, y) in zip(points, places, strict=True)])
     return _svg("Size against mean KL divergence from the source", body, style)
+
+
+def size_by_method(methods: Mapping[str, Sequence[Point]], style: str = STYLE) -> str:
+    """Return an SVG with a line through the points of each of *methods*: size to the right, divergence upwards."""
+    everywhere = [point for points in methods.values() for point in points]
+    across = _Axis.around([point.nbytes for point in everywhere])
+    up = _Axis.decades([point.mean_kl for point in everywhere], _LEAST_KL)
+    body, ends = [*_decade_lines(up), *_size_marks(across)], []
+    for number, (method, points) in enumerate(methods.items()):
+        ordered = sorted(points, key=lambda point: point.nbytes)
+        places = [(across.at(point.nbytes), up.at(_decade(point.mean_kl, _LEAST_KL))) for point in ordered]
+        line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+        body.append(f'<path class="series s{number % COLOURS}" d="{line}"/>')
+        body += [
+            _mark(number, x, y, f"{point.label}, {method}: {point.mean_kl:.3g} nats")
+            for point, (x, y) in zip(ordered, places, strict=True)
+        ]
+        ends.append((method, places[-1][1]))
+    return _svg("Size against mean KL divergence, by method", [*body, *_labels_at_ends(ends, _WIDTH)], style)
 
 
 def divergence_by_position(places: Sequence[str], series: Sequence[Series], style: str = STYLE) -> str:

@@ -1,5 +1,6 @@
 """Pictures of fidelity, as SVG."""
 
+import re
 from itertools import combinations
 from xml.etree import ElementTree
 
@@ -9,6 +10,7 @@ from olmocr.validate.fidelity.plots import (
     divergence_by_page,
     divergence_by_position,
     size_against_fidelity,
+    size_by_method,
 )
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -72,3 +74,14 @@ def test_labels_are_text_and_nothing_else():
 def test_sizes_are_marked_in_their_unit():
     assert "weights, MB" in texts(size_against_fidelity([Point("a", 26_000_000, 0.1, 0.1, 0.1)]))
     assert "weights, GB" in texts(size_against_fidelity([Point("a", 5 * 10**9, 0.1, 0.1, 0.1)]))
+
+
+def test_a_line_for_each_method_goes_through_its_points_by_size():
+    def points(factor):
+        return [Point(name, nbytes, factor * kl, 0, 1) for name, nbytes, kl in (("8bit", 9, 1e-5), ("4bit", 5, 1e-2))]
+
+    svg = size_by_method({"stock": points(1), "calibrated": points(0.3)})
+    assert svg.count('class="series') == 2
+    assert "4bit, calibrated: 0.003 nats" in svg
+    starts = re.findall(r'class="series s\d" d="M([\d.]+) [\d.]+L([\d.]+)', svg)
+    assert all(float(smaller) < float(larger) for smaller, larger in starts)
