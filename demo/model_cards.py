@@ -17,8 +17,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
+from olmocr.calibration.convert import convert
 from olmocr.command import progress_bar, start_logging
-from olmocr.conversion.convert import convert
 from olmocr.device import start_mlx
 from olmocr.errors import ExitCode, OlmocrError
 from olmocr.publish.card import Variant, make_card, make_chart
