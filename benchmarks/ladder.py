@@ -24,7 +24,7 @@ from olmocr.reports.fidelity import FidelityReport
 from olmocr.validate.fidelity.gates import check_gates, read_gates
 from olmocr.validate.fidelity.html import write_fidelity_html
 from olmocr.validate.fidelity.ladder import by_size, ladder_markdown, size, size_plot
-from olmocr.validate.fidelity.measure import Comparison, FidelityTerms, compare, write_fidelity_report
+from olmocr.validate.fidelity.measure import FidelityTerms, MeasuredModels, compare, write_fidelity_report
 from olmocr.validate.fidelity.plots import Point, size_by_method
 from olmocr.version import __version__
 
@@ -118,7 +118,7 @@ def convert_missing(names: Sequence[str], output: Path, method: Method | None = 
     return [target.output for target in targets]
 
 
-def with_gates(measured: Comparison) -> Comparison:
+def with_gates(measured: MeasuredModels) -> MeasuredModels:
     gates = read_gates()
     reports = tuple(dataclasses.replace(report, gate=check_gates(report, gates)) for report in measured.reports)
     return dataclasses.replace(measured, reports=reports)
@@ -128,7 +128,7 @@ def said(name: str, total: int) -> None:
     print(".", end="", flush=True)
 
 
-def part(name: str, measured: Comparison) -> str:
+def part(name: str, measured: MeasuredModels) -> str:
     """Return what the document says of one page set."""
     first = measured.reports[0]
     truth = first.free_running.source_against_truth

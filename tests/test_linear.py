@@ -18,6 +18,7 @@ import pytest
 import olmocr
 from olmocr.backends.faults import detail_of, fault_in_answer, parse_retry_after, plain
 from olmocr.backends.wire import Stream, load_json, parse_answer
+from olmocr.conversion.calibrated.sensitivities import parse_sensitivities
 from olmocr.conversion.patterns import parse_pattern
 from olmocr.conversion.recipe import parse_recipe
 from olmocr.errors import CheckpointError
@@ -274,6 +275,7 @@ PARSERS = {
     parse_version: [*NAMES, "1."],
     parse_conversion_report: JSON,
     parse_rows: JSON,
+    parse_sensitivities: JSON,
     functools.partial(parse_as, SmokeReport): JSON,
     functools.partial(parse_check, category="x"): JSON,
     split_card: ANSWER,

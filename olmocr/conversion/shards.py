@@ -335,8 +335,7 @@ def _jobs(
 
 
 def _destination(output: _Output, tensor: PlannedTensor, variant: VariantToWrite) -> _Destination:
-    part = variant.parts.find(tensor.name, tensor.params, tensor.dtype) if tensor.params else None
-    return _Destination(output, tensor, variant.plan.method, part)
+    return _Destination(output, tensor, variant.plan.method, variant.parts.find(tensor))
 
 
 def _witnesses(conversion: Conversion, shard: str) -> dict[str, list[_Witness]]:

@@ -1,5 +1,6 @@
 """A conversion is made again from its report, and a difference of a byte is told."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -77,7 +78,8 @@ def test_every_recipe_comes_out_of_its_report_as_it_went_in(name, source, tmp_pa
     if recipe.quantizes:
         recipe = changed(recipe, group_size=32)  # which the tiny checkpoint's matrices can be cut into
     convert(source, recipe, tmp_path / "model")
-    assert recipe_of(read_conversion_report(tmp_path / "model").recipe) == recipe
+    # By what method it was made, the report says elsewhere.
+    assert recipe_of(read_conversion_report(tmp_path / "model").recipe) == dataclasses.replace(recipe, method=None)
 
 
 def test_a_source_that_is_no_repository_must_be_given(mine):

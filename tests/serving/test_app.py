@@ -66,7 +66,7 @@ def test_a_client_that_leaves_ends_its_answer(path, stream):
 
 def test_a_client_that_takes_nothing_is_left_and_its_place_is_free(caplog):
     write = Writer(*["x" * 1_000_000] * 30)
-    with running(write, at_once=1, waiting=0, stall_seconds=0.1) as server:
+    with running(write, at_once=1, waiting=0, stall_seconds=1) as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
             content = json.dumps(chat(stream=True)).encode()

@@ -61,7 +61,7 @@ def calibrate(
     source = plans[0].source
     wanted = wanted_matrices(plans)
     names = block_names(source)
-    missing = {each.module for each in wanted if folder.missing(each.block, each.keys)}
+    missing = {each.module for each in wanted if folder.missing(each.block, each.asked)}
     blocks = [
         number for number, name in enumerate(names) if any(w.block == name and w.module in missing for w in wanted)
     ]
@@ -126,15 +126,19 @@ class _Rounding:
             self._folder.add(block.name, parts)
 
     def _round_sharing(self, block: str, sharing: Sequence[MatrixStatistics]) -> list[CalibratedPart]:
+        """Round matrices with one input, and all that is asked of them."""
         seen = sharing[0].input
-        columns = self._wanted[sharing[0].matrix.module].tensor.shape[1]
-        factors = [prepare(each) for each in _widened(seen.hessians, columns)]
-        held_out = [np.asarray(each, np.float32) for each in _widened(seen.held_out or (), columns)]
+        known: dict[int, tuple[list[Factor], list[Floats]]] = {}  # by the columns that padding makes
         parts = []
         for statistics in sharing:
             wanted = self._wanted[statistics.matrix.module]
-            for key in self._folder.missing(block, wanted.keys):
-                parts.append(self._round(statistics.matrix, wanted.tensor, key, factors, held_out))
+            for key in self._folder.missing(block, wanted.asked):
+                tensor = wanted.asked[key]
+                columns = tensor.shape[1]
+                if columns not in known:
+                    held_out = [np.asarray(each, np.float32) for each in _widened(seen.held_out or (), columns)]
+                    known[columns] = [prepare(each) for each in _widened(seen.hessians, columns)], held_out
+                parts.append(self._round(statistics.matrix, tensor, key, *known[columns]))
         return parts
 
     def _round(
@@ -221,11 +225,7 @@ def calibration_report(
         )
         for page in in_order(calibration.pages)
     )
-    found = [
-        part
-        for tensor in plan.tensors
-        if tensor.params and (part := parts.find(tensor.name, tensor.params, tensor.dtype))
-    ]
+    found = [part for tensor in plan.tensors if (part := parts.find(tensor)) is not None]
     return CalibrationReport(
         drawn=calibration.are_drawn,
         pages=pages,

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from olmocr.conversion.plan import PlannedTensor
 from olmocr.conversion.recipe import QuantParams
 from olmocr.errors import OutputError, output_error
 from olmocr.files import flushed, write_whole
@@ -35,18 +36,28 @@ _log = logging.getLogger(__name__)
 class PartKey:
     """What is made of a matrix: *tensor* is MLX's name of it, *dtype* safetensors' name of that of scales and biases.
 
-    Recipes that ask for the same of a matrix share it.
+    *zeros* rows or columns widen it. Recipes that ask for the same of a matrix share it.
     """
 
     tensor: str
     bits: int
     group_size: int
     dtype: str
+    zeros: int = 0
 
     @property
     def params(self) -> QuantParams:
         """How it is quantized."""
         return QuantParams(self.bits, self.group_size)
+
+
+def key_of(tensor: PlannedTensor) -> PartKey | None:
+    """Return what is asked of *tensor*; None where it is kept, or its format has no scales that could be chosen."""
+    params = tensor.params
+    if params is None or params.mode != "affine":
+        return None
+    zeros = tensor.padding.zeros if tensor.padding else 0
+    return PartKey(tensor.name, params.bits, params.group_size, tensor.dtype, zeros)
 
 
 @dataclass(frozen=True)
@@ -216,9 +227,10 @@ class CalibratedParts:
 
     by_key: Mapping[PartKey, CalibratedPart]
 
-    def find(self, tensor: str, params: QuantParams, dtype: str) -> CalibratedPart | None:
-        """Return what was made of *tensor* for *params*; None where it is not calibrated."""
-        return self.by_key.get(PartKey(tensor, params.bits, params.group_size, dtype))
+    def find(self, tensor: PlannedTensor) -> CalibratedPart | None:
+        """Return what was made of *tensor*; None where it is not calibrated."""
+        key = key_of(tensor)
+        return self.by_key.get(key) if key else None
 
 
 NO_PARTS = CalibratedParts({})

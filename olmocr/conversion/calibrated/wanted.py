@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from olmocr.conversion.calibrated.samples import CalibrationPage
-from olmocr.conversion.calibrated.store import PartKey
+from olmocr.conversion.calibrated.store import PartKey, key_of
 from olmocr.conversion.names import LM_HEAD
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor
 
@@ -22,21 +22,20 @@ _ONE_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
 
 @dataclass(frozen=True)
 class WantedMatrix:
-    """A matrix that is calibrated: the *block* it is in, and all that the plans of one command ask for."""
+    """A matrix that is calibrated: the *block* it is in, and what the plans of one command ask for, each kind once."""
 
     block: str
-    tensor: PlannedTensor
-    keys: tuple[PartKey, ...]
+    asked: Mapping[PartKey, PlannedTensor]
 
     @property
     def module(self) -> str:
         """MLX's name of its module."""
-        return self.tensor.name.removesuffix(".weight")
+        return next(iter(self.asked)).tensor.removesuffix(".weight")
 
     @property
     def shape(self) -> tuple[int, int]:
         """Its rows and columns in the source."""
-        rows, columns = self.tensor.source.shape
+        rows, columns = next(iter(self.asked.values())).source.shape
         return rows, columns
 
     @property
@@ -54,14 +53,14 @@ def block_of(tensor: str) -> str | None:
 
 def wanted_matrices(plans: Iterable[ConversionPlan]) -> tuple[WantedMatrix, ...]:
     """Return the matrices of the plans whose method is ``calibrated``, in the order of the first plan."""
-    found: dict[str, tuple[PlannedTensor, dict[PartKey, None]]] = {}
+    found: dict[str, WantedMatrix] = {}
     for plan in plans:
         for tensor in plan.tensors if plan.method == "calibrated" else ():
-            params = tensor.params
-            if params is not None and params.mode == "affine" and block_of(tensor.name):
-                key = PartKey(tensor.name, params.bits, params.group_size, tensor.dtype)
-                found.setdefault(tensor.name, (tensor, {}))[1][key] = None
-    return tuple(WantedMatrix(block_of(name) or "", tensor, tuple(keys)) for name, (tensor, keys) in found.items())
+            block, key = block_of(tensor.name), key_of(tensor)
+            if block and key:
+                earlier = found[tensor.name].asked if tensor.name in found else {}
+                found[tensor.name] = WantedMatrix(block, {**earlier, key: tensor})
+    return tuple(found.values())
 
 
 @dataclass(frozen=True)
@@ -113,9 +112,9 @@ def work_of(
     for each in matrices:
         weights = each.shape[0] * each.shape[1]
         single += _positions(each, tokens, patches) * weights
-        single += len(each.keys) * weights * (_SEARCH + _PRODUCTS * each.shape[1])
+        single += len(each.asked) * weights * (_SEARCH + _PRODUCTS * each.shape[1])
     longest = max((len(page.token_ids) for page in pages), default=0)
-    parts = sum(_part_bytes(each.tensor, key) for each in matrices for key in each.keys)
+    parts = sum(_part_bytes(tensor, key) for each in matrices for key, tensor in each.asked.items())
     return CalibrationCost(single, double, _peak_memory(matrices, longest, down_slices), parts)
 
 

@@ -13,7 +13,7 @@ from olmocr.conversion.calibrated.terms import Calibration
 from olmocr.conversion.calibrated.wanted import wanted_matrices
 from olmocr.conversion.convert import plan_targets
 from olmocr.conversion.quantizing.rows import find_processor
-from olmocr.conversion.recipe import find_recipe
+from olmocr.conversion.recipe import changed, find_recipe
 from olmocr.conversion.write import write_models
 from olmocr.errors import CheckpointError
 from olmocr.model_folder import ModelFolder
@@ -85,9 +85,18 @@ def test_no_matrix_is_further_from_the_source_than_fit_makes_it_unless_held_out_
 def test_two_recipes_share_what_they_ask_alike(source, tmp_path):
     both = calibrated(source, tmp_path / "folder", ("mixed", "mixed-large"))
     asked = [wanted_matrices([target.plan]) for target in targets_of(source, tmp_path, ("mixed", "mixed-large"))]
-    keys = [{key for each in wanted for key in each.keys} for wanted in asked]
+    keys = [{key for each in wanted for key in each.asked} for wanted in asked]
     assert both.by_key.keys() == keys[0] | keys[1]
     assert keys[0] & keys[1]
+
+
+def test_recipes_that_widen_a_matrix_by_different_zeros_get_one_part_each(source, tmp_path):
+    recipes = [find_recipe("mixed"), changed(find_recipe("mixed"), group_size=32)]
+    wider = dataclasses.replace(recipes[1], name="wider", vision_mlp_multiple=160)
+    targets = plan_targets(ModelFolder(source), [recipes[0], wider], "calibrated", tmp_path / "models")
+    reports = write_models(targets, calibration=calibration_of(targets))
+    assert [check_weights(target.output).holds for target in targets] == [True, True]
+    assert [len(report.calibration.matrices) for report in reports] == [20, 20]
 
 
 def test_the_number_of_threads_changes_no_byte(source, parts, tmp_path):
@@ -146,7 +155,7 @@ def test_the_report_names_the_pages_and_every_matrix(made):
     assert told.tokens == sum(page.tokens for page in told.pages)
     assert 0 < told.answer_tokens < told.tokens
     assert {each.tensor for each in told.matrices} == {
-        key.tensor for each in wanted_matrices([target.plan]) for key in each.keys
+        key.tensor for each in wanted_matrices([target.plan]) for key in each.asked
     }
     assert json.loads((target.output / "conversion_report.json").read_text())["calibration"]["drawn"] is True
 

@@ -36,8 +36,8 @@ def test_a_later_run_finds_what_an_earlier_one_made(tmp_path):
     opened(tmp_path / "folder").add(BLOCK, [part_of(KEY), part_of(OTHER, 1)])
     later = opened(tmp_path / "folder")
     assert later.missing(BLOCK, [KEY, OTHER]) == []
-    assert_same(later.parts().find(KEY.tensor, KEY.params, "BF16"), part_of(KEY))
-    assert_same(later.parts().find(KEY.tensor, OTHER.params, "BF16"), part_of(OTHER, 1))
+    assert_same(later.parts().by_key[KEY], part_of(KEY))
+    assert_same(later.parts().by_key[OTHER], part_of(OTHER, 1))
 
 
 def test_what_a_recipe_asks_for_later_is_put_beside_what_is_there(tmp_path):
@@ -79,7 +79,3 @@ def test_a_link_in_the_place_of_the_folder_is_refused(tmp_path):
     with pytest.raises(OutputError, match="is a link"):
         opened(tmp_path / "folder")
     assert (tmp_path / "elsewhere/mine").read_text() == "mine"
-
-
-def test_a_tensor_that_is_not_calibrated_has_no_part(tmp_path):
-    assert opened(tmp_path / "folder").parts().find("language_model.model.norm.weight", KEY.params, "BF16") is None

@@ -37,7 +37,7 @@ def test_a_recipe_that_quantizes_nothing_has_nothing_to_calibrate(plans):
 def test_recipes_of_one_command_ask_for_each_matrix_once(plans):
     both = wanted_matrices([plans["mixed"], plans["4bit"]])
     assert len({each.module for each in both}) == len(both) == 28 * 7 + 1 + 32 * 5
-    assert max(len(each.keys) for each in both) == 2
+    assert max(len(each.asked) for each in both) == 2
 
 
 def test_slices_of_the_widest_input_bring_a_7b_model_onto_a_mac_of_16_gb(plans):

@@ -1,0 +1,11 @@
+"""What all tests of calibration share."""
+
+import logging
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _heard(monkeypatch):
+    """Let caplog hear the package's log, which a command run in this process may have led elsewhere."""
+    monkeypatch.setattr(logging.getLogger("olmocr"), "propagate", True)
