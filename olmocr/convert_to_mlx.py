@@ -278,7 +278,6 @@ def convert_to_mlx(
     Ends with exit code 11 if the new model, which stays, does not pass its smoke test, or a gate on its way to the Hub.
     """
     from olmocr.calibration.choice import Wish
-    from olmocr.calibration.convert import require_weights_kept
     from olmocr.calibration.sensitivities import find_request, with_predictions
     from olmocr.conversion.convert import leaving_out, plan_targets, with_weights
     from olmocr.hub.find import find_settings
@@ -293,9 +292,8 @@ def convert_to_mlx(
     targets, known = _allocate(
         targets, request, method, output, console, low_disk=low_disk, dry_run=dry_run, quiet=quiet
     )
-    require_weights_kept([target.plan.method for target in targets], low_disk=low_disk)
     own_pages = tuple(path.expanduser() for path in calibrate_on or ())
-    wish = Wish(method, own_pages, calibration_tokens, calibration_answers)
+    wish = Wish(method, own_pages, calibration_tokens, calibration_answers, low_disk)
     targets, calibration = _settle(targets, wish, console, quiet=quiet)
     targets = with_predictions(targets, known)
     if dry_run:

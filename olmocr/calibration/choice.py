@@ -41,12 +41,14 @@ class Wish:
     """What a person asks for: a *method*, or None for each recipe's own; *pages* of their own to calibrate on.
 
     *tokens* is how many tokens of answers are enough, *answering* a conversion of the same source that answers pages.
+    With *low_disk* the source's weights are fetched one by one and not kept, so that none could be looked at before.
     """
 
     method: Method | None = None
     pages: tuple[Path, ...] = ()
     tokens: int | None = None
     answering: Path | None = None
+    low_disk: bool = False
 
     @property
     def is_about_calibration(self) -> bool:
@@ -126,6 +128,11 @@ def found_pages(
 def _planned(
     targets: Sequence[Target], wish: Wish, memory: int, pages_of: PagesOf
 ) -> tuple[Calibration, CalibrationCost]:
+    if wish.low_disk and targets[0].plan.source.folder.remote_weights:
+        raise UsageError(
+            "calibrating reads the weights before they are converted, and `low_disk=True` keeps none; leave it out, or "
+            "use `method='fit'`"
+        )
     pages = pages_of(targets[0].plan.source.folder, wish)
     wanted = wanted_matrices(target.plan for target in targets)
     for slices in _SLICES:

@@ -10,7 +10,6 @@ from olmocr.conversion.convert import leaving_out, plan_targets, with_weights
 from olmocr.conversion.recipe import Method, QuantRecipe, find_recipe
 from olmocr.conversion.shards import Progress
 from olmocr.conversion.write import write_models
-from olmocr.errors import UsageError
 from olmocr.hub.find import find_settings
 from olmocr.reports.conversion import ConversionReport
 
@@ -50,21 +49,7 @@ def convert(
     recipes = [find_recipe(each) if isinstance(each, str) else each for each in given]
     folder = leaving_out(find_settings(str(model), revision), leave_out)
     targets = plan_targets(folder, recipes, method, output)
-    wish = Wish(method, tuple(map(Path, calibrate_on)), calibration_tokens, calibration_answers)
-    require_weights_kept([target.plan.method for target in targets], low_disk=low_disk)
+    wish = Wish(method, tuple(map(Path, calibrate_on)), calibration_tokens, calibration_answers, low_disk)
     targets, calibration = settle(targets, wish)
     targets = with_weights(targets, low_disk=low_disk)
     return write_models(targets, progress, threads=threads, calibration=calibration)
-
-
-def require_weights_kept(methods: Sequence[Method], *, low_disk: bool) -> None:
-    """Refuse to calibrate a model whose weights are not to be kept: its blocks are read before its shards are.
-
-    Raises:
-        UsageError: one of *methods* needs them.
-    """
-    if low_disk and "calibrated" in methods:
-        raise UsageError(
-            "calibrating reads the weights before they are converted, and `low_disk=True` keeps none; leave it out, or "
-            "use `method='fit'`"
-        )

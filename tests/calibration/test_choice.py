@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -81,3 +82,19 @@ def test_what_takes_long_is_asked_and_left_where_nobody_says_yes(answer, expecte
 def test_what_was_asked_for_is_done_however_long_it_takes(tmp_path):
     targets, _ = settle(targets_of(tmp_path), Wish("calibrated"), never, pages_of, rates=lambda: (1.0, 1.0))
     assert methods(targets) == ["calibrated"]
+
+
+def remote(target):
+    """Return *target* with its source's weights still on the Hub."""
+    source = target.plan.source
+    folder = replace(source.folder, remote_weights=True)
+    return replace(target, plan=replace(target.plan, source=replace(source, folder=folder)))
+
+
+def test_a_source_whose_weights_are_not_kept_is_made_with_fit_unless_calibration_is_asked_for(tmp_path, caplog):
+    targets = [remote(target) for target in targets_of(tmp_path)]
+    made, calibration = settle(targets, Wish(low_disk=True), pages_of=pages_of)
+    assert (methods(made), calibration) == (["fit"], None)
+    assert "made with fit instead of calibrated: calibrating reads the weights before" in caplog.text
+    with pytest.raises(UsageError, match="`low_disk=True` keeps none"):
+        settle(targets, Wish("calibrated", low_disk=True), pages_of=pages_of)
