@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from olmocr.command import in_this_commands_words
 from olmocr.conversion.calibrated.samples import CalibrationPage
 from olmocr.conversion.calibrated.terms import Calibration
 from olmocr.conversion.calibrated.wanted import CalibrationCost, wanted_matrices, work_of
@@ -98,7 +99,7 @@ def settle(
         "calibrating on %d pages takes about %s and %s of memory", len(calibration.pages), _shown(seconds),
         shown_size(work.peak_memory),
     )  # fmt: skip
-    if seconds > LONG and not is_named and not (confirm and confirm("Calibrate? Otherwise `fit` is used.")):
+    if seconds > LONG and not is_named and not (confirm and confirm("Calibrate? No means fit, without pages.")):
         return _all_with_fit(
             targets, f"calibrating takes about {_shown(seconds)}; choose it with `method='calibrated'`"
         ), None
@@ -146,7 +147,7 @@ def _planned(
 
 
 def _all_with_fit(targets: Sequence[Target], why: str) -> list[Target]:
-    _log.warning("made with fit instead of calibrated: %s", why)
+    _log.warning("made with fit instead of calibrated: %s", in_this_commands_words(why))
     return [_with_fit(target) if target.plan.method == "calibrated" else target for target in targets]
 
 
