@@ -109,7 +109,8 @@ def point_of(report: FidelityReport) -> Point:
 
 def convert_missing(names: Sequence[str], output: Path, method: Method | None = None) -> list[Path]:
     """Return a folder for each recipe, converted unless it is there: by its own method, or by *method*."""
-    recipes = [*map(find_recipe, names), read_recipe(ROOT / "benchmarks/recipes/too-few.yaml")]
+    too_few = [] if method else [read_recipe(ROOT / "benchmarks/recipes/too-few.yaml")]
+    recipes = [*map(find_recipe, names), *too_few]
     targets = plan_targets(find_settings(str(CHECKPOINT), None), recipes, method, output)
     missing = [target for target in targets if not target.output.exists()]
     if missing:

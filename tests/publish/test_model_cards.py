@@ -45,6 +45,7 @@ def test_the_reports_are_of_what_the_demo_checkpoint_converts_to(recipe, convert
     here = converted(recipe)
     there = REPORTS / name_of(recipe)
     reports = [json.loads((folder / "conversion_report.json").read_text()) for folder in (here, there)]
+    reports[1].setdefault("calibration", None)  # which reports of earlier versions do not have
     if reports[1]["calibration"]:  # other bytes on another kind of machine, and the rest is the same
         losses = reports[1]["calibration"]["matrices"]
         assert sum(each["stored"] for each in losses) < 0.6 * sum(each["fit"] for each in losses)
