@@ -98,7 +98,7 @@ DOORS = {
         "validate.weights.stock",
     },
     "nh3": {"viewer.markdown"},
-    "numba": {"conversion.calibrated.compiled", "conversion.quantizing.compiled"},
+    "numba": {"conversion.quantizing.compiled"},
     "pillow_heif": {"rendering.image_file"},
     "PIL": {
         "page",

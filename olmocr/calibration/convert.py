@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from olmocr.calibration.choice import Wish, settle
-from olmocr.conversion.convert import leaving_out, plan_targets, with_weights
-from olmocr.conversion.recipe import Method, QuantRecipe, find_recipe
+from olmocr.conversion.convert import find_targets, with_weights
+from olmocr.conversion.recipe import Method, QuantRecipe
 from olmocr.conversion.shards import Progress
 from olmocr.conversion.write import write_models
-from olmocr.hub.find import find_settings
 from olmocr.reports.conversion import ConversionReport
 
 
@@ -45,10 +44,7 @@ def convert(
     Raises:
         OlmocrError: it cannot be done; nothing that looks finished is left.
     """
-    given = [quantize] if isinstance(quantize, str | QuantRecipe) else quantize
-    recipes = [find_recipe(each) if isinstance(each, str) else each for each in given]
-    folder = leaving_out(find_settings(str(model), revision), leave_out)
-    targets = plan_targets(folder, recipes, method, output)
+    targets = find_targets(model, quantize, output, method=method, revision=revision, leave_out=leave_out)
     wish = Wish(method, tuple(map(Path, calibrate_on)), calibration_tokens, calibration_answers, low_disk)
     targets, calibration = settle(targets, wish)
     targets = with_weights(targets, low_disk=low_disk)

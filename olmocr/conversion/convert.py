@@ -46,12 +46,30 @@ def convert(
     Raises:
         OlmocrError: it cannot be done; nothing that looks finished is left.
     """
+    targets = find_targets(model, quantize, output, method=method, revision=revision, leave_out=leave_out)
+    targets = with_weights(targets, low_disk=low_disk)
+    return write_models(targets, progress, threads=threads, calibration=calibration)
+
+
+def find_targets(
+    model: str | Path,
+    quantize: str | QuantRecipe | Sequence[str | QuantRecipe],
+    output: Path | None,
+    *,
+    method: Method | None,
+    revision: str | None,
+    leave_out: Sequence[str],
+) -> list[Target]:
+    """Return what `convert` is to make of *model*, with the meaning that its arguments have there.
+
+    Raises:
+        OlmocrError: as in `leaving_out` and `plan_targets`.
+        UsageError: there is no such recipe.
+    """
     given = [quantize] if isinstance(quantize, str | QuantRecipe) else quantize
     recipes = [find_recipe(each) if isinstance(each, str) else each for each in given]
     folder = leaving_out(find_settings(str(model), revision), leave_out)
-    targets = plan_targets(folder, recipes, method, output)
-    targets = with_weights(targets, low_disk=low_disk)
-    return write_models(targets, progress, threads=threads, calibration=calibration)
+    return plan_targets(folder, recipes, method, output)
 
 
 def leaving_out(model: ModelFolder, patterns: Sequence[str]) -> ModelFolder:

@@ -6,12 +6,10 @@ side by side, one in each lane of the innermost loops, which the compiler turns 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from olmocr.conversion.calibrated.factor import Factor
 from olmocr.conversion.calibrated.steps import (
@@ -24,6 +22,7 @@ from olmocr.conversion.calibrated.steps import (
     STRETCHES,
     SWEEPS,
 )
+from olmocr.conversion.quantizing.compiled import in_machine_code
 from olmocr.conversion.recipe import QuantParams
 from olmocr.tensors.floats import Floats
 
@@ -51,14 +50,6 @@ _BLOCK = 512
 """Columns whose feedback from all columns before comes from one product."""
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compile *function*, keeping the machine code for the next run where there is a place to write it."""
-    try:
-        return njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(nogil=True, error_model="numpy")(function)
-
-
 # What there is for each lane lies in one array, one slot of lanes after the other: the compiler then knows that slots
 # do not overlap. For as many arrays it would have to ask that at each call, and makes no vector instructions instead.
 _SCALE, _BIAS, _INVERSE, _ERROR, _Q, _QQ, _XQ = (slot * _LANES for slot in range(7))
@@ -68,7 +59,7 @@ _FOUND_SCALE, _FOUND_BIAS = (slot * _LANES for slot in range(20, 22))
 _SLOTS = 22
 
 
-@_compiled
+@in_machine_code
 def _store(state, slot, dropped):  # type: ignore[no-untyped-def]
     """Round what *slot* of *state* holds to the stored dtype, which lacks *dropped* bits, halves to even."""
     bits = state.view(np.uint32)
@@ -89,13 +80,13 @@ def _store(state, slot, dropped):  # type: ignore[no-untyped-def]
                     state[lane] = np.copysign(np.float32(np.inf), state[lane])
 
 
-@_compiled
+@in_machine_code
 def _copy(state, slot, other):  # type: ignore[no-untyped-def]
     for lane in range(_LANES):
         state[other + lane] = state[slot + lane]
 
 
-@_compiled
+@in_machine_code
 def _start(x, size, n, dropped, state):  # type: ignore[no-untyped-def]
     """Take the extremes, and from them scale and bias as ``mx.quantize`` does."""
     for lane in range(_LANES):
@@ -119,7 +110,7 @@ def _start(x, size, n, dropped, state):  # type: ignore[no-untyped-def]
     _store(state, _BIAS, dropped)
 
 
-@_compiled
+@in_machine_code
 def _try(x, h, size, n, state):  # type: ignore[no-untyped-def]
     """Choose codes for stored scale and bias; sum the error, q, q * q and x * q over the group, weighted by *h*."""
     for lane in range(_LANES):
@@ -142,7 +133,7 @@ def _try(x, h, size, n, state):  # type: ignore[no-untyped-def]
             state[_XQ + lane] += weighted * value
 
 
-@_compiled
+@in_machine_code
 def _keep_better(n, state):  # type: ignore[no-untyped-def]
     for lane in range(_LANES):
         can_move = (state[_HIGH + lane] - state[_LOW + lane]) / n > _EPSILON
@@ -152,7 +143,7 @@ def _keep_better(n, state):  # type: ignore[no-untyped-def]
         state[_BEST_BIAS + lane] = state[_BIAS + lane] if better else state[_BEST_BIAS + lane]
 
 
-@_compiled
+@in_machine_code
 def _least_squares(weights, state):  # type: ignore[no-untyped-def]
     """Take the scale and bias that least squares gives for codes with these sums; leave both where there is none."""
     for lane in range(_LANES):
@@ -164,7 +155,7 @@ def _least_squares(weights, state):  # type: ignore[no-untyped-def]
         state[_SCALE + lane] = slope if usable else state[_SCALE + lane]
 
 
-@_compiled
+@in_machine_code
 def _shrunk(shrink, n, state):  # type: ignore[no-untyped-def]
     for lane in range(_LANES):
         low, high = state[_LOW + lane], state[_HIGH + lane]
@@ -173,7 +164,7 @@ def _shrunk(shrink, n, state):  # type: ignore[no-untyped-def]
         state[_BIAS + lane] = (high + low) * _HALF - scale * n * _HALF
 
 
-@_compiled
+@in_machine_code
 def _stretched(stretch, n, state):  # type: ignore[no-untyped-def]
     for lane in range(_LANES):
         scale = state[_FOUND_SCALE + lane]
@@ -181,7 +172,7 @@ def _stretched(stretch, n, state):  # type: ignore[no-untyped-def]
         state[_BIAS + lane] = state[_FOUND_BIAS + lane] + scale * (_ONE - stretch) * n * _HALF
 
 
-@_compiled
+@in_machine_code
 def _search(x, h, size, n, dropped, state):  # type: ignore[no-untyped-def]
     """Find the best scale and bias, as stored, of each lane's group in *x*, by their errors alone."""
     weights = _ZERO
@@ -214,7 +205,7 @@ def _search(x, h, size, n, dropped, state):  # type: ignore[no-untyped-def]
     _copy(state, _BEST_BIAS, _FOUND_BIAS)
 
 
-@_compiled
+@in_machine_code
 def _load(values, first, lanes, size, x):  # type: ignore[no-untyped-def]
     """Copy lanes *first* and on of *values* (size, rows) into *x*; repeat the last one in lanes that are left over."""
     for index in range(size):
@@ -224,7 +215,7 @@ def _load(values, first, lanes, size, x):  # type: ignore[no-untyped-def]
             x[index, lane] = values[index, first + lanes - 1]
 
 
-@_compiled
+@in_machine_code
 def _choose(x, w, size, n, feedback, state, codes):  # type: ignore[no-untyped-def]
     """Choose *codes* column by column for what is in *x*, hand on what is left over; leave in *w* the errors w - w'."""
     for lane in range(_LANES):
@@ -242,7 +233,7 @@ def _choose(x, w, size, n, feedback, state, codes):  # type: ignore[no-untyped-d
                 x[later, lane] += factor * w[column, lane]
 
 
-@_compiled
+@in_machine_code
 def _keep(first, lanes, size, new_codes, new_error, state, codes, scales, biases, error):  # type: ignore[no-untyped-def]
     """Hand out what was found in each lane, unless something with as little loss was; NaN stands for nothing yet."""
     for lane in range(lanes):
@@ -255,7 +246,7 @@ def _keep(first, lanes, size, new_codes, new_error, state, codes, scales, biases
                 error[index, first + lane] = new_error[index, lane]
 
 
-@_compiled
+@in_machine_code
 def _refit(p, q, hq, e, row_sums, size, dropped, state):  # type: ignore[no-untyped-def]
     """Move scale and bias of each lane to where the loss is least for its codes *q*; *hq* is H times these."""
     for lane in range(_LANES):
@@ -305,7 +296,7 @@ def _refit(p, q, hq, e, row_sums, size, dropped, state):  # type: ignore[no-unty
             p[index, lane] -= state[_STEP + lane] * hq[index, lane] + state[_BIAS_STEP + lane] * row_sum
 
 
-@_compiled
+@in_machine_code
 def _move_codes(p, q, e, hessian, size, n, state):  # type: ignore[no-untyped-def]
     """Move each code to where the loss is least, column by column; *p* stays H times the errors."""
     for lane in range(_LANES):
@@ -331,7 +322,7 @@ def _move_codes(p, q, e, hessian, size, n, state):  # type: ignore[no-untyped-de
                 p[other, lane] += factor * state[_STEP + lane]
 
 
-@_compiled
+@in_machine_code
 def _multiply(hessian, q, size, hq):  # type: ignore[no-untyped-def]
     for column in range(size):
         for lane in range(_LANES):
@@ -342,7 +333,7 @@ def _multiply(hessian, q, size, hq):  # type: ignore[no-untyped-def]
                 hq[column, lane] += factor * q[other, lane]
 
 
-@_compiled
+@in_machine_code
 def _gradient(x, q, size, feedback, pivots, state, p):  # type: ignore[no-untyped-def]
     """Put into *p* (A + I) D times what is left over of *x*, half the slope of the loss that later columns leave."""
     for lane in range(_LANES):
@@ -361,7 +352,7 @@ def _gradient(x, q, size, feedback, pivots, state, p):  # type: ignore[no-untype
                 p[before, lane] += factor * p[column, lane]
 
 
-@_compiled
+@in_machine_code
 def _round_group(target, weight, feedback, pivots, hessian, row_sums, n, dropped, codes, scales, biases, error):  # type: ignore[no-untyped-def]
     """Search scale and bias on *target* (size, rows), choose the codes, improve them; *error* is weight - w'."""
     size, rows = target.shape
@@ -388,7 +379,7 @@ def _round_group(target, weight, feedback, pivots, hessian, row_sums, n, dropped
             _keep(first, lanes, size, q, w, state, codes, scales, biases, error)
 
 
-@_compiled
+@in_machine_code
 def _descend_group(gradient, hessian, row_sums, n, dropped, codes, scales, biases, error):  # type: ignore[no-untyped-def]
     """Refit scale and bias, then move each code of the group; *gradient* (size, rows) is H times all errors."""
     size, rows = gradient.shape

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from olmocr.conversion.plan import PlannedTensor
 from olmocr.conversion.recipe import QuantParams
 from olmocr.errors import OutputError, output_error
-from olmocr.files import flushed, write_whole
+from olmocr.files import flushed, sha256_of, write_whole
 from olmocr.reports.typed_json import parse_as
 
 Bytes = npt.NDArray[np.uint8]
@@ -155,7 +155,7 @@ class CalibrationFolder:
         block = path.name.removesuffix(".parts.json")
         try:
             journal = parse_as(_Journal, path.read_text(encoding="utf-8"))
-            is_intact = _sha256(self._data(block)) == journal.sha256
+            is_intact = sha256_of(self._data(block)) == journal.sha256
         except (OSError, ValueError):
             is_intact = False
         if is_intact:
@@ -249,8 +249,3 @@ def _mapped(path: Path, offset: int, entry: _PlacedPart) -> CalibratedPart:
         offset += entry.rows * row_bytes
     codes, scales, biases = arrays
     return CalibratedPart(entry.key, (codes, scales, biases), entry.loss)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

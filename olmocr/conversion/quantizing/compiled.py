@@ -28,7 +28,7 @@ _SHRINKS = np.array(SHRINKS, np.float32)
 _REFINEMENTS = np.array(REFINEMENTS, np.float32)
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
+def in_machine_code(function: Callable[..., Any]) -> Any:
     """Compile *function*, keeping the machine code for the next run where there is a place to write it."""
     try:
         return njit(nogil=True, error_model="numpy", cache=True)(function)
@@ -36,7 +36,7 @@ def _compiled(function: Callable[..., Any]) -> Any:
         return njit(nogil=True, error_model="numpy")(function)
 
 
-@_compiled
+@in_machine_code
 def _load_bf16(rows, lanes, size, x_bits):  # type: ignore[no-untyped-def]
     """Put each group of *rows* (groups, size / 4), four bfloat16 in each uint64, into a lane of *x_bits*."""
     upper_half = np.uint64(0xFFFF0000)
@@ -49,7 +49,7 @@ def _load_bf16(rows, lanes, size, x_bits):  # type: ignore[no-untyped-def]
             x_bits[4 * quarter + 3, lane] = (four >> np.uint64(32)) & upper_half
 
 
-@_compiled
+@in_machine_code
 def _load_float32(rows, lanes, size, x):  # type: ignore[no-untyped-def]
     """As `_load_bf16`, of float32, one in each element of *rows* (groups, size)."""
     for index in range(size):
@@ -57,7 +57,7 @@ def _load_float32(rows, lanes, size, x):  # type: ignore[no-untyped-def]
             x[index, lane] = rows[lane, index]
 
 
-@_compiled
+@in_machine_code
 def _fill_lanes(x_bits, lanes, size):  # type: ignore[no-untyped-def]
     """Put the last group into the lanes that are left over."""
     for index in range(size):
@@ -65,7 +65,7 @@ def _fill_lanes(x_bits, lanes, size):  # type: ignore[no-untyped-def]
             x_bits[index, lane] = x_bits[index, lanes - 1]
 
 
-@_compiled
+@in_machine_code
 def _to_bf16(bits: npt.NDArray[np.uint32]) -> None:
     """Round float32 (by their bits) to the nearest bfloat16, halves to even."""
     for lane in range(_LANES):
@@ -73,7 +73,7 @@ def _to_bf16(bits: npt.NDArray[np.uint32]) -> None:
         bits[lane] &= np.uint32(0xFFFF0000)
 
 
-@_compiled
+@in_machine_code
 def _tree_sum(terms: npt.NDArray[np.float32], size: int) -> None:
     """Sum over the group, in halves, into the first element of each lane."""
     half = size // 2
@@ -85,7 +85,7 @@ def _tree_sum(terms: npt.NDArray[np.float32], size: int) -> None:
         half //= 2
 
 
-@_compiled
+@in_machine_code
 def _extremes(x, size, low, high):  # type: ignore[no-untyped-def]
     # Adding 0 changes no value. Without it the compiler stores only the lanes that changed, which AMD's processors do
     # in microcode: the whole loop took five times as long.
@@ -98,7 +98,7 @@ def _extremes(x, size, low, high):  # type: ignore[no-untyped-def]
             high[lane] = max(high[lane], x[index, lane]) + _ZERO
 
 
-@_compiled
+@in_machine_code
 def _sum_squares(x, size, energy):  # type: ignore[no-untyped-def]
     for lane in range(_LANES):
         energy[lane] = _ZERO
@@ -107,7 +107,7 @@ def _sum_squares(x, size, energy):  # type: ignore[no-untyped-def]
             energy[lane] += x[index, lane] * x[index, lane]
 
 
-@_compiled
+@in_machine_code
 def _all_finite(x, size, energy):  # type: ignore[no-untyped-def]
     """Return whether every element is finite; a sum of squares that is says so at once."""
     for lane in range(_LANES):
@@ -118,7 +118,7 @@ def _all_finite(x, size, energy):  # type: ignore[no-untyped-def]
     return True
 
 
-@_compiled
+@in_machine_code
 def _start(low, high, n, scale, bias):  # type: ignore[no-untyped-def]
     """Take scale and bias from the extremes, as ``mx.quantize`` does."""
     for lane in range(_LANES):
@@ -131,7 +131,7 @@ def _start(low, high, n, scale, bias):  # type: ignore[no-untyped-def]
         bias[lane] = edge if steps != _ZERO else _ZERO
 
 
-@_compiled
+@in_machine_code
 def _try(x, size, n, scale, bias, inverse, codes, terms, error, q, qq, xq):  # type: ignore[no-untyped-def]
     """Choose the codes for stored *scale* and *bias*; sum the squared error, q, q * q and x * q over each group."""
     for lane in range(_LANES):
@@ -160,7 +160,7 @@ def _try(x, size, n, scale, bias, inverse, codes, terms, error, q, qq, xq):  # t
         xq[lane] = terms[0, lane]
 
 
-@_compiled
+@in_machine_code
 def _keep_better(can_move, error, scale, bias, q, qq, xq, best_error, best_scale, best_bias, best_q, best_qq, best_xq):  # type: ignore[no-untyped-def]
     for lane in range(_LANES):
         better = can_move[lane] and error[lane] < best_error[lane]
@@ -172,7 +172,7 @@ def _keep_better(can_move, error, scale, bias, q, qq, xq, best_error, best_scale
         best_xq[lane] = xq[lane] if better else best_xq[lane]
 
 
-@_compiled
+@in_machine_code
 def _shrunk(shrink, around_zero, low, high, n, zero, first_scale, scale_bits, bias_bits):  # type: ignore[no-untyped-def]
     """Take the scale and bias of a smaller range, as they will be stored."""
     scale, bias = scale_bits.view(np.float32), bias_bits.view(np.float32)
@@ -187,7 +187,7 @@ def _shrunk(shrink, around_zero, low, high, n, zero, first_scale, scale_bits, bi
     _to_bf16(bias_bits)
 
 
-@_compiled
+@in_machine_code
 def _refined_scale(factor, size, total, best_scale, best_q, best_qq, best_xq, scale):  # type: ignore[no-untyped-def]
     count = np.float32(size)
     for lane in range(_LANES):
@@ -198,7 +198,7 @@ def _refined_scale(factor, size, total, best_scale, best_q, best_qq, best_xq, sc
         scale[lane] = fitted if factor == _ZERO else best_scale[lane] * factor
 
 
-@_compiled
+@in_machine_code
 def _no_outlier(x, size, low, high, terms, can_move):  # type: ignore[no-untyped-def]
     """Hold groups whose largest weight is far larger than the rest."""
     for index in range(size):
@@ -211,7 +211,7 @@ def _no_outlier(x, size, low, high, terms, can_move):  # type: ignore[no-untyped
         can_move[lane] &= largest * largest <= _OUTLIER * _OUTLIER * (terms[0, lane] / count)
 
 
-@_compiled
+@in_machine_code
 def _scale_around_zero(factor, size, zero, total, best_scale, best_q, best_qq, best_xq, scale):  # type: ignore[no-untyped-def]
     """As `_refined_scale`, for biases that are *zero* times the scale."""
     count = np.float32(size)
@@ -224,7 +224,7 @@ def _scale_around_zero(factor, size, zero, total, best_scale, best_q, best_qq, b
         scale[lane] = fitted if factor == _ZERO else best_scale[lane] * factor
 
 
-@_compiled
+@in_machine_code
 def _refined_bias(around_zero, size, zero, total, best_q, scale, bias):  # type: ignore[no-untyped-def]
     count = np.float32(size)
     for lane in range(_LANES):
@@ -232,7 +232,7 @@ def _refined_bias(around_zero, size, zero, total, best_q, scale, bias):  # type:
         bias[lane] = zero[lane] * scale[lane] if around_zero else centred
 
 
-@_compiled
+@in_machine_code
 def _search(x, size, n, around_zero, low, high, scale_bits, bias_bits, codes, terms, best_scale, best_bias, best_error):  # type: ignore[no-untyped-def]
     """Carry out the steps of `search` from ``mx.quantize``'s scale and bias, which *scale_bits*, *bias_bits* hold."""
     scale, bias = scale_bits.view(np.float32), bias_bits.view(np.float32)
@@ -278,7 +278,7 @@ def _search(x, size, n, around_zero, low, high, scale_bits, bias_bits, codes, te
         )
 
 
-@_compiled
+@in_machine_code
 def _code_stock(x, size, n, scale, bias, stored_scale, stored_bias, codes, error):  # type: ignore[no-untyped-def]
     """Choose *codes* by division and for a scale that is not rounded yet, as ``mx.quantize`` does."""
     for lane in range(_LANES):
@@ -293,7 +293,7 @@ def _code_stock(x, size, n, scale, bias, stored_scale, stored_bias, codes, error
             error[lane] += rest * rest
 
 
-@_compiled
+@in_machine_code
 def _code_stored(x, size, n, scale, bias, inverse, codes):  # type: ignore[no-untyped-def]
     """Choose *codes* for a scale and bias as they are stored, the same codes that `_try` chose."""
     for lane in range(_LANES):
@@ -305,7 +305,7 @@ def _code_stored(x, size, n, scale, bias, inverse, codes):  # type: ignore[no-un
             codes[index, lane] = code + _ROUNDER
 
 
-@_compiled
+@in_machine_code
 def _pack(codes, size, bits, words):  # type: ignore[no-untyped-def]
     """Write the codes, the lowest *bits* of each element, into *words* as one little-endian stream a lane."""
     mask = np.uint32((1 << bits) - 1)
@@ -321,7 +321,7 @@ def _pack(codes, size, bits, words):  # type: ignore[no-untyped-def]
                 word[lane] |= (codes[index, lane] & mask) >> (np.uint32(32) - shift)
 
 
-@_compiled
+@in_machine_code
 def _quantize(rows_bf16, rows_float32, size, bits, fit, around_zero, packed, scales, biases):  # type: ignore[no-untyped-def]
     groups, words_per_group = max(4 * rows_bf16.size, rows_float32.size) // size, size * bits // 32
     n = np.float32((1 << bits) - 1)
