@@ -186,6 +186,37 @@ def write_checkpoint(llama: Llama, folder: Path) -> None:
         shutil.copyfile(DEMO / name, folder / name)
 
 
+def write_llama(llama: Llama, folder: Path) -> None:
+    """Write the same weights as a plain Llama in Hugging Face's layout, bfloat16: what other quantizers load."""
+    import mlx.core as mx
+
+    folder.mkdir(parents=True)
+    arrays = {name: array.astype(mx.bfloat16) for name, array in _language(llama).items() if not name.endswith(".bias")}
+    mx.save_safetensors(str(folder / "model.safetensors"), arrays, metadata={"format": "pt"})
+    ours = _config(llama)
+    shared = {name: ours[name] for name in _SHARED_SETTINGS}
+    own = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16"}
+    _write_json(folder / "config.json", own | shared)
+    _write_tokenizer(llama, folder)
+
+
+_SHARED_SETTINGS = (
+    "bos_token_id",
+    "eos_token_id",
+    "hidden_act",
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_theta",
+    "tie_word_embeddings",
+    "vocab_size",
+)
+
+
 def _language(llama: Llama) -> dict[str, Any]:
     import mlx.core as mx
 

@@ -1,0 +1,153 @@
+"""Runs one of mlx-lm's quantizers, offline, on windows that are given; says what it took as JSON on its last line.
+
+`peer_quantizers.py` starts this in the environment that has mlx-lm. The quantizer is mlx-lm's own, from its `main`
+on, and this file changes nothing on disk. It changes in this process:
+
+- **Data.** mlx-lm downloads a text or a data set to calibrate on. Its `load_data` is replaced by one that hands over
+  the windows of tokens.
+- **Products on a CPU.** MLX's CPU kernels for products of 16-bit and of quantized matrices are scalar loops, 50 to 600
+  times slower than its float32 products, which go to BLAS. So each product is computed in float32 and rounded to 16
+  bits, as a GPU does, which adds up in float32. Weights, activations and what is stored stay in 16 bits. The loss of
+  dwq and dynamic_quant, too: mlx-lm's Metal kernel adds it up in float32, and what it has for a CPU in 16 bits.
+- **gptq, 3 bits.** mlx-lm's packs codes of 2, 4 and 8 bits only, and stops at 3. The codes are chosen as it would
+  choose them, and packed as MLX reads 3 bits.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # the environment need not have this package
+
+from machine import peak_bytes
+
+from olmocr.device import start_mlx
+
+MODULES = {
+    "stock": "mlx_lm.convert",
+    "awq": "mlx_lm.quant.awq",
+    "gptq": "mlx_lm.quant.gptq",
+    "dwq": "mlx_lm.quant.dwq",
+    "dynamic_quant": "mlx_lm.quant.dynamic_quant",
+}
+
+Ids = npt.NDArray[np.int32]
+
+
+def main() -> None:
+    """Take the quantizer's name, a file of windows (windows, tokens), how often to go through them; its own options."""
+    name, file, rounds, *options = sys.argv[1:]
+    device = start_mlx()
+    started = time.process_time()
+    module = importlib.import_module(MODULES[name])
+    hand_over(module, name, np.load(file), int(rounds))
+    if device.kind == "cpu":
+        multiply_in_float32()
+        if hasattr(module, "kl_div_loss"):
+            module.kl_div_loss = in_float32(module.kl_div_loss)
+    if name == "gptq":
+        multiply_in_catcher(module)
+        module.quantize = pack
+    sys.argv = [MODULES[name], *options]
+    module.main()
+    took = {
+        "seconds": time.process_time() - started,
+        "peak": peak_bytes(),
+        "device": str(device),
+        "version": importlib.metadata.version("mlx-lm"),
+    }
+    print(json.dumps(took))
+
+
+def hand_over(module: Any, name: str, windows: Ids, rounds: int) -> None:
+    """Have *module* calibrate on *windows*. Only dwq, which learns, goes through them more than once."""
+    import mlx.core as mx
+
+    if name == "dwq":  # (tokens, where what counts begins): to learn from, and to tell now and then how it goes
+        pairs = [(window.tolist(), 0) for window in windows]
+        module.load_data = lambda *_, **__: (pairs * rounds, pairs[:: len(pairs) // 3])
+    elif name != "stock":
+        module.load_data = lambda *_, **__: mx.array(windows)
+
+
+def multiply_in_float32() -> None:
+    """Replace what multiplies matrices by the same in float32, whose results have the dtype that they had."""
+    import mlx.core as mx
+    import mlx.nn as nn
+
+    nn.Linear.__call__ = linear
+    nn.Embedding.as_linear = linear
+    mx.quantized_matmul = quantized_matmul
+    mx.einsum = in_float32(mx.einsum)
+    mx.fast.scaled_dot_product_attention = in_float32(mx.fast.scaled_dot_product_attention)
+
+
+def linear(self: Any, x: Any) -> Any:
+    """Return what the layer, or the embeddings as a head, make of *x*."""
+    out = wide(x) @ wide(self["weight"]).T
+    return (out + wide(self["bias"]) if "bias" in self else out).astype(x.dtype)
+
+
+def quantized_matmul(x: Any, w: Any, scales: Any, biases: Any, transpose: bool = True, **how: Any) -> Any:
+    """Return what MLX's function of that name does."""
+    import mlx.core as mx
+
+    weight = mx.dequantize(w, wide(scales), wide(biases), **how)
+    return (wide(x) @ (weight.T if transpose else weight)).astype(x.dtype)
+
+
+def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return *function* computed in float32, its result rounded to the dtype of its first array."""
+
+    def computed(*arguments: Any, **more: Any) -> Any:
+        first = next(each for each in arguments if hasattr(each, "dtype"))
+        return function(*map(wide, arguments), **more).astype(first.dtype)
+
+    return computed
+
+
+def wide(value: Any) -> Any:
+    """Return *value* in float32 if it is an array of 16-bit floats."""
+    import mlx.core as mx
+
+    return value.astype(mx.float32) if getattr(value, "dtype", None) in (mx.bfloat16, mx.float16) else value
+
+
+def multiply_in_catcher(module: Any) -> None:
+    """Have gptq add up products of inputs in float32."""
+
+    def call(self: Any, x: Any, *arguments: Any, **more: Any) -> Any:
+        rows = wide(x.flatten(0, -2))
+        self.H = self.H + rows.T @ rows
+        return self.module(x, *arguments, **more)
+
+    module.Catcher.__call__ = call
+
+
+def pack(weight: Any, bits: int, scales: Any, biases: Any) -> Any:
+    """Return the codes of *weight* (rows, columns) in words of 32 bits, as MLX reads them: gptq's own `quantize`.
+
+    MLX's layout is one stream of bits for each row, the lowest first, also where a code lies in two words.
+    """
+    import mlx.core as mx
+
+    groups = mx.unflatten(weight, -1, (scales.shape[-1], -1))
+    codes = mx.clip(mx.round((groups - biases[..., None]) / scales[..., None]), 0, 2**bits - 1)
+    rows = np.array(codes.flatten(-2, -1).astype(mx.uint8))
+    stream = np.unpackbits(rows[..., None], axis=-1, count=bits, bitorder="little")
+    packed = np.packbits(stream.reshape(len(rows), -1), axis=-1, bitorder="little")
+    return mx.array(packed.view(np.uint32))
+
+
+if __name__ == "__main__":
+    main()
