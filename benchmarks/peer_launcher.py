@@ -108,9 +108,10 @@ def quantized_matmul(x: Any, w: Any, scales: Any, biases: Any, transpose: bool =
 
 def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return *function* computed in float32, its result rounded to the dtype of its first array."""
+    import mlx.core as mx
 
     def computed(*arguments: Any, **more: Any) -> Any:
-        first = next(each for each in arguments if hasattr(each, "dtype"))
+        first = next(each for each in arguments if isinstance(each, mx.array))
         return function(*map(wide, arguments), **more).astype(first.dtype)
 
     return computed
@@ -120,7 +121,8 @@ def wide(value: Any) -> Any:
     """Return *value* in float32 if it is an array of 16-bit floats."""
     import mlx.core as mx
 
-    return value.astype(mx.float32) if getattr(value, "dtype", None) in (mx.bfloat16, mx.float16) else value
+    is_short = isinstance(value, mx.array) and value.dtype in (mx.bfloat16, mx.float16)
+    return value.astype(mx.float32) if is_short else value
 
 
 def multiply_in_catcher(module: Any) -> None:

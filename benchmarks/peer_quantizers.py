@@ -46,6 +46,10 @@ DYNAMIC = {"3bit": (2, 4), "mixed-small": (3, 6), "4bit": (3, 5), "mixed": (4, 6
 
 OURS = ("stock", "fit", "weighted", "calibrated")
 PEERS = ("stock", "awq", "gptq", "dwq", "dynamic_quant")
+BLOCKS_ALONE = ("awq", "gptq")
+"""Those that round the embeddings as stock does, whatever they do to the blocks: so the blocks are compared, too."""
+
+EMBEDDINGS = "model.embed_tokens.weight"
 LAUNCHER = Path(__file__).resolve().parent / "peer_launcher.py"
 
 
@@ -107,6 +111,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS, help="default: %(default)s")
     parser.add_argument("--windows", type=int, default=6, help="of 256 tokens each, measured (default: %(default)s)")
     parser.add_argument("--calibrate", type=int, default=15, help="windows to calibrate on (default: %(default)s)")
+    parser.add_argument("--awq-grid", default="20", help="steps of awq's searches (default: its own, %(default)s)")
     parser.add_argument("--dwq-rounds", type=int, default=6, help="times that dwq sees them (default: %(default)s)")
     parser.add_argument("--dwq-rate", default="1e-5", help="how fast dwq learns (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=ROOT / "build/peers", help="where models go")
@@ -128,6 +133,8 @@ def main() -> None:
             if recipe in UNIFORM or method == "dynamic_quant":
                 cost = quantize(place, recipe, method, args)
                 print(apart(measure_theirs, place, recipe, method, cost), flush=True)
+                if method in BLOCKS_ALONE:
+                    print(apart(measure_theirs, place, recipe, method, cost, True), flush=True)
 
 
 def apart(function: Any, *arguments: Any) -> Any:
@@ -175,13 +182,21 @@ def measure_ours(place: Place, recipe: str, method: str) -> Row:
     return Row(recipe, method, language_bytes(output), found(place, loaded), seconds, peak)
 
 
-def measure_theirs(place: Place, recipe: str, method: str, cost: dict[str, Any]) -> Row:
-    """Read what mlx-lm's *method* stored into our model, and measure."""
+def measure_theirs(
+    place: Place, recipe: str, method: str, cost: dict[str, Any], has_our_embeddings: bool = False
+) -> Row:
+    """Read what mlx-lm's *method* stored into our model, and measure; on demand with the embeddings of our `fit`."""
     start_mlx()
     output = their_output(place, recipe, method)
     loaded = load(place.work / "none")
     load_into(loaded, read_back(output))
-    name = f"mlx-lm {method}" + (" {} and {} bits".format(*DYNAMIC[recipe]) if method == "dynamic_quant" else "")
+    name = f"mlx-lm {method}"
+    if method == "dynamic_quant":
+        name += " {} and {} bits".format(*DYNAMIC[recipe])
+    if has_our_embeddings:
+        name += ", embeddings by fit"
+        ours = read_back(converted_by_fit(place, recipe))
+        load_into(loaded, {EMBEDDINGS: ours[f"language_model.{EMBEDDINGS}"]})
     return Row(recipe, name, language_bytes(output), found(place, loaded), cost["seconds"], cost["peak"])
 
 
@@ -200,7 +215,7 @@ def quantize(place: Place, recipe: str, method: str, args: argparse.Namespace) -
     windows = place.work / "calibrate.npy"
     rounds = str(args.dwq_rounds) if method == "dwq" else "1"
     is_dynamic = method == "dynamic_quant"
-    options = dynamic_options(place, recipe) if is_dynamic else own_options(place.llama, recipe, method, args.dwq_rate)
+    options = dynamic_options(place, recipe) if is_dynamic else own_options(place.llama, recipe, method, args)
     command = [args.python, str(LAUNCHER), method, str(windows), rounds, *options, "--mlx-path", str(output)]
     log = output.with_suffix(".log")
     with log.open("w", encoding="utf-8") as file:
@@ -213,17 +228,17 @@ def quantize(place: Place, recipe: str, method: str, args: argparse.Namespace) -
     return cost
 
 
-def own_options(llama: Path, recipe: str, method: str, rate: str) -> list[str]:
+def own_options(llama: Path, recipe: str, method: str, settings: argparse.Namespace) -> list[str]:
     """Return the options of mlx-lm's *method* for the bits of *recipe*; what is not named has its default."""
     bits, group_size = str(UNIFORM[recipe]), str(GROUP_SIZE)
     if method == "stock":
         return ["--hf-path", str(llama), "-q", "--q-bits", bits, "--q-group-size", group_size]
     options = ["--model", str(llama), "--bits", bits, "--group-size", group_size]
     if method == "awq":
-        return [*options, "--embed-bits", bits, "--embed-group-size", group_size]
+        return [*options, "--embed-bits", bits, "--embed-group-size", group_size, "--n-grid", settings.awq_grid]
     if method == "gptq":
         return [*options, "--fallback-bits", bits, "--fallback-group-size", group_size]
-    return [*options, "--batch-size", "1", "--learning-rate", rate]
+    return [*options, "--batch-size", "1", "--learning-rate", settings.dwq_rate]
 
 
 def dynamic_options(place: Place, recipe: str) -> list[str]:
@@ -235,11 +250,16 @@ def dynamic_options(place: Place, recipe: str) -> list[str]:
 
 def bits_per_weight(place: Place, recipe: str) -> float:
     """Return the bits of a weight of the language model by *recipe*, scales and biases included."""
-    output = place.work / f"bytes-{recipe}"
-    shutil.rmtree(output, ignore_errors=True)
-    convert(place.checkpoint, recipe, output, method="stock")
     weights = language_bytes(place.llama) // 2  # of 16 bits each
-    return 8 * language_bytes(output) / weights
+    return 8 * language_bytes(converted_by_fit(place, recipe)) / weights
+
+
+def converted_by_fit(place: Place, recipe: str) -> Path:
+    """Return the folder with our conversion by *recipe*, which is made unless it is there."""
+    output = place.work / f"fit-{recipe}"
+    if not output.exists():
+        convert(place.checkpoint, recipe, output, method="fit")
+    return output
 
 
 def language_bytes(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -100,9 +101,20 @@ def test_products_in_float32_are_rounded_to_the_dtype_of_the_input():
     assert mx.allclose(packed, stock, rtol=0.02, atol=0.02)
 
 
+def test_a_function_of_arrays_and_words_is_computed_in_float32():
+    start_mlx()
+    import mlx.core as mx
+
+    x = mx.array([[1.0, 2.0**-9]]).astype(mx.bfloat16)
+    out = peer_launcher.in_float32(mx.einsum)("ij,kj->ik", x, mx.ones((1, 2)).astype(mx.bfloat16))
+    assert out.dtype == mx.bfloat16
+    assert out.item() == 1.0
+    assert peer_launcher.wide("causal") == "causal"
+
+
 @pytest.mark.parametrize("method", ["stock", "awq", "gptq", "dwq"])
 def test_every_matrix_of_anothers_has_the_bits_of_the_recipe(method):
-    options = own_options(Path("llama"), "3bit", method, "1e-5")
+    options = own_options(Path("llama"), "3bit", method, Namespace(awq_grid="20", dwq_rate="1e-5"))
     bits = [value for name, value in itertools.pairwise(options) if name.endswith("bits")]
     sizes = [value for name, value in itertools.pairwise(options) if name.endswith("group-size")]
     assert set(bits) == {"3"}
