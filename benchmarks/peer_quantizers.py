@@ -209,21 +209,35 @@ def their_output(place: Place, recipe: str, method: str) -> Path:
 
 
 def quantize(place: Place, recipe: str, method: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Run mlx-lm's *method* in a process of its own; return its processor's seconds and the peak of its memory."""
+    """Run mlx-lm's *method* in a process of its own; return its processor's seconds and the peak of its memory.
+
+    What an earlier run made with the same options is not made again.
+    """
     output = their_output(place, recipe, method)
-    shutil.rmtree(output, ignore_errors=True)
-    windows = place.work / "calibrate.npy"
-    rounds = str(args.dwq_rounds) if method == "dwq" else "1"
     is_dynamic = method == "dynamic_quant"
     options = dynamic_options(place, recipe) if is_dynamic else own_options(place.llama, recipe, method, args)
-    command = [args.python, str(LAUNCHER), method, str(windows), rounds, *options, "--mlx-path", str(output)]
+    rounds = str(args.dwq_rounds) if method == "dwq" else "1"
+    record = output.with_suffix(".json")
+    kept: dict[str, Any] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    if kept.get("options") != [rounds, *options]:
+        record.unlink(missing_ok=True)
+        words = [method, str(place.work / "calibrate.npy"), rounds, *options]
+        kept = launch(place, output, words, args.python) | {"options": [rounds, *options]}
+        record.write_text(json.dumps(kept), encoding="utf-8")
+    return kept
+
+
+def launch(place: Place, output: Path, words: list[str], python: str) -> dict[str, Any]:
+    """Run the launcher with *words*, beside a log; return what it says of itself at its end."""
+    shutil.rmtree(output, ignore_errors=True)
     log = output.with_suffix(".log")
     with log.open("w", encoding="utf-8") as file:
+        command = [python, str(LAUNCHER), *words, "--mlx-path", str(output)]
         offline = os.environ | {"HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=place.work, env=offline)
     lines = log.read_text(encoding="utf-8").splitlines()
     if done.returncode:
-        raise SystemExit(f"mlx-lm {method} failed; {log} ends with: {lines[-1] if lines else 'nothing'}")
+        raise SystemExit(f"mlx-lm {words[0]} failed; {log} ends with: {lines[-1] if lines else 'nothing'}")
     cost: dict[str, Any] = json.loads(lines[-1])
     return cost
 
