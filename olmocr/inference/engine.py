@@ -15,15 +15,15 @@ from typing import Self
 import mlx.core as mx
 from PIL import Image
 
-from olmocr.device import STEP_BYTES, Device, gpu_limit, memory_limits
 from olmocr.errors import CheckpointError, ServerError, reason_of
 from olmocr.inference.decode import BatchLimits, Counts, Scheduler, decode
 from olmocr.inference.draft import Costs
 from olmocr.inference.model import LoadedModel, load_model
 from olmocr.inference.row import Asked, Generation
-from olmocr.memory import physical_memory
 from olmocr.model_folder import ModelFolder
 from olmocr.page import ModelResponse, PageImage, PageRequest
+from olmocr.runtime.device import STEP_BYTES, Device, gpu_limit, memory_limits
+from olmocr.runtime.memory import physical_memory
 
 MOST_PAGES = 8
 """Pages that are written at once, unless the caller says otherwise."""

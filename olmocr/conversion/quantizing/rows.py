@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from olmocr.conversion.quantizing.search import MOST_BITS_AROUND_ZERO
 from olmocr.conversion.recipe import Method, QuantParams
-from olmocr.device import start_mlx
 from olmocr.reports.conversion import Processor
+from olmocr.runtime.device import start_mlx
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.tensors.floats import NUMPY_DTYPES, Elements, Floats, narrowed, not_finite, widened
 
