@@ -24,6 +24,7 @@ from olmocr.page import TARGET_LONGEST_IMAGE_DIM, Ask, ModelResponse, PageReques
 from olmocr.runtime.device import REFERENCE_BLAS, start_mlx
 from olmocr.runtime.extras import install_command
 from olmocr.runtime.memory import shown_size
+from olmocr.runtime.threads import in_a_lasting_thread
 from olmocr.stages import Loading, OnStage, unwatched
 from olmocr.strays import files_in
 
@@ -215,7 +216,7 @@ async def _engine(
         longest_side=longest_side,
         on_stage=on_stage,
     )
-    loading = asyncio.get_running_loop().run_in_executor(None, opening)
+    loading = asyncio.wrap_future(in_a_lasting_thread(opening))  # which imports MLX and mlx-vlm
     try:
         engine = await asyncio.shield(loading)
     except asyncio.CancelledError:

@@ -6,6 +6,7 @@ import ctypes
 import importlib.metadata
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from olmocr.errors import MissingDependencyError
 from olmocr.runtime.extras import install_command
+from olmocr.runtime.threads import in_a_lasting_thread
 
 REFERENCE_BLAS = "reference"
 
@@ -87,11 +89,16 @@ def gpu_limit() -> int | None:
 
 def _import_mlx() -> Any:
     try:
-        import mlx.core as mx
+        return _mlx() if threading.current_thread() is threading.main_thread() else in_a_lasting_thread(_mlx).result()
     except ImportError as error:
         raise MissingDependencyError(
             f"MLX is not installed for this machine ({error}); install it with: {install_command('mlx')}"
         ) from error
+
+
+def _mlx() -> Any:
+    import mlx.core as mx
+
     return mx
 
 

@@ -1,11 +1,13 @@
-"""An event loop in a thread of its own, for callers that are not asynchronous."""
+"""Threads with one task: an event loop for callers that are not asynchronous, and work that binds MLX to its thread."""
 
 from __future__ import annotations
 
 import asyncio
 import queue
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
@@ -59,3 +61,40 @@ class EventLoopThread:
             ended.get()
             raise
         return tasks[0].result()
+
+
+_IDLE: queue.SimpleQueue[queue.SimpleQueue[Callable[[], None]]] = queue.SimpleQueue()
+"""The inboxes of lasting threads that have nothing to do now."""
+
+
+def in_a_lasting_thread(work: Callable[[], T]) -> Future[T]:
+    """Have a thread do *work* that does not end afterwards, but waits for more; return what comes of it.
+
+    MLX, mlx-vlm and what they compile keep Python objects for the thread that imports them and for each that draws
+    random numbers, and take the GIL to release them when such a thread ends. Before Python 3.13 a thread can be joined
+    before that, and Python aborts a process whose interpreter is ending by then. A thread that stays releases nothing.
+    """
+    try:
+        inbox = _IDLE.get_nowait()
+    except queue.Empty:
+        inbox = queue.SimpleQueue()
+        threading.Thread(target=_work_through, args=(inbox,), name="olmocr-mlx", daemon=True).start()
+    done: Future[T] = Future()
+    inbox.put(partial(_do, work, done))
+    return done
+
+
+def _do(work: Callable[[], T], done: Future[T]) -> None:
+    try:
+        result = work()
+    except BaseException as error:
+        done.set_exception(error)
+        del error  # with the frames that it came from, and what they hold
+    else:
+        done.set_result(result)
+
+
+def _work_through(inbox: queue.SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        inbox.get()()
+        _IDLE.put(inbox)

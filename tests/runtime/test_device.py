@@ -94,3 +94,25 @@ def test_a_mac_keeps_wired_what_its_driver_recommends_and_less_than_all(gib, rec
 )
 def test_where_a_device_does_not_tell_its_memory_nothing_is_limited(info):
     assert memory_limits(info) is None
+
+
+def test_the_thread_that_imports_mlx_outlives_the_one_that_asked_for_it():
+    """MLX takes the GIL when the thread that imported it ends; at the end of a process that aborted it."""
+    code = textwrap.dedent("""
+        import sys, threading
+        from olmocr.runtime.device import start_mlx
+
+        class Watch:
+            def find_spec(self, name, path=None, target=None):
+                if name == "mlx.core":
+                    importers.append(threading.current_thread())
+
+        importers = []
+        sys.meta_path.insert(0, Watch())
+        asking = threading.Thread(target=start_mlx)
+        asking.start()
+        asking.join()
+        print([(each is asking, each.is_alive()) for each in importers])
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[(False, True)]\n"

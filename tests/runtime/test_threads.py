@@ -1,4 +1,4 @@
-"""Coroutines run for callers that are not asynchronous, also inside somebody else's event loop."""
+"""Coroutines for callers that are not asynchronous, also inside another event loop; and threads that never end."""
 
 import asyncio
 import signal
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from olmocr.runtime.threads import EventLoopThread
+from olmocr.runtime.threads import EventLoopThread, in_a_lasting_thread
 
 
 async def doubled(number):
@@ -74,3 +74,23 @@ def test_no_thread_is_left():
     with EventLoopThread() as loop:
         loop.run(asyncio.to_thread(lambda: None))
     assert threading.active_count() == before
+
+
+def test_a_lasting_thread_is_alive_when_its_work_is_done():
+    thread = in_a_lasting_thread(threading.current_thread).result(60)
+    assert thread.is_alive()
+    assert thread.daemon, "it keeps no process"
+
+
+def test_what_work_in_a_lasting_thread_raises_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        in_a_lasting_thread(lambda: 1 // 0).result(60)
+    assert in_a_lasting_thread(lambda: 1).result(60) == 1
+
+
+def test_work_that_waits_does_not_hold_up_other_work():
+    gate = threading.Event()
+    waiting = in_a_lasting_thread(gate.wait)
+    assert in_a_lasting_thread(lambda: 1).result(60) == 1
+    gate.set()
+    assert waiting.result(60)
