@@ -24,6 +24,9 @@ STEP_BYTES = 3 << 29
 MLX may keep as much of freed memory for itself, since the next step takes it again.
 """
 
+GPU_LOCK = threading.Lock()
+"""Held while rows are rounded on a GPU: MLX does not promise that several threads may use one at once."""
+
 
 @dataclass(frozen=True)
 class Device:

@@ -6,7 +6,6 @@ the steps for one group are compiled (``mx.compile``), which fuses what is done 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -28,14 +27,12 @@ from olmocr.conversion.calibrated.rounding.steps import (
 )
 from olmocr.conversion.recipe import QuantParams
 from olmocr.reports.conversion import Processor
+from olmocr.runtime.device import GPU_LOCK
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.tensors.floats import Floats
 
 _BLOCK = 512
 """Columns whose feedback from all columns before comes from products with blocks of as many."""
-
-# One thread at a time: MLX does not promise that several may use one GPU.
-_GPU = threading.Lock()
 
 Group = tuple[mx.array, mx.array, mx.array, mx.array]
 """Codes (rows, size), scale and bias (rows, 1), error (rows, size), all float32."""
@@ -55,7 +52,7 @@ def on(processor: Processor) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 def _run(processor: Processor, function: Callable[..., Any], *arguments: Any) -> Any:
     if processor == "gpu":
-        with _GPU:
+        with GPU_LOCK:
             return function(*arguments)
     with mx.stream(mx.cpu):
         return function(*arguments)
