@@ -12,7 +12,7 @@ import time
 
 from machine import describe_machine
 
-from olmocr.device import REFERENCE_BLAS, start_mlx
+from olmocr.runtime.device import REFERENCE_BLAS, start_mlx
 
 ROWS, INNER, COLUMNS = 512, 1024, 1024
 DEFAULT = "default"

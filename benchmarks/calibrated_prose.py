@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from machine import peak_bytes
 
-from olmocr.conversion.calibrated.factor import Factor, prepare
-from olmocr.conversion.calibrated.rounding import round_matrix
-from olmocr.conversion.checkpoint import read_checkpoint
+from olmocr.conversion.calibrated.rounding.factor import Factor, prepare
+from olmocr.conversion.calibrated.rounding.matrix import round_matrix
 from olmocr.conversion.plan import make_plan
 from olmocr.conversion.quantizing.rows import find_processor
 from olmocr.conversion.recipe import QuantParams, find_recipe
+from olmocr.conversion.source.checkpoint import read_checkpoint
 from olmocr.model_folder import ModelFolder
 
 SHARED_INPUTS = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from machine import describe_machine
 
-from olmocr.conversion.calibrated.rounding import Factor, prepare, round_matrix
+from olmocr.conversion.calibrated.rounding.matrix import Factor, prepare, round_matrix
 from olmocr.conversion.quantizing.rows import find_processor
 from olmocr.conversion.recipe import QuantParams
-from olmocr.memory import peak_memory, shown_size
+from olmocr.runtime.memory import peak_memory, shown_size
 from olmocr.version import __version__
 
 SHAPES = {

@@ -24,9 +24,9 @@ from olmocr.conversion.convert import plan_targets
 from olmocr.conversion.plan import ConversionPlan
 from olmocr.conversion.quantizing.rows import find_processor
 from olmocr.conversion.recipe import find_recipe
-from olmocr.device import start_mlx
-from olmocr.memory import peak_memory
 from olmocr.model_folder import ModelFolder
+from olmocr.runtime.device import start_mlx
+from olmocr.runtime.memory import peak_memory
 from olmocr.version import __version__
 
 
@@ -57,7 +57,7 @@ def measure(plans: list[ConversionPlan], calibration: Calibration, threads: int)
     """Calibrate into a folder that is removed; return how long each block took."""
     # These import MLX, whose fast BLAS has to be there before.
     from olmocr.conversion.calibrated.calibrate import calibrate
-    from olmocr.conversion.calibrated.walk import block_names
+    from olmocr.conversion.calibrated.passes.walk import block_names
 
     watch = Stopwatch(block_names(plans[0].source))
     with tempfile.TemporaryDirectory() as scratch:

@@ -67,7 +67,7 @@ def peak_rss() -> int:
 
 @contextlib.contextmanager
 def olmocr_engine(job: Job) -> Iterator[tuple[str, Answer]]:
-    from olmocr.device import start_mlx
+    from olmocr.runtime.device import start_mlx
 
     device = start_mlx()
     from olmocr.inference.engine import Engine

@@ -21,10 +21,10 @@ from machine import describe_machine
 
 from olmocr.conversion.convert import convert
 from olmocr.conversion.recipe import Method
-from olmocr.device import start_mlx
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest
 from olmocr.rendering.render import open_document
+from olmocr.runtime.device import start_mlx
 from olmocr.version import __version__
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"

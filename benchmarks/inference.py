@@ -21,10 +21,10 @@ from contenders import peak_rss
 from machine import describe_machine
 
 from olmocr.conversion.convert import convert
-from olmocr.device import start_mlx
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest, chat_prompt
 from olmocr.rendering.render import open_document
+from olmocr.runtime.device import start_mlx
 from olmocr.version import __version__
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"

@@ -15,8 +15,8 @@ from typing import Any
 
 from machine import describe_machine
 
-from olmocr.device import Device, start_mlx
 from olmocr.model_folder import ModelFolder, read_config
+from olmocr.runtime.device import Device, start_mlx
 from olmocr.version import __version__
 
 DEMO = Path(__file__).resolve().parent.parent / "demo/checkpoint"

@@ -27,8 +27,8 @@ from prose import find_prose
 from smollm import ROOT, Llama, find_gguf, llama_logits, read_llama, write_checkpoint
 
 from olmocr.conversion.convert import convert
-from olmocr.device import start_mlx
 from olmocr.model_folder import ModelFolder
+from olmocr.runtime.device import start_mlx
 from olmocr.version import __version__
 
 TEXT = "Permission is hereby granted, free of charge, to any person who obtains a copy. In 1984, a reader wrote:\n"

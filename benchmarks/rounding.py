@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from machine import describe_machine
 
-from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.disk import Buffer, reading
 from olmocr.conversion.quantizing.rows import StoredRows, find_processor, quantized_rows
 from olmocr.conversion.recipe import Method, QuantParams
-from olmocr.device import start_mlx
+from olmocr.conversion.source.checkpoint import read_checkpoint
 from olmocr.model_folder import ModelFolder
+from olmocr.runtime.device import start_mlx
 from olmocr.tensors.floats import NUMPY_DTYPES
 from olmocr.version import __version__
 

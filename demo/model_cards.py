@@ -18,8 +18,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from olmocr.calibration.convert import convert
-from olmocr.command import progress_bar, start_logging
-from olmocr.device import start_mlx
 from olmocr.errors import ExitCode, OlmocrError
 from olmocr.publish.card import Variant, make_card, make_chart
 from olmocr.publish.folder_reports import read_reports
@@ -28,6 +26,8 @@ from olmocr.publish.scan import CHART_FILE
 from olmocr.reports.conversion import REPORT_FILE
 from olmocr.reports.fidelity import FIDELITY_REPORT_FILE, fidelity_verdict
 from olmocr.reports.smoke import SMOKE_REPORT_FILE, smoke_verdict
+from olmocr.runtime.device import start_mlx
+from olmocr.terminal.command import progress_bar, start_logging
 from olmocr.validate.fidelity.gates import check_gates, read_gates
 from olmocr.validate.fidelity.measure import FidelityTerms, measure_fidelity, write_fidelity_report
 from olmocr.validate.smoke.run import smoke_test

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from olmocr import PipelineConfig, run_pipeline
-from olmocr.command import progress_bar, start_logging
 from olmocr.conversion.convert import convert
 from olmocr.errors import ExitCode, OlmocrError
 from olmocr.pipeline.summary import RunSummary
 from olmocr.reports.conversion import ConversionReport
+from olmocr.terminal.command import progress_bar, start_logging
 from olmocr.validate.score import character_error_rate
 
 DEMO = Path(__file__).parent

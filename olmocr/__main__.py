@@ -47,7 +47,7 @@ def main() -> None:
     if first == "help" and rest and rest[0] in COMMANDS:
         first, rest = rest[0], ["--help"]
     if first in ("help", "--help", "-h"):
-        from olmocr.command import say  # a reader that has seen enough, like `head`, is no fault
+        from olmocr.terminal.command import say  # a reader that has seen enough, like `head`, is no fault
 
         say(overview())
     elif first in COMMANDS:

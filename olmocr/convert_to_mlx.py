@@ -13,16 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from olmocr import options
-from olmocr.command import (
-    CommandWithBothSpellings,
-    byte_columns,
-    counting_columns,
-    ends_with_exit_code,
-    progress_bar,
-    say,
-    start_logging,
-)
 from olmocr.conversion.recipe import (
     DTYPES,
     GROUP_SIZES,
@@ -34,7 +24,17 @@ from olmocr.conversion.recipe import (
     recipe_names,
 )
 from olmocr.errors import ExitCode, UsageError
-from olmocr.stage_view import shown_download
+from olmocr.terminal import options
+from olmocr.terminal.command import (
+    CommandWithBothSpellings,
+    byte_columns,
+    counting_columns,
+    ends_with_exit_code,
+    progress_bar,
+    say,
+    start_logging,
+)
+from olmocr.terminal.stage_view import shown_download
 from olmocr.text import printable
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from olmocr.calibration.choice import Wish
     from olmocr.calibration.sensitivities import SensitivityRequest
-    from olmocr.conversion.calibrated.sensitivities import Sensitivities
+    from olmocr.conversion.calibrated.allocation.sensitivities import Sensitivities
     from olmocr.conversion.calibrated.terms import Calibration
     from olmocr.conversion.write import Target
     from olmocr.publish.upload import Upload

@@ -16,7 +16,7 @@ OlmocrError                   a failure that is not a bug, in one sentence
 ├── HubError                  10: the Hub does not answer or refuses; look at the network, the name or the token
 ├── GateFailedError           11: a model that must not be published as it is (olmocr.publish.gates)
 ├── NotAFullRunError          11: a part of a benchmark, which gives no score of it (olmocr.publish.eval_results)
-├── DisagreementError         11: a divergence that is not as predicted (olmocr.conversion.calibrated.allocation)
+├── DisagreementError         11: a divergence that is not as predicted (olmocr.conversion.calibrated.allocation.bits)
 └── RequestError              1: a request that the server answers with another status (olmocr.serving.refusals)
 """
 

@@ -13,7 +13,6 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from olmocr.errors import UsageError, output_error
-from olmocr.event_loop import EventLoopThread
 from olmocr.files import temporary_folder
 from olmocr.inputs.local_file import content_hash, fetched, scratch_folder
 from olmocr.inputs.sources import Source, find_sources
@@ -25,6 +24,7 @@ from olmocr.pipeline.page_ranges import parse_page_ranges, wanted_numbers
 from olmocr.pipeline.shown import Showing, look_into
 from olmocr.pipeline.turns import side_by_side
 from olmocr.rendering.pool import RenderPool
+from olmocr.runtime.threads import EventLoopThread
 from olmocr.workspace.document import AttachedFile, Document, PageRecord
 from olmocr.workspace.folder import require_local
 

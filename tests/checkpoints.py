@@ -7,8 +7,8 @@ import struct
 
 import numpy as np
 
-from olmocr.conversion.config import flat_config
-from olmocr.conversion.names import expected_shapes
+from olmocr.conversion.source.config import flat_config
+from olmocr.conversion.source.names import expected_shapes
 from olmocr.tensors.header import read_header
 from tests.conftest import CHECKPOINT
 

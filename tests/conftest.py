@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 from olmocr.conversion.convert import convert as convert_checkpoint
-from olmocr.device import start_mlx
+from olmocr.runtime.device import start_mlx
 
 # Before any test module imports MLX or mlx-vlm, or the fast BLAS comes too late.
 DEVICE = start_mlx()

@@ -54,7 +54,7 @@ TARGETS = {
     ],
     "olmocr/validate/fidelity/figures.py": ["tests/validate/fidelity/test_figures.py"],
     "olmocr/validate/fidelity/measure.py": ["tests/validate/fidelity/test_measure.py"],
-    "olmocr/conversion/names.py": ["tests/conversion/test_names.py", "tests/conversion/test_plan.py"],
+    "olmocr/conversion/source/names.py": ["tests/conversion/source/test_names.py", "tests/conversion/test_plan.py"],
     "olmocr/conversion/plan.py": ["tests/conversion/test_plan.py", "tests/conversion/test_recipe.py"],
 }  # fmt: skip
 

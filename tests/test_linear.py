@@ -18,14 +18,13 @@ import pytest
 import olmocr
 from olmocr.backends.faults import detail_of, fault_in_answer, parse_retry_after, plain
 from olmocr.backends.wire import Stream, load_json, parse_answer
-from olmocr.conversion.calibrated.sensitivities import parse_sensitivities
+from olmocr.conversion.calibrated.allocation.sensitivities import parse_sensitivities
 from olmocr.conversion.patterns import parse_pattern
 from olmocr.conversion.recipe import parse_recipe
 from olmocr.errors import CheckpointError
 from olmocr.html_tables import html_tables
 from olmocr.inference.draft import DraftSource, as_plain, as_written
 from olmocr.inputs.folders import _matches
-from olmocr.memory import parse_size
 from olmocr.page import make_front_matter, parse_page_response, stated_turn
 from olmocr.pipeline.coverage import coverage
 from olmocr.pipeline.document_filter import why_filtered
@@ -38,6 +37,7 @@ from olmocr.publish.rows import parse_rows
 from olmocr.rendering.figures import figure_names
 from olmocr.reports.smoke import SmokeReport
 from olmocr.reports.typed_json import parse_as
+from olmocr.runtime.memory import parse_size
 from olmocr.runtime.versions import parse_version
 from olmocr.tensors.header import _object, parse_header, parse_json
 from olmocr.text import normalized, one_line, printable, unescaped, visible

@@ -13,8 +13,8 @@ from prose import find_prose, is_prose
 from real_weights import logit_difference
 from smollm import RENAMED, Llama, find_gguf, in_halves, write_checkpoint
 
-from olmocr.device import start_mlx
 from olmocr.errors import UsageError
+from olmocr.runtime.device import start_mlx
 
 WIDTH, INNER, HEADS, KEY_HEADS, BLOCKS = 64, 96, 2, 1, 2
 

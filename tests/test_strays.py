@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.convert import convert
+from olmocr.conversion.source.checkpoint import read_checkpoint
 from olmocr.errors import CheckpointError, InputError, OutputError
 from olmocr.inference.model import load_model
 from olmocr.inputs.sources import find_sources

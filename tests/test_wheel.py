@@ -96,7 +96,7 @@ print(json.dumps([olmocr.__file__, len(known_models()), find_recipe("mixed").nam
 
 def test_what_a_missing_extra_is_installed_with_names_the_wheel(built, installed):
     (wheel,) = built.glob("*.whl")
-    code = "from olmocr.extras import install_command; print(install_command('viewer'))"
+    code = "from olmocr.runtime.extras import install_command; print(install_command('viewer'))"
     command = run(installed, "python", "-P", "-c", code)
     assert command.strip().endswith(f"'olmocr-mlx[viewer] @ {wheel.as_uri()}'")
     assert str(installed) in command

@@ -96,10 +96,10 @@ ELSEWHERE = {
     "dry_run": "tests/conversion/test_plan_text.py",
     "as_json": "tests/conversion/test_plan_text.py",
     "quiet": "tests/test_commands.py",
-    "leave_out": "tests/conversion/test_traces.py",
+    "leave_out": "tests/conversion/source/test_traces.py",
     **dict.fromkeys(("upload_repo", "private", "license_id", "fidelity_pages", "allow_failing"), "tests/publish"),
     **dict.fromkeys(("base_model", "collection"), "tests/publish"),
-    **dict.fromkeys(("target_size", "fit_mac", "max_kl"), "tests/conversion/calibrated/test_allocated_recipe.py"),
+    **dict.fromkeys(("target_size", "fit_mac", "max_kl"), "tests/conversion/calibrated/allocation/test_recipe.py"),
     **dict.fromkeys(("calibrate_on", "calibration_answers"), "tests/calibration"),
     "sensitivities": "tests/calibration/test_sensitivities.py",
 }

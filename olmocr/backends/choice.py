@@ -15,15 +15,16 @@ from olmocr.backends.backoff import with_backoff
 from olmocr.backends.client import IsLooping, connected, probe
 from olmocr.backends.config import BackendConfig
 from olmocr.backends.local_server import MLX_VLM_PORT, VLLM_PORT, ServerCommand, mlx_vlm_command, serving, vllm_command
-from olmocr.device import REFERENCE_BLAS, start_mlx
 from olmocr.errors import OlmocrError, ServerUnavailableError
-from olmocr.extras import install_command
 from olmocr.hub.find import download_weights, find_settings
 from olmocr.hub.find import require_model as known_model
 from olmocr.hub.known_models import KnownModel, converted_from, known_models, warning_of
-from olmocr.memory import shown_size
 from olmocr.model_folder import ModelFolder, read_config
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM, Ask, ModelResponse, PageRequest
+from olmocr.runtime.device import REFERENCE_BLAS, start_mlx
+from olmocr.runtime.extras import install_command
+from olmocr.runtime.memory import shown_size
+from olmocr.runtime.threads import in_a_lasting_thread
 from olmocr.stages import Loading, OnStage, unwatched
 from olmocr.strays import files_in
 
@@ -215,7 +216,7 @@ async def _engine(
         longest_side=longest_side,
         on_stage=on_stage,
     )
-    loading = asyncio.get_running_loop().run_in_executor(None, opening)
+    loading = asyncio.wrap_future(in_a_lasting_thread(opening))  # which imports MLX and mlx-vlm
     try:
         engine = await asyncio.shield(loading)
     except asyncio.CancelledError:

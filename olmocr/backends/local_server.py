@@ -26,8 +26,8 @@ from olmocr.backends.client import IsLooping, ServerClient, has_loaded
 from olmocr.backends.faults import plain
 from olmocr.backends.wire import Api, Guide
 from olmocr.errors import InputError, MissingDependencyError, ServerError, ServerUnavailableError, output_error
-from olmocr.extras import install_command
 from olmocr.page import MAX_TOTAL_TOKENS, Ask, ModelResponse, PageRequest
+from olmocr.runtime.extras import install_command
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from olmocr.device import start_mlx
+from olmocr.runtime.device import start_mlx
 
 GUIDANCE_PATH = "/olmocr/guidance"
 """Where this server says that it takes expressions; mlx-vlm's own, which would take them for JSON, has no such path."""

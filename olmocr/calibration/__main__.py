@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from olmocr.calibration.drawn_pages import SEED, draw_pages
-from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, say
 from olmocr.errors import output_error
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM
+from olmocr.terminal.command import CommandWithBothSpellings, ends_with_exit_code, say
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

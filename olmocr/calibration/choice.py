@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from olmocr.command import in_this_commands_words
-from olmocr.conversion.calibrated.samples import CalibrationPage
+from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 from olmocr.conversion.calibrated.terms import Calibration
 from olmocr.conversion.calibrated.wanted import CalibrationCost, wanted_matrices, work_of
 from olmocr.conversion.recipe import Method
 from olmocr.conversion.write import Target
-from olmocr.device import start_mlx
 from olmocr.errors import OlmocrError, PlanError, UsageError
-from olmocr.memory import physical_memory, shown_size
 from olmocr.model_folder import ModelFolder
+from olmocr.runtime.device import start_mlx
+from olmocr.runtime.memory import physical_memory, shown_size
+from olmocr.terminal.command import in_this_commands_words
 
 LONG = 600
 """Seconds from which on a person is asked before a conversion is calibrated that did not have to be."""

@@ -28,14 +28,14 @@ from olmocr.calibration.texts import (
     remembered,
     true_text,
 )
-from olmocr.conversion.calibrated.samples import CalibrationPage
-from olmocr.device import Device, start_mlx
+from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 from olmocr.errors import InputError, output_error
 from olmocr.files import cache_folder, sha256_of, temporary_folder
 from olmocr.model_folder import ModelFolder, read_config
 from olmocr.page import END_OF_TURN, PAGE_PROMPT, Ask, PageImage, PageRequest
 from olmocr.pipeline.repetition import has_looped
 from olmocr.rendering.render import open_document, turned
+from olmocr.runtime.device import Device, start_mlx
 from olmocr.runtime.facts import weight_hashes
 from olmocr.validate.known_pages.page_set import KnownPage, longest_side_for
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from olmocr.calibration.choice import Confirm, Wish, found_pages, measured_rates
-from olmocr.conversion.calibrated.allocated_recipe import Allocation, Goal, allocate, find_goal, recipe_text
-from olmocr.conversion.calibrated.samples import CalibrationPage
-from olmocr.conversion.calibrated.sensitivities import (
+from olmocr.conversion.calibrated.allocation.recipe import Allocation, Goal, allocate, find_goal, recipe_text
+from olmocr.conversion.calibrated.allocation.sensitivities import (
     GROUP_SIZE,
     SENSITIVITY_FILE,
     MatrixSensitivity,
@@ -24,15 +23,16 @@ from olmocr.conversion.calibrated.sensitivities import (
     require_source,
     write_sensitivities,
 )
-from olmocr.conversion.checkpoint import SourceCheckpoint
-from olmocr.conversion.names import EMBEDDINGS, LANGUAGE
+from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 from olmocr.conversion.quantizing.rows import find_processor
 from olmocr.conversion.recipe import BITS, Method
+from olmocr.conversion.source.checkpoint import SourceCheckpoint
+from olmocr.conversion.source.names import EMBEDDINGS, LANGUAGE
 from olmocr.conversion.write import Target
-from olmocr.device import start_mlx
 from olmocr.errors import OutputError, PlanError, UsageError
 from olmocr.files import temporary_folder, whole_file
 from olmocr.model_folder import ModelFolder
+from olmocr.runtime.device import start_mlx
 from olmocr.runtime.facts import versions
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 
@@ -193,8 +193,8 @@ def measured(
         PlanError: a model of this family cannot be measured.
     """
     device = start_mlx()
-    from olmocr.conversion.calibrated.gradients import price_matrices
-    from olmocr.conversion.calibrated.read_back import roundings
+    from olmocr.conversion.calibrated.passes.gradients import price_matrices
+    from olmocr.conversion.calibrated.rounding.read_back import roundings
 
     identity = identified(source)
     how = roundings(methods, _dtype(source), find_processor(), GROUP_SIZE)

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from olmocr.conversion.chat_template import special_tokens
-from olmocr.conversion.config import mlx_config
-from olmocr.conversion.names import text_settings
 from olmocr.conversion.plan import ConversionPlan, quantization_config
-from olmocr.conversion.source_templates import SourceTemplates, all_text_first, read_templates
+from olmocr.conversion.source.chat_template import special_tokens
+from olmocr.conversion.source.config import mlx_config
+from olmocr.conversion.source.names import text_settings
+from olmocr.conversion.source.templates import SourceTemplates, all_text_first, read_templates
 from olmocr.errors import CheckpointError
 from olmocr.files import flushed
 from olmocr.model_folder import INDEX_FILE, ModelFolder, read_json, refuse_links_out, refuse_no_content

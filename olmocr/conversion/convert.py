@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from olmocr.conversion.calibrated.terms import Calibration
-from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.companions import check_companions
 from olmocr.conversion.plan import make_plan
 from olmocr.conversion.recipe import Method, QuantRecipe, find_recipe
 from olmocr.conversion.shards import Progress
+from olmocr.conversion.source.checkpoint import read_checkpoint
 from olmocr.conversion.write import Target, write_models
 from olmocr.errors import PlanError, UsageError
 from olmocr.hub.find import download_weights, find_settings, missing_files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from olmocr.conversion.names import text_settings
+from olmocr.conversion.source.names import text_settings
 from olmocr.page import MAX_TOTAL_TOKENS, TARGET_LONGEST_IMAGE_DIM
 
 PREFILL_TOKENS = 2048

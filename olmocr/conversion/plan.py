@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
 
-from olmocr.conversion.checkpoint import SourceCheckpoint
-from olmocr.conversion.names import (
+from olmocr.conversion.recipe import Method, QuantParams, QuantRecipe, Rule, collapsed, decide, listed
+from olmocr.conversion.source.checkpoint import SourceCheckpoint
+from olmocr.conversion.source.names import (
     LANGUAGE,
     PATCH_EMBED,
     Component,
@@ -21,7 +22,6 @@ from olmocr.conversion.names import (
     number_of_blocks,
     vision_mlp_axis,
 )
-from olmocr.conversion.recipe import Method, QuantParams, QuantRecipe, Rule, collapsed, decide, listed
 from olmocr.errors import PlanError
 from olmocr.reports.parts import ComponentBits, bits_per_weight
 from olmocr.tensors.dtypes import DTYPE_BYTES, FLOAT_DTYPES

@@ -37,10 +37,10 @@ from olmocr.errors import CheckpointError, OutputError, PlanError, UsageError, o
 from olmocr.files import sha256_of
 from olmocr.hub.read import fetch_shard
 from olmocr.inputs.places import folded
-from olmocr.memory import peak_memory
 from olmocr.model_folder import HASHES_FILE, ModelFolder, shard_sha256
 from olmocr.reports.conversion import REPORT_FILE, CalibrationReport, ConversionReport, Processor
 from olmocr.reports.typed_json import report_json
+from olmocr.runtime.memory import peak_memory
 from olmocr.strays import is_stray
 from olmocr.version import __version__
 
@@ -69,7 +69,7 @@ def find_resources(
     needed = sum(target.plan.file_bytes + _SPARE_BYTES for target in targets) + download
     memory = peak_memory_of(find_processor(), threads or all_threads(), len(targets))
     if calibration:
-        from olmocr.conversion.calibrated.walk import states_bytes
+        from olmocr.conversion.calibrated.passes.walk import states_bytes
 
         wanted = wanted_matrices(target.plan for target in targets)
         work = work_of(wanted, calibration.pages, calibration.down_slices)

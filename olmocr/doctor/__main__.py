@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from olmocr.command import CommandWithBothSpellings, ends_with_exit_code, say
 from olmocr.doctor.checks import Finding, check_machine
 from olmocr.errors import ExitCode
-from olmocr.options import JsonObject
+from olmocr.terminal.command import CommandWithBothSpellings, ends_with_exit_code, say
+from olmocr.terminal.options import JsonObject
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

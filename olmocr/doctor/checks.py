@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from olmocr.conversion.config import flat_config
 from olmocr.conversion.macs import running_memory
-from olmocr.device import REFERENCE_BLAS, gpu_limit, start_mlx
+from olmocr.conversion.source.config import flat_config
 from olmocr.errors import CheckpointError, MissingDependencyError
-from olmocr.extras import install_command, upgrade_command
 from olmocr.model_folder import ModelFolder, read_config
 from olmocr.runtime import machine
+from olmocr.runtime.device import REFERENCE_BLAS, gpu_limit, start_mlx
+from olmocr.runtime.extras import install_command, upgrade_command
 from olmocr.runtime.versions import installed_version, known_bad
 from olmocr.strays import files_in
 from olmocr.version import __version__

@@ -1,1 +1,1 @@
-"""A converted folder answers pages, in this process. Call olmocr.device.start_mlx before importing from here."""
+"""A converted folder answers pages, in this process. Call ``runtime.device.start_mlx`` before importing from here."""

@@ -23,8 +23,8 @@ from olmocr.inference.prompt_reader import Prefill, PromptReader
 from olmocr.inference.room import Room
 from olmocr.inference.row import Asked, Generation, GrowingText, Row
 from olmocr.inference.step import ModelRunner, Step
-from olmocr.memory import shown_size
 from olmocr.page import PageRequest
+from olmocr.runtime.memory import shown_size
 
 _BODY_BYTES = 4 << 20
 """How much of earlier answers is kept, as drafts: some hundred pages."""

@@ -15,15 +15,16 @@ from typing import Self
 import mlx.core as mx
 from PIL import Image
 
-from olmocr.device import STEP_BYTES, Device, gpu_limit, memory_limits
 from olmocr.errors import CheckpointError, ServerError, reason_of
 from olmocr.inference.decode import BatchLimits, Counts, Scheduler, decode
 from olmocr.inference.draft import Costs
 from olmocr.inference.model import LoadedModel, load_model
 from olmocr.inference.row import Asked, Generation
-from olmocr.memory import physical_memory
 from olmocr.model_folder import ModelFolder
 from olmocr.page import ModelResponse, PageImage, PageRequest
+from olmocr.runtime.device import STEP_BYTES, Device, gpu_limit, memory_limits
+from olmocr.runtime.memory import physical_memory
+from olmocr.runtime.threads import in_a_lasting_thread
 
 MOST_PAGES = 8
 """Pages that are written at once, unless the caller says otherwise."""
@@ -82,7 +83,7 @@ class Engine:
         load = partial(_load, folder, device, stock_vision=stock_vision)
         loading: Future[str] = Future()
         self._is_over = threading.Event()
-        _do_in_a_thread_that_stays(partial(self._run, device, load, loading))
+        in_a_lasting_thread(partial(self._run, device, load, loading))
         try:
             self._description = loading.result()
         except BaseException:
@@ -191,30 +192,6 @@ def _called_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None]) 
 def _blank_page(longest_side: int) -> PageRequest:
     """Return the question about an empty page as high and as wide as A4."""
     return PageRequest(PageImage(Image.new("RGB", (max(28, longest_side * 210 // 297), longest_side), "white")))
-
-
-_IDLE: queue.SimpleQueue[queue.SimpleQueue[Callable[[], None]]] = queue.SimpleQueue()
-"""The inboxes of threads that own no model now."""
-
-
-def _do_in_a_thread_that_stays(work: Callable[[], None]) -> None:
-    """Have a thread do *work* that does not end afterwards, but waits for more.
-
-    MLX keeps streams and more for each thread, and destroys them with the GIL when the thread ends. Before Python 3.13
-    a thread can be joined before that, and Python aborts a process whose interpreter is ending by then.
-    """
-    try:
-        inbox = _IDLE.get_nowait()
-    except queue.Empty:
-        inbox = queue.SimpleQueue()
-        threading.Thread(target=_work_through, args=(inbox,), name="olmocr-mlx", daemon=True).start()
-    inbox.put(work)
-
-
-def _work_through(inbox: queue.SimpleQueue[Callable[[], None]]) -> None:
-    while True:
-        inbox.get()()
-        _IDLE.put(inbox)
 
 
 def _load(folder: ModelFolder, device: Device, *, stock_vision: bool) -> LoadedModel:

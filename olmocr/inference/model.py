@@ -12,13 +12,13 @@ import mlx_vlm.models.qwen2_5_vl  # brings the family's processor, which needs n
 import mlx_vlm.utils
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from olmocr.device import Device
 from olmocr.errors import CheckpointError, reason_of
 from olmocr.inference.vision import CpuVisionTower, VisionTower
 from olmocr.inference.vision_mlx import MlxVisionTower, StockVisionTower, is_as_expected
-from olmocr.memory import physical_memory
 from olmocr.model_folder import ModelFolder, read_config
 from olmocr.page import END_OF_TURN, MOST_PAGE_PIXELS
+from olmocr.runtime.device import Device
+from olmocr.runtime.memory import physical_memory
 from olmocr.tokenizer_file import require_tokenizer
 
 

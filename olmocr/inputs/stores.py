@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from olmocr.errors import InputError, MissingDependencyError, OlmocrError
-from olmocr.extras import install_command
 from olmocr.inputs.kinds import has_ending
 from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.origins import Refused, StoredFile, WebFile
+from olmocr.runtime.extras import install_command
 from olmocr.strays import is_passed_over
 from olmocr.version import __version__
 

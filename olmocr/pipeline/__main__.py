@@ -19,8 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from olmocr import options
-from olmocr.command import (
+from olmocr.errors import InputError, OlmocrError, UsageError
+from olmocr.pipeline.config import PipelineConfig
+from olmocr.pipeline.terminal.upstream_options import Translated, heed, translated
+from olmocr.runtime.memory import parse_size
+from olmocr.settings import Setting, settings_of
+from olmocr.terminal import options
+from olmocr.terminal.command import (
     CommandWithBothSpellings,
     complain,
     ends_with_exit_code,
@@ -31,11 +36,6 @@ from olmocr.command import (
     several_values,
     start_logging,
 )
-from olmocr.errors import InputError, OlmocrError, UsageError
-from olmocr.memory import parse_size
-from olmocr.pipeline.config import PipelineConfig
-from olmocr.pipeline.upstream_options import Translated, heed, translated
-from olmocr.settings import Setting, settings_of
 from olmocr.text import in_a_line, strict_json
 from olmocr.version import __version__
 
@@ -260,7 +260,7 @@ def ocr(
     has_workspace = not _has_no_workspace(values)
     names = [*(documents or ()), *values.pop("pdfs")]
     if not has_workspace:
-        from olmocr.pipeline.to_text import require_no_workspace
+        from olmocr.pipeline.terminal.to_text import require_no_workspace
 
         names.insert(0, values.pop("workspace"))
         require_no_workspace(names)
@@ -327,7 +327,7 @@ def _model_of(workspace: str | None) -> str | None:
 
 def _default_model(documents: list[str], *, is_agreed: bool) -> str:
     from olmocr.inputs.sources import find_sources
-    from olmocr.pipeline.default_model import default_model
+    from olmocr.pipeline.terminal.default_model import default_model
 
     is_person = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
     try:
@@ -361,7 +361,7 @@ def _server_options(given: _Given, values: dict[str, Any]) -> tuple[str, ...]:
 
 def _has_no_workspace(values: dict[str, Any]) -> bool:
     """Say whether what stands in the place of the workspace is a document, or a folder of documents."""
-    from olmocr.pipeline.to_text import names_documents
+    from olmocr.pipeline.terminal.to_text import names_documents
 
     path = Path(values["workspace"]).expanduser()
     if path.is_dir() and (values["pdfs"] or values["retry_failed"]):
@@ -371,7 +371,7 @@ def _has_no_workspace(values: dict[str, Any]) -> bool:
 
 def _read_to_text(documents: list[str], output: str | None, values: dict[str, Any], how: _How) -> None:
     from olmocr.inputs.sources import find_sources
-    from olmocr.pipeline.to_text import Destination, sweep, texts_of, workspace_of
+    from olmocr.pipeline.terminal.to_text import Destination, sweep, texts_of, workspace_of
 
     sweep()
     sources = find_sources(documents)
@@ -410,9 +410,9 @@ def _run(config: PipelineConfig, how: _How) -> None:
 
 def _summary(config: PipelineConfig, how: _How) -> RunSummary:
     """Run *config*, and show how far it is."""
-    from olmocr.pipeline.display import shown_run
     from olmocr.pipeline.metrics import served_metrics
     from olmocr.pipeline.run import run_pipeline
+    from olmocr.pipeline.terminal.display import shown_run
 
     console = start_logging(quiet=how.quiet)
     if how.log_file is not None:

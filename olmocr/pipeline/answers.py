@@ -55,6 +55,7 @@ class Answers:
         self._turns = Turns(config.pages_at_once)
         self.in_hand = Turns(config.pages_at_once + default_workers() + 1)
         self._unanswered = 0
+        self._end: ServerError | None = None
         self._on_stage = on_stage
         self._first = FirstPage(on_stage)
         self.seconds = 0.0
@@ -92,6 +93,8 @@ class Answers:
             ServerError: nobody answered the last few, or there was no server from the first.
         """
         async with self._turns.turn(place):
+            if self._end:
+                raise self._end
             answers = await self._open()
             try:
                 async with self._first.alone(answers) as asked:
@@ -100,10 +103,11 @@ class Answers:
                 self._unanswered += 1
                 if self._unanswered < _UNANSWERED_IN_A_ROW:
                     raise
-                count = self._unanswered
-                raise ServerError(
-                    f"{error}; the run ends after {count} pages in a row without an answer, go on with it later"
-                ) from error
+                self._end = ServerError(
+                    f"{error}; the run ends after {self._unanswered} pages in a row without an answer, "
+                    "go on with it later"
+                )
+                raise self._end from error
             self._unanswered = 0
 
     async def _open(self) -> Answering:

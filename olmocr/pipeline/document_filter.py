@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from olmocr.errors import MissingDependencyError
-from olmocr.extras import install_command
+from olmocr.runtime.extras import install_command
 
 SAMPLE_PAGES = 5
 """So many of a document's first pages are looked at."""

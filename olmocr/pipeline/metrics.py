@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from olmocr.errors import MissingDependencyError, UsageError, why_no_port
-from olmocr.extras import install_command
-from olmocr.memory import peak_memory
+from olmocr.runtime.extras import install_command
+from olmocr.runtime.memory import peak_memory
 from olmocr.workspace.document import PageRecord
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from typing import Any
 
 from olmocr.backends.choice import Sleep
 from olmocr.errors import InputError, OlmocrError, OutputError, ServerUnavailableError, UnwritableNameError, reason_of
-from olmocr.event_loop import EventLoopThread
 from olmocr.files import temporary_folder
 from olmocr.inputs.local_file import content_hash, fetched, is_elsewhere, scratch_folder, version_of
 from olmocr.inputs.sources import Source, find_sources
@@ -29,6 +28,7 @@ from olmocr.pipeline.summary import RunCounts, RunSummary, write_metrics
 from olmocr.pipeline.turns import side_by_side
 from olmocr.pipeline.unfinished import Unfinished, sources_to_retry, write_beside
 from olmocr.rendering.pool import RenderPool
+from olmocr.runtime.threads import EventLoopThread
 from olmocr.stages import OnStage, unwatched
 from olmocr.text import in_a_line
 from olmocr.workspace.document import Document, PageRecord, why_failed

@@ -13,7 +13,7 @@ from typing import Literal
 from olmocr.errors import ExitCode
 from olmocr.files import write_whole
 from olmocr.inputs.sources import Source
-from olmocr.memory import peak_memory
+from olmocr.runtime.memory import peak_memory
 from olmocr.text import strict_json
 from olmocr.workspace.document import Failure, PageRecord
 from olmocr.workspace.folder import ours_or_beside

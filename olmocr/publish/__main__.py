@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from olmocr import options
-from olmocr.command import (
+from olmocr.errors import ExitCode, UsageError, output_error
+from olmocr.files import write_whole
+from olmocr.terminal import options
+from olmocr.terminal.command import (
     CommandWithBothSpellings,
     byte_columns,
     ends_with_exit_code,
@@ -18,10 +20,8 @@ from olmocr.command import (
     say,
     start_logging,
 )
-from olmocr.errors import ExitCode, UsageError, output_error
-from olmocr.files import write_whole
-from olmocr.options import BaseModel, License, MadeFrom, Quiet
-from olmocr.stage_view import shown_download
+from olmocr.terminal.options import BaseModel, License, MadeFrom, Quiet
+from olmocr.terminal.stage_view import shown_download
 
 if TYPE_CHECKING:
     from olmocr.hub.write import Hub

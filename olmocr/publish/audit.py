@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from olmocr.conversion.companions import MOST_PIXELS, most_pixels
-from olmocr.conversion.names import Component, component_of
+from olmocr.conversion.source.names import Component, component_of
 from olmocr.files import sha256_of
 from olmocr.model_folder import ModelFolder, read_json, shard_sha256
 from olmocr.page import PAGE_PROMPT

@@ -14,7 +14,6 @@ import jinja2
 from markupsafe import Markup
 
 from olmocr.conversion.macs import smallest_mac
-from olmocr.extras import DISTRIBUTION
 from olmocr.model_folder import BF16_REPOSITORY
 from olmocr.page import MAX_TOTAL_TOKENS, PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
 from olmocr.publish.eval_results import why_no_score
@@ -27,6 +26,7 @@ from olmocr.publish.scan import CHART_FILE
 from olmocr.reports.bench import percent
 from olmocr.reports.conversion import CalibrationReport, TensorReport
 from olmocr.reports.parts import Interval
+from olmocr.runtime.extras import DISTRIBUTION
 from olmocr.validate.fidelity.plots import Point, size_against_fidelity
 
 _METHODS = {

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from olmocr.conversion.config import flat_config
 from olmocr.conversion.macs import RunningMemory, running_memory
+from olmocr.conversion.source.config import flat_config
 from olmocr.errors import InputError
 from olmocr.model_folder import read_json, refuse_links_out
 from olmocr.reports.bench import BENCH_REPORT_FILE, BenchReport

@@ -11,10 +11,10 @@ from pathlib import Path
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from olmocr.errors import InputError, reason_of
-from olmocr.extras import install_command
 from olmocr.inputs.kinds import Kind
 from olmocr.page import PageImage
 from olmocr.rendering.levels import on_white, pixel_shape, upright_picture
+from olmocr.runtime.extras import install_command
 
 MOST_PAGES = 100_000
 """A document with more is refused: the number is likely to be made up."""

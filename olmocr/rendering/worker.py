@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from olmocr.errors import InputError
-from olmocr.memory import peak_memory
 from olmocr.rendering.blank import is_blank
 from olmocr.rendering.render import Pages, open_document
+from olmocr.runtime.memory import peak_memory
 
 LENGTH = struct.Struct(">I")
 """How many bytes of JSON follow."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from olmocr.memory import physical_memory
+from olmocr.runtime.memory import physical_memory
 
 _SECONDS = 1.0  # for a program of the system to answer
 

@@ -6,7 +6,7 @@ import importlib.metadata
 import re
 from collections.abc import Iterator, Sequence
 
-from olmocr.extras import DISTRIBUTION, REPOSITORY, recorded
+from olmocr.runtime.extras import DISTRIBUTION, REPOSITORY, recorded
 
 _ADDRESS = re.compile(r"https://[A-Za-z0-9.-]+/[A-Za-z0-9._/~-]+")
 _REPOSITORY = ("repository", "source", "source code", "homepage")

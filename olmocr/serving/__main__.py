@@ -11,7 +11,11 @@ from typing import Annotated
 
 import typer
 
-from olmocr.command import (
+from olmocr.errors import ExitCode, MissingDependencyError, UsageError
+from olmocr.runtime.extras import install_command
+from olmocr.runtime.memory import parse_size
+from olmocr.serving.limits import ServerLimits
+from olmocr.terminal.command import (
     CommandWithBothSpellings,
     complain,
     ends_with_exit_code,
@@ -19,12 +23,8 @@ from olmocr.command import (
     say,
     start_logging,
 )
-from olmocr.errors import ExitCode, MissingDependencyError, UsageError
-from olmocr.extras import install_command
-from olmocr.memory import parse_size
-from olmocr.options import Quiet
-from olmocr.serving.limits import ServerLimits
-from olmocr.stage_view import shown_download
+from olmocr.terminal.options import Quiet
+from olmocr.terminal.stage_view import shown_download
 
 _GRACE_SECONDS = 10.0
 

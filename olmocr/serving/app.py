@@ -30,10 +30,10 @@ from olmocr.serving.formats import Format, below_front_matter, make_format
 from olmocr.serving.guard import STAY, Admission, Guard, logged_bugs, noted
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.metrics import CONTENT_TYPE, Metrics
-from olmocr.serving.questions import Question, parse_question
 from olmocr.serving.refusals import RequestError, bad_request, error_body
+from olmocr.serving.requests.questions import Question, parse_question
+from olmocr.serving.requests.uploads import kept, kept_copy, parse_wanted, shown_name
 from olmocr.serving.start_page import start_page
-from olmocr.serving.uploads import kept, kept_copy, parse_wanted, shown_name
 from olmocr.text import one_line
 from olmocr.version import __version__
 

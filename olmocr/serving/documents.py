@@ -26,7 +26,7 @@ from olmocr.pipeline.turns import side_by_side
 from olmocr.rendering.pool import RenderPool
 from olmocr.serving.bounds import Bound
 from olmocr.serving.refusals import RequestError, bad_request, without_paths
-from olmocr.serving.uploads import Wanted
+from olmocr.serving.requests.uploads import Wanted
 from olmocr.workspace.document import AttachedFile, Document, PageRecord, page_failure
 from olmocr.workspace.outputs import markdown_of
 from olmocr.workspace.running_heads import RunningHeads

@@ -12,8 +12,8 @@ from typing import Any
 
 from olmocr.backends.wire import Api
 from olmocr.page import ModelResponse, text_below, text_so_far
-from olmocr.serving.questions import Question
 from olmocr.serving.refusals import RequestError, error_body
+from olmocr.serving.requests.questions import Question
 
 DONE = b"data: [DONE]\n\n"
 

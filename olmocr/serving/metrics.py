@@ -8,9 +8,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
-from olmocr.memory import peak_memory
 from olmocr.page import ModelResponse
 from olmocr.pipeline.metrics import count_pages
+from olmocr.runtime.memory import peak_memory
 from olmocr.serving.asking import Asking
 from olmocr.serving.bounds import BodiesInHand
 

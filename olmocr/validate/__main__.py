@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from olmocr.command import (
+from olmocr.errors import ExitCode
+from olmocr.terminal.command import (
     CommandWithBothSpellings,
     byte_columns,
     complain,
@@ -20,8 +21,7 @@ from olmocr.command import (
     say,
     start_logging,
 )
-from olmocr.errors import ExitCode
-from olmocr.options import JsonObject, MadeFrom, MaxTokens, ModelFolder, Quiet
+from olmocr.terminal.options import JsonObject, MadeFrom, MaxTokens, ModelFolder, Quiet
 from olmocr.text import printable
 from olmocr.validate.pages import CheckedAnswer, check_answers
 

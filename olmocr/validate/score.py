@@ -9,8 +9,8 @@ from itertools import zip_longest
 from typing import Any
 
 from olmocr.errors import MissingDependencyError
-from olmocr.extras import install_command
 from olmocr.html_tables import html_tables
+from olmocr.runtime.extras import install_command
 
 Table = tuple[tuple[str, ...], ...]
 """Rows of cells, as text."""

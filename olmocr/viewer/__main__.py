@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from olmocr.command import (
+from olmocr.errors import MissingDependencyError
+from olmocr.runtime.extras import install_command
+from olmocr.terminal.command import (
     CommandWithBothSpellings,
     counting_columns,
     ends_with_exit_code,
@@ -15,9 +17,7 @@ from olmocr.command import (
     say,
     start_logging,
 )
-from olmocr.errors import MissingDependencyError
-from olmocr.extras import install_command
-from olmocr.options import Quiet
+from olmocr.terminal.options import Quiet
 from olmocr.viewer.catalogue import Choice
 from olmocr.viewer.katex import Katex, read_katex
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import threading
 
 from PIL import Image
 
@@ -37,6 +38,7 @@ class Backend:
 
     def __init__(self):
         self.given = {}
+        self.thread = None
 
     @contextlib.asynccontextmanager
     async def serve(self, command, **given):
@@ -45,6 +47,7 @@ class Backend:
 
     def load(self, model, **given):
         self.given = {"model": model, **given}
+        self.thread = threading.current_thread()
         return self
 
     def __enter__(self):
@@ -69,6 +72,19 @@ def handed_on(folder, **options):
 
     asyncio.run(run())
     return backend.given
+
+
+def test_the_thread_that_loads_a_model_outlives_the_run_since_mlx_takes_the_gil_when_it_ends(tmp_path):
+    backend = Backend()
+
+    async def run():
+        config = BackendConfig(model="m")
+        async with answering(config, folder=tmp_path, longest_side=700, is_looping=always, load=backend.load):
+            pass
+
+    asyncio.run(run())
+    assert backend.thread is not threading.main_thread()
+    assert backend.thread.is_alive()
 
 
 def values(command):

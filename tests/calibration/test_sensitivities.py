@@ -15,11 +15,11 @@ from olmocr.calibration.sensitivities import (
     with_predictions,
     write_recipe,
 )
-from olmocr.conversion.calibrated.allocated_recipe import Goal, allocate
-from olmocr.conversion.calibrated.sensitivities import identified, read_sensitivities, write_sensitivities
-from olmocr.conversion.checkpoint import read_checkpoint
+from olmocr.conversion.calibrated.allocation.recipe import Goal, allocate
+from olmocr.conversion.calibrated.allocation.sensitivities import identified, read_sensitivities, write_sensitivities
 from olmocr.conversion.convert import plan_targets
 from olmocr.conversion.recipe import find_recipe, read_recipe
+from olmocr.conversion.source.checkpoint import read_checkpoint
 from olmocr.errors import OutputError, PlanError, UsageError
 from olmocr.model_folder import ModelFolder
 from tests.conftest import CHECKPOINT

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 
-from olmocr.conversion.checkpoint import read_checkpoint
+from olmocr.conversion.source.checkpoint import read_checkpoint
 from olmocr.errors import OlmocrError
 from olmocr.model_folder import ModelFolder
 from tests.checkpoints import TINY_FAMILIES

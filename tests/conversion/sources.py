@@ -4,8 +4,8 @@ import copy
 import math
 from pathlib import Path
 
-from olmocr.conversion.checkpoint import SourceCheckpoint
-from olmocr.conversion.names import expected_shapes
+from olmocr.conversion.source.checkpoint import SourceCheckpoint
+from olmocr.conversion.source.names import expected_shapes
 from olmocr.model_folder import ModelFolder
 from olmocr.tensors.header import TensorInfo
 

@@ -15,9 +15,9 @@ import pytest
 
 from olmocr.conversion import plan as plan_module
 from olmocr.conversion.convert import convert, plan_targets
-from olmocr.conversion.names import mlx_name
 from olmocr.conversion.partial import partial_folder
 from olmocr.conversion.recipe import find_recipe
+from olmocr.conversion.source.names import mlx_name
 from olmocr.conversion.write import write_models
 from olmocr.errors import CheckpointError, OutputError, UsageError
 from olmocr.files import sha256_of

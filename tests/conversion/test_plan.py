@@ -6,10 +6,10 @@ import mlx.core as mx
 import pytest
 
 from olmocr.conversion import plan as plan_module
-from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.convert import plan_targets
 from olmocr.conversion.plan import MAX_SHARD_BYTES, OutputTensor, Padding, make_plan, quantization_config, shard_header
 from olmocr.conversion.recipe import QuantParams, changed, find_recipe, parse_recipe, recipe_names
+from olmocr.conversion.source.checkpoint import read_checkpoint
 from olmocr.conversion.write import write_models
 from olmocr.errors import PlanError
 from olmocr.model_folder import ModelFolder

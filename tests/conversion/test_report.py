@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from olmocr.conversion.convert import convert, plan_targets
-from olmocr.conversion.names import mlx_name
 from olmocr.conversion.recipe import find_recipe
+from olmocr.conversion.source.names import mlx_name
 from olmocr.conversion.write import write_models
 from olmocr.files import sha256_of
-from olmocr.memory import peak_memory
 from olmocr.model_folder import ModelFolder
 from olmocr.reports.conversion import (
     ConversionReport,
@@ -29,6 +28,7 @@ from olmocr.reports.conversion import (
 )
 from olmocr.reports.parts import ComponentBits
 from olmocr.reports.typed_json import parse_as, report_json
+from olmocr.runtime.memory import peak_memory
 from olmocr.version import __version__
 from tests.checkpoints import read_tensors, tiny_checkpoint
 

@@ -11,10 +11,10 @@ import safetensors
 from mlx_vlm.utils import load_model
 
 from olmocr.conversion import shards as shards_module
-from olmocr.conversion.checkpoint import read_checkpoint
 from olmocr.conversion.convert import convert, plan_targets
 from olmocr.conversion.plan import make_plan
 from olmocr.conversion.recipe import changed, find_recipe, recipe_names
+from olmocr.conversion.source.checkpoint import read_checkpoint
 from olmocr.conversion.write import write_models
 from olmocr.errors import CheckpointError, OutputError
 from olmocr.files import sha256_of

@@ -15,10 +15,10 @@ from olmocr.inference.decode import BatchLimits, Scheduler, decode
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
 from olmocr.inference.row import Asked, GrowingText, Row
-from olmocr.memory import parse_size
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest
 from olmocr.pipeline.repetition import is_looping
+from olmocr.runtime.memory import parse_size
 from tests.conftest import CHECKPOINT, DEVICE
 from tests.inference.random_models import random_model
 from tests.inference.test_decode import TOKEN_BYTES, picture, request

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from olmocr.errors import InputError
-from olmocr.extras import install_command
 from olmocr.inputs.archives import list_members, read_zip_member
 from olmocr.inputs.limits import LIMITS
 from olmocr.inputs.origins import ZipMember
 from olmocr.inputs.sources import Source, find_sources
+from olmocr.runtime.extras import install_command
 from tests.inputs.documents import PDF, content_of, names, why, write, write_tar, write_zip
 from tests.pipeline.doubles import write_pdf
 from tests.work import lines_run

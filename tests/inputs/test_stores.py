@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from olmocr.errors import InputError, MissingDependencyError
-from olmocr.extras import install_command
 from olmocr.inputs.limits import InputLimits
 from olmocr.inputs.local_file import local_file
 from olmocr.inputs.sources import find_sources
+from olmocr.runtime.extras import install_command
 from tests.hub_server import Commit, HubServer, Repository
 
 PDF = b"%PDF-1.7 " + bytes(range(256)) * 1000

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmocr.errors import InputError
-from olmocr.extras import install_command
 from olmocr.inputs.sources import find_sources
 from olmocr.rendering.render import open_document
+from olmocr.runtime.extras import install_command
 from tests.rendering.hard_files import HARD_FILES
 
 

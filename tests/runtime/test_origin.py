@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from olmocr.extras import DISTRIBUTION, REPOSITORY
+from olmocr.runtime.extras import DISTRIBUTION, REPOSITORY
 from olmocr.runtime.origin import find_repository, package_repository
 from tests.conftest import ROOT
 

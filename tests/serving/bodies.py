@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from olmocr.serving.questions import parse_question
 from olmocr.serving.refusals import RequestError
+from olmocr.serving.requests.questions import parse_question
 from tests.serving.servers import chat, picture
 
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from olmocr.serving.limits import ServerLimits
-from olmocr.serving.pictures import MOST_PIXELS
+from olmocr.serving.requests.pictures import MOST_PIXELS
 from tests.conftest import ROOT
 from tests.serving.servers import CHAT, OCR, until
 

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
-from olmocr.memory import peak_memory
 from olmocr.page import ModelResponse
+from olmocr.runtime.memory import peak_memory
 from olmocr.serving.asking import Asking
 from olmocr.serving.bounds import Bodies, BodiesInHand, Bound
 from olmocr.serving.metrics import Metrics

@@ -11,7 +11,7 @@ import urllib.parse
 import pytest
 
 from olmocr.errors import UsageError
-from olmocr.extras import install_command
+from olmocr.runtime.extras import install_command
 from olmocr.viewer.catalogue import Choice
 from olmocr.viewer.pages import Look
 from olmocr.viewer.serve import ServedSite, address, make_server, set_site

@@ -10,11 +10,20 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from olmocr.conversion.calibrated.factor import Factor, prepare
-from olmocr.conversion.calibrated.packing import pack_codes
-from olmocr.conversion.calibrated.rounding import RoundedMatrix, round_matrix
-from olmocr.conversion.calibrated.source_blocks import SourceMatrix
-from olmocr.conversion.calibrated.statistics import Hessian
+from olmocr.conversion.calibrated.passes.source_blocks import SourceMatrix
+from olmocr.conversion.calibrated.passes.statistics import Hessian
+from olmocr.conversion.calibrated.passes.walk import (
+    BlockStatistics,
+    MatrixStatistics,
+    WalkOptions,
+    block_names,
+    can_resume,
+    in_order,
+    walk,
+)
+from olmocr.conversion.calibrated.rounding.factor import Factor, prepare
+from olmocr.conversion.calibrated.rounding.matrix import RoundedMatrix, round_matrix
+from olmocr.conversion.calibrated.rounding.packing import pack_codes
 from olmocr.conversion.calibrated.store import (
     Bytes,
     CalibratedPart,
@@ -24,20 +33,11 @@ from olmocr.conversion.calibrated.store import (
     PartKey,
 )
 from olmocr.conversion.calibrated.terms import HELD_OUT_SEED, Calibration, OnShare
-from olmocr.conversion.calibrated.walk import (
-    BlockStatistics,
-    MatrixStatistics,
-    WalkOptions,
-    block_names,
-    can_resume,
-    in_order,
-    walk,
-)
 from olmocr.conversion.calibrated.wanted import WantedMatrix, wanted_matrices
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor
-from olmocr.device import start_mlx
 from olmocr.errors import CheckpointError, PlanError
 from olmocr.reports.conversion import CalibrationPageReport, CalibrationReport, MatrixLossReport, Processor
+from olmocr.runtime.device import start_mlx
 from olmocr.tensors.floats import Floats, narrowed
 
 _WEIGHTS_AT_ONCE = 1 << 26

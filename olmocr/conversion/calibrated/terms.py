@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from olmocr.conversion.calibrated.samples import CalibrationPage
+from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 
 HELD_OUT_SEED = 1
 """Which quarter of the pages is held out, to judge on it whether what was calibrated is better than ``fit``."""

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from olmocr.conversion.calibrated.samples import CalibrationPage
+from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 from olmocr.conversion.calibrated.store import PartKey, key_of
-from olmocr.conversion.names import LM_HEAD
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor
+from olmocr.conversion.source.names import LM_HEAD
 
 # Language and vision blocks; the embeddings, the merger and a tied head, which is the embeddings, are made with `fit`.
 _BLOCK = re.compile(r"(?:language_model\.model\.layers|vision_tower\.blocks)\.\d+(?=\.)")

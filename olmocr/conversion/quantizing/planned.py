@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from olmocr.conversion.calibrated.store import CalibratedPart
-from olmocr.conversion.names import PATCH_EMBED_AXES, component_of
 from olmocr.conversion.plan import PlannedTensor
 from olmocr.conversion.quantizing.rows import StoredRows, calibrated_rows, kept_rows, quantized_rows
 from olmocr.conversion.recipe import Method
+from olmocr.conversion.source.names import PATCH_EMBED_AXES, component_of
 from olmocr.errors import CheckpointError, PlanError
 from olmocr.reports.conversion import Processor
 from olmocr.tensors.floats import NUMPY_DTYPES, Elements, Floats

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,8 +18,8 @@ import numpy.typing as npt
 
 from olmocr.conversion.quantizing.search import MOST_BITS_AROUND_ZERO
 from olmocr.conversion.recipe import Method, QuantParams
-from olmocr.device import start_mlx
 from olmocr.reports.conversion import Processor
+from olmocr.runtime.device import GPU_LOCK, start_mlx
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.tensors.floats import NUMPY_DTYPES, Elements, Floats, narrowed, not_finite, widened
 
@@ -182,10 +181,6 @@ def _with_mx_quantize(values: Floats, params: QuantParams, dtype: str) -> Stored
     return StoredRows(parts, error, _energy(values), is_finite=True, fits=fits)
 
 
-# One thread at a time: MLX does not promise that several may use one GPU.
-_GPU = threading.Lock()
-
-
 def _with_arrays(
     values: Floats, params: QuantParams, dtype: str, processor: Processor, around_zero: bool
 ) -> StoredRows:
@@ -205,7 +200,7 @@ def _with_arrays(
         return StoredRows(parts, error, _energy(values), is_finite=True, fits=fits)
 
     if processor == "gpu":
-        with _GPU:
+        with GPU_LOCK:
             return quantize()
     with mx.stream(mx.cpu):
         return quantize()

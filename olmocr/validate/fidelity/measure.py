@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from olmocr.device import Device, start_mlx
 from olmocr.errors import UsageError
 from olmocr.files import temporary_folder, write_whole
 from olmocr.model_folder import ModelFolder, read_config, read_json
@@ -24,6 +23,7 @@ from olmocr.page import PAGE_PROMPT, PageImage
 from olmocr.rendering.render import open_document, turned
 from olmocr.reports.fidelity import FIDELITY_REPORT_FILE, FidelityReport, Parity
 from olmocr.reports.typed_json import report_json
+from olmocr.runtime.device import Device, start_mlx
 from olmocr.runtime.facts import machine, versions, weight_hashes
 from olmocr.validate.fidelity.distributions import (
     TOP_K,

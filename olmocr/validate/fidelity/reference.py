@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from olmocr.errors import CheckpointError, MissingDependencyError, reason_of
-from olmocr.extras import install_command
 from olmocr.page import PageImage, chat_prompt
+from olmocr.runtime.extras import install_command
 from olmocr.validate.fidelity.reading import PageAnswer
 
 Floats = npt.NDArray[np.float32]

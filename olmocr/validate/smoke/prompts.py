@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from olmocr.conversion.chat_template import page_prompts, special_tokens
-from olmocr.conversion.source_templates import named_templates
+from olmocr.conversion.source.chat_template import page_prompts, special_tokens
+from olmocr.conversion.source.templates import named_templates
 from olmocr.errors import CheckpointError
 from olmocr.model_folder import read_json
 from olmocr.page import IMAGE_PLACEHOLDER, PAGE_PROMPT, chat_prompt

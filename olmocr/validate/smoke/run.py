@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from olmocr.device import start_mlx
 from olmocr.errors import MissingDependencyError
-from olmocr.extras import install_command
 from olmocr.files import temporary_folder, write_whole
 from olmocr.model_folder import HASHES_FILE, ModelFolder, read_config
 from olmocr.page import Ask
@@ -21,6 +19,8 @@ from olmocr.pipeline.run import run_pipeline_sync
 from olmocr.pipeline.summary import RunSummary
 from olmocr.reports.smoke import SMOKE_REPORT_FILE, SmokePage, SmokeReport
 from olmocr.reports.typed_json import report_json
+from olmocr.runtime.device import start_mlx
+from olmocr.runtime.extras import install_command
 from olmocr.runtime.facts import known_faults, versions, weight_hashes
 from olmocr.strays import files_in
 from olmocr.validate.known_pages.built_in_pages import pages_or_built_in

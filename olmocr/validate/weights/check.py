@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from olmocr.conversion.checkpoint import SourceCheckpoint, read_checkpoint
-from olmocr.conversion.config import flat_config
-from olmocr.conversion.names import EMBEDDINGS, FAMILIES, expected_shapes, mlx_name, mlx_shape
-from olmocr.device import start_mlx
+from olmocr.conversion.source.checkpoint import SourceCheckpoint, read_checkpoint
+from olmocr.conversion.source.config import flat_config
+from olmocr.conversion.source.names import EMBEDDINGS, FAMILIES, expected_shapes, mlx_name, mlx_shape
 from olmocr.errors import CheckpointError, MissingDependencyError
 from olmocr.model_folder import (
     HASHES_FILE,
@@ -27,6 +26,7 @@ from olmocr.model_folder import (
     refuse_links_out,
 )
 from olmocr.reports.parts import bits_per_weight
+from olmocr.runtime.device import start_mlx
 from olmocr.strays import files_in, is_stray
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.tensors.floats import is_float

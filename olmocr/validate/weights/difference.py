@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmocr.conversion.checkpoint import SourceCheckpoint
-from olmocr.conversion.names import PATCH_EMBED, PATCH_EMBED_AXES, mlx_shape, vision_mlp_axis
+from olmocr.conversion.source.checkpoint import SourceCheckpoint
+from olmocr.conversion.source.names import PATCH_EMBED, PATCH_EMBED_AXES, mlx_shape, vision_mlp_axis
 from olmocr.errors import CheckpointError
 from olmocr.tensors.dtypes import DTYPE_BYTES
 from olmocr.tensors.floats import Floats

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from olmocr.errors import MissingDependencyError
-from olmocr.extras import install_command
+from olmocr.runtime.extras import install_command
 from olmocr.tensors.floats import Elements, Floats
 from olmocr.validate.weights.packing import Packing
 

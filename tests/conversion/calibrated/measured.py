@@ -2,9 +2,9 @@
 
 import random
 
-from olmocr.conversion.calibrated.sensitivities import MatrixSensitivity, MeasuredPages, Sensitivities
-from olmocr.conversion.names import LANGUAGE
+from olmocr.conversion.calibrated.allocation.sensitivities import MatrixSensitivity, MeasuredPages, Sensitivities
 from olmocr.conversion.recipe import BITS
+from olmocr.conversion.source.names import LANGUAGE
 from olmocr.reports.conversion import ConvertedSource, SourceFile
 
 

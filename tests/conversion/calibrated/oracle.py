@@ -1,8 +1,8 @@
-"""Calibrated rounding in plain numpy, float64: the steps of `olmocr.conversion.calibrated.steps`, one row at a time."""
+"""Calibrated rounding in plain numpy, float64: the steps of `calibrated.rounding.steps`, one row at a time."""
 
 import numpy as np
 
-from olmocr.conversion.calibrated.steps import ALTERNATIONS, ROUNDS, SHRINKS, STARTS, STRETCHES
+from olmocr.conversion.calibrated.rounding.steps import ALTERNATIONS, ROUNDS, SHRINKS, STARTS, STRETCHES
 from olmocr.tensors.floats import narrowed
 
 

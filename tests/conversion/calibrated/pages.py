@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from olmocr.conversion.calibrated.samples import CalibrationPage
+from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 
 
 def random_page(config, name="page", *, rows=8, columns=12, prompt=9, answer=6, seed=0):

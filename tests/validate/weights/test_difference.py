@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from olmocr.conversion.checkpoint import SourceCheckpoint
 from olmocr.conversion.convert import convert
+from olmocr.conversion.source.checkpoint import SourceCheckpoint
 from olmocr.model_folder import ModelFolder
 from olmocr.tensors.floats import NUMPY_DTYPES
 from olmocr.tensors.header import TensorInfo

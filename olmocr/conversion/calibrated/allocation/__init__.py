@@ -1,0 +1,1 @@
+"""What each matrix costs -> how many bits it gets."""

@@ -1,0 +1,1 @@
+"""Pages through a source, block by block, forwards and back."""

@@ -1,0 +1,403 @@
+"""One backward pass over a few pages -> what the error of each language matrix costs in nats, and what tokens count.
+
+The KL divergence that a small error of the logits makes is half its square in the metric F = diag(p) - p p^T, with p
+the source's own probabilities. At each answer token the gradient u = sqrt(p) * e - p (sqrt(p) . e), with e drawn from
+N(0, 1), has E[u u^T] = F. So one pass back from u gives g_t, the gradient at the output of any matrix at token t, and
+the error dW of that matrix costs
+
+    c = k / (2 P) * sum over the tokens t of all pages of (g_t . dW x_t)^2
+
+nats an answer token, of which there are P. With k = 1 errors of different tokens would be independent. They are not: a
+part of dW x_t is the same for all t, the more the less rounding knows of x. The square of a page's whole sum over t has
+the right mean, but one such square a page is too rough for a single matrix. So k is the mean over pages and matrices of
+the quotient of both, from 1 to 2, for each method and number of bits; every page counts alike, since one on which the
+model errs can have nearly all of the sum. The head's own error reaches the logits at once: F itself is used there, and
+nothing is drawn.
+
+Blocks are taken from the last to the first, each computed again from the states before it that the walk left on the
+disk, with one block of weights in memory. All is computed in float32.
+
+Differentiated are the functions of `language`, not mlx-vlm's modules. What those call and this does not: on Metal
+rotary positions are an ``mx.fast.metal_kernel``, which has no gradient (mlx-vlm 0.7.10 leads it around that by an
+``mx.custom_function``); ``mx.quantized_matmul`` has none by packed weights, wherever it runs; and keys and values are
+written into a cache. Products, ``mx.fast.rms_norm``, ``mx.fast.scaled_dot_product_attention`` and ``mx.sigmoid`` are
+differentiated by MLX itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from olmocr.conversion.calibrated.passes.language import (
+    BLOCK_INPUTS,
+    decoder_block,
+    head_input,
+    language_shape,
+    logits,
+    rotary_angles,
+)
+from olmocr.conversion.calibrated.passes.samples import CalibrationPage
+from olmocr.conversion.calibrated.passes.source_blocks import SourceBlocks, SourceMatrix, Weights
+from olmocr.conversion.calibrated.passes.statistics import HessianSum, predicts_answer, token_weights
+from olmocr.conversion.calibrated.passes.walk import (
+    BlockStatistics,
+    WalkOptions,
+    block_names,
+    in_order,
+    states_of,
+    walk,
+)
+from olmocr.conversion.calibrated.rounding.read_back import CALIBRATED, Hessians, Rounding
+from olmocr.conversion.recipe import BITS
+from olmocr.conversion.source.checkpoint import SourceCheckpoint
+from olmocr.conversion.source.names import EMBEDDINGS, LANGUAGE, number_of_blocks
+from olmocr.tensors.floats import Floats
+
+_ELEMENTS = 1 << 24
+"""Of a matrix that are rounded at once: 64 MB of float32 for each number of bits."""
+
+_WIDEST_IN_ONE = 8192
+"""Columns of an input whose H is taken as one; that of a wider one is cut into two slices."""
+
+_MOST_TOGETHER = 2.0
+"""What a mean over a few pages may say at most that errors are alike: one page's draw alone can say five."""
+
+_POSITIONS = 256
+"""Answer tokens whose probabilities over the vocabulary are in memory at once."""
+
+Nats = dict[str, dict[str, dict[int, float]]]
+"""Module -> method -> bits -> nats of KL an answer token."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGradients:
+    """How large the gradient is at the output of each matrix at each token: *norms* (tokens,) by page and module."""
+
+    norms: Mapping[tuple[str, str], Floats]
+    image_token: int
+
+    def weights(self, page: CalibrationPage, module: str) -> Floats:
+        """Return what each token of *page* counts for *module*, float32 (tokens,): 0.9 a / mean(a) + 0.1.
+
+        a is the norm of the gradient, not its square, which a few tokens would have nearly all of; a token of the
+        prompt, and the last one, go without the 0.1.
+        """
+        flat = (token_weights(page, self.image_token) > 0).astype(np.float32)
+        weights: Floats = (
+            np.float32(0.9 / self._mean(module)) * self.norms[page.sha256, module] + np.float32(0.1) * flat
+        )
+        return weights
+
+    def _mean(self, module: str) -> float:
+        found = [norms for (_, of), norms in self.norms.items() if of == module]
+        return float(np.concatenate(found).mean(dtype=np.float64)) or 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class PricedModel:
+    """What was found: what each language matrix costs, and what its tokens count."""
+
+    nats: Nats
+    tokens: TokenGradients
+
+
+def price_matrices(
+    source: SourceCheckpoint,
+    pages: Sequence[CalibrationPage],
+    folder: Path,
+    roundings: Mapping[str, Rounding],
+    *,
+    bits: Sequence[int] = BITS,
+    seed: int = 0,
+    on_block: Callable[[int, int], None] = lambda done, total: None,
+) -> PricedModel:
+    """Return what it costs to round each matrix of *source*'s language model, alone, by each of *roundings*.
+
+    *folder* takes what does not fit into memory: for each page and block the states before it, and for one block the
+    inputs and gradients of its matrices. *on_block* is called with how many blocks are done, of those there are there
+    and back.
+
+    Raises:
+        CheckpointError: the source cannot be read.
+        OutputError: *folder* cannot be written.
+        PlanError: a model of this family cannot be walked through.
+    """
+    names = block_names(source)
+    first = number_of_blocks(source.config)["blocks"]
+    total = len(names) + len(names) - first
+    ordered = in_order(pages)
+    states = states_of(source, ordered, folder)
+
+    def walked(block: BlockStatistics) -> None:
+        if 0 < block.number <= first:  # no gradient goes back through the vision tower
+            states.remove(block.number - 1)
+        on_block(block.number + 1, total)
+
+    walk(source, ordered, walked, folder, options=WalkOptions(needed=(), keep_states=True))
+    with closing(SourceBlocks(source, mx.float32)) as blocks:
+        back = _WayBack(source, ordered, blocks, folder, _Prices(roundings, bits, ordered), seed)
+        back.head()
+        on_block(len(names) + 1, total)
+        for number in reversed(range(first, len(names) - 1)):
+            back.block(number)
+            on_block(len(names) + len(names) - number, total)
+            mx.clear_cache()
+        back.embeddings()
+    return back.found()
+
+
+def drawn_gradient(probabilities: mx.array, noise: mx.array) -> mx.array:
+    """Return u = sqrt(p) e - p (sqrt(p) . e) for each row p of *probabilities* and e of *noise*, which is N(0, 1).
+
+    E[u u^T] = diag(p) - p p^T, the second derivatives of the KL divergence by logits.
+    """
+    roots = mx.sqrt(probabilities) * noise
+    return roots - probabilities * roots.sum(axis=-1, keepdims=True)
+
+
+class _Prices:
+    """Adds up what the error of each matrix costs."""
+
+    def __init__(
+        self, roundings: Mapping[str, Rounding], bits: Sequence[int], pages: Sequence[CalibrationPage]
+    ) -> None:
+        self._roundings, self._bits = roundings, bits
+        self.needs_hessians = CALIBRATED in roundings
+        self._answer_tokens = sum(int(predicts_answer(page).sum()) for page in pages)
+        self._nats: Nats = {}
+        self._together: dict[tuple[str, int], list[tuple[str, float]]] = {}
+
+    def errors(
+        self, matrix: SourceMatrix, hessians: Hessians | None
+    ) -> Iterator[tuple[slice, Floats, dict[tuple[str, int], mx.array]]]:
+        """Yield rows of *matrix*: which, their values, and by method and bits the error (rows, columns) of rounding."""
+        rounds = {method: rounding(hessians) for method, rounding in self._roundings.items()}
+        for rows in _row_chunks(matrix.shape):
+            values = matrix.rows(rows.start, rows.stop)
+            yield (
+                rows,
+                values,
+                {
+                    (method, bits): mx.array(round_rows(values, bits) - values)
+                    for method, round_rows in rounds.items()
+                    for bits in self._bits
+                },
+            )
+
+    def errors_of(self, values: Floats) -> Iterator[tuple[tuple[str, int], mx.array]]:
+        """Yield by method and bits the error of rounding *values* (rows, columns), whose inputs are not known."""
+        for method, rounding in self._roundings.items():
+            round_rows = rounding(None)
+            for bits in self._bits:
+                yield (method, bits), mx.array(round_rows(values, bits) - values)
+
+    def add(self, module: str, key: tuple[str, int], squares: float) -> None:
+        """Add to what *module* costs by *key*, method and bits, the sum of *squares* over tokens."""
+        by_bits = self._nats.setdefault(module, {}).setdefault(key[0], {})
+        by_bits[key[1]] = by_bits.get(key[1], 0.0) + squares / (2 * self._answer_tokens)
+
+    def add_page(self, module: str, key: tuple[str, int], moved: Floats) -> None:
+        """Add g_t . dW x_t of the tokens of a page, *moved* (tokens,)."""
+        squares = float(np.square(moved, dtype=np.float64).sum())
+        self.add(module, key, squares)
+        if squares:
+            whole = float(moved.sum(dtype=np.float64)) ** 2
+            self._together.setdefault(key, []).append((module, whole / squares))
+
+    def nats(self) -> Nats:
+        """Return what each matrix costs, errors of one page's tokens taken together."""
+        nats = {module: {method: dict(bits) for method, bits in each.items()} for module, each in self._nats.items()}
+        for (method, bits), quotients in self._together.items():
+            together = float(np.clip(np.mean([each for _, each in quotients]), 1, _MOST_TOGETHER))
+            for module in {module for module, _ in quotients}:
+                nats[module][method][bits] *= together
+        return nats
+
+
+class _WayBack:
+    """The way back through a source, from the head to the first block of the language model."""
+
+    def __init__(
+        self,
+        source: SourceCheckpoint,
+        pages: Sequence[CalibrationPage],
+        blocks: SourceBlocks,
+        folder: Path,
+        prices: _Prices,
+        seed: int,
+    ) -> None:
+        self._source, self._pages, self._blocks, self._prices, self._seed = source, pages, blocks, prices, seed
+        self._folder, self._states = folder, states_of(source, pages, folder)
+        self._shape, self._names = language_shape(source.config), block_names(source)
+        self._tokens = [len(page.token_ids) for page in pages]
+        self._image_token: int = source.config["image_token_id"]
+        self._gradients: list[mx.array] = []
+        self._norms: dict[tuple[str, str], Floats] = {}
+
+    def found(self) -> PricedModel:
+        """Return what was found on the whole way."""
+        return PricedModel(self._prices.nats(), TokenGradients(self._norms, self._image_token))
+
+    def head(self) -> None:
+        """Draw a gradient at the logits of each page, take it back through the head, and price the head's own error."""
+        norm = self._blocks.weights(f"{LANGUAGE}model.norm")["weight"]
+        head = self._blocks.weights(self._names[-1])["weight"]
+        inputs, log_sums = [], []
+        for place, page in enumerate(self._pages):
+            hidden = self._hidden(len(self._names) - 1, place)
+            answers = mx.array(np.flatnonzero(predicts_answer(page)))
+            into = functools.partial(head_input, norm, shape=self._shape)
+            normed = into(hidden[answers])
+            gradient, log_sum = self._logit_gradient(head, normed, page)
+            (back,) = mx.vjp(into, [hidden[answers]], [gradient])[1]
+            whole = mx.zeros_like(hidden)
+            whole[answers] = back
+            mx.eval(whole, normed, log_sum)
+            self._gradients.append(whole)
+            inputs.append(normed)
+            log_sums.append(log_sum)
+        del head
+        self._price_head(inputs, log_sums)
+
+    def _logit_gradient(self, head: mx.array, normed: mx.array, page: CalibrationPage) -> tuple[mx.array, mx.array]:
+        """Return the drawn gradient by *normed* (tokens, width), and the logarithm of the logits' sum (tokens, 1)."""
+        drawn = np.random.default_rng([self._seed, int(page.sha256[:16], 16)])
+        gradients, log_sums = [], []
+        for first in range(0, normed.shape[0], _POSITIONS):
+            values = logits(head, normed[first : first + _POSITIONS])
+            log_sum = mx.logsumexp(values, axis=-1, keepdims=True)
+            probabilities = mx.exp(values - log_sum)
+            noise = mx.array(drawn.standard_normal(values.shape, np.float32))
+            gradients.append(drawn_gradient(probabilities, noise) @ head)
+            log_sums.append(log_sum)
+            mx.eval(gradients[-1], log_sum)
+        return mx.concatenate(gradients), mx.concatenate(log_sums)
+
+    def _price_head(self, inputs: Sequence[mx.array], log_sums: Sequence[mx.array]) -> None:
+        module = self._names[-1]
+        hessian = self._hessian(inputs[0].shape[1])
+        for normed in inputs:
+            if hessian is not None:
+                hessian.add(normed, np.ones(normed.shape[0], np.float32))
+        # Of the error e of a token's logits: sum of p e^2, and of p e.
+        sums: dict[tuple[str, int], list[list[mx.array]]] = {}
+        for _, values, errors in self._prices.errors(
+            self._blocks.matrix(module), hessian.finish() if hessian is not None else None
+        ):
+            rows = mx.array(values)
+            for place, (given, log_sum) in enumerate(zip(inputs, log_sums, strict=True)):
+                probabilities = mx.exp(given @ rows.T - log_sum)
+                for key, error in errors.items():
+                    of_pages = sums.setdefault(key, [[mx.array(0.0), mx.array(0.0)] for _ in inputs])
+                    moved = given @ error.T
+                    parts = ((probabilities * moved * moved).sum(axis=-1), (probabilities * moved).sum(axis=-1))
+                    of_pages[place] = [total + part for total, part in zip(of_pages[place], parts, strict=True)]
+                    mx.eval(of_pages[place])
+        for key, of_pages in sums.items():
+            for second, first in of_pages:
+                self._prices.add(module, key, max(0.0, _sum(second - first * first)))
+
+    def block(self, number: int) -> None:
+        """Take the gradients back through block *number*, and price its matrices."""
+        weights = self._blocks.weights(self._names[number])
+        hessians = [self._hessian(weights[f"{own[0]}.weight"].shape[1]) for own in BLOCK_INPUTS]
+        for place, page in enumerate(self._pages):
+            inputs, gradients = self._back_through(weights, number, place)
+            counts = token_weights(page, self._image_token)
+            for hessian, values in zip(hessians, inputs, strict=True):
+                if hessian is not None:
+                    hessian.add(values, counts)
+            for name, gradient in gradients.items():
+                norms = mx.sqrt(mx.square(gradient).sum(axis=-1))
+                self._norms[page.sha256, f"{self._names[number]}.{name}"] = np.array(norms)
+            parts = {f"input {which}": given for which, given in enumerate(inputs)}
+            mx.save_safetensors(str(self._kept(place)), {**parts, **gradients})
+        del weights
+        for which, (own, hessian) in enumerate(zip(BLOCK_INPUTS, hessians, strict=True)):
+            found = hessian.finish() if hessian is not None else None
+            for name in own:
+                self._price(number, name, f"input {which}", found)
+        for place in range(len(self._pages)):
+            self._kept(place).unlink()
+
+    def _back_through(
+        self, weights: Weights, number: int, place: int
+    ) -> tuple[Sequence[mx.array], dict[str, mx.array]]:
+        """Return the inputs of the block's matrices on a page, and the gradient at each matrix's output by its name."""
+        names = [name for own in BLOCK_INPUTS for name in own]
+        hidden = self._hidden(number, place)
+        angles = rotary_angles(self._pages[place].position_ids, self._shape)
+
+        def through(hidden: mx.array, *nudges: mx.array) -> list[mx.array]:
+            out, inputs = decoder_block(weights, hidden, angles, self._shape, dict(zip(names, nudges, strict=True)))
+            return [out, *inputs]
+
+        tokens = hidden.shape[0]
+        nudges = [mx.zeros((tokens, weights[f"{name}.weight"].shape[0])) for name in names]
+        unmoved = [mx.zeros((tokens, weights[f"{own[0]}.weight"].shape[1])) for own in BLOCK_INPUTS]
+        seen, back = mx.vjp(through, [hidden, *nudges], [self._gradients[place], *unmoved])
+        mx.eval(seen[1:], back)
+        self._gradients[place] = back[0]
+        return seen[1:], dict(zip(names, back[1:], strict=True))
+
+    def _price(self, number: int, name: str, given: str, hessians: Hessians | None) -> None:
+        module = f"{self._names[number]}.{name}"
+        sums: dict[tuple[str, int], list[mx.array]] = {}
+        for rows, _, errors in self._prices.errors(self._blocks.matrix(module), hessians):
+            for place in range(len(self._pages)):
+                kept = _loaded(self._kept(place))
+                values, gradient = kept[given], kept[name][:, rows]
+                for key, error in errors.items():
+                    totals = sums.setdefault(key, [mx.array(0.0)] * len(self._pages))
+                    totals[place] = totals[place] + ((values @ error.T) * gradient).sum(axis=-1)
+                    mx.eval(totals[place])
+        for key, totals in sums.items():
+            for total in totals:
+                self._prices.add_page(module, key, np.array(total))
+
+    def embeddings(self) -> None:
+        """Price the embeddings' error, of which each text token meets one row."""
+        module = EMBEDDINGS.removesuffix(".weight")
+        for page, gradient in zip(self._pages, self._gradients, strict=True):
+            text = np.flatnonzero(page.token_ids != self._image_token)
+            ids, places = np.unique(page.token_ids[text], return_inverse=True)
+            rows = self._blocks.chosen_rows(EMBEDDINGS, ids.tolist())
+            met = gradient[mx.array(text)]
+            for key, error in self._prices.errors_of(rows):
+                moved = (error[mx.array(places)] * met).sum(axis=-1)
+                self._prices.add(module, key, _sum(moved * moved))
+
+    def _hessian(self, columns: int) -> HessianSum | None:
+        """Return what adds up H of an input, if any rounding looks at it; of a wide one in slices, for small memory."""
+        slices = 1 if columns <= _WIDEST_IN_ONE else 2
+        return HessianSum(columns, slices) if self._prices.needs_hessians else None
+
+    def _hidden(self, number: int, place: int) -> mx.array:
+        return self._states.read(number, self._tokens, place).astype(mx.float32)
+
+    def _kept(self, place: int) -> Path:
+        return self._folder / f"gradients-{place:04}.safetensors"
+
+
+def _loaded(path: Path) -> dict[str, mx.array]:
+    """Return the arrays of a file, each of which is read when it is used."""
+    loaded = mx.load(str(path))
+    assert isinstance(loaded, dict)  # a file of that name has several
+    return loaded
+
+
+def _sum(values: mx.array) -> float:
+    return float(np.array(values).sum(dtype=np.float64))
+
+
+def _row_chunks(shape: tuple[int, int]) -> Iterator[slice]:
+    step = max(1, _ELEMENTS // shape[1])
+    for first in range(0, shape[0], step):
+        yield slice(first, min(first + step, shape[0]))

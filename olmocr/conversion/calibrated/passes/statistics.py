@@ -1,0 +1,118 @@
+"""Inputs of matrices, token by token -> H, the sums of their products, which say what an error of a weight costs.
+
+H = sum over tokens t of weight_t x_t x_t^T, (columns, columns): the squared error of a row's output is dw H dw^T.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from olmocr.conversion.calibrated.passes.samples import CalibrationPage
+from olmocr.tensors.floats import Floats
+
+Hessian = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+"""(columns, columns), symmetric."""
+
+WIDEST_IN_FLOAT64 = 8192
+"""Columns of the largest sum that is kept in float64: 512 MB. Wider ones take half of that in float32.
+
+Over 48 pages, float32 is off by 3e-7 of sqrt(H_ii H_jj) at most, and float64 by 9e-8, which is what the products have;
+the damping that rounding adds is 1e-2 of H's mean diagonal.
+"""
+
+PANEL = 1024
+"""Columns of H that are computed at once: only what is on or left of the diagonal is, the rest is its mirror."""
+
+IMAGE_WEIGHT = 0.1
+"""Of an image's token beside one that predicts the answer: they are many, and no output is read there."""
+
+
+def token_weights(page: CalibrationPage, image_token: int) -> Floats:
+    """Return what each token of *page* counts, float32 (tokens,).
+
+    1 where a token of the answer or its end is predicted, 0.1 for the image, nothing for the prompt; nor for the last
+    token, which predicts nothing.
+    """
+    weights = np.where(page.token_ids == image_token, np.float32(IMAGE_WEIGHT), np.float32(0))
+    return np.where(predicts_answer(page), np.float32(1), weights)
+
+
+def predicts_answer(page: CalibrationPage) -> npt.NDArray[np.bool_]:
+    """Return which tokens (tokens,) of *page* predict a token of the answer or its end."""
+    places = np.arange(len(page.token_ids))
+    found: npt.NDArray[np.bool_] = (places >= page.answer_start - 1) & (places < len(places) - 1)
+    return found
+
+
+def held_out(pages: Sequence[CalibrationPage], seed: int) -> frozenset[str]:
+    """Return the hashes of a quarter of *pages*, at least one, drawn by *seed*: the same ones in any order."""
+    drawn = sorted({page.sha256 for page in pages}, key=lambda each: hashlib.sha256(f"{seed} {each}".encode()).digest())
+    return frozenset(drawn[: max(1, len(drawn) // 4)])
+
+
+def column_slices(columns: int, count: int) -> list[slice]:
+    """Return *count* slices of *columns* as equal as multiples of 128, the widest group, allow."""
+    unit = 128 if columns >= 128 * count else 1
+    ends = [round(columns * number / count / unit) * unit for number in range(count)] + [columns]
+    return [slice(first, end) for first, end in pairwise(ends)]
+
+
+class HessianSum:
+    """Adds up H of one input: products are float32, sums float64 unless the input is wide."""
+
+    def __init__(
+        self, columns: int, slices: int = 1, *, panel: int = PANEL, widest_in_float64: int = WIDEST_IN_FLOAT64
+    ) -> None:
+        """Begin with zeros; of several *slices* of the columns only each one's own H is added up."""
+        self._slices, self._panel = column_slices(columns, slices), panel
+        widths = [each.stop - each.start for each in self._slices]
+        self._totals: list[Hessian] = [_zeros(width, widest_in_float64) for width in widths]
+
+    def add(self, values: mx.array, weights: Floats) -> None:
+        """Add tokens with inputs *values* (tokens, columns), each counted *weights* (tokens,) times."""
+        chosen = np.flatnonzero(weights)
+        if not len(chosen):
+            return
+        rows = values if len(chosen) == len(weights) else values[mx.array(chosen)]
+        scaled = rows.astype(mx.float32) * mx.array(np.sqrt(weights[chosen]))[:, None]
+        for own, total in zip(self._slices, self._totals, strict=True):
+            part = mx.contiguous(scaled[:, own])
+            for first, end in self._panels(total):
+                total[first:end, :end] += np.asarray(part[:, first:end].T @ part[:, :end])
+
+    def finish(self) -> tuple[Hessian, ...]:
+        """Return H of each slice of columns, symmetric; nothing is to be added afterwards."""
+        for total in self._totals:
+            for first, end in self._panels(total):
+                total[first:end, end:] = total[end:, first:end].T
+        return tuple(self._totals)
+
+    def _panels(self, total: Hessian) -> list[tuple[int, int]]:
+        return [(first, min(first + self._panel, len(total))) for first in range(0, len(total), self._panel)]
+
+
+def _zeros(columns: int, widest_in_float64: int) -> Hessian:
+    if columns <= widest_in_float64:
+        return np.zeros((columns, columns), np.float64)
+    return np.zeros((columns, columns), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class InputStatistics:
+    """What is known of the input of one or several matrices.
+
+    *hessians* are float32 or float64: one (columns, columns), or one for each of several consecutive slices of the
+    columns. *held_out* is the same of pages that were kept apart; None if none were. *tokens* counts those with a
+    weight, of both.
+    """
+
+    hessians: tuple[Hessian, ...]
+    held_out: tuple[Hessian, ...] | None
+    tokens: int

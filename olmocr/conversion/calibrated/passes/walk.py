@@ -1,0 +1,305 @@
+"""A source and pages -> what each matrix is given on them, block by block, with one block of weights in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from olmocr.conversion.calibrated.passes.hidden_states import HiddenStates, any_are_there, fingerprint
+from olmocr.conversion.calibrated.passes.kernels import fastest_kernels
+from olmocr.conversion.calibrated.passes.language import (
+    BLOCK_INPUTS,
+    decoder_block,
+    embedded,
+    head_input,
+    language_shape,
+    rotary_angles,
+)
+from olmocr.conversion.calibrated.passes.samples import CalibrationPage
+from olmocr.conversion.calibrated.passes.source_blocks import SourceBlocks, SourceMatrix, computing_dtype
+from olmocr.conversion.calibrated.passes.statistics import (
+    HessianSum,
+    InputStatistics,
+    held_out,
+    predicts_answer,
+    token_weights,
+)
+from olmocr.conversion.calibrated.passes.vision import VISION_INPUTS, merged, patches, vision_block, vision_shape
+from olmocr.conversion.source.checkpoint import SourceCheckpoint
+from olmocr.conversion.source.names import EMBEDDINGS, LANGUAGE, LM_HEAD, PATCH_EMBED, VISION, number_of_blocks
+from olmocr.errors import PlanError
+from olmocr.inference.vision import Layout
+from olmocr.tensors.floats import Floats
+
+TokenWeights = Callable[[CalibrationPage, str], Floats]
+"""A page and a matrix by MLX's module name -> what each of the page's tokens counts for it, float32 (tokens,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixStatistics:
+    """A matrix of the source, and what it is given; matrices with one input share its statistics."""
+
+    matrix: SourceMatrix
+    input: InputStatistics
+
+
+@dataclass(frozen=True, eq=False)
+class BlockStatistics:
+    """What was seen of block *number*, called *name*: its *matrices* by MLX's module names."""
+
+    number: int
+    name: str
+    matrices: Mapping[str, MatrixStatistics]
+
+
+@dataclass(frozen=True)
+class WalkOptions:
+    """How H is added up.
+
+    *needed* are the modules that H is wanted of, by MLX's names; None are all. The H of a language block's
+    ``down_proj`` is cut into *down_slices*: 2 or 4 take a half or a quarter of the memory. With *held_out_seed*, a
+    quarter of the pages is added up apart. *weigh* replaces the plain weights of language tokens; each matrix then has
+    an H of its own. *keep_states* leaves the states before every block on the disk.
+    """
+
+    needed: Container[str] | None = None
+    down_slices: int = 1
+    held_out_seed: int | None = None
+    weigh: TokenWeights | None = None
+    keep_states: bool = False
+
+
+def block_names(source: SourceCheckpoint) -> tuple[str, ...]:
+    """Return the blocks in the order in which they are walked: the vision tower's, the language model's, the head."""
+    count = number_of_blocks(source.config)
+    head = EMBEDDINGS if source.config["tie_word_embeddings"] else LM_HEAD
+    return (
+        *(f"{VISION}blocks.{number}" for number in range(count["blocks"])),
+        *(f"{LANGUAGE}model.layers.{number}" for number in range(count["layers"])),
+        head.removesuffix(".weight"),
+    )
+
+
+def in_order(pages: Sequence[CalibrationPage]) -> tuple[CalibrationPage, ...]:
+    """Return *pages* in the order in which they are added up, whatever order they come in."""
+    return tuple(sorted(pages, key=lambda page: (page.sha256, page.token_ids.tobytes())))
+
+
+def can_resume(source: SourceCheckpoint, pages: Sequence[CalibrationPage], folder: Path, first_block: int) -> bool:
+    """Say whether the states before block *first_block* of just this walk are in *folder*."""
+    if not any_are_there(folder, first_block):  # pages are not hashed for nothing
+        return False
+    return states_of(source, in_order(pages), folder).is_there(first_block)
+
+
+def walk(
+    source: SourceCheckpoint,
+    pages: Sequence[CalibrationPage],
+    on_block: Callable[[BlockStatistics], None],
+    folder: Path,
+    *,
+    first_block: int = 0,
+    options: WalkOptions = WalkOptions(),
+    on_page: Callable[[int, int], None] | None = None,
+) -> None:
+    """Walk *pages* through *source* from block *first_block* on, and call *on_block* with what was seen of each.
+
+    Hidden states lie in *folder*: when *on_block* is called for block n, those before n and n + 1 are there, and are
+    until it is called for n + 1. So whoever writes down in *on_block* that n is done can come back with *first_block*
+    n + 1.
+    *on_page* is called with a block's number and how many pages went through it.
+
+    Raises:
+        CheckpointError: the source cannot be read.
+        OutputError: *folder* cannot be written, or the states before *first_block* are not there.
+        PlanError: a model of this family cannot be walked through.
+    """
+    if source.config["model_type"] != "qwen2_5_vl":
+        raise PlanError(
+            f"{source.folder.where} is of the family {source.config['model_type']}, and pages are read for calibration "
+            "with qwen2_5_vl only; convert it with `method='fit'`"
+        )
+    ordered = in_order(pages)
+    states = states_of(source, ordered, folder)
+    with closing(SourceBlocks(source, computing_dtype(source))) as blocks:
+        way = _Walk(source, ordered, blocks, states, options)
+        if first_block == 0:
+            way.begin()
+        for number in range(first_block, len(block_names(source))):
+            on_block(way.block(number, on_page))
+            way.forget_before(number)
+            mx.clear_cache()
+
+
+def states_bytes(source: SourceCheckpoint, pages: Sequence[CalibrationPage]) -> int:
+    """Return the bytes of disk that a walk takes at most: three files of states, the larger of both models'."""
+    config = source.config
+    seen = sum(len(page.pixel_values) for page in pages) * int(config["vision_config"]["hidden_size"])
+    read = sum(len(page.token_ids) for page in pages) * int(config["hidden_size"])
+    return 3 * max(seen, read) * computing_dtype(source).size
+
+
+def states_of(source: SourceCheckpoint, ordered: Sequence[CalibrationPage], folder: Path) -> HiddenStates:
+    """Return where the states of a walk of pages in their order lie."""
+    dtype = computing_dtype(source)
+    return HiddenStates(folder, fingerprint(ordered, dtype, sorted(source.tensors.items())), dtype)
+
+
+class _Input:
+    """H of one input of a block, or of one matrix where each has weights of its own.
+
+    It is the input at *place* of those that the block's function returns, and *modules*, MLX's names, are given it.
+    """
+
+    def __init__(self, place: int, modules: Sequence[str], slices: int, holds_out: bool) -> None:
+        self.place, self.modules = place, modules
+        self._slices, self._holds_out = slices, holds_out
+        self._sums: list[HessianSum] = []
+        self._tokens = 0
+
+    def add(self, values: mx.array, weights: Floats, *, is_held_out: bool) -> None:
+        """Add a page's inputs (tokens, columns), each with its weight."""
+        if not self._sums:  # the width is known now
+            self._sums = [HessianSum(values.shape[1], self._slices) for _ in range(1 + self._holds_out)]
+        self._sums[is_held_out].add(values, weights)
+        self._tokens += int(np.count_nonzero(weights))
+
+    def finish(self) -> InputStatistics:
+        """Return what was added up."""
+        hessians, *apart = (each.finish() for each in self._sums)
+        return InputStatistics(hessians, apart[0] if apart else None, self._tokens)
+
+
+_Seen = Iterator[tuple[CalibrationPage, tuple[mx.array, ...]]]
+"""Page after page, and the inputs of a block's matrices on it, (tokens, columns) each."""
+
+
+class _Walk:
+    """One walk: *pages* in their order, and where weights and states come from."""
+
+    def __init__(
+        self,
+        source: SourceCheckpoint,
+        pages: Sequence[CalibrationPage],
+        blocks: SourceBlocks,
+        states: HiddenStates,
+        options: WalkOptions,
+    ) -> None:
+        self._pages, self._blocks, self._states, self._options = pages, blocks, states, options
+        self._kernels = fastest_kernels()
+        self._names = block_names(source)
+        self._vision_blocks = number_of_blocks(source.config)["blocks"]
+        self._image_token: int = source.config["image_token_id"]
+        self._vision_shape = vision_shape(source.config["vision_config"])
+        self._shape = language_shape(source.config)
+        self._apart = frozenset[str]()
+        if options.held_out_seed is not None:
+            self._apart = held_out(pages, options.held_out_seed)
+
+    def begin(self) -> None:
+        """Write what the vision tower's first block is given."""
+        weight = self._blocks.weights(PATCH_EMBED.removesuffix(".weight"))["weight"]
+        with self._states.writing(0) as write:
+            for page in self._pages:
+                write(patches(weight, mx.array(page.pixel_values), self._layout(page), self._vision_shape))
+
+    def block(self, number: int, on_page: Callable[[int, int], None] | None) -> BlockStatistics:
+        """Take all pages through block *number*."""
+        if number < self._vision_blocks:
+            names, seen = VISION_INPUTS, self._vision(number)
+        elif number < len(self._names) - 1:
+            names, seen = BLOCK_INPUTS, self._language(number)
+        else:
+            names, seen = (("",),), self._head(number)
+        inputs = self._inputs(number, names)
+        for count, (page, values) in enumerate(seen, start=1):
+            for each in inputs:
+                weights = self._weights(page, each.modules[0], number)
+                each.add(values[each.place], weights, is_held_out=page.sha256 in self._apart)
+            if on_page:
+                on_page(number, count)
+        return BlockStatistics(number, self._names[number], self._matrices(inputs))
+
+    def forget_before(self, number: int) -> None:
+        """Remove the states that are of no use once block *number* is done."""
+        if number and not self._options.keep_states:
+            self._states.remove(number - 1)
+
+    def _inputs(self, number: int, names: Sequence[Sequence[str]]) -> list[_Input]:
+        options, found = self._options, []
+        for place, own in enumerate(names):
+            modules = [f"{self._names[number]}.{name}".removesuffix(".") for name in own]
+            modules = [each for each in modules if options.needed is None or each in options.needed]
+            slices = options.down_slices if own == BLOCK_INPUTS[-1] and number >= self._vision_blocks else 1
+            together = [modules] if options.weigh is None or number < self._vision_blocks else [[m] for m in modules]
+            found += [_Input(place, each, slices, bool(self._apart)) for each in together if each]
+        return found
+
+    def _matrices(self, inputs: Sequence[_Input]) -> dict[str, MatrixStatistics]:
+        finished = [(each.modules, each.finish()) for each in inputs]
+        return {
+            module: MatrixStatistics(self._blocks.matrix(module), statistics)
+            for modules, statistics in finished
+            for module in modules
+        }
+
+    def _weights(self, page: CalibrationPage, module: str, number: int) -> Floats:
+        if number < self._vision_blocks:
+            return np.ones(len(page.pixel_values), np.float32)
+        if number == len(self._names) - 1:
+            return predicts_answer(page).astype(np.float32)
+        weigh = self._options.weigh
+        return weigh(page, module) if weigh else token_weights(page, self._image_token)
+
+    def _vision(self, number: int) -> _Seen:
+        """Take pages through a vision block; after the last one, write what the language model is given."""
+        weights = self._blocks.weights(self._names[number])
+        is_last = number == self._vision_blocks - 1
+        merger = self._blocks.weights(f"{VISION}merger") if is_last else {}
+        rows = [len(page.pixel_values) for page in self._pages]
+        is_full = number in self._vision_shape.full
+        with self._states.writing(number + 1) as write:
+            for place, page in enumerate(self._pages):
+                layout = self._layout(page)
+                hidden = self._states.read(number, rows, place)
+                hidden, inputs = vision_block(
+                    weights, hidden, layout, self._vision_shape, is_full=is_full, kernels=self._kernels
+                )
+                mx.eval(hidden, inputs)
+                yield page, inputs
+                if is_last:
+                    hidden = self._embed(page, merged(merger, hidden, layout, self._vision_shape))
+                write(hidden)
+
+    def _embed(self, page: CalibrationPage, features: mx.array) -> mx.array:
+        ids, places = np.unique(page.token_ids, return_inverse=True)
+        rows = mx.array(self._blocks.chosen_rows(EMBEDDINGS, ids.tolist())).astype(features.dtype)
+        return embedded(rows[mx.array(places)], page.token_ids == self._image_token, features)
+
+    def _language(self, number: int) -> _Seen:
+        weights = self._blocks.weights(self._names[number])
+        with self._states.writing(number + 1) as write:
+            for place, page in enumerate(self._pages):
+                hidden = self._states.read(number, self._tokens(), place)
+                angles = rotary_angles(page.position_ids, self._shape)
+                hidden, inputs = decoder_block(weights, hidden, angles, self._shape, kernels=self._kernels)
+                mx.eval(hidden, inputs)
+                yield page, inputs
+                write(hidden)
+
+    def _head(self, number: int) -> _Seen:
+        norm = self._blocks.weights(f"{LANGUAGE}model.norm")["weight"]
+        for place, page in enumerate(self._pages):
+            yield page, (head_input(norm, self._states.read(number, self._tokens(), place), self._shape),)
+
+    def _tokens(self) -> list[int]:
+        return [len(page.token_ids) for page in self._pages]
+
+    def _layout(self, page: CalibrationPage) -> Layout:
+        _, rows, columns = page.grid_thw[0].tolist()
+        return self._vision_shape.layout(rows, columns)

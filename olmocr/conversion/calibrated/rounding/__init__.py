@@ -1,0 +1,1 @@
+"""A matrix, and the second moments of its inputs -> codes, scales and biases."""

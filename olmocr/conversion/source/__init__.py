@@ -1,0 +1,1 @@
+"""What is read of a source before any of its weights."""

@@ -1,0 +1,1 @@
+"""What the command `olmocr` does that a program does not need: choose, show, print."""

@@ -1,0 +1,99 @@
+"""Pages as they are finished -> how far a run is: a line in a log, or rows of a live display."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from olmocr.runtime.memory import peak_memory
+from olmocr.terminal.stage_view import bar_row, row, spoken
+from olmocr.text import in_a_line
+from olmocr.workspace.document import PageRecord
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class Tally:
+    """What was read so far, and what is left. Times are in seconds, of any clock.
+
+    Only pages of documents that were begun are known; those of documents to come are guessed where a time is told.
+    """
+
+    def __init__(self, started: float) -> None:
+        self._started = started
+        self._pages = self._retried = self._fallback = self._blank = self._tokens = 0
+        self._expected = self._waiting = self._documents_done = 0
+        self._left: dict[str, int] = {}  # pages of each document that was begun
+        self._last = ""
+
+    def start(self, now: float) -> None:
+        """Count time from *now* on: what came before was no reading."""
+        self._started = now
+
+    def begin(self, document: str, pages: int, waiting: int) -> None:
+        """Count a *document* (its key) that is begun: *pages* are to be read, and *waiting* documents are behind it."""
+        self._left[document] = pages
+        self._documents_done += not pages
+        self._expected += pages
+        self._waiting = waiting
+
+    def add(self, document: str, name: str, page: PageRecord) -> None:
+        """Count a page of a *document* (its key) that is called *name*."""
+        self._pages += 1
+        self._retried += page.attempts > 1
+        self._fallback += page.is_fallback
+        self._blank += page.status == "blank"
+        self._tokens += page.total_output_tokens
+        self._last = f"{in_a_line(name)}, page {page.page_number}"
+        self._left[document] = self._left.get(document, 1) - 1
+        self._documents_done += self._left[document] == 0
+
+    @property
+    def has_pages(self) -> bool:
+        """Whether a page was read, or is known."""
+        return bool(self._expected or self._pages)
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether a model has answered a page."""
+        return self._tokens > 0
+
+    @property
+    def pages_left(self) -> float:
+        """Pages that are left, supposing that documents still to come have as many as those that were begun."""
+        begun = max(len(self._left), 1)
+        return max(0, self._expected - self._pages) + self._waiting * self._expected / begun
+
+    def line(self, now: float) -> str:
+        """Return pages, those that took more than one attempt or got no good answer, how fast it goes, what is left."""
+        parts = [f"{self._pages_of()} pages", f"{self._documents_of()} documents", *self._kinds()]
+        rate = f"{self._tokens / self._minutes(now) / 60:.0f} tokens/s"
+        return ", ".join([*parts, *self._speed(now), rate, f"{peak_memory() / 2**20:.0f} MiB"])
+
+    def rows(self, now: float) -> Iterator[RenderableType]:
+        """Yield the same in rows of a live display, of any width, and which page was the last."""
+        figures = "  ".join([f"{self._pages_of()} pages", *self._speed(now)])
+        yield bar_row(self._pages, max(1, self._expected), figures)
+        last = [f"last: {self._last}"] if self._last else []
+        yield row(", ".join([f"{self._documents_of()} documents", *self._kinds(), *last]))
+
+    def _pages_of(self) -> str:
+        return f"{self._pages} of {self._expected}" + ("+" if self._waiting else "")
+
+    def _documents_of(self) -> str:
+        return f"{self._documents_done} of {len(self._left) + self._waiting}"
+
+    def _kinds(self) -> list[str]:
+        kinds = {"retried": self._retried, "failed": self._fallback, "blank": self._blank}
+        return [f"{count} {kind}" for kind, count in kinds.items() if count]
+
+    def _speed(self, now: float) -> list[str]:
+        rate = self._pages / self._minutes(now)
+        if not rate or (self._pages == self._blank and self.pages_left):  # what is blank tells nothing of a model
+            return []
+        left = [f"about {spoken(60 * self.pages_left / rate)} left"] if self.pages_left else []
+        return [f"{rate:.1f} pages/min", *left]
+
+    def _minutes(self, now: float) -> float:
+        return max(now - self._started, 1e-6) / 60

@@ -1,0 +1,145 @@
+"""Where MLX computes, and with which BLAS. Comes before any other import of MLX."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from olmocr.errors import MissingDependencyError
+from olmocr.runtime.extras import install_command
+from olmocr.runtime.threads import in_a_lasting_thread
+
+REFERENCE_BLAS = "reference"
+
+STEP_BYTES = 3 << 29
+"""What a step takes beside weights and caches: activations, logits, and the vision tower at work on a page.
+
+MLX may keep as much of freed memory for itself, since the next step takes it again.
+"""
+
+GPU_LOCK = threading.Lock()
+"""Held while rows are rounded on a GPU: MLX does not promise that several threads may use one at once."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where MLX computes. *blas* is None unless that is a CPU."""
+
+    kind: Literal["metal", "cuda", "cpu"]
+    blas: str | None
+    mlx_version: str
+
+    def __str__(self) -> str:
+        blas = f", BLAS {self.blas}" if self.blas else ""
+        return f"MLX {self.mlx_version} on {self.kind}{blas}"
+
+
+@dataclass(frozen=True)
+class MemoryLimits:
+    """Bytes that MLX keeps *wired*, that it takes as *memory* before it waits for some, and that it may *cache*."""
+
+    wired: int
+    memory: int
+    cache: int
+
+
+def memory_limits(info: Mapping[str, Any]) -> MemoryLimits | None:
+    """Return the limits for a Mac whose ``mx.device_info()`` is *info*; None where that says too little.
+
+    Wired is what the driver recommends, so that macOS does not push weights out between two pages; it must be less than
+    all memory, which ``sysctl iogpu.wired_limit_mb`` may have been set to. Past the same number MLX waits for memory
+    instead of letting the system swap (by itself it would at half as much again).
+    """
+    recommended, physical = info.get("max_recommended_working_set_size"), info.get("memory_size")
+    if not isinstance(recommended, int) or not isinstance(physical, int) or recommended <= 0 or physical <= 0:
+        return None
+    wired = min(recommended, physical - physical // 10)
+    return MemoryLimits(wired, wired, min(STEP_BYTES, wired // 8))
+
+
+def start_mlx() -> Device:
+    """Import MLX, on a Linux CPU with a fast BLAS under it, and say where it computes.
+
+    Call this before anything else imports MLX: a BLAS that comes later is not used.
+
+    Raises:
+        MissingDependencyError: MLX is not installed, or not for this machine.
+    """
+    blas = _load_fast_blas() if sys.platform == "linux" else "Accelerate"
+    mx = _import_mlx()
+    version = importlib.metadata.version("mlx")
+    if mx.default_device().type != mx.DeviceType.gpu:
+        return Device("cpu", blas, version)
+    return Device("metal" if mx.metal.is_available() else "cuda", None, version)
+
+
+def gpu_limit() -> int | None:
+    """Return how many bytes the GPU's driver lets a process keep there; None where MLX is not told, as on a CPU.
+
+    Raises:
+        MissingDependencyError: MLX is not installed, or not for this machine.
+    """
+    told = _import_mlx().device_info().get("max_recommended_working_set_size")
+    return told if isinstance(told, int) else None
+
+
+def _import_mlx() -> Any:
+    try:
+        return _mlx() if threading.current_thread() is threading.main_thread() else in_a_lasting_thread(_mlx).result()
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"MLX is not installed for this machine ({error}); install it with: {install_command('mlx')}"
+        ) from error
+
+
+def _mlx() -> Any:
+    import mlx.core as mx
+
+    return mx
+
+
+_loaded_blas: str | None = None
+
+
+def _load_fast_blas() -> str:
+    """Open a fast BLAS so that its symbols come before those of the reference BLAS in MLX's CPU wheel.
+
+    ``OLMOCR_BLAS`` may name a library to open instead, or say ``reference`` to open none.
+    """
+    global _loaded_blas
+    if _loaded_blas is None:
+        _loaded_blas = REFERENCE_BLAS if "mlx.core" in sys.modules else _open_first(_blas_candidates())
+    return _loaded_blas
+
+
+def _blas_candidates() -> list[str]:
+    chosen = os.environ.get("OLMOCR_BLAS")
+    if chosen:
+        return [] if chosen == REFERENCE_BLAS else [chosen]
+    return [*_mkl_wheel(), "libopenblas.so.0"]
+
+
+def _mkl_wheel() -> list[str]:
+    """Return the path of MKL's one-library interface where the ``mkl`` wheel is installed."""
+    try:
+        files = importlib.metadata.files("mkl") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [str(Path(str(file.locate())).resolve()) for file in files if file.name.startswith("libmkl_rt.so")]
+
+
+def _open_first(candidates: list[str]) -> str:
+    for candidate in candidates:
+        try:
+            ctypes.CDLL(candidate, mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            continue
+        return Path(candidate).name
+    return REFERENCE_BLAS

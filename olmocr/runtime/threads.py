@@ -1,0 +1,100 @@
+"""Threads with one task: an event loop for callers that are not asynchronous, and work that binds MLX to its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class EventLoopThread:
+    """Runs coroutines for scripts, and for notebooks, whose cells run in an event loop already.
+
+    All coroutines of one context run in the same loop, so that what one has opened another can use.
+    """
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="olmocr", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.run(self._loop.shutdown_asyncgens())
+        self.run(self._loop.shutdown_default_executor())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Return what *coroutine* returns, or raise what it raises.
+
+        An exception that comes while this waits, such as KeyboardInterrupt, cancels the coroutine, and is raised when
+        the coroutine has ended.
+        """
+        ended: queue.SimpleQueue[None] = queue.SimpleQueue()  # an Event can be left locked by an interruption
+        tasks: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            task = self._loop.create_task(coroutine)
+            task.add_done_callback(lambda _: ended.put(None))
+            tasks.append(task)
+
+        def cancel() -> None:
+            if not tasks:  # it was interrupted before it began
+                coroutine.close()
+                ended.put(None)
+            for task in tasks:
+                task.cancel()
+
+        try:
+            self._loop.call_soon_threadsafe(begin)
+            ended.get()
+        except BaseException:
+            self._loop.call_soon_threadsafe(cancel)
+            ended.get()
+            raise
+        return tasks[0].result()
+
+
+_IDLE: queue.SimpleQueue[queue.SimpleQueue[Callable[[], None]]] = queue.SimpleQueue()
+"""The inboxes of lasting threads that have nothing to do now."""
+
+
+def in_a_lasting_thread(work: Callable[[], T]) -> Future[T]:
+    """Have a thread do *work* that does not end afterwards, but waits for more; return what comes of it.
+
+    MLX, mlx-vlm and what they compile keep Python objects for the thread that imports them and for each that draws
+    random numbers, and take the GIL to release them when such a thread ends. Before Python 3.13 a thread can be joined
+    before that, and Python aborts a process whose interpreter is ending by then. A thread that stays releases nothing.
+    """
+    try:
+        inbox = _IDLE.get_nowait()
+    except queue.Empty:
+        inbox = queue.SimpleQueue()
+        threading.Thread(target=_work_through, args=(inbox,), name="olmocr-mlx", daemon=True).start()
+    done: Future[T] = Future()
+    inbox.put(partial(_do, work, done))
+    return done
+
+
+def _do(work: Callable[[], T], done: Future[T]) -> None:
+    try:
+        result = work()
+    except BaseException as error:
+        done.set_exception(error)
+        del error  # with the frames that it came from, and what they hold
+    else:
+        done.set_result(result)
+
+
+def _work_through(inbox: queue.SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        inbox.get()()
+        _IDLE.put(inbox)

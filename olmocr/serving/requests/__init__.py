@@ -1,0 +1,1 @@
+"""A client's request -> what is asked of the model, or a refusal."""
