@@ -31,7 +31,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # the environment 
 
 from machine import peak_bytes
 
-from olmocr.device import start_mlx
+from olmocr.runtime.device import start_mlx
 
 MODULES = {
     "stock": "mlx_lm.convert",

@@ -33,8 +33,8 @@ from real_weights import MIB, compared, encoder, load, load_source, log_probabil
 from smollm import ROOT, find_gguf, read_llama, write_checkpoint, write_llama
 
 from olmocr.conversion.convert import convert
-from olmocr.device import start_mlx
 from olmocr.errors import OlmocrError
+from olmocr.runtime.device import start_mlx
 from olmocr.version import __version__
 
 GROUP_SIZE = 64

@@ -20,8 +20,8 @@ from peer_quantizers import language_bytes, load_into, own_options, read_back
 from real_weights import load_source, logits
 from smollm import write_checkpoint, write_llama
 
-from olmocr.device import start_mlx
 from olmocr.errors import OlmocrError
+from olmocr.runtime.device import start_mlx
 
 
 @pytest.fixture(scope="module")
