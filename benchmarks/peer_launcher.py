@@ -77,7 +77,12 @@ def hand_over(module: Any, name: str, windows: Ids, rounds: int) -> None:
         pairs = [(window.tolist(), 0) for window in windows]
         module.load_data = lambda *_, **__: (pairs * rounds, pairs[:: len(pairs) // 3])
     elif name != "stock":
-        module.load_data = lambda *_, **__: mx.array(windows)
+        module.load_data = lambda _, num_samples, sequence_length: mx.array(windows[: first(num_samples)])
+
+
+def first(num_samples: int) -> int | None:
+    """Return how many windows mlx-lm means: -1 stands for all."""
+    return num_samples if num_samples > 0 else None
 
 
 def multiply_in_float32() -> None:

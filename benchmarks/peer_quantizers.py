@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS, help="default: %(default)s")
     parser.add_argument("--windows", type=int, default=6, help="of 256 tokens each, measured (default: %(default)s)")
     parser.add_argument("--calibrate", type=int, default=15, help="windows to calibrate on (default: %(default)s)")
+    parser.add_argument("--awq-windows", default="128", help="of those to calibrate on (default: its own, %(default)s)")
     parser.add_argument("--awq-grid", default="20", help="steps of awq's searches (default: its own, %(default)s)")
     parser.add_argument("--dwq-rounds", type=int, default=6, help="times that dwq sees them (default: %(default)s)")
     parser.add_argument("--dwq-rate", default="1e-5", help="how fast dwq learns (default: %(default)s)")
@@ -249,7 +250,8 @@ def own_options(llama: Path, recipe: str, method: str, settings: argparse.Namesp
         return ["--hf-path", str(llama), "-q", "--q-bits", bits, "--q-group-size", group_size]
     options = ["--model", str(llama), "--bits", bits, "--group-size", group_size]
     if method == "awq":
-        return [*options, "--embed-bits", bits, "--embed-group-size", group_size, "--n-grid", settings.awq_grid]
+        options += ["--embed-bits", bits, "--embed-group-size", group_size]
+        return [*options, "--num-samples", settings.awq_windows, "--n-grid", settings.awq_grid]
     if method == "gptq":
         return [*options, "--fallback-bits", bits, "--fallback-group-size", group_size]
     return [*options, "--batch-size", "1", "--learning-rate", settings.dwq_rate]

@@ -114,7 +114,7 @@ def test_a_function_of_arrays_and_words_is_computed_in_float32():
 
 @pytest.mark.parametrize("method", ["stock", "awq", "gptq", "dwq"])
 def test_every_matrix_of_anothers_has_the_bits_of_the_recipe(method):
-    options = own_options(Path("llama"), "3bit", method, Namespace(awq_grid="20", dwq_rate="1e-5"))
+    options = own_options(Path("llama"), "3bit", method, Namespace(awq_windows="128", awq_grid="20", dwq_rate="1e-5"))
     bits = [value for name, value in itertools.pairwise(options) if name.endswith("bits")]
     sizes = [value for name, value in itertools.pairwise(options) if name.endswith("group-size")]
     assert set(bits) == {"3"}
