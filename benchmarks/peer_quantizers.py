@@ -132,10 +132,19 @@ def main() -> None:
             print(apart(measure_ours, place, recipe, method), flush=True)
         for method in args.peers:
             if recipe in UNIFORM or method == "dynamic_quant":
-                cost = quantize(place, recipe, method, args)
-                print(apart(measure_theirs, place, recipe, method, cost), flush=True)
-                if method in BLOCKS_ALONE:
-                    print(apart(measure_theirs, place, recipe, method, cost, True), flush=True)
+                print_theirs(place, recipe, method, args)
+
+
+def print_theirs(place: Place, recipe: str, method: str, args: argparse.Namespace) -> None:
+    """Print what mlx-lm's *method* comes to, or why it comes to nothing."""
+    try:
+        cost = quantize(place, recipe, method, args)
+    except OlmocrError as error:
+        print(f"| {recipe} | mlx-lm {method} | {error} |" + " |" * 6, flush=True)
+        return
+    print(apart(measure_theirs, place, recipe, method, cost), flush=True)
+    if method in BLOCKS_ALONE:
+        print(apart(measure_theirs, place, recipe, method, cost, True), flush=True)
 
 
 def apart(function: Any, *arguments: Any) -> Any:
@@ -229,7 +238,11 @@ def quantize(place: Place, recipe: str, method: str, args: argparse.Namespace) -
 
 
 def launch(place: Place, output: Path, words: list[str], python: str) -> dict[str, Any]:
-    """Run the launcher with *words*, beside a log; return what it says of itself at its end."""
+    """Run the launcher with *words*, beside a log; return what it says of itself at its end.
+
+    Raises:
+        OlmocrError: it failed.
+    """
     shutil.rmtree(output, ignore_errors=True)
     log = output.with_suffix(".log")
     with log.open("w", encoding="utf-8") as file:
@@ -238,7 +251,7 @@ def launch(place: Place, output: Path, words: list[str], python: str) -> dict[st
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=place.work, env=offline)
     lines = log.read_text(encoding="utf-8").splitlines()
     if done.returncode:
-        raise SystemExit(f"mlx-lm {words[0]} failed; {log} ends with: {lines[-1] if lines else 'nothing'}")
+        raise OlmocrError(f"it failed; {log} ends with: {lines[-1] if lines else 'nothing'}")
     cost: dict[str, Any] = json.loads(lines[-1])
     return cost
 

@@ -16,7 +16,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 import itertools
 
 import peer_launcher
-from peer_quantizers import language_bytes, load_into, own_options, read_back
+from peer_quantizers import Place, language_bytes, launch, load_into, own_options, read_back
 from real_weights import load_source, logits
 from smollm import write_checkpoint, write_llama
 
@@ -70,6 +70,14 @@ def test_a_folder_without_weights_is_refused(tmp_path):
     start_mlx()
     with pytest.raises(OlmocrError, match="no weights"):
         read_back(tmp_path)
+
+
+def test_a_quantizer_that_fails_is_told_with_its_last_words(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho began\necho no such model\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(OlmocrError, match=r"awq\.log ends with: no such model"):
+        launch(Place(tmp_path), tmp_path / "awq", ["awq"], str(python))
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
