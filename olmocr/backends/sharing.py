@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+USUAL_ROOM = 8
+"""Pages that a server is asked at once, where neither it nor anybody else says how many."""
+
 SILENT_SECONDS = 60.0
 """A server that has answered nothing for so long, though it was asked, is not waited for alone."""
 
 _SILENT_ANSWERS = 4.0  # nor is one that has for so many times what an answer of its own takes, where that is longer
-_WORTH = 1.25  # a second question is asked where it is sooner done by so much
+_WORTH = 1.25  # a second question is asked where it is sooner done by so much, and is never worth less than
+_LEAST_GAIN = 1.0  # so many seconds
 _LULL = 0.25  # of an answer's time must have passed without a new page: those that are in hand are the last ones
 _NEWEST = 0.2  # the share of the newest answer in what a server has shown
 _MOST_COPIES = 2
@@ -192,7 +196,7 @@ class _Table:
     def worth_from(self, page: PageState, at: int) -> float:
         """Return from when on a second question to *at* is worth it: now, or once the first is too late."""
         ((first, since),) = page.asked
-        gain, due = _WORTH * self.seconds(at), since + self.seconds(first)
+        gain, due = max(_LEAST_GAIN, _WORTH * self.seconds(at)), since + self.seconds(first)
         return self.now if due - self.now >= gain else due + gain
 
 
