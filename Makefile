@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo cards test coverage test-slow mutants check format bench clean
+.PHONY: help demo cards test coverage test-slow as-on-macos mutants lint check format bench clean
 
 help:
 	@echo "make demo       convert the demo checkpoint to 8 and 4 bits, read 24 pages with each, print a table"
@@ -10,8 +10,10 @@ help:
 	@echo "make test       run the tests"
 	@echo "make coverage   run them, and print which lines none of them reaches"
 	@echo "make test-slow  run the tests that take minutes, and properties on ten times as many examples"
+	@echo "make as-on-macos  run the tests that are kept for it with only what macOS has, on Linux"
 	@echo "make mutants    break the package a little in 200 places, and print what no test notices: half an hour"
-	@echo "make check      formatting, lint, types, then the tests"
+	@echo "make lint       formatting, lint, types, workflows"
+	@echo "make check      the same, then the tests"
 	@echo "make bench      measure against reference BLAS, stock mlx-vlm and transformers, and fit against stock rounding"
 	@echo "make clean      remove .venv and build"
 
@@ -30,13 +32,19 @@ coverage: .venv/installed-dev
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile=thorough
 
+as-on-macos: .venv/installed-dev
+	$(BIN)/python -m tests.as_on_macos
+
 mutants: .venv/installed-dev
 	$(BIN)/python tests/mutants.py --jobs=2
 
-check: .venv/installed-dev
+lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/actionlint .github/workflows/*.yml
+
+check: lint
 	$(MAKE) test
 
 format: .venv/installed-dev

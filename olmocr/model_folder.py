@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import os
 import re
@@ -375,3 +376,23 @@ def refuse_no_content(path: Path, content: bytes) -> None:
         )
     if not content.strip(b"\0 \t\r\n"):
         raise CheckpointError(f"{path} is empty; copy it again from where the model came from")
+
+
+def weights_sha256(folder: ModelFolder) -> str | None:
+    """Return one SHA-256 for all weights of *folder*: of a line ``HASH  NAME`` for each, by name.
+
+    No weight is read: the hashes are those of its ``SHA256SUMS``, or of the Hub. None where one is not known.
+    """
+    stated = _stated_hashes(folder)
+    hashes = {name: stated.get(name) or shard_sha256(folder, name) or "" for name in folder.weight_files}
+    if not hashes or not all(map(_SHA256.fullmatch, hashes.values())):
+        return None
+    return hashlib.sha256("".join(f"{sha256}  {name}\n" for name, sha256 in hashes.items()).encode()).hexdigest()
+
+
+def _stated_hashes(folder: ModelFolder) -> dict[str, str]:
+    try:
+        lines = (folder.path / HASHES_FILE).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return {}
+    return {name.strip().removeprefix("*"): sha256 for sha256, _, name in (line.partition(" ") for line in lines)}

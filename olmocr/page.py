@@ -122,6 +122,7 @@ class ModelResponse:
     """A model's answer. Only an answer whose *finish_reason* is ``stop`` is whole. Token counts include all.
 
     *passes* over the model's weights were made for it, beside those that read the question; 0 where that is not told.
+    *server* is the address of whoever gave it, where that is not this process.
     """
 
     text: str
@@ -129,6 +130,7 @@ class ModelResponse:
     input_tokens: int
     output_tokens: int
     passes: int = field(default=0, compare=False)
+    server: str = field(default="", compare=False)
 
 
 Ask = Callable[[PageRequest], Awaitable[ModelResponse]]

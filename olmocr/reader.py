@@ -198,7 +198,7 @@ class Reader:
                 return await reader.read(number, self._answers.turn(place))
 
         records = []
-        async with contextlib.aclosing(side_by_side(numbers, read, self._answers.in_hand.count)) as pages:
+        async with contextlib.aclosing(side_by_side(numbers, read, self._answers.most_in_hand)) as pages:
             async for page in pages:
                 records.append(page)
                 on_page(page)

@@ -20,6 +20,7 @@ VALID = PageRecord(
     seconds=4.0,
     ends=("stop",),
     passes=50,
+    server="http://mac:8000/v1",
 )
 RETRIED = PageRecord(
     page_number=2,

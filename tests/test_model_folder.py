@@ -10,11 +10,13 @@ from olmocr.errors import CheckpointError
 from olmocr.model_folder import (
     INDEX_FILE,
     ModelFolder,
+    RemoteShard,
     indexed_shards,
     read_config,
     read_json,
     refuse_links_out,
     shard_sha256,
+    weights_sha256,
 )
 from tests.conftest import CHECKPOINT
 from tests.hub.repositories import WEIGHTS
@@ -168,3 +170,37 @@ def test_what_git_keeps_for_itself_is_not_looked_through(tmp_path):
 def test_shards_outside_the_folder_are_none(name, tmp_path):
     (tmp_path / INDEX_FILE).write_text(json.dumps({"weight_map": {"a": name, "b": WEIGHTS}}))
     assert indexed_shards(ModelFolder(tmp_path)) == ()
+
+
+def hashed(folder, **hashes):
+    """Write weights of these names, and a SHA256SUMS that gives them these hashes."""
+    folder.mkdir()
+    for name in hashes:
+        (folder / f"{name}.safetensors").touch()
+    lines = [f"{sha256}  {name}.safetensors\n" for name, sha256 in hashes.items()]
+    (folder / "SHA256SUMS").write_text("".join([f"{'c' * 64}  config.json\n", *lines]))
+    return ModelFolder(folder)
+
+
+def test_folders_with_the_same_weights_have_one_hash_whatever_else_is_in_them(tmp_path):
+    one = hashed(tmp_path / "one", a="a" * 64, b="b" * 64)
+    other = hashed(tmp_path / "other", b="b" * 64, a="a" * 64)
+    (tmp_path / "other/SHA256SUMS").write_text(f"{'b' * 64} *b.safetensors\n{'a' * 64}  a.safetensors\n")
+    assert weights_sha256(one) == weights_sha256(other)
+    assert len(weights_sha256(one) or "") == 64
+    assert weights_sha256(hashed(tmp_path / "third", a="a" * 64, b="d" * 64)) != weights_sha256(one)
+
+
+def test_weights_of_which_one_has_no_hash_have_none(tmp_path):
+    folder = hashed(tmp_path / "one", a="a" * 64)
+    (folder.path / "b.safetensors").touch()
+    assert weights_sha256(folder) is None
+    assert weights_sha256(hashed(tmp_path / "short", a="a" * 63)) is None
+    assert weights_sha256(hashed(tmp_path / "none")) is None
+    assert weights_sha256(ModelFolder(CHECKPOINT)) is None
+
+
+def test_weights_on_the_hub_have_the_hash_of_what_it_lists(tmp_path):
+    here = hashed(tmp_path / "here", a="a" * 64)
+    there = ModelFolder(tmp_path, "org/m", "abc", True, (RemoteShard("a.safetensors", 7, "a" * 64),))
+    assert weights_sha256(there) == weights_sha256(here)

@@ -37,7 +37,7 @@ def with_backoff(
             try:
                 return await ask(request)
             except ServerUnavailableError as error:
-                seconds = _pause(attempt, error.retry_after)
+                seconds = pause(attempt, error.retry_after)
                 if on_wait is not None:
                     on_wait(error, seconds)
             await sleep(seconds)
@@ -46,7 +46,8 @@ def with_backoff(
     return patient
 
 
-def _pause(attempt: int, asked_for: float | None) -> float:
+def pause(attempt: int, asked_for: float | None) -> float:
+    """Return the seconds to wait after so many attempts before this one; *asked_for* is what the server asks."""
     jitter = random.uniform(0, 1)  # noqa: S311
     if asked_for is not None:
         return min(asked_for, LONGEST_RETRY_AFTER) + jitter

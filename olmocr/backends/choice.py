@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from olmocr.backends.backoff import with_backoff
-from olmocr.backends.client import IsLooping, connected, probe
+from olmocr.backends.client import IsLooping, ServerInfo, connected, probe
 from olmocr.backends.config import BackendConfig
+from olmocr.backends.fleet import Fleet, why_apart
 from olmocr.backends.local_server import MLX_VLM_PORT, VLLM_PORT, ServerCommand, mlx_vlm_command, serving, vllm_command
-from olmocr.errors import OlmocrError, ServerUnavailableError
+from olmocr.backends.server_list import NamedServer, named_servers
+from olmocr.errors import OlmocrError, ServerError, ServerUnavailableError
 from olmocr.hub.find import download_weights, find_settings
 from olmocr.hub.find import require_model as known_model
 from olmocr.hub.known_models import KnownModel, converted_from, known_models, warning_of
@@ -55,7 +58,8 @@ class Answering:
     """What answers, ready to be asked, and the model's name as records have it.
 
     *fault* tells why a server is away just now; None if it is not. *counts* tells what a model in this process has
-    done. *ask_aloud* also hands on all that is written so far, again and again; None where answers come whole.
+    done, *by_server* what each of several servers has. *pages_at_once* is how many pages these may have in hand
+    together. *ask_aloud* also hands on all that is written so far, again and again; None where answers come whole.
     """
 
     ask: Ask
@@ -63,6 +67,8 @@ class Answering:
     fault: Callable[[], ServerUnavailableError | None] = lambda: None
     counts: Callable[[], dict[str, float]] = dict
     ask_aloud: AskAloud | None = None
+    by_server: Callable[[], dict[str, dict[str, int]]] = dict
+    pages_at_once: int | None = None
 
 
 def open_engine(
@@ -163,6 +169,7 @@ async def answering(
     load: Load = open_engine,
     serve: Serve = serving,
     on_stage: OnStage = unwatched,
+    environment: Mapping[str, str] = os.environ,
 ) -> AsyncIterator[Answering]:
     """Yield what answers.
 
@@ -175,12 +182,18 @@ async def answering(
         load: loads a model into this process, as :func:`open_engine`.
         serve: starts a server, as :func:`~olmocr.backends.local_server.serving`.
         on_stage: called with what is downloaded and loaded.
+        environment: has servers' keys.
 
     Raises:
-        OlmocrError: the model cannot be loaded, or its server not be reached.
+        OlmocrError: the model cannot be loaded, its server not be reached, or one of several has another model.
     """
-    if config.server:
-        opened = _server(config, is_looping)
+    servers = named_servers(config.servers, config.api_key, environment)
+    if len(servers) > 1:
+        async with _fleet(config, servers, is_looping, sleep) as found:
+            yield found
+        return
+    if servers:
+        opened = _server(config, servers[0], is_looping)
     elif config.backend == "mlx":
         opened = _engine(config, longest_side, is_looping, load, on_stage)
     else:
@@ -189,15 +202,21 @@ async def answering(
         yield found if config.is_in_process else _patient(found, sleep)
 
 
-async def require_model(config: BackendConfig) -> None:
+async def require_model(config: BackendConfig, environment: Mapping[str, str] = os.environ) -> None:
     """Make sure that what is to answer has the model, as far as that can be told without loading or starting anything.
 
     Raises:
-        OlmocrError: there is no such model.
+        OlmocrError: there is no such model, or several servers have several.
     """
     if config.server:
-        with contextlib.suppress(ServerUnavailableError):  # away, which says nothing of its models
-            await probe(config.server, model=config.model, api_key=config.api_key)
+        servers = named_servers(config.servers, config.api_key, environment)
+        looks = (probe(each.url, model=config.model, api_key=each.api_key) for each in servers)
+        found = await asyncio.gather(*looks, return_exceptions=True)
+        for each in found:  # one that is away says nothing of its models
+            if isinstance(each, BaseException) and not isinstance(each, ServerUnavailableError):
+                raise each
+        if why := why_apart(each for each in found if isinstance(each, ServerInfo)):
+            raise ServerError(why)
     else:
         await asyncio.to_thread(known_model, config.model or "")
 
@@ -229,16 +248,44 @@ async def _engine(
 
 
 @contextlib.asynccontextmanager
-async def _server(config: BackendConfig, is_looping: IsLooping) -> AsyncIterator[Answering]:
-    url = config.server or ""
-    async with connected(url, model=config.model, api_key=config.api_key, api=config.api, is_looping=is_looping) as (
-        ask,
-        info,
-    ):
-        log.info("%s", info)
-        if config.guided_decoding == "always" and info.guide is None:
-            log.warning("%s cannot force the form of an answer: it is asked without", info.url)
-        yield Answering(ask, info.model)
+async def _server(config: BackendConfig, server: NamedServer, is_looping: IsLooping) -> AsyncIterator[Answering]:
+    async with _connected(config, is_looping, server, config.model) as (ask, info):
+        _tell_of(info, config)
+
+        async def signed(request: PageRequest) -> ModelResponse:
+            return replace(await ask(request), server=info.url)
+
+        yield Answering(signed, info.model)
+
+
+@contextlib.asynccontextmanager
+async def _fleet(
+    config: BackendConfig, servers: Sequence[NamedServer], is_looping: IsLooping, sleep: Sleep
+) -> AsyncIterator[Answering]:
+    fleet = Fleet(
+        servers,
+        connect=functools.partial(_connected, config, is_looping),
+        look=lambda server, model: probe(server.url, model=model, api_key=server.api_key),
+        model=config.model,
+        room=config.max_concurrent_pages,
+        sleep=sleep,
+    )
+    async with fleet:
+        for info in fleet.infos():
+            _tell_of(info, config)
+        yield Answering(fleet.ask, fleet.model, fleet.fault, by_server=fleet.counts, pages_at_once=fleet.room)
+
+
+def _connected(
+    config: BackendConfig, is_looping: IsLooping, server: NamedServer, model: str | None
+) -> contextlib.AbstractAsyncContextManager[tuple[Ask, ServerInfo]]:
+    return connected(server.url, model=model, api_key=server.api_key, api=config.api, is_looping=is_looping)
+
+
+def _tell_of(info: ServerInfo, config: BackendConfig) -> None:
+    log.info("%s", info)
+    if config.guided_decoding == "always" and info.guide is None:
+        log.warning("%s cannot force the form of an answer: it is asked without", info.url)
 
 
 @contextlib.asynccontextmanager

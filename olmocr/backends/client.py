@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -27,6 +28,9 @@ _LOOK_EVERY = 256  # characters of an answer between two looks at whether it goe
 _LOOK_BACK = 1 << 14  # characters of its end that are looked at then
 _CONNECT_SECONDS = 10.0
 _PROBE_SECONDS = 10.0
+
+_TOKENS_A_PAGE = 4096
+"""Tokens of a page in a server's cache: some 1700 of its image, and an answer that is longer than most."""
 
 IsLooping = Callable[[str], bool]
 """Says whether an answer so far goes round in circles, by its last 16,384 characters."""
@@ -275,6 +279,8 @@ class ServerInfo:
     """A server that answers. *model* is the exact string to ask it by; *models* are all that it offers.
 
     *kind* is its software where it could be recognised, and *guide* how it can be asked for guided answers, if it can.
+    *room* is how many pages it says that it answers at once, and *weights* a hash of the model's weights behind the
+    word for what was hashed: two are comparable where that is the same. None where it does not tell.
     """
 
     url: str
@@ -283,6 +289,8 @@ class ServerInfo:
     kind: str | None
     version: str | None
     guide: Guide | None
+    room: int | None = None
+    weights: str | None = None
 
     def __str__(self) -> str:
         kind = f"{self.kind} {self.version or ''}".strip() if self.kind else "a server of a kind not known here"
@@ -305,8 +313,9 @@ async def probe(
         entries = await _models(http, base, key)
         names = tuple(entry["id"] for entry in entries)
         chosen = _choose(base, names, entries, model)
-        kind, version, guide = await _recognise(http, base, entries)
-    return ServerInfo(base, chosen, names, kind, version, guide)
+        software = await _recognise(http, base, entries)
+        room, weights = await _told(http, base, software.kind, _entry_of(entries, chosen))
+    return ServerInfo(base, chosen, names, software.kind, software.version, software.guide, room, weights)
 
 
 async def _models(http: httpx.AsyncClient, url: str, api_key: str | None) -> list[dict[str, Any]]:
@@ -355,30 +364,89 @@ def _choose(url: str, names: tuple[str, ...], entries: list[dict[str, Any]], mod
 
 MLX_VLM = "mlx-vlm"
 OLMOCR = "olmocr serve"
+VLLM = "vLLM"
+LLAMA_CPP = "llama.cpp"
+OLLAMA = "Ollama"
 _KINDS = {
-    "vllm": "vLLM",
+    "vllm": VLLM,
     "olmocr": OLMOCR,
-    "llamacpp": "llama.cpp",
-    "library": "Ollama",
+    "llamacpp": LLAMA_CPP,
+    "library": OLLAMA,
     "organization_owner": "LM Studio",
 }
 
 
-async def _recognise(
-    http: httpx.AsyncClient, url: str, entries: list[dict[str, Any]]
-) -> tuple[str | None, str | None, Guide | None]:
-    """Return a server's kind and version, where it tells them, and how it takes an expression."""
-    root = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+@dataclass(frozen=True)
+class _Software:
+    """A server's kind and version, where it tells them, and how it takes an expression."""
+
+    kind: str | None
+    version: str | None = None
+    guide: Guide | None = None
+
+
+async def _recognise(http: httpx.AsyncClient, url: str, entries: list[dict[str, Any]]) -> _Software:
+    root = _root(url)
     owner = next((entry.get("owned_by") for entry in entries if isinstance(entry.get("owned_by"), str)), None)
     kind = _KINDS.get(str(owner))
-    if kind in ("vLLM", OLMOCR):
-        return kind, _version(await _glance(http, f"{root}/version")), "vllm"
+    if kind in (VLLM, OLMOCR):
+        return _Software(kind, _version(await _glance(http, f"{root}/version")), "vllm")
     if kind is None and "loaded_model" in await _glance(http, f"{root}/health"):
         takes_expressions = (await _glance(http, f"{root}{GUIDANCE_PATH}")).get("regex") is True
-        return MLX_VLM, None, "mlx-vlm" if takes_expressions else None
-    if kind in (None, "Ollama") and (version := _version(await _glance(http, f"{root}/api/version"))):
-        return "Ollama", version, None
-    return kind, None, None
+        return _Software(MLX_VLM, guide="mlx-vlm" if takes_expressions else None)
+    if kind in (None, OLLAMA) and (version := _version(await _glance(http, f"{root}/api/version"))):
+        return _Software(OLLAMA, version)
+    return _Software(kind)
+
+
+async def _told(
+    http: httpx.AsyncClient, url: str, kind: str | None, entry: dict[str, Any]
+) -> tuple[int | None, str | None]:
+    """Return how many pages a server of this kind says that it answers at once, and the hash of its weights.
+
+    vLLM tells the blocks of its cache in its metrics, llama.cpp its slots (tools/server/README.md), Ollama the digests
+    of its models (docs/api.md).
+    """
+    root = _root(url)
+    if kind == OLMOCR:
+        weights = entry.get("weights_sha256")
+        return _page_count(entry.get("max_concurrent_pages")), _hash("safetensors", weights)
+    if kind == VLLM:
+        tokens = _cached_tokens(await _glance_text(http, f"{root}/metrics"))
+        return tokens and max(1, tokens // _TOKENS_A_PAGE), None
+    if kind == LLAMA_CPP:
+        return _page_count((await _glance(http, f"{root}/props")).get("total_slots")), None
+    if kind == OLLAMA:
+        models = (await _glance(http, f"{root}/api/tags")).get("models")
+        listed = [each for each in models if isinstance(each, dict)] if isinstance(models, list) else []
+        digests = (each.get("digest") for each in listed if entry.get("id") in (each.get("name"), each.get("model")))
+        return None, _hash("ollama", next(digests, None))
+    return None, None
+
+
+def _page_count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 20 else None
+
+
+def _hash(what: str, value: Any) -> str | None:
+    return f"{what} {plain(value)[:80]}" if isinstance(value, str) and value else None
+
+
+def _cached_tokens(metrics: str) -> int | None:
+    """Return how many tokens the cache of a vLLM has room for."""
+    line = re.search(r"^vllm:cache_config_info\{([^\n]{0,10000})\}", metrics, re.MULTILINE)
+    labels = dict(re.findall(r'(\w{1,40})="(\d{1,12})"', line[1])) if line else {}
+    if "num_gpu_blocks" not in labels or "block_size" not in labels:
+        return None
+    return int(labels["num_gpu_blocks"]) * int(labels["block_size"]) or None
+
+
+def _entry_of(entries: list[dict[str, Any]], model: str) -> dict[str, Any]:
+    return next(entry for entry in entries if entry["id"] == model)
+
+
+def _root(url: str) -> str:
+    return "{0.scheme}://{0.netloc}".format(urlsplit(url))
 
 
 def _version(answer: dict[str, Any]) -> str | None:
@@ -389,12 +457,20 @@ def _version(answer: dict[str, Any]) -> str | None:
 async def _glance(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
     """Return the JSON object at *url*; an empty one if there is none: this is only to recognise a server."""
     try:
-        with _faults(url):
-            async with http.stream("GET", url) as response:
-                answer = load_json(await _content(response)) if response.status_code == 200 else None
-    except (ServerError, AnswerError):
+        answer = load_json(await _glance_text(http, url))
+    except AnswerError:
         return {}
     return answer if isinstance(answer, dict) else {}
+
+
+async def _glance_text(http: httpx.AsyncClient, url: str) -> str:
+    """Return the text at *url*; nothing if there is none."""
+    try:
+        with _faults(url):
+            async with http.stream("GET", url) as response:
+                return (await _content(response)).decode("utf-8", "replace") if response.status_code == 200 else ""
+    except (ServerError, AnswerError):
+        return ""
 
 
 async def has_loaded(url: str, model: str, api_key: str | None) -> bool:
@@ -404,7 +480,7 @@ async def has_loaded(url: str, model: str, api_key: str | None) -> bool:
             entries = await _models(http, url, api_key)
         except (ServerError, AnswerError):
             return False
-        health = await _glance(http, "{0.scheme}://{0.netloc}/health".format(urlsplit(url)))
+        health = await _glance(http, f"{_root(url)}/health")
     is_loaded = any(entry["id"] == model and entry.get("loaded", True) for entry in entries)
     return is_loaded and health.get("loaded_model", model) == model
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from olmocr.backends.server_list import require_server_names
+from olmocr.backends.sharing import USUAL_ROOM
 from olmocr.backends.wire import Api
 from olmocr.errors import UsageError
 from olmocr.settings import Range, documented, require_settings, setting
@@ -40,14 +43,20 @@ class BackendConfig:
         panel=_PANEL,
         choices=BACKENDS,
     )
-    server: str | None = setting(
+    server: str | tuple[str, ...] | None = setting(
         None,
-        "A model server that runs already (docs/servers.md).",
-        note="Its address, instead of a backend: http://localhost:1234/v1.",
+        "A model server that runs already (docs/servers.md); may be given again.",
+        note="Its address, instead of a backend: http://localhost:1234/v1; or several (docs/scale.md).",
         panel=_PANEL,
         metavar="URL",
     )
-    api_key: str | None = setting(None, "What that server wants to be shown.", panel=_PANEL, repr=False)
+    api_key: str | None = setting(
+        None,
+        "What that server wants to be shown.",
+        note="Of several each that names no key of its own (docs/scale.md).",
+        panel=_PANEL,
+        repr=False,
+    )
     port: int | None = setting(
         None, "Port of the server that is started: mlx-vlm 8000, vllm 30024.", panel=_PANEL, range=Range(1, 65535)
     )
@@ -58,7 +67,8 @@ class BackendConfig:
     max_concurrent_pages: int | None = setting(
         None,
         "Pages asked for at once. Default: 8, and 1 for mlx-vlm.",
-        note="A model in this process also sees to it that they fit into its memory.",
+        note="Of several servers each is asked for so many, by default for as many as it says. A model in this process "
+        "also sees to it that they fit into its memory.",
         panel=_PANEL,
         range=Range(1),
     )
@@ -88,7 +98,9 @@ class BackendConfig:
     def __post_init__(self) -> None:
         self._set("server_options", tuple(map(str, self.server_options)))
         self._set("model", str(self.model) if self.model else None)
+        self._set("server", one_or_several(self.server))
         require_settings(self)
+        require_server_names(self.servers)
         if self.model is None and self.server is None:
             raise UsageError("no model is named; name one with `model`, or a server that has one with `server`")
         if self.server_options and (self.server or self.backend == "mlx"):
@@ -100,15 +112,28 @@ class BackendConfig:
             raise UsageError(f"{name} is for a model in this process; leave it out, or choose `backend='mlx'`")
 
     @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers that run already, as they were named."""
+        return (self.server,) if isinstance(self.server, str) else self.server or ()
+
+    @property
     def is_in_process(self) -> bool:
         """Whether the model is in this process, and not in a server."""
         return not self.server and self.backend == "mlx"
 
     @property
     def pages_at_once(self) -> int:
-        """How many pages are asked for at once."""
+        """How many pages are asked for at once; with several servers, as long as none has told what it can hold."""
         is_single = self.server is None and self.backend == "mlx-vlm"
-        return self.max_concurrent_pages or (1 if is_single else 8)
+        return max(1, len(self.servers)) * (self.max_concurrent_pages or (1 if is_single else USUAL_ROOM))
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+
+def one_or_several(server: str | Iterable[str] | None) -> str | tuple[str, ...] | None:
+    """Return one server as a text, several as a tuple, and None for none."""
+    if server is None or isinstance(server, str):
+        return server or None
+    several = tuple(map(str, server))
+    return several if len(several) > 1 else next(iter(several), None)

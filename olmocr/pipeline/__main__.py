@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from olmocr.backends.config import one_or_several
+from olmocr.backends.server_list import read_server_list
 from olmocr.errors import InputError, OlmocrError, UsageError
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.terminal.upstream_options import Translated, heed, translated
@@ -143,6 +145,7 @@ class _Form:
 _FORMS = {
     "workspace": _Form(str, inspect.Parameter.empty, str),  # a path would make a folder of no name this one
     "pdfs": _Form(list[str] | None, None, lambda names: tuple(names or ())),
+    "server": _Form(list[str] | None, None, one_or_several),
     "api": _Form(str, PipelineConfig.api, str),  # the config refuses what is none
     "tables": _Form(str, PipelineConfig.tables, str),
     "headers": _Form(str, PipelineConfig.headers, str),
@@ -196,6 +199,12 @@ def ocr(
             metavar="FILE|FOLDER",
             help="For documents without a workspace: markdown goes there, and not to standard output.",
             rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    servers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="More servers, one address a line; # begins a remark.", rich_help_panel=_MODEL
         ),
     ] = None,
     custom_prompt: Annotated[
@@ -255,6 +264,9 @@ def ocr(
         _say_stats(settings["workspace"], as_json=as_json)
         return
     values = {name: _FORMS[name].value(value) if name in _FORMS else value for name, value in settings.items()}
+    if servers is not None:
+        named = read_server_list(servers.expanduser())
+        values["server"] = one_or_several([*(settings["server"] or ()), *named])
     values |= {"prompt": _prompt(custom_prompt, prompt_file), "server_options": _server_options(context.obj, values)}
     how = _How(quiet=quiet, as_json=as_json, log_file=disk_logging, metrics_port=metrics_port)
     has_workspace = not _has_no_workspace(values)
@@ -457,6 +469,11 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
         shown = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
         rate = f"in {summary.seconds:.1f} s, {pages_per_minute(summary):.1f} pages/min"
         say(f"pages:     {summary.pages} {f'({shown}) ' if shown else ''}{rate}")
+    if len(config.servers) > 1:
+        from olmocr.workspace.stats import server_lines
+
+        for line in server_lines(summary.servers):
+            say(line)
     say(f"results:   {config.workspace / 'results'}")
     if config.markdown_folder:
         say(f"markdown:  {config.markdown_folder}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from olmocr.backends.choice import Answering, Sleep, answering, require_model
+from olmocr.backends.fleet import MOST_ROOM
 from olmocr.errors import ServerError, ServerUnavailableError
 from olmocr.page import Ask, ModelResponse, PageRequest
 from olmocr.pipeline.config import ReadingConfig
@@ -53,7 +54,7 @@ class Answers:
         self._opening = asyncio.Lock()
         self._stack = contextlib.AsyncExitStack()
         self._turns = Turns(config.pages_at_once)
-        self.in_hand = Turns(config.pages_at_once + default_workers() + 1)
+        self.in_hand = Turns(_in_hand(config.pages_at_once))
         self._unanswered = 0
         self._end: ServerError | None = None
         self._on_stage = on_stage
@@ -71,6 +72,13 @@ class Answers:
         """The model's name as records have it; None where only its server knows it, and was not asked."""
         return self._opened.model if self._opened else self._config.model
 
+    @property
+    def most_in_hand(self) -> int:
+        """How many pages may be in hand at most, whatever several servers say that they can hold."""
+        count = len(self._config.servers)
+        at_once = self._config.pages_at_once if self._config.max_concurrent_pages else count * MOST_ROOM
+        return _in_hand(at_once + count) if count > 1 else self.in_hand.count
+
     async def require_model(self) -> None:
         """Make sure that there is the model that was asked for, also where no page was left to ask it about.
 
@@ -83,6 +91,10 @@ class Answers:
     def counts(self) -> dict[str, float]:
         """Return what a model in this process has done so far, by name; also when this is closed."""
         return self._opened.counts() if self._opened else {}
+
+    def by_server(self) -> dict[str, dict[str, int]]:
+        """Return what each of several servers has done so far, by its address; also when this is closed."""
+        return self._opened.by_server() if self._opened else {}
 
     @contextlib.asynccontextmanager
     async def turn(self, place: Place) -> AsyncIterator[Answering]:
@@ -128,7 +140,19 @@ class Answers:
                     # Away from the first: a wrong address rather than a fault that passes, and no page's.
                     raise ServerError(str(error)) from error
                 self.seconds = time.monotonic() - started
+                self._make_room(self._opened.pages_at_once)
         return self._opened
+
+    def _make_room(self, at_once: int | None) -> None:
+        """Let as many pages be asked about as several servers can hold, and one more for each to have at once."""
+        if at_once is not None:
+            at_once += len(self._config.servers)
+            self._turns.resize(at_once)
+            self.in_hand.resize(_in_hand(at_once))
+
+
+def _in_hand(at_once: int) -> int:
+    return at_once + default_workers() + 1
 
 
 class FirstPage:

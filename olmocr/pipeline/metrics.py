@@ -26,8 +26,9 @@ def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
 
     ``olmocr_pages_total`` by *status*, ``olmocr_attempts_total``, ``olmocr_attempts_ended_total`` by *end*,
     ``olmocr_input_tokens_total``, ``olmocr_output_tokens_total`` (answers that were not accepted included),
-    ``olmocr_passes_total`` over the weights for these, the histogram ``olmocr_page_seconds``, and
-    ``olmocr_run_peak_memory_bytes`` of this process.
+    ``olmocr_passes_total`` over the weights for these, the histogram ``olmocr_page_seconds``,
+    ``olmocr_server_pages_total``, ``olmocr_server_output_tokens_total`` and ``olmocr_server_page_seconds_total`` of
+    pages that a model server answered, by *server*, and ``olmocr_run_peak_memory_bytes`` of this process.
 
     Raises:
         MissingDependencyError: the extra is not installed.
@@ -65,6 +66,11 @@ def count_pages(registry: CollectorRegistry) -> Callable[[PageRecord], None]:
     written = Counter("olmocr_output_tokens", "Tokens written, for any answer.", registry=registry)
     passes = Counter("olmocr_passes", "Passes over the weights for tokens written.", registry=registry)
     ends = Counter("olmocr_attempts_ended", "Attempts, by how they ended.", ["end"], registry=registry)
+    servers = (
+        Counter("olmocr_server_pages", "Pages answered, by server.", ["server"], registry=registry),
+        Counter("olmocr_server_output_tokens", "Tokens of accepted answers, by server.", ["server"], registry=registry),
+        Counter("olmocr_server_page_seconds", "Seconds of pages, by server.", ["server"], registry=registry),
+    )
     what = "From the first question to the last answer."
     seconds = Histogram("olmocr_page_seconds", what, registry=registry, buckets=SECONDS)
 
@@ -77,5 +83,8 @@ def count_pages(registry: CollectorRegistry) -> Callable[[PageRecord], None]:
         for end in page.ends:
             ends.labels(end).inc()
         seconds.observe(page.seconds)
+        if page.server:
+            for counter, value in zip(servers, (1, page.output_tokens, page.seconds), strict=True):
+                counter.labels(page.server).inc(value)
 
     return count

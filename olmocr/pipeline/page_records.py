@@ -40,6 +40,7 @@ def record_of(number: int, result: PageResult, text_layer: str | None, model: st
         finish_reason=answer.finish_reason,
         input_tokens=answer.input_tokens,
         output_tokens=answer.output_tokens,
+        server=answer.server,
         coverage=_rounded(coverage(text_layer, result.page.natural_text)),
     )
 

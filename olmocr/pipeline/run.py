@@ -107,7 +107,7 @@ async def run_pipeline(
         finally:  # what ended the run is one thing, what failed before another
             unfinished.tell_what_was_read_otherwise(answers.model)
             workspace.write_failures(records.failures())
-            write_metrics(workspace.folder, counts, answers.counts())
+            write_metrics(workspace.folder, counts, answers.counts(), answers.by_server())
         return counts.summary()
 
 
@@ -269,7 +269,7 @@ class _Run:
                 with _callers_own():
                     self.on_page(source, page)
 
-        async for _ in side_by_side(numbers, read, self.answers.in_hand.count):
+        async for _ in side_by_side(numbers, read, self.answers.most_in_hand):
             pass
         return fresh, unanswered
 

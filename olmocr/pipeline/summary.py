@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from olmocr.errors import ExitCode
@@ -17,8 +18,11 @@ from olmocr.runtime.memory import peak_memory
 from olmocr.text import strict_json
 from olmocr.workspace.document import Failure, PageRecord
 from olmocr.workspace.folder import ours_or_beside
+from olmocr.workspace.stats import ByServer, add_by_server
 
 METRICS_FILE = "metrics.json"
+
+_NOTHING: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class RunSummary:
     Of the *pages*, *blank_pages* had nothing on them, *retried_pages* took more than one attempt, *fallback_pages* got
     no good answer, *poor_pages* have an answer that lacks much of the file's own text, and *askew_pages* one that calls
     the page turned, as all others did. *seconds* is the time spent on pages, from the first rendered to the last
-    written, without loading the model.
+    written, without loading the model. *servers* tells what each model server answered: pages,
+    their tokens and seconds.
     """
 
     done: int
@@ -44,6 +49,7 @@ class RunSummary:
     input_tokens: int
     output_tokens: int
     seconds: float
+    servers: ByServer = field(default_factory=dict)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -60,6 +66,7 @@ class RunCounts:
         self._counts: Counter[str] = Counter()
         self._failures: dict[str, Failure] = {}
         self._seconds = 0.0
+        self._servers: ByServer = {}
         self.attempts_ended: Counter[str] = Counter()
 
     @contextlib.contextmanager
@@ -90,12 +97,15 @@ class RunCounts:
         self._counts["input_tokens"] += page.input_tokens
         self._counts["output_tokens"] += page.output_tokens
         self.attempts_ended.update(page.ends)
+        add_by_server(self._servers, page)
 
     def summary(self) -> RunSummary:
         """Return what was done so far."""
         failures = tuple(self._failures[key] for key in sorted(self._failures, key=self._order.__getitem__))
-        names = {each.name for each in fields(RunSummary)} - {"failures", "seconds"}
-        return RunSummary(failures=failures, seconds=self._seconds, **{name: self._counts[name] for name in names})
+        names = {each.name for each in fields(RunSummary)} - {"failures", "seconds", "servers"}
+        servers = {url: dict(counts) for url, counts in sorted(self._servers.items())}
+        numbers = {name: self._counts[name] for name in names}
+        return RunSummary(failures=failures, seconds=self._seconds, servers=servers, **numbers)
 
 
 def pages_per_minute(summary: RunSummary) -> float:
@@ -103,8 +113,14 @@ def pages_per_minute(summary: RunSummary) -> float:
     return round(60 * summary.pages / summary.seconds, 2) if summary.seconds else 0.0
 
 
-def write_metrics(folder: Path, counts: RunCounts, engine: dict[str, float]) -> None:
-    """Write a run's numbers, and those of the model in this process, into the workspace *folder*."""
+def write_metrics(
+    folder: Path, counts: RunCounts, engine: dict[str, float], by_server: Mapping[str, Mapping[str, float]] = _NOTHING
+) -> None:
+    """Write a run's numbers into the workspace *folder*.
+
+    *engine* has those of the model in this process, *by_server* those that are known of several servers besides what
+    they answered.
+    """
     summary = counts.summary()
     metrics = {
         **{name: value for name, value in vars(summary).items() if name != "failures"},
@@ -114,6 +130,13 @@ def write_metrics(folder: Path, counts: RunCounts, engine: dict[str, float]) -> 
         "attempts_ended": dict(counts.attempts_ended),
         "peak_memory_bytes": peak_memory(),
         "engine": engine,
+        "servers": _joined(summary.servers, by_server),
     }
     path = ours_or_beside(folder / METRICS_FILE, {"pages_per_minute", "attempts_ended"})
     write_whole(path, strict_json(metrics, indent=2) + "\n")
+
+
+def _joined(answered: ByServer, did: Mapping[str, Mapping[str, float]]) -> ByServer:
+    """Return both of each server, also of one that answered nothing."""
+    nothing: dict[str, float] = {"pages": 0, "output_tokens": 0, "seconds": 0.0}
+    return {url: {**answered.get(url, nothing), **did.get(url, {})} for url in sorted(answered.keys() | did.keys())}

@@ -24,6 +24,13 @@ class Turns:
         self._waiting: list[tuple[Place, int, asyncio.Future[None]]] = []  # a heap
         self._arrivals = itertools.count()
 
+    def resize(self, count: int) -> None:
+        """Let at most *count* go on at once from now on; those that do already go on."""
+        more, self.count = count - self.count, count
+        for _ in range(more):
+            self.give()
+        self._free += min(more, 0)
+
     async def take(self, place: Place) -> None:
         """Wait for a turn."""
         if self._free > 0:
@@ -40,7 +47,7 @@ class Turns:
 
     def give(self) -> None:
         """Give a turn back, to whoever is next."""
-        while self._waiting:
+        while self._waiting and self._free >= 0:
             turn = heapq.heappop(self._waiting)[2]
             if not turn.done():
                 turn.set_result(None)

@@ -138,6 +138,8 @@ def serve(
             f"the server needs {error.name}, which is not installed: {install_command('serve')}"
         ) from error
     from olmocr.backends.choice import engine_counts, open_engine
+    from olmocr.hub.find import find_settings
+    from olmocr.model_folder import weights_sha256
     from olmocr.pipeline.repetition import is_looping
 
     console = start_logging(quiet=quiet, with_time=True)
@@ -152,7 +154,8 @@ def serve(
                 on_stage=on_stage,
             )
         engine = stack.enter_context(opened)
-        name = served_model_name or _own_name(model)
+        folder = find_settings(model)
+        name = served_model_name or folder.name
         served = make_app(
             engine.ask,
             name,
@@ -163,6 +166,7 @@ def serve(
             drops_system=drop_system_messages,
             limits=limits,
             engine_counts=lambda: engine_counts(engine),
+            weights=weights_sha256(folder),
         )
         url = address(listening)
         say(f"{name} answers at {url}/v1 until Ctrl-C; in a browser: {url}/")
@@ -205,12 +209,6 @@ def _checked_origins(origins: list[str], *, has_key: bool) -> tuple[str, ...]:
                 f"--allow-origin {origin} lets any web page ask, and no key is set; give one in OLMOCR_API_KEY"
             )
     return tuple(origin.rstrip("/") for origin in origins)
-
-
-def _own_name(model: str) -> str:
-    from olmocr.hub.find import find_model
-
-    return find_model(model).name
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ def make_app(
     drops_system: bool = False,
     limits: ServerLimits = _USUAL_LIMITS,
     engine_counts: Callable[[], Mapping[str, float]] = dict,
+    weights: str | None = None,
 ) -> Starlette:
     """Return an application that has *ask* answer.
 
@@ -82,6 +83,7 @@ def make_app(
         drops_system: leave out messages of the system and the developer, which are refused otherwise.
         limits: how much is taken on.
         engine_counts: what the engine has done, for ``/metrics``.
+        weights: the SHA-256 of the model's weights, for clients that ask several servers.
     """
     asking = Asking(ask, at_once=limits.at_once, waiting=limits.waiting, pixels=Bound(limits.picture_bytes))
     bodies = BodiesInHand(
@@ -89,7 +91,7 @@ def make_app(
     )
     metrics = Metrics(asking, bodies, engine_counts, _PATHS)
     names = frozenset((model, UPSTREAM_NAME, CURRENT, *other_names))
-    service = _Service(asking, metrics, model, names, limits, drops_system=drops_system)
+    service = _Service(asking, metrics, model, names, limits, drops_system=drops_system, weights=weights)
     admission = Admission(api_key, tuple(allowed_hosts), tuple(allowed_origins))
     app = Starlette(
         routes=[
@@ -137,6 +139,7 @@ class _Service:
         limits: ServerLimits,
         *,
         drops_system: bool,
+        weights: str | None,
     ) -> None:
         self._asking = asking
         self._metrics = metrics
@@ -144,6 +147,7 @@ class _Service:
         self._names = names
         self._limits = limits
         self._drops_system = drops_system
+        self._weights = weights
 
     @contextlib.asynccontextmanager
     async def opened(self, app: Starlette) -> AsyncIterator[None]:
@@ -250,7 +254,9 @@ class _Service:
             )
 
     def _listed(self) -> dict[str, Any]:
-        return {"id": self._model, "object": "model", "created": 0, "owned_by": UPSTREAM_NAME}
+        listed = {"id": self._model, "object": "model", "created": 0, "owned_by": UPSTREAM_NAME}
+        told = {"max_concurrent_pages": self._limits.at_once}
+        return listed | told | ({"weights_sha256": self._weights} if self._weights else {})
 
 
 @contextlib.asynccontextmanager

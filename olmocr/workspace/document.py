@@ -32,7 +32,8 @@ class PageRecord:
     first question to the last answer. *ends* says how each attempt ended, in order: ``stop``, ``length``, ``loop``,
     ``time``, ``failed`` or ``cancelled``. *passes* over the model's weights were made for all attempts together, 0
     where that is not told. *asked* tells in words how the model was asked: with which image and prompt; nothing in
-    records of before this was kept.
+    records of before this was kept. *server* is the address of the model server that gave the accepted answer; nothing
+    where there is none, or the model was in the same process.
     """
 
     page_number: int
@@ -53,6 +54,7 @@ class PageRecord:
     ends: tuple[str, ...] = ()
     passes: int = 0
     asked: str = ""
+    server: str = ""
 
     @property
     def text(self) -> str:

@@ -58,6 +58,7 @@ def dolma_line(document: Document, today: datetime.date) -> dict[str, Any]:
             "is_compared": [page.coverage is not None for page in pages],
             "text_coverage": [1.0 if page.coverage is None else float(page.coverage) for page in pages],
             "low_coverage": [page.lacks_text for page in pages],
+            "server": [page.server for page in pages],
         },
     }
 

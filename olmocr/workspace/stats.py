@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from olmocr.errors import InputError
-from olmocr.workspace.document import Failure
+from olmocr.workspace.document import Failure, PageRecord
 from olmocr.workspace.records import RECORDS_FILE, records_to_read
 
 _LONG_DOCUMENT_TOKENS = 32768
+
+ByServer = dict[str, dict[str, float]]
+"""By a server's address: ``pages`` that it answered, their ``output_tokens`` and ``seconds``."""
+
+
+def add_by_server(counts: ByServer, page: PageRecord) -> None:
+    """Count a page with the server that answered it, if one did."""
+    if page.server:
+        counted = counts.setdefault(page.server, {"pages": 0, "output_tokens": 0, "seconds": 0.0})
+        counted["pages"] += 1
+        counted["output_tokens"] += page.output_tokens
+        counted["seconds"] += page.seconds
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,9 @@ class Stats:
 
     *ends* counts attempts by how they ended. *passes_a_token* is how many passes over the weights a token took that
     this process's model wrote, None if it wrote none. *poor_pages* lack much of the file's own text; *askew_pages*
-    were called turned by every answer; *long_documents* have more than 32768 tokens.
+    were called turned by every answer; *long_documents* have more than 32768 tokens. *servers* tells of each model
+    server how many pages it answered, with how many tokens, and their seconds: the time from first question to last
+    answer, added up.
     """
 
     documents: dict[str, int]
@@ -35,6 +49,7 @@ class Stats:
     passes_a_token: float | None
     long_documents: int
     failures: tuple[Failure, ...]
+    servers: ByServer = field(default_factory=dict)
 
 
 def read_stats(workspace: Path) -> Stats:
@@ -52,6 +67,7 @@ def read_stats(workspace: Path) -> Stats:
     ends: Counter[str] = Counter()
     languages: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
+    servers: ByServer = {}
     failures, seen = [], set()
     with records_to_read(workspace) as records:
         for document in records.documents():
@@ -72,6 +88,7 @@ def read_stats(workspace: Path) -> Stats:
                 tokens["passes"] += page.passes
                 tokens["passed"] += page.total_output_tokens if page.passes else 0
                 ends.update(page.ends)
+                add_by_server(servers, page)
                 written += page.output_tokens
                 if page.status == "valid":
                     attempts[page.attempts] += 1
@@ -91,6 +108,7 @@ def read_stats(workspace: Path) -> Stats:
         passes_a_token=round(tokens["passes"] / tokens["passed"], 3) if tokens["passed"] else None,
         long_documents=tokens["long"],
         failures=tuple(failures),
+        servers={url: {name: round(n, 3) for name, n in counts.items()} for url, counts in sorted(servers.items())},
     )
 
 
@@ -106,8 +124,18 @@ def stats_lines(stats: Stats) -> list[str]:
         f"languages: {_counts(stats.languages)}",
         f"tokens:    {stats.input_tokens} read, {stats.output_tokens} written, "
         f"{stats.wasted_output_tokens} written in answers that were not accepted{passes}",
+        *server_lines(stats.servers),
         *(f"failed:    {each.source}: {each.why}" for each in stats.failures),
     ]
+
+
+def server_lines(servers: ByServer) -> list[str]:
+    """Return in words what each server answered: one line, or none where there was none."""
+    told = (
+        f"{url} {counts['pages']:.0f} pages, {counts['seconds'] / counts['pages']:.1f} s each"
+        for url, counts in sorted(servers.items())
+    )
+    return [f"servers:   {'; '.join(told)}"] if servers else []
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -19,7 +19,10 @@ TEXT = (
 
 
 class ModelServer:
-    """Use it as a context manager. *requests* holds (path, headers, JSON) of each POST, *gets* each GET's path."""
+    """Use it as a context manager. *requests* holds (path, headers, JSON) of each POST, *gets* each GET's path.
+
+    *heard* is called with the connection's handler and the JSON before a step is.
+    """
 
     def __init__(self, *script, models=("olmocr",), pages=None, api_key=None, port=0):
         self.script = list(script)
@@ -28,6 +31,7 @@ class ModelServer:
         self.requests = []
         self.gets = []
         self.hung_up = threading.Event()
+        self.heard = lambda handler, body: None
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler_of(self))
         self._http.daemon_threads = True
@@ -63,6 +67,7 @@ def _handler_of(server):
         def do_POST(self):
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             server.requests.append((self.path, dict(self.headers), json.loads(body)))
+            server.heard(self, server.requests[-1][2])
             try:
                 server.next_step()(self)
             except OSError:

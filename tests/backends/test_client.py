@@ -430,6 +430,43 @@ def test_a_servers_kind_is_recognised(pages, kind, version, guide):
     assert (kind or "not known") in str(info)
 
 
+CACHE = b"""# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
+# TYPE vllm:cache_config_info gauge
+vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_gpu_blocks="5000",swap_space="4"} 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("pages", "room", "weights"),
+    [
+        (
+            {"/v1/models": model_list("m", owned_by="olmocr", max_concurrent_pages=3, weights_sha256="ab" * 32)},
+            3,
+            f"safetensors {'ab' * 32}",
+        ),
+        ({"/v1/models": model_list("m", owned_by="olmocr", max_concurrent_pages="3", weights_sha256=7)}, None, None),
+        ({"/v1/models": model_list("m", owned_by="vllm"), "/metrics": CACHE}, 80_000 // 4096, None),
+        ({"/v1/models": model_list("m", owned_by="vllm"), "/metrics": b"vllm:cache_config_info{} 1.0"}, None, None),
+        ({"/v1/models": model_list("m", owned_by="vllm")}, None, None),
+        ({"/v1/models": model_list("m", owned_by="llamacpp"), "/props": {"total_slots": 4}}, 4, None),
+        (
+            {
+                "/v1/models": model_list("m", owned_by="library"),
+                "/api/version": {"version": "0.9"},
+                "/api/tags": {"models": [{"name": "n", "digest": "no"}, {"name": "m", "digest": "0a1b"}]},
+            },
+            None,
+            "ollama 0a1b",
+        ),
+        ({"/v1/models": model_list("m", owned_by="organization_owner", max_concurrent_pages=3)}, None, None),
+    ],
+)
+def test_what_a_server_can_hold_and_the_hash_of_its_weights_are_taken_from_those_that_tell(pages, room, weights):
+    with ModelServer(pages=pages) as server:
+        info = look(server)
+    assert (info.room, info.weights) == (room, weights)
+
+
 def test_a_key_opens_the_list_of_models():
     with ModelServer(api_key="secret") as server:
         assert look(server, api_key="secret").model == "olmocr"

@@ -37,6 +37,9 @@ def test_pages_can_be_scraped_from_this_machine_while_they_are_read():
         "olmocr_input_tokens_total": 2100,
         "olmocr_output_tokens_total": 1170,
         "olmocr_passes_total": 750,
+        'olmocr_server_pages_total{server="http://mac:8000/v1"}': 1,
+        'olmocr_server_output_tokens_total{server="http://mac:8000/v1"}': 200,
+        'olmocr_server_page_seconds_total{server="http://mac:8000/v1"}': 4.0,
         "olmocr_page_seconds_count": 4,
         "olmocr_page_seconds_sum": 73.25,
     }

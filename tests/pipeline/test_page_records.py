@@ -12,9 +12,10 @@ NOTHING = PageResponse(None, True, 0, False, False, None)
 def result_of(page):
     """Return what asking for a page gave that *page* is the record of."""
     accepted = page.status == "valid"
+    answer = ModelResponse("raw", page.finish_reason, page.input_tokens, page.output_tokens, server=page.server)
     return PageResult(
         page=page.response if accepted else None,
-        answer=ModelResponse("raw", page.finish_reason, page.input_tokens, page.output_tokens) if accepted else None,
+        answer=answer if accepted else None,
         attempts=page.attempts,
         rejected=page.rejected,
         rotation=page.rotation,

@@ -42,6 +42,7 @@ def test_a_summary_counts_each_kind_of_page_and_of_document():
         input_tokens=2100,
         output_tokens=500,
         seconds=30.0,
+        servers={"http://mac:8000/v1": {"pages": 1, "output_tokens": 200, "seconds": 4.0}},
     )
 
 
@@ -68,7 +69,8 @@ def test_the_time_of_a_run_that_an_error_ends_counts():
 
 
 def test_the_file_of_metrics_has_every_number(tmp_path):
-    write_metrics(tmp_path, counts_of_four_pages(), {"pages": 2, "steps_a_token": 0.5})
+    by_server = {"http://mac:8000/v1": {"went_away": 2}, "http://vllm:8000/v1": {"went_away": 1}}
+    write_metrics(tmp_path, counts_of_four_pages(), {"pages": 2, "steps_a_token": 0.5}, by_server)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics.pop("peak_memory_bytes") > 10 << 20
     assert metrics == {
@@ -92,4 +94,8 @@ def test_the_file_of_metrics_has_every_number(tmp_path):
         "pages_per_minute": 8.0,
         "attempts_ended": {"stop": 2, "loop": 1, "failed": 1, "length": 1, "cancelled": 1},
         "engine": {"pages": 2, "steps_a_token": 0.5},
+        "servers": {
+            "http://mac:8000/v1": {"pages": 1, "output_tokens": 200, "seconds": 4.0, "went_away": 2},
+            "http://vllm:8000/v1": {"pages": 0, "output_tokens": 0, "seconds": 0.0, "went_away": 1},
+        },
     }

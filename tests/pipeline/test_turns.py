@@ -36,6 +36,35 @@ def test_the_least_place_goes_first_whoever_came_first():
     assert order_of([(2, 1), (1, 7), (1, 2), (3,)]) == [(1, 2), (1, 7), (2, 1), (3,)]
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 2)])
+def test_more_or_fewer_may_go_on_once_that_is_said(before, after):
+    async def run():
+        turns, most, now, gate = Turns(before), 0, 0, asyncio.Event()
+
+        async def work(number):
+            nonlocal most, now
+            async with turns.turn((number,)):
+                now += 1
+                most = max(most, now)
+                await gate.wait()
+                await asyncio.sleep(0)
+                now -= 1
+
+        tasks = [asyncio.create_task(work(number)) for number in range(3)]
+        await asyncio.sleep(0)
+        turns.resize(after)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        first, most = most, 0
+        gate.set()
+        await asyncio.gather(*tasks)
+        now = most = 0
+        await asyncio.gather(*(work(number) for number in range(9)))
+        return first, most
+
+    assert asyncio.run(run()) == (max(before, after), after)
+
+
 def test_of_equal_places_the_first_to_come_goes_first():
     assert order_of([(1,), (1,), (0,)]) == [(0,), (1,), (1,)]
 

@@ -9,6 +9,7 @@ import threading
 import httpx
 import pytest
 
+from olmocr.backends.client import probe
 from olmocr.errors import AnswerError, InputError, ServerError, ServerUnavailableError
 from tests.pipeline.doubles import answer
 from tests.serving.asked import BODIES, EACH, data_of, error_of, text_of
@@ -168,6 +169,12 @@ def test_the_model_is_listed_once(server):
         assert [each["id"] for each in client.get("/v1/models").json()["data"]] == ["scripted"]
         assert client.get("/v1/models/olmocr").json()["id"] == "scripted"
         assert client.get("/v1/models/other/name").status_code == 404
+
+
+def test_a_client_of_several_servers_is_told_how_much_this_one_takes_and_which_weights_it_has():
+    with running(Writer(), at_once=3, weights="ab" * 32) as server:
+        info = asyncio.run(probe(server.url))
+    assert (info.kind, info.room, info.weights) == ("olmocr serve", 3, f"safetensors {'ab' * 32}")
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def test_a_documents_record_has_every_field():
             "is_compared": [True, True, False, False],
             "text_coverage": [0.95, 0.5, 1.0, 1.0],
             "low_coverage": [False, True, False, False],
+            "server": ["http://mac:8000/v1", "", "", ""],
         },
     }
 
@@ -93,5 +94,6 @@ def test_all_that_is_known_of_pages_has_every_field():
         "ends": ("loop", "failed", "stop"),
         "passes": 700,
         "asked": "1288 pixels, prompt c12f21ac",
+        "server": "",
     }
     assert [page["page_number"] for page in pages] == [1, 2, 3, 4]

@@ -37,6 +37,7 @@ def test_stats_count_each_kind_and_what_lies_there_twice_once(tmp_path):
         passes_a_token=0.682,  # 750 for the 1100 tokens of the two pages that passes are told of
         long_documents=0,
         failures=(Failure("1.pdf", "broken"),),
+        servers={"http://mac:8000/v1": {"pages": 1, "output_tokens": 200, "seconds": 4.0}},
     )
 
 
@@ -48,6 +49,7 @@ def test_stats_are_told_in_lines(tmp_path):
         "attempts:  1 pages after 1, 1 pages after 3; ended by: 2 stop, 1 loop, 1 failed, 1 length, 1 cancelled",
         "languages: 1 en, 1 de",
         "tokens:    2100 read, 500 written, 670 written in answers that were not accepted, 0.68 passes a token",
+        "servers:   http://mac:8000/v1 1 pages, 4.0 s each",
         "failed:    1.pdf: broken",
     ]
 

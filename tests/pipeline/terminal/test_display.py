@@ -10,7 +10,7 @@ from olmocr.stages import Downloading, FindingDocuments, FirstText, Loading
 from olmocr.terminal.command import LINE_EVERY_SECONDS
 from tests.four_pages import VALID
 from tests.pipeline.doubles import write_pdf
-from tests.test_stage_view import Clock
+from tests.terminal.test_stage_view import Clock
 
 
 @pytest.fixture

@@ -1,0 +1,462 @@
+"""Several servers -> one Ask: each page is asked of whoever has room, and no server's end is a page's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
+
+from olmocr.backends.backoff import pause
+from olmocr.backends.client import ServerInfo
+from olmocr.backends.faults import plain
+from olmocr.backends.server_list import NamedServer
+from olmocr.backends.sharing import (
+    USUAL_ROOM,
+    PageState,
+    ServerState,
+    deal,
+    grown,
+    halved,
+    is_silent,
+    usual,
+    usual_at_least,
+)
+from olmocr.errors import AnswerError, InputError, OlmocrError, ServerError, ServerUnavailableError
+from olmocr.page import Ask, ModelResponse, PageRequest
+
+log = logging.getLogger(__name__)
+
+MOST_ROOM = 32
+"""Pages that a server is asked at once, at most, whatever it says that it can hold: each is a picture in memory."""
+
+PATIENCE = 8
+"""So many attempts at each server, about two minutes, when all are away; so many servers may go away over a page."""
+
+_STRIKES = 3  # answers in a row that are none, and the server is taken for away
+_OPINIONS = 2  # so many servers must find that a page cannot be answered
+
+Open = Callable[[NamedServer, str | None], AbstractAsyncContextManager[tuple[Ask, ServerInfo]]]
+"""Connects to a server that is to have a model of this name, if one is named."""
+
+Look = Callable[[NamedServer, str | None], Awaitable[ServerInfo]]
+"""Looks at such a server again."""
+
+
+def why_apart(infos: Iterable[ServerInfo]) -> str | None:
+    """Return which servers have another model than others, by its name or the hash of its weights; None if none has."""
+    models: dict[str, list[str]] = defaultdict(list)
+    weights: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for info in infos:
+        models[info.model].append(info.url)
+        if info.weights:
+            what, _, digest = info.weights.partition(" ")
+            weights[what][digest].append(info.url)
+    if len(models) > 1:
+        return f"the servers do not have the same model: {_places(models)}; name one that all have with `model`"
+    for found in weights.values():
+        if len(found) > 1:
+            (model,) = models
+            shown = {digest[:12]: urls for digest, urls in found.items()}
+            return f"the servers have other weights of the model {plain(model)}: {_places(shown)}; give all the same"
+    return None
+
+
+def _places(found: dict[str, list[str]]) -> str:
+    return "; ".join(f"{plain(what)} at {', '.join(urls)}" for what, urls in found.items())
+
+
+Status = Literal["ready", "on trial", "away", "left out"]
+
+
+@dataclass
+class _Member:
+    """One of the servers. *room* is what it gets just now, *most* what it may get.
+
+    *in_a_row* counts its failures since it answered last, *in_vain* those since pages began to wait for it.
+    """
+
+    server: NamedServer
+    most: int
+    room: float = 1.0
+    ask: Ask | None = None
+    info: ServerInfo | None = None
+    status: Status = "away"
+    fault: OlmocrError | None = None
+    seconds: float | None = None
+    heard: float = 0.0
+    in_a_row: int = 0
+    in_vain: int = 0
+    strikes: int = 0
+    tally: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def url(self) -> str:
+        return self.info.url if self.info else self.server.url
+
+    @property
+    def is_usable(self) -> bool:
+        return self.status in ("ready", "on trial")
+
+    def state(self) -> ServerState:
+        room = {"ready": int(self.room), "on trial": 1}.get(self.status, 0)
+        return ServerState(room, self.seconds, self.heard)
+
+    def begin(self, now: float) -> None:
+        """Be asked from *now* on, without limits."""
+        self.status, self.room, self.heard = "ready", float(self.most), now
+
+    def answered(self, seconds: float, now: float) -> None:
+        """Take down an answer; a server on trial has passed it."""
+        self.seconds, self.heard = usual(self.seconds, seconds), now
+        self.strikes = 0
+        self.tally["answered"] += 1
+        if self.status == "on trial":
+            self.status = "ready"
+            log.info("%s answers again", self.url)
+        if self.status == "ready":
+            self.in_a_row = self.in_vain = 0
+            self.room = grown(self.room, self.most)
+
+    def failed(self, fault: ServerUnavailableError) -> None:
+        self.status, self.fault = "away", fault
+        self.room = halved(self.room)
+        self.strikes = 0
+        self.in_a_row += 1
+        self.in_vain += 1
+
+
+@dataclass
+class _Copy:
+    """A page in a server's hands, since when, and what waits for it there."""
+
+    task: asyncio.Task[None]
+    since: float
+
+
+@dataclass(eq=False)
+class _AskedPage:
+    """A page that waits for its answer. *copies* are with servers, by their places; *refusals* those that have none."""
+
+    request: PageRequest
+    answer: asyncio.Future[ModelResponse]
+    copies: dict[int, _Copy] = field(default_factory=dict)
+    refusals: dict[int, OlmocrError] = field(default_factory=dict)
+    failures: int = 0
+
+    def state(self) -> PageState:
+        return PageState(tuple((at, copy.since) for at, copy in self.copies.items()), frozenset(self.refusals))
+
+
+class Fleet:
+    """Asks several servers. Use it as an async context manager.
+
+    A server that is away is left out and tried again, with growing pauses; what it had in hand is asked of the others.
+    One that is back has to answer one page before it gets more. One that is found with another model, or refuses its
+    key, is left out for good. While all are away pages wait, for about two minutes.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[NamedServer],
+        *,
+        connect: Open,
+        look: Look,
+        model: str | None = None,
+        room: int | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Take down whom to ask; nothing is sent yet.
+
+        Args:
+            servers: these; at least one.
+            connect: opens a connection to one.
+            look: finds out what one is, that was connected before.
+            model: the name by which all are asked; None: that which all have.
+            room: pages at once for each server; None: what it says, or :data:`USUAL_ROOM`.
+            sleep: waits for a server that is away.
+        """
+        self._members = [_Member(server, room or USUAL_ROOM) for server in servers]
+        self._room = room
+        self._connect_to = connect
+        self._look_at = look
+        self._model = model
+        self._sleep = sleep
+        self._questions: list[_AskedPage] = []
+        self._last_page = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._returning: set[asyncio.Task[None]] = set()
+        self._stack = contextlib.AsyncExitStack()
+        self._is_open = False
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_exit(self._stack)
+            await self._connect_all()
+            stack.pop_all()
+        self._is_open = True
+        for member in self._members:
+            if not member.is_usable:
+                self._bring_back_later(member)
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        self._is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [*self._returning, *(copy.task for each in self._questions for copy in each.copies.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._stack.__aexit__(*exception)
+
+    @property
+    def model(self) -> str:
+        """The name by which all servers are asked."""
+        return self._model or ""
+
+    @property
+    def room(self) -> int:
+        """How many pages all servers together may have in hand."""
+        return sum(member.most for member in self._members)
+
+    def infos(self) -> list[ServerInfo]:
+        """Return what is known of the servers that were there, and are not left out for good."""
+        return [each.info for each in self._members if each.info is not None and each.status != "left out"]
+
+    def fault(self) -> ServerUnavailableError | None:
+        """Return why no server is there just now; None if one is."""
+        if any(member.is_usable for member in self._members):
+            return None
+        return ServerUnavailableError("; ".join(dict.fromkeys(str(each.fault) for each in self._members)))
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return what each server did, by its address.
+
+        ``asked`` and ``answered`` are pages, ``asked_second`` those that another server had in hand already,
+        ``went_away`` tells how often it did, and ``room`` how many pages it may have in hand.
+        """
+        names = ("asked", "answered", "asked_second", "went_away")
+        return {
+            member.url: {**{name: member.tally[name] for name in names}, "room": member.most}
+            for member in self._members
+        }
+
+    async def ask(self, request: PageRequest) -> ModelResponse:
+        """Answer *request*; the answer says which server gave it.
+
+        Raises:
+            ServerUnavailableError: no server answers for now.
+            ServerError: none can be asked any more.
+            InputError: two servers refuse the page, or all that there are.
+            AnswerError: what two servers sent, or all that there are, is no answer.
+        """
+        loop = asyncio.get_running_loop()
+        question = _AskedPage(request, loop.create_future())
+        self._questions.append(question)
+        self._last_page = loop.time()
+        self._deal()
+        try:
+            return await question.answer
+        finally:
+            if question in self._questions:  # nobody waits for it any more
+                self._take_back(question)
+                self._deal()
+
+    async def _connect_all(self) -> None:
+        found = await asyncio.gather(*map(self._connect, self._members), return_exceptions=True)
+        faults = [each for each in found if isinstance(each, BaseException)]
+        refusals = [each for each in faults if not isinstance(each, ServerUnavailableError)]
+        for refusal in refusals:
+            if len(refusals) == 1 or not isinstance(refusal, ServerError):
+                raise refusal
+        if refusals:
+            raise ServerError("; ".join(map(str, refusals)))
+        if why := why_apart(self.infos()):
+            raise ServerError(why)
+        now = asyncio.get_running_loop().time()
+        for member, fault in zip(self._members, found, strict=True):
+            if isinstance(fault, ServerUnavailableError):
+                member.failed(fault)
+            else:
+                member.begin(now)
+        if len(faults) == len(self._members):
+            raise self.fault() or faults[0]
+        self._model = self.infos()[0].model
+
+    async def _connect(self, member: _Member) -> None:
+        if member.ask is None:
+            opening = self._connect_to(member.server, self._model)
+            member.ask, info = await self._stack.enter_async_context(opening)
+        else:
+            info = await self._look_at(member.server, self._model)
+        member.info = info
+        member.most = self._room or min(info.room or USUAL_ROOM, MOST_ROOM)
+
+    def _deal(self) -> None:
+        """Ask about whatever can be asked now, and look again when there may be more."""
+        if not self._is_open:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._give_up_what_nobody_can_answer()
+        loop = asyncio.get_running_loop()
+        found = self._dealt(loop.time())
+        while found.asks:
+            for number, at in found.asks:
+                self._send(self._questions[number], at, loop.time())
+            found = self._dealt(loop.time())
+        if found.look_again is not None:
+            self._timer = loop.call_at(found.look_again, self._deal)
+
+    def _dealt(self, now: float) -> Any:
+        servers = [member.state() for member in self._members]
+        return deal(servers, [question.state() for question in self._questions], now, self._last_page)
+
+    def _send(self, question: _AskedPage, at: int, now: float) -> None:
+        member = self._members[at]
+        member.tally["asked"] += 1
+        member.tally["asked_second"] += bool(question.copies)
+        question.copies[at] = _Copy(asyncio.ensure_future(self._ask_at(question, at)), now)
+
+    async def _ask_at(self, question: _AskedPage, at: int) -> None:
+        member, loop = self._members[at], asyncio.get_running_loop()
+        started = loop.time()
+        assert member.ask is not None
+        try:
+            answer = await member.ask(question.request)
+        except ServerUnavailableError as error:
+            question.copies.pop(at, None)
+            self._failed_over(question, member, error)
+        except ServerError as error:
+            question.copies.pop(at, None)
+            self._leave_out(member, error)
+        except (AnswerError, InputError) as error:
+            question.copies.pop(at, None)
+            self._refused(question, at, error)
+        except Exception as error:
+            question.copies.pop(at, None)
+            self._settle(question, error)
+        else:
+            question.copies.pop(at, None)
+            member.answered(loop.time() - started, loop.time())
+            self._settle(question, replace(answer, server=member.url))
+        self._deal()
+
+    def _settle(self, question: _AskedPage, result: ModelResponse | Exception) -> None:
+        """Give a page its answer, the first that came, or say why it has none."""
+        if question not in self._questions:
+            return
+        silent = [at for at in question.copies if self._is_silent(at)] if isinstance(result, ModelResponse) else []
+        self._take_back(question)
+        if question.answer.done():
+            return
+        if isinstance(result, Exception):
+            question.answer.set_exception(result)
+        else:
+            question.answer.set_result(result)
+        for at in silent:
+            member = self._members[at]
+            self._went_away(member, ServerUnavailableError(f"{member.url} has not answered for long"))
+
+    def _take_back(self, question: _AskedPage) -> None:
+        """Ask no server about a page any more."""
+        self._questions.remove(question)
+        now = asyncio.get_running_loop().time()
+        for at, copy in question.copies.items():
+            member = self._members[at]
+            member.seconds = usual_at_least(member.seconds, now - copy.since)
+            copy.task.cancel()
+
+    def _is_silent(self, at: int) -> bool:
+        since = [each.copies[at].since for each in self._questions if at in each.copies]
+        now = asyncio.get_running_loop().time()
+        return is_silent(self._members[at].state(), min(since, default=None), now)
+
+    def _failed_over(self, question: _AskedPage, member: _Member, error: ServerUnavailableError) -> None:
+        """Let a page be asked elsewhere, after the others: it may be what its server went away over."""
+        question.failures += member.status == "ready"
+        self._went_away(member, error)
+        if question.failures >= PATIENCE:
+            self._settle(question, error)
+        elif question in self._questions:
+            self._questions.remove(question)
+            self._questions.append(question)
+
+    def _refused(self, question: _AskedPage, at: int, error: OlmocrError) -> None:
+        """Take down that a server has no answer for a page. Another one may have, and it may be the server's fault."""
+        member = self._members[at]
+        question.refusals[at] = error
+        if len(question.refusals) >= _OPINIONS and not question.copies:
+            self._settle(question, error)
+        member.strikes += 1
+        others = [each for each in self._members if each.is_usable and each is not member]
+        if member.strikes >= _STRIKES and others:
+            why = f"{member.url} gave {member.strikes} answers in a row that are none, the last: {error}"
+            self._went_away(member, ServerUnavailableError(why))
+
+    def _went_away(self, member: _Member, error: ServerUnavailableError) -> None:
+        if not member.is_usable:  # other pages were in its hands
+            return
+        member.failed(error)
+        member.tally["went_away"] += 1
+        self._bring_back_later(member)
+
+    def _leave_out(self, member: _Member, error: OlmocrError) -> None:
+        if member.status != "left out":
+            member.status, member.fault = "left out", error
+            log.warning("%s; %s is left out from now on", error, member.url)
+
+    def _bring_back_later(self, member: _Member) -> None:
+        task = asyncio.ensure_future(self._bring_back(member))
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+
+    async def _bring_back(self, member: _Member) -> None:
+        """Try a server again until it is there, and has the model that the others have."""
+        is_told = False
+        while True:
+            fault = member.fault
+            assert isinstance(fault, ServerUnavailableError)
+            seconds = pause(member.in_a_row - 1, fault.retry_after)
+            level = logging.DEBUG if is_told else logging.WARNING
+            log.log(level, "%s; it is left out, and tried again in %.0f s", fault, seconds)
+            is_told = True
+            await self._sleep(seconds)
+            try:
+                await self._connect(member)
+                if why := why_apart(self.infos()):
+                    raise ServerError(why)
+            except ServerUnavailableError as error:
+                member.failed(error)
+            except OlmocrError as error:
+                self._leave_out(member, error)
+                break
+            else:
+                member.status = "on trial"
+                member.heard = asyncio.get_running_loop().time()
+                break
+            self._deal()
+        self._deal()
+
+    def _give_up_what_nobody_can_answer(self) -> None:
+        """Settle pages that were refused by all who are there, and, when all were away for long, all that wait."""
+        usable = {at for at, member in enumerate(self._members) if member.is_usable}
+        waiting = [question for question in self._questions if not question.copies]
+        if usable:
+            for question in waiting:
+                if question.refusals and not usable - question.refusals.keys():
+                    self._settle(question, list(question.refusals.values())[-1])
+        elif all(member.status == "left out" or member.in_vain >= PATIENCE for member in self._members):
+            fault: ServerError | None = self.fault()
+            if all(member.status == "left out" for member in self._members):
+                fault = ServerError(str(fault))
+            for question in waiting:
+                self._settle(question, fault or ServerError("no server is left"))
+            for member in self._members:
+                member.in_vain = 0 if waiting else member.in_vain

@@ -1,0 +1,210 @@
+"""What several servers have shown, and which pages they have in hand -> who is asked about which page next; pure.
+
+Times are in seconds, of any one clock. A page is asked once, of whoever would be done with it first. It is asked a
+second time, of another server, where that is sooner done with it in all likelihood: when no other page waits, which
+is at a run's end, or where the first server has been silent for long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+USUAL_ROOM = 8
+"""Pages that a server is asked at once, where neither it nor anybody else says how many."""
+
+SILENT_SECONDS = 60.0
+"""A server that has answered nothing for so long, though it was asked, is not waited for alone."""
+
+_SILENT_ANSWERS = 4.0  # nor is one that has for so many times what an answer of its own takes, where that is longer
+_WORTH = 1.25  # a second question is asked where it is sooner done by so much, and is never worth less than
+_LEAST_GAIN = 1.0  # so many seconds
+_LULL = 0.25  # of an answer's time must have passed without a new page: those that are in hand are the last ones
+_NEWEST = 0.2  # the share of the newest answer in what a server has shown
+_MOST_COPIES = 2
+
+
+def usual(seconds: float | None, newest: float) -> float:
+    """Return what an answer of a server takes, in seconds, after one that took *newest*: an average that forgets."""
+    return newest if seconds is None else seconds + _NEWEST * (newest - seconds)
+
+
+def usual_at_least(seconds: float | None, waited: float) -> float:
+    """Return the same after a question that was given up: an answer would have taken longer than it was waited for."""
+    return usual(seconds, waited) if seconds is None or waited > seconds else seconds
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """A server: how many pages it may have in hand, 0 where it is away, and when it last answered.
+
+    *seconds* is what one answer takes there, None before the first. With the room it tells a rate: by Little's law
+    (https://doi.org/10.1287/opre.9.3.383) a server with so many pages in hand answers *room* / *seconds* in a second.
+    """
+
+    room: int
+    seconds: float | None = None
+    heard: float = 0.0
+
+
+@dataclass(frozen=True)
+class PageState:
+    """A page that waits for an answer: since when which servers have it in hand, and which of them cannot answer it."""
+
+    asked: tuple[tuple[int, float], ...] = ()
+    refused_by: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Deal:
+    """Whom to ask about which page: places in the two lists.
+
+    Where nobody is to be asked now, there may be more to do at the time *look_again*.
+    """
+
+    asks: tuple[tuple[int, int], ...]
+    look_again: float | None = None
+
+
+def deal(servers: Sequence[ServerState], pages: Sequence[PageState], now: float, last_page: float) -> Deal:
+    """Return which of *servers* is asked about which of *pages* now.
+
+    Args:
+        servers: what is known of each.
+        pages: those that have no answer yet; the first is the most urgent.
+        now: the time.
+        last_page: when the newest of all pages came.
+    """
+    table = _Table(servers, now)
+    for page in pages:
+        table.put(page)
+    asks: list[tuple[int, int]] = []
+    is_waiting = False
+    for number, page in enumerate(pages):
+        if all(table.is_silent(at) for at, _ in page.asked) and len(page.asked) < _MOST_COPIES:
+            at = table.soonest_done(page)
+            if at is not None:
+                table.give(at)
+                asks.append((number, at))
+            else:
+                is_waiting = is_waiting or not page.asked
+    if asks:
+        return Deal(tuple(asks))
+    times = list(table.silences())
+    if not is_waiting:
+        asks, more = _second_questions(table, pages, last_page)
+        times += more
+    return Deal(tuple(asks), None if asks else min(times, default=None))
+
+
+def is_silent(server: ServerState, oldest: float | None, now: float) -> bool:
+    """Say whether a server that has had a page in hand since *oldest* has been silent for long."""
+    return oldest is not None and now >= max(oldest, server.heard) + _patience(server)
+
+
+def _patience(server: ServerState) -> float:
+    return max(SILENT_SECONDS, _SILENT_ANSWERS * (server.seconds or 0.0))
+
+
+def _second_questions(
+    table: _Table, pages: Sequence[PageState], last_page: float
+) -> tuple[list[tuple[int, int]], list[float]]:
+    """Return which pages are worth a second question, and when others may be."""
+    alone = [number for number, page in enumerate(pages) if len(page.asked) == 1]
+    alone.sort(key=lambda number: -table.left(pages[number]))
+    asks, times = [], []
+    for number in alone:
+        page = pages[number]
+        at = table.quickest(page)
+        if at is None:
+            continue
+        when = max(table.worth_from(page, at), last_page + _LULL * table.seconds(at))
+        if when <= table.now:
+            table.give(at)
+            asks.append((number, at))
+        else:
+            times.append(when)
+    return asks, times
+
+
+@dataclass
+class _Table:
+    """The servers with what they have in hand, while pages are dealt out."""
+
+    servers: Sequence[ServerState]
+    now: float
+    in_hand: list[int] = field(default_factory=list)
+    oldest: list[float | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.in_hand = [0] * len(self.servers)
+        self.oldest = [None] * len(self.servers)
+        known = [each.seconds for each in self.servers if each.seconds is not None]
+        self.usual_seconds = sum(known) / len(known) if known else 1.0
+
+    def put(self, page: PageState) -> None:
+        for at, since in page.asked:
+            self.in_hand[at] += 1
+            before = self.oldest[at]
+            self.oldest[at] = since if before is None else min(before, since)
+
+    def give(self, at: int) -> None:
+        self.in_hand[at] += 1
+
+    def is_silent(self, at: int) -> bool:
+        return is_silent(self.servers[at], self.oldest[at], self.now)
+
+    def silences(self) -> Iterator[float]:
+        """Yield when servers that have pages in hand will have been silent for long."""
+        for server, oldest in zip(self.servers, self.oldest, strict=True):
+            if oldest is not None and not is_silent(server, oldest, self.now):
+                yield max(oldest, server.heard) + _patience(server)
+
+    def _free_for(self, page: PageState) -> list[int]:
+        taken = {at for at, _ in page.asked} | page.refused_by
+        return [
+            at
+            for at, server in enumerate(self.servers)
+            if self.in_hand[at] < server.room and at not in taken and not self.is_silent(at)
+        ]
+
+    def soonest_done(self, page: PageState) -> int | None:
+        """Return who would be done first with *page*, by its rate; None where nobody has room."""
+        return min(self._free_for(page), key=self._done_in, default=None)
+
+    def _done_in(self, at: int) -> float:
+        return (self.in_hand[at] + 1) * self.seconds(at) / self.servers[at].room
+
+    def quickest(self, page: PageState) -> int | None:
+        """Return who answers soonest of those that have room and have shown how long they take."""
+        known = [at for at in self._free_for(page) if self.servers[at].seconds is not None]
+        return min(known, key=self.seconds, default=None)
+
+    def seconds(self, at: int) -> float:
+        """Return what an answer takes at a server; who has not shown that yet is taken to be as the others are."""
+        seconds = self.servers[at].seconds
+        return self.usual_seconds if seconds is None else seconds
+
+    def left(self, page: PageState) -> float:
+        """Return how much longer a page takes that one server has in hand.
+
+        Past its usual time a page takes as much longer as it is late already: long answers are a few very long ones.
+        """
+        ((at, since),) = page.asked
+        return abs(self.seconds(at) - (self.now - since))
+
+    def worth_from(self, page: PageState, at: int) -> float:
+        """Return from when on a second question to *at* is worth it: now, or once the first is too late."""
+        ((first, since),) = page.asked
+        gain, due = max(_LEAST_GAIN, _WORTH * self.seconds(at)), since + self.seconds(first)
+        return self.now if due - self.now >= gain else due + gain
+
+
+def halved(room: float) -> float:
+    """Return the room that a server is given after it was away or overloaded: half, and at least one page."""
+    return max(1.0, room / 2)
+
+
+def grown(room: float, most: int) -> float:
+    """Return its room after an answer: one page more when as many were answered as it had in hand."""
+    return min(float(most), room + 1 / room)
