@@ -86,7 +86,13 @@ def _spelled_in(folder, name):
         entries = _listdir(folder)
     except OSError:
         return name
-    return next((entry for entry in entries if folded(entry) == folded(name)), name)
+    wanted = folded(name)
+    return next((entry for entry in entries if _is_spelled(entry, wanted)), name)
+
+
+def _is_spelled(entry, wanted):
+    """Say whether *entry* is a spelling of what folds to *wanted*; that of most names is seen without folding them."""
+    return len(entry) == len(wanted) and entry.lower() == wanted if entry.isascii() else folded(entry) == wanted
 
 
 def mount(root):

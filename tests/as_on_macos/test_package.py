@@ -89,5 +89,5 @@ def test_a_document_is_the_same_however_its_name_is_typed(tmp_path):
 
 def test_the_doctor_finds_a_mac_that_this_package_is_for():
     found = next(check_machine())
-    assert (found.name, found.status) == ("platform", "ok")
+    assert (found.name, found.state) == ("platform", "ok")
     assert found.value.startswith("Darwin arm64")
