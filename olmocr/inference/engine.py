@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import mlx.core as mx
 from PIL import Image
@@ -146,7 +146,7 @@ class Engine:
     def _run(self, device: Device, load: Callable[[], LoadedModel], loading: Future[str]) -> None:
         """Own MLX: load the model, then answer until closed."""
         try:
-            _set_limits(device)
+            set_limits(device)
             loaded = load()
             scheduler = self._make_scheduler(loaded)
             self._counts = scheduler.counts
@@ -207,13 +207,13 @@ def _load(folder: ModelFolder, device: Device, *, stock_vision: bool) -> LoadedM
     return loaded
 
 
-def _set_limits(device: Device) -> None:
+def set_limits(device: Device, mlx: Any = mx) -> None:
     """Have macOS keep the weights in memory, and MLX take no more than there is and give back most of what it freed."""
-    limits = memory_limits(mx.device_info()) if device.kind == "metal" else None
+    limits = memory_limits(mlx.device_info()) if device.kind == "metal" else None
     if limits:
-        mx.set_wired_limit(limits.wired)
-        mx.set_memory_limit(limits.memory)
-        mx.set_cache_limit(limits.cache)
+        mlx.set_wired_limit(limits.wired)
+        mlx.set_memory_limit(limits.memory)
+        mlx.set_cache_limit(limits.cache)
 
 
 def _drafted_pages(device: Device) -> int:

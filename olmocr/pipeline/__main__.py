@@ -373,10 +373,11 @@ def _server_options(given: _Given, values: dict[str, Any]) -> tuple[str, ...]:
 
 def _has_no_workspace(values: dict[str, Any]) -> bool:
     """Say whether what stands in the place of the workspace is a document, or a folder of documents."""
+    from olmocr.files import is_folder
     from olmocr.pipeline.terminal.to_text import names_documents
 
     path = Path(values["workspace"]).expanduser()
-    if path.is_dir() and (values["pdfs"] or values["retry_failed"]):
+    if is_folder(path) and (values["pdfs"] or values["retry_failed"]):
         return False
     return names_documents(values["workspace"])
 

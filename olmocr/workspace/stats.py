@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from olmocr.errors import InputError
+from olmocr.files import is_file
 from olmocr.workspace.document import Failure, PageRecord
 from olmocr.workspace.records import RECORDS_FILE, records_to_read
 
@@ -59,7 +60,7 @@ def read_stats(workspace: Path) -> Stats:
         InputError: it is no workspace.
         OutputError: its records cannot be opened.
     """
-    if not (workspace / RECORDS_FILE).is_file():
+    if not is_file(workspace / RECORDS_FILE):
         raise InputError(f"{workspace} is no workspace: it has no {RECORDS_FILE}; run olmocr with it first")
     states: Counter[str] = Counter()
     pages: Counter[str] = Counter()

@@ -293,10 +293,11 @@ def test_two_ways_to_write_an_accent_are_two_documents_where_the_disk_says_so_an
     names = [unicodedata.normalize(form, "é.pdf") for form in ("NFC", "NFD")]
     for number, name in enumerate(names, 1):
         write_numbered_pdf(tmp_path / name, [number])
+    count = len(list(tmp_path.glob("*.pdf")))  # a Mac's disk has one, which was written twice
     run("ws", names, markdown=True)
-    assert sorted(markdown().values()) == ["page 1", "page 2"]
+    assert sorted(markdown().values()) == ["page 1", "page 2"][-count:]
     folded = {unicodedata.normalize("NFC", name).casefold() for name in markdown()}
-    assert len(folded) == 2
+    assert len(folded) == count
 
 
 def test_a_url_that_is_spelled_otherwise_is_the_same_document(tmp_path):
