@@ -273,6 +273,7 @@ async def _fleet(
     async with fleet:
         for info in fleet.infos():
             _tell_of(info, config)
+        log.info("%d servers share the pages, %d at once", len(servers), fleet.room)
         yield Answering(fleet.ask, fleet.model, fleet.fault, by_server=fleet.counts, pages_at_once=fleet.room)
 
 
