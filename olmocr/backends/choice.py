@@ -58,8 +58,9 @@ class Answering:
     """What answers, ready to be asked, and the model's name as records have it.
 
     *fault* tells why a server is away just now; None if it is not. *counts* tells what a model in this process has
-    done, *by_server* what each of several servers has. *pages_at_once* is how many pages these may have in hand
-    together. *ask_aloud* also hands on all that is written so far, again and again; None where answers come whole.
+    done, *by_server* what each of several servers has. *pages_at_once* tells how many pages these may have in hand
+    together, None where there are not several. *ask_aloud* also hands on all that is written so far, again and again;
+    None where answers come whole.
     """
 
     ask: Ask
@@ -68,7 +69,7 @@ class Answering:
     counts: Callable[[], dict[str, float]] = dict
     ask_aloud: AskAloud | None = None
     by_server: Callable[[], dict[str, dict[str, int]]] = dict
-    pages_at_once: int | None = None
+    pages_at_once: Callable[[], int | None] = lambda: None
 
 
 def open_engine(
@@ -273,7 +274,8 @@ async def _fleet(
     async with fleet:
         for info in fleet.infos():
             _tell_of(info, config)
-        yield Answering(fleet.ask, fleet.model, fleet.fault, by_server=fleet.counts, pages_at_once=fleet.room)
+        log.info("%d servers share the pages, %d at once", len(servers), fleet.room)
+        yield Answering(fleet.ask, fleet.model, fleet.fault, by_server=fleet.counts, pages_at_once=lambda: fleet.room)
 
 
 def _connected(

@@ -296,6 +296,7 @@ class Fleet:
             info = await self._look_at(member.server, self._model)
         member.info = info
         member.most = self._room or min(info.room or USUAL_ROOM, MOST_ROOM)
+        member.room = min(member.room, float(member.most))
 
     def _deal(self) -> None:
         """Ask about whatever can be asked now, and look again when there may be more."""

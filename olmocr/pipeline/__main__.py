@@ -234,9 +234,7 @@ def ocr(
     quiet: Annotated[bool, options.quiet(_RUN)] = False,
     yes: Annotated[
         bool,
-        typer.Option(
-            "--yes", help="Where no model is named: download one that fits, without a question.", rich_help_panel=_MODEL
-        ),
+        typer.Option("--yes", help="Where no model is named: download one that fits, unasked.", rich_help_panel=_MODEL),
     ] = False,
     version: Annotated[
         bool,

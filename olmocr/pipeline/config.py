@@ -167,7 +167,9 @@ class PipelineConfig(ReadingConfig):
     languages: tuple[str, ...] = setting(
         ("en",), "What --apply-filter lets through: en,de", note="ISO 639-1 codes.", panel=_RUN, metavar="CODES"
     )
-    workers: int = setting(4, "Documents at once.", panel=_RUN, range=Range(1))
+    workers: int = setting(
+        4, "Documents at once.", note="So many for each of several servers.", panel=_RUN, range=Range(1)
+    )
     retry_failed: bool = setting(
         False, "Read again what failed or fell back; without --pdfs of all the workspace.", panel=_RUN
     )
@@ -191,6 +193,11 @@ class PipelineConfig(ReadingConfig):
     def selection(self) -> PageRanges | None:
         """The pages to read of each document; None is all."""
         return parse_page_ranges(self.pages) if self.pages is not None else None
+
+    @property
+    def documents_at_once(self) -> int:
+        """How many documents are read side by side."""
+        return self.workers * max(1, len(self.servers))
 
     @property
     def markdown_folder(self) -> Path | None:

@@ -179,7 +179,7 @@ class _Run:
 
     async def read_all(self, waiting: Iterable[Source]) -> None:
         """Read documents side by side, then what other processes left."""
-        async for _ in side_by_side(waiting, self._read, self.config.workers):
+        async for _ in side_by_side(waiting, self._read, self.config.documents_at_once):
             pass
         async for source in self.unfinished.left_to_others():
             await self._read(source)

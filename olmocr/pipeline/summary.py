@@ -18,7 +18,7 @@ from olmocr.runtime.memory import peak_memory
 from olmocr.text import strict_json
 from olmocr.workspace.document import Failure, PageRecord
 from olmocr.workspace.folder import ours_or_beside
-from olmocr.workspace.stats import ByServer, add_by_server
+from olmocr.workspace.stats import ByServer, add_by_server, rounded
 
 METRICS_FILE = "metrics.json"
 
@@ -103,7 +103,7 @@ class RunCounts:
         """Return what was done so far."""
         failures = tuple(self._failures[key] for key in sorted(self._failures, key=self._order.__getitem__))
         names = {each.name for each in fields(RunSummary)} - {"failures", "seconds", "servers"}
-        servers = {url: dict(counts) for url, counts in sorted(self._servers.items())}
+        servers = rounded(self._servers)
         numbers = {name: self._counts[name] for name in names}
         return RunSummary(failures=failures, seconds=self._seconds, servers=servers, **numbers)
 

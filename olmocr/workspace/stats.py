@@ -53,6 +53,11 @@ class Stats:
     servers: ByServer = field(default_factory=dict)
 
 
+def rounded(counts: ByServer) -> ByServer:
+    """Return the same in the order of addresses, seconds to the thousandth."""
+    return {url: {name: round(number, 3) for name, number in each.items()} for url, each in sorted(counts.items())}
+
+
 def read_stats(workspace: Path) -> Stats:
     """Count what *workspace* holds.
 
@@ -109,7 +114,7 @@ def read_stats(workspace: Path) -> Stats:
         passes_a_token=round(tokens["passes"] / tokens["passed"], 3) if tokens["passed"] else None,
         long_documents=tokens["long"],
         failures=tuple(failures),
-        servers={url: {name: round(n, 3) for name, n in counts.items()} for url, counts in sorted(servers.items())},
+        servers=rounded(servers),
     )
 
 
