@@ -39,6 +39,11 @@ def scheme_of(name: str) -> str | None:
     return match[1].lower() if match else None
 
 
+def extra_of(scheme: str) -> str:
+    """Return the extra of this package that brings a store's file system."""
+    return _EXTRAS.get(scheme, "mlx")
+
+
 def web_file(name: str) -> tuple[str, WebFile]:
     """Return the name that a URL is shown by, which holds no password, and the URL. Nothing is asked yet."""
     url = name.partition("#")[0]
@@ -148,7 +153,7 @@ def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
         with _faults_of(url):
             filesystem, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        missing = f"{scheme}:// needs an extra of this package: {install_command(_EXTRAS.get(scheme, 'mlx'))}"
+        missing = f"{scheme}:// needs an extra of this package: {install_command(extra_of(scheme))}"
         raise MissingDependencyError(missing) from error
     return filesystem, path
 

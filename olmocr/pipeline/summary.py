@@ -7,18 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from olmocr.errors import ExitCode
-from olmocr.files import write_whole
 from olmocr.inputs.sources import Source
 from olmocr.runtime.memory import peak_memory
-from olmocr.text import strict_json
 from olmocr.workspace.document import Failure, PageRecord
-from olmocr.workspace.folder import ours_or_beside
-
-METRICS_FILE = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -103,10 +97,10 @@ def pages_per_minute(summary: RunSummary) -> float:
     return round(60 * summary.pages / summary.seconds, 2) if summary.seconds else 0.0
 
 
-def write_metrics(folder: Path, counts: RunCounts, engine: dict[str, float]) -> None:
-    """Write a run's numbers, and those of the model in this process, into the workspace *folder*."""
+def metrics_of(counts: RunCounts, engine: dict[str, float]) -> dict[str, Any]:
+    """Return a run's numbers, and those of the model in this process, as the workspace keeps them."""
     summary = counts.summary()
-    metrics = {
+    return {
         **{name: value for name, value in vars(summary).items() if name != "failures"},
         "failed": len(summary.failures),
         "failures": [each.as_json for each in summary.failures],
@@ -115,5 +109,3 @@ def write_metrics(folder: Path, counts: RunCounts, engine: dict[str, float]) -> 
         "peak_memory_bytes": peak_memory(),
         "engine": engine,
     }
-    path = ours_or_beside(folder / METRICS_FILE, {"pages_per_minute", "attempts_ended"})
-    write_whole(path, strict_json(metrics, indent=2) + "\n")

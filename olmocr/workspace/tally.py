@@ -1,0 +1,36 @@
+"""A document's pages, counted: what ``--stats`` adds up, and what says whether it is to be tried again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from olmocr.workspace.document import PageRecord
+
+Tally = Counter[str]
+"""Counts by name. ``pages.``, ``attempts.``, ``ends.`` and ``languages.`` are followed by which: ``pages.valid``."""
+
+
+def tally_of(pages: Iterable[PageRecord]) -> Tally:
+    """Return *pages*, counted."""
+    found: Tally = Counter()
+    for page in pages:
+        found[f"pages.{page.status}"] += 1
+        found["poor"] += page.lacks_text
+        found["askew"] += page.is_askew
+        found["flagged"] += page.is_flagged
+        found["input"] += page.input_tokens
+        found["output"] += page.output_tokens
+        found["wasted"] += page.total_output_tokens - page.output_tokens
+        found["passes"] += page.passes
+        found["passed"] += page.total_output_tokens if page.passes else 0
+        found.update(f"ends.{end}" for end in page.ends)
+        if page.status == "valid":
+            found[f"attempts.{page.attempts}"] += 1
+            found[f"languages.{page.response.primary_language or 'none'}"] += 1
+    return Counter({name: count for name, count in found.items() if count})
+
+
+def counts_of(tally: Tally, kind: str) -> dict[str, int]:
+    """Return the counts of one *kind*, by what follows its name."""
+    return {name.partition(".")[2]: count for name, count in tally.items() if name.startswith(f"{kind}.")}
