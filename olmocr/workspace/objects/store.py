@@ -280,8 +280,10 @@ class ObjectStore:
             except Exception as error:
                 fault = fault_of(error)
                 if fault == "gone" and not is_no_bucket(error):
+                    self._is_away = False
                     return None
                 if fault == "exists" and lets_exist:
+                    self._is_away = False
                     raise FileExistsError from error
                 if fault != "passes" or self._is_away or attempt == self._patience:
                     raise self._sentence(what, error) from error
