@@ -78,6 +78,9 @@ class FaultyObjects:
         found = self._do("names", lambda: self.objects.names(folder))
         return [name for name in found if not any(part in name for part in self.unlisted)]
 
+    def versions(self, folder):
+        return self._do("names", lambda: self.objects.versions(folder))
+
     def remove(self, name):
         return self._do("remove", lambda: self.objects.remove(name))
 

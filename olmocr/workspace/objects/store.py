@@ -39,6 +39,9 @@ PATIENCE = 12
 FIRST_PATIENCE = 4
 """The same of the first request: a wrong address should not take two minutes."""
 
+# What stores tell of an object, by the names that fsspec's file systems have for it: first what is of its content.
+_VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
+
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 20.0
 _AT_ONCE = 16
@@ -59,6 +62,9 @@ class Objects(Protocol):
 
     def names(self, folder: str) -> list[str]:
         """Return the names of all objects below a folder."""
+
+    def versions(self, folder: str) -> dict[str, str]:
+        """Return the names of all objects below a folder, and of each what changes when it does."""
 
     def remove(self, name: str) -> None:
         """Remove an object."""
@@ -100,14 +106,19 @@ class FsspecObjects:
 
     def names(self, folder: str) -> list[str]:
         """Return the names of all objects below a folder."""
+        return list(self.versions(folder))
+
+    def versions(self, folder: str) -> dict[str, str]:
+        """Return the names of all objects below a folder, and of each what changes when it does."""
         self._filesystem.invalidate_cache()
         start = len(self._root) + 1
         try:
-            return [str(each)[start:] for each in self._filesystem.find(self._path(folder))]
+            found = self._filesystem.find(self._path(folder), detail=True)
         except FileNotFoundError as error:
             if is_no_bucket(error):
                 raise
-            return []
+            return {}
+        return {name[start:]: version_of_object(info) for name, info in found.items()}
 
     def remove(self, name: str) -> None:
         """Remove an object."""
@@ -157,6 +168,15 @@ class FolderObjects:
             within = Path(path).relative_to(self._root)
             found += [(within / each).as_posix() for each in files if not each.startswith(".")]
         return sorted(found)
+
+    def versions(self, folder: str) -> dict[str, str]:
+        """Return the names of all files below a folder, and of each what changes when it does."""
+        found = {}
+        for name in self.names(folder):
+            with contextlib.suppress(FileNotFoundError):
+                status = (self._root / name).stat()
+                found[name] = f"{status.st_size} {status.st_mtime_ns}"
+        return found
 
     def remove(self, name: str) -> None:
         """Remove a file."""
@@ -258,6 +278,10 @@ class ObjectStore:
         found = self._tried(f"{folder}/ cannot be listed", lambda: self._objects.names(folder))
         return sorted(found or ())
 
+    def versions(self, folder: str) -> dict[str, str]:
+        """Return the names of all objects below a folder, and of each what changes when it does."""
+        return self._tried(f"{folder}/ cannot be listed", lambda: self._objects.versions(folder)) or {}
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove objects; one that is not there is no fault."""
         for _ in self._side_by_side(self._remove, names):
@@ -341,6 +365,12 @@ def open_store(place: StorePlace, *, to_read: bool = False, objects: Objects | N
     finally:
         first.close()
     return ObjectStore(place, objects)
+
+
+def version_of_object(info: dict[str, Any]) -> str:
+    """Return what changes when an object does, by what its store says of it in a list."""
+    told = (info.get(name) for name in _VERSIONS)
+    return f"{info.get('size')} {next((str(each) for each in told if each), '')}"
 
 
 def _format_of(mark: bytes | None) -> int:
