@@ -25,6 +25,9 @@ Entry = dict[str, Any]
 MOST_LOOSE = 64
 """So many entries of a shard may lie there as objects of their own."""
 
+MOST_LEFT = 8
+"""So many are left there when a run ends."""
+
 _LOOKS = 4  # at a list in which there was what is not there any more
 
 _TABLE = """
@@ -58,6 +61,7 @@ class ShardedIndex:
         self._listed = 0.0
         self._shards_lock = threading.RLock()
         self._lock = threading.RLock()  # of the file
+        self._ours: set[str] = set()
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.executescript(_TABLE)
 
@@ -86,8 +90,15 @@ class ShardedIndex:
             self._store.remove(earlier)
             shard.there = (shard.there - earlier) | {name}
             shard.read.add(name)
-        if sum(each.endswith(".json") for each in shard.there) > MOST_LOOSE:
+        self._ours.add(key[:2])
+        if _loose(shard.there) > MOST_LOOSE:
             self.compact(key[:2])
+
+    def tidy(self) -> None:
+        """Put together the shards that were written to, so that who comes next has few objects to read."""
+        for name in sorted(self._ours):
+            self.compact(name, unless_loose=MOST_LEFT)
+        self._ours.clear()
 
     def entries(self) -> Iterator[Entry]:
         """Yield all entries by name, and by key."""
@@ -113,11 +124,14 @@ class ShardedIndex:
                 break
         return [json.loads(line) for (line,) in self._rows("SELECT line FROM entries ORDER BY key LIMIT ?", most)]
 
-    def compact(self, name: str) -> None:
-        """Put all of a shard together into one object, and remove what that holds."""
+    def compact(self, name: str, unless_loose: int = 0) -> None:
+        """Put all of a shard together into one object, and remove what that holds; not where so few are loose."""
         shard = self._shard(name)
         with shard.lock:
-            self._list(name, shard)
+            if _loose(shard.there) > unless_loose:
+                self._list(name, shard)  # another machine may have done it
+            if _loose(shard.there) <= unless_loose:
+                return
             self._read(name, shard)
             parts = set(shard.there)
             rows = self._rows("SELECT line FROM entries WHERE key >= ? AND key < ? ORDER BY key", name, f"{name}g")
@@ -196,6 +210,10 @@ class ShardedIndex:
 def _sha(entry: Entry) -> str | None:
     sha256 = entry.get("sha256")
     return sha256 if isinstance(sha256, str) else None
+
+
+def _loose(names: set[str]) -> int:
+    return sum(name.endswith(".json") for name in names)
 
 
 def _lines(data: bytes) -> list[str]:

@@ -64,6 +64,8 @@ class ObjectRecords:
         self._threads.shutdown(cancel_futures=True)
         try:
             self._write_amended()
+            if exception[:1] == (None,):
+                self._documents.tidy()
         finally:
             self.release_all()
             self._store.close()

@@ -194,8 +194,9 @@ def open_objects(place: StorePlace) -> Objects:
     import fsspec.core
 
     # Attempts are counted here, where they can be told of, and ended by Ctrl-C.
-    more: dict[str, Any] = {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}}}
-    options = {"use_listings_cache": False, **(more if place.scheme == "s3" else {})}
+    attempts = {"retries": {"mode": "standard", "total_max_attempts": 1}}
+    more: dict[str, Any] = {"config_kwargs": attempts, "max_concurrency": 1}  # with more it asks for the size first
+    options = {"use_listings_cache": False, "skip_instance_cache": True, **(more if place.scheme == "s3" else {})}
     try:
         filesystem, root = fsspec.core.url_to_fs(place.url, **options)
     except ImportError as error:

@@ -60,6 +60,22 @@ def test_a_list_of_many_documents_is_read_in_few_requests(place):
     assert objects.counts == {"names": 1, "get": 8}, "what was read is not read again"
 
 
+def test_who_comes_after_a_run_has_few_objects_to_read(place):
+    index, _ = an_index(place)
+    for number in range(40):
+        index.put(f"{'aa' if number < 30 else 'bb'}{number}", {"name": f"{number:02}"})
+    other, _ = an_index(place)
+    other.put("bb99", {"name": "99"})
+    index.tidy()
+    assert len(names_at(place)) == 2
+    late, _ = an_index(place)
+    late.tidy()
+    late.put("bb98", {"name": "98"})
+    late.tidy()
+    assert len(names_at(place)) == 3, "a few may stay as they are"
+    assert len(list(an_index(place)[0].entries())) == 42
+
+
 def test_who_reads_a_list_whose_objects_are_put_together_meanwhile_looks_again(place):
     index, _ = an_index(place)
     for number in range(5):
