@@ -279,8 +279,10 @@ def ocr(
 
 def _nothing_to_read(workspace: str) -> str:
     """Return what to say where no document is named: perhaps *workspace* was to be one."""
+    from olmocr.workspace.objects.place import store_place
+
     what = "no document is named"
-    if not Path(workspace).expanduser().exists():
+    if store_place(workspace) is None and not Path(workspace).expanduser().exists():
         what += f", and there is no file or folder {workspace}{_alike([workspace])}"
     return f"{what}; olmocr FILE.pdf prints a document's text, and olmocr WORKSPACE --pdfs FILE.pdf ... keeps it"
 

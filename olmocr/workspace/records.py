@@ -159,9 +159,10 @@ class Records:
         if self._network_disk:
             log.warning(
                 "the workspace %s lies on a disk of another machine (%s), whose locks may not hold between machines: "
-                "let only one work there at a time",
+                "let only one work there at a time, or call a new one %s, which needs no locks",
                 folder,
                 self._network_disk,
+                folder.absolute().as_uri(),
             )
         with self._errors("used"):
             self._db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)

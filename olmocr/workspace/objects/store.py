@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from olmocr.errors import MissingDependencyError, OutputError, output_error
 from olmocr.files import file_beside, write_whole
-from olmocr.inputs.stores import extra_of
+from olmocr.inputs.stores import extra_of, version_told
 from olmocr.runtime.extras import install_command
 from olmocr.workspace.objects.faults import fault_of, is_no_bucket, lacks_conditions, reason
 from olmocr.workspace.objects.place import MARK, StorePlace
@@ -38,9 +38,6 @@ PATIENCE = 12
 
 FIRST_PATIENCE = 4
 """The same of the first request: a wrong address should not take two minutes."""
-
-# What stores tell of an object, by the names that fsspec's file systems have for it: first what is of its content.
-_VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
 
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 20.0
@@ -118,7 +115,7 @@ class FsspecObjects:
             if is_no_bucket(error):
                 raise
             return {}
-        return {name[start:]: version_of_object(info) for name, info in found.items()}
+        return {name[start:]: version_told(info) for name, info in found.items()}
 
     def remove(self, name: str) -> None:
         """Remove an object."""
@@ -366,12 +363,6 @@ def open_store(place: StorePlace, *, to_read: bool = False, objects: Objects | N
     finally:
         first.close()
     return ObjectStore(place, objects)
-
-
-def version_of_object(info: dict[str, Any]) -> str:
-    """Return what changes when an object does, by what its store says of it in a list."""
-    told = (info.get(name) for name in _VERSIONS)
-    return f"{info.get('size')} {next((str(each) for each in told if each), '')}"
 
 
 def _format_of(mark: bytes | None) -> int:
