@@ -457,9 +457,16 @@ def test_a_server_that_is_away_is_no_error_where_nothing_is_left_to_read(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "name", ["s3://bucket/ws", "gs://b/ws", "AZ://c/ws", "s3:/bucket/ws", "https://h/ws", "file:///tmp/ws"]
+    ("name", "field"),
+    [
+        *((name, "output_dir") for name in ("s3://bucket/ws", "AZ://c/ws", "s3:/bucket/ws", "file:///tmp/ws")),
+        *(
+            (name, field)
+            for name in ("https://h/ws", "ftp://h/ws", "hf://a/b")
+            for field in ("workspace", "output_dir")
+        ),
+    ],
 )
-@pytest.mark.parametrize("field", ["workspace", "output_dir"])
 def test_a_url_is_refused_as_a_folder_and_nothing_is_made(name, field, tmp_path):
     options = {"workspace": "ws", field: name}
     with pytest.raises(UsageError, match="is not on this disk: name a folder here"):

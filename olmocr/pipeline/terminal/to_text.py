@@ -241,6 +241,7 @@ def _read_written(workspace: Path) -> dict[str, str]:
 
 def texts_of(config: PipelineConfig, sources: Iterable[Source]) -> Iterator[Text]:
     """Yield the markdown of each of *sources*, in this order; of one that failed, what was read."""
+    assert isinstance(config.workspace, Path)  # one of this command's own
     workspace = open_workspace(config.workspace, config.output_dir)
     for source in sources:
         path = workspace.markdown_path(source)
