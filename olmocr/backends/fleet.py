@@ -256,6 +256,9 @@ class Fleet:
             AnswerError: what two servers sent, or all that there are, is no answer.
         """
         loop = asyncio.get_running_loop()
+        if all(each.copies for each in self._questions):  # no page has been waiting
+            for member in self._members:
+                member.in_vain = 0
         question = _AskedPage(request, loop.create_future())
         self._questions.append(question)
         self._last_page = loop.time()
@@ -459,5 +462,3 @@ class Fleet:
                 fault = ServerError(str(fault))
             for question in waiting:
                 self._settle(question, fault or ServerError("no server is left"))
-            for member in self._members:
-                member.in_vain = 0 if waiting else member.in_vain
