@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -82,8 +82,7 @@ class Engine:
         )
         load = partial(_load, folder, device, stock_vision=stock_vision)
         loading: Future[str] = Future()
-        self._is_over = threading.Event()
-        in_a_lasting_thread(partial(self._run, device, load, loading))
+        self._running = in_a_lasting_thread(partial(self._run, device, load, loading))
         try:
             self._description = loading.result()
         except BaseException:
@@ -141,7 +140,7 @@ class Engine:
         with self._lock:
             self._is_closed = True
             self._inbox.put(None)
-        self._is_over.wait()
+        wait([self._running])
 
     def _run(self, device: Device, load: Callable[[], LoadedModel], loading: Future[str]) -> None:
         """Own MLX: load the model, then answer until closed."""
@@ -161,8 +160,6 @@ class Engine:
                 self._answer(scheduler)
             finally:
                 del loaded, scheduler
-        finally:
-            self._is_over.set()
 
     def _answer(self, scheduler: Scheduler) -> None:
         while not self._is_closed:
