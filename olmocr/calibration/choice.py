@@ -43,6 +43,7 @@ class Wish:
 
     *tokens* is how many tokens of answers are enough, *answering* a conversion of the same source that answers pages.
     With *low_disk* the source's weights are fetched one by one and not kept, so that none could be looked at before.
+    *by_gradients* has tokens count by their gradients (see `Calibration`).
     """
 
     method: Method | None = None
@@ -50,6 +51,7 @@ class Wish:
     tokens: int | None = None
     answering: Path | None = None
     low_disk: bool = False
+    by_gradients: bool = False
 
     @property
     def is_about_calibration(self) -> bool:
@@ -82,9 +84,10 @@ def settle(
     """
     targets = [_with_fit(target) if _has_nothing_to_calibrate(target) else target for target in targets]
     if all(target.plan.method != "calibrated" for target in targets):
-        if wish.is_about_calibration:
+        if wish.is_about_calibration or wish.by_gradients:
             raise UsageError(
-                "`calibrate_on`, `calibration_tokens` and `calibration_answers` need `method='calibrated'`"
+                "`calibrate_on`, `calibration_tokens`, `calibration_answers` and `calibration_gradients` need "
+                "`method='calibrated'`"
             )
         return targets, None
     is_named = wish.method == "calibrated" or wish.is_about_calibration
@@ -137,9 +140,9 @@ def _planned(
     pages = pages_of(targets[0].plan.source.folder, wish)
     wanted = wanted_matrices(target.plan for target in targets)
     for slices in _SLICES:
-        work = work_of(wanted, pages, slices)
+        work = work_of(wanted, pages, slices, by_gradients=wish.by_gradients)
         if work.peak_memory <= _USABLE * memory:
-            return Calibration(pages, slices, are_drawn=not wish.pages), work
+            return Calibration(pages, slices, are_drawn=not wish.pages, by_gradients=wish.by_gradients), work
     raise PlanError(
         f"calibrating needs {shown_size(work.peak_memory)} of memory, and this machine has {shown_size(memory)}; "
         "use `method='fit'`"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from dataclasses import replace
 
 import pytest
@@ -89,6 +90,24 @@ def remote(target):
     source = target.plan.source
     folder = replace(source.folder, remote_weights=True)
     return replace(target, plan=replace(target.plan, source=replace(source, folder=folder)))
+
+
+def test_tokens_count_by_their_gradients_where_that_is_asked_for_and_it_takes_longer(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    seconds = []
+    for by_gradients in (False, True):
+        _, calibration = settle(
+            targets_of(tmp_path),
+            Wish("calibrated", by_gradients=by_gradients),
+            never,
+            pages_of,
+            rates=lambda: (1e8, 1e8),
+        )
+        assert calibration.by_gradients == by_gradients
+        seconds.append(re.search(r"takes about (\d+) ", caplog.messages[-1])[1])
+    assert int(seconds[0]) < int(seconds[1])
+    with pytest.raises(UsageError, match="`calibration_gradients` need"):
+        settle(targets_of(tmp_path, method="fit"), Wish(by_gradients=True), never)
 
 
 def test_a_source_whose_weights_are_not_kept_is_made_with_fit_unless_calibration_is_asked_for(tmp_path, caplog):

@@ -87,6 +87,9 @@ _SEARCH = 3_000
 # Products of a matrix with H: feedback, the refit, descent, the losses of both roundings.
 _PRODUCTS = 6
 
+# Products of a token with a matrix: there, once more for its block's states, by its input, and by its output.
+_THERE_AND_BACK = 4
+
 # Python, MLX and numpy, and what threads that round matrices hold.
 _LIBRARIES = 400 << 20
 _A_THREAD = 80 << 20
@@ -94,11 +97,16 @@ _WIDEST_IN_FLOAT64 = 8192
 
 
 def work_of(
-    matrices: Sequence[WantedMatrix], pages: Sequence[CalibrationPage], down_slices: int = 1
+    matrices: Sequence[WantedMatrix],
+    pages: Sequence[CalibrationPage],
+    down_slices: int = 1,
+    *,
+    by_gradients: bool = False,
 ) -> CalibrationCost:
     """Return what it takes to calibrate *matrices* on *pages*.
 
-    *down_slices* is the number of slices into which the columns of the widest input are cut.
+    *down_slices* is the number of slices into which the columns of the widest input are cut. *by_gradients* says that
+    a pass there and back comes first.
     """
     tokens = sum(len(page.token_ids) for page in pages)
     patches = sum(len(page.pixel_values) for page in pages)
@@ -111,7 +119,8 @@ def work_of(
         double += columns**3 / slices**2
     for each in matrices:
         weights = each.shape[0] * each.shape[1]
-        single += _positions(each, tokens, patches) * weights
+        there_and_back = _THERE_AND_BACK if by_gradients and not each.block.startswith("vision") else 0
+        single += (1 + there_and_back) * _positions(each, tokens, patches) * weights
         single += len(each.asked) * weights * (_SEARCH + _PRODUCTS * each.shape[1])
     longest = max((len(page.token_ids) for page in pages), default=0)
     parts = sum(_part_bytes(tensor, key) for each in matrices for key, tensor in each.asked.items())
