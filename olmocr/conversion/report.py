@@ -118,8 +118,8 @@ def _command(plan: ConversionPlan, calibration: CalibrationReport | None) -> str
     parts += ["--method", plan.method]
     if calibration and not calibration.drawn:
         parts += ["--calibrate-on", "PAGES"]
-    if calibration and calibration.counted_by == "gradient":
-        parts += ["--calibration-gradients"]
+    if calibration:
+        parts += [f"--{'' if calibration.counted_by == 'gradient' else 'no-'}calibration-gradients"]
     for change in plan.recipe.changes:
         option, _, value = change.partition(" ")
         parts += [f"--{option.replace('_', '-')}", value]

@@ -6,7 +6,7 @@ over the pages. A block that is complete stays on disk, so that an interrupted c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from olmocr.conversion.calibrated.passes.gradients import (
     read_token_gradients,
 )
 from olmocr.conversion.calibrated.passes.source_blocks import SourceMatrix
-from olmocr.conversion.calibrated.passes.statistics import Hessian
+from olmocr.conversion.calibrated.passes.statistics import Hessian, InputStatistics
 from olmocr.conversion.calibrated.passes.walk import (
     BlockStatistics,
     MatrixStatistics,
@@ -48,8 +48,8 @@ from olmocr.reports.conversion import CalibrationPageReport, CalibrationReport, 
 from olmocr.runtime.device import start_mlx
 from olmocr.tensors.floats import Floats, narrowed
 
-_WEIGHTS_AT_ONCE = 1 << 26
-"""Weights of a matrix that are rounded at once: 256 MB as float32."""
+WEIGHTS_AT_ONCE = 1 << 25
+"""Weights of a matrix that are rounded at once: 128 MB as float32."""
 
 
 def calibrate(
@@ -213,18 +213,21 @@ class _Rounding:
 
     def _round_sharing(self, block: str, sharing: Sequence[MatrixStatistics]) -> list[CalibratedPart]:
         """Round matrices with one input, and all that is asked of them."""
-        seen = sharing[0].input
-        known: dict[int, tuple[list[Factor], list[Floats]]] = {}  # by the columns that padding makes
+        asked = [
+            (statistics.matrix, key, self._wanted[statistics.matrix.module].asked[key])
+            for statistics in sharing
+            for key in self._folder.missing(block, self._wanted[statistics.matrix.module].asked)
+        ]
         parts = []
-        for statistics in sharing:
-            wanted = self._wanted[statistics.matrix.module]
-            for key in self._folder.missing(block, wanted.asked):
-                tensor = wanted.asked[key]
-                columns = tensor.shape[1]
-                if columns not in known:
-                    held_out = [np.asarray(each, np.float32) for each in _widened(seen.held_out or (), columns)]
-                    known[columns] = [prepare(each) for each in _widened(seen.hessians, columns)], held_out
-                parts.append(self._round(statistics.matrix, tensor, key, *known[columns]))
+        # By the columns that padding makes: each has a factor of its own.
+        for columns in sorted({tensor.shape[1] for _, _, tensor in asked}):
+            alike = [each for each in asked if each[2].shape[1] == columns]
+            slices: list[list[list[RoundedMatrix]]] = [[] for _ in alike]
+            for own, factor, held_out in _factors(sharing[0].input, columns):
+                for found, (matrix, key, tensor) in zip(slices, alike, strict=True):
+                    found.append(self._round(matrix, tensor, key, own, factor, held_out))
+                del factor, held_out  # one is in memory at a time
+            parts += [_part(key, found) for found, (_, key, _) in zip(slices, alike, strict=True)]
         return parts
 
     def _round(
@@ -232,12 +235,13 @@ class _Rounding:
         matrix: SourceMatrix,
         tensor: PlannedTensor,
         key: PartKey,
-        factors: Sequence[Factor],
+        columns: slice,
+        factor: Factor,
         held_out: Sequence[Floats],
-    ) -> CalibratedPart:
-        """Round some rows after the other, so that an output head is never in memory as a whole."""
-        rows, columns = matrix.shape
-        step = max(1, _WEIGHTS_AT_ONCE // columns)
+    ) -> list[RoundedMatrix]:
+        """Round some rows of *columns* after the other, so that an output head is never in memory as a whole."""
+        rows = matrix.shape[0]
+        step = max(1, WEIGHTS_AT_ONCE // matrix.shape[1])
         rounded = []
         for first in range(0, rows, step):
             end = min(first + step, rows)
@@ -245,8 +249,8 @@ class _Rounding:
             try:
                 rounded.append(
                     round_matrix(
-                        weight,
-                        factors,
+                        np.ascontiguousarray(weight[:, columns]),
+                        [factor],
                         key.params,
                         key.dtype,
                         self._processor,
@@ -256,7 +260,17 @@ class _Rounding:
                 )
             except (CheckpointError, PlanError) as error:
                 raise type(error)(f"{matrix.module}: {error}") from error
-        return _part(key, rounded)
+        return rounded
+
+
+def _factors(seen: InputStatistics, columns: int) -> Iterator[tuple[slice, Factor, list[Floats]]]:
+    """Yield for each slice of *columns* in all: where it lies, the factor of its H, and the H of held-out pages."""
+    held_out = _widened(seen.held_out or (), columns)
+    start = 0
+    for place, hessian in enumerate(_widened(seen.hessians, columns)):
+        own = slice(start, start + len(hessian))
+        start = own.stop
+        yield own, prepare(hessian), [np.asarray(each, np.float32) for each in held_out[place : place + 1]]
 
 
 def _widened(hessians: Sequence[Hessian], columns: int) -> list[Hessian]:
@@ -277,19 +291,27 @@ def _padded(weight: Floats, tensor: PlannedTensor, *, is_last: bool) -> Floats:
     return np.pad(weight, [(0, padding.zeros if axis == padding.axis else 0) for axis in range(2)])
 
 
-def _part(key: PartKey, rounded: Sequence[RoundedMatrix]) -> CalibratedPart:
+def _part(key: PartKey, slices: Sequence[Sequence[RoundedMatrix]]) -> CalibratedPart:
+    """Return what is stored of a matrix whose *slices* of columns were rounded, each some rows after the other."""
+    rounded = [each for rows in slices for each in rows]
     loss = MatrixLoss(
         sum(each.fit_loss for each in rounded),
         sum(each.loss for each in rounded),
         sum(each.rows_of_fit for each in rounded),
         sum(len(each.codes) for each in rounded),
     )
-    packed = np.concatenate([_as_bytes(pack_codes(each.codes, key.bits)) for each in rounded])
-    scales, biases = (
-        np.concatenate([_as_bytes(narrowed(values, key.dtype)) for values in several])
-        for several in ([each.scales for each in rounded], [each.biases for each in rounded])
+    stored = [[_stored(key, each) for each in rows] for rows in slices]
+    packed, scales, biases = (
+        np.concatenate([np.concatenate([each[place] for each in rows]) for rows in stored], axis=1)
+        for place in range(3)
     )
     return CalibratedPart(key, (packed, scales, biases), loss)
+
+
+def _stored(key: PartKey, rounded: RoundedMatrix) -> tuple[Bytes, Bytes, Bytes]:
+    """Return packed codes, scales and biases as bytes."""
+    scales, biases = (narrowed(each, key.dtype) for each in (rounded.scales, rounded.biases))
+    return _as_bytes(pack_codes(rounded.codes, key.bits)), _as_bytes(scales), _as_bytes(biases)
 
 
 def _as_bytes(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Bytes:

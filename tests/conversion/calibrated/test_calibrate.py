@@ -82,6 +82,25 @@ def test_no_matrix_is_further_from_the_source_than_fit_makes_it_unless_held_out_
     assert sum(loss.stored for loss in losses) < 0.8 * sum(loss.fit for loss in losses)
 
 
+def test_the_widest_input_is_rounded_slice_by_slice(tmp_path):
+    wider = tiny_checkpoint(tmp_path / "wider", {**SPECIAL, "intermediate_size": 256})
+    whole, halves = (
+        calibrated(wider, tmp_path / str(slices), threads=1, down_slices=slices).by_key for slices in (1, 2)
+    )
+    changed_modules = {
+        key.tensor.rpartition("mlp.")[2]
+        for key, part in whole.items()
+        if any((mine != theirs).any() for mine, theirs in zip(part.arrays, halves[key].arrays, strict=True))
+    }
+    assert changed_modules == {"down_proj.weight"}
+    down = next(key for key in whole if "layers.0.mlp.down_proj" in key.tensor)
+    assert halves[down].loss.rows == 2 * whole[down].loss.rows
+    # As if each half were a matrix of its own, given its half of the input: no worse than `fit`, and no better than
+    # where errors of both halves are set off against each other.
+    assert halves[down].loss.stored < halves[down].loss.fit
+    assert [part.shape for part in halves[down].arrays] == [part.shape for part in whole[down].arrays]
+
+
 @pytest.fixture(scope="module")
 def by_gradients(source, tmp_path_factory):
     return calibrated(source, tmp_path_factory.mktemp("gradients") / "folder", by_gradients=True)

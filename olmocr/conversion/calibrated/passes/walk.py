@@ -169,7 +169,9 @@ class _Input:
     def add(self, values: mx.array, weights: Floats, *, is_held_out: bool) -> None:
         """Add a page's inputs (tokens, columns), each with its weight."""
         if not self._sums:  # the width is known now
-            self._sums = [HessianSum(values.shape[1], self._slices) for _ in range(1 + self._holds_out)]
+            self._sums = [HessianSum(values.shape[1], self._slices)]
+            if self._holds_out:  # two roundings are compared by it, which needs no more digits than float32 has
+                self._sums.append(HessianSum(values.shape[1], self._slices, widest_in_float64=0))
         self._sums[is_held_out].add(values, weights)
         self._tokens += int(np.count_nonzero(weights))
 
@@ -225,6 +227,8 @@ class _Walk:
             for each in inputs:
                 weights = self._weights(page, each.modules, number)
                 each.add(values[each.place], weights, is_held_out=page.sha256 in self._apart)
+            # Pages have different sizes, and MLX would keep the arrays of each size for the next one of that size.
+            mx.clear_cache()
             if on_page:
                 on_page(number, count)
         return BlockStatistics(number, self._names[number], self._matrices(inputs))
