@@ -43,6 +43,7 @@ INFERENCE = (
 )
 
 PASSES = (
+    "divergence",
     "gradients",
     "hidden_states",
     "kernels",

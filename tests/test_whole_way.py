@@ -101,6 +101,7 @@ ELSEWHERE = {
     **dict.fromkeys(("base_model", "collection"), "tests/publish"),
     **dict.fromkeys(("target_size", "fit_mac", "max_kl"), "tests/conversion/calibrated/allocation/test_recipe.py"),
     **dict.fromkeys(("calibrate_on", "calibration_answers"), "tests/calibration"),
+    "calibration_gradients": "tests/conversion/calibrated/test_calibrate.py",
     "sensitivities": "tests/calibration/test_sensitivities.py",
 }
 
