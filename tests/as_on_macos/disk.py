@@ -43,7 +43,8 @@ class Disk:
         if isinstance(path, int):
             return path
         told = os.fsdecode(path)
-        whole = os.path.join(_getcwd() if dir_fd is None else _readlink(f"/proc/self/fd/{dir_fd}"), told)
+        here = _getcwd() if dir_fd is None else _readlink(f"/proc/self/fd/{dir_fd}")
+        whole = os.path.join(here, told)
         if any(whole == absent or whole.startswith(f"{absent}/") for absent in _ABSENT):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if not told or not whole.startswith(self._inside):
@@ -52,7 +53,10 @@ class Disk:
         if _is_there(whole):
             return path
         spelled = self._spelled(whole)
-        return path if spelled == whole else os.fsencode(spelled) if isinstance(path, bytes) else spelled
+        if spelled == whole:
+            return path
+        spelled = spelled if os.path.isabs(told) else spelled[len(here) + 1 :]
+        return os.fsencode(spelled) if isinstance(path, bytes) else spelled
 
     def _spelled(self, whole):
         here = self._inside.rstrip("/")

@@ -79,11 +79,11 @@ pathlib.Path("Ordner/Tief").mkdir(parents=True)
 pathlib.Path("ORDNER/tief/a").write_text("x")
 pathlib.Path("ordner").mkdir(exist_ok=True)
 here = os.open("ORDNER", os.O_RDONLY)
-print(sorted(map(str, pathlib.Path("ordner").rglob("*"))), os.stat("TIEF/A", dir_fd=here).st_size)
+print(sorted(each.name for each in pathlib.Path("ordner").rglob("*")), os.stat("TIEF/A", dir_fd=here).st_size)
 shutil.rmtree("ordner/TIEF")
 print(os.listdir("Ordner"), os.listdir())
 """)
-    assert told == "['ordner/Tief', 'ordner/Tief/a'] 1\n[] ['Ordner']"
+    assert told == "['Tief', 'a'] 1\n[] ['Ordner']"
 
 
 def test_a_file_can_be_renamed_to_another_spelling_of_its_name(mac):
