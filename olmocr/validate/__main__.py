@@ -18,6 +18,7 @@ from olmocr.terminal.command import (
     complain,
     counting_columns,
     ends_with_exit_code,
+    in_this_commands_words,
     progress_bar,
     say,
     start_logging,
@@ -391,7 +392,8 @@ def bench(
         run = compared(run, earlier)
     if home is not None:
         write_bench(home, run)
-    say(report_json(run.report).rstrip("\n")) if as_json else say("\n".join(bench_lines(run.report)))
+    lines = in_this_commands_words("\n".join(bench_lines(run.report)))
+    say(report_json(run.report).rstrip("\n") if as_json else lines)
 
 
 if __name__ == "__main__":

@@ -218,6 +218,7 @@ def _drawings(chosen: _Chosen, readings: Readings) -> tuple[Drawings | None, str
         for text in readings.get((check.document, check.page), ())
         for formula in formulas_to_draw(check, text or "")
     ]
+    logger.info("drawing %d formulas", len(set(wanted)))
     try:
         drawings = chosen.draftsman.draw(wanted)
     except CannotDrawError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from typer.testing import CliRunner
 
 from demo.make_bench import make_bench
 from olmocr.errors import InputError, UsageError
@@ -21,6 +22,7 @@ from olmocr.files import sha256_of
 from olmocr.reports.bench import BenchReport, bench_lines
 from olmocr.reports.typed_json import report_json
 from olmocr.runtime.facts import machine, versions
+from olmocr.validate.__main__ import app
 from olmocr.validate.bench.run import (
     BenchTerms,
     EarlierRun,
@@ -34,7 +36,7 @@ from tests.backends.model_server import TEXT, ModelServer, chat_body, whole
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import ROOT
 from tests.pipeline.doubles import Model, Reader, answer, write_numbered_pdf, write_pdf
-from tests.validate.bench.formulas.doubles import drawing_tools
+from tests.validate.bench.formulas.doubles import drawing_tools, write_browser, write_katex
 from tests.validate.reports import documented_fields
 
 SCHEMA = json.loads((ROOT / "docs/bench-report.schema.json").read_text())
@@ -405,6 +407,36 @@ def test_the_command_ends_with_a_sentence_where_there_is_no_benchmark(tmp_path):
     done = subprocess.run([*BENCH, tmp_path, "--dir", tmp_path], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.startswith("error: ")
+
+
+def test_the_command_scores_answers_and_says_what_formulas_lack(bench, answers, tmp_path):
+    tools = tmp_path / "tools"
+    environment = os.environ | {"OLMOCR_BROWSER": str(write_browser(tools))}
+    katex = ["--katex", write_katex(tools / "katex")]
+    command = [*BENCH, "--answers", answers, "--dir", bench]
+    done = subprocess.run([*command, *katex, "--output", tmp_path], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "100.0%  maths: 2 of 2 checks of 1 document" in done.stdout
+    assert read_earlier(tmp_path).model == "olmocr"
+    (tools / "broken").touch()
+    done = subprocess.run([*command, *katex], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "formulas cannot be drawn" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "name either the folder of a model, or with --answers one of answers"),
+        (["model", "--answers", "a"], "name either"),
+        (["--answers", "a", "--server", "b"], "leave one of the two out"),
+        (["model", "--output", "a"], "--output is for that on --answers"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(arguments, reason):
+    done = CliRunner().invoke(app, ["bench", "--dir", "x", *arguments])
+    assert done.exit_code == 2
+    assert reason in done.stderr
 
 
 def test_the_demo_checkpoint_passes_what_is_true_of_its_pages(converted, tmp_path):

@@ -103,7 +103,7 @@ DIFFERENT = [
     (r"\hat{x}", r"\widehat{x}"),
     ("x_{i,j}", "x_{j,i}"),
     (r"\phi", r"\varphi"),
-    (r"\frac{2}{3\sqrt{3} a}", r"\frac{2}{3 \sqrt{3a}}"),
+    (r"\frac{2}{3} a", r"\frac{2}{3a}"),
     (r"\begin{pmatrix} a & b \\ c & d \end{pmatrix}", r"\begin{bmatrix} a & b \\ c & d \end{bmatrix}"),
 ]
 
