@@ -48,5 +48,5 @@ def test_footnotes_marks_are_those_that_the_patterns_find(text):
     assert footnote_marks(text, "1") == expected
 
 
-def test_a_marker_is_no_pattern():
+def test_a_marker_is_not_a_pattern():
     assert footnote_marks("[^*][^a]<sup>*</sup>", "*") == [(0, 4), (8, 20)]
