@@ -114,8 +114,8 @@ class PipelineConfig(ReadingConfig):
     workspace: Path | StorePlace = field(
         metadata={
             SETTING: Setting(
-                help="Folder for results; made if it is not there. Several machines share s3://bucket/prefix, or "
-                "file:///folder (docs/bucket.md)."
+                help="Folder for results, or s3://bucket/ws; made if it is not there.",
+                note="Several machines may share one: docs/bucket.md.",
             )
         }
     )

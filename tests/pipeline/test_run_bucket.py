@@ -4,6 +4,8 @@ import asyncio
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,7 @@ from olmocr.errors import OutputError, ServerUnavailableError, UsageError
 from olmocr.workspace.objects.place import StorePlace
 from olmocr.workspace.opening import opened_workspace
 from olmocr.workspace.stats import read_stats
+from tests.conftest import ROOT
 from tests.pipeline.doubles import Reader, answer, write_numbered_pdf
 from tests.rendered_here import PoolHere
 from tests.workspace.stores import FaultyObjects, expired, memory_place, objects_at, slow_down
@@ -263,3 +266,44 @@ def test_what_is_no_list_of_upstreams_is_one_sentence(pdfs):
     objects_at(place).put("work_index_list.csv.zstd", b"no list")
     with pytest.raises(OutputError, match="is no list of upstream's olmOCR: move it away, or name another place"):
         run(place, pdfs)
+
+
+# Processes, as machines are.
+
+MACHINE = """
+import asyncio, sys
+from olmocr import PipelineConfig, run_pipeline
+from tests.pipeline.doubles import Reader, number_of
+from tests.rendered_here import PoolHere
+
+class Told(Reader):
+    async def ask(self, request):
+        found = await super().ask(request)
+        print(number_of(request.image.pixels), flush=True)
+        return found
+
+config = PipelineConfig(workspace=sys.argv[1], pdfs=sys.argv[2:], target_longest_image_dim=64, model="m", workers=1)
+summary = asyncio.run(run_pipeline(config, ask=Told(seconds=0.02).ask, open_pool=PoolHere))
+print("failed", len(summary.failures))
+"""
+
+
+def machine(place, pdfs):
+    command = [sys.executable, "-c", MACHINE, place.url, *map(str, pdfs)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", range(1, 11))
+def test_a_machine_that_is_killed_at_any_page_leaves_its_documents_to_the_others(answers, pdfs, tmp_path):
+    place = StorePlace((tmp_path / "shared").as_uri())
+    killed, other = machine(place, pdfs), machine(place, pdfs)
+    begun = [line for _, line in zip(range(answers), killed.stdout, strict=False)]
+    killed.kill()
+    more, errors = other.communicate(timeout=120)
+    begun += killed.communicate()[0].splitlines()
+    assert (other.returncode, errors, more.splitlines()[-1]) == (0, "", "failed 0")
+    assert texts(place) == whole(pdfs)
+    asked = [int(line) for line in (*begun, *more.splitlines()[:-1]) if line.strip().isdigit()]
+    assert set(asked) == set(PAGES)
+    assert len(asked) <= len(PAGES) + 4, "no more is read twice than was in hand"

@@ -137,11 +137,13 @@ class FolderObjects:
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file."""
-        write_whole(self._root / name, data)
+        _though_its_folder_goes(lambda: write_whole(self._root / name, data))
 
     def create(self, name: str, data: bytes) -> None:
         """Write a file that is not there yet."""
-        path = self._root / name
+        _though_its_folder_goes(lambda: self._create(self._root / name, data))
+
+    def _create(self, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with file_beside(path) as (temporary, file):
             file.write(data)
@@ -153,7 +155,7 @@ class FolderObjects:
                 raise
             except OSError:  # a disk without second names for files
                 if path.exists():
-                    raise FileExistsError(name) from None
+                    raise FileExistsError(path) from None
                 temporary.replace(path)
 
     def names(self, folder: str) -> list[str]:
@@ -176,8 +178,22 @@ class FolderObjects:
         return found
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
-        (self._root / name).unlink()
+        """Remove a file, and its folder if that is empty: there are a folder for each claim, and for each document."""
+        path = self._root / name
+        path.unlink()
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+
+
+def _though_its_folder_goes(write: Callable[[], None]) -> None:
+    """Write a file again whose folder another machine has just removed, since it was empty."""
+    for _ in range(3):
+        try:
+            return write()
+        except (FileNotFoundError, OutputError) as error:
+            if not isinstance(error.__cause__ or error, FileNotFoundError):
+                raise
+    return write()
 
 
 def open_objects(place: StorePlace) -> Objects:

@@ -168,6 +168,27 @@ def test_a_file_is_whole_from_the_first_moment(tmp_path):
     assert objects.names("a") == ["a/b"], "what somebody is writing is not there yet"
 
 
+def test_a_folder_that_is_empty_goes_and_who_writes_there_just_then_does_not_mind(tmp_path):
+    objects = FolderObjects(tmp_path)
+
+    def write(number):
+        for turn in range(100):
+            objects.create(f"claims/a/{number}-{turn}", b"x")
+            objects.remove(f"claims/a/{number}-{turn}")
+
+    threads = [threading.Thread(target=write, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    objects.put("claims/b/0", b"x")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
+        "claims",
+        "claims/b",
+        "claims/b/0",
+    ]
+
+
 # Opening.
 
 
