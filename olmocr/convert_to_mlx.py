@@ -199,7 +199,7 @@ def convert_to_mlx(
         typer.Option(
             "--calibration-gradients/--no-calibration-gradients",
             help="Have tokens count by how much an error there changes what the model says, which takes longer. "
-            "Default: where memory and time allow.",
+            "Default: where sensitivities are asked for, if memory and time allow.",
             show_default=False,
             rich_help_panel=_HOW,
         ),
@@ -305,7 +305,8 @@ def convert_to_mlx(
         targets, request, method, output, console, low_disk=low_disk, dry_run=dry_run, quiet=quiet
     )
     own_pages = tuple(path.expanduser() for path in calibrate_on or ())
-    wish = Wish(method, own_pages, calibration_tokens, calibration_answers, low_disk, calibration_gradients)
+    by_gradients = False if calibration_gradients is None and not request.is_one else calibration_gradients
+    wish = Wish(method, own_pages, calibration_tokens, calibration_answers, low_disk, by_gradients)
     targets, calibration = _settle(targets, wish, console, quiet=quiet)
     targets = with_predictions(targets, known)
     if dry_run:

@@ -51,7 +51,7 @@ class Wish:
     tokens: int | None = None
     answering: Path | None = None
     low_disk: bool = False
-    by_gradients: bool | None = None
+    by_gradients: bool | None = False
 
     @property
     def is_about_calibration(self) -> bool:

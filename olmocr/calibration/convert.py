@@ -22,7 +22,7 @@ def convert(
     calibrate_on: Sequence[Path] = (),
     calibration_tokens: int | None = None,
     calibration_answers: Path | None = None,
-    calibration_gradients: bool | None = None,
+    calibration_gradients: bool = False,
     revision: str | None = None,
     leave_out: Sequence[str] = (),
     low_disk: bool = False,
@@ -42,7 +42,7 @@ def convert(
     and folders, or at some that are drawn; *calibration_tokens* of answers are enough, and *calibration_answers* is a
     conversion of the same model whose answers are used where nobody knows a page's text (docs/calibration.md). With
     *calibration_gradients* tokens count by how much an error there changes what the model says, without it by their
-    kind; None is with it where memory and time allow.
+    kind.
 
     Raises:
         OlmocrError: it cannot be done; nothing that looks finished is left.

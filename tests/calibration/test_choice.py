@@ -122,7 +122,9 @@ def test_what_has_no_memory_for_gradients_counts_tokens_by_their_kind_unless_the
         for each in (False, True)
     )
     memory = int((plain + back) / 2 / 0.6)
-    _, calibration = settle(targets, Wish("calibrated"), never, many_pages, memory, lambda: (1e12, 1e12))
+    _, calibration = settle(
+        targets, Wish("calibrated", by_gradients=None), never, many_pages, memory, lambda: (1e12, 1e12)
+    )
     assert not calibration.by_gradients
     with pytest.raises(PlanError, match="calibrating needs"):
         settle(targets, Wish(by_gradients=True), never, many_pages, memory, lambda: (1e12, 1e12))

@@ -116,6 +116,8 @@ def test_at_the_end_of_a_process_each_thread_that_has_done_its_work_is_waiting()
         works = [in_a_lasting_thread(gate.wait) for _ in range(3)]
         sys.setswitchinterval(1e-6)
         gate.set()
+        for work in works:
+            work.result()
     """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "['_work', '_work', '_work']\n"
