@@ -22,7 +22,7 @@ def measure_costs(loaded: LoadedModel) -> Costs:
 
     What else runs on this machine only adds to them, and a larger pass is never taken for a faster one.
     """
-    cache = RowCache(len(loaded.model.language_model.layers))
+    cache = RowCache(len(loaded.language.blocks))
     _pass(loaded, cache, _CONTEXT)
     seconds = dict.fromkeys(_SIZES, float("inf"))
     started, rounds = time.perf_counter(), 0
@@ -36,7 +36,7 @@ def measure_costs(loaded: LoadedModel) -> Costs:
 
 def _pass(loaded: LoadedModel, cache: RowCache, size: int) -> float:
     started = time.perf_counter()
-    positions = mx.broadcast_to(mx.arange(cache.length, cache.length + size, dtype=mx.int32), (3, 1, size))
-    hidden = forward(loaded.model, embed(loaded.model, mx.zeros(size, dtype=mx.int32)), positions, cache)
-    mx.eval(mx.argmax(logits(loaded.model, hidden), axis=-1))
+    positions = mx.arange(cache.length, cache.length + size, dtype=mx.int32)
+    hidden = forward(loaded.language, embed(loaded.language, mx.zeros(size, dtype=mx.int32)), positions, cache)
+    mx.eval(mx.argmax(logits(loaded.language, hidden), axis=-1))
     return time.perf_counter() - started

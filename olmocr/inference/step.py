@@ -57,9 +57,9 @@ class ModelRunner:
     """
 
     def __init__(self, loaded: LoadedModel, drafted_pages: int) -> None:
-        self._model = loaded.model
+        self._language = loaded.language
         self._drafted_pages = drafted_pages
-        self._cache = BatchCache(len(loaded.model.language_model.layers))
+        self._cache = BatchCache(len(loaded.language.blocks))
         self._flying: Step | None = None
 
     def due(self, rows: Sequence[Row]) -> Step | None:
@@ -102,12 +102,12 @@ class ModelRunner:
         ]
         counts = [part.shape[0] for part in parts]
         self._arrange(rows, counts)
-        embeddings = embed(self._model, mx.concatenate(parts))
-        hidden = forward(self._model, embeddings, _positions(rows, counts), self._cache)
+        embeddings = embed(self._language, mx.concatenate(parts))
+        hidden = forward(self._language, embeddings, _positions(rows, counts), self._cache)
         for row, count in zip(rows, counts, strict=True):
             row.given += count
         wanted = [len(draft) + 1 for draft in drafts]
-        scores = logits(self._model, _last(hidden, counts, wanted))
+        scores = logits(self._language, _last(hidden, counts, wanted))
         draws = [
             # A row whose last token is not seen yet has written one more than it knows of.
             row.draw(int(token is not None) + ahead)
@@ -129,10 +129,9 @@ class ModelRunner:
 
 
 def _positions(rows: Sequence[Row], counts: Sequence[int]) -> mx.array:
-    """Return the position ids (3, 1, tokens) of text that goes on behind what the model was given of each row."""
+    """Return the positions (tokens,) of text that goes on behind what the model was given of each row."""
     places = [row.given + row.rope_delta + np.arange(count) for row, count in zip(rows, counts, strict=True)]
-    together = np.concatenate(places).astype(np.int32)
-    return mx.array(np.broadcast_to(together, (3, 1, len(together))))
+    return mx.array(np.concatenate(places).astype(np.int32))
 
 
 def _last(hidden: mx.array, counts: Sequence[int], wanted: Sequence[int]) -> mx.array:
