@@ -69,9 +69,14 @@ class BatchCache:
     """Keys and values of several rows, in one array a layer, so that attention of all rows is one operation.
 
     It has as many positions for each row as the longest one needs. *Row* is whatever a row is known by.
+
+    With *has_plans*, as on CUDA, attention is planned anew for each shape that it has not had, which takes longer than
+    the pass itself. So shapes are kept: tokens are filled up to a power of two, and all positions that there is
+    memory for are looked at, behind a mask.
     """
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, *, has_plans: bool = False) -> None:
+        self._has_plans = has_plans
         self._arrays: list[list[mx.array]] = [[] for _ in range(layers)]  # of each layer: keys and values
         self._rows: list[object] = []
         self._lengths: list[int] = []
@@ -112,9 +117,12 @@ class BatchCache:
     def expect(self, lengths: Sequence[int], counts: Sequence[int]) -> None:
         """Let the next pass bring so many tokens (*counts*) of each row, behind what it has (*lengths*)."""
         self._lengths, self._counts = list(lengths), list(counts)
-        if len(lengths) == 1:
+        # MLX looks at a single query with other kernels, which need no plan.
+        self._is_alone = len(lengths) == 1 and (counts[0] == 1 or not self._has_plans)
+        if self._is_alone:
             return
-        starts, tokens, most = np.array(lengths)[:, None], np.array(counts)[:, None], max(counts)
+        most = 1 << (max(counts) - 1).bit_length() if self._has_plans else max(counts)
+        starts, tokens = np.array(lengths)[:, None], np.array(counts)[:, None]
         # A row with fewer tokens than another is filled up with its last one.
         ahead = np.minimum(np.arange(most)[None], tokens - 1)  # (rows, most)
         last = mx.array((starts + ahead).astype(np.int32))
@@ -128,17 +136,25 @@ class BatchCache:
 
     def attend(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         """As :class:`Cache` says; the rows' tokens lie one behind the other."""
-        if len(self._lengths) == 1:
+        if self._is_alone:
             all_keys, all_values = self._arrays[layer]
             start, end = self._lengths[0], self._lengths[0] + self._counts[0]
             all_keys[:, :, start:end], all_values[:, :, start:end] = _row(keys), _row(values)
             return _attend_to_all_before(queries, all_keys[:, :, :end], all_values[:, :, :end], scale)
         pairs = zip(self._arrays[layer], (keys, values), strict=True)
         self._arrays[layer] = [self._with(array, self._by_row(new)) for array, new in pairs]
-        found = mx.fast.scaled_dot_product_attention(
-            self._by_row(queries), *self._arrays[layer], scale=scale, mask=self._mask
-        )
-        return self._in_line(found)
+        all_keys, all_values = self._arrays[layer]
+        return self._in_line(self._found(self._by_row(queries), all_keys, all_values, scale))
+
+    def _found(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        """Return what *queries* find, (rows, heads, tokens, width) as they are."""
+        shape = queries.shape
+        if self._has_plans and shape[2] == 1:
+            # On CUDA a single query with a mask has no kernel of its own. Those of the heads that share keys are taken
+            # for so many tokens at the same place.
+            queries = queries.reshape(shape[0], keys.shape[1], -1, shape[3])
+        found = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=self._mask)
+        return found.reshape(shape)
 
     def _with(self, array: mx.array, new: mx.array) -> mx.array:
         """Return *array* with *new* (rows, heads, tokens, width) in its places.

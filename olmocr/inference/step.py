@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from olmocr.inference.cache import BatchCache, Layers
+from olmocr.inference.draft import Beside
 from olmocr.inference.forward import embed, forward, logits
 from olmocr.inference.guided import Guide
 from olmocr.inference.model import LoadedModel
@@ -59,7 +60,7 @@ class ModelRunner:
     def __init__(self, loaded: LoadedModel, drafted_pages: int) -> None:
         self._language = loaded.language
         self._drafted_pages = drafted_pages
-        self._cache = BatchCache(len(loaded.language.blocks))
+        self._cache = BatchCache(len(loaded.language.blocks), has_plans=loaded.device.kind == "cuda")
         self._flying: Step | None = None
 
     def due(self, rows: Sequence[Row]) -> Step | None:
@@ -95,7 +96,7 @@ class ModelRunner:
 
     def _step(self, rows: Sequence[Row], before: Step | None) -> Step:
         unseen = [before.token_of(row) if before else None for row in rows]
-        drafts = [row.propose(len(rows)) if len(rows) <= self._drafted_pages else [] for row in rows]
+        drafts = proposals(rows) if len(rows) <= self._drafted_pages else [[] for _ in rows]
         parts = [
             mx.array(row.unread + draft, dtype=mx.int32) if token is None else token
             for row, token, draft in zip(rows, unseen, drafts, strict=True)
@@ -126,6 +127,20 @@ class ModelRunner:
         for row in rows:
             row.prompt_cache = None
         self._cache.expect(lengths, counts)
+
+
+def proposals(rows: Sequence[Row]) -> list[list[int]]:
+    """Return the tokens proposed for each of *rows*: first for those whose drafts were right most often.
+
+    Each is as long as pays beside what is in the pass already, so that all together are no more than the device takes.
+    """
+    drafts: list[list[int]] = [[] for _ in rows]
+    beside = Beside(len(rows) - 1, len(rows) - 1)
+    for place in sorted(range(len(rows)), key=lambda place: -rows[place].confidence):
+        drafts[place] = rows[place].propose(beside)
+        count = len(drafts[place])
+        beside = Beside(beside.tokens + count, beside.expected + rows[place].expected(count))
+    return drafts
 
 
 def _positions(rows: Sequence[Row], counts: Sequence[int]) -> mx.array:
