@@ -95,7 +95,7 @@ def open_engine(
     if device.blas == REFERENCE_BLAS:
         log.warning("MLX computes with its reference BLAS, which is slow: %s", install_command("blas"))
     # Only now, since it imports MLX, which must find its BLAS loaded.
-    from olmocr.inference.engine import DRAFTED_PAGES, Engine
+    from olmocr.inference.engine import Engine
 
     engine = Engine(
         folder,
@@ -103,7 +103,7 @@ def open_engine(
         is_looping=is_looping,
         kv_budget=kv_budget,
         most_pages=most_pages,
-        drafted_pages=None if drafts is None else DRAFTED_PAGES * drafts,
+        drafted_pages=0 if drafts is False else None,
         longest_side=longest_side,
     )
     log.info("%s: %s", folder.name, engine)

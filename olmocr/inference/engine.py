@@ -29,9 +29,6 @@ from olmocr.runtime.threads import in_a_lasting_thread
 MOST_PAGES = 8
 """Pages that are written at once, unless the caller says otherwise."""
 
-DRAFTED_PAGES = 4
-"""Pages written at once up to which drafts are tried: beyond, a pass is full without them."""
-
 PROMPT_STEP = 512
 """Tokens of a new page's prompt that are read between two steps of the others."""
 
@@ -64,7 +61,7 @@ class Engine:
         *is_looping* says of an answer so far whether it goes round in circles, which ends it; so do 4096 tokens of one
         block of at most 64. None: nothing does. *kv_budget* is how many bytes keys and values may take, by default what
         the device has beside the weights; *most_pages* are written at once, with drafts where they are no more than
-        *drafted_pages* (0: never, as on CUDA by default), and *prompt_step* tokens of a new page are read between two
+        *drafted_pages* (None: wherever they pay; 0: never), and *prompt_step* tokens of a new page are read between two
         steps of the others. *costs* say how long drafts may be; by default they are measured. *longest_side* is that of
         the pages that will come, in pixels. With *stock_vision*, images go through mlx-vlm's own vision tower.
 
@@ -76,7 +73,7 @@ class Engine:
         self._inbox: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
-        drafted = drafted_pages if drafted_pages is not None else _drafted_pages(device)
+        drafted = most_pages if drafted_pages is None else drafted_pages
         self._make_scheduler: Callable[[LoadedModel], Scheduler] = lambda loaded: Scheduler(
             loaded, BatchLimits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted, costs), is_looping
         )
@@ -211,11 +208,6 @@ def set_limits(device: Device, mlx: Any = mx) -> None:
         mlx.set_wired_limit(limits.wired)
         mlx.set_memory_limit(limits.memory)
         mlx.set_cache_limit(limits.cache)
-
-
-def _drafted_pages(device: Device) -> int:
-    """Return up to how many pages at once drafts are tried: on CUDA, where they took time (docs/engine.md), none."""
-    return 0 if device.kind == "cuda" else DRAFTED_PAGES
 
 
 def _spare_bytes() -> int:
