@@ -106,7 +106,7 @@ ELSEWHERE = {
 }
 
 WAYS = {way.name: way for way in (*SOURCES, *(way for ways in OPTIONS.values() for way in ways))}
-QUICK = {f"{DEFAULT}, fit", f"{next(iter(FIXED_MODES))}, fit"}
+QUICK = {f"{DEFAULT}, fit"}
 
 
 def recipe_file(folder, rule):

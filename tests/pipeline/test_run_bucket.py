@@ -12,10 +12,11 @@ import pytest
 from olmocr import PipelineConfig, run_pipeline
 from olmocr.errors import OutputError, ServerUnavailableError, UsageError
 from olmocr.workspace.objects.place import StorePlace
+from olmocr.workspace.objects.store import open_store
 from olmocr.workspace.opening import opened_workspace
 from olmocr.workspace.stats import read_stats
 from tests.conftest import ROOT
-from tests.pipeline.doubles import Reader, answer, write_numbered_pdf
+from tests.pipeline.doubles import Reader, answer, number_of, write_numbered_pdf
 from tests.rendered_here import PoolHere
 from tests.workspace.stores import FaultyObjects, expired, memory_place, objects_at, slow_down
 
@@ -82,8 +83,22 @@ def test_a_run_that_finds_all_done_asks_the_store_a_few_times_and_not_for_each_d
     assert sum(objects.counts.values()) <= 10 + shards
 
 
+class StoppedAtThe(Reader):
+    """Is stopped at a page as soon as the workspace at a place holds one that was answered before."""
+
+    def __init__(self, number, place):
+        super().__init__({number: [asyncio.CancelledError()]})
+        self.number, self.place = number, place
+
+    async def ask(self, request):
+        if number_of(request.image.pixels) == self.number:
+            while not any("/p0" in name for name in open_store(self.place, to_read=True).names("state/pages")):
+                await asyncio.sleep(0.001)
+        return await super().ask(request)
+
+
 def test_a_run_that_was_stopped_goes_on_inside_a_document(place, pdfs):
-    reader = Reader({12: [asyncio.CancelledError()]})
+    reader = StoppedAtThe(12, place)
     with pytest.raises(asyncio.CancelledError):
         run(place, pdfs, reader, max_concurrent_pages=1, workers=1)
     summary, again = run(place, pdfs)

@@ -128,6 +128,7 @@ def test_a_run_in_a_bucket_is_done_once(place, pdfs):
     assert read_stats(place).pages == {"valid": 4}
 
 
+@pytest.mark.slow
 def test_a_bucket_that_slows_down_and_loses_answers_changes_nothing(bucket, place, pdfs):
     # Each but the first few, so that no request is refused so often that minutes are waited.
     bucket.plan = {"PUT": [None, SLOW_DOWN, None, lost, None] * 8, "GET": [None, SLOW_DOWN, None, None] * 4}
