@@ -6,6 +6,7 @@ The weights are random, since their values change no time: so this runs at the s
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def main() -> None:
     device = start_mlx()
     print(f"{describe_machine()}; olmocr {__version__}; {args.gpu or device}\n")
     print(f"the shape of {args.shape}, random weights, {args.context} tokens in each cache; medians of {args.rounds}\n")
-    rows = [(bits, measure(bits, args)) for bits in args.bits]
+    rows = [(bits, measure(bits, args, device)) for bits in args.bits]
     print_tables(rows, args, device)
 
 
@@ -61,17 +62,20 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(bits: int, args: argparse.Namespace) -> dict[tuple[str, int], float]:
+def measure(bits: int, args: argparse.Namespace, device: Device) -> dict[tuple[str, int], float]:
     """Return the median seconds of each pass: ("prompt", tokens), ("batch", answers), ("stock", answers), ("draft", …).
 
     One after the other in each round, so that what else the machine does falls on all of them.
     """
+    from olmocr.inference.forward import Language
+
     model = make_model(SHAPE_7B if args.shape == "7b" else read_config(ModelFolder(DEMO)), bits)
-    passes: dict[tuple[str, int], Pass] = {("prompt", PROMPT_STEP): prompt_pass(model, args.context)}
+    language = Language(model, has_kernels=device.kind != "cpu")
+    passes: dict[tuple[str, int], Pass] = {("prompt", PROMPT_STEP): prompt_pass(language, args.context)}
     for size in args.drafts:
-        passes["draft", size] = own_pass(model, [size], args.context)
+        passes["draft", size] = own_pass(language, [size], args)
     for size in args.batches:
-        passes["batch", size] = own_pass(model, [1] * size, args.context)
+        passes["batch", size] = own_pass(language, [1] * size, args)
         passes["stock", size] = stock_pass(model, size, args.context)
     for each in passes.values():
         each()  # compiles kernels
@@ -109,44 +113,49 @@ def _random(array: Any) -> Any:
     return mx.random.normal(array.shape, scale=0.02, dtype=mx.bfloat16)
 
 
-def own_pass(model: Any, counts: list[int], context: int) -> Pass:
-    """Return a pass of the engine's: so many tokens for each of several answers."""
+def own_pass(language: Any, counts: list[int], args: argparse.Namespace) -> Pass:
+    """Return a pass of the engine's: so many tokens for each of several answers.
+
+    Each run finds keys that are a token longer than those of the last one, as in an answer: some devices plan attention
+    anew for a new length.
+    """
     import mlx.core as mx
 
     from olmocr.inference.cache import BatchCache, RowCache
     from olmocr.inference.forward import embed, forward, logits
     from olmocr.inference.sampling import Draw, choose
 
-    layers = len(model.language_model.layers)
+    layers = len(language.blocks)
     prompts = [RowCache(layers) for _ in counts]
     for prompt in prompts:
-        _read(model, prompt, context)
+        _read(language, prompt, args.context)
     cache = BatchCache(layers)
-    cache.arrange(range(len(counts)), prompts, context + max(counts))
+    cache.arrange(range(len(counts)), prompts, args.context + args.rounds + 1 + max(counts))
     draws = [Draw(0.0, 0, 0)] * sum(counts)
+    lengths = itertools.count(args.context)
 
     def run() -> float:
+        length = next(lengths)
         started = time.perf_counter()
-        cache.expect([context] * len(counts), counts)
-        places = [mx.arange(context, context + count, dtype=mx.int32) for count in counts]
-        positions = mx.broadcast_to(mx.concatenate(places), (3, 1, sum(counts)))
-        hidden = forward(model, embed(model, mx.ones(sum(counts), dtype=mx.int32)), positions, cache)
-        mx.eval(choose(logits(model, hidden), draws))
+        cache.expect([length] * len(counts), counts)
+        positions = mx.concatenate([mx.arange(length, length + count, dtype=mx.int32) for count in counts])
+        hidden = forward(language, embed(language, mx.ones(sum(counts), dtype=mx.int32)), positions, cache)
+        mx.eval(choose(logits(language, hidden), draws))
         return time.perf_counter() - started
 
     return run
 
 
-def prompt_pass(model: Any, context: int) -> Pass:
+def prompt_pass(language: Any, context: int) -> Pass:
     """Return the reading of a piece of a prompt, behind *context* tokens."""
     from olmocr.inference.cache import RowCache
 
-    cache = RowCache(len(model.language_model.layers))
-    _read(model, cache, context)
+    cache = RowCache(len(language.blocks))
+    _read(language, cache, context)
 
     def run() -> float:
         started = time.perf_counter()
-        _read(model, cache, PROMPT_STEP)
+        _read(language, cache, PROMPT_STEP)
         seconds = time.perf_counter() - started
         cache.drop_last(PROMPT_STEP)
         return seconds
@@ -154,7 +163,7 @@ def prompt_pass(model: Any, context: int) -> Pass:
     return run
 
 
-def _read(model: Any, cache: Any, count: int) -> None:
+def _read(language: Any, cache: Any, count: int) -> None:
     import mlx.core as mx
 
     from olmocr.inference.forward import embed, forward
@@ -162,7 +171,7 @@ def _read(model: Any, cache: Any, count: int) -> None:
     while count > 0:
         step = min(count, PROMPT_STEP)
         positions = mx.broadcast_to(mx.arange(cache.length, cache.length + step, dtype=mx.int32), (3, 1, step))
-        forward(model, embed(model, mx.ones(step, dtype=mx.int32)), positions, cache)
+        forward(language, embed(language, mx.ones(step, dtype=mx.int32)), positions, cache)
         mx.eval(cache.arrays())
         count -= step
 

@@ -6,10 +6,10 @@ A workspace or a document that is called like a command is given as ./serve.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 USAGE = """\
@@ -64,7 +64,7 @@ def misspelt(first: str, rest: Sequence[str]) -> str | None:
 
     A word for which ``--pdfs`` names documents is a workspace, and so is anything that is there.
     """
-    if not first.replace("_", "").replace("-", "").isalpha() or first.startswith("-") or Path(first).exists():
+    if not first.replace("_", "").replace("-", "").isalpha() or first.startswith("-") or os.path.exists(first):  # noqa: PTH110
         return None
     if any(each.partition("=")[0] == "--pdfs" for each in rest):
         return None

@@ -194,6 +194,16 @@ def convert_to_mlx(
             rich_help_panel=_HOW,
         ),
     ] = None,
+    calibration_gradients: Annotated[
+        bool | None,
+        typer.Option(
+            "--calibration-gradients/--no-calibration-gradients",
+            help="Have tokens count by how much an error there changes what the model says, which takes longer. "
+            "Default: where sensitivities are asked for, if memory and time allow.",
+            show_default=False,
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     group_size: Annotated[
         int | None,
         typer.Option(help=f"Weights that share a scale, instead of the recipe's: {_SIZES}.", rich_help_panel=_HOW),
@@ -275,8 +285,10 @@ def convert_to_mlx(
     """Convert a Hugging Face olmOCR checkpoint to MLX weights.
 
     The new folder appears when it is whole; a failure leaves none, and an interrupted conversion goes on where it was.
-    Ends with exit code 11 if the new model, which stays, does not pass its smoke test, or a gate on its way to the Hub.
+    Ends with exit code 11 if the new model, which stays, does not pass its smoke test, is not as far from its source as
+    sensitivities predicted, or does not pass a gate on its way to the Hub.
     """
+    from olmocr.calibration.agreement import require_as_predicted
     from olmocr.calibration.choice import Wish
     from olmocr.calibration.sensitivities import find_request, with_predictions
     from olmocr.conversion.convert import leaving_out, plan_targets, with_weights
@@ -293,7 +305,8 @@ def convert_to_mlx(
         targets, request, method, output, console, low_disk=low_disk, dry_run=dry_run, quiet=quiet
     )
     own_pages = tuple(path.expanduser() for path in calibrate_on or ())
-    wish = Wish(method, own_pages, calibration_tokens, calibration_answers, low_disk)
+    by_gradients = False if calibration_gradients is None and not request.is_one else calibration_gradients
+    wish = Wish(method, own_pages, calibration_tokens, calibration_answers, low_disk, by_gradients)
     targets, calibration = _settle(targets, wish, console, quiet=quiet)
     targets = with_predictions(targets, known)
     if dry_run:
@@ -312,12 +325,14 @@ def convert_to_mlx(
     made = _made_before(targets) if upload else {}
     left = [target for target in targets if target.output not in made]
     if left:
-        made |= _write(left, console, threads, calibration, quiet=quiet)
+        made |= _write(left, console, threads, calibration, measures=request.goal is not None, quiet=quiet)
     reports = [made[target.output] for target in targets]
     if as_json:
         _say_json_reports(reports)
     elif not quiet:
         _say_reports(targets, reports)
+    for report in reports:
+        require_as_predicted(report.divergence)
     if smoke_test is not False:
         _require_reading(targets, console, upload, asked=bool(smoke_test), quiet=quiet)
     if upload:
@@ -422,8 +437,11 @@ def _write(
     threads: int | None,
     calibration: Calibration | None,
     *,
+    measures: bool,
     quiet: bool,
 ) -> dict[Path, ConversionReport]:
+    """Write *targets*; with *measures*, what has a prediction is measured beside its source."""
+    from olmocr.calibration.agreement import measuring
     from olmocr.conversion.write import write_models
 
     sources = {tensor.source.name: tensor.source.nbytes for target in targets for tensor in target.plan.tensors}
@@ -436,7 +454,11 @@ def _write(
             )
         task = progress.add_task("converting", total=total)
         advance = functools.partial(progress.advance, task)
-        reports = write_models(targets, advance, threads=threads, calibration=calibration)
+        measure = None
+        if measures:
+            comparing = progress.add_task("comparing", total=total)
+            measure = measuring(on_block=lambda done, of: progress.update(comparing, completed=done / of * total))
+        reports = write_models(targets, advance, threads=threads, calibration=calibration, measure=measure)
     return {target.output: report for target, report in zip(targets, reports, strict=True)}
 
 
@@ -455,6 +477,9 @@ def _say_reports(targets: Sequence[Target], reports: Sequence[ConversionReport])
         )
         if target.plan.predicted_nats is not None:
             say(f"predicted: a KL divergence of {target.plan.predicted_nats:.3g} nats an answer token from the source")
+        if report.divergence:
+            found = report.divergence
+            say(f"measured: {found.measured_nats:.3g} nats on {found.pages} drawn pages that nothing was calibrated on")
     say(f"check it: python -m olmocr.validate weights {targets[0].output}")
     say(f"read a PDF with it: olmocr workspace --pdfs FILE.pdf --model {targets[0].output} --markdown")
 

@@ -201,6 +201,24 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_there(path: Path) -> bool:
+    """Say whether anything is at *path*. Nothing is, if no disk takes such a name; `Path.exists` raises OSError then.
+
+    Such names are too long or, on a Mac, not Unicode. What is in a folder that may not be entered is not there either.
+    """
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: Path) -> bool:
+    """Say as `is_there` whether a file is at *path*."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Say as `is_there` whether a folder is at *path*."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 # What file systems answer to a request that they do not have: memory cards, network disks, some FUSE file systems.
 NOT_THERE = frozenset(
     getattr(errno, name)

@@ -52,21 +52,26 @@ def page_head(styles: Sequence[str], scripts: Sequence[str] = (), *, asks_its_se
     return {
         "styles": [Markup(style) for style in styles],  # noqa: S704
         "scripts": [Markup(script) for script in scripts],  # noqa: S704
-        "policy": "; ".join(
-            (
-                "default-src 'none'",
-                f"script-src {_hashes(scripts)}",
-                f"style-src {_hashes(styles)}",
-                "img-src data:",
-                "font-src data:",
-                *(("connect-src 'self'",) if asks_its_server else ()),
-                "base-uri 'none'",
-                "form-action 'none'",
-                "require-trusted-types-for 'script'",
-                "trusted-types 'none'",
-            )
-        ),
+        "policy": page_policy(styles, scripts, asks_its_server=asks_its_server),
     }
+
+
+def page_policy(styles: Sequence[str], scripts: Sequence[str] = (), *, asks_its_server: bool = False) -> str:
+    """Return the Content-Security-Policy of a page that holds these style sheets and scripts, and loads nothing."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {_hashes(scripts)}",
+            f"style-src {_hashes(styles)}",
+            "img-src data:",
+            "font-src data:",
+            *(("connect-src 'self'",) if asks_its_server else ()),
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        )
+    )
 
 
 def _hashes(texts: Sequence[str]) -> str:

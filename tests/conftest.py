@@ -1,6 +1,7 @@
 """What many tests stand on: the demo checkpoint, its pages with their true text, and a converted model."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,13 @@ def _sendable(value):
     if isinstance(value, list | tuple):
         return type(value)(map(_sendable, value))
     return value
+
+
+@pytest.fixture(autouse=True)
+def _log_stays_as_it_was():
+    """Undo what a command that a test runs in this process makes of the package's log, which hides it from caplog."""
+    log = logging.getLogger("olmocr")
+    before = list(log.handlers), log.propagate, log.level
+    yield
+    log.handlers, log.propagate = list(before[0]), before[1]
+    log.setLevel(before[2])

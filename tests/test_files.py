@@ -15,6 +15,9 @@ from olmocr.files import (
     cache_folder,
     file_beside,
     flushed,
+    is_file,
+    is_folder,
+    is_there,
     sha256_of,
     sweep,
     temporary_folder,
@@ -221,3 +224,10 @@ def test_a_file_and_a_folder_of_this_disk_are_flushed(tmp_path):
         descriptor = os.open(path, os.O_RDONLY)
         flushed(descriptor)
         os.close(descriptor)
+
+
+def test_nothing_is_at_a_path_that_no_disk_takes(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file", tmp_path / "gone", tmp_path / ("d" * 300), tmp_path / "d\0"):
+        is_what = (path == tmp_path or path.name == "file", path.name == "file", path == tmp_path)
+        assert (is_there(path), is_file(path), is_folder(path)) == is_what

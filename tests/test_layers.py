@@ -33,9 +33,11 @@ INFERENCE = (
     "decode",
     "engine",
     "forward",
+    "joined",
     "model",
     "prompt",
     "prompt_reader",
+    "rotary",
     "sampling",
     "step",
     "vision",
@@ -43,6 +45,7 @@ INFERENCE = (
 )
 
 PASSES = (
+    "divergence",
     "gradients",
     "hidden_states",
     "kernels",
@@ -56,7 +59,7 @@ PASSES = (
 # Each outside library has one door; everything else asks there.
 DOORS = {
     "starlette": {"serving.app", "serving.guard", "serving.server"},
-    "fsspec": {"inputs.stores"},
+    "fsspec": {"inputs.stores", "workspace.objects.store"},
     "fuzzysearch": {"validate.score"},
     "httpx": {"backends.client", "inputs.stores"},
     "huggingface_hub": {
@@ -121,6 +124,7 @@ DOORS = {
     "transformers": {"validate.fidelity.reference"},
     "h11": {"serving.connections"},
     "uvicorn": {"serving.connections", "serving.server"},
+    "zstandard": {"workspace.objects.upstream"},
     "yaml": {"conversion.recipe", "page", "publish.eval_results", "publish.front_matter", "validate.fidelity.gates"},
 }
 

@@ -42,6 +42,9 @@ from olmocr.runtime.versions import parse_version
 from olmocr.tensors.header import _object, parse_header, parse_json
 from olmocr.text import normalized, one_line, printable, unescaped, visible
 from olmocr.validate.bench.checks import parse_check
+from olmocr.validate.bench.formulas.page import parse_drawn
+from olmocr.validate.bench.formulas.written import formulas_in
+from olmocr.validate.bench.marked import FORMATS, footnote_marks, texts_in
 from olmocr.validate.bench.rules import _without_images
 from olmocr.validate.bench.tables import grids_in
 from olmocr.validate.bench.text import normalized as as_benched
@@ -286,6 +289,10 @@ PARSERS = {
     grids_in: MARKUP + MARKDOWN,
     as_benched: MARKDOWN + MARKUP,
     _without_images: MARKDOWN,
+    functools.partial(parse_drawn, token="t", count=1): [*JSON, '<pre id="t">', "</pre>", "<pre"],
+    formulas_in: [*MARKDOWN, "\\(", "\\[", "$", "$$"],
+    **{functools.partial(texts_in, form=form): MARKDOWN + MARKUP for form in FORMATS},
+    functools.partial(footnote_marks, marker="1"): [*MARKDOWN, "[^1]", "<sup", "<sup>", "<sup>1"],
     without_marks: MARKDOWN + MARKUP,
     numbers_in: [*MARKUP, "1", "1."],
     lambda text: token_classes([text]): MARKDOWN + MARKUP,

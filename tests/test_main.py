@@ -84,6 +84,7 @@ def test_a_folder_that_is_called_almost_like_a_command_is_a_folder(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "serv").mkdir()
     assert misspelt("serv", []) is None
+    assert misspelt("d" * 300, []) is None
 
 
 def test_a_slip_ends_with_one_sentence():

@@ -101,11 +101,12 @@ ELSEWHERE = {
     **dict.fromkeys(("base_model", "collection"), "tests/publish"),
     **dict.fromkeys(("target_size", "fit_mac", "max_kl"), "tests/conversion/calibrated/allocation/test_recipe.py"),
     **dict.fromkeys(("calibrate_on", "calibration_answers"), "tests/calibration"),
+    "calibration_gradients": "tests/conversion/calibrated/test_calibrate.py",
     "sensitivities": "tests/calibration/test_sensitivities.py",
 }
 
 WAYS = {way.name: way for way in (*SOURCES, *(way for ways in OPTIONS.values() for way in ways))}
-QUICK = {f"{DEFAULT}, fit", f"{next(iter(FIXED_MODES))}, fit"}
+QUICK = {f"{DEFAULT}, fit"}
 
 
 def recipe_file(folder, rule):

@@ -84,10 +84,3 @@ def test_actionlint_finds_nothing_in_them_and_something_in_a_broken_one(tmp_path
     broken = tmp_path / "broken.yml"
     broken.write_text(TEXT["tests.yml"].replace("matrix.python", "matrix.pyton"))
     assert "pyton" in subprocess.run([actionlint, broken], capture_output=True, text=True).stdout
-
-
-@pytest.mark.slow
-def test_the_wheel_can_be_installed_afresh_and_reads_a_page():
-    done = subprocess.run([ROOT / ".ci/wheel"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "of its words are right" in done.stdout

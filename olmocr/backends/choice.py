@@ -58,8 +58,9 @@ class Answering:
     """What answers, ready to be asked, and the model's name as records have it.
 
     *fault* tells why a server is away just now; None if it is not. *counts* tells what a model in this process has
-    done, *by_server* what each of several servers has. *pages_at_once* is how many pages these may have in hand
-    together. *ask_aloud* also hands on all that is written so far, again and again; None where answers come whole.
+    done, *by_server* what each of several servers has. *pages_at_once* tells how many pages these may have in hand
+    together, None where there are not several. *ask_aloud* also hands on all that is written so far, again and again;
+    None where answers come whole.
     """
 
     ask: Ask
@@ -68,7 +69,7 @@ class Answering:
     counts: Callable[[], dict[str, float]] = dict
     ask_aloud: AskAloud | None = None
     by_server: Callable[[], dict[str, dict[str, int]]] = dict
-    pages_at_once: int | None = None
+    pages_at_once: Callable[[], int | None] = lambda: None
 
 
 def open_engine(
@@ -94,7 +95,7 @@ def open_engine(
     if device.blas == REFERENCE_BLAS:
         log.warning("MLX computes with its reference BLAS, which is slow: %s", install_command("blas"))
     # Only now, since it imports MLX, which must find its BLAS loaded.
-    from olmocr.inference.engine import DRAFTED_PAGES, Engine
+    from olmocr.inference.engine import Engine
 
     engine = Engine(
         folder,
@@ -102,7 +103,7 @@ def open_engine(
         is_looping=is_looping,
         kv_budget=kv_budget,
         most_pages=most_pages,
-        drafted_pages=None if drafts is None else DRAFTED_PAGES * drafts,
+        drafted_pages=0 if drafts is False else None,
         longest_side=longest_side,
     )
     log.info("%s: %s", folder.name, engine)
@@ -273,7 +274,8 @@ async def _fleet(
     async with fleet:
         for info in fleet.infos():
             _tell_of(info, config)
-        yield Answering(fleet.ask, fleet.model, fleet.fault, by_server=fleet.counts, pages_at_once=fleet.room)
+        log.info("%d servers share the pages, %d at once", len(servers), fleet.room)
+        yield Answering(fleet.ask, fleet.model, fleet.fault, by_server=fleet.counts, pages_at_once=lambda: fleet.room)
 
 
 def _connected(

@@ -45,8 +45,8 @@ class BackendConfig:
     )
     server: str | tuple[str, ...] | None = setting(
         None,
-        "A model server that runs already (docs/servers.md); may be given again.",
-        note="Its address, instead of a backend: http://localhost:1234/v1; or several (docs/scale.md).",
+        "A model server that runs already; again for more (docs/scale.md).",
+        note="Its address, instead of a backend: http://localhost:1234/v1; several in a tuple.",
         panel=_PANEL,
         metavar="URL",
     )

@@ -256,6 +256,9 @@ class Fleet:
             AnswerError: what two servers sent, or all that there are, is no answer.
         """
         loop = asyncio.get_running_loop()
+        if all(each.copies for each in self._questions):  # no page has been waiting
+            for member in self._members:
+                member.in_vain = 0
         question = _AskedPage(request, loop.create_future())
         self._questions.append(question)
         self._last_page = loop.time()
@@ -296,6 +299,7 @@ class Fleet:
             info = await self._look_at(member.server, self._model)
         member.info = info
         member.most = self._room or min(info.room or USUAL_ROOM, MOST_ROOM)
+        member.room = min(member.room, float(member.most))
 
     def _deal(self) -> None:
         """Ask about whatever can be asked now, and look again when there may be more."""
@@ -458,5 +462,3 @@ class Fleet:
                 fault = ServerError(str(fault))
             for question in waiting:
                 self._settle(question, fault or ServerError("no server is left"))
-            for member in self._members:
-                member.in_vain = 0 if waiting else member.in_vain

@@ -43,6 +43,7 @@ class Wish:
 
     *tokens* is how many tokens of answers are enough, *answering* a conversion of the same source that answers pages.
     With *low_disk* the source's weights are fetched one by one and not kept, so that none could be looked at before.
+    *by_gradients* has tokens count by their gradients (see `Calibration`); None where memory and time allow.
     """
 
     method: Method | None = None
@@ -50,11 +51,12 @@ class Wish:
     tokens: int | None = None
     answering: Path | None = None
     low_disk: bool = False
+    by_gradients: bool | None = False
 
     @property
     def is_about_calibration(self) -> bool:
         """Whether anything is asked that only calibration heeds."""
-        return bool(self.pages or self.tokens or self.answering)
+        return bool(self.pages or self.tokens or self.answering or self.by_gradients)
 
 
 PagesOf = Callable[[ModelFolder, Wish], tuple[CalibrationPage, ...]]
@@ -84,20 +86,24 @@ def settle(
     if all(target.plan.method != "calibrated" for target in targets):
         if wish.is_about_calibration:
             raise UsageError(
-                "`calibrate_on`, `calibration_tokens` and `calibration_answers` need `method='calibrated'`"
+                "`calibrate_on`, `calibration_tokens`, `calibration_answers` and `calibration_gradients` need "
+                "`method='calibrated'`"
             )
         return targets, None
     is_named = wish.method == "calibrated" or wish.is_about_calibration
     try:
-        calibration, work = _planned(targets, wish, memory or physical_memory(), pages_of or found_pages)
+        ways = _ways(targets, wish, memory or physical_memory(), pages_of or found_pages)
     except OlmocrError as error:
         if is_named:
             raise
         return _all_with_fit(targets, str(error)), None
-    seconds = work.seconds(*(rates or measured_rates)())
+    single, double = (rates or measured_rates)()
+    quick = [each for each in ways if each[1].seconds(single, double) <= LONG]
+    calibration, work = (ways if is_named or not quick else quick)[0]
+    seconds = work.seconds(single, double)
     _log.info(
-        "calibrating on %d pages takes about %s and %s of memory", len(calibration.pages), _shown(seconds),
-        shown_size(work.peak_memory),
+        "calibrating on %d pages takes about %s and %s of memory; tokens count by their %s", len(calibration.pages),
+        _shown(seconds), shown_size(work.peak_memory), "gradients" if calibration.by_gradients else "kind",
     )  # fmt: skip
     if seconds > LONG and not is_named and not (confirm and confirm("Calibrate? No means fit, without pages.")):
         return _all_with_fit(
@@ -126,9 +132,10 @@ def found_pages(
     return gathered.pages
 
 
-def _planned(
+def _ways(
     targets: Sequence[Target], wish: Wish, memory: int, pages_of: PagesOf
-) -> tuple[Calibration, CalibrationCost]:
+) -> list[tuple[Calibration, CalibrationCost]]:
+    """Return what *targets* can be calibrated with in *memory* bytes, and what that takes; the best way first."""
     if wish.low_disk and targets[0].plan.source.folder.remote_weights:
         raise UsageError(
             "calibrating reads the weights before they are converted, and `low_disk=True` keeps none; leave it out, or "
@@ -136,14 +143,20 @@ def _planned(
         )
     pages = pages_of(targets[0].plan.source.folder, wish)
     wanted = wanted_matrices(target.plan for target in targets)
-    for slices in _SLICES:
-        work = work_of(wanted, pages, slices)
-        if work.peak_memory <= _USABLE * memory:
-            return Calibration(pages, slices, are_drawn=not wish.pages), work
-    raise PlanError(
-        f"calibrating needs {shown_size(work.peak_memory)} of memory, and this machine has {shown_size(memory)}; "
-        "use `method='fit'`"
-    )
+    found: list[tuple[Calibration, CalibrationCost]] = []
+    least = 0
+    for by_gradients in (True, False) if wish.by_gradients is None else (wish.by_gradients,):
+        works = [(slices, work_of(wanted, pages, slices, by_gradients=by_gradients)) for slices in _SLICES]
+        fitting = [(slices, work) for slices, work in works if work.peak_memory <= _USABLE * memory]
+        least = works[-1][1].peak_memory
+        for slices, work in fitting[:1]:
+            found.append((Calibration(pages, slices, are_drawn=not wish.pages, by_gradients=by_gradients), work))
+    if not found:
+        raise PlanError(
+            f"calibrating needs {shown_size(least)} of memory, and this machine has {shown_size(memory)}; "
+            "use `method='fit'`"
+        )
+    return found
 
 
 def _all_with_fit(targets: Sequence[Target], why: str) -> list[Target]:

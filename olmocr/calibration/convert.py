@@ -22,6 +22,7 @@ def convert(
     calibrate_on: Sequence[Path] = (),
     calibration_tokens: int | None = None,
     calibration_answers: Path | None = None,
+    calibration_gradients: bool = False,
     revision: str | None = None,
     leave_out: Sequence[str] = (),
     low_disk: bool = False,
@@ -39,13 +40,22 @@ def convert(
 
     Without *method* each recipe is made with its own. ``calibrated`` looks at the pages of *calibrate_on*, documents
     and folders, or at some that are drawn; *calibration_tokens* of answers are enough, and *calibration_answers* is a
-    conversion of the same model whose answers are used where nobody knows a page's text (docs/calibration.md).
+    conversion of the same model whose answers are used where nobody knows a page's text (docs/calibration.md). With
+    *calibration_gradients* tokens count by how much an error there changes what the model says, without it by their
+    kind.
 
     Raises:
         OlmocrError: it cannot be done; nothing that looks finished is left.
     """
     targets = find_targets(model, quantize, output, method=method, revision=revision, leave_out=leave_out)
-    wish = Wish(method, tuple(map(Path, calibrate_on)), calibration_tokens, calibration_answers, low_disk)
+    wish = Wish(
+        method,
+        tuple(map(Path, calibrate_on)),
+        calibration_tokens,
+        calibration_answers,
+        low_disk,
+        by_gradients=calibration_gradients,
+    )
     targets, calibration = settle(targets, wish)
     targets = with_weights(targets, low_disk=low_disk)
     return write_models(targets, progress, threads=threads, calibration=calibration)

@@ -201,16 +201,16 @@ def measured(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with temporary_folder(folder) as scratch:
-            priced = price_matrices(source, pages, scratch, how, seed=seed, on_block=on_block)
+            nats = price_matrices(source, pages, scratch, how, seed=seed, on_block=on_block)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
     matrices = tuple(
         MatrixSensitivity(
             module,
             _shape(source, module),
-            {method: {str(bits): nats for bits, nats in by_bits.items()} for method, by_bits in of.items()},
+            {method: {str(bits): each for bits, each in by_bits.items()} for method, by_bits in of.items()},
         )
-        for module, of in sorted(priced.nats.items())
+        for module, of in sorted(nats.items())
     )
     return Sensitivities(identity, _described(pages), GROUP_SIZE, seed, str(device), matrices, versions())
 

@@ -14,6 +14,7 @@ from olmocr.reports.conversion import (
     CalibrationReport,
     ConversionReport,
     ConvertedSource,
+    DivergenceReport,
     OutputFile,
     Processor,
     RecipeReport,
@@ -38,6 +39,7 @@ def make_report(
     seconds: float,
     peak_memory: int,
     calibration: CalibrationReport | None = None,
+    divergence: DivergenceReport | None = None,
 ) -> ConversionReport:
     """Put together what *plan* said with what was written."""
     by_name = {shard.file_name: shard for shard in shards}
@@ -68,6 +70,7 @@ def make_report(
         peak_memory=peak_memory,
         versions=versions(_MATTER),
         calibration=calibration,
+        divergence=divergence,
     )
 
 
@@ -115,6 +118,8 @@ def _command(plan: ConversionPlan, calibration: CalibrationReport | None) -> str
     parts += ["--method", plan.method]
     if calibration and not calibration.drawn:
         parts += ["--calibrate-on", "PAGES"]
+    if calibration:
+        parts += [f"--{'' if calibration.counted_by == 'gradient' else 'no-'}calibration-gradients"]
     for change in plan.recipe.changes:
         option, _, value = change.partition(" ")
         parts += [f"--{option.replace('_', '-')}", value]

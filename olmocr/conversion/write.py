@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,13 @@ from olmocr.files import sha256_of
 from olmocr.hub.read import fetch_shard
 from olmocr.inputs.places import folded
 from olmocr.model_folder import HASHES_FILE, ModelFolder, shard_sha256
-from olmocr.reports.conversion import REPORT_FILE, CalibrationReport, ConversionReport, Processor
+from olmocr.reports.conversion import (
+    REPORT_FILE,
+    CalibrationReport,
+    ConversionReport,
+    DivergenceReport,
+    Processor,
+)
 from olmocr.reports.typed_json import report_json
 from olmocr.runtime.memory import peak_memory
 from olmocr.strays import is_stray
@@ -48,6 +54,10 @@ from olmocr.version import __version__
 _SPARE_BYTES = 64 << 20
 
 _log = logging.getLogger(__name__)
+
+
+Measure = Callable[[ConversionPlan, Path], DivergenceReport]
+"""A plan and the folder with its shards -> how far it is from its source."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,10 @@ def find_resources(
         from olmocr.conversion.calibrated.passes.walk import states_bytes
 
         wanted = wanted_matrices(target.plan for target in targets)
-        work = work_of(wanted, calibration.pages, calibration.down_slices)
-        needed += work.part_bytes + states_bytes(targets[0].plan.source, calibration.pages)
+        work = work_of(wanted, calibration.pages, calibration.down_slices, by_gradients=calibration.by_gradients)
+        needed += work.part_bytes + states_bytes(
+            targets[0].plan.source, calibration.pages, way_back=calibration.by_gradients
+        )
         memory = max(memory, work.peak_memory)
     return Resources(disk_needed=needed, disk_free=min(_free(target.output) for target in targets), peak_memory=memory)
 
@@ -85,12 +97,14 @@ def write_models(
     threads: int | None = None,
     processor: Processor | None = None,
     calibration: Calibration | None = None,
+    measure: Measure | None = None,
 ) -> list[ConversionReport]:
     """Carry out plans of one source together, which is read once: write beside each output, read again, rename.
 
     A failure leaves no folder under an output's name. After an interruption the shards that are whole stay in a hidden
     folder beside it, and the same call goes on from them. *threads* is chosen for this machine unless it is given.
-    Plans whose method is ``calibrated`` need *calibration*; the source is then read once more, before.
+    Plans whose method is ``calibrated`` need *calibration*; the source is then read once more, before. *measure* is
+    asked of each plan that has a prediction, once its shards are written; what it finds stands in the report.
 
     Raises:
         CheckpointError: the source cannot be read, or holds what is no number.
@@ -103,10 +117,10 @@ def write_models(
     if calibration is None and any(target.plan.method == "calibrated" for target in targets):
         raise ValueError("a plan whose method is calibrated needs pages")
     try:
-        return _write_models(targets, progress, threads, processor, calibration)
+        return _write_models(targets, progress, threads, processor, calibration, measure)
     except SourceChangedError as error:
         _log.warning("%s", error)  # with nothing left of the earlier run there is nothing to compare it with again
-        return _write_models(targets, progress, threads, processor, calibration)
+        return _write_models(targets, progress, threads, processor, calibration, measure)
 
 
 def _write_models(
@@ -115,6 +129,7 @@ def _write_models(
     threads: int,
     processor: Processor,
     calibration: Calibration | None,
+    measure: Measure | None,
 ) -> list[ConversionReport]:
     started = time.monotonic()
     source = targets[0].plan.source.folder
@@ -139,6 +154,7 @@ def _write_models(
                 seconds=time.monotonic() - started,
                 peak_memory=peak_memory(),
                 calibration=calibrated.report(target.plan),
+                divergence=measure(target.plan, partial.path) if measure and target.plan.predicted_nats else None,
             )
             _complete(target, partial, report)
             reports.append(report)

@@ -17,7 +17,7 @@ class Cache(Protocol):
     """What a pass over the weights reads, and writes its tokens' keys and values to."""
 
     def attend(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        """Append *keys* and *values*, and return what *queries* find; all are (1, heads, tokens, width).
+        """Append *keys* and *values*, and return what *queries* find; all are (tokens, heads, width).
 
         A token finds those of its own row that stand before it, and itself.
         """
@@ -61,17 +61,22 @@ class RowCache:
 
     def attend(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         """As :class:`Cache` says."""
-        keys, values = self.layers[layer].update_and_fetch(keys, values)
-        return _attend_to_all_before(queries, keys, values, scale)
+        all_keys, all_values = self.layers[layer].update_and_fetch(_row(keys), _row(values))
+        return _attend_to_all_before(queries, all_keys, all_values, scale)
 
 
 class BatchCache:
     """Keys and values of several rows, in one array a layer, so that attention of all rows is one operation.
 
     It has as many positions for each row as the longest one needs. *Row* is whatever a row is known by.
+
+    With *has_plans*, as on CUDA, attention is planned anew for each shape that it has not had, which takes longer than
+    the pass itself. So shapes are kept: tokens are filled up to a power of two, and all positions that there is
+    memory for are looked at, behind a mask.
     """
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, *, has_plans: bool = False) -> None:
+        self._has_plans = has_plans
         self._arrays: list[list[mx.array]] = [[] for _ in range(layers)]  # of each layer: keys and values
         self._rows: list[object] = []
         self._lengths: list[int] = []
@@ -112,53 +117,74 @@ class BatchCache:
     def expect(self, lengths: Sequence[int], counts: Sequence[int]) -> None:
         """Let the next pass bring so many tokens (*counts*) of each row, behind what it has (*lengths*)."""
         self._lengths, self._counts = list(lengths), list(counts)
-        if len(lengths) == 1:
+        # MLX looks at a single query with other kernels, which need no plan.
+        self._is_alone = len(lengths) == 1 and (counts[0] == 1 or not self._has_plans)
+        if self._is_alone:
             return
-        starts, tokens, most = np.array(lengths)[:, None], np.array(counts)[:, None], max(counts)
-        ahead = np.arange(most)[None]
-        is_real = ahead < tokens  # (rows, most): a row with fewer tokens than another is filled up with its last one
-        self._slots = mx.array(np.repeat(np.arange(len(counts)), counts))
-        self._places = mx.array((starts + ahead)[is_real])
-        last = mx.array(starts + np.minimum(ahead, tokens - 1))
-        self._mask = mx.arange(self.capacity) <= last[:, None, :, None]
+        most = 1 << (max(counts) - 1).bit_length() if self._has_plans else max(counts)
+        starts, tokens = np.array(lengths)[:, None], np.array(counts)[:, None]
+        # A row with fewer tokens than another is filled up with its last one.
+        ahead = np.minimum(np.arange(most)[None], tokens - 1)  # (rows, most)
+        last = mx.array((starts + ahead).astype(np.int32))
+        self._places = last[:, None, :, None]
+        self._mask = mx.arange(self.capacity, dtype=mx.int32) <= self._places
         self._padding: mx.array | None = None
-        if not is_real.all():
+        if min(counts) < most:
             firsts = np.cumsum([0, *counts[:-1]])[:, None]
-            self._padding = mx.array((firsts + np.minimum(ahead, tokens - 1)).reshape(-1))
-            self._real = mx.array(np.flatnonzero(is_real))
+            self._padding = mx.array((firsts + ahead).reshape(-1))
+            self._real = mx.array(np.flatnonzero(np.arange(most)[None] < tokens))
 
     def attend(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         """As :class:`Cache` says; the rows' tokens lie one behind the other."""
-        all_keys, all_values = self._arrays[layer]
-        if len(self._lengths) == 1:
+        if self._is_alone:
+            all_keys, all_values = self._arrays[layer]
             start, end = self._lengths[0], self._lengths[0] + self._counts[0]
-            all_keys[:, :, start:end], all_values[:, :, start:end] = keys, values
+            all_keys[:, :, start:end], all_values[:, :, start:end] = _row(keys), _row(values)
             return _attend_to_all_before(queries, all_keys[:, :, :end], all_values[:, :, :end], scale)
-        all_keys[self._slots, :, self._places] = keys[0].transpose(1, 0, 2)
-        all_values[self._slots, :, self._places] = values[0].transpose(1, 0, 2)
-        found = mx.fast.scaled_dot_product_attention(
-            self._by_row(queries), all_keys, all_values, scale=scale, mask=self._mask
-        )
-        return self._in_line(found)
+        pairs = zip(self._arrays[layer], (keys, values), strict=True)
+        self._arrays[layer] = [self._with(array, self._by_row(new)) for array, new in pairs]
+        all_keys, all_values = self._arrays[layer]
+        return self._in_line(self._found(self._by_row(queries), all_keys, all_values, scale))
+
+    def _found(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        """Return what *queries* find, (rows, heads, tokens, width) as they are."""
+        shape = queries.shape
+        if self._has_plans and shape[2] == 1:
+            # On CUDA a single query with a mask has no kernel of its own. Those of the heads that share keys are taken
+            # for so many tokens at the same place.
+            queries = queries.reshape(shape[0], keys.shape[1], -1, shape[3])
+        found = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=self._mask)
+        return found.reshape(shape)
+
+    def _with(self, array: mx.array, new: mx.array) -> mx.array:
+        """Return *array* with *new* (rows, heads, tokens, width) in its places.
+
+        MLX writes into the memory of *array*, since nobody else has it any more when that is computed.
+        """
+        return mx.put_along_axis(array, mx.broadcast_to(self._places, new.shape), new, axis=2)
 
     def _by_row(self, line: mx.array) -> mx.array:
-        """Return (1, heads, tokens, width) as (rows, heads, tokens of the row with most, width)."""
-        tokens = line[0].transpose(1, 0, 2)
+        """Return (tokens, heads, width) as (rows, heads, tokens of the row with most, width)."""
         if self._padding is not None:
-            tokens = tokens[self._padding]
-        return tokens.reshape(len(self._counts), -1, *tokens.shape[1:]).transpose(0, 2, 1, 3)
+            line = line[self._padding]
+        return line.reshape(len(self._counts), -1, *line.shape[1:]).transpose(0, 2, 1, 3)
 
     def _in_line(self, by_row: mx.array) -> mx.array:
-        """Return (rows, heads, tokens of the row with most, width) as (1, heads, tokens, width)."""
-        tokens = by_row.transpose(0, 2, 1, 3).reshape(-1, by_row.shape[1], by_row.shape[3])
-        if self._padding is not None:
-            tokens = tokens[self._real]
-        return tokens.transpose(1, 0, 2)[None]
+        """Return (rows, heads, tokens of the row with most, width) as (tokens, heads, width)."""
+        line = by_row.transpose(0, 2, 1, 3).reshape(-1, by_row.shape[1], by_row.shape[3])
+        return line if self._padding is None else line[self._real]
+
+
+def _row(line: mx.array) -> mx.array:
+    """Return the tokens of one row, (tokens, heads, width), as (1, heads, tokens, width)."""
+    return line.transpose(1, 0, 2)[None]
 
 
 def _attend_to_all_before(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-    mask = "causal" if queries.shape[2] > 1 else None
-    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+    """Return what one row's *queries* (tokens, heads, width), its last ones, find: the same shape."""
+    mask = "causal" if len(queries) > 1 else None
+    found = mx.fast.scaled_dot_product_attention(_row(queries), keys, values, scale=scale, mask=mask)
+    return found.squeeze(0).transpose(1, 0, 2)
 
 
 def _rows_of(array: mx.array, rows: Sequence[int]) -> mx.array:

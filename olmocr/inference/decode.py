@@ -15,7 +15,7 @@ import mlx.core as mx
 from olmocr.errors import AnswerError, InputError, OlmocrError, UsageError, reason_of
 from olmocr.inference.byte_cache import Kept
 from olmocr.inference.costs import measure_costs
-from olmocr.inference.draft import Costs, Drafter, DraftSource
+from olmocr.inference.draft import SIZES, Costs, Drafter, DraftSource
 from olmocr.inference.guided import FrontMatter
 from olmocr.inference.model import LoadedModel
 from olmocr.inference.prompt import PageInputs, make_inputs
@@ -269,7 +269,8 @@ class Scheduler:
     def _drafter(self, request: PageRequest, key: tuple[bytes, bytes]) -> Drafter:
         sources = [DraftSource(earlier, is_exact=True)] if (earlier := self._bodies.get(key)) else []
         sources += [DraftSource(request.draft_text, is_exact=False)] if request.draft_text else []
-        return Drafter(self._loaded.processor.tokenizer, self._costs, sources)
+        sizes = SIZES[self._loaded.device.kind]
+        return Drafter(self._loaded.processor.tokenizer, self._costs, sources, sizes)
 
     @cached_property
     def _costs(self) -> Costs:

@@ -7,15 +7,24 @@ is taken back. A good draft makes an answer faster, a bad one slower; none chang
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from olmocr.page import PageResponse, make_front_matter
 from olmocr.text import normalized
 
-SIZES = (1, 2, 4, 8, 16, 32)
-"""Tokens of a draft that are considered."""
+SIZES = {
+    "cpu": (1, 2, 4, 8, 16, 32),
+    "metal": (1, 2, 3, 8, 16, 32),
+    "cuda": (1, 3, 7, 15, 31),
+}
+"""Tokens of a draft that are considered, by the kind of device; a pass has one more.
+
+Metal has one kernel for attention of few queries, as many as fit into 32 with the heads that share keys (seven in the
+7B model: 4), and one for more than 8; what lies between is slower than both. On CUDA tokens are filled up to a power
+of two (:class:`~olmocr.inference.cache.BatchCache`). Which of them pay is measured (``costs.py``).
+"""
 
 _TAILS = (48, 24, 12, 6)
 """Characters of an answer's end that are looked up, the longest first."""
@@ -55,6 +64,14 @@ class Costs:
             return self.seconds[above]
         slope = (self.seconds[above] - self.seconds[below]) / (above - below)
         return self.seconds[below] + max(slope, 0.0) * (tokens - below)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What else a pass has in it: so many *tokens*, of which the answers will keep so many (*expected*)."""
+
+    tokens: int = 0
+    expected: float = 0.0
 
 
 class DraftSource:
@@ -98,8 +115,11 @@ class DraftSource:
 class Drafter:
     """Drafts for one answer: from texts that are there before it, and from its own earlier text."""
 
-    def __init__(self, tokenizer: Any, costs: Costs, sources: list[DraftSource]) -> None:
+    def __init__(
+        self, tokenizer: Any, costs: Costs, sources: list[DraftSource], sizes: Sequence[int] = SIZES["cpu"]
+    ) -> None:
         self._tokenizer = tokenizer
+        self._sizes = sizes
         self._costs = costs
         self._sources = sources
         self._agreed, self._looked_at = 4.0, 5.0  # as if 4 of 5 tokens had been right: a try is cheap
@@ -115,21 +135,36 @@ class Drafter:
         """Let one token pass."""
         self._resting -= 1
 
-    def propose(self, answer: str, rows: int, most: int) -> list[int]:
-        """Return at most *most* tokens that may follow *answer*, in a batch of so many *rows*; perhaps none."""
-        size = min(self._best_size(rows), most)
+    @property
+    def right(self) -> float:
+        """How likely a token of a draft is the right one, if those before it are."""
+        return min(self._agreed / self._looked_at, 0.99)
+
+    def expected(self, proposed: int) -> float:
+        """Return how many of so many proposed tokens will be right, by how it went so far."""
+        return sum(self.right**place for place in range(1, proposed + 1))
+
+    def propose(self, answer: str, beside: Beside, most: int) -> list[int]:
+        """Return at most *most* tokens that may follow *answer*, in a pass with others *beside* it; perhaps none."""
+        size = min(self._best_size(beside, self._sizes[-1]), most)
         text = self._text_after(answer, size * _LETTERS_A_TOKEN) if size > 0 else ""
         tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False)[:size] if text else []
+        if 0 < len(tokens) < size:  # fewer may not pay, or not all of them
+            tokens = tokens[: self._best_size(beside, len(tokens))]
         return tokens
 
-    def learn(self, proposed: int, accepted: int, rows: int) -> None:
-        """Take in how a step went: so many tokens were proposed, and so many of them the model wrote itself."""
+    def learn(self, proposed: int, accepted: int, beside: Beside, rows: int) -> None:
+        """Take in how a step went: so many tokens were proposed, and so many of them the model wrote itself.
+
+        It was one of so many *rows*. What it took is what it added to the pass, beside a plain one's part.
+        """
         if proposed:
             self._agreed = self._agreed * 0.9 + accepted
             self._looked_at = self._looked_at * 0.9 + min(proposed, accepted + 1)
         self._steps += 1
         self._tokens += accepted + 1
-        self._seconds += self._costs.of(rows * (proposed + 1)) / self._costs.of(rows)
+        added = self._costs.of(beside.tokens + proposed + 1) - self._costs.of(beside.tokens + 1)
+        self._seconds += 1 + rows * added / self._costs.of(rows)
         if self._steps == _TRIED:
             self._decide()
 
@@ -142,14 +177,12 @@ class Drafter:
             self._next_rest = _FIRST_REST
         self._steps, self._tokens, self._seconds = 0, 0, 0.0
 
-    def _best_size(self, rows: int) -> int:
-        """Return how many tokens give the most for their time, by how often they were right so far."""
-        right = min(self._agreed / self._looked_at, 0.99)
-        expected, best, best_rate = 0.0, 0, 1 / self._costs.of(rows)
-        for size in range(1, SIZES[-1] + 1):
-            expected += right**size
-            rate = (1 + expected) / self._costs.of(rows * (size + 1))
-            if size in SIZES and rate > best_rate:
+    def _best_size(self, beside: Beside, most: int) -> int:
+        """Return how many of *most* tokens give the most for their time, by how often they were right so far."""
+        best, best_rate = 0, (beside.expected + 1) / self._costs.of(beside.tokens + 1)
+        for size in [*(size for size in self._sizes if size < most), most]:
+            rate = (beside.expected + 1 + self.expected(size)) / self._costs.of(beside.tokens + 1 + size)
+            if rate > best_rate:
                 best, best_rate = size, rate
         return best
 

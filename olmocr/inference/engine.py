@@ -6,11 +6,11 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import mlx.core as mx
 from PIL import Image
@@ -28,9 +28,6 @@ from olmocr.runtime.threads import in_a_lasting_thread
 
 MOST_PAGES = 8
 """Pages that are written at once, unless the caller says otherwise."""
-
-DRAFTED_PAGES = 4
-"""Pages written at once up to which drafts are tried: beyond, a pass is full without them."""
 
 PROMPT_STEP = 512
 """Tokens of a new page's prompt that are read between two steps of the others."""
@@ -64,7 +61,7 @@ class Engine:
         *is_looping* says of an answer so far whether it goes round in circles, which ends it; so do 4096 tokens of one
         block of at most 64. None: nothing does. *kv_budget* is how many bytes keys and values may take, by default what
         the device has beside the weights; *most_pages* are written at once, with drafts where they are no more than
-        *drafted_pages* (0: never, as on CUDA by default), and *prompt_step* tokens of a new page are read between two
+        *drafted_pages* (None: wherever they pay; 0: never), and *prompt_step* tokens of a new page are read between two
         steps of the others. *costs* say how long drafts may be; by default they are measured. *longest_side* is that of
         the pages that will come, in pixels. With *stock_vision*, images go through mlx-vlm's own vision tower.
 
@@ -76,14 +73,13 @@ class Engine:
         self._inbox: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
-        drafted = drafted_pages if drafted_pages is not None else _drafted_pages(device)
+        drafted = most_pages if drafted_pages is None else drafted_pages
         self._make_scheduler: Callable[[LoadedModel], Scheduler] = lambda loaded: Scheduler(
             loaded, BatchLimits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted, costs), is_looping
         )
         load = partial(_load, folder, device, stock_vision=stock_vision)
         loading: Future[str] = Future()
-        self._is_over = threading.Event()
-        in_a_lasting_thread(partial(self._run, device, load, loading))
+        self._running = in_a_lasting_thread(partial(self._run, device, load, loading))
         try:
             self._description = loading.result()
         except BaseException:
@@ -141,12 +137,12 @@ class Engine:
         with self._lock:
             self._is_closed = True
             self._inbox.put(None)
-        self._is_over.wait()
+        wait([self._running])
 
     def _run(self, device: Device, load: Callable[[], LoadedModel], loading: Future[str]) -> None:
         """Own MLX: load the model, then answer until closed."""
         try:
-            _set_limits(device)
+            set_limits(device)
             loaded = load()
             scheduler = self._make_scheduler(loaded)
             self._counts = scheduler.counts
@@ -161,8 +157,6 @@ class Engine:
                 self._answer(scheduler)
             finally:
                 del loaded, scheduler
-        finally:
-            self._is_over.set()
 
     def _answer(self, scheduler: Scheduler) -> None:
         while not self._is_closed:
@@ -207,18 +201,13 @@ def _load(folder: ModelFolder, device: Device, *, stock_vision: bool) -> LoadedM
     return loaded
 
 
-def _set_limits(device: Device) -> None:
+def set_limits(device: Device, mlx: Any = mx) -> None:
     """Have macOS keep the weights in memory, and MLX take no more than there is and give back most of what it freed."""
-    limits = memory_limits(mx.device_info()) if device.kind == "metal" else None
+    limits = memory_limits(mlx.device_info()) if device.kind == "metal" else None
     if limits:
-        mx.set_wired_limit(limits.wired)
-        mx.set_memory_limit(limits.memory)
-        mx.set_cache_limit(limits.cache)
-
-
-def _drafted_pages(device: Device) -> int:
-    """Return up to how many pages at once drafts are tried: on CUDA, where they took time (docs/engine.md), none."""
-    return 0 if device.kind == "cuda" else DRAFTED_PAGES
+        mlx.set_wired_limit(limits.wired)
+        mlx.set_memory_limit(limits.memory)
+        mlx.set_cache_limit(limits.cache)
 
 
 def _spare_bytes() -> int:

@@ -9,63 +9,76 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
-from mlx_vlm.models.qwen2_5_vl.language import apply_multimodal_rotary_pos_emb
+from mlx_vlm.models.activations import swiglu
 
 from olmocr.inference.cache import Cache
+from olmocr.inference.joined import Joined
+from olmocr.inference.rotary import Rotary, Rotate
 
 
-def embed(model: Any, ids: mx.array) -> mx.array:
+class Language:
+    """The language model of mlx-vlm's *model*, ready to be passed: matrices of one input are joined.
+
+    *model* still works by itself, with views of them. On a GPU (*has_kernels*) MLX's own kernel turns text.
+    """
+
+    def __init__(self, model: Any, has_kernels: bool) -> None:
+        language = model.language_model
+        attention = language.model.layers[0].self_attn
+        self.embed_tokens, self.norm = language.model.embed_tokens, language.model.norm
+        self.head = self.embed_tokens.as_linear if language.args.tie_word_embeddings else language.lm_head
+        self.rotary = Rotary(attention.rotary_emb, attention.n_heads, attention.n_kv_heads, has_kernels)
+        self.blocks = [_LanguageBlock(layer) for layer in language.model.layers]
+
+
+def embed(language: Language, ids: mx.array) -> mx.array:
     """Return the embeddings (1, tokens, width) of *ids* (tokens,)."""
-    embeddings: mx.array = model.language_model.model.embed_tokens(ids)[None]
+    embeddings: mx.array = language.embed_tokens(ids)[None]
     return embeddings
 
 
-def forward(model: Any, embeddings: mx.array, position_ids: mx.array, cache: Cache) -> mx.array:
+def forward(language: Language, embeddings: mx.array, positions: mx.array, cache: Cache) -> mx.array:
     """Append tokens to *cache* and return their hidden states (1, tokens, width).
 
-    *embeddings* is (1, tokens, width), *position_ids* (3, 1, tokens): of all rows, one behind the other.
+    *embeddings* is (1, tokens, width): of all rows, one behind the other. So are *positions*, int32: (tokens,) of text,
+    or (3, 1, tokens) of a prompt that has an image.
     """
-    layers = model.language_model.model.layers
-    rotary = layers[0].self_attn.rotary_emb
-    # Where positions are applied by a kernel of its own, it makes the angles itself.
-    angles = None if rotary.fused_apply else rotary(embeddings, position_ids)
+    rotate = language.rotary.at(positions, embeddings.dtype)
     hidden = embeddings
-    for number, layer in enumerate(layers):
-        normed = layer.input_layernorm(hidden)
-        hidden = hidden + _attention(layer.self_attn, normed, position_ids, angles, cache, number)
-        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-    normed_hidden: mx.array = model.language_model.model.norm(hidden)
-    return normed_hidden
+    for number, block in enumerate(language.blocks):
+        hidden = block(hidden, rotate, cache, number)
+    normed: mx.array = language.norm(hidden)
+    return normed
 
 
-def logits(model: Any, hidden: mx.array) -> mx.array:
+def logits(language: Language, hidden: mx.array) -> mx.array:
     """Return the logits (tokens, vocabulary) of hidden states (1, tokens, width)."""
-    language = model.language_model
-    head = language.model.embed_tokens.as_linear if language.args.tie_word_embeddings else language.lm_head
-    values: mx.array = head(hidden)[0]
+    values: mx.array = language.head(hidden).squeeze(0)
     return values
 
 
-def _attention(
-    attention: Any,
-    normed: mx.array,
-    position_ids: mx.array,
-    angles: tuple[mx.array, mx.array] | None,
-    cache: Cache,
-    number: int,
-) -> mx.array:
-    queries = _heads(attention.q_proj(normed), attention.n_heads)
-    keys = _heads(attention.k_proj(normed), attention.n_kv_heads)
-    values = _heads(attention.v_proj(normed), attention.n_kv_heads)
-    if angles is None:
-        queries, keys = attention.rotary_emb.apply_rotary(queries, keys, position_ids, unsqueeze_dim=1)
-    else:
-        queries, keys = apply_multimodal_rotary_pos_emb(queries, keys, *angles)
-    found = cache.attend(number, queries, keys, values, attention.scale)
-    out: mx.array = attention.o_proj(found.transpose(0, 2, 1, 3).reshape(1, normed.shape[1], -1))
-    return out
+class _LanguageBlock:
+    """One transformer block: attention and a gated MLP, each behind a norm and added to what came in."""
 
+    def __init__(self, layer: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._before_attention, self._before_mlp = layer.input_layernorm, layer.post_attention_layernorm
+        self._in = Joined([attention.q_proj, attention.k_proj, attention.v_proj])
+        self._out, self._scale = attention.o_proj, attention.scale
+        self._heads = attention.n_heads + 2 * attention.n_kv_heads
+        self._values = attention.n_heads + attention.n_kv_heads  # the first of their heads
+        self._gate_up, self._down = Joined([mlp.gate_proj, mlp.up_proj]), mlp.down_proj
 
-def _heads(values: mx.array, count: int) -> mx.array:
-    """Return *values* (1, tokens, width) as (1, heads, tokens, width of a head)."""
-    return values.reshape(1, values.shape[1], count, -1).transpose(0, 2, 1, 3)
+    def __call__(self, hidden: mx.array, rotate: Rotate, cache: Cache, number: int) -> mx.array:
+        """Return what becomes of *hidden* (1, tokens, width) in this block, the *number*-th of the model."""
+        hidden = hidden + self._attention(self._before_attention(hidden), rotate, cache, number)
+        gate, up = mx.split(self._gate_up(self._before_mlp(hidden)), 2, axis=-1)
+        out: mx.array = hidden + self._down(swiglu(gate, up))
+        return out
+
+    def _attention(self, normed: mx.array, rotate: Rotate, cache: Cache, number: int) -> mx.array:
+        heads = self._in(normed).reshape(normed.shape[1], self._heads, -1)
+        queries, keys = rotate(heads)
+        found = cache.attend(number, queries, keys, heads[:, self._values :], self._scale)
+        out: mx.array = self._out(found.reshape(1, len(found), -1))
+        return out

@@ -13,6 +13,7 @@ import mlx_vlm.utils
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from olmocr.errors import CheckpointError, reason_of
+from olmocr.inference.forward import Language
 from olmocr.inference.vision import CpuVisionTower, VisionTower
 from olmocr.inference.vision_mlx import MlxVisionTower, StockVisionTower, is_as_expected
 from olmocr.model_folder import ModelFolder, read_config
@@ -26,10 +27,11 @@ from olmocr.tokenizer_file import require_tokenizer
 class LoadedModel:
     """mlx-vlm's model and processor. *dtype* is what is computed in; *stop_tokens* end an answer.
 
-    *vision* makes the features of images.
+    *language* is the model's language half, as passes take it, and *vision* makes the features of images.
     """
 
     model: Any
+    language: Language
     processor: Any
     device: Device
     dtype: str
@@ -67,7 +69,8 @@ def load_model(folder: ModelFolder, device: Device, *, stock_vision: bool = Fals
     _bound_pixels(processor)
     stop_tokens = frozenset(processor.tokenizer.stopping_criteria.eos_token_ids) | _end_of_turn(processor.tokenizer)
     vision = _vision_tower(model, is_dense, stock_vision)
-    return LoadedModel(model, processor, device, _dtype_name(model), stop_tokens, vision)
+    language = Language(model, has_kernels=device.kind != "cpu")
+    return LoadedModel(model, language, processor, device, _dtype_name(model), stop_tokens, vision)
 
 
 def load_processor(folder: ModelFolder) -> Any:

@@ -68,7 +68,7 @@ class PromptReader:
         if whole:
             return Prefill(key, ids, RowCache(whole.layers), whole.rope_delta)
         text = self.read.get((b"", self._text_key(ids)))
-        layers = len(self._loaded.model.language_model.layers)
+        layers = len(self._loaded.language.blocks)
         prefill = Prefill(key, ids, RowCache(text.layers if text else layers), 0)
         features = self._features.get(inputs.image_key)
         if features is None:
@@ -90,7 +90,7 @@ class PromptReader:
         end = min(start + self._step, len(prefill.ids) - 1, text if start < text else len(prefill.ids))
         if end > start and prefill.embeddings is not None and prefill.position_ids is not None:
             forward(
-                self._loaded.model,
+                self._loaded.language,
                 prefill.embeddings[:, start:end],
                 prefill.position_ids[..., start:end],
                 prefill.cache,
@@ -139,7 +139,7 @@ class PromptReader:
             model.config.image_token_id,
             model.config.video_token_id,
             features,
-            embed(model, inputs.input_ids[0]),
+            embed(self._loaded.language, inputs.input_ids[0]),
             inputs.input_ids,
         )
         mx.eval(prefill.embeddings, prefill.position_ids)

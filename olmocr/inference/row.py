@@ -13,7 +13,7 @@ import numpy as np
 
 from olmocr.errors import AnswerError, InputError, OlmocrError, reason_of
 from olmocr.inference.cache import RowCache
-from olmocr.inference.draft import CLOSER, Drafter
+from olmocr.inference.draft import CLOSER, Beside, Drafter
 from olmocr.inference.guided import Guide
 from olmocr.inference.prompt_reader import Prefill
 from olmocr.inference.sampling import NOT_FINITE, Draw
@@ -109,7 +109,7 @@ class Row:
         self._text = text
         self._is_looping = is_looping
         self._next_look = _LOOKED_AT
-        self._was_drafted_for = False
+        self._beside: Beside | None = None  # what the pass had in it for which tokens were proposed
         self._append_forced()
 
     @property
@@ -142,12 +142,21 @@ class Row:
         """The answer so far without its front matter; empty as long as that is not closed."""
         return self.text.partition(CLOSER)[2]
 
-    def propose(self, rows: int) -> list[int]:
-        """Return tokens that may come next, in a batch of so many *rows*; the model will tell."""
+    @property
+    def confidence(self) -> float:
+        """How likely a token that is proposed for it is the right one; 0 where none is."""
+        return self._drafter.right if self._drafter and self.is_drafting else 0.0
+
+    def propose(self, beside: Beside) -> list[int]:
+        """Return tokens that may come next, in a pass with others *beside* it; the model will tell."""
         if self._drafter is None or self._drafter.is_resting or self.guide:
             return []
-        self._was_drafted_for = True
-        return self._drafter.propose(self.text, rows, self.most_tokens - self.written - 1)
+        self._beside = beside
+        return self._drafter.propose(self.text, beside, self.most_tokens - self.written - 1)
+
+    def expected(self, proposed: int) -> float:
+        """Return how many of so many tokens that were proposed will be right, by how it went so far."""
+        return self._drafter.expected(proposed) if self._drafter else 0.0
 
     def take_all(self, chosen: list[int], draft: list[int], rows: int) -> int:
         """Take what the model chose behind the last token and behind each token of the *draft*; return how many fit.
@@ -165,9 +174,9 @@ class Row:
         self.given -= len(draft) - accepted
         if self._drafter and self._drafter.is_resting:
             self._drafter.rest()
-        elif self._drafter and self._was_drafted_for:
-            self._drafter.learn(len(draft), accepted, rows)
-        self._was_drafted_for = False
+        elif self._drafter and self._beside:
+            self._drafter.learn(len(draft), accepted, self._beside, rows)
+        self._beside = None
         return accepted
 
     def tell(self) -> None:

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from olmocr.inference.cache import BatchCache, Layers
+from olmocr.inference.draft import Beside
 from olmocr.inference.forward import embed, forward, logits
 from olmocr.inference.guided import Guide
 from olmocr.inference.model import LoadedModel
@@ -57,9 +58,9 @@ class ModelRunner:
     """
 
     def __init__(self, loaded: LoadedModel, drafted_pages: int) -> None:
-        self._model = loaded.model
+        self._language = loaded.language
         self._drafted_pages = drafted_pages
-        self._cache = BatchCache(len(loaded.model.language_model.layers))
+        self._cache = BatchCache(len(loaded.language.blocks), has_plans=loaded.device.kind == "cuda")
         self._flying: Step | None = None
 
     def due(self, rows: Sequence[Row]) -> Step | None:
@@ -95,19 +96,19 @@ class ModelRunner:
 
     def _step(self, rows: Sequence[Row], before: Step | None) -> Step:
         unseen = [before.token_of(row) if before else None for row in rows]
-        drafts = [row.propose(len(rows)) if len(rows) <= self._drafted_pages else [] for row in rows]
+        drafts = proposals(rows) if len(rows) <= self._drafted_pages else [[] for _ in rows]
         parts = [
             mx.array(row.unread + draft, dtype=mx.int32) if token is None else token
             for row, token, draft in zip(rows, unseen, drafts, strict=True)
         ]
         counts = [part.shape[0] for part in parts]
         self._arrange(rows, counts)
-        embeddings = embed(self._model, mx.concatenate(parts))
-        hidden = forward(self._model, embeddings, _positions(rows, counts), self._cache)
+        embeddings = embed(self._language, mx.concatenate(parts))
+        hidden = forward(self._language, embeddings, _positions(rows, counts), self._cache)
         for row, count in zip(rows, counts, strict=True):
             row.given += count
         wanted = [len(draft) + 1 for draft in drafts]
-        scores = logits(self._model, _last(hidden, counts, wanted))
+        scores = logits(self._language, _last(hidden, counts, wanted))
         draws = [
             # A row whose last token is not seen yet has written one more than it knows of.
             row.draw(int(token is not None) + ahead)
@@ -128,11 +129,24 @@ class ModelRunner:
         self._cache.expect(lengths, counts)
 
 
+def proposals(rows: Sequence[Row]) -> list[list[int]]:
+    """Return the tokens proposed for each of *rows*: first for those whose drafts were right most often.
+
+    Each is as long as pays beside what is in the pass already, so that all together are no more than the device takes.
+    """
+    drafts: list[list[int]] = [[] for _ in rows]
+    beside = Beside(len(rows) - 1, len(rows) - 1)
+    for place in sorted(range(len(rows)), key=lambda place: -rows[place].confidence):
+        drafts[place] = rows[place].propose(beside)
+        count = len(drafts[place])
+        beside = Beside(beside.tokens + count, beside.expected + rows[place].expected(count))
+    return drafts
+
+
 def _positions(rows: Sequence[Row], counts: Sequence[int]) -> mx.array:
-    """Return the position ids (3, 1, tokens) of text that goes on behind what the model was given of each row."""
+    """Return the positions (tokens,) of text that goes on behind what the model was given of each row."""
     places = [row.given + row.rope_delta + np.arange(count) for row, count in zip(rows, counts, strict=True)]
-    together = np.concatenate(places).astype(np.int32)
-    return mx.array(np.broadcast_to(together, (3, 1, len(together))))
+    return mx.array(np.concatenate(places).astype(np.int32))
 
 
 def _last(hidden: mx.array, counts: Sequence[int], wanted: Sequence[int]) -> mx.array:

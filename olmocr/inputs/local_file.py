@@ -105,15 +105,17 @@ async def fetched(source: Source, scratch: Path) -> AsyncIterator[Path]:
 def version_of(source: Source) -> str:
     """Return what tells cheaply that a file, or its archive, has not changed; nothing where nothing cheap tells it.
 
-    That is so of what is elsewhere, and of a file on a disk that keeps times of whole seconds only, as FAT does:
-    there a file may change twice within one of them. The time of the last change to what is known of the file is
-    asked, too, since no program can set it back.
+    That is so of what a web server gives, of a file in a store that was named and not found in a list, and of a file on
+    a disk that keeps times of whole seconds only, as FAT does: there a file may change twice within one of them. The
+    time of the last change to what is known of the file is asked, too, since no program can set it back.
     """
     match source.origin:
         case Path() as path:
             pass
         case ZipMember(archive, _) | TarMember(archive, _):
             path = Path(archive)
+        case StoredFile(version=version):
+            return version
         case _:
             return ""
     try:

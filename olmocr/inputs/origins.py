@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -35,10 +35,14 @@ class WebFile:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file in an object store. *store* is a URL that leads there, shared by many; *path* has no scheme."""
+    """A file in an object store. *store* is a URL that leads there, shared by many; *path* has no scheme.
+
+    *version* is what changes when the file does, by what the store's list said; empty where it was not listed.
+    """
 
     store: str
     path: str
+    version: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

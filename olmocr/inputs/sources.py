@@ -320,7 +320,7 @@ def _is_there(path: Path, is_so: Callable[[Path], bool]) -> bool:
     try:
         return is_so(path)
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:  # nothing is called so; a member of an archive may be
+        if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ):  # nothing is called so; a member of an archive may be
             raise
         return False
 

@@ -27,6 +27,9 @@ WEB_SCHEMES = frozenset(("http", "https"))
 _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 _SCHEMES = (*_EXTRAS, "hf")
 
+# What stores tell of a file, by the names that fsspec's file systems have for it: first what is of its content.
+_VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _MAGIC = re.compile(r"[*?\[]")
 _PIECE = 1 << 20
@@ -37,6 +40,11 @@ def scheme_of(name: str) -> str | None:
     """Return the scheme of a name that is a URL, in small letters, or None."""
     match = _SCHEME.match(name)
     return match[1].lower() if match else None
+
+
+def extra_of(scheme: str) -> str:
+    """Return the extra of this package that brings a store's file system."""
+    return _EXTRAS.get(scheme, "mlx")
 
 
 def web_file(name: str) -> tuple[str, WebFile]:
@@ -66,15 +74,16 @@ def find_stored(name: str) -> list[tuple[str, StoredFile | Refused]]:
         return [(name, StoredFile(store, path))]
     try:
         with _faults_of(name):
-            paths = sorted(each for each in _list(filesystem, path) if has_ending(each))
+            found = {name: info for name, info in _list(filesystem, path).items() if has_ending(name)}
             filesystem.invalidate_cache()  # or it would remember all that it has listed
     except InputError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise
         return [(name, Refused(str(error)))]  # a store that is away, or says no, is no typing error
-    if not paths:
+    if not found:
         raise InputError(f"there is no document at {name}")
-    return [(f"{scheme_of(name)}://{each}", StoredFile(store, each)) for each in paths]
+    scheme = scheme_of(name)
+    return [(f"{scheme}://{each}", StoredFile(store, each, version_told(found[each]))) for each in sorted(found)]
 
 
 def read_stored(origin: StoredFile, name: str) -> Iterator[bytes]:
@@ -148,18 +157,28 @@ def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
         with _faults_of(url):
             filesystem, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        missing = f"{scheme}:// needs an extra of this package: {install_command(_EXTRAS.get(scheme, 'mlx'))}"
+        missing = f"{scheme}:// needs an extra of this package: {install_command(extra_of(scheme))}"
         raise MissingDependencyError(missing) from error
     return filesystem, path
 
 
-def _list(filesystem: AbstractFileSystem, path: str) -> list[str]:
+def version_told(info: dict[str, Any]) -> str:
+    """Return what changes when a file in a store does, by what its store's list says of it; nothing if that is not."""
+    told = (info.get(name) for name in _VERSIONS)
+    version = next((str(each) for each in told if each), "")
+    return f"{info.get('size')} {version}" if version else ""
+
+
+def _list(filesystem: AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:
+    """Return what the store says of each file that a URL's path stands for."""
     if _MAGIC.search(path):
-        return [each for each in filesystem.glob(path) if not is_passed_over(PurePosixPath(each).name)]
-    if filesystem.info(path)["type"] == "file":
-        return [path]
-    below = len(path.rstrip("/"))
-    return [each for each in filesystem.find(path) if not any(map(is_passed_over, each[below:].split("/")))]
+        matching = filesystem.glob(path, detail=True)
+        return {name: info for name, info in matching.items() if not is_passed_over(PurePosixPath(name).name)}
+    info = filesystem.info(path)
+    if info["type"] == "file":
+        return {path: info}
+    below, found = len(path.rstrip("/")), filesystem.find(path, detail=True)
+    return {name: info for name, info in found.items() if not any(map(is_passed_over, name[below:].split("/")))}
 
 
 @contextlib.contextmanager

@@ -234,9 +234,7 @@ def ocr(
     quiet: Annotated[bool, options.quiet(_RUN)] = False,
     yes: Annotated[
         bool,
-        typer.Option(
-            "--yes", help="Where no model is named: download one that fits, without a question.", rich_help_panel=_MODEL
-        ),
+        typer.Option("--yes", help="Where no model is named: download one that fits, unasked.", rich_help_panel=_MODEL),
     ] = False,
     version: Annotated[
         bool,
@@ -291,8 +289,10 @@ def ocr(
 
 def _nothing_to_read(workspace: str) -> str:
     """Return what to say where no document is named: perhaps *workspace* was to be one."""
+    from olmocr.workspace.objects.place import store_place
+
     what = "no document is named"
-    if not Path(workspace).expanduser().exists():
+    if store_place(workspace) is None and not Path(workspace).expanduser().exists():
         what += f", and there is no file or folder {workspace}{_alike([workspace])}"
     return f"{what}; olmocr FILE.pdf prints a document's text, and olmocr WORKSPACE --pdfs FILE.pdf ... keeps it"
 
@@ -327,13 +327,15 @@ def _alike(documents: list[str]) -> str:
 
 def _model_of(workspace: str | None) -> str | None:
     """Return the model that a workspace was read with, where that is one that this machine can have."""
-    from olmocr.workspace.records import RECORDS_FILE, records_to_read
+    from olmocr.workspace.opening import memory_to_read, workspace_place
 
-    folder = Path(workspace).expanduser() if workspace else None
-    if folder is None or not (folder / RECORDS_FILE).is_file():
+    if not workspace:
         return None
-    with records_to_read(folder) as records:
-        model = records.only_model()
+    try:
+        with memory_to_read(workspace_place(workspace)) as records:
+            model = records.only_model()
+    except InputError:  # it is to be made
+        return None
     return model if model and (Path(model).expanduser().is_dir() or model.count("/") == 1) else None
 
 
@@ -373,10 +375,14 @@ def _server_options(given: _Given, values: dict[str, Any]) -> tuple[str, ...]:
 
 def _has_no_workspace(values: dict[str, Any]) -> bool:
     """Say whether what stands in the place of the workspace is a document, or a folder of documents."""
+    from olmocr.files import is_folder
     from olmocr.pipeline.terminal.to_text import names_documents
+    from olmocr.workspace.objects.place import store_place
 
+    if store_place(values["workspace"]) and (values["pdfs"] or values["retry_failed"]):
+        return False
     path = Path(values["workspace"]).expanduser()
-    if path.is_dir() and (values["pdfs"] or values["retry_failed"]):
+    if is_folder(path) and (values["pdfs"] or values["retry_failed"]):
         return False
     return names_documents(values["workspace"])
 
@@ -486,10 +492,10 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
 
 
 def _say_stats(workspace: str, *, as_json: bool) -> None:
-    from olmocr.workspace.folder import require_local
+    from olmocr.workspace.opening import workspace_place
     from olmocr.workspace.stats import read_stats, stats_lines
 
-    stats = read_stats(require_local(workspace, "the workspace"))
+    stats = read_stats(workspace_place(workspace))
     say(_summary_json(stats) if as_json else "\n".join(stats_lines(stats)))
 
 

@@ -108,6 +108,7 @@ class Answers:
             if self._end:
                 raise self._end
             answers = await self._open()
+            self._make_room(answers.pages_at_once())
             try:
                 async with self._first.alone(answers) as asked:
                     yield asked
@@ -140,13 +141,15 @@ class Answers:
                     # Away from the first: a wrong address rather than a fault that passes, and no page's.
                     raise ServerError(str(error)) from error
                 self.seconds = time.monotonic() - started
-                self._make_room(self._opened.pages_at_once)
         return self._opened
 
     def _make_room(self, at_once: int | None) -> None:
-        """Let as many pages be asked about as several servers can hold, and one more for each to have at once."""
-        if at_once is not None:
-            at_once += len(self._config.servers)
+        """Let as many pages be asked about as several servers can hold, and one more for each to have at once.
+
+        One that comes late, or comes back, may say that it can hold more than was known.
+        """
+        at_once = at_once and at_once + len(self._config.servers)
+        if at_once and at_once != self._turns.count:
             self._turns.resize(at_once)
             self.in_hand.resize(_in_hand(at_once))
 

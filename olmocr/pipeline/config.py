@@ -12,6 +12,8 @@ from olmocr.page import PAGE_PROMPT, TARGET_LONGEST_IMAGE_DIM
 from olmocr.pipeline.page_ranges import PageRanges, parse_page_ranges
 from olmocr.settings import SETTING, Range, Setting, documented, setting
 from olmocr.workspace.folder import require_local
+from olmocr.workspace.objects.place import StorePlace
+from olmocr.workspace.opening import workspace_place
 
 TABLES = ("html", "markdown", "csv")
 HEADERS = ("keep", "drop")
@@ -109,7 +111,14 @@ class PipelineConfig(ReadingConfig):
         UsageError: a value is out of its range.
     """
 
-    workspace: Path = field(metadata={SETTING: Setting(help="Folder for results; made if it is not there.")})
+    workspace: Path | StorePlace = field(
+        metadata={
+            SETTING: Setting(
+                help="Folder for results, or s3://bucket/ws; made if it is not there.",
+                note="Several machines may share one: docs/bucket.md.",
+            )
+        }
+    )
     pdfs: tuple[str, ...] = setting(
         (),
         "PDFs and pictures: files, folders, patterns, .txt lists, archives, URLs, - for standard input.",
@@ -167,7 +176,9 @@ class PipelineConfig(ReadingConfig):
     languages: tuple[str, ...] = setting(
         ("en",), "What --apply-filter lets through: en,de", note="ISO 639-1 codes.", panel=_RUN, metavar="CODES"
     )
-    workers: int = setting(4, "Documents at once.", panel=_RUN, range=Range(1))
+    workers: int = setting(
+        4, "Documents at once.", note="So many for each of several servers.", panel=_RUN, range=Range(1)
+    )
     retry_failed: bool = setting(
         False, "Read again what failed or fell back; without --pdfs of all the workspace.", panel=_RUN
     )
@@ -176,8 +187,10 @@ class PipelineConfig(ReadingConfig):
     def __post_init__(self) -> None:
         if not str(self.workspace):
             raise UsageError("the workspace has no name; name a folder, or . for this one")
-        self._set("workspace", require_local(self.workspace, "the workspace"))
+        self._set("workspace", workspace_place(self.workspace))
         self._set("output_dir", require_local(self.output_dir, "the folder for markdown") if self.output_dir else None)
+        if self.output_dir is not None and isinstance(self.workspace, StorePlace):
+            raise UsageError(f"markdown of {self.workspace} lies there, in markdown/; leave `output_dir` out")
         self._set("pdfs", _names(self.pdfs))
         self._set("languages", tuple(self.languages))
         if not self.pdfs and not self.retry_failed:
@@ -193,7 +206,12 @@ class PipelineConfig(ReadingConfig):
         return parse_page_ranges(self.pages) if self.pages is not None else None
 
     @property
-    def markdown_folder(self) -> Path | None:
+    def documents_at_once(self) -> int:
+        """How many documents are read side by side."""
+        return self.workers * max(1, len(self.servers))
+
+    @property
+    def markdown_folder(self) -> Path | StorePlace | None:
         """Where markdown goes; None if it is not asked for."""
         if self.output_dir is not None:
             return self.output_dir

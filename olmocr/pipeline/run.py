@@ -7,14 +7,14 @@ import contextlib
 import datetime
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from olmocr.backends.choice import Sleep
 from olmocr.errors import InputError, OlmocrError, OutputError, ServerUnavailableError, UnwritableNameError, reason_of
-from olmocr.files import temporary_folder
+from olmocr.files import cache_folder, temporary_folder
 from olmocr.inputs.local_file import content_hash, fetched, is_elsewhere, scratch_folder, version_of
 from olmocr.inputs.sources import Source, find_sources
 from olmocr.page import Ask
@@ -24,7 +24,7 @@ from olmocr.pipeline.document_filter import SAMPLE_PAGES, why_filtered
 from olmocr.pipeline.one_document import PageReader, terms_of
 from olmocr.pipeline.page_ranges import wanted_numbers
 from olmocr.pipeline.shown import NOTHING, Looked, look_into
-from olmocr.pipeline.summary import RunCounts, RunSummary, write_metrics
+from olmocr.pipeline.summary import RunCounts, RunSummary, metrics_of
 from olmocr.pipeline.turns import side_by_side
 from olmocr.pipeline.unfinished import Unfinished, sources_to_retry, write_beside
 from olmocr.rendering.pool import RenderPool
@@ -32,13 +32,17 @@ from olmocr.runtime.threads import EventLoopThread
 from olmocr.stages import OnStage, unwatched
 from olmocr.text import in_a_line
 from olmocr.workspace.document import Document, PageRecord, why_failed
-from olmocr.workspace.folder import Workspace, open_workspace
+from olmocr.workspace.kept import Memory, Results
+from olmocr.workspace.objects.place import StorePlace
+from olmocr.workspace.opening import opened_workspace
 from olmocr.workspace.outputs import dolma_line
-from olmocr.workspace.records import HEARTBEAT_SECONDS, KnownDocument, Records
+from olmocr.workspace.records import HEARTBEAT_SECONDS, KnownDocument
 
 log = logging.getLogger(__name__)
 
 _SMALL = 28  # pixels, where only a page's text is wanted
+
+OpenWorkspace = Callable[[Path | StorePlace, Path | None], AbstractContextManager[tuple[Results, Memory]]]
 
 OnPage = Callable[[Source, PageRecord], None]
 """Called after each page that this run read."""
@@ -56,6 +60,7 @@ async def run_pipeline(
     ask: Ask | None = None,
     sleep: Sleep = asyncio.sleep,
     open_pool: Callable[[], AbstractAsyncContextManager[RenderPool]] = RenderPool,
+    open_workspace: OpenWorkspace = opened_workspace,
 ) -> RunSummary:
     """Read every document of *config* that its workspace does not hold yet.
 
@@ -71,17 +76,14 @@ async def run_pipeline(
         ask: answers instead of the config's backend and model.
         sleep: waits before a server that is away is asked again.
         open_pool: opens what renders pages.
+        open_workspace: opens what keeps results, and what remembers pages.
 
     Raises:
         OlmocrError: nothing could be started, nobody answers any more, or nothing more can be written.
     """
     with contextlib.ExitStack() as stack:
-        sources = find_sources(config.pdfs, apart_from=config.workspace, on_stage=on_stage)
-        workspace = open_workspace(config.workspace, config.output_dir)
-        records = stack.enter_context(Records(config.workspace))
-        workspace = workspace.with_markdown_elsewhere(records.markdown_folders())
-        if config.output_dir is not None:
-            records.add_markdown_folder(config.output_dir.resolve())
+        sources = _find_sources(config, on_stage)
+        workspace, records = stack.enter_context(open_workspace(config.workspace, config.output_dir))
         scratch = stack.enter_context(scratch_folder())
         if not config.pdfs:
             sources = sources_to_retry(records)
@@ -93,7 +95,7 @@ async def run_pipeline(
                     pages=config.page_files,
                     page_records=config.page_records,
                 )
-        counts, answers = RunCounts(sources), Answers(config, config.workspace, ask, sleep, on_stage)
+        counts, answers = RunCounts(sources), Answers(config, _local(config.workspace), ask, sleep, on_stage)
         unfinished = Unfinished(config, workspace, records, sources, lambda: counts.add_document("skipped"))
         try:
             if waiting := unfinished.find():
@@ -104,11 +106,28 @@ async def run_pipeline(
                     with counts.timed(apart_from=lambda: answers.seconds):
                         await run.read_all(waiting)
             await answers.require_model()
+        except asyncio.CancelledError:
+            records.end_waiting()
+            raise
         finally:  # what ended the run is one thing, what failed before another
             unfinished.tell_what_was_read_otherwise(answers.model)
             workspace.write_failures(records.failures())
-            write_metrics(workspace.folder, counts, answers.counts(), answers.by_server())
+            workspace.write_metrics(metrics_of(counts, answers.counts(), answers.by_server()))
         return counts.summary()
+
+
+def _find_sources(config: PipelineConfig, on_stage: OnStage) -> tuple[Source, ...]:
+    """Return the documents that are given, without those that lie in the workspace itself."""
+    place = config.workspace
+    if isinstance(place, Path):
+        return find_sources(config.pdfs, apart_from=place, on_stage=on_stage)
+    found = find_sources(config.pdfs, apart_from=place.local_folder, on_stage=on_stage)
+    return tuple(source for source in found if not source.name.startswith(f"{place}/"))
+
+
+def _local(place: Path | StorePlace) -> Path:
+    """Return a folder on this disk for what a server of our own prints."""
+    return place if isinstance(place, Path) else cache_folder("servers")
 
 
 def run_pipeline_sync(
@@ -144,14 +163,14 @@ def _callers_own() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _beating(records: Records) -> AsyncIterator[None]:
+async def _beating(records: Memory) -> AsyncIterator[None]:
     """Tell other processes that this one is alive."""
 
     async def beat() -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             try:
-                records.beat()
+                await records.away(records.beat)
             except OutputError as error:  # the next beat may do it, and what cannot go on ends with the next page
                 log.warning("%s", error)
 
@@ -167,8 +186,8 @@ class _Run:
     """What it takes to read the documents of a run."""
 
     config: PipelineConfig
-    workspace: Workspace
-    records: Records
+    workspace: Results
+    records: Memory
     scratch: Path
     unfinished: Unfinished
     counts: RunCounts
@@ -179,13 +198,15 @@ class _Run:
 
     async def read_all(self, waiting: Iterable[Source]) -> None:
         """Read documents side by side, then what other processes left."""
-        async for _ in side_by_side(waiting, self._read, self.config.workers):
+        async for _ in side_by_side(waiting, self._read, self.config.documents_at_once):
             pass
         async for source in self.unfinished.left_to_others():
             await self._read(source)
 
     async def _read(self, source: Source) -> None:
         """Read one document and write it, or why it could not be read."""
+        if self.records.is_shared and await self.unfinished.is_done_by_now(source):
+            return
         version, sha256 = version_of(source), None
         unread = KnownDocument(source.key, source.name, version, None, "", None, "failed")
         try:
@@ -196,8 +217,8 @@ class _Run:
                         await self._read_content(source, path, sha256, version)
         except (InputError, UnwritableNameError) as error:
             # A server may answer anything for a while; a file here that is no document any more has changed.
-            stays = sha256 is None or self._has_result(source, sha256) or is_elsewhere(source)
-            self._fail(source, str(error), unread, keep=stays)
+            stays = sha256 is None or is_elsewhere(source) or await self._has_result(source, sha256)
+            await self._fail(source, str(error), unread, keep=stays)
         except OlmocrError:
             raise
         except _CallbackError as error:
@@ -205,7 +226,7 @@ class _Run:
         except Exception as error:  # nobody foresaw it, and the other documents are none the worse for it
             log.debug("%s", in_a_line(source.name), exc_info=True)
             why = f"{type(error).__name__}: {reason_of(error)}"
-            self._fail(
+            await self._fail(
                 source, f"{source.name} met a fault of olmocr itself, please report it: {why}", unread, keep=True
             )
 
@@ -218,26 +239,27 @@ class _Run:
         known = KnownDocument(source.key, name, version, sha256, config.pages or "", count, "done")
         why = await self._why_filtered(path, name, count) if config.apply_filter else None
         if why:
-            self.records.add_document(replace(known, state="filtered", why=why))
+            filtered = replace(known, state="filtered", why=why)
+            await self.records.away(lambda: self.records.add_document(filtered))
             self.counts.add_document("filtered")
             log.info("%s is left out: %s", in_a_line(name), why)
             return
-        missing, behind = self.unfinished.begin(source, sha256, numbers)
+        missing, behind = await self.records.away(lambda: self.unfinished.begin(source, sha256, numbers))
         with _callers_own():
             self.on_document(source, len(missing), behind)
         reader = PageReader(path, name, self.pool, config.target_longest_image_dim, terms_of(config), count == 1)
         fresh, unanswered = await self._read_pages(source, sha256, reader, missing)
         if unanswered:
-            self._fail(source, _why_unanswered(name, unanswered), known, keep=True)
+            await self._fail(source, _why_unanswered(name, unanswered), known, keep=True)
             return
-        document = self.unfinished.assembled(source, sha256, count)
+        document = await self.records.away(lambda: self.unfinished.assembled(source, sha256, count))
         if document is None:
             raise InputError(f"{name} lost a page while it was read; run it again")
         with temporary_folder(self.scratch) as folder:
             looked = NOTHING
             if config.form.looks_into_pages:
                 looked = await look_into(document, path, self.pool, folder, config.form)
-            self._finish(document, fresh, known, looked)
+            await self._finish(document, fresh, known, looked)
 
     async def _why_filtered(self, path: Path, name: str, count: int) -> str | None:
         texts = []
@@ -264,7 +286,7 @@ class _Run:
                     log.warning("page %d of %s: %s", number, in_a_line(source.name), error)
                     return
                 fresh[number] = page
-                self.records.add_page(sha256, page)
+                await self.records.away(lambda: self.records.add_page(sha256, page))
                 self.counts.add_page(page)
                 with _callers_own():
                     self.on_page(source, page)
@@ -273,13 +295,15 @@ class _Run:
             pass
         return fresh, unanswered
 
-    def _finish(self, document: Document, fresh: dict[int, PageRecord], known: KnownDocument, looked: Looked) -> None:
+    async def _finish(
+        self, document: Document, fresh: dict[int, PageRecord], known: KnownDocument, looked: Looked
+    ) -> None:
         """Write a document, or that it failed. Pages that this run read are *fresh*, whatever was kept of them."""
         source, today = document.source, datetime.date.today()
         pages = tuple(fresh.get(page.page_number, page) for page in document.pages)
         if why := why_failed(replace(document, pages=pages), self.config.max_page_error_rate):
             line = dolma_line(replace(document, pages=pages), today)
-            self._fail(source, why, known, line, keep=self._has_result(source, document.content_hash))
+            await self._fail(source, why, known, line, keep=await self._has_result(source, document.content_hash))
             return
         kept = [page.page_number for page in document.pages if page != fresh.get(page.page_number, page)]
         if kept_well := [number for number in kept if fresh[number].is_fallback]:
@@ -287,20 +311,24 @@ class _Run:
                 "%s: no good answer this time for %d pages (first: %d), which stay as they were read before",
                 source.name, len(kept_well), kept_well[0],
             )  # fmt: skip
-        # The line first: a run that is stopped between the two writes the markdown next time.
         line = dolma_line(document, today)
+        await self.records.away(lambda: self._write(document, line, known, looked))
+        self.counts.add_document("done")
+
+    def _write(self, document: Document, line: dict[str, Any], known: KnownDocument, looked: Looked) -> None:
+        """Write a document. The line first: a run that is stopped between the two writes the markdown next time."""
+        source = document.source
         self.workspace.write_result(source, line)
         self.unfinished.forget_what_had_the_name(source)
         write_beside(self.workspace, document, self.config, looked)
         self.workspace.remove_stale(source, line["id"])
         self.records.replaced(document.content_hash)
         self.records.add_document(known)
-        self.counts.add_document("done")
 
-    def _has_result(self, source: Source, sha256: str) -> bool:
-        return self.workspace.result(source, sha256) is not None
+    async def _has_result(self, source: Source, sha256: str) -> bool:
+        return await self.records.away(lambda: self.workspace.result_id(source, sha256)) is not None
 
-    def _fail(
+    async def _fail(
         self,
         source: Source,
         why: str,
@@ -311,8 +339,12 @@ class _Run:
     ) -> None:
         """Keep why a document failed; what was read before stays with *keep*: nobody knows that it has changed."""
         name, why = in_a_line(source.name), in_a_line(why)
-        self.workspace.write_failure(source, why, line, keep=keep)
-        self.records.add_document(replace(known, state="failed", why=why))
+
+        def write() -> None:
+            self.workspace.write_failure(source, why, line, keep=keep)
+            self.records.add_document(replace(known, state="failed", why=why))
+
+        await self.records.away(write)
         self.counts.add_failure(source, why)
         log.warning("%s failed: %s", name, why)
 

@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 from urllib.parse import quote
 
@@ -166,7 +166,7 @@ class Showing:
             for name, table in self._csv_tables(page).items():
                 yield page.page_number, "table", name, as_csv(table)
 
-    def linked(self, attached: Path | None, folder: Path) -> Document:
+    def linked(self, attached: PurePath | None, folder: PurePath) -> Document:
         """Return the document with links to its files in *attached*, for a text that lies in *folder*."""
         if attached is None:
             return self.shown()

@@ -7,20 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from olmocr.errors import ExitCode
-from olmocr.files import write_whole
 from olmocr.inputs.sources import Source
 from olmocr.runtime.memory import peak_memory
-from olmocr.text import strict_json
 from olmocr.workspace.document import Failure, PageRecord
-from olmocr.workspace.folder import ours_or_beside
-from olmocr.workspace.stats import ByServer, add_by_server
-
-METRICS_FILE = "metrics.json"
+from olmocr.workspace.tally import ByServer, add_by_server, rounded
 
 _NOTHING: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
@@ -103,7 +97,7 @@ class RunCounts:
         """Return what was done so far."""
         failures = tuple(self._failures[key] for key in sorted(self._failures, key=self._order.__getitem__))
         names = {each.name for each in fields(RunSummary)} - {"failures", "seconds", "servers"}
-        servers = {url: dict(counts) for url, counts in sorted(self._servers.items())}
+        servers = rounded(self._servers)
         numbers = {name: self._counts[name] for name in names}
         return RunSummary(failures=failures, seconds=self._seconds, servers=servers, **numbers)
 
@@ -113,16 +107,16 @@ def pages_per_minute(summary: RunSummary) -> float:
     return round(60 * summary.pages / summary.seconds, 2) if summary.seconds else 0.0
 
 
-def write_metrics(
-    folder: Path, counts: RunCounts, engine: dict[str, float], by_server: Mapping[str, Mapping[str, float]] = _NOTHING
-) -> None:
-    """Write a run's numbers into the workspace *folder*.
+def metrics_of(
+    counts: RunCounts, engine: dict[str, float], by_server: Mapping[str, Mapping[str, float]] = _NOTHING
+) -> dict[str, Any]:
+    """Return a run's numbers as the workspace keeps them.
 
     *engine* has those of the model in this process, *by_server* those that are known of several servers besides what
     they answered.
     """
     summary = counts.summary()
-    metrics = {
+    return {
         **{name: value for name, value in vars(summary).items() if name != "failures"},
         "failed": len(summary.failures),
         "failures": [each.as_json for each in summary.failures],
@@ -132,8 +126,6 @@ def write_metrics(
         "engine": engine,
         "servers": _joined(summary.servers, by_server),
     }
-    path = ours_or_beside(folder / METRICS_FILE, {"pages_per_minute", "attempts_ended"})
-    write_whole(path, strict_json(metrics, indent=2) + "\n")
 
 
 def _joined(answered: ByServer, did: Mapping[str, Mapping[str, float]]) -> ByServer:

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import random
+import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from olmocr.errors import InputError
 from olmocr.inputs.local_file import version_of
@@ -20,16 +21,16 @@ from olmocr.pipeline.page_records import how_asked
 from olmocr.pipeline.shown import NOTHING, Looked, Showing
 from olmocr.pipeline.turns import Place
 from olmocr.workspace.document import Document
-from olmocr.workspace.folder import Workspace
+from olmocr.workspace.kept import Memory, Results
 from olmocr.workspace.outputs import markdown_of, page_markdown, pages_json, text_id
-from olmocr.workspace.records import KnownDocument, Records
+from olmocr.workspace.records import KnownDocument
 
 log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_SECONDS = 2.0
 
 
-def sources_to_retry(records: Records) -> tuple[Source, ...]:
+def sources_to_retry(records: Memory) -> tuple[Source, ...]:
     """Return all documents that failed, or have pages that fell back, and are there still."""
     found: list[Source] = []
     for document in records.documents():
@@ -41,13 +42,13 @@ def sources_to_retry(records: Records) -> tuple[Source, ...]:
     return tuple(found)
 
 
-def _wants_retry(document: KnownDocument, records: Records) -> bool:
+def _wants_retry(document: KnownDocument, records: Memory) -> bool:
     if document.state == "failed" or document.sha256 is None:
         return True
-    return any(page.is_flagged for page in records.pages(document.sha256).values())
+    return records.tally(document.sha256)["flagged"] > 0
 
 
-def write_beside(workspace: Workspace, document: Document, config: PipelineConfig, looked: Looked = NOTHING) -> None:
+def write_beside(workspace: Results, document: Document, config: PipelineConfig, looked: Looked = NOTHING) -> None:
     """Write what *config* asks for beside a document's result; *looked* is what its pages show."""
     source, front_matter = document.source, config.front_matter
     made_of = _made_of(text_id(document), config)
@@ -97,8 +98,8 @@ class Unfinished:
     def __init__(
         self,
         config: PipelineConfig,
-        workspace: Workspace,
-        records: Records,
+        workspace: Results,
+        records: Memory,
         sources: Iterable[Source],
         on_skipped: Callable[[], None],
     ) -> None:
@@ -115,30 +116,47 @@ class Unfinished:
         self._begun_anew: set[str] = set()
         self._archives: set[str] = set()
         self._left_to_others: list[Source] = []
+        self._counting = threading.Lock()
 
     def find(self) -> list[Source]:
         """Return the documents that are to be read; what is asked for only now is written for the others."""
-        found = [source for source in self._order if not self._is_done(source)]
+        found = [source for source in self._order if not self._skipped(source, self._is_done(source))]
         self._waiting = len(found)
+        if self._records.is_shared and found and self._records.has_company():
+            start = random.randrange(len(found))  # noqa: S311
+            return found[start:] + found[:start]  # or all machines would want the same document at the same time
         return found
+
+    async def is_done_by_now(self, source: Source) -> bool:
+        """Say whether another machine has read a document since this run began."""
+        if not self._skipped(source, await self._records.away(lambda: self._is_done(source))):
+            return False
+        self._waiting = max(0, self._waiting - 1)
+        return True
+
+    def _skipped(self, source: Source, is_done: bool) -> bool:
+        if is_done:
+            self._on_skipped()
+        return is_done
 
     def place(self, source: Source, number: int) -> Place:
         """Return a page's place in the order: documents are finished as they were given, one after the other."""
         return self._order[source], number
 
     def _is_done(self, source: Source) -> bool:
+        if not self._config.force and self._records.done_by_others(source):
+            return True
         known = self._records.document(source.key)
         self._updated_before.setdefault(source.key, known.updated if known else None)
         if known is None or known.sha256 is None or not self._is_as_asked(known, source):
             return False
-        line = self._workspace.result(source, known.sha256)
-        if line is None:
+        text_id = self._workspace.result_id(source, known.sha256)
+        if text_id is None:
             return False
         self.forget_what_had_the_name(source)
-        if not self._write_what_is_new(known, source, line):
+        if not self._write_what_is_new(known, source, text_id):
             return False
         self._note_readings(source, known.sha256)
-        self._on_skipped()
         return True
 
     def _is_as_asked(self, known: KnownDocument, source: Source) -> bool:
@@ -150,10 +168,10 @@ class Unfinished:
             return False
         return not (self._config.retry_failed and _wants_retry(known, self._records))
 
-    def _write_what_is_new(self, known: KnownDocument, source: Source, line: dict[str, Any]) -> bool:
+    def _write_what_is_new(self, known: KnownDocument, source: Source, text: str) -> bool:
         """Write what is asked for beside the result and is not there so; return whether that could be done."""
         config, workspace = self._config, self._workspace
-        wanted = _made_of(line.get("id") or "", config)
+        wanted = _made_of(text, config)
         is_there = (
             not config.markdown_folder or workspace.markdown_made_of(source) == wanted["markdown"],
             not config.page_files or workspace.pages_made_of(source) == wanted["pages"],
@@ -173,14 +191,14 @@ class Unfinished:
     async def held(self, source: Source, sha256: str) -> AsyncIterator[bool]:
         """Hold a document's content while its pages are read; yield whether it is ours, or left to another process."""
         async with self._turns[sha256]:  # of two files with one content the second finds all pages read
-            if not self._records.lock(sha256):
+            if not await self._records.away(lambda: self._records.lock(sha256)):
                 self._left_to_others.append(source)
                 yield False
                 return
             try:
                 yield True
             finally:
-                self._records.release(sha256)
+                await self._records.away(lambda: self._records.release(sha256))
 
     async def left_to_others(self) -> AsyncIterator[Source]:
         """Yield what other processes had in hand and have not done, as soon as they let go of it, or are dead."""
@@ -188,8 +206,9 @@ class Unfinished:
             log.info("waiting for %d documents that another process reads", len(self._left_to_others))
         while self._left_to_others:
             left, self._left_to_others = self._left_to_others, []
+            self._records.look_again()
             for source in left:
-                if not self._is_done(source):
+                if not await self.is_done_by_now(source):
                     yield source
             if self._left_to_others:
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
@@ -208,7 +227,8 @@ class Unfinished:
         # What fell back is asked again where it made the document fail, or where that is asked for.
         is_retry = self._config.retry_failed or (known is not None and known.state == "failed")
         finished = self._records.finished_numbers(sha256, with_fallback=not (is_retry and is_first))
-        self._waiting = max(0, self._waiting - 1)
+        with self._counting:
+            self._waiting = max(0, self._waiting - 1)
         missing = [number for number in numbers if number not in finished]
         if finished.intersection(numbers):
             self._note_readings(source, sha256)

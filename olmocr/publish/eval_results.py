@@ -9,7 +9,7 @@ import yaml
 
 from olmocr.errors import ExitCode, OlmocrError
 from olmocr.publish.front_matter import REPO_ID
-from olmocr.reports.bench import BENCH_REPORT_FILE, BenchReport
+from olmocr.reports.bench import ANSWERS, BENCH_REPORT_FILE, BenchReport
 
 DATA_SET = "allenai/olmOCR-bench"
 
@@ -26,6 +26,12 @@ FULL_RUN: Mapping[str, int] = {
 """How many checks each category of the whole benchmark has; the mean over these eight is the score."""
 
 DOCUMENTS = 1403
+
+_READ_ELSEWHERE: Mapping[str, str] = {
+    ANSWERS: "answers that were there already were scored, and nothing tells which weights gave them",
+    "server": "a server read the pages, and nothing tells which weights it has",
+}
+"""Why a score is not that of these weights, by the report's backend."""
 
 
 class NotAFullRunError(OlmocrError):
@@ -72,6 +78,8 @@ def _entry(report: BenchReport, task: str, score: float | None, bits: float, tit
 
 
 def _reasons(report: BenchReport) -> Iterator[str]:
+    if report.backend in _READ_ELSEWHERE:
+        yield _READ_ELSEWHERE[report.backend]
     yield from report.incomplete
     if not report.complete and not report.incomplete:
         yield "the report says that it is not complete"

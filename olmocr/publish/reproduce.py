@@ -82,6 +82,7 @@ def reproduce(
             again,
             method=_method(report),
             calibrate_on=calibrate_on,
+            calibration_gradients=report.calibration is not None and report.calibration.counted_by == "gradient",
             revision=revision,
             leave_out=report.source.left_out,
             progress=progress,

@@ -13,6 +13,9 @@ BENCH_REPORT_FILE = "bench_report.json"
 BENCH_REPORT_VERSION = 1
 BENCH_CHECKS_FILE = "bench_checks.jsonl"
 
+ANSWERS = "answers"
+"""The backend of a report on answers that were there already."""
+
 
 @dataclass(frozen=True)
 class TypeCount:
@@ -70,6 +73,8 @@ class BenchReport:
     """How a model scores in a benchmark. *score* is the mean over categories of the share of checks that passed.
 
     *weights* are the SHA-256 of each file of weights, *checks_sha256* and *revision* tell which data set it was.
+    Of answers that were there already, *backend* is :data:`ANSWERS`, *answers_sha256* tells which they were, and no
+    more is known: *weights* are none, *longest_side* and *max_tokens* None.
     *documents_left_out* are those that a sample left out; *pages_without_answer* got no good answer, and none of their
     checks passed; *absent_in_nothing* counts checks that passed since the page's text is empty and a phrase is not to
     be there. *incomplete* says why this is no full run; there is no such reason if *complete*.
@@ -81,8 +86,8 @@ class BenchReport:
     data_set: str
     checks_sha256: str
     revision: str | None
-    longest_side: int
-    max_tokens: int
+    longest_side: int | None
+    max_tokens: int | None
     complete: bool
     incomplete: tuple[str, ...]
     score: float | None
@@ -99,6 +104,7 @@ class BenchReport:
     machine: str
     seconds: float
     versions: Mapping[str, str]
+    answers_sha256: str | None = None
     version: int = BENCH_REPORT_VERSION
 
 

@@ -123,7 +123,9 @@ class CalibrationReport:
     """What calibrated rounding was made with: its pages, the *device* that computed, and what it came to.
 
     *drawn* says that they are those that this package draws. *predicted_nats* is the mean divergence from the source,
-    in nats a token, that sensitivities predict, if there were any. *seconds* are those of the last run.
+    in nats a token, that sensitivities predict, if there were any. *counted_by* is ``kind`` where tokens of the
+    language model counted by their kind, ``gradient`` where by how much an error there changes what the model says.
+    *seconds* are those of the last run.
     """
 
     drawn: bool
@@ -134,13 +136,28 @@ class CalibrationReport:
     matrices: tuple[MatrixLossReport, ...]
     seconds: float
     predicted_nats: float | None = None
+    counted_by: Literal["kind", "gradient"] = "kind"
+
+
+@dataclass(frozen=True)
+class DivergenceReport:
+    """How far a model whose bits were allocated is from its source, in nats of KL an answer token.
+
+    *predicted_nats* is what sensitivities say, *measured_nats* what was measured on *pages* pages with *answer_tokens*
+    that nothing was calibrated on; the language model alone is compared.
+    """
+
+    predicted_nats: float
+    measured_nats: float
+    pages: int
+    answer_tokens: int
 
 
 @dataclass(frozen=True)
 class ConversionReport:
     """What was converted, how, and what came of it; *seconds* and *peak_memory* (bytes) are those of the last run.
 
-    *calibration* is None unless the method is ``calibrated``.
+    *calibration* is None unless the method is ``calibrated``, *divergence* unless bits were allocated by sensitivities.
     """
 
     source: ConvertedSource
@@ -161,4 +178,5 @@ class ConversionReport:
     peak_memory: int
     versions: Mapping[str, str]
     calibration: CalibrationReport | None = None
+    divergence: DivergenceReport | None = None
     version: int = REPORT_VERSION

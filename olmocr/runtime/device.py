@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -64,10 +64,33 @@ def memory_limits(info: Mapping[str, Any]) -> MemoryLimits | None:
     return MemoryLimits(wired, wired, min(STEP_BYTES, wired // 8))
 
 
+WAITING = {"KMP_BLOCKTIME": "0", "OPENBLAS_THREAD_TIMEOUT": "4"}
+"""How long threads spin that wait for work, by the variables of the libraries that they are of.
+
+Intel's OpenMP, on which MKL runs, lets them spin for 200 ms after each product unless told otherwise (0: for none), and
+OpenBLAS, which numpy brings, for 2^26 ticks of the processor (4, the least: for 2^4). A page is thousands of small
+products with other work between them. So threads that only wait would take the processors from those that work, and
+beside another busy process, where they use up what the system grants, a page takes many times as long.
+"""
+
+_OPENMP_WAITING = ("KMP_BLOCKTIME", "KMP_LIBRARY", "OMP_WAIT_POLICY")
+
+
+def let_waiting_threads_sleep(environment: MutableMapping[str, str]) -> None:
+    """Set in *environment* what WAITING says, but not where a person has said how OpenMP or OpenBLAS are to wait.
+
+    It counts for libraries that have not begun to work: numpy's reads its variable when it is loaded.
+    """
+    has_own = any(name in environment for name in _OPENMP_WAITING)
+    for name, value in WAITING.items():
+        if not (has_own and name in _OPENMP_WAITING):
+            environment.setdefault(name, value)
+
+
 def start_mlx() -> Device:
     """Import MLX, on a Linux CPU with a fast BLAS under it, and say where it computes.
 
-    Call this before anything else imports MLX: a BLAS that comes later is not used.
+    Call this before anything else imports MLX: a BLAS that comes later is not used. Its threads sleep while they wait.
 
     Raises:
         MissingDependencyError: MLX is not installed, or not for this machine.
@@ -115,6 +138,7 @@ def _load_fast_blas() -> str:
     """
     global _loaded_blas
     if _loaded_blas is None:
+        let_waiting_threads_sleep(os.environ)
         _loaded_blas = REFERENCE_BLAS if "mlx.core" in sys.modules else _open_first(_blas_candidates())
     return _loaded_blas
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import queue
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -63,8 +65,34 @@ class EventLoopThread:
         return tasks[0].result()
 
 
-_IDLE: queue.SimpleQueue[queue.SimpleQueue[Callable[[], None]]] = queue.SimpleQueue()
-"""The inboxes of lasting threads that have nothing to do now."""
+class _LastingThread:
+    """A thread that does what it is given, and waits for more until the process ends."""
+
+    def __init__(self) -> None:
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._last: Future[Any] = Future()
+        threading.Thread(target=self._work, name="olmocr-mlx", daemon=True).start()
+        _ALL.append(self)
+
+    @property
+    def has_done_all(self) -> bool:
+        return self._last.done()
+
+    def do(self, work: Callable[[], T]) -> Future[T]:
+        self._last = done = Future[T]()
+        self._inbox.put(partial(_do, work, done))
+        return done
+
+    def _work(self) -> None:
+        while True:
+            self._inbox.get()()
+            _IDLE.put(self)
+
+
+_ALL: list[_LastingThread] = []
+
+_IDLE: queue.SimpleQueue[_LastingThread] = queue.SimpleQueue()
+"""Those that have nothing to do now."""
 
 
 def in_a_lasting_thread(work: Callable[[], T]) -> Future[T]:
@@ -75,13 +103,10 @@ def in_a_lasting_thread(work: Callable[[], T]) -> Future[T]:
     before that, and Python aborts a process whose interpreter is ending by then. A thread that stays releases nothing.
     """
     try:
-        inbox = _IDLE.get_nowait()
+        thread = _IDLE.get_nowait()
     except queue.Empty:
-        inbox = queue.SimpleQueue()
-        threading.Thread(target=_work_through, args=(inbox,), name="olmocr-mlx", daemon=True).start()
-    done: Future[T] = Future()
-    inbox.put(partial(_do, work, done))
-    return done
+        thread = _LastingThread()
+    return thread.do(work)
 
 
 def _do(work: Callable[[], T], done: Future[T]) -> None:
@@ -94,7 +119,24 @@ def _do(work: Callable[[], T], done: Future[T]) -> None:
         done.set_result(result)
 
 
-def _work_through(inbox: queue.SimpleQueue[Callable[[], None]]) -> None:
-    while True:
-        inbox.get()()
-        _IDLE.put(inbox)
+@atexit.register
+def _let_all_wait() -> None:
+    """Have each thread that has done its work wait for more, without the GIL, before the interpreter ends.
+
+    One that takes the GIL later is ended by Python, and that aborts the process. No thread is told to hand over the GIL
+    here, so one that has done its last work keeps it until it waits. A thread still at work, as one whose model nobody
+    closed, waits without the GIL already.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_A_MINUTE)
+    for thread in _ALL:
+        if thread.has_done_all:
+            thread.do(_nothing).result()
+    sys.setswitchinterval(interval)
+
+
+_A_MINUTE = 60.0
+
+
+def _nothing() -> None:
+    pass

@@ -104,7 +104,7 @@ def serve(
         bool | None,
         typer.Option(
             "--drafts/--no-drafts",
-            help="Whether answers are drafted from a PDF's own text. Default: on, and off on CUDA.",
+            help="Whether answers are drafted from a PDF's own text. Default: on, where that pays.",
             show_default=False,
         ),
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from olmocr.errors import ExitCode
+from olmocr.errors import ExitCode, UsageError
 from olmocr.terminal.command import (
     CommandWithBothSpellings,
     byte_columns,
     complain,
     counting_columns,
     ends_with_exit_code,
+    in_this_commands_words,
     progress_bar,
     say,
     start_logging,
@@ -294,21 +296,50 @@ def _say_fidelity(reports: Sequence[FidelityReport], *, as_json: bool, markdown:
 @app.command(cls=CommandWithBothSpellings)
 @ends_with_exit_code
 def bench(
-    folder: ModelFolder,
     directory: Annotated[
         Path, typer.Option("--dir", help="A folder in olmOCR-bench's layout: pdfs and *.jsonl.", show_default=False)
     ],
+    folder: Annotated[Path | None, typer.Argument(help="A converted model's folder.", show_default=False)] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            help="Score the answers in a folder, instead of a model: NAME_pg1_repeat1.md, or NAME.md of one page.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the report on --answers. Default: none is written.")
+    ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(help="Another model's folder, or its bench_report.json, to compare with.", show_default=False),
+        typer.Option(
+            help="What to compare with: another model's folder, a folder of answers, or a bench_report.json.",
+            show_default=False,
+        ),
     ] = None,
     sample: Annotated[
         int | None,
         typer.Option(min=1, help="Read so many documents of each folder only, always the same ones: no full run."),
     ] = None,
+    katex: Annotated[
+        Path | None, typer.Option(help="Folder of KaTeX, for formulas. Default: its npm package, where it is.")
+    ] = None,
+    browser: Annotated[
+        str | None,
+        typer.Option(
+            envvar="OLMOCR_BROWSER",
+            help="A Chromium, Chrome, Edge or Brave to draw formulas. Default: one that is installed.",
+        ),
+    ] = None,
     longest_side: LongestSide = None,
     max_tokens: MaxTokens = 8000,
     max_attempts: Annotated[int, typer.Option(min=1, help="Attempts at a page, the first one counted.")] = 8,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="A server that has the model and reads the pages.")
+    ] = None,
+    server_model: Annotated[
+        str | None, typer.Option(help="What the model is called there, if the server has several.")
+    ] = None,
     work: Annotated[
         Path | None,
         typer.Option(help="Folder in which pages that were read are kept. Default: one in the user's cache."),
@@ -318,30 +349,51 @@ def bench(
 ) -> None:
     """Have a converted model read a benchmark's pages through the whole pipeline, and score it as olmOCR-bench does.
 
-    Leaves bench_report.json beside the weights. An interrupted run goes on where it was. Formulas are not scored.
+    Leaves bench_report.json beside the weights. An interrupted run resumes with the page it was at. With --answers,
+    what was read already is scored. Formulas need a browser and KaTeX.
     """
-    from olmocr.reports.bench import BENCH_REPORT_FILE, bench_lines
+    from olmocr.reports.bench import bench_lines
     from olmocr.reports.typed_json import report_json
-    from olmocr.validate.bench.run import BenchTerms, compared, read_earlier, run_bench, write_bench
+    from olmocr.validate.bench.formulas.draw import find_draftsman
+    from olmocr.validate.bench.run import BenchTerms, compared, other_run, run_bench, score_answers, write_bench
 
+    if (folder is None) == (answers is None):
+        raise UsageError("name either the folder of a model, or with `answers` one of answers")
+    if answers and server:
+        raise UsageError("`answers` are there already, and no `server` is asked; leave one of the two out")
+    if output and not answers:
+        raise UsageError("a model's report lies beside its weights; `output` is for that on `answers`")
     console = start_logging(quiet=quiet)
-    terms = BenchTerms(longest_side, sample, work.expanduser() if work else None, max_tokens, max_attempts)
-    folder, directory = folder.expanduser(), directory.expanduser()
+    terms = BenchTerms(
+        longest_side=longest_side,
+        sample=sample,
+        work=work.expanduser() if work else None,
+        max_tokens=max_tokens,
+        max_attempts=max_attempts,
+        server=server,
+        server_model=server_model,
+        draftsman=functools.cache(lambda: find_draftsman(katex.expanduser() if katex else None, browser)),
+    )
+    directory = directory.expanduser()
     with progress_bar(console, quiet=quiet) as progress:
         task = progress.add_task("reading", total=None)
 
         def advance() -> None:
             progress.advance(task)
 
-        other = against.expanduser() if against else None
-        if other and other.is_dir() and not (other / BENCH_REPORT_FILE).exists():
-            run_bench(other, directory, terms, advance)
-        earlier = read_earlier(other) if other else None
-        run = run_bench(folder, directory, terms, advance)
+        earlier = other_run(against.expanduser(), directory, terms, advance) if against else None
+        if folder is not None:
+            home: Path | None = folder.expanduser()
+            run = run_bench(folder.expanduser(), directory, terms, advance)
+        elif answers is not None:
+            home = output.expanduser() if output else None
+            run = score_answers(answers.expanduser(), directory, terms)
     if earlier:
         run = compared(run, earlier)
-        write_bench(folder, run)
-    say(report_json(run.report).rstrip("\n")) if as_json else say("\n".join(bench_lines(run.report)))
+    if home is not None:
+        write_bench(home, run)
+    lines = in_this_commands_words("\n".join(bench_lines(run.report)))
+    say(report_json(run.report).rstrip("\n") if as_json else lines)
 
 
 if __name__ == "__main__":

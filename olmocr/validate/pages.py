@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmocr.errors import InputError
+from olmocr.files import is_file, is_folder
 from olmocr.page import PageResponseError, ParseMode, RuleBreak, parse_page_response
 from olmocr.strays import own_parts
 
@@ -33,9 +34,9 @@ def check_answers(path: Path, mode: ParseMode) -> Iterator[CheckedAnswer]:
 
 
 def _answer_files(path: Path) -> list[Path]:
-    if path.is_file():
+    if is_file(path):
         return [path]
-    if not path.is_dir():
+    if not is_folder(path):
         raise InputError(f"there is no file or folder {path}")
     files = sorted(
         file for file in path.rglob("*") if file.suffix in ANSWER_ENDINGS and file.is_file() and own_parts(file, path)

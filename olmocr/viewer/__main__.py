@@ -20,6 +20,9 @@ from olmocr.terminal.command import (
 from olmocr.terminal.options import Quiet
 from olmocr.viewer.catalogue import Choice
 from olmocr.viewer.katex import Katex, read_katex
+from olmocr.workspace.objects.copying import copied_results
+from olmocr.workspace.objects.place import StorePlace
+from olmocr.workspace.opening import workspace_place
 
 if TYPE_CHECKING:
     from olmocr.viewer.site import Site
@@ -32,9 +35,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(cls=CommandWithBothSpellings)
 @ends_with_exit_code
 def view(
-    workspace: Annotated[Path, typer.Argument(help="The folder that olmocr wrote its results to.", show_default=False)],
+    workspace: Annotated[
+        str, typer.Argument(help="The folder, or the URL, that olmocr wrote its results to.", show_default=False)
+    ],
     output_dir: Annotated[
-        Path | None, typer.Option(help="Folder for the HTML; WORKSPACE/viewer if it is not given.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder for the HTML; WORKSPACE/viewer if it is not given, NAME-viewer here where that is a URL.",
+            show_default=False,
+        ),
     ] = None,
     katex: Annotated[
         Path | None,
@@ -71,15 +80,17 @@ def view(
 
     Run it again to write what has changed since. With --serve no page is written.
     """
-    workspace = workspace.expanduser()
-    folder = (output_dir or workspace / "viewer").expanduser()
+    place = workspace_place(workspace)
+    own = Path(f"{place.name or 'workspace'}-viewer") if isinstance(place, StorePlace) else place / "viewer"
+    folder = (output_dir or own).expanduser()
     choice = Choice(failed, poor, tuple(document or ()), sample, seed)
     typesetting = read_katex(katex.expanduser()) if katex else None
     _require_extra()
+    results = copied_results(place, folder / "copy") if isinstance(place, StorePlace) else place
     if serve:
-        _serve(workspace, folder, choice, typesetting, port, quiet=quiet)
+        _serve(results, folder, choice, typesetting, port, quiet=quiet)
     else:
-        _write(workspace, folder, choice, typesetting, quiet=quiet)
+        _write(results, folder, choice, typesetting, quiet=quiet)
 
 
 def _require_extra() -> None:

@@ -18,6 +18,8 @@ from olmocr.workspace.document import Failure
 from olmocr.workspace.outputs import write_json_line
 from olmocr.workspace.owned import ITSELF, Names, OwnedFiles
 
+METRICS_FILE = "metrics.json"
+
 _MOST_CHARACTERS = 1 << 20  # of a file that is looked into, to know whose it is
 
 _LONGEST_NAME = 200  # bytes; most file systems allow 255
@@ -55,6 +57,11 @@ class Workspace:
     def result_path(self, source: Source) -> Path:
         """Return where the document's line lies once it is read."""
         return self._result_path(source.key)
+
+    def result_id(self, source: Source, sha256: str | None) -> str | None:
+        """Return what the text of a document's result is known by; None if there is none of that content."""
+        line = self.result(source, sha256)
+        return None if line is None else str(line.get("id") or "")
 
     def result(self, source: Source, sha256: str | None) -> dict[str, Any] | None:
         """Return the Dolma line of a document with that content; None if there is none, or it is damaged."""
@@ -117,24 +124,24 @@ class Workspace:
 
         A file that no run wrote, or that was changed since, is left alone: the text gets another name.
         """
-        return self.markdown.write(source.key, _names(source, ".md"), {ITSELF: text}, made_of)
+        return self.markdown.write(source.key, names_of(source, ".md"), {ITSELF: text}, made_of)
 
     def write_pages(self, source: Source, texts: Mapping[int, str], made_of: str = "") -> None:
         """Write each page's text by its number; those of an earlier reading go."""
         files = {f"{number:04}.md": text for number, text in texts.items()}
-        self.pages.write(source.key, _names(source, ".md"), files, made_of)
+        self.pages.write(source.key, names_of(source, ".md"), files, made_of)
 
     def write_page_records(self, source: Source, records: dict[str, Any], made_of: str = "") -> None:
         """Write what is known of a document's pages."""
         text = strict_json(records) + "\n"
-        self.page_records.write(source.key, _names(source, ".json"), {ITSELF: text}, made_of)
+        self.page_records.write(source.key, names_of(source, ".json"), {ITSELF: text}, made_of)
 
     def write_attached(self, source: Source, files: Mapping[str, str | Path], made_of: str = "") -> Path | None:
         """Write the document's figures and tables, and return their folder; without any, those of before go."""
         if not files:
             self.attached.remove(source.key)
             return None
-        return self.attached.write(source.key, _names(source, ".files"), files, made_of)
+        return self.attached.write(source.key, names_of(source, ".files"), files, made_of)
 
     def has_all_attached(self, source: Source) -> bool:
         """Say whether all figures and tables are there that were written for the document."""
@@ -146,34 +153,37 @@ class Workspace:
 
     def markdown_made_of(self, source: Source) -> str | None:
         """Return what the document's markdown was made of; None if there is none under the source's name."""
-        return self.markdown.made_of(source.key, _names(source, ".md"))
+        return self.markdown.made_of(source.key, names_of(source, ".md"))
 
     def pages_made_of(self, source: Source) -> str | None:
         """Return what the files of its pages were made of; None if they are not all there."""
-        return self.pages.made_of(source.key, _names(source, ".md"))
+        return self.pages.made_of(source.key, names_of(source, ".md"))
 
     def page_records_made_of(self, source: Source) -> str | None:
         """Return what the file of what is known of its pages was made of; None if there is none."""
-        return self.page_records.made_of(source.key, _names(source, ".json"))
+        return self.page_records.made_of(source.key, names_of(source, ".json"))
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
         """Write ``failures.jsonl``, a line each, with upstream's names besides; none leaves no file."""
-        lines = [
-            strict_json({**each.as_json, "Source-File": each.source, "error": each.why}) + "\n" for each in failures
-        ]
+        text = failures_jsonl(failures)
         path = ours_or_beside(self.folder / "failures.jsonl", {"Source-File", "error"})
-        write_whole(path, "".join(lines)) if lines else _remove(path)
+        write_whole(path, text) if text else _remove(path)
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write ``metrics.json``: a run's numbers."""
+        path = ours_or_beside(self.folder / METRICS_FILE, {"pages_per_minute", "attempts_ended"})
+        write_whole(path, strict_json(metrics, indent=2) + "\n")
 
     def markdown_path(self, source: Source) -> Path:
         """Return the document's own markdown path: its source's, or, where that is not free, one beside it.
 
         The first source that asks for a path owns it, in this run and in later ones.
         """
-        return self.markdown.reserve(source.key, _names(source, ".md"))
+        return self.markdown.reserve(source.key, names_of(source, ".md"))
 
     def pages_path(self, source: Source) -> Path:
         """Return the folder of the files of the document's pages."""
-        return self.pages.reserve(source.key, _names(source, ".md"))
+        return self.pages.reserve(source.key, names_of(source, ".md"))
 
     def reserve(self, source: Source, *, markdown: bool, pages: bool, page_records: bool) -> None:
         """Have the document own a path of each kind that is asked for."""
@@ -182,7 +192,14 @@ class Workspace:
         if pages:
             self.pages_path(source)
         if page_records:
-            self.page_records.reserve(source.key, _names(source, ".json"))
+            self.page_records.reserve(source.key, names_of(source, ".json"))
+
+
+def failures_jsonl(failures: Iterable[Failure]) -> str:
+    """Return failures as lines of JSON, with upstream's names besides."""
+    return "".join(
+        strict_json({**each.as_json, "Source-File": each.source, "error": each.why}) + "\n" for each in failures
+    )
 
 
 def _remove(path: Path) -> None:
@@ -262,7 +279,7 @@ def _is_one_folder(one: Path, other: Path) -> bool:
         return False
 
 
-def _names(source: Source, ending: str) -> Names:
+def names_of(source: Source, ending: str) -> Names:
     """Return paths in order of preference: the plain one, one beside it, two that no other document can want.
 
     The plain one is the source's, without leading slash and ``..``, and with *ending* for its own.

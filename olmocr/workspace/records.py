@@ -22,12 +22,16 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from olmocr.errors import OutputError, output_error
+from olmocr.inputs.sources import Source
 from olmocr.reports.typed_json import WrongTypeError, parse_as
 from olmocr.runtime.machine import network_disk
 from olmocr.workspace.document import Failure, PageRecord
+from olmocr.workspace.tally import Tally, tally_of
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -155,9 +159,10 @@ class Records:
         if self._network_disk:
             log.warning(
                 "the workspace %s lies on a disk of another machine (%s), whose locks may not hold between machines: "
-                "let only one work there at a time",
+                "let only one work there at a time, or call a new one %s, which needs no locks",
                 folder,
                 self._network_disk,
+                folder.absolute().as_uri(),
             )
         with self._errors("used"):
             self._db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -210,6 +215,34 @@ class Records:
     def __exit__(self, *exception: object) -> None:
         self.release_all()
         self._db.close()
+
+    is_shared = False
+
+    async def away(self, call: Callable[[], T]) -> T:
+        """Return what *call* returns, at once: one connection is used by one thread, and a disk takes no time."""
+        return call()
+
+    def end_waiting(self) -> None:
+        """Have nobody be waited for any more: here nobody is."""
+
+    def look_again(self) -> None:
+        """Take up what other processes have done: nothing is remembered that the file does not say."""
+
+    def has_company(self) -> bool:
+        """Say whether other machines may work on the same documents: those of this one wait for each other."""
+        return False
+
+    def done_by_others(self, source: Source) -> bool:
+        """Say whether another program has read a document here: none can."""
+        return False
+
+    def others_done(self) -> int:
+        """Return how many documents other programs have read here."""
+        return 0
+
+    def tally(self, sha256: str) -> Tally:
+        """Return a document's pages, counted."""
+        return tally_of(self.pages(sha256).values())
 
     def add_page(self, sha256: str, page: PageRecord) -> None:
         """Keep a page; one that was kept before under the same number is replaced, and need not be any more.
@@ -332,7 +365,7 @@ class Records:
         if not rows or rows[0][0] == self._owner:
             return True
         ((owner, host, pid, heartbeat),) = rows
-        return _is_dead(host, pid) or self._seconds_silent(name, owner, heartbeat) > STALE_SECONDS
+        return is_dead(host, pid) or self._seconds_silent(name, owner, heartbeat) > STALE_SECONDS
 
     def _seconds_silent(self, name: str, owner: str, heartbeat: float) -> float:
         """Return for how long this process has seen a lock's heartbeat stand still. No two clocks are compared."""
@@ -410,7 +443,7 @@ def records_to_read(folder: Path) -> Iterator[Records]:
         yield stack.enter_context(Records(copy))
 
 
-def _is_dead(host: str, pid: int) -> bool:
+def is_dead(host: str, pid: int) -> bool:
     """Return whether a lock's owner is known to be dead, which can be told of one on this machine only."""
     if host != this_machine():
         return False

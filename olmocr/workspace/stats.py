@@ -6,23 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from olmocr.errors import InputError
-from olmocr.workspace.document import Failure, PageRecord
-from olmocr.workspace.records import RECORDS_FILE, records_to_read
+from olmocr.workspace.document import Failure
+from olmocr.workspace.objects.place import StorePlace
+from olmocr.workspace.opening import memory_to_read
+from olmocr.workspace.tally import ByServer, Tally, counts_of
 
 _LONG_DOCUMENT_TOKENS = 32768
-
-ByServer = dict[str, dict[str, float]]
-"""By a server's address: ``pages`` that it answered, their ``output_tokens`` and ``seconds``."""
-
-
-def add_by_server(counts: ByServer, page: PageRecord) -> None:
-    """Count a page with the server that answered it, if one did."""
-    if page.server:
-        counted = counts.setdefault(page.server, {"pages": 0, "output_tokens": 0, "seconds": 0.0})
-        counted["pages"] += 1
-        counted["output_tokens"] += page.output_tokens
-        counted["seconds"] += page.seconds
 
 
 @dataclass(frozen=True)
@@ -52,24 +41,17 @@ class Stats:
     servers: ByServer = field(default_factory=dict)
 
 
-def read_stats(workspace: Path) -> Stats:
+def read_stats(workspace: Path | StorePlace) -> Stats:
     """Count what *workspace* holds.
 
     Raises:
         InputError: it is no workspace.
         OutputError: its records cannot be opened.
     """
-    if not (workspace / RECORDS_FILE).is_file():
-        raise InputError(f"{workspace} is no workspace: it has no {RECORDS_FILE}; run olmocr with it first")
     states: Counter[str] = Counter()
-    pages: Counter[str] = Counter()
-    attempts: Counter[int] = Counter()
-    ends: Counter[str] = Counter()
-    languages: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
-    servers: ByServer = {}
-    failures, seen = [], set()
-    with records_to_read(workspace) as records:
+    total: Tally = Counter()
+    failures, seen, long = [], set(), 0
+    with memory_to_read(workspace) as records:
         for document in records.documents():
             states[document.state] += 1
             if document.state == "failed":
@@ -77,39 +59,40 @@ def read_stats(workspace: Path) -> Stats:
             if document.sha256 is None or document.sha256 in seen:
                 continue
             seen.add(document.sha256)
-            written = 0
-            for page in records.pages(document.sha256).values():
-                pages[page.status] += 1
-                tokens["poor"] += page.lacks_text
-                tokens["askew"] += page.is_askew
-                tokens["input"] += page.input_tokens
-                tokens["output"] += page.output_tokens
-                tokens["wasted"] += page.total_output_tokens - page.output_tokens
-                tokens["passes"] += page.passes
-                tokens["passed"] += page.total_output_tokens if page.passes else 0
-                ends.update(page.ends)
-                add_by_server(servers, page)
-                written += page.output_tokens
-                if page.status == "valid":
-                    attempts[page.attempts] += 1
-                    languages[page.response.primary_language or "none"] += 1
-            tokens["long"] += written > _LONG_DOCUMENT_TOKENS
+            tally = records.tally(document.sha256)
+            total.update(tally)
+            long += tally["output"] > _LONG_DOCUMENT_TOKENS
+        if others := records.others_done():
+            states["done by upstream's olmOCR"] += others
+    ends = Counter(counts_of(total, "ends"))
     return Stats(
         documents=dict(sorted(states.items())),
-        pages=dict(sorted(pages.items())),
-        poor_pages=tokens["poor"],
-        askew_pages=tokens["askew"],
-        attempts=dict(sorted(attempts.items())),
+        pages=dict(sorted(counts_of(total, "pages").items())),
+        poor_pages=total["poor"],
+        askew_pages=total["askew"],
+        attempts={int(number): count for number, count in sorted(counts_of(total, "attempts").items(), key=_number)},
         ends=dict(ends.most_common()),
-        languages=dict(languages.most_common()),
-        input_tokens=tokens["input"],
-        output_tokens=tokens["output"],
-        wasted_output_tokens=tokens["wasted"],
-        passes_a_token=round(tokens["passes"] / tokens["passed"], 3) if tokens["passed"] else None,
-        long_documents=tokens["long"],
+        languages=dict(Counter(counts_of(total, "languages")).most_common()),
+        input_tokens=total["input"],
+        output_tokens=total["output"],
+        wasted_output_tokens=total["wasted"],
+        passes_a_token=round(total["passes"] / total["passed"], 3) if total["passed"] else None,
+        long_documents=long,
         failures=tuple(failures),
-        servers={url: {name: round(n, 3) for name, n in counts.items()} for url, counts in sorted(servers.items())},
+        servers=_by_server(total),
     )
+
+
+def _by_server(total: Tally) -> ByServer:
+    tokens, milliseconds = counts_of(total, "server_tokens"), counts_of(total, "server_milliseconds")
+    return {
+        url: {"pages": count, "output_tokens": tokens.get(url, 0), "seconds": milliseconds.get(url, 0) / 1000}
+        for url, count in sorted(counts_of(total, "server_pages").items())
+    }
+
+
+def _number(counted: tuple[str, int]) -> int:
+    return int(counted[0])
 
 
 def stats_lines(stats: Stats) -> list[str]:

@@ -243,6 +243,20 @@ def test_when_all_are_away_for_long_every_page_that_waits_is_told_so_and_later_o
     assert all(after >= before + PATIENCE - 1 for before, after in zip(looks, more, strict=True))
 
 
+def test_a_page_that_comes_when_all_have_been_away_for_long_is_waited_for():
+    servers = [Server(name, AWAY, AWAY, answer(), found=[None, *[AWAY] * 20, None]) for name in "ab"]
+
+    async def run():
+        async with fleet_of(*servers, room=1) as fleet:
+            with contextlib.suppress(ServerUnavailableError):
+                await fleet.ask(page(0))
+            while servers[0].looks < 18:
+                await asyncio.sleep(0)
+            return await fleet.ask(page(1))
+
+    assert run_skipping(run()).server in {server.url for server in servers}
+
+
 def test_while_a_server_is_there_nothing_is_amiss():
     _, fleet = read(Server("gone", found=[AWAY]), Server("there"))
     assert fleet.fault() is None

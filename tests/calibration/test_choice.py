@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from olmocr.calibration.choice import Wish, settle
+from olmocr.calibration.choice import LONG, Wish, settle
+from olmocr.conversion.calibrated.wanted import wanted_matrices, work_of
 from olmocr.conversion.convert import plan_targets
 from olmocr.conversion.recipe import find_recipe
 from olmocr.errors import InputError, PlanError, UsageError
@@ -37,7 +38,7 @@ def test_what_is_not_calibrated_needs_no_page(tmp_path):
     assert (methods(targets), calibration) == (["fit"], None)
 
 
-@pytest.mark.parametrize("wish", [Wish(tokens=100), Wish(answering=CHECKPOINT)])
+@pytest.mark.parametrize("wish", [Wish(tokens=100), Wish(answering=CHECKPOINT), Wish(by_gradients=True)])
 def test_what_only_calibration_heeds_is_refused_where_nothing_is_calibrated(wish, tmp_path):
     with pytest.raises(UsageError, match=r"`calibration_tokens`.* need `method='calibrated'`"):
         settle(targets_of(tmp_path, method="fit"), wish)
@@ -89,6 +90,49 @@ def remote(target):
     source = target.plan.source
     folder = replace(source.folder, remote_weights=True)
     return replace(target, plan=replace(target.plan, source=replace(source, folder=folder)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "rate", "method", "expected"),
+    [
+        (None, 1e12, None, True),
+        (None, 1.9e8, None, False),  # 10 minutes are enough without gradients alone
+        (None, 1.9e8, "calibrated", True),
+        (False, 1e12, None, False),
+        (True, 1.9e8, None, True),
+    ],
+)
+def test_tokens_count_by_their_gradients_where_time_allows_or_as_asked(tmp_path, asked, rate, method, expected):
+    targets = targets_of(tmp_path)
+    found = {
+        by_gradients: work_of(wanted_matrices([targets[0].plan]), pages_of(None, None), by_gradients=by_gradients)
+        for by_gradients in (False, True)
+    }
+    if rate < 1e12:  # between what both take
+        rate = sum(work.seconds(1, 1) for work in found.values()) / 2 / LONG
+    wish = Wish(method, by_gradients=asked)
+    _, calibration = settle(targets, wish, never, pages_of, rates=lambda: (rate, rate))
+    assert calibration.by_gradients == expected
+
+
+def test_what_has_no_memory_for_gradients_counts_tokens_by_their_kind_unless_they_are_asked_for(tmp_path):
+    targets = targets_of(tmp_path)
+    plain, back = (
+        work_of(wanted_matrices([targets[0].plan]), many_pages(None, None), by_gradients=each).peak_memory
+        for each in (False, True)
+    )
+    memory = int((plain + back) / 2 / 0.6)
+    _, calibration = settle(
+        targets, Wish("calibrated", by_gradients=None), never, many_pages, memory, lambda: (1e12, 1e12)
+    )
+    assert not calibration.by_gradients
+    with pytest.raises(PlanError, match="calibrating needs"):
+        settle(targets, Wish(by_gradients=True), never, many_pages, memory, lambda: (1e12, 1e12))
+
+
+def many_pages(source, wish):
+    """Return pages whose gradients take more memory than rounding does."""
+    return pages_of(source, wish) * 500
 
 
 def test_a_source_whose_weights_are_not_kept_is_made_with_fit_unless_calibration_is_asked_for(tmp_path, caplog):

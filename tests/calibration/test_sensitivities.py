@@ -37,6 +37,17 @@ def known(source):
     return measured_of(source, source_id=identified(source))
 
 
+def test_the_demos_file_is_of_the_demos_checkpoint_and_knows_each_of_its_matrices(source):
+    found = known_sensitivities(source, CHECKPOINT.parent / "sensitivity.json", may_measure=False)
+    matrices = {
+        name.removesuffix(".weight")
+        for name, info in source.tensors.items()
+        if len(info.shape) == 2 and name.startswith("language_model.")
+    }
+    assert {each.module for each in found.matrices} == matrices
+    assert found.methods() == ("fit", "calibrated")
+
+
 def never(source):
     raise AssertionError("nothing is to be measured")
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
-from olmocr.inference.draft import Costs, Drafter, DraftSource, as_plain, as_written, usual_rest
+from olmocr.inference.draft import SIZES, Beside, Costs, Drafter, DraftSource, as_plain, as_written, usual_rest
 from olmocr.inference.engine import Engine
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageImage, PageRequest
@@ -17,6 +17,9 @@ CHEAP = Costs({1: 1.0, 64: 1.6})
 
 
 DEAR = Costs({1: 1.0, 2: 2.0, 64: 64.0})
+
+
+ALONE = Beside()
 
 
 FRONT = (
@@ -98,7 +101,7 @@ def drafter(tokenizer, costs=CHEAP, text="The quick brown fox jumps over the laz
 
 
 def proposed(tokenizer, answer, **options):
-    return tokenizer.decode(drafter(tokenizer, **options).propose(answer, rows=1, most=100))
+    return tokenizer.decode(drafter(tokenizer, **options).propose(answer, ALONE, most=100))
 
 
 def test_a_draft_goes_on_where_the_answer_ends(tokenizer):
@@ -134,30 +137,54 @@ def test_a_pages_own_text_is_read_as_an_answer_would_have_it():
 
 
 def test_no_draft_is_longer_than_what_pays(tokenizer):
-    assert len(drafter(tokenizer).propose(FRONT, rows=1, most=100)) > 8
-    assert len(drafter(tokenizer).propose(FRONT, rows=1, most=3)) == 3
-    assert drafter(tokenizer, costs=DEAR).propose(FRONT, rows=1, most=100) == []
-    assert drafter(tokenizer, costs=Costs({1: 1.0, 4: 1.2, 64: 64.0})).propose(FRONT, rows=4, most=100) == []
+    assert len(drafter(tokenizer).propose(FRONT, ALONE, most=100)) > 8
+    assert len(drafter(tokenizer).propose(FRONT, ALONE, most=3)) == 3
+    assert drafter(tokenizer, costs=DEAR).propose(FRONT, ALONE, most=100) == []
+    assert drafter(tokenizer, costs=Costs({1: 1.0, 4: 1.2, 64: 64.0})).propose(FRONT, Beside(3, 3), most=100) == []
+
+
+def test_a_draft_is_as_long_as_pays_beside_what_is_in_the_pass_already(tokenizer):
+    costs = Costs({1: 1.0, 16: 1.1, 17: 4.0, 64: 16.0})  # a device that takes 16 tokens at once
+    sizes = [len(drafter(tokenizer, costs).propose(FRONT, Beside(count, count), most=100)) for count in (0, 7, 15, 20)]
+    assert sizes == [8, 8, 0, 0]
+
+
+def test_sizes_are_those_of_the_device(tokenizer):
+    sources = [DraftSource("The quick brown fox jumps over the lazy dog.", is_exact=False)]
+    for kind, sizes in SIZES.items():
+        few = Drafter(tokenizer, Costs({1: 1.0, 2: 1.1, 4: 1.2, 9: 4.0, 64: 99.0}), sources, sizes)
+        assert len(few.propose(FRONT, ALONE, most=100)) == {"cpu": 2, "metal": 3, "cuda": 3}[kind]
+
+
+def test_a_step_that_added_nothing_to_a_full_pass_cost_nothing(tokenizer):
+    """A row whose drafts cost no time never rests, however seldom they are right, and one that pays for them does."""
+    flat, steep = (drafter(tokenizer, Costs({1: 1.0, 64: most})) for most in (1.0, 64.0))
+    for _ in range(60):
+        flat.learn(1, 1, Beside(7, 7), rows=8)
+        if not steep.is_resting:
+            steep.learn(8, 0, Beside(7, 7), rows=8)
+    assert not flat.is_resting
+    assert steep.is_resting
 
 
 def test_drafts_that_are_wrong_become_short_and_then_rest_longer_each_time(tokenizer):
     wrong = drafter(tokenizer)
-    longest = len(wrong.propose(FRONT, rows=1, most=100))
+    longest = len(wrong.propose(FRONT, ALONE, most=100))
     rests = []
     for _ in range(3):
         while not wrong.is_resting:
-            wrong.learn(longest, 0, rows=1)
+            wrong.learn(longest, 0, ALONE, rows=1)
         rests.append(0)
         while wrong.is_resting:
             wrong.rest()
             rests[-1] += 1
     assert rests[0] < rests[1] < rests[2]
-    wrong.learn(longest, 0, rows=1)
-    assert len(wrong.propose(FRONT, rows=1, most=100)) < longest
+    wrong.learn(longest, 0, ALONE, rows=1)
+    assert len(wrong.propose(FRONT, ALONE, most=100)) < longest
 
 
 def test_drafts_that_are_right_never_rest(tokenizer):
     right = drafter(tokenizer)
     for _ in range(100):
-        right.learn(8, 8, rows=1)
+        right.learn(8, 8, ALONE, rows=1)
         assert not right.is_resting

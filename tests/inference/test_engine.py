@@ -14,12 +14,13 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from olmocr.errors import InputError, ServerError
-from olmocr.inference.engine import Engine
+from olmocr.inference.engine import Engine, set_limits
 from olmocr.inference.prompt import make_inputs
 from olmocr.inference.row import GrowingText
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageImage, PageRequest, chat_prompt, parse_page_response
 from olmocr.pipeline.repetition import is_looping
+from olmocr.runtime.device import Device
 from tests.conftest import CHECKPOINT, DEVICE
 from tests.inference.asked import page_image, small
 from tests.inference.random_models import random_model
@@ -268,3 +269,25 @@ def test_an_engine_after_another_has_its_thread_which_a_process_ends_without(tmp
     assert texts[0] == texts[1]
     assert owners() == first
     assert all(first.values())
+
+
+class Limited:
+    """Keeps what limits it is given, by the names that MLX's own functions have."""
+
+    def __init__(self):
+        self.limits = {}
+
+    def device_info(self):
+        return {"max_recommended_working_set_size": 12 << 30, "memory_size": 16 << 30}
+
+    def __getattr__(self, name):
+        assert callable(getattr(mx, name)), "MLX has none of that name"
+        return lambda nbytes: self.limits.update({name: nbytes})
+
+
+def test_on_metal_memory_is_wired_and_bounded_and_elsewhere_left_to_mlx():
+    mac, other = Limited(), Limited()
+    set_limits(Device("metal", None, "0"), mac)
+    set_limits(Device("cuda", None, "0"), other)
+    assert mac.limits == {"set_wired_limit": 12 << 30, "set_memory_limit": 12 << 30, "set_cache_limit": 3 << 29}
+    assert other.limits == {}

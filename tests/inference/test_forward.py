@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from olmocr.inference.cache import BatchCache, RowCache
-from olmocr.inference.forward import embed, forward, logits
+from olmocr.inference.forward import Language, embed, forward, logits
 from olmocr.inference.model import load_model
 from olmocr.model_folder import ModelFolder
 from tests.conftest import DEVICE
@@ -15,48 +15,57 @@ ROWS = ([5, 9, 12, 7, 30], [41, 3], [8, 8, 19])
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return load_model(ModelFolder(random_model(tmp_path_factory.mktemp("random") / "model")), DEVICE).model
+def loaded(tmp_path_factory):
+    return load_model(ModelFolder(random_model(tmp_path_factory.mktemp("random") / "model")), DEVICE)
 
 
-def stock_logits(model, row):
+@pytest.fixture(scope="module", params=[False, True], ids=["by angles", "by MLX's kernel"])
+def language(loaded, request):
+    return Language(loaded.model, has_kernels=request.param)
+
+
+def stock_logits(loaded, row):
     """Return mlx-vlm's logits of *row*, which is given at once and without a cache."""
     positions = mx.broadcast_to(mx.arange(len(row)), (3, 1, len(row)))
-    return np.array(model.language_model(mx.array([row]), position_ids=positions).logits[0])
+    return np.array(loaded.model.language_model(mx.array([row]), position_ids=positions).logits[0])
 
 
-def passed(model, cache, tokens, positions):
+def passed(language, cache, tokens, positions, *, is_text=True):
     """Return the logits of *tokens* at *positions* of their rows."""
-    places = mx.broadcast_to(mx.array(list(positions)), (3, 1, len(positions)))
-    return np.array(logits(model, forward(model, embed(model, mx.array(tokens)), places, cache)))
+    places = mx.array(list(positions), dtype=mx.int32)
+    places = places if is_text else mx.broadcast_to(places, (3, 1, len(places)))
+    return np.array(logits(language, forward(language, embed(language, mx.array(tokens)), places, cache)))
 
 
-def new_cache(model):
-    return RowCache(len(model.language_model.model.layers))
+def new_cache(language):
+    return RowCache(len(language.blocks))
 
 
+@pytest.mark.parametrize("is_text", [True, False])
 @pytest.mark.parametrize("row", ROWS)
-def test_a_row_has_the_logits_that_mlx_vlm_computes(model, row):
-    found = passed(model, new_cache(model), row, range(len(row)))
-    np.testing.assert_allclose(found, stock_logits(model, row), rtol=1e-4, atol=1e-5)
+def test_a_row_has_the_logits_that_mlx_vlm_computes(loaded, language, row, is_text):
+    found = passed(language, new_cache(language), row, range(len(row)), is_text=is_text)
+    np.testing.assert_allclose(found, stock_logits(loaded, row), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("cut", range(1, 5))
-def test_a_row_that_comes_in_two_passes_has_the_logits_of_one(model, cut):
-    row, cache = ROWS[0], new_cache(model)
-    found = [passed(model, cache, row[:cut], range(cut)), passed(model, cache, row[cut:], range(cut, len(row)))]
-    np.testing.assert_allclose(np.concatenate(found), stock_logits(model, row), rtol=1e-4, atol=1e-5)
+def test_a_row_that_comes_in_two_passes_has_the_logits_of_one(loaded, language, cut):
+    row, cache = ROWS[0], new_cache(language)
+    found = [passed(language, cache, row[:cut], range(cut)), passed(language, cache, row[cut:], range(cut, len(row)))]
+    np.testing.assert_allclose(np.concatenate(found), stock_logits(loaded, row), rtol=1e-4, atol=1e-5)
 
 
-def test_rows_of_any_lengths_share_a_pass_and_do_not_see_each_other(model):
-    begun = [new_cache(model) for _ in ROWS]
-    for row, cache in zip(ROWS, begun, strict=True):
-        passed(model, cache, row[:1], [0])
-    batch = BatchCache(len(model.language_model.model.layers))
-    batch.arrange([object() for _ in ROWS], begun, 8)
-    counts = [len(row) - 1 for row in ROWS]
-    batch.expect([1] * len(ROWS), counts)
-    tokens = [token for row in ROWS for token in row[1:]]
-    found = passed(model, batch, tokens, [at for row in ROWS for at in range(1, len(row))])
-    alone = np.concatenate([stock_logits(model, row)[1:] for row in ROWS])
+@pytest.mark.parametrize("has_plans", [False, True])
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], ROWS[2:], [row[:2] for row in ROWS]])
+def test_rows_of_any_lengths_share_a_pass_and_do_not_see_each_other(loaded, language, rows, has_plans):
+    begun = [new_cache(language) for _ in rows]
+    for row, cache in zip(rows, begun, strict=True):
+        passed(language, cache, row[:1], [0])
+    batch = BatchCache(len(language.blocks), has_plans=has_plans)
+    batch.arrange([object() for _ in rows], begun, 8)
+    counts = [len(row) - 1 for row in rows]
+    batch.expect([1] * len(rows), counts)
+    tokens = [token for row in rows for token in row[1:]]
+    found = passed(language, batch, tokens, [at for row in rows for at in range(1, len(row))])
+    alone = np.concatenate([stock_logits(loaded, row)[1:] for row in rows])
     np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)

@@ -15,8 +15,10 @@ from olmocr.errors import CheckpointError
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model, load_processor
 from olmocr.inference.prompt import make_inputs
+from olmocr.inference.vision_mlx import MlxVisionTower
 from olmocr.model_folder import ModelFolder
 from olmocr.page import MOST_PAGE_PIXELS, PageImage, PageRequest
+from olmocr.runtime.device import Device
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import CHECKPOINT, DEVICE
 from tests.inference.asked import page_image
@@ -53,6 +55,13 @@ def test_on_a_cpu_nothing_stays_quantized_or_in_16_bits(loaded, tmp_path):
         assert dtypes == {mx.float32}
     assert "float32" in str(loaded)
     assert DEVICE.blas in str(loaded)
+
+
+def test_on_a_gpu_weights_stay_as_they_are_and_the_vision_tower_is_mlxs(converted):
+    on_metal = load_model(ModelFolder(converted("4bit")), Device("metal", None, "0"))
+    dtypes = {array.dtype for _, array in tree_flatten(on_metal.model.parameters())}
+    assert mx.uint32 in dtypes
+    assert isinstance(on_metal.vision, MlxVisionTower)
 
 
 def refusal(folder):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from olmocr.inference.cache import RowCache
+from olmocr.inference.draft import Beside
 from olmocr.inference.row import Asked, GrowingText, Row, goes_round
 from olmocr.page import PageRequest
 
@@ -80,7 +81,7 @@ class Learning:
     def __init__(self):
         self.is_resting, self.told = False, []
 
-    def propose(self, text, rows, most):
+    def propose(self, text, beside, most):
         return [5, 6][:most]
 
     def learn(self, *what):
@@ -93,17 +94,17 @@ class Learning:
 def test_a_drafter_learns_of_each_draft_once_and_of_nothing_where_it_was_not_asked():
     row = a_row(drafter=(drafter := Learning()))
     assert row.take_all([4], [], 2) == 0
-    assert row.propose(2) == [5, 6]
+    assert row.propose(Beside(1, 1)) == [5, 6]
     assert row.take_all([5, 7, 8], [5, 6], 2) == 1
     assert row.take_all([9], [], 2) == 0
     drafter.is_resting = True
-    assert row.propose(2) == []
+    assert row.propose(Beside(1, 1)) == []
     assert row.take_all([9], [], 2) == 0
-    assert drafter.told == [(2, 1, 2), "rested"]
+    assert drafter.told == [(2, 1, Beside(1, 1), 2), "rested"]
     assert row.ids[1:] == [4, 5, 7, 9, 9]
 
 
 def test_without_a_drafter_nothing_is_proposed_or_learned():
     row = a_row()
-    assert row.propose(1) == []
+    assert row.propose(Beside()) == []
     assert row.take_all([4], [], 1) == 0

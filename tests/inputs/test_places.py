@@ -57,6 +57,8 @@ def test_a_disk_that_takes_two_spellings_for_one_has_one_place(listed, given, tm
 def test_a_disk_that_tells_spellings_apart_has_a_place_for_each(tmp_path):
     for name in ("a.pdf", "A.pdf"):
         (tmp_path / name).write_bytes(b"x")
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("this disk takes both for one")
     assert place_of_file(tmp_path / "a.pdf") != place_of_file(tmp_path / "A.pdf")
     assert place_of_file(tmp_path / "gone.pdf") == str(tmp_path.resolve() / "gone.pdf")
 

@@ -91,11 +91,11 @@ def test_whatever_a_line_of_a_list_is_the_others_are_found(entry, here):
 
 
 def test_a_store_whose_extra_is_not_installed_is_the_failure_of_a_lists_line(here, monkeypatch):
-    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
     write_pdf(here / "good.pdf")
-    write(here / "all.txt", b"s3://bucket/a.pdf\ngood.pdf\n")
+    write(here / "all.txt", b"gs://bucket/a.pdf\ngood.pdf\n")
     refused, good = find_sources(["all.txt"])
-    assert install_command("s3") in why(refused, here)
+    assert install_command("gcs") in why(refused, here)
     assert good.name == "good.pdf"
 
 

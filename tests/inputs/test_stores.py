@@ -9,7 +9,7 @@ import pytest
 
 from olmocr.errors import InputError, MissingDependencyError
 from olmocr.inputs.limits import InputLimits
-from olmocr.inputs.local_file import local_file
+from olmocr.inputs.local_file import local_file, version_of
 from olmocr.inputs.sources import find_sources
 from olmocr.runtime.extras import install_command
 from tests.hub_server import Commit, HubServer, Repository
@@ -213,6 +213,19 @@ def test_a_document_of_a_bucket_is_read_and_its_copy_removed(bucket, tmp_path):
 def test_a_document_of_a_bucket_has_one_key_however_it_was_found(bucket):
     (named,), by_prefix = find_sources(["s3://scans/in/a.pdf"]), find_sources(["s3://scans/in"])
     assert named.key == by_prefix[0].key
+
+
+def test_a_document_that_was_found_in_a_list_has_a_version_which_changes_when_it_does(bucket):
+    import boto3
+
+    before = {source.name: version_of(source) for source in find_sources(["s3://scans/in", "s3://scans/other/*.pdf"])}
+    assert all(before.values())
+    boto3.client("s3").put_object(Bucket="scans", Key="in/a.pdf", Body=PDF + b"another")
+    after = {source.name: version_of(source) for source in find_sources(["s3://scans/in", "s3://scans/other/*.pdf"])}
+    boto3.client("s3").put_object(Bucket="scans", Key="in/a.pdf", Body=PDF + b"in/a.pdf")
+    assert [name for name in before if before[name] != after[name]] == ["s3://scans/in/a.pdf"]
+    (named,) = find_sources(["s3://scans/in/a.pdf"])
+    assert version_of(named) == "", "a name alone is asked nothing"
 
 
 def test_what_a_bucket_does_not_hold_is_one_sentence(bucket, tmp_path):

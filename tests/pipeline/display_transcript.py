@@ -14,7 +14,7 @@ from pathlib import Path
 from olmocr.conversion.convert import convert
 from tests.conftest import CHECKPOINT, ROOT
 from tests.hub_server import Commit, HubServer, Repository
-from tests.terminal import screens
+from tests.screens import screens
 
 MODEL = "small-ocr/tiny-olmocr-8bit"
 PDFS = ("table_15.pdf", "sparse_14.pdf")

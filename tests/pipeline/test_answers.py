@@ -143,6 +143,51 @@ def test_a_first_page_with_little_text_is_alone_until_it_is_done():
     assert asyncio.run(several_pages(["a few words", ""]))[0] == [1, 3]
 
 
+async def most_at_once(found, pages):
+    """Ask about pages; return how many of them had their turn at a time."""
+    open_, most = 0, 0
+
+    async def page(number):
+        nonlocal open_, most
+        async with found.turn((0, number)):
+            open_ += 1
+            most = max(most, open_)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            open_ -= 1
+
+    await asyncio.gather(*map(page, range(pages)))
+    return most
+
+
+def test_several_servers_are_asked_for_as_many_pages_as_they_say_and_one_each_waits_also_when_that_grows():
+    config = PipelineConfig(workspace="ws", pdfs="a.pdf", server=("http://a", "http://b"))
+    room = 3
+
+    async def run():
+        nonlocal room
+        found = Answers(config, config.workspace)
+        found._opened = Answering(Model(answer()).ask, "m", pages_at_once=lambda: room)
+        async with found.turn((0, 0)):
+            pass
+        first = await most_at_once(found, 40)
+        room = 7
+        return first, await most_at_once(found, 40)
+
+    assert asyncio.run(run()) == (3 + 2, 7 + 2)
+
+
+def test_of_one_document_as_many_pages_may_be_in_hand_as_servers_can_ever_hold():
+    one = PipelineConfig(workspace="ws", pdfs="a.pdf", server="http://a")
+    two = PipelineConfig(workspace="ws", pdfs="a.pdf", server=("http://a", "http://b"))
+    given = PipelineConfig(workspace="ws", pdfs="a.pdf", server=("http://a", "http://b"), max_concurrent_pages=3)
+    alone = Answers(one, one.workspace)
+    assert alone.most_in_hand == alone.in_hand.count
+    beside = alone.most_in_hand - 8
+    assert Answers(two, two.workspace).most_in_hand == 2 * 32 + 2 + beside
+    assert Answers(given, given.workspace).most_in_hand == 2 * 3 + 2 + beside
+
+
 def test_where_answers_come_whole_no_page_waits_for_another():
     async def run():
         writer, heard = Writer(), []

@@ -57,3 +57,9 @@ def test_help_tells_what_each_field_means():
 
 def test_an_api_key_is_not_shown_where_a_config_is():
     assert "secret" not in repr(PipelineConfig(**WHOLE, api_key="secret"))
+
+
+def test_each_of_several_servers_has_as_many_documents_as_one():
+    settings = {"workspace": "ws", "pdfs": "a.pdf", "workers": 3}
+    assert PipelineConfig(server="http://a", **settings).documents_at_once == 3
+    assert PipelineConfig(server=("http://a", "http://b"), **settings).documents_at_once == 6

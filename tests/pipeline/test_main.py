@@ -349,6 +349,39 @@ def test_a_server_that_talks_nonsense_is_exit_code_9_and_a_table_of_which_and_wh
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("by", ["options", "a file", "both", "olmocr.toml"])
+def test_several_servers_are_named_one_by_one_or_in_a_file_and_are_told_in_the_summary(by):
+    write_numbered_pdf(Path("a.pdf"), range(1, 9))
+    with ModelServer(whole(chat_body())) as one, ModelServer(whole(chat_body())) as two:
+        Path("fleet.txt").write_text(f"# ours\n{one.url}\n" + (f"{two.url}\n" if by == "a file" else ""))
+        arguments = {
+            "options": ["--server", one.url, "--server", two.url],
+            "a file": ["--servers", "fleet.txt"],
+            "both": ["--server", two.url, "--servers", "fleet.txt"],
+            "olmocr.toml": [],
+        }[by]
+        if by == "olmocr.toml":
+            Path("olmocr.toml").write_text(f"server = {json.dumps([one.url, two.url])}")
+        options = ["--target-longest-image-dim", 64, "--max-concurrent-pages", 2]
+        done = refused("ws", "--pdfs", "a.pdf", *arguments, *options)
+    assert done.returncode == 0, done.stderr
+    (told,) = (line for line in done.stdout.splitlines() if line.startswith("servers:"))
+    assert f"{one.url}/v1 " in told
+    assert f"{two.url}/v1 " in told
+    assert len(one.requests) + len(two.requests) >= 8
+
+
+def test_servers_with_several_models_are_exit_code_8_and_a_sentence_that_says_who_has_which():
+    write_numbered_pdf(Path("a.pdf"), [1])
+    with ModelServer(GARBAGE, models=["x"]) as one, ModelServer(GARBAGE, models=["y"]) as two:
+        done = refused("ws", "--pdfs", "a.pdf", "--server", one.url, "--server", two.url)
+    assert done.returncode == 8
+    assert sentence_of(done) == (
+        f"error: the servers do not have the same model: x at {one.url}/v1; y at {two.url}/v1; "
+        "name one that all have with --model"
+    )
+
+
 def test_a_server_that_is_not_there_is_exit_code_8():
     write_numbered_pdf(Path("a.pdf"), [1])
     with ModelServer(reset) as server:

@@ -54,8 +54,9 @@ def write_odd_files(folder, picture):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.write_bytes(picture + name.encode("utf-8", "surrogateescape"))
-        except OSError:  # another system's disk takes fewer names
+            with path.open("xb") as file:
+                file.write(picture + name.encode("utf-8", "surrogateescape"))
+        except OSError:  # another system's disk takes fewer names, and two of them for one
             continue
         yield name
 

@@ -293,10 +293,11 @@ def test_two_ways_to_write_an_accent_are_two_documents_where_the_disk_says_so_an
     names = [unicodedata.normalize(form, "é.pdf") for form in ("NFC", "NFD")]
     for number, name in enumerate(names, 1):
         write_numbered_pdf(tmp_path / name, [number])
+    count = len(list(tmp_path.glob("*.pdf")))  # a Mac's disk has one, which was written twice
     run("ws", names, markdown=True)
-    assert sorted(markdown().values()) == ["page 1", "page 2"]
+    assert sorted(markdown().values()) == ["page 1", "page 2"][-count:]
     folded = {unicodedata.normalize("NFC", name).casefold() for name in markdown()}
-    assert len(folded) == 2
+    assert len(folded) == count
 
 
 def test_a_url_that_is_spelled_otherwise_is_the_same_document(tmp_path):
@@ -456,9 +457,16 @@ def test_a_server_that_is_away_is_no_error_where_nothing_is_left_to_read(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "name", ["s3://bucket/ws", "gs://b/ws", "AZ://c/ws", "s3:/bucket/ws", "https://h/ws", "file:///tmp/ws"]
+    ("name", "field"),
+    [
+        *((name, "output_dir") for name in ("s3://bucket/ws", "AZ://c/ws", "s3:/bucket/ws", "file:///tmp/ws")),
+        *(
+            (name, field)
+            for name in ("https://h/ws", "ftp://h/ws", "hf://a/b")
+            for field in ("workspace", "output_dir")
+        ),
+    ],
 )
-@pytest.mark.parametrize("field", ["workspace", "output_dir"])
 def test_a_url_is_refused_as_a_folder_and_nothing_is_made(name, field, tmp_path):
     options = {"workspace": "ws", field: name}
     with pytest.raises(UsageError, match="is not on this disk: name a folder here"):

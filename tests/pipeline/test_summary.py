@@ -5,8 +5,9 @@ import pytest
 
 from olmocr.errors import ExitCode
 from olmocr.inputs.sources import Source
-from olmocr.pipeline.summary import RunCounts, RunSummary, pages_per_minute, write_metrics
+from olmocr.pipeline.summary import RunCounts, RunSummary, metrics_of, pages_per_minute
 from olmocr.workspace.document import Failure
+from olmocr.workspace.folder import open_workspace
 from tests.four_pages import FOUR
 
 SOURCES = [Source(name, Path(name)) for name in ("a.pdf", "b.pdf", "c.pdf", "d.pdf", "e.pdf", "f.pdf")]
@@ -70,7 +71,8 @@ def test_the_time_of_a_run_that_an_error_ends_counts():
 
 def test_the_file_of_metrics_has_every_number(tmp_path):
     by_server = {"http://mac:8000/v1": {"went_away": 2}, "http://vllm:8000/v1": {"went_away": 1}}
-    write_metrics(tmp_path, counts_of_four_pages(), {"pages": 2, "steps_a_token": 0.5}, by_server)
+    numbers = metrics_of(counts_of_four_pages(), {"pages": 2, "steps_a_token": 0.5}, by_server)
+    open_workspace(tmp_path).write_metrics(numbers)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics.pop("peak_memory_bytes") > 10 << 20
     assert metrics == {

@@ -34,7 +34,7 @@ REVISION = "54a96a6fb6a2bd3b297e59869491db4d3625b711"
 
 
 def full_run(weights=None):
-    """Return what a full run would leave; formulas and all were scored elsewhere."""
+    """Return what a full run leaves, formulas and all."""
     categories = tuple(
         CategoryScore(name, 100, count, count - 100, 0, (count - 100) / count, WITHIN)
         for name, count in FULL_RUN.items()
@@ -117,6 +117,8 @@ def test_a_model_without_a_repository_names_no_source():
     ("report", "reason"),
     [
         (without_formulas(), "2927 checks of type math were not scored"),
+        (replace(full_run(), backend="answers"), "nothing tells which weights gave them"),
+        (replace(full_run(), backend="server"), "a server read the pages, and nothing tells which weights it has"),
         (without_formulas(), "0 checks of arxiv_math were scored, and it has 2927"),
         (replace(full_run(), complete=False), "the report says that it is not complete"),
         (replace(full_run(), complete=False, incomplete=("9 of 1403 documents were left out",)), "9 of 1403"),

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from olmocr.runtime.device import memory_limits
+from olmocr.runtime.device import WAITING, let_waiting_threads_sleep, memory_limits
 from olmocr.runtime.extras import install_command
 from tests.conftest import DEVICE
 
@@ -60,6 +60,39 @@ def test_mlx_calls_the_fast_blas_and_not_its_own():
     bound = [line for line in done.stderr.splitlines() if "`cblas_sgemm'" in line and "libmlx.so" in line]
     assert bound
     assert all(done.stdout.strip() in line.split(" to ")[1] for line in bound)
+
+
+@only_linux_cpu
+def test_threads_of_the_blas_and_of_numpy_sleep_while_they_wait():
+    code = """
+        import os
+        from olmocr.runtime.device import WAITING, start_mlx
+        start_mlx()
+        print({name: os.environ[name] for name in WAITING})
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{WAITING}\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "then"),
+    [
+        ({}, WAITING),
+        ({"KMP_BLOCKTIME": "200"}, {**WAITING, "KMP_BLOCKTIME": "200"}),
+        (
+            {"OMP_WAIT_POLICY": "active", "OPENBLAS_THREAD_TIMEOUT": "26"},
+            {"OMP_WAIT_POLICY": "active", "OPENBLAS_THREAD_TIMEOUT": "26"},
+        ),
+        ({"KMP_LIBRARY": "turnaround"}, {"KMP_LIBRARY": "turnaround", "OPENBLAS_THREAD_TIMEOUT": "4"}),
+    ],
+)
+def test_what_a_person_said_about_waiting_threads_stays(own, then):
+    environment = dict(own)
+    let_waiting_threads_sleep(environment)
+    assert environment == then
 
 
 def test_a_machine_without_mlx_is_told_how_to_get_it(tmp_path):

@@ -2,6 +2,9 @@
 
 import asyncio
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -94,3 +97,27 @@ def test_work_that_waits_does_not_hold_up_other_work():
     assert in_a_lasting_thread(lambda: 1).result(60) == 1
     gate.set()
     assert waiting.result(60)
+
+
+def test_at_the_end_of_a_process_each_thread_that_has_done_its_work_is_waiting():
+    """None is between its work and its next one, where it would take the GIL of an interpreter that is gone."""
+    code = textwrap.dedent("""
+        import atexit, sys, threading
+        where = []
+        def look():
+            for each in threading.enumerate():
+                if each.name == "olmocr-mlx":
+                    frame = sys._current_frames()[each.ident]
+                    where.append(frame.f_code.co_name)
+            print(where)
+        atexit.register(look)
+        from olmocr.runtime.threads import in_a_lasting_thread
+        gate = threading.Event()
+        works = [in_a_lasting_thread(gate.wait) for _ in range(3)]
+        sys.setswitchinterval(1e-6)
+        gate.set()
+        for work in works:
+            work.result()
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "['_work', '_work', '_work']\n"

@@ -60,3 +60,9 @@ def test_what_cannot_be_checked_is_one_sentence(make, sentence, tmp_path):
 )
 def test_the_character_error_rate_is_edits_over_true_characters(text, truth, rate):
     assert character_error_rate(text, truth) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("name", ["gone", "d" * 300])
+def test_what_no_disk_has_holds_no_answers(name, tmp_path):
+    with pytest.raises(InputError, match="there is no file or folder"):
+        check(tmp_path / name)

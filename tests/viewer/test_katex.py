@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from olmocr.errors import InputError
-from olmocr.viewer.katex import read_katex
+from olmocr.viewer.katex import find_katex, read_katex
 from tests.viewer.sites import digest, only_document, site
 from tests.viewer.workspaces import write_record
 
@@ -35,3 +35,24 @@ def test_a_folder_without_katex_is_refused(tmp_path):
         read_katex(tmp_path)
     with pytest.raises(InputError, match="cannot stand within a page"):
         read_katex(write_katex_folder(tmp_path / "katex", "x = '</script>'"))
+
+
+def test_the_npm_package_holds_it_in_a_folder_of_its_own(tmp_path):
+    write_katex_folder(tmp_path / "katex/dist")
+    assert read_katex(tmp_path / "katex") == read_katex(tmp_path / "katex/dist")
+
+
+def test_without_fonts_no_file_of_one_has_to_be_there(tmp_path):
+    folder = write_katex_folder(tmp_path / "katex")
+    (folder / "fonts/KaTeX_Main.woff2").unlink()
+    assert read_katex(folder, with_fonts=False).style == ".katex{color:red}"
+
+
+def test_the_npm_package_is_found_above_this_folder_and_where_node_looks(tmp_path, monkeypatch):
+    (tmp_path / "project/deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project/deep")
+    write_katex_folder(tmp_path / "all/katex/dist")
+    monkeypatch.setenv("NODE_PATH", str(tmp_path / "all"))
+    assert find_katex() == tmp_path / "all/katex"
+    write_katex_folder(tmp_path / "project/node_modules/katex/dist")
+    assert find_katex() == tmp_path / "project/node_modules/katex"

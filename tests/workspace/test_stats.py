@@ -92,3 +92,9 @@ def test_pages_that_every_answer_calls_turned_are_told_where_there_are_any(tmp_p
     assert stats_lines(read_stats(tmp_path))[1] == (
         "pages:     1 valid; 0 perhaps incomplete, 1 called turned whichever way they were shown"
     )
+
+
+@pytest.mark.parametrize("name", ["gone", "d" * 300])
+def test_what_no_disk_has_is_no_workspace(name, tmp_path):
+    with pytest.raises(InputError, match="is no workspace"):
+        read_stats(tmp_path / name)

@@ -6,15 +6,21 @@ over the pages. A block that is complete stays on disk, so that an interrupted c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from olmocr.conversion.calibrated.passes.gradients import (
+    TokenGradients,
+    find_token_gradients,
+    read_token_gradients,
+)
 from olmocr.conversion.calibrated.passes.source_blocks import SourceMatrix
-from olmocr.conversion.calibrated.passes.statistics import Hessian
+from olmocr.conversion.calibrated.passes.statistics import Hessian, InputStatistics
 from olmocr.conversion.calibrated.passes.walk import (
     BlockStatistics,
     MatrixStatistics,
+    TokenWeights,
     WalkOptions,
     block_names,
     can_resume,
@@ -35,13 +41,15 @@ from olmocr.conversion.calibrated.store import (
 from olmocr.conversion.calibrated.terms import HELD_OUT_SEED, Calibration, OnShare
 from olmocr.conversion.calibrated.wanted import WantedMatrix, wanted_matrices
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor
+from olmocr.conversion.source.checkpoint import SourceCheckpoint
+from olmocr.conversion.source.names import number_of_blocks
 from olmocr.errors import CheckpointError, PlanError
 from olmocr.reports.conversion import CalibrationPageReport, CalibrationReport, MatrixLossReport, Processor
 from olmocr.runtime.device import start_mlx
 from olmocr.tensors.floats import Floats, narrowed
 
-_WEIGHTS_AT_ONCE = 1 << 26
-"""Weights of a matrix that are rounded at once: 256 MB as float32."""
+WEIGHTS_AT_ONCE = 1 << 25
+"""Weights of a matrix that are rounded at once: 128 MB as float32."""
 
 
 def calibrate(
@@ -59,51 +67,117 @@ def calibrate(
         PlanError: a value does not fit into the dtype asked for, or the source is of a family that is not walked.
     """
     source = plans[0].source
-    wanted = wanted_matrices(plans)
-    names = block_names(source)
-    missing = {each.module for each in wanted if folder.missing(each.block, each.asked)}
-    blocks = [
-        number for number, name in enumerate(names) if any(w.block == name and w.module in missing for w in wanted)
-    ]
-    if blocks:
-        first = _resuming_at(blocks[0], lambda n: can_resume(source, calibration.pages, folder.states, n))
-        rounding = _Rounding(wanted, folder, processor, threads)
-        share = _Share(calibration.on_share, len(names), len(calibration.pages))
-
-        def on_block(block: BlockStatistics) -> None:
-            rounding.round_block(block)
-            share.rounded(block.number)
-
-        walk(
-            source,
-            calibration.pages,
-            on_block,
-            folder.states,
-            first_block=first,
-            options=WalkOptions(
-                needed=frozenset(missing), down_slices=calibration.down_slices, held_out_seed=HELD_OUT_SEED
-            ),
-            on_page=share.page,
-        )
+    rounding = _Rounding(wanted_matrices(plans), folder, processor, threads)
+    pass_ = _Pass(source, calibration, folder, rounding)
+    if calibration.by_gradients and pass_.needs_gradients():
+        weigh = pass_.gradients().weights
+        pass_.round(_Share(calibration.on_share, _BEFORE, 1), weigh)
+    else:
+        pass_.round(_Share(calibration.on_share))
     return folder.parts()
 
 
-def _resuming_at(first_missing: int, is_there: Callable[[int], bool]) -> int:
-    """Return the last block at or before *first_missing* whose hidden states are there; the first one needs none."""
-    return next((number for number in range(first_missing, 0, -1) if is_there(number)), 0)
+_BEFORE = 0.5
+"""Of all work, what finding gradients is about: a pass there and back, where rounding takes one there."""
+
+_GRADIENTS_FILE = "gradients.npz"
+
+
+class _Pass:
+    """Takes pages through *source* as often as *calibration* needs, and rounds what is missing in *folder*."""
+
+    def __init__(
+        self, source: SourceCheckpoint, calibration: Calibration, folder: CalibrationFolder, rounding: _Rounding
+    ) -> None:
+        self._source, self._calibration, self._folder, self._rounding = source, calibration, folder, rounding
+        self._names = block_names(source)
+        self._first = number_of_blocks(source.config)["blocks"]
+
+    def needs_gradients(self) -> bool:
+        """Say whether a block of the language model is missing; a head's tokens count alike."""
+        return any(
+            self._first <= number < len(self._names) - 1 for number in self._rounding.missing_blocks(self._names)
+        )
+
+    def gradients(self) -> TokenGradients:
+        """Return the gradients at each token, found by a pass there and back, or by an earlier run.
+
+        On the way there the vision tower is rounded: nothing of it depends on them.
+        """
+        path, image_token = self._folder.path / _GRADIENTS_FILE, self._source.config["image_token_id"]
+        found = read_token_gradients(path, image_token)
+        if found is None:
+            there, back = (_Share(self._calibration.on_share, *ends) for ends in ((0, 0.2), (0.2, _BEFORE)))
+            self._leave_states(there)
+            blocks = len(self._names) - 1 - self._first
+            found = find_token_gradients(
+                self._source,
+                self._calibration.pages,
+                self._folder.states,
+                on_block=lambda done: back.of(done / blocks),
+            )
+            found.write(path)
+        return found
+
+    def _leave_states(self, share: _Share) -> None:
+        """Leave the states before each block of the language model on the disk; those of an interrupted run are."""
+        kept = range(self._first, len(self._names))
+        missing = self._rounding.missing_blocks(self._names)
+        first = next((number for number in kept if not self._is_there(number)), None)
+        if missing[0] < self._first or first == self._first:
+            self._walk(self._resuming_at(min(missing[0], self._first)), share, keep_states_from=self._first)
+        elif first is not None:
+            self._walk(first - 1, share, keep_states_from=self._first)
+
+    def round(self, share: _Share, weigh: TokenWeights | None = None) -> None:
+        """Round what is missing."""
+        missing = self._rounding.missing_blocks(self._names)
+        if missing:
+            self._walk(self._resuming_at(missing[0]), share, weigh=weigh)
+
+    def _walk(
+        self, first: int, share: _Share, *, weigh: TokenWeights | None = None, keep_states_from: int | None = None
+    ) -> None:
+        blocks, pages = len(self._names), len(self._calibration.pages)
+
+        def on_block(block: BlockStatistics) -> None:
+            self._rounding.round_block(block)
+            share.of((block.number + 1) / blocks)
+
+        # A block counts as half done when all pages went through it, and as done when its matrices are rounded.
+        walk(
+            self._source,
+            self._calibration.pages,
+            on_block,
+            self._folder.states,
+            first_block=first,
+            options=WalkOptions(
+                needed=self._rounding.missing(self._names[:keep_states_from]),
+                down_slices=self._calibration.down_slices,
+                held_out_seed=HELD_OUT_SEED,
+                weigh=weigh,
+                keep_states_from=keep_states_from,
+            ),
+            on_page=lambda number, count: share.of((number + 0.5 * count / pages) / blocks),
+        )
+
+    def _resuming_at(self, first_missing: int) -> int:
+        """Return the last block at or before *first_missing* whose states are there; the first one needs none."""
+        return next((number for number in range(first_missing, 0, -1) if self._is_there(number)), 0)
+
+    def _is_there(self, number: int) -> bool:
+        return can_resume(self._source, self._calibration.pages, self._folder.states, number)
 
 
 class _Share:
-    """Counts a block as half done when all pages went through it, and as done when its matrices are rounded."""
+    """Tells *on_share* what part of all work is done, of a pass that is the part of it from *begin* to *end*."""
 
-    def __init__(self, on_share: OnShare, blocks: int, pages: int) -> None:
-        self._on_share, self._blocks, self._pages = on_share, blocks, pages
+    def __init__(self, on_share: OnShare, begin: float = 0, end: float = 1) -> None:
+        self._on_share, self._begin, self._end = on_share, begin, end
 
-    def page(self, number: int, count: int) -> None:
-        self._on_share((number + 0.5 * count / self._pages) / self._blocks)
-
-    def rounded(self, number: int) -> None:
-        self._on_share((number + 1) / self._blocks)
+    def of(self, share: float) -> None:
+        """Take *share* of the pass as done."""
+        self._on_share(self._begin + share * (self._end - self._begin))
 
 
 class _Rounding:
@@ -114,6 +188,18 @@ class _Rounding:
     ) -> None:
         self._wanted = {each.module: each for each in wanted}
         self._folder, self._processor, self._threads = folder, processor, threads
+
+    def missing(self, blocks: Sequence[str]) -> frozenset[str]:
+        """Return the modules in *blocks* of which the folder does not have all that is asked for."""
+        return frozenset(
+            each.module
+            for each in self._wanted.values()
+            if each.block in blocks and self._folder.missing(each.block, each.asked)
+        )
+
+    def missing_blocks(self, names: Sequence[str]) -> list[int]:
+        """Return the numbers of the blocks, in the order of *names*, that have such a module."""
+        return [number for number, name in enumerate(names) if self.missing([name])]
 
     def round_block(self, block: BlockStatistics) -> None:
         parts: list[CalibratedPart] = []
@@ -127,18 +213,21 @@ class _Rounding:
 
     def _round_sharing(self, block: str, sharing: Sequence[MatrixStatistics]) -> list[CalibratedPart]:
         """Round matrices with one input, and all that is asked of them."""
-        seen = sharing[0].input
-        known: dict[int, tuple[list[Factor], list[Floats]]] = {}  # by the columns that padding makes
+        asked = [
+            (statistics.matrix, key, self._wanted[statistics.matrix.module].asked[key])
+            for statistics in sharing
+            for key in self._folder.missing(block, self._wanted[statistics.matrix.module].asked)
+        ]
         parts = []
-        for statistics in sharing:
-            wanted = self._wanted[statistics.matrix.module]
-            for key in self._folder.missing(block, wanted.asked):
-                tensor = wanted.asked[key]
-                columns = tensor.shape[1]
-                if columns not in known:
-                    held_out = [np.asarray(each, np.float32) for each in _widened(seen.held_out or (), columns)]
-                    known[columns] = [prepare(each) for each in _widened(seen.hessians, columns)], held_out
-                parts.append(self._round(statistics.matrix, tensor, key, *known[columns]))
+        # By the columns that padding makes: each has a factor of its own.
+        for columns in sorted({tensor.shape[1] for _, _, tensor in asked}):
+            alike = [each for each in asked if each[2].shape[1] == columns]
+            slices: list[list[list[RoundedMatrix]]] = [[] for _ in alike]
+            for own, factor, held_out in _factors(sharing[0].input, columns):
+                for found, (matrix, key, tensor) in zip(slices, alike, strict=True):
+                    found.append(self._round(matrix, tensor, key, own, factor, held_out))
+                del factor, held_out  # one is in memory at a time
+            parts += [_part(key, found) for found, (_, key, _) in zip(slices, alike, strict=True)]
         return parts
 
     def _round(
@@ -146,12 +235,13 @@ class _Rounding:
         matrix: SourceMatrix,
         tensor: PlannedTensor,
         key: PartKey,
-        factors: Sequence[Factor],
+        columns: slice,
+        factor: Factor,
         held_out: Sequence[Floats],
-    ) -> CalibratedPart:
-        """Round some rows after the other, so that an output head is never in memory as a whole."""
-        rows, columns = matrix.shape
-        step = max(1, _WEIGHTS_AT_ONCE // columns)
+    ) -> list[RoundedMatrix]:
+        """Round some rows of *columns* after the other, so that an output head is never in memory as a whole."""
+        rows = matrix.shape[0]
+        step = max(1, WEIGHTS_AT_ONCE // matrix.shape[1])
         rounded = []
         for first in range(0, rows, step):
             end = min(first + step, rows)
@@ -159,8 +249,8 @@ class _Rounding:
             try:
                 rounded.append(
                     round_matrix(
-                        weight,
-                        factors,
+                        np.ascontiguousarray(weight[:, columns]),
+                        [factor],
                         key.params,
                         key.dtype,
                         self._processor,
@@ -170,7 +260,17 @@ class _Rounding:
                 )
             except (CheckpointError, PlanError) as error:
                 raise type(error)(f"{matrix.module}: {error}") from error
-        return _part(key, rounded)
+        return rounded
+
+
+def _factors(seen: InputStatistics, columns: int) -> Iterator[tuple[slice, Factor, list[Floats]]]:
+    """Yield for each slice of *columns* in all: where it lies, the factor of its H, and the H of held-out pages."""
+    held_out = _widened(seen.held_out or (), columns)
+    start = 0
+    for place, hessian in enumerate(_widened(seen.hessians, columns)):
+        own = slice(start, start + len(hessian))
+        start = own.stop
+        yield own, prepare(hessian), [np.asarray(each, np.float32) for each in held_out[place : place + 1]]
 
 
 def _widened(hessians: Sequence[Hessian], columns: int) -> list[Hessian]:
@@ -191,19 +291,27 @@ def _padded(weight: Floats, tensor: PlannedTensor, *, is_last: bool) -> Floats:
     return np.pad(weight, [(0, padding.zeros if axis == padding.axis else 0) for axis in range(2)])
 
 
-def _part(key: PartKey, rounded: Sequence[RoundedMatrix]) -> CalibratedPart:
+def _part(key: PartKey, slices: Sequence[Sequence[RoundedMatrix]]) -> CalibratedPart:
+    """Return what is stored of a matrix whose *slices* of columns were rounded, each some rows after the other."""
+    rounded = [each for rows in slices for each in rows]
     loss = MatrixLoss(
         sum(each.fit_loss for each in rounded),
         sum(each.loss for each in rounded),
         sum(each.rows_of_fit for each in rounded),
         sum(len(each.codes) for each in rounded),
     )
-    packed = np.concatenate([_as_bytes(pack_codes(each.codes, key.bits)) for each in rounded])
-    scales, biases = (
-        np.concatenate([_as_bytes(narrowed(values, key.dtype)) for values in several])
-        for several in ([each.scales for each in rounded], [each.biases for each in rounded])
+    stored = [[_stored(key, each) for each in rows] for rows in slices]
+    packed, scales, biases = (
+        np.concatenate([np.concatenate([each[place] for each in rows]) for rows in stored], axis=1)
+        for place in range(3)
     )
     return CalibratedPart(key, (packed, scales, biases), loss)
+
+
+def _stored(key: PartKey, rounded: RoundedMatrix) -> tuple[Bytes, Bytes, Bytes]:
+    """Return packed codes, scales and biases as bytes."""
+    scales, biases = (narrowed(each, key.dtype) for each in (rounded.scales, rounded.biases))
+    return _as_bytes(pack_codes(rounded.codes, key.bits)), _as_bytes(scales), _as_bytes(biases)
 
 
 def _as_bytes(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Bytes:
@@ -233,6 +341,7 @@ def calibration_report(
         answer_tokens=sum(page.answer_tokens for page in pages),
         device=str(start_mlx()),
         predicted_nats=plan.predicted_nats,
+        counted_by="gradient" if calibration.by_gradients else "kind",
         matrices=tuple(
             MatrixLossReport(
                 part.key.tensor,

@@ -65,7 +65,8 @@ class MatrixLoss:
     """How far a matrix's output is from the source's on the calibration pages.
 
     The sum over tokens of their weight times the squared difference: *fit* by ``fit``'s codes, *stored* by those that
-    are stored. *rows_of_fit* of its *rows* are kept as ``fit`` rounds them, which is no worse there.
+    are stored. *rows_of_fit* of its *rows* are kept as ``fit`` rounds them, which is no worse there; where columns are
+    cut into slices, the rows of each slice count.
     """
 
     fit: float

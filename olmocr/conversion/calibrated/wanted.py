@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 from olmocr.conversion.calibrated.store import PartKey, key_of
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor
-from olmocr.conversion.source.names import LM_HEAD
+from olmocr.conversion.source.names import LANGUAGE, LM_HEAD
 
 # Language and vision blocks; the embeddings, the merger and a tied head, which is the embeddings, are made with `fit`.
 _BLOCK = re.compile(r"(?:language_model\.model\.layers|vision_tower\.blocks)\.\d+(?=\.)")
@@ -87,18 +87,27 @@ _SEARCH = 3_000
 # Products of a matrix with H: feedback, the refit, descent, the losses of both roundings.
 _PRODUCTS = 6
 
+# Products of a token with a matrix: there, once more for its block's states, by its input, and by its output.
+_THERE_AND_BACK = 4
+
 # Python, MLX and numpy, and what threads that round matrices hold.
 _LIBRARIES = 400 << 20
 _A_THREAD = 80 << 20
 _WIDEST_IN_FLOAT64 = 8192
+_WEIGHTS_AT_ONCE = 1 << 25
 
 
 def work_of(
-    matrices: Sequence[WantedMatrix], pages: Sequence[CalibrationPage], down_slices: int = 1
+    matrices: Sequence[WantedMatrix],
+    pages: Sequence[CalibrationPage],
+    down_slices: int = 1,
+    *,
+    by_gradients: bool = False,
 ) -> CalibrationCost:
     """Return what it takes to calibrate *matrices* on *pages*.
 
-    *down_slices* is the number of slices into which the columns of the widest input are cut.
+    *down_slices* is the number of slices into which the columns of the widest input are cut. *by_gradients* says that
+    a pass there and back comes first.
     """
     tokens = sum(len(page.token_ids) for page in pages)
     patches = sum(len(page.pixel_values) for page in pages)
@@ -111,42 +120,60 @@ def work_of(
         double += columns**3 / slices**2
     for each in matrices:
         weights = each.shape[0] * each.shape[1]
-        single += _positions(each, tokens, patches) * weights
+        there_and_back = _THERE_AND_BACK if by_gradients and not each.block.startswith("vision") else 0
+        single += (1 + there_and_back) * _positions(each, tokens, patches) * weights
         single += len(each.asked) * weights * (_SEARCH + _PRODUCTS * each.shape[1])
-    longest = max((len(page.token_ids) for page in pages), default=0)
     parts = sum(_part_bytes(tensor, key) for each in matrices for key, tensor in each.asked.items())
-    return CalibrationCost(single, double, _peak_memory(matrices, longest, down_slices), parts)
+    return CalibrationCost(single, double, _peak_memory(matrices, pages, down_slices, by_gradients=by_gradients), parts)
 
 
 def _positions(matrix: WantedMatrix, tokens: int, patches: int) -> int:
     return patches if matrix.block.startswith("vision") else tokens
 
 
-def _peak_memory(matrices: Sequence[WantedMatrix], longest: int, down_slices: int) -> int:
+def _peak_memory(
+    matrices: Sequence[WantedMatrix], pages: Sequence[CalibrationPage], down_slices: int, *, by_gradients: bool
+) -> int:
     blocks: dict[str, list[WantedMatrix]] = {}
     for each in matrices:
         blocks.setdefault(each.block, []).append(each)
-    at_once = _A_THREAD * (os.cpu_count() or 1)
-    return (
-        _LIBRARIES + at_once + max((_block_memory(block, longest, down_slices) for block in blocks.values()), default=0)
-    )
+    longest = max((len(page.token_ids) for page in pages), default=0)
+    peaks = [_block_memory(block, longest, down_slices) for block in blocks.values()]
+    if by_gradients:
+        tokens = sum(len(page.token_ids) for page in pages)
+        peaks += [_back_memory(block, longest, tokens) for name, block in blocks.items() if name.startswith(LANGUAGE)]
+    return _LIBRARIES + _A_THREAD * (os.cpu_count() or 1) + max(peaks, default=0)
 
 
 def _block_memory(block: Sequence[WantedMatrix], longest: int, down_slices: int) -> int:
-    """Return the bytes of a block's weights, the H of its inputs, the factor of one, one page, and some rows.
+    """Return the bytes that a block takes while pages pass it, or while it is rounded, whichever is more.
 
-    H is there twice, since pages are held out; in float64 up to 8192 columns, and in float32 beyond.
+    There are always the sums H of its inputs: float64 up to 8192 columns and float32 beyond, and once more in float32
+    for the pages that are held out. Pages pass its weights in float32; a page's widest states are there about 3.5
+    times. Rounding holds the factor of one slice, in float64 while it is made, some rows, and all codes of a matrix.
     """
     weights = sum(rows * columns for rows, columns in (each.shape for each in block))
+    largest = max(rows * columns for rows, columns in (each.shape for each in block))
     *narrower, widest = sorted({each.input_name: each.shape[1] for each in block}.values())
-    seen = sum(2 * 8 * columns**2 for columns in narrower)
-    seen += 2 * (8 if widest <= _WIDEST_IN_FLOAT64 else 4) * widest**2 // down_slices
-    factors = 2 * 4 * widest**2 // down_slices + 8 * (widest // down_slices) ** 2
-    page = 3 * 4 * longest * max(each.shape[1] for each in block)
-    rows_at_once = 8 * min(1 << 26, max(each.shape[0] * each.shape[1] for each in block))
+    sliced = widest // down_slices
+    is_wide = widest > _WIDEST_IN_FLOAT64
+    sums = 12 * sum(columns**2 for columns in narrower) + (8 if is_wide else 12) * widest**2 // down_slices
+    factor = max((12 if is_wide else 16) * sliced**2, 16 * max(narrower, default=0) ** 2)
+    page = int(3.5 * 4 * longest * widest)
     # Of a head that is not computed with, some rows are read at a time.
     computed = 0 if block[0].block == _HEAD else 4 * weights
-    return computed + seen + factors + page + rows_at_once
+    return sums + max(computed + page, factor + 12 * min(_WEIGHTS_AT_ONCE, largest) + 2 * largest)
+
+
+def _back_memory(block: Sequence[WantedMatrix], longest: int, tokens: int) -> int:
+    """Return the bytes that it takes to go back through a block: its weights, all pages' gradients, one page's states.
+
+    All are float32. A page's inputs and outputs of matrices are there, and about twice more as gradients.
+    """
+    weights = sum(rows * columns for rows, columns in (each.shape for each in block))
+    outputs = sum(each.shape[0] for each in block)
+    inputs = {each.input_name: each.shape[1] for each in block}
+    return 4 * (weights + tokens * min(inputs.values()) + 3 * longest * (outputs + sum(inputs.values())))
 
 
 def _part_bytes(tensor: PlannedTensor, key: PartKey) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from olmocr.errors import OutputError, UsageError
-from olmocr.files import cache_folder, sha256_of, write_whole
+from olmocr.files import cache_folder, is_file, is_folder, is_there, sha256_of, write_whole
 from olmocr.inputs.kinds import ENDINGS
 from olmocr.inputs.places import folded
 from olmocr.inputs.sources import STANDARD_INPUT, Source, path_of
@@ -54,7 +54,7 @@ def names_documents(name: str) -> bool:
         if path.is_dir():
             is_empty = next(path.iterdir(), None) is None
             return not is_empty and not (path / RECORDS_FILE).exists() and not (path / "results").exists()
-    return path.suffix.lower() in ENDINGS or "::" in name or (glob.has_magic(name) and not path.exists())
+    return path.suffix.lower() in ENDINGS or "::" in name or (glob.has_magic(name) and not is_there(path))
 
 
 def require_no_workspace(names: Sequence[str]) -> None:
@@ -64,7 +64,7 @@ def require_no_workspace(names: Sequence[str]) -> None:
         UsageError: there is one.
     """
     for name in names:
-        if (path_of(name) / RECORDS_FILE).exists():
+        if is_file(path_of(name) / RECORDS_FILE):
             raise UsageError(f"{name} is a workspace, which comes first: olmocr {name} {names[0]}")
 
 
@@ -217,12 +217,12 @@ def _files_beside(path: Path) -> set[Path]:
 
 def _is_folder(output: str) -> bool:
     path = Path(output).expanduser()
-    return path.is_dir() or output.endswith(os.sep) or path.suffix.lower() not in _MARKDOWN_ENDINGS
+    return is_folder(path) or output.endswith(os.sep) or path.suffix.lower() not in _MARKDOWN_ENDINGS
 
 
 def _is_another_file(path: Path) -> bool:
     """Say whether *path* is a file, or is called like one that holds a document."""
-    return not path.is_dir() and (path.exists() or path.suffix.lower() in ENDINGS)
+    return not is_folder(path) and (is_there(path) or path.suffix.lower() in ENDINGS)
 
 
 def _key(path: Path) -> str:
@@ -241,6 +241,7 @@ def _read_written(workspace: Path) -> dict[str, str]:
 
 def texts_of(config: PipelineConfig, sources: Iterable[Source]) -> Iterator[Text]:
     """Yield the markdown of each of *sources*, in this order; of one that failed, what was read."""
+    assert isinstance(config.workspace, Path)  # one of this command's own
     workspace = open_workspace(config.workspace, config.output_dir)
     for source in sources:
         path = workspace.markdown_path(source)

@@ -12,18 +12,14 @@ from typing import Any
 
 from olmocr.errors import InputError
 from olmocr.strays import files_in, own_parts
+from olmocr.validate.bench.marked import FORMATS
 from olmocr.validate.bench.text import normalized
 from olmocr.validate.pages import read_text
 
 BASELINE = "baseline"
 """The category of the checks that every document gets."""
 
-SKIPPED_TYPES: Mapping[str, str] = {
-    "math": "formulas are compared as a browser draws them, and none is started here",
-    "format": "it is not in the published benchmark, and not scored here",
-    "footnote": "it is not in the published benchmark, and not scored here",
-}
-"""Types of checks that are counted and not scored, each with the reason."""
+_SIDES = ("before", "after")
 
 RELATIONS = ("up", "down", "left", "right", "top_heading", "left_heading")
 
@@ -70,11 +66,32 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A check that is counted and not scored."""
+class Formula:
+    """A formula has to be there that shows all of *math*; with *with_dollars* those between dollar signs count, too."""
+
+    math: str
+    with_dollars: bool = True
 
 
-Rule = Phrase | Order | TableCell | Baseline | Skipped
+@dataclass(frozen=True)
+class Format:
+    """A text has to stand in a heading, in bold or in italic type; *form* is one of :data:`FORMATS`."""
+
+    text: str
+    form: str
+    case_sensitive: bool = True
+
+
+@dataclass(frozen=True)
+class Footnote:
+    """A footnote's mark has to be there, and right before and after it these letters and digits, if any are given."""
+
+    marker: str
+    before: str = ""
+    after: str = ""
+
+
+Rule = Phrase | Order | TableCell | Baseline | Formula | Format | Footnote
 
 
 @dataclass(frozen=True)
@@ -162,7 +179,7 @@ def parse_check(line: str, category: str) -> BenchCheck:
         rule=_rule(fields, kind, max_diffs),
     )
     unknown = sorted(set(value) - fields.asked - _COMMON)
-    if unknown and kind not in SKIPPED_TYPES:
+    if unknown:
         raise CheckError(f"a check of type {kind} has no field {unknown[0]!r}")
     return check
 
@@ -193,10 +210,32 @@ def _rule(fields: _JsonFields, kind: str, max_diffs: int) -> Rule:
             fields.count("max_repeats", default=30),
             fields.flag("check_disallowed_characters", default=True),
         )
-    if kind in SKIPPED_TYPES:
-        return Skipped()
-    known = ("present", "absent", "order", "table", "baseline", *SKIPPED_TYPES)
+    if kind == "math":
+        return Formula(fields.text("math"), not fields.flag("ignore_dollar_delimited", default=False))
+    if kind == "format":
+        return Format(fields.phrase("text"), _form(fields), fields.flag("case_sensitive", default=True))
+    if kind == "footnote":
+        return Footnote(_marker(fields), *(_phrase_or_nothing(fields, f"appears_{way}_marker") for way in _SIDES))
+    known = ("present", "absent", "order", "table", "baseline", "math", "format", "footnote")
     raise CheckError(f"there is no type of check {kind!r}; there are {', '.join(known)}")
+
+
+def _form(fields: _JsonFields) -> str:
+    found = fields.text("format")
+    if found not in FORMATS:
+        raise CheckError(f"format is {found!r}, none of {', '.join(FORMATS)}")
+    return found
+
+
+def _marker(fields: _JsonFields) -> str:
+    found = fields.text("marker")
+    if " " in found:
+        raise CheckError(f"marker is {found!r}, which no footnote has")
+    return found
+
+
+def _phrase_or_nothing(fields: _JsonFields, name: str) -> str:
+    return fields.phrase(name) if fields.text_or_nothing(name) else ""
 
 
 class _JsonFields:

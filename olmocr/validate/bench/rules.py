@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from olmocr.validate.bench.checks import Baseline, BenchCheck, Order, Phrase, Skipped, TableCell
+from olmocr.validate.bench.checks import Baseline, BenchCheck, Footnote, Format, Formula, Order, Phrase, TableCell
+from olmocr.validate.bench.formulas.drawn import Drawings, shows
+from olmocr.validate.bench.formulas.written import formulas_in
+from olmocr.validate.bench.marked import footnote_marks, texts_in
 from olmocr.validate.bench.tables import CellPlace, Grid, grids_in
 from olmocr.validate.bench.text import normalized
 from olmocr.validate.score import partial_similarity, places, similarity
 
 _LONGEST_REPEATED = 5  # characters
 _LEAST_SIMILAR_CELL = 0.5
+_BESIDE_FOOTNOTE = 200  # characters beside a footnote's mark in which a text is looked for
 _HEADINGS = {"top_heading": "up", "left_heading": "left"}
 
 # Chinese characters, Japanese syllables, emoji and flags: what a model that has lost its way writes.
@@ -21,8 +25,10 @@ _UNEXPECTED = re.compile(
 )
 
 
-def holds(check: BenchCheck, text: str) -> bool | None:
-    """Return whether *check* holds for the text of its page; None for a check of a type that is not scored.
+def holds(check: BenchCheck, text: str, drawings: Drawings | None = None) -> bool | None:
+    """Return whether *check* holds for the text of its page; None for a formula where there are no drawings.
+
+    *drawings* has all that :func:`formulas_to_draw` names.
 
     Raises:
         MissingDependencyError: rapidfuzz or fuzzysearch is not installed.
@@ -36,21 +42,37 @@ def holds(check: BenchCheck, text: str) -> bool | None:
             return any(_table_holds(grid, rule, check.max_diffs) for grid in _grids(rule, text))
         case Baseline() as rule:
             return _baseline_holds(rule, text)
-        case Skipped():
-            return None
+        case Formula() as rule:
+            return None if drawings is None else _formula_holds(rule, text, drawings)
+        case Format() as rule:
+            return any(_has_phrase(rule, check.max_diffs, each) for each in texts_in(text, rule.form))
+        case Footnote() as rule:
+            return _footnote_holds(rule, check.max_diffs, text)
+
+
+def formulas_to_draw(check: BenchCheck, text: str) -> list[str]:
+    """Return the formulas without whose drawings it cannot be told whether *check* holds: its own and the page's."""
+    if not isinstance(check.rule, Formula):
+        return []
+    written = formulas_in(text, with_dollars=check.rule.with_dollars)
+    return [] if check.rule.math in written else [check.rule.math, *written]
 
 
 def _phrase_holds(rule: Phrase, max_diffs: int, text: str) -> bool:
+    return _has_phrase(rule, max_diffs, text, rule.first_n or 0, rule.last_n or 0) != rule.absent
+
+
+def _has_phrase(rule: Phrase | Format, max_diffs: int, text: str, first: int = 0, last: int = 0) -> bool:
     wanted, text = rule.text, normalized(text)
     if not rule.case_sensitive:
         wanted, text = wanted.lower(), text.lower()
-    text = _ends(text, rule.first_n or 0, rule.last_n or 0)
+    return _is_within(wanted, _ends(text, first, last), max_diffs, 1 - max_diffs / len(wanted))
+
+
+def _is_within(wanted: str, text: str, max_diffs: int, threshold: float) -> bool:
     # Of two texts rapidfuzz looks for the shorter one in the longer one: without this a lone space would pass for a
     # page with any phrase of two words.
-    if len(text) < len(wanted) - max_diffs:
-        return rule.absent
-    is_there = partial_similarity(wanted, text) >= 1 - max_diffs / len(wanted)
-    return is_there != rule.absent
+    return len(text) >= len(wanted) - max_diffs and partial_similarity(wanted, text) >= threshold
 
 
 def _ends(text: str, first: int, last: int) -> str:
@@ -100,6 +122,36 @@ def _baseline_holds(rule: Baseline, text: str) -> bool:
     if not _letters(text) or _repeats(text) > rule.max_repeats:
         return False
     return not (rule.check_disallowed_characters and _UNEXPECTED.search(text))
+
+
+def _formula_holds(rule: Formula, text: str, drawings: Drawings) -> bool:
+    written = formulas_in(text, with_dollars=rule.with_dollars)
+    if rule.math in written:
+        return True
+    wanted = drawings.get(rule.math)
+    return wanted is not None and any(
+        drawing is not None and shows(drawing, wanted) for drawing in map(drawings.get, written)
+    )
+
+
+def _footnote_holds(rule: Footnote, max_diffs: int, text: str) -> bool:
+    marks = footnote_marks(text, rule.marker)
+    before = (_letters_only(text[max(0, start - _BESIDE_FOOTNOTE) : start]) for start, _ in marks)
+    after = (_letters_only(text[end : end + _BESIDE_FOOTNOTE]) for _, end in marks)
+    twice_before, twice_after = (2 * len(_letters_only(each)) for each in (rule.before, rule.after))
+    return (
+        bool(marks)
+        and (not rule.before or any(_has_letters(rule.before, each[-twice_before:], max_diffs) for each in before))
+        and (not rule.after or any(_has_letters(rule.after, each[:twice_after], max_diffs) for each in after))
+    )
+
+
+def _has_letters(wanted: str, letters: str, max_diffs: int) -> bool:
+    return bool(letters) and _is_within(_letters_only(wanted), letters, max_diffs, 1 - max_diffs / len(wanted))
+
+
+def _letters_only(text: str) -> str:
+    return "".join(filter(str.isalnum, normalized(text))).lower()
 
 
 def _without_images(text: str) -> str:

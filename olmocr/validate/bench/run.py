@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from olmocr.page import Ask
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.run import run_pipeline_sync
 from olmocr.reports.bench import (
+    ANSWERS,
     BENCH_CHECKS_FILE,
     BENCH_REPORT_FILE,
     BenchReport,
@@ -33,17 +35,26 @@ from olmocr.reports.parts import Interval
 from olmocr.reports.typed_json import parse_as, report_json
 from olmocr.runtime.facts import machine, versions, weight_hashes
 from olmocr.strays import files_in
-from olmocr.validate.bench.checks import SKIPPED_TYPES, BenchCheck, BenchSet, Phrase, read_bench_set
-from olmocr.validate.bench.rules import holds
+from olmocr.validate.bench.answers import Readings, read_answers
+from olmocr.validate.bench.checks import BenchCheck, BenchSet, Formula, Phrase, read_bench_set
+from olmocr.validate.bench.formulas.draw import CannotDrawError, Draftsman
+from olmocr.validate.bench.formulas.drawn import Drawings
+from olmocr.validate.bench.rules import formulas_to_draw, holds
 from olmocr.validate.bench.statistics import CONFIDENCE, CheckCounts, compare, interval, mcnemar, overall, tally
 from olmocr.validate.known_pages.page_set import longest_side_for
 from olmocr.validate.score import places, similarity
 from olmocr.workspace.document import PageRecord
 from olmocr.workspace.records import Records
 
+logger = logging.getLogger(__name__)
+
 _FORMAT = 1  # of the workspace's name; another one is read anew
 _READERS = ("olmocr", "mlx", "mlx-vlm")
 _SIGNIFICANT = 1 - CONFIDENCE
+
+
+def _nobody() -> Draftsman:
+    raise CannotDrawError("nothing to draw them with was named")
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,9 @@ class BenchTerms:
     """On which terms a model is tried: *longest_side* is in pixels, None for what suits the model.
 
     *sample* is how many documents of each category are read, None for all. *work* is the folder in which pages that
-    were read are kept, None for one in the user's cache. *ask* answers instead of the folder's model.
+    were read are kept, None for one in the user's cache. *server* is the address of one that has the model, and answers
+    instead of this process; *server_model* is its name there, None if it has no other. *ask* answers instead of either.
+    *draftsman* finds what draws formulas, and is asked where there are any.
     """
 
     longest_side: int | None = None
@@ -59,7 +72,10 @@ class BenchTerms:
     work: Path | None = None
     max_tokens: int = 8000
     max_attempts: int = 8
+    server: str | None = None
+    server_model: str | None = None
     ask: Ask | None = None
+    draftsman: Callable[[], Draftsman] = _nobody
 
 
 @dataclass(frozen=True)
@@ -70,66 +86,151 @@ class BenchRun:
     outcomes: tuple[Outcome, ...]
 
 
-Texts = Mapping[tuple[str, int], str | None]
-"""The text of each page by its document and number; None where no answer was good."""
-
 OnPage = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The part of a benchmark that is tried, all of it, and what draws its formulas, or why nothing does."""
+
+    full: BenchSet
+    part: BenchSet
+    draftsman: Draftsman | None
+    why_not_drawn: str
+    started: float
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What a report says of who read the pages."""
+
+    model: str
+    weights: dict[str, str]
+    backend: str
+    longest_side: int | None = None
+    max_tokens: int | None = None
+    answers_sha256: str | None = None
 
 
 def run_bench(folder: Path, bench: Path, terms: BenchTerms = BenchTerms(), on_page: OnPage = lambda: None) -> BenchRun:
     """Have the model in *folder* read a benchmark's pages, score them, and leave the report beside its weights.
 
-    A run that is interrupted goes on where it was; *on_page* is called after each page that is read.
+    A run that is interrupted resumes with the page it was at; *on_page* is called after each page that is read.
 
     Raises:
         CheckpointError: *folder* holds no model that can be loaded.
         InputError: the benchmark is not what it should be.
         MissingDependencyError: MLX, mlx-vlm, rapidfuzz or fuzzysearch is not installed.
         OutputError: the report cannot be written.
+        ServerError: the server cannot be used.
     """
-    started = time.monotonic()
-    # Where a library is missing, that is said now and not after hours of reading.
-    similarity("", "")
-    places("a", "", 0)
+    started = _begun()
     read_config(ModelFolder(folder))
     weights = weight_hashes(folder)
-    full = read_bench_set(bench)
-    chosen = _sampled(full, terms.sample)
+    chosen = _choose(bench, terms, started)
     side = terms.longest_side or longest_side_for(folder)
-    texts = _read_pages(folder, chosen, _workspace(weights, side, terms), side, terms, on_page)
-    outcomes = tuple(_outcome(check, texts) for check in chosen.checks)
+    readings = _read_pages(folder, chosen.part, _workspace(weights, side, terms), side, terms, on_page)
+    backend = "server" if terms.server else "mlx"
+    run = _scored(bench, chosen, readings, _Reader(_name(folder), weights, backend, side, terms.max_tokens))
+    write_bench(folder, run)
+    return run
+
+
+def score_answers(answers: Path, bench: Path, terms: BenchTerms = BenchTerms()) -> BenchRun:
+    """Score the answers in a folder, as :func:`read_answers` finds them there; nothing is written.
+
+    Raises:
+        InputError: the benchmark or the answers are not what they should be.
+        MissingDependencyError: rapidfuzz or fuzzysearch is not installed.
+    """
+    chosen = _choose(bench, terms, _begun())
+    found = read_answers(answers, chosen.part)
+    return _scored(bench, chosen, found.readings, _Reader(_name(answers), {}, ANSWERS, answers_sha256=found.sha256))
+
+
+def _begun() -> float:
+    """Return when a run began. Where a library is missing, that is said now and not after hours of reading."""
+    started = time.monotonic()
+    similarity("", "")
+    places("a", "", 0)
+    return started
+
+
+def _name(folder: Path) -> str:
+    return folder.resolve().name
+
+
+def _choose(bench: Path, terms: BenchTerms, started: float) -> _Chosen:
+    full = read_bench_set(bench)
+    part = _sampled(full, terms.sample)
+    draftsman, why = None, ""
+    if any(isinstance(check.rule, Formula) for check in part.checks):
+        try:
+            draftsman = terms.draftsman()
+        except CannotDrawError as error:
+            why = str(error)
+            logger.warning("formulas will not be scored: %s", why)
+    return _Chosen(full, part, draftsman, why, started)
+
+
+def _scored(bench: Path, chosen: _Chosen, readings: Readings, reader: _Reader) -> BenchRun:
+    """Return what comes of the checks, and the report on it."""
+    full, part = chosen.full, chosen.part
+    drawings, why_not_drawn = _drawings(chosen, readings)
+    outcomes = tuple(_outcome(check, readings, drawings) for check in part.checks)
     tallied = tally(outcomes)
-    pages = {(check.document, check.page) for check in chosen.checks}
-    why = tuple(_why_incomplete(full, chosen))
+    pages = {(check.document, check.page) for check in part.checks}
+    without = sum(all(text is None for text in readings.get(page, ())) for page in pages)
+    skipped = {"math": f"formulas are compared as a browser draws them with KaTeX, and {why_not_drawn}"}
+    why = tuple(_why_incomplete(chosen, outcomes, skipped, without if reader.backend == ANSWERS else 0))
     report = BenchReport(
-        model=folder.resolve().name,
-        weights=weights,
-        backend="mlx",
-        data_set=bench.resolve().name,
+        **dataclasses.asdict(reader),
+        data_set=_name(bench),
         checks_sha256=full.checks_sha256,
         revision=full.revision,
-        longest_side=side,
-        max_tokens=terms.max_tokens,
         complete=not why,
         incomplete=why,
         score=tallied.overall() if tallied.categories else None,
         interval=interval(overall(tallied.scores(tallied.draws()))) if len(tallied.documents) > 1 else None,
         categories=tuple(_categories(outcomes, tallied)),
-        types=tuple(_types(outcomes)),
-        documents=len(chosen.documents),
-        documents_left_out=len(full.documents) - len(chosen.documents),
+        types=tuple(_types(outcomes, skipped)),
+        documents=len(part.documents),
+        documents_left_out=len(full.documents) - len(part.documents),
         pages=len(pages),
-        pages_without_answer=sum(texts.get(page) is None for page in pages),
-        absent_in_nothing=sum(_is_empty_pass(check, texts) for check in chosen.checks),
+        pages_without_answer=without,
+        absent_in_nothing=sum(_is_empty_pass(check, readings) for check in part.checks),
         comparison=None,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         machine=machine(),
-        seconds=round(time.monotonic() - started, 2),
-        versions=versions(),
+        seconds=round(time.monotonic() - chosen.started, 2),
+        versions={**versions(), **(chosen.draftsman.versions if chosen.draftsman else {})},
     )
-    run = BenchRun(report, outcomes)
-    write_bench(folder, run)
-    return run
+    return BenchRun(report, outcomes)
+
+
+def _drawings(chosen: _Chosen, readings: Readings) -> tuple[Drawings | None, str]:
+    """Return all formulas that have to be drawn, as they are drawn; or none, and why."""
+    if chosen.draftsman is None:
+        return None, chosen.why_not_drawn
+    wanted = [
+        formula
+        for check in chosen.part.checks
+        for text in readings.get((check.document, check.page), ())
+        for formula in formulas_to_draw(check, text or "")
+    ]
+    logger.info("drawing %d formulas", len(set(wanted)))
+    try:
+        drawings = chosen.draftsman.draw(wanted)
+    except CannotDrawError as error:
+        return None, str(error)
+    odd = [check.id for check in chosen.part.checks if _is_undrawn(check, drawings)]
+    if odd:
+        logger.warning("%d formulas that are asked for cannot be drawn, the first by %s", len(odd), odd[0])
+    return drawings, ""
+
+
+def _is_undrawn(check: BenchCheck, drawings: Drawings) -> bool:
+    return isinstance(check.rule, Formula) and drawings.get(check.rule.math, True) is None
 
 
 def write_bench(folder: Path, run: BenchRun) -> None:
@@ -172,6 +273,23 @@ def read_earlier(path: Path) -> EarlierRun:
     if has_weights and run.weights != weight_hashes(folder):
         raise InputError(f"{report_path} was made of other weights than lie beside it; run the benchmark again")
     return run
+
+
+def other_run(path: Path, bench: Path, terms: BenchTerms, on_page: OnPage = lambda: None) -> EarlierRun:
+    """Return a run to compare with: of a model, which is measured first if it has no report, or of answers.
+
+    A server has one model, and not that of *path*, which is therefore read in this process.
+
+    Raises:
+        OlmocrError: as :func:`run_bench`, :func:`score_answers` and :func:`read_earlier` do.
+    """
+    if not path.is_dir() or (path / BENCH_REPORT_FILE).exists():
+        return read_earlier(path)
+    if files_in(path, ".safetensors"):
+        run = run_bench(path, bench, dataclasses.replace(terms, server=None, server_model=None), on_page)
+    else:
+        run = score_answers(path, bench, terms)
+    return EarlierRun(run.report.model, run.report.weights, run.report.checks_sha256, run.outcomes)
 
 
 def compared(run: BenchRun, other: EarlierRun) -> BenchRun:
@@ -217,13 +335,16 @@ def _verdict(model: str, other: str, difference: float, within: Interval, p_valu
     return f"{model} is not told apart from {other} by these {checks} checks: {numbers}"
 
 
-def _read_pages(folder: Path, bench: BenchSet, workspace: Path, side: int, terms: BenchTerms, on_page: OnPage) -> Texts:
-    """Return the text of each page; what the workspace has is not read again."""
+def _read_pages(
+    folder: Path, bench: BenchSet, workspace: Path, side: int, terms: BenchTerms, on_page: OnPage
+) -> Readings:
+    """Return the one reading of each page; what the workspace has is not read again."""
     paths = {document: bench.document_path(document) for document in bench.documents}
     config = PipelineConfig(
         workspace=workspace,
         pdfs=tuple(str(path) for path in paths.values()),
-        model=str(folder),
+        model=terms.server_model if terms.server else str(folder),
+        server=terms.server,
         target_longest_image_dim=side,
         max_page_retries=terms.max_attempts,
         max_tokens=terms.max_tokens,
@@ -231,7 +352,7 @@ def _read_pages(folder: Path, bench: BenchSet, workspace: Path, side: int, terms
     run_pipeline_sync(config, on_page=lambda source, record: on_page(), ask=terms.ask)
     with Records(workspace) as records:
         return {
-            (document, number): _text(record)
+            (document, number): (_text(record),)
             for document, path in paths.items()
             for number, record in records.pages(content_hash(path, str(path))).items()
         }
@@ -245,7 +366,9 @@ def _text(record: PageRecord) -> str | None:
 def _workspace(weights: dict[str, str], side: int, terms: BenchTerms) -> Path:
     """Return the folder for pages that this model reads on these terms, with these versions of what reads them."""
     readers = {name: version for name, version in versions().items() if name in _READERS}
-    key = json.dumps([_FORMAT, weights, side, terms.max_tokens, terms.max_attempts, readers], sort_keys=True)
+    of_server = [terms.server, terms.server_model] if terms.server else []
+    parts = [_FORMAT, weights, side, terms.max_tokens, terms.max_attempts, readers, *of_server]
+    key = json.dumps(parts, sort_keys=True)
     return (terms.work or default_bench_work()) / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
@@ -269,18 +392,18 @@ def _sampled(full: BenchSet, count: int | None) -> BenchSet:
     )
 
 
-def _outcome(check: BenchCheck, texts: Texts) -> Outcome:
-    """Return what comes of a check; on a page without an answer nothing passes."""
-    text = texts.get((check.document, check.page))
-    passed = holds(check, text or "")
-    if passed is not None and text is None:
-        passed = False
+def _outcome(check: BenchCheck, readings: Readings, drawings: Drawings | None) -> Outcome:
+    """Return what comes of a check: of several readings more than half must pass, and one without an answer fails."""
+    texts = readings.get((check.document, check.page), ())
+    held = [holds(check, text or "", drawings) and text is not None for text in texts or (None,)]
+    passed = None if None in held else sum(map(bool, held)) > len(held) / 2
     return Outcome(check.id, check.type, check.category, check.document, check.page, passed)
 
 
-def _is_empty_pass(check: BenchCheck, texts: Texts) -> bool:
-    text = texts.get((check.document, check.page))
-    return isinstance(check.rule, Phrase) and check.rule.absent and text is not None and not text.strip()
+def _is_empty_pass(check: BenchCheck, readings: Readings) -> bool:
+    texts = readings.get((check.document, check.page), ())
+    is_absent = isinstance(check.rule, Phrase) and check.rule.absent
+    return is_absent and bool(texts) and all(text is not None and not text.strip() for text in texts)
 
 
 def _categories(outcomes: Sequence[Outcome], tallied: CheckCounts) -> Iterable[CategoryScore]:
@@ -305,17 +428,22 @@ def _documents(outcomes: Iterable[Outcome]) -> int:
     return len({outcome.document for outcome in outcomes})
 
 
-def _types(outcomes: Sequence[Outcome]) -> Iterable[TypeCount]:
+def _types(outcomes: Sequence[Outcome], why_skipped: Mapping[str, str]) -> Iterable[TypeCount]:
     scored = Counter(outcome.type for outcome in outcomes if outcome.passed is not None)
     passed = Counter(outcome.type for outcome in outcomes if outcome.passed)
     for name, count in sorted(Counter(outcome.type for outcome in outcomes).items()):
-        yield TypeCount(name, scored[name], passed[name], count - scored[name], SKIPPED_TYPES.get(name))
+        skipped = count - scored[name]
+        yield TypeCount(name, scored[name], passed[name], skipped, why_skipped[name] if skipped else None)
 
 
-def _why_incomplete(full: BenchSet, chosen: BenchSet) -> Iterable[str]:
-    left_out = len(full.documents) - len(chosen.documents)
+def _why_incomplete(
+    chosen: _Chosen, outcomes: Sequence[Outcome], why_skipped: Mapping[str, str], without_answer: int
+) -> Iterable[str]:
+    left_out = len(chosen.full.documents) - len(chosen.part.documents)
     if left_out:
-        yield f"{left_out} of {len(full.documents)} documents were left out"
-    for name, count in sorted(Counter(check.type for check in chosen.checks).items()):
-        if name in SKIPPED_TYPES:
-            yield f"{count} checks of type {name} were not scored: {SKIPPED_TYPES[name]}"
+        yield f"{left_out} of {len(chosen.full.documents)} documents were left out"
+    if without_answer:
+        yield f"{without_answer} pages have no answer in the folder: nothing passed there"
+    for each in _types(outcomes, why_skipped):
+        if each.skipped:
+            yield f"{each.skipped} checks of type {each.type} were not scored: {each.why_skipped}"

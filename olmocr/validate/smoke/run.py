@@ -75,8 +75,9 @@ def smoke_test(
     side = terms.longest_side or longest_side_for(folder)
     with temporary_folder() as scratch:
         page_set, known = pages_or_built_in(terms.pages, scratch, side)
+        workspace = scratch / "workspace"
         config = PipelineConfig(
-            workspace=scratch / "workspace",
+            workspace=workspace,
             pdfs=tuple(dict.fromkeys(str(page.path) for page in known)),
             model=str(folder),
             markdown=True,
@@ -92,7 +93,7 @@ def smoke_test(
 
         summary = run_pipeline_sync(config, on_page=keep, ask=terms.ask)
         pages = tuple(_judged(page, found.get((str(page.path), page.page_number)), summary) for page in known)
-        unwritten = tuple(_unwritten(config.workspace, known, summary))
+        unwritten = tuple(_unwritten(workspace, known, summary))
     hashes = weight_hashes(folder)
     problems = (*_changed_weights(folder, hashes), *prompt_problems(folder), *unwritten)
     report = SmokeReport(

@@ -16,6 +16,7 @@ from olmocr.conversion.source.checkpoint import SourceCheckpoint, read_checkpoin
 from olmocr.conversion.source.config import flat_config
 from olmocr.conversion.source.names import EMBEDDINGS, FAMILIES, expected_shapes, mlx_name, mlx_shape
 from olmocr.errors import CheckpointError, MissingDependencyError
+from olmocr.files import is_folder
 from olmocr.model_folder import (
     HASHES_FILE,
     INDEX_FILE,
@@ -132,7 +133,7 @@ class _Contents:
 
 
 def _read_contents(folder: Path) -> _Contents:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise CheckpointError(f"{folder} is no folder that can be read; give the folder of an MLX model")
     refuse_links_out(folder)
     files = _shard_files(folder)

@@ -46,13 +46,13 @@ def calibration_of(targets, **terms):
     return Calibration(tuple(random_pages(targets[0].plan.source.config)), **terms)
 
 
-def calibrated(source, folder, recipes=("mixed",), threads=1, on_share=lambda share: None):
+def calibrated(source, folder, recipes=("mixed",), threads=1, **terms):
     """Calibrate into *folder*; return the parts."""
     targets = targets_of(source, folder, recipes)
     kept = CalibrationFolder(folder, "same")
     kept.resume()
     plans = [target.plan for target in targets]
-    return calibrate(plans, calibration_of(targets, on_share=on_share), kept, find_processor(), threads)
+    return calibrate(plans, calibration_of(targets, **terms), kept, find_processor(), threads)
 
 
 def assert_same(one, other):
@@ -80,6 +80,56 @@ def test_no_matrix_is_further_from_the_source_than_fit_makes_it_unless_held_out_
     # The head sees answers only, and four pages have too few tokens for it.
     losses = [part.loss for key, part in parts.by_key.items() if "lm_head" not in key.tensor]
     assert sum(loss.stored for loss in losses) < 0.8 * sum(loss.fit for loss in losses)
+
+
+def test_the_widest_input_is_rounded_slice_by_slice(tmp_path):
+    wider = tiny_checkpoint(tmp_path / "wider", {**SPECIAL, "intermediate_size": 256})
+    whole, halves = (
+        calibrated(wider, tmp_path / str(slices), threads=1, down_slices=slices).by_key for slices in (1, 2)
+    )
+    changed_modules = {
+        key.tensor.rpartition("mlp.")[2]
+        for key, part in whole.items()
+        if any((mine != theirs).any() for mine, theirs in zip(part.arrays, halves[key].arrays, strict=True))
+    }
+    assert changed_modules == {"down_proj.weight"}
+    down = next(key for key in whole if "layers.0.mlp.down_proj" in key.tensor)
+    assert halves[down].loss.rows == 2 * whole[down].loss.rows
+    # As if each half were a matrix of its own, given its half of the input: no worse than `fit`, and no better than
+    # where errors of both halves are set off against each other.
+    assert halves[down].loss.stored < halves[down].loss.fit
+    assert [part.shape for part in halves[down].arrays] == [part.shape for part in whole[down].arrays]
+
+
+@pytest.fixture(scope="module")
+def by_gradients(source, tmp_path_factory):
+    return calibrated(source, tmp_path_factory.mktemp("gradients") / "folder", by_gradients=True)
+
+
+def test_gradients_change_the_codes_of_the_language_models_blocks_alone(parts, by_gradients):
+    assert by_gradients.by_key.keys() == parts.by_key.keys()
+    changed_blocks = {
+        key.tensor.rpartition(".layers.")[0]
+        for key, part in parts.by_key.items()
+        if any(
+            (mine != theirs).any() for mine, theirs in zip(part.arrays, by_gradients.by_key[key].arrays, strict=True)
+        )
+    }
+    assert changed_blocks == {"language_model.model"}
+
+
+@pytest.mark.parametrize("share", [0.02, 0.12, 0.17, 0.3, 0.49, 0.7, 0.9])
+def test_a_calibration_by_gradients_resumes_wherever_it_was_interrupted(source, by_gradients, tmp_path, share):
+    def interrupt(done):
+        if done > share:
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        calibrated(source, tmp_path / "folder", by_gradients=True, on_share=interrupt)
+    shares = []
+    again = calibrated(source, tmp_path / "folder", by_gradients=True, on_share=shares.append)
+    assert_same(again, by_gradients)
+    assert shares[0] > (0.5 if share > 0.5 else 0.2 if share > 0.2 else 0)
 
 
 def test_two_recipes_share_what_they_ask_alike(source, tmp_path):

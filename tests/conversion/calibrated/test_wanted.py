@@ -5,7 +5,7 @@ import pytest
 from olmocr.conversion.calibrated.wanted import block_of, wanted_matrices, work_of
 from olmocr.conversion.plan import make_plan
 from olmocr.conversion.recipe import find_recipe
-from tests.conversion.calibrated.pages import random_pages
+from tests.conversion.calibrated.pages import random_page, random_pages
 from tests.conversion.sources import seven_billion
 
 GB = 10**9
@@ -45,6 +45,23 @@ def test_slices_of_the_widest_input_bring_a_7b_model_onto_a_mac_of_16_gb(plans):
     peaks = [work_of(wanted_matrices([plans["mixed"]]), pages, slices).peak_memory for slices in (1, 2, 4)]
     assert peaks == sorted(peaks, reverse=True)
     assert peaks[-1] < 0.6 * 16 * GB
+
+
+def test_four_slices_bring_a_7b_model_onto_a_mac_of_8_gb(plans, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    config = {**plans["mixed"].source.config, "image_token_id": 1}
+    pages = [random_page(config, rows=80, columns=80, answer=1200)]
+    assert 2790 < len(pages[0].token_ids) < 2830
+    assert work_of(wanted_matrices([plans["mixed"]]), pages, 4).peak_memory < 3.5 * GB
+
+
+def test_gradients_take_longer_and_more_memory(plans):
+    pages = random_pages({**plans["mixed"].source.config, "image_token_id": 1})
+    without, with_them = (
+        work_of(wanted_matrices([plans["mixed"]]), pages, 4, by_gradients=each) for each in (False, True)
+    )
+    assert without.multiply_adds < with_them.multiply_adds
+    assert without.peak_memory <= with_them.peak_memory
 
 
 def test_more_recipes_take_longer_and_more_disk_and_not_more_memory(plans):

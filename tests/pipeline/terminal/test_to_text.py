@@ -11,7 +11,15 @@ import pytest
 
 from olmocr.errors import OutputError, UsageError
 from olmocr.inputs.sources import find_sources
-from olmocr.pipeline.terminal.to_text import KEPT_DAYS, Destination, Text, names_documents, sweep, workspace_of
+from olmocr.pipeline.terminal.to_text import (
+    KEPT_DAYS,
+    Destination,
+    Text,
+    names_documents,
+    require_no_workspace,
+    sweep,
+    workspace_of,
+)
 from tests.backends.model_server import TEXT, ModelServer, chat_stream, fault
 from tests.pipeline.doubles import write_numbered_pdf
 
@@ -234,3 +242,11 @@ def test_a_figure_is_written_beside_the_markdown_of_one_command():
         assert [each.method for each in server.requests[asked:] if each.method == "POST"] == []
     assert Path("out/a.md").read_text() == "![x](page_0_0_1024_1024.png)"
     assert not Path("out/a.files").exists()
+
+
+def test_a_name_that_is_longer_than_any_files_is_a_document_that_is_not_there_or_a_file_to_be_written(tmp_path):
+    name = "d" * 300
+    require_no_workspace([f"{name}.pdf"])
+    assert names_documents(f"{name}[12].pdf")
+    for output in (f"{name}.md", f"{name}/", name):
+        Destination(output, [], tmp_path)

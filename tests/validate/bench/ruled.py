@@ -6,6 +6,9 @@ from olmocr.validate.bench.checks import parse_check
 from olmocr.validate.bench.rules import holds
 
 
-def passes(kind, page, /, **fields):
-    line = json.dumps({"pdf": "a.pdf", "page": 1, "id": "one", "type": kind, **fields})
-    return holds(parse_check(line, "text"), page)
+def check(kind, /, **fields):
+    return parse_check(json.dumps({"pdf": "a.pdf", "page": 1, "id": "one", "type": kind, **fields}), "text")
+
+
+def passes(kind, page, drawings=None, /, **fields):
+    return holds(check(kind, **fields), page, drawings)

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from olmocr.errors import InputError
-from olmocr.validate.bench.checks import BenchCheck, CheckError, Order, Phrase, parse_check, read_bench_set
+from olmocr.validate.bench.checks import (
+    BenchCheck,
+    CheckError,
+    Footnote,
+    Format,
+    Formula,
+    Order,
+    Phrase,
+    parse_check,
+    read_bench_set,
+)
 
 PRESENT = {"pdf": "text/a.pdf", "page": 1, "id": "one", "type": "present", "text": "A text"}
 
@@ -85,9 +95,41 @@ def test_more_edits_than_half_of_a_text_are_refused():
         parse_check(json.dumps({**line, "max_diffs": 3}), "text")
 
 
-@pytest.mark.parametrize("kind", ["math", "format", "footnote"])
-def test_what_is_not_scored_may_have_any_fields(kind):
-    assert parse_check(json.dumps({**PRESENT, "type": kind, "anything": 1}), "text").type == kind
+ANY = {"pdf": "a.pdf", "page": 1, "id": "one"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule"),
+    [
+        ({"type": "math", "math": " x "}, Formula(" x ")),
+        ({"type": "math", "math": "x", "ignore_dollar_delimited": True}, Formula("x", with_dollars=False)),
+        ({"type": "format", "format": "bold", "text": "a  b"}, Format("a b", "bold")),
+        ({"type": "footnote", "marker": "1"}, Footnote("1")),
+        (
+            {"type": "footnote", "marker": "1", "appears_before_marker": "*a*", "appears_after_marker": ""},
+            Footnote("1", before="a"),
+        ),
+    ],
+)
+def test_checks_of_formulas_formats_and_footnotes_are_read(fields, rule):
+    assert parse_check(json.dumps(ANY | fields), "text").rule == rule
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"type": "math", "math": " "}, "math is ' ', not a text"),
+        ({"type": "math", "math": "x", "text": "x"}, "a check of type math has no field 'text'"),
+        ({"type": "format", "format": "red", "text": "a"}, "format is 'red', none of heading, bold, italic"),
+        ({"type": "footnote"}, "marker is missing"),
+        ({"type": "footnote", "marker": "1 2"}, "marker is '1 2', which no footnote has"),
+        ({"type": "footnote", "marker": "1", "appears_before_marker": "**"}, "nothing but marks"),
+    ],
+)
+def test_those_that_cannot_be_meant_are_refused(fields, reason):
+    with pytest.raises(CheckError) as error:
+        parse_check(json.dumps(ANY | fields), "text")
+    assert reason in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +190,9 @@ FIELDS = st.fixed_dictionaries(
         "pdf": st.text(string.ascii_letters + "/.", min_size=1),
         "page": st.integers(-1, 3) | st.booleans() | st.none(),
         "id": st.text(),
-        "type": st.sampled_from(["present", "absent", "order", "table", "baseline", "math", "other"]),
+        "type": st.sampled_from(
+            ["present", "absent", "order", "table", "baseline", "math", "format", "footnote", "other"]
+        ),
     },
     optional={
         name: st.none() | st.booleans() | st.integers(-1, 5) | st.text(max_size=5) | st.lists(st.text(), max_size=1)

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from olmocr.validate.bench.rules import formulas_to_draw
 from olmocr.validate.score import places
-from tests.validate.bench.ruled import passes
+from tests.validate.bench.formulas.doubles import drawn
+from tests.validate.bench.ruled import check, passes
 
 
 @pytest.mark.parametrize("kind", ["present", "absent"])
@@ -109,5 +111,78 @@ def test_a_page_has_text_and_no_more_of_it_than_there_is(text, fields, expected)
     assert passes("baseline", text, **fields) is expected
 
 
-def test_a_formula_is_neither_passed_nor_failed():
+def test_a_formula_is_not_scored_where_none_can_be_drawn():
     assert passes("math", "$x$", math="x") is None
+
+
+@pytest.mark.parametrize(
+    ("page", "fields", "expected"),
+    [
+        ("so $abc$.", {"math": "ab"}, True),
+        ("so $ab$ and $c$.", {"math": "abc"}, False),
+        ("so $ab$.", {"math": "ab", "ignore_dollar_delimited": True}, False),
+        (r"so \(ab\).", {"math": "ab", "ignore_dollar_delimited": True}, True),
+        ("so $z$.", {"math": "ab"}, False),  # z cannot be drawn
+        ("so ab.", {"math": "ab"}, False),
+        ("so $z$.", {"math": "z"}, True),  # letter for letter
+        ("so $ab$.", {"math": "z"}, False),
+    ],
+)
+def test_a_formula_is_there_if_one_of_the_page_shows_it(page, fields, expected):
+    drawings = {"z": None} | {each: drawn(each) for each in ("ab", "abc", "c")}
+    assert passes("math", page, drawings, **fields) is expected
+
+
+def test_only_what_has_to_be_drawn_is_named():
+    assert formulas_to_draw(check("math", math="a"), "$b$ $c$") == ["a", "b", "c"]
+    assert formulas_to_draw(check("math", math="a"), "$b$ $a$") == []
+    assert formulas_to_draw(check("present", text="a"), "$b$") == []
+
+
+@pytest.mark.parametrize(
+    ("page", "fields", "expected"),
+    [
+        ("# The old pier\n", {"format": "heading", "text": "old pier"}, True),
+        ("The old pier\n", {"format": "heading", "text": "old pier"}, False),
+        ("####### The old pier\n", {"format": "heading", "text": "old pier"}, False),
+        ("<H2 class='x'>The\nold pier</h2>", {"format": "heading", "text": "old pier"}, True),
+        ("a **bold** word", {"format": "bold", "text": "bold"}, True),
+        ("a __bold__ word", {"format": "bold", "text": "bold"}, True),
+        ("a <strong>bold</strong> word", {"format": "bold", "text": "bold"}, True),
+        ("a *bold* word", {"format": "bold", "text": "bold"}, False),
+        ("a **bald** word", {"format": "bold", "text": "bold", "max_diffs": 1}, True),
+        ("a **BOLD** word", {"format": "bold", "text": "bold"}, False),
+        ("a **BOLD** word", {"format": "bold", "text": "bold", "case_sensitive": False}, True),
+        ("a **b** word", {"format": "bold", "text": "bold"}, False),  # shorter than what is looked for
+        ("a *slanted* word", {"format": "italic", "text": "slanted"}, True),
+        ("a <em>slanted</em> word", {"format": "italic", "text": "slanted"}, True),
+        ("a **slanted** word", {"format": "italic", "text": "slanted"}, False),
+        ("", {"format": "italic", "text": "slanted"}, False),
+    ],
+)
+def test_a_text_stands_in_a_format(page, fields, expected):
+    assert passes("format", page, **fields) is expected
+
+
+@pytest.mark.parametrize(
+    ("page", "fields", "expected"),
+    [
+        ("as was seen[^1]", {"marker": "1"}, True),
+        ("[^1]: as was seen", {"marker": "1"}, False),
+        ("as was seen<sup class='x'>1</SUP>", {"marker": "1"}, True),
+        ("as was seen\u00b9\u2070", {"marker": "10"}, True),
+        ("as was seen\u00b9\u2070", {"marker": "1"}, True),
+        ("as was seen 1", {"marker": "1"}, False),
+        ("as was seen.[^1] Then", {"marker": "1", "appears_before_marker": "was seen"}, True),
+        ("as was told.[^1] Then", {"marker": "1", "appears_before_marker": "was seen"}, False),
+        ("as was sean.[^1] Then", {"marker": "1", "appears_before_marker": "was seen", "max_diffs": 2}, True),
+        ("as was seen.[^1] Then", {"marker": "1", "appears_after_marker": "Then"}, True),
+        ("as was seen.[^1] Then", {"marker": "1", "appears_after_marker": "When it"}, False),
+        ("was seen[^1] a, b[^1] then", {"marker": "1", "appears_before_marker": "was seen"}, True),
+        ("n[^1]", {"marker": "1", "appears_before_marker": "was seen"}, False),  # shorter than what is looked for
+        ("[^1]", {"marker": "1", "appears_before_marker": "was seen"}, False),
+        ("was seen" + 300 * "-" + "[^1]", {"marker": "1", "appears_before_marker": "was seen"}, False),
+    ],
+)
+def test_a_footnotes_mark_stands_between_texts(page, fields, expected):
+    assert passes("footnote", page, **fields) is expected

@@ -14,17 +14,29 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from typer.testing import CliRunner
 
 from demo.make_bench import make_bench
 from olmocr.errors import InputError, UsageError
 from olmocr.files import sha256_of
 from olmocr.reports.bench import BenchReport, bench_lines
+from olmocr.reports.typed_json import report_json
 from olmocr.runtime.facts import machine, versions
-from olmocr.validate.bench.checks import SKIPPED_TYPES
-from olmocr.validate.bench.run import BenchTerms, EarlierRun, compared, read_earlier, run_bench
+from olmocr.validate.__main__ import app
+from olmocr.validate.bench.run import (
+    BenchTerms,
+    EarlierRun,
+    compared,
+    other_run,
+    read_earlier,
+    run_bench,
+    score_answers,
+)
+from tests.backends.model_server import TEXT, ModelServer, chat_body, whole
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import ROOT
 from tests.pipeline.doubles import Model, Reader, answer, write_numbered_pdf, write_pdf
+from tests.validate.bench.formulas.doubles import drawing_tools, write_browser, write_katex
 from tests.validate.reports import documented_fields
 
 SCHEMA = json.loads((ROOT / "docs/bench-report.schema.json").read_text())
@@ -112,6 +124,101 @@ def test_a_formula_is_counted_and_neither_passed_nor_failed(model, bench, tmp_pa
     assert not run.report.complete
 
 
+def test_a_formula_is_scored_where_there_is_a_browser_and_katex(model, bench, tmp_path):
+    tools = drawing_tools(tmp_path / "tools")
+    run, _ = tried(model, bench, tmp_path, answer("Some words, and $y = x ^ 2$"), draftsman=tools)
+    assert outcomes_of(run)["formula"] is True
+    assert (run.report.complete, run.report.incomplete) == (True, ())
+    assert run.report.versions["katex"] == "0.0"
+    again, model_asked = tried(model, bench, tmp_path, draftsman=tools)
+    assert (again.outcomes, model_asked.requests) == (run.outcomes, [])
+
+
+def test_a_page_with_another_formula_or_with_none_fails_its_check(model, bench, tmp_path, caplog):
+    tools = drawing_tools(tmp_path / "tools")
+    for text in ("Some words, and $y_2$", "Some words"):
+        run, _ = tried(model, bench, tmp_path / text, answer(text), draftsman=tools)
+        assert outcomes_of(run)["formula"] is False
+    assert "cannot be drawn" not in caplog.text
+    maths = (bench / "maths.jsonl").read_text().replace("x^2", r"\\bad")
+    (bench / "maths.jsonl").write_text(maths)
+    run, _ = tried(model, bench, tmp_path / "bad", draftsman=tools)
+    assert outcomes_of(run)["formula"] is False
+    assert "1 formulas that are asked for cannot be drawn, the first by formula" in caplog.text
+
+
+def test_a_browser_that_breaks_down_leaves_formulas_unscored(model, bench, tmp_path):
+    def tools():
+        draftsman = drawing_tools(tmp_path / "tools")()
+        (tmp_path / "tools/broken").touch()
+        return draftsman
+
+    run, _ = tried(model, bench, tmp_path, draftsman=tools)
+    assert outcomes_of(run)["formula"] is None
+    assert "no display" in run.report.incomplete[0]
+
+
+def test_where_there_are_no_formulas_no_browser_is_asked_for(model, bench, tmp_path):
+    (bench / "maths.jsonl").write_text("")
+    tried(model, bench, tmp_path, draftsman=lambda: pytest.fail("it was"))
+
+
+@pytest.fixture
+def answers(tmp_path):
+    """Return a folder with an answer to each page, two for one of them."""
+    folder = tmp_path / "olmocr"
+    texts = {
+        "old/a_pg1_repeat1.md": "Some words",
+        "old/a_pg1_repeat2.md": "Page 7 of 9",
+        "old/b_pg1_repeat1.md": "Other words",
+        "maths/c.md": "words and $x^2$",
+    }
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_answers_that_exist_are_scored_and_nothing_is_left_beside_them(bench, answers, tmp_path):
+    before = sorted(answers.rglob("*"))
+    run = score_answers(answers, bench, BenchTerms(draftsman=drawing_tools(tmp_path / "tools")))
+    assert sorted(answers.rglob("*")) == before
+    report = json.loads(report_json(run.report))
+    jsonschema.validate(report, SCHEMA)
+    assert (report["model"], report["backend"], report["weights"]) == ("olmocr", "answers", {})
+    assert (report["longest_side"], report["max_tokens"], report["complete"]) == (None, None, True)
+    assert re.fullmatch("[0-9a-f]{64}", report["answers_sha256"])
+    found = outcomes_of(run)
+    # Of two repeats more than half have to pass: one of two is not enough.
+    assert (found["there"], found["not there"], found["old/a.pdf_baseline"]) == (False, False, True)
+    assert (found["another"], found["formula"]) == (True, True)
+
+
+def test_a_page_without_an_answer_passes_nothing_and_the_run_is_not_complete(bench, answers):
+    (answers / "old/b_pg1_repeat1.md").unlink()
+    run = score_answers(answers, bench)
+    assert outcomes_of(run)["another"] is False
+    assert run.report.pages_without_answer == 1
+    assert run.report.incomplete[0] == "1 pages have no answer in the folder: nothing passed there"
+
+
+def test_a_model_is_compared_with_answers_as_with_another_model(model, bench, answers, tmp_path):
+    run, _ = tried(model, bench, tmp_path)
+    found = compared(run, other_run(answers, bench, BenchTerms())).report.comparison
+    assert (found.other, found.other_weights, found.checks) == ("olmocr", {}, 7)
+
+
+def test_a_server_reads_the_pages_and_the_report_says_so(model, bench, tmp_path):
+    terms = {"work": tmp_path / "work", "max_attempts": 1}
+    with ModelServer(whole(chat_body(TEXT.replace("Hello", "Some words"))), models=("a", "b")) as server:
+        terms |= {"server": server.url, "server_model": "b"}
+        run = run_bench(model, bench, BenchTerms(**terms))
+    assert {body["model"] for _, _, body in server.requests} == {"b"}
+    assert (run.report.backend, outcomes_of(run)["there"], run.report.pages_without_answer) == ("server", True, 0)
+    again = run_bench(model, bench, BenchTerms(**terms))
+    assert again.outcomes == run.outcomes  # the server is gone, and is not asked
+
+
 def test_a_run_without_formulas_that_read_everything_is_complete(model, bench, tmp_path):
     (bench / "maths.jsonl").write_text("")
     run, _ = tried(model, bench, tmp_path)
@@ -189,7 +296,7 @@ def test_every_field_is_what_four_pages_and_nine_checks_come_to(model, tmp_path)
     old, every, all_of_them = (
         {"low": low, "high": 1.0, "confidence": 0.95, "resamples": 2000} for low in (0.0, 1 / 3, 4 / 9)
     )
-    why = SKIPPED_TYPES["math"]
+    why = "formulas are compared as a browser draws them with KaTeX, and nothing to draw them with was named"
     score = (1 + 2 / 4 + 2 / 3) / 3
     assert 5 * 0.02 / 4 <= report.pop("seconds") <= time.monotonic() - started
     assert report == {
@@ -229,6 +336,7 @@ def test_every_field_is_what_four_pages_and_nine_checks_come_to(model, tmp_path)
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(),
         "versions": versions(),
+        "answers_sha256": None,
         "version": 1,
     }
 
@@ -299,6 +407,36 @@ def test_the_command_ends_with_a_sentence_where_there_is_no_benchmark(tmp_path):
     done = subprocess.run([*BENCH, tmp_path, "--dir", tmp_path], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.startswith("error: ")
+
+
+def test_the_command_scores_answers_and_says_what_formulas_lack(bench, answers, tmp_path):
+    tools = tmp_path / "tools"
+    environment = os.environ | {"OLMOCR_BROWSER": str(write_browser(tools))}
+    katex = ["--katex", write_katex(tools / "katex")]
+    command = [*BENCH, "--answers", answers, "--dir", bench]
+    done = subprocess.run([*command, *katex, "--output", tmp_path], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "100.0%  maths: 2 of 2 checks of 1 document" in done.stdout
+    assert read_earlier(tmp_path).model == "olmocr"
+    (tools / "broken").touch()
+    done = subprocess.run([*command, *katex], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "formulas cannot be drawn" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "name either the folder of a model, or with --answers one of answers"),
+        (["model", "--answers", "a"], "name either"),
+        (["--answers", "a", "--server", "b"], "leave one of the two out"),
+        (["model", "--output", "a"], "--output is for that on --answers"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(arguments, reason):
+    done = CliRunner().invoke(app, ["bench", "--dir", "x", *arguments])
+    assert done.exit_code == 2
+    assert reason in done.stderr
 
 
 def test_the_demo_checkpoint_passes_what_is_true_of_its_pages(converted, tmp_path):

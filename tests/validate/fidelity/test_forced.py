@@ -1,11 +1,13 @@
 """How likely a model holds each token of an answer that it is told."""
 
 import numpy as np
+import pytest
 
 from olmocr.validate.fidelity.forced import ForcedAnswer
 from olmocr.validate.fidelity.reading import inputs_of
 
 
+@pytest.mark.slow
 def test_it_does_not_matter_how_many_positions_are_computed_at_once(source, image, answer):
     inputs = inputs_of(source, image, 0)
     whole = np.concatenate(list(ForcedAnswer(source, inputs, answer).blocks(1000)))

@@ -150,6 +150,7 @@ def test_a_prompt_in_the_wrong_order_is_farther_than_any_limit_allows(source, im
     assert [broken.name for broken in check_gates(report, read_gates()).broken] == ["most_mean_kl"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_measurement_goes_on_where_it_was(converted, page, tmp_path):
     pages = [shutil.copyfile(page, tmp_path / f"{name}.png") for name in ("one", "two")]
     terms = FidelityTerms(tuple(pages), longest_side=140, max_tokens=3, work=tmp_path / "work")

@@ -387,3 +387,9 @@ def test_an_adapter_beside_the_weights_is_found(folder):
     (folder / "adapter_config.json").write_text("{}")
     (problem,) = problems(folder, "loads")
     assert "holds weights and beside them an adapter (adapter_config.json)" in problem
+
+
+@pytest.mark.parametrize("name", ["gone", "d" * 300])
+def test_what_no_disk_has_is_no_model(name, tmp_path):
+    with pytest.raises(CheckpointError, match="is no folder that can be read"):
+        check_weights(tmp_path / name)

@@ -106,7 +106,7 @@ def total_nats(matrices: Sequence[PricedMatrix], choice: Mapping[str, int]) -> f
 
 
 def require_agreement(predicted: float, measured: float) -> None:
-    """Refuse a model whose *measured* KL, in nats on the pages of the prediction, is far from the *predicted* one.
+    """Refuse a model whose *measured* KL, in nats on pages like the prediction's, is far from the *predicted* one.
 
     Raises:
         DisagreementError: their quotient lies outside ``AGREEMENT``.
@@ -114,9 +114,9 @@ def require_agreement(predicted: float, measured: float) -> None:
     low, high = AGREEMENT
     if not low * predicted <= measured <= high * predicted:
         raise DisagreementError(
-            f"the allocation predicted a KL of {predicted:.3g} nats, and {measured:.3g} were measured on the same "
-            f"pages, outside {low:g} to {high:g} times that: the sensitivities do not describe this model or these "
-            "pages; make them again, or use a recipe of the package"
+            f"the allocation predicted a KL of {predicted:.3g} nats, and {measured:.3g} were measured on other "
+            f"pages of the same kinds, outside {low:g} to {high:g} times that; make the sensitivities again, or use a "
+            "recipe of the package"
         )
 
 

@@ -27,10 +27,12 @@ differentiated by MLX itself.
 from __future__ import annotations
 
 import functools
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -58,6 +60,7 @@ from olmocr.conversion.calibrated.rounding.read_back import CALIBRATED, Hessians
 from olmocr.conversion.recipe import BITS
 from olmocr.conversion.source.checkpoint import SourceCheckpoint
 from olmocr.conversion.source.names import EMBEDDINGS, LANGUAGE, number_of_blocks
+from olmocr.files import whole_file
 from olmocr.tensors.floats import Floats
 
 _ELEMENTS = 1 << 24
@@ -83,29 +86,75 @@ class TokenGradients:
     norms: Mapping[tuple[str, str], Floats]
     image_token: int
 
-    def weights(self, page: CalibrationPage, module: str) -> Floats:
-        """Return what each token of *page* counts for *module*, float32 (tokens,): 0.9 a / mean(a) + 0.1.
+    def weights(self, page: CalibrationPage, modules: Sequence[str]) -> Floats:
+        """Return what each token of *page* counts for *modules*, float32 (tokens,): 0.9 a / mean(a) + 0.1.
 
         a is the norm of the gradient, not its square, which a few tokens would have nearly all of; a token of the
-        prompt, and the last one, go without the 0.1.
+        prompt, and the last one, go without the 0.1. Of several modules, which are given the same input, it is the
+        mean.
         """
         flat = (token_weights(page, self.image_token) > 0).astype(np.float32)
-        weights: Floats = (
-            np.float32(0.9 / self._mean(module)) * self.norms[page.sha256, module] + np.float32(0.1) * flat
-        )
+        parts = [self.norms[page.sha256, module] / self._means[module] for module in modules]
+        weights: Floats = np.float32(0.9) * np.mean(parts, axis=0, dtype=np.float32) + np.float32(0.1) * flat
         return weights
 
-    def _mean(self, module: str) -> float:
-        found = [norms for (_, of), norms in self.norms.items() if of == module]
-        return float(np.concatenate(found).mean(dtype=np.float64)) or 1.0
+    @functools.cached_property
+    def _means(self) -> dict[str, float]:
+        """The mean over all pages' tokens, by module."""
+        found: dict[str, list[Floats]] = {}
+        for (_, module), norms in self.norms.items():
+            found.setdefault(module, []).append(norms)
+        return {module: float(np.concatenate(of).mean(dtype=np.float64)) or 1.0 for module, of in found.items()}
+
+    def write(self, path: Path) -> None:
+        """Write all norms to *path*, which appears when it is whole.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        named: dict[str, Any] = {f"{page}/{module}": norms for (page, module), norms in self.norms.items()}
+        with whole_file(path) as file:
+            np.savez(file, **named)
 
 
-@dataclass(frozen=True, eq=False)
-class PricedModel:
-    """What was found: what each language matrix costs, and what its tokens count."""
+def read_token_gradients(path: Path, image_token: int) -> TokenGradients | None:
+    """Return what `TokenGradients.write` wrote to *path*; None if there is no such file, or it cannot be read."""
+    try:
+        with path.open("rb") as file, np.load(file) as found:
+            norms = {(page, module): found[name] for name in found for page, _, module in [name.partition("/")]}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+    return TokenGradients(norms, image_token)
 
-    nats: Nats
-    tokens: TokenGradients
+
+def find_token_gradients(
+    source: SourceCheckpoint,
+    pages: Sequence[CalibrationPage],
+    folder: Path,
+    *,
+    seed: int = 0,
+    on_block: Callable[[int], None] = lambda done: None,
+) -> TokenGradients:
+    """Return how large the gradient of the KL divergence is at each token of *pages*, by one pass back.
+
+    *folder* has the states before each block of the language model, as a `walk` leaves them. *on_block* is called with
+    how many of these blocks are done.
+
+    Raises:
+        CheckpointError: the source cannot be read.
+        OutputError: states are not there.
+    """
+    names = block_names(source)
+    first = number_of_blocks(source.config)["blocks"]
+    with closing(SourceBlocks(source, mx.float32)) as blocks:
+        back = _WayBack(source, in_order(pages), blocks, folder, seed)
+        back.head()
+        for number in reversed(range(first, len(names) - 1)):
+            for _ in back.block(number):
+                pass
+            on_block(len(names) - 1 - number)
+            mx.clear_cache()
+    return back.tokens()
 
 
 def price_matrices(
@@ -117,7 +166,7 @@ def price_matrices(
     bits: Sequence[int] = BITS,
     seed: int = 0,
     on_block: Callable[[int, int], None] = lambda done, total: None,
-) -> PricedModel:
+) -> Nats:
     """Return what it costs to round each matrix of *source*'s language model, alone, by each of *roundings*.
 
     *folder* takes what does not fit into memory: for each page and block the states before it, and for one block the
@@ -133,16 +182,15 @@ def price_matrices(
     first = number_of_blocks(source.config)["blocks"]
     total = len(names) + len(names) - first
     ordered = in_order(pages)
-    states = states_of(source, ordered, folder)
 
     def walked(block: BlockStatistics) -> None:
-        if 0 < block.number <= first:  # no gradient goes back through the vision tower
-            states.remove(block.number - 1)
         on_block(block.number + 1, total)
 
-    walk(source, ordered, walked, folder, options=WalkOptions(needed=(), keep_states=True))
+    # No gradient goes back through the vision tower.
+    walk(source, ordered, walked, folder, options=WalkOptions(needed=(), keep_states_from=first))
     with closing(SourceBlocks(source, mx.float32)) as blocks:
-        back = _WayBack(source, ordered, blocks, folder, _Prices(roundings, bits, ordered), seed)
+        prices = _Prices(roundings, bits, ordered)
+        back = _PricedWayBack(_WayBack(source, ordered, blocks, folder, seed), blocks, folder, prices)
         back.head()
         on_block(len(names) + 1, total)
         for number in reversed(range(first, len(names) - 1)):
@@ -150,7 +198,7 @@ def price_matrices(
             on_block(len(names) + len(names) - number, total)
             mx.clear_cache()
         back.embeddings()
-    return back.found()
+    return prices.nats()
 
 
 def drawn_gradient(probabilities: mx.array, noise: mx.array) -> mx.array:
@@ -230,28 +278,31 @@ class _WayBack:
         pages: Sequence[CalibrationPage],
         blocks: SourceBlocks,
         folder: Path,
-        prices: _Prices,
         seed: int,
     ) -> None:
-        self._source, self._pages, self._blocks, self._prices, self._seed = source, pages, blocks, prices, seed
-        self._folder, self._states = folder, states_of(source, pages, folder)
-        self._shape, self._names = language_shape(source.config), block_names(source)
+        self.pages, self.names = pages, block_names(source)
+        self.image_token: int = source.config["image_token_id"]
+        self.gradients: list[mx.array] = []
+        self._blocks, self._seed = blocks, seed
+        self._states, self._shape = states_of(source, pages, folder), language_shape(source.config)
         self._tokens = [len(page.token_ids) for page in pages]
-        self._image_token: int = source.config["image_token_id"]
-        self._gradients: list[mx.array] = []
         self._norms: dict[tuple[str, str], Floats] = {}
 
-    def found(self) -> PricedModel:
-        """Return what was found on the whole way."""
-        return PricedModel(self._prices.nats(), TokenGradients(self._norms, self._image_token))
+    def tokens(self) -> TokenGradients:
+        """Return what was found on the way."""
+        return TokenGradients(self._norms, self.image_token)
 
-    def head(self) -> None:
-        """Draw a gradient at the logits of each page, take it back through the head, and price the head's own error."""
+    def head(self) -> list[tuple[mx.array, mx.array]]:
+        """Draw a gradient at the logits of each page, and take it back through the head.
+
+        Return for each page the head's input at tokens that predict an answer (tokens, width), and the logarithms of
+        their logits' sums (tokens, 1).
+        """
         norm = self._blocks.weights(f"{LANGUAGE}model.norm")["weight"]
-        head = self._blocks.weights(self._names[-1])["weight"]
-        inputs, log_sums = [], []
-        for place, page in enumerate(self._pages):
-            hidden = self._hidden(len(self._names) - 1, place)
+        head = self._blocks.weights(self.names[-1])["weight"]
+        seen = []
+        for place, page in enumerate(self.pages):
+            hidden = self._hidden(len(self.names) - 1, place)
             answers = mx.array(np.flatnonzero(predicts_answer(page)))
             into = functools.partial(head_input, norm, shape=self._shape)
             normed = into(hidden[answers])
@@ -260,11 +311,9 @@ class _WayBack:
             whole = mx.zeros_like(hidden)
             whole[answers] = back
             mx.eval(whole, normed, log_sum)
-            self._gradients.append(whole)
-            inputs.append(normed)
-            log_sums.append(log_sum)
-        del head
-        self._price_head(inputs, log_sums)
+            self.gradients.append(whole)
+            seen.append((normed, log_sum))
+        return seen
 
     def _logit_gradient(self, head: mx.array, normed: mx.array, page: CalibrationPage) -> tuple[mx.array, mx.array]:
         """Return the drawn gradient by *normed* (tokens, width), and the logarithm of the logits' sum (tokens, 1)."""
@@ -280,10 +329,57 @@ class _WayBack:
             mx.eval(gradients[-1], log_sum)
         return mx.concatenate(gradients), mx.concatenate(log_sums)
 
-    def _price_head(self, inputs: Sequence[mx.array], log_sums: Sequence[mx.array]) -> None:
-        module = self._names[-1]
-        hessian = self._hessian(inputs[0].shape[1])
-        for normed in inputs:
+    def block(self, number: int) -> Iterator[tuple[int, Sequence[mx.array], dict[str, mx.array]]]:
+        """Take the gradients back through block *number*, page by page.
+
+        Yield the page's place, the inputs of the block's matrices on it, and the gradient at each one's output by its
+        name.
+        """
+        weights = self._blocks.weights(self.names[number])
+        for place, page in enumerate(self.pages):
+            inputs, gradients = self._back_through(weights, number, place)
+            for name, gradient in gradients.items():
+                norms = mx.sqrt(mx.square(gradient).sum(axis=-1))
+                self._norms[page.sha256, f"{self.names[number]}.{name}"] = np.array(norms)
+            yield place, inputs, gradients
+            del inputs, gradients
+            mx.clear_cache()
+
+    def _back_through(
+        self, weights: Weights, number: int, place: int
+    ) -> tuple[Sequence[mx.array], dict[str, mx.array]]:
+        names = [name for own in BLOCK_INPUTS for name in own]
+        hidden = self._hidden(number, place)
+        angles = rotary_angles(self.pages[place].position_ids, self._shape)
+
+        def through(hidden: mx.array, *nudges: mx.array) -> list[mx.array]:
+            out, inputs = decoder_block(weights, hidden, angles, self._shape, dict(zip(names, nudges, strict=True)))
+            return [out, *inputs]
+
+        tokens = hidden.shape[0]
+        nudges = [_zeros(tokens, weights[f"{name}.weight"].shape[0]) for name in names]
+        unmoved = [_zeros(tokens, weights[f"{own[0]}.weight"].shape[1]) for own in BLOCK_INPUTS]
+        seen, back = mx.vjp(through, [hidden, *nudges], [self.gradients[place], *unmoved])
+        mx.eval(seen[1:], back)
+        self.gradients[place] = back[0]
+        return seen[1:], dict(zip(names, back[1:], strict=True))
+
+    def _hidden(self, number: int, place: int) -> mx.array:
+        return self._states.read(number, self._tokens, place).astype(mx.float32)
+
+
+class _PricedWayBack:
+    """The same way, on which what the error of each matrix costs is added to *prices*."""
+
+    def __init__(self, way: _WayBack, blocks: SourceBlocks, folder: Path, prices: _Prices) -> None:
+        self._way, self._blocks, self._folder, self._prices = way, blocks, folder, prices
+
+    def head(self) -> None:
+        """Begin the way, and price the head's own error."""
+        seen = self._way.head()
+        module = self._way.names[-1]
+        hessian = self._hessian(seen[0][0].shape[1])
+        for normed, _ in seen:
             if hessian is not None:
                 hessian.add(normed, np.ones(normed.shape[0], np.float32))
         # Of the error e of a token's logits: sum of p e^2, and of p e.
@@ -292,10 +388,10 @@ class _WayBack:
             self._blocks.matrix(module), hessian.finish() if hessian is not None else None
         ):
             rows = mx.array(values)
-            for place, (given, log_sum) in enumerate(zip(inputs, log_sums, strict=True)):
+            for place, (given, log_sum) in enumerate(seen):
                 probabilities = mx.exp(given @ rows.T - log_sum)
                 for key, error in errors.items():
-                    of_pages = sums.setdefault(key, [[mx.array(0.0), mx.array(0.0)] for _ in inputs])
+                    of_pages = sums.setdefault(key, [[mx.array(0.0), mx.array(0.0)] for _ in seen])
                     moved = given @ error.T
                     parts = ((probabilities * moved * moved).sum(axis=-1), (probabilities * moved).sum(axis=-1))
                     of_pages[place] = [total + part for total, part in zip(of_pages[place], parts, strict=True)]
@@ -306,56 +402,31 @@ class _WayBack:
 
     def block(self, number: int) -> None:
         """Take the gradients back through block *number*, and price its matrices."""
-        weights = self._blocks.weights(self._names[number])
-        hessians = [self._hessian(weights[f"{own[0]}.weight"].shape[1]) for own in BLOCK_INPUTS]
-        for place, page in enumerate(self._pages):
-            inputs, gradients = self._back_through(weights, number, place)
-            counts = token_weights(page, self._image_token)
+        hessians: list[HessianSum | None] = []
+        for place, inputs, gradients in self._way.block(number):
+            counts = token_weights(self._way.pages[place], self._way.image_token)
+            hessians = hessians or [self._hessian(values.shape[1]) for values in inputs]
             for hessian, values in zip(hessians, inputs, strict=True):
                 if hessian is not None:
                     hessian.add(values, counts)
-            for name, gradient in gradients.items():
-                norms = mx.sqrt(mx.square(gradient).sum(axis=-1))
-                self._norms[page.sha256, f"{self._names[number]}.{name}"] = np.array(norms)
             parts = {f"input {which}": given for which, given in enumerate(inputs)}
             mx.save_safetensors(str(self._kept(place)), {**parts, **gradients})
-        del weights
         for which, (own, hessian) in enumerate(zip(BLOCK_INPUTS, hessians, strict=True)):
             found = hessian.finish() if hessian is not None else None
             for name in own:
                 self._price(number, name, f"input {which}", found)
-        for place in range(len(self._pages)):
+        for place in range(len(self._way.pages)):
             self._kept(place).unlink()
 
-    def _back_through(
-        self, weights: Weights, number: int, place: int
-    ) -> tuple[Sequence[mx.array], dict[str, mx.array]]:
-        """Return the inputs of the block's matrices on a page, and the gradient at each matrix's output by its name."""
-        names = [name for own in BLOCK_INPUTS for name in own]
-        hidden = self._hidden(number, place)
-        angles = rotary_angles(self._pages[place].position_ids, self._shape)
-
-        def through(hidden: mx.array, *nudges: mx.array) -> list[mx.array]:
-            out, inputs = decoder_block(weights, hidden, angles, self._shape, dict(zip(names, nudges, strict=True)))
-            return [out, *inputs]
-
-        tokens = hidden.shape[0]
-        nudges = [mx.zeros((tokens, weights[f"{name}.weight"].shape[0])) for name in names]
-        unmoved = [mx.zeros((tokens, weights[f"{own[0]}.weight"].shape[1])) for own in BLOCK_INPUTS]
-        seen, back = mx.vjp(through, [hidden, *nudges], [self._gradients[place], *unmoved])
-        mx.eval(seen[1:], back)
-        self._gradients[place] = back[0]
-        return seen[1:], dict(zip(names, back[1:], strict=True))
-
     def _price(self, number: int, name: str, given: str, hessians: Hessians | None) -> None:
-        module = f"{self._names[number]}.{name}"
+        module = f"{self._way.names[number]}.{name}"
         sums: dict[tuple[str, int], list[mx.array]] = {}
         for rows, _, errors in self._prices.errors(self._blocks.matrix(module), hessians):
-            for place in range(len(self._pages)):
+            for place in range(len(self._way.pages)):
                 kept = _loaded(self._kept(place))
                 values, gradient = kept[given], kept[name][:, rows]
                 for key, error in errors.items():
-                    totals = sums.setdefault(key, [mx.array(0.0)] * len(self._pages))
+                    totals = sums.setdefault(key, [mx.array(0.0)] * len(self._way.pages))
                     totals[place] = totals[place] + ((values @ error.T) * gradient).sum(axis=-1)
                     mx.eval(totals[place])
         for key, totals in sums.items():
@@ -365,8 +436,8 @@ class _WayBack:
     def embeddings(self) -> None:
         """Price the embeddings' error, of which each text token meets one row."""
         module = EMBEDDINGS.removesuffix(".weight")
-        for page, gradient in zip(self._pages, self._gradients, strict=True):
-            text = np.flatnonzero(page.token_ids != self._image_token)
+        for page, gradient in zip(self._way.pages, self._way.gradients, strict=True):
+            text = np.flatnonzero(page.token_ids != self._way.image_token)
             ids, places = np.unique(page.token_ids[text], return_inverse=True)
             rows = self._blocks.chosen_rows(EMBEDDINGS, ids.tolist())
             met = gradient[mx.array(text)]
@@ -379,11 +450,13 @@ class _WayBack:
         slices = 1 if columns <= _WIDEST_IN_ONE else 2
         return HessianSum(columns, slices) if self._prices.needs_hessians else None
 
-    def _hidden(self, number: int, place: int) -> mx.array:
-        return self._states.read(number, self._tokens, place).astype(mx.float32)
-
     def _kept(self, place: int) -> Path:
         return self._folder / f"gradients-{place:04}.safetensors"
+
+
+def _zeros(rows: int, columns: int) -> mx.array:
+    """Return zeros that take no memory: at 7B those of one page would take 0.9 GB."""
+    return mx.broadcast_to(mx.array(0.0), (rows, columns))
 
 
 def _loaded(path: Path) -> dict[str, mx.array]:

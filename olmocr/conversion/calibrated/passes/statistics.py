@@ -21,7 +21,7 @@ Hessian = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 """(columns, columns), symmetric."""
 
 WIDEST_IN_FLOAT64 = 8192
-"""Columns of the largest sum that is kept in float64: 512 MB. Wider ones take half of that in float32.
+"""Columns of the widest input whose sums are kept in float64: 512 MB. Wider ones take half of that in float32.
 
 Over 48 pages, float32 is off by 3e-7 of sqrt(H_ii H_jj) at most, and float64 by 9e-8, which is what the products have;
 the damping that rounding adds is 1e-2 of H's mean diagonal.
@@ -70,10 +70,13 @@ class HessianSum:
     def __init__(
         self, columns: int, slices: int = 1, *, panel: int = PANEL, widest_in_float64: int = WIDEST_IN_FLOAT64
     ) -> None:
-        """Begin with zeros; of several *slices* of the columns only each one's own H is added up."""
+        """Begin with zeros; of several *slices* of the columns only each one's own H is added up.
+
+        Slices are there to save memory: those of an input that is wide are in float32, however narrow they are.
+        """
         self._slices, self._panel = column_slices(columns, slices), panel
-        widths = [each.stop - each.start for each in self._slices]
-        self._totals: list[Hessian] = [_zeros(width, widest_in_float64) for width in widths]
+        is_wide = columns > widest_in_float64
+        self._totals: list[Hessian] = [_zeros(each.stop - each.start, is_wide=is_wide) for each in self._slices]
 
     def add(self, values: mx.array, weights: Floats) -> None:
         """Add tokens with inputs *values* (tokens, columns), each counted *weights* (tokens,) times."""
@@ -98,10 +101,10 @@ class HessianSum:
         return [(first, min(first + self._panel, len(total))) for first in range(0, len(total), self._panel)]
 
 
-def _zeros(columns: int, widest_in_float64: int) -> Hessian:
-    if columns <= widest_in_float64:
-        return np.zeros((columns, columns), np.float64)
-    return np.zeros((columns, columns), np.float32)
+def _zeros(columns: int, *, is_wide: bool) -> Hessian:
+    if is_wide:
+        return np.zeros((columns, columns), np.float32)
+    return np.zeros((columns, columns), np.float64)
 
 
 @dataclass(frozen=True, eq=False)

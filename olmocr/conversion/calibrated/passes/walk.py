@@ -36,8 +36,8 @@ from olmocr.errors import PlanError
 from olmocr.inference.vision import Layout
 from olmocr.tensors.floats import Floats
 
-TokenWeights = Callable[[CalibrationPage, str], Floats]
-"""A page and a matrix by MLX's module name -> what each of the page's tokens counts for it, float32 (tokens,)."""
+TokenWeights = Callable[[CalibrationPage, Sequence[str]], Floats]
+"""A page and matrices with one input, by MLX's module names -> what each of its tokens counts, float32 (tokens,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +63,15 @@ class WalkOptions:
 
     *needed* are the modules that H is wanted of, by MLX's names; None are all. The H of a language block's
     ``down_proj`` is cut into *down_slices*: 2 or 4 take a half or a quarter of the memory. With *held_out_seed*, a
-    quarter of the pages is added up apart. *weigh* replaces the plain weights of language tokens; each matrix then has
-    an H of its own. *keep_states* leaves the states before every block on the disk.
+    quarter of the pages is added up apart. *weigh* replaces the plain weights of tokens in the language model's
+    blocks. The states before block *keep_states_from* and later ones are left on the disk.
     """
 
     needed: Container[str] | None = None
     down_slices: int = 1
     held_out_seed: int | None = None
     weigh: TokenWeights | None = None
-    keep_states: bool = False
+    keep_states_from: int | None = None
 
 
 def block_names(source: SourceCheckpoint) -> tuple[str, ...]:
@@ -136,12 +136,16 @@ def walk(
             mx.clear_cache()
 
 
-def states_bytes(source: SourceCheckpoint, pages: Sequence[CalibrationPage]) -> int:
-    """Return the bytes of disk that a walk takes at most: three files of states, the larger of both models'."""
+def states_bytes(source: SourceCheckpoint, pages: Sequence[CalibrationPage], *, way_back: bool = False) -> int:
+    """Return the bytes of disk that a walk takes at most: three files of states, the larger of both models'.
+
+    With a *way_back* there is one before every block of the language model, and one more while it is written.
+    """
     config = source.config
     seen = sum(len(page.pixel_values) for page in pages) * int(config["vision_config"]["hidden_size"])
     read = sum(len(page.token_ids) for page in pages) * int(config["hidden_size"])
-    return 3 * max(seen, read) * computing_dtype(source).size
+    kept = number_of_blocks(config)["layers"] + 2 if way_back else 0
+    return max(3 * max(seen, read), kept * read) * computing_dtype(source).size
 
 
 def states_of(source: SourceCheckpoint, ordered: Sequence[CalibrationPage], folder: Path) -> HiddenStates:
@@ -151,7 +155,7 @@ def states_of(source: SourceCheckpoint, ordered: Sequence[CalibrationPage], fold
 
 
 class _Input:
-    """H of one input of a block, or of one matrix where each has weights of its own.
+    """H of one input of a block.
 
     It is the input at *place* of those that the block's function returns, and *modules*, MLX's names, are given it.
     """
@@ -165,7 +169,9 @@ class _Input:
     def add(self, values: mx.array, weights: Floats, *, is_held_out: bool) -> None:
         """Add a page's inputs (tokens, columns), each with its weight."""
         if not self._sums:  # the width is known now
-            self._sums = [HessianSum(values.shape[1], self._slices) for _ in range(1 + self._holds_out)]
+            self._sums = [HessianSum(values.shape[1], self._slices)]
+            if self._holds_out:  # two roundings are compared by it, which needs no more digits than float32 has
+                self._sums.append(HessianSum(values.shape[1], self._slices, widest_in_float64=0))
         self._sums[is_held_out].add(values, weights)
         self._tokens += int(np.count_nonzero(weights))
 
@@ -219,15 +225,18 @@ class _Walk:
         inputs = self._inputs(number, names)
         for count, (page, values) in enumerate(seen, start=1):
             for each in inputs:
-                weights = self._weights(page, each.modules[0], number)
+                weights = self._weights(page, each.modules, number)
                 each.add(values[each.place], weights, is_held_out=page.sha256 in self._apart)
+            # Pages have different sizes, and MLX would keep the arrays of each size for the next one of that size.
+            mx.clear_cache()
             if on_page:
                 on_page(number, count)
         return BlockStatistics(number, self._names[number], self._matrices(inputs))
 
     def forget_before(self, number: int) -> None:
         """Remove the states that are of no use once block *number* is done."""
-        if number and not self._options.keep_states:
+        kept = self._options.keep_states_from
+        if number and (kept is None or number <= kept):
             self._states.remove(number - 1)
 
     def _inputs(self, number: int, names: Sequence[Sequence[str]]) -> list[_Input]:
@@ -236,8 +245,8 @@ class _Walk:
             modules = [f"{self._names[number]}.{name}".removesuffix(".") for name in own]
             modules = [each for each in modules if options.needed is None or each in options.needed]
             slices = options.down_slices if own == BLOCK_INPUTS[-1] and number >= self._vision_blocks else 1
-            together = [modules] if options.weigh is None or number < self._vision_blocks else [[m] for m in modules]
-            found += [_Input(place, each, slices, bool(self._apart)) for each in together if each]
+            if modules:
+                found.append(_Input(place, modules, slices, bool(self._apart)))
         return found
 
     def _matrices(self, inputs: Sequence[_Input]) -> dict[str, MatrixStatistics]:
@@ -248,13 +257,13 @@ class _Walk:
             for module in modules
         }
 
-    def _weights(self, page: CalibrationPage, module: str, number: int) -> Floats:
+    def _weights(self, page: CalibrationPage, modules: Sequence[str], number: int) -> Floats:
         if number < self._vision_blocks:
             return np.ones(len(page.pixel_values), np.float32)
         if number == len(self._names) - 1:
             return predicts_answer(page).astype(np.float32)
         weigh = self._options.weigh
-        return weigh(page, module) if weigh else token_weights(page, self._image_token)
+        return weigh(page, modules) if weigh else token_weights(page, self._image_token)
 
     def _vision(self, number: int) -> _Seen:
         """Take pages through a vision block; after the last one, write what the language model is given."""

@@ -7,28 +7,28 @@ import numpy as np
 import pytest
 
 from olmocr.calibration.gather import gather
-from olmocr.conversion.calibrated.passes.gradients import drawn_gradient, price_matrices
+from olmocr.conversion.calibrated.passes.gradients import (
+    drawn_gradient,
+    find_token_gradients,
+    price_matrices,
+    read_token_gradients,
+)
 from olmocr.conversion.calibrated.passes.language import (
     BLOCK_INPUTS,
     decoder_block,
-    head_input,
     language_shape,
-    logits,
     rotary_angles,
 )
 from olmocr.conversion.calibrated.passes.source_blocks import SourceBlocks
 from olmocr.conversion.calibrated.passes.statistics import predicts_answer, token_weights
-from olmocr.conversion.calibrated.passes.walk import block_names, in_order, states_of
+from olmocr.conversion.calibrated.passes.walk import in_order
 from olmocr.conversion.calibrated.rounding.read_back import roundings
 from olmocr.conversion.quantizing.rows import find_processor
 from olmocr.conversion.source.checkpoint import read_checkpoint
-from olmocr.conversion.source.names import number_of_blocks
 from olmocr.model_folder import ModelFolder
 from tests.conftest import CHECKPOINT
 from tests.conversion.calibrated.pages import random_page
-
-HEAD = "language_model.lm_head"
-EMBEDDINGS = "language_model.model.embed_tokens"
+from tests.conversion.calibrated.whole_model import EMBEDDINGS, HEAD, measured_kl
 
 
 @pytest.fixture(scope="module")
@@ -51,37 +51,6 @@ def priced(source, pages, rounding, tmp_path_factory):
     """Prices at 6 bits, and the folder in which the states before each block were left."""
     folder = tmp_path_factory.mktemp("priced")
     return price_matrices(source, pages, folder, rounding, bits=(6,)), folder
-
-
-def measured_kl(source, pages, folder, change):
-    """Return the mean KL of a model whose language matrices are ``change(module, matrix)``, in nats an answer token."""
-    shape, names = language_shape(source.config), block_names(source)
-    first = number_of_blocks(source.config)["blocks"]
-    blocks, states = SourceBlocks(source, mx.float32), states_of(source, pages, folder)
-    rows = [len(page.token_ids) for page in pages]
-    total = positions = 0
-    for place, page in enumerate(pages):
-        hidden = states.read(first, rows, place)
-        text = mx.array(np.flatnonzero(page.token_ids != source.config["image_token_id"]))
-        embeddings = change(EMBEDDINGS, blocks.weights(EMBEDDINGS)["weight"])
-        hidden[text] = embeddings[mx.array(page.token_ids)[text]]
-        for name in names[first:-1]:
-            weights = {
-                part: change(f"{name}.{part}".removesuffix(".weight"), values) if values.ndim == 2 else values
-                for part, values in blocks.weights(name).items()
-            }
-            hidden, _ = decoder_block(weights, hidden, rotary_angles(page.position_ids, shape), shape)
-        answers = mx.array(np.flatnonzero(predicts_answer(page)))
-        norm, head = (blocks.weights(name)["weight"] for name in ("language_model.model.norm", HEAD))
-        of_source = states.read(len(names) - 1, rows, place)
-        theirs, ours = (
-            logits(matrix, head_input(norm, each[answers], shape))
-            for matrix, each in ((head, of_source), (change(HEAD, head), hidden))
-        )
-        theirs, ours = (each - mx.logsumexp(each, axis=-1, keepdims=True) for each in (theirs, ours))
-        total += float((mx.exp(theirs) * (theirs - ours)).sum())
-        positions += len(answers)
-    return total / positions
 
 
 def rounded(rounding, bits, modules):
@@ -137,26 +106,26 @@ def test_every_language_matrix_has_a_price(source, priced):
         for name, info in source.tensors.items()
         if len(info.shape) == 2 and name.startswith("language_model.")
     }
-    assert set(found.nats) == matrices
-    assert all(each["stock"][6] > 0 for each in found.nats.values())
+    assert set(found) == matrices
+    assert all(each["stock"][6] > 0 for each in found.values())
 
 
 def test_the_price_of_the_head_is_the_kl_of_a_model_whose_head_is_rounded(source, pages, rounding, priced):
     found, folder = priced
     measured = measured_kl(source, pages, folder, rounded(rounding, 6, {HEAD}))
-    assert found.nats[HEAD]["stock"][6] == pytest.approx(measured, rel=0.05)
+    assert found[HEAD]["stock"][6] == pytest.approx(measured, rel=0.05)
 
 
 def test_the_prices_of_all_matrices_add_up_to_about_the_kl_of_the_model(source, pages, rounding, priced):
     found, folder = priced
-    predicted = sum(each["stock"][6] for each in found.nats.values())
+    predicted = sum(each["stock"][6] for each in found.values())
     measured = measured_kl(source, pages, folder, rounded(rounding, 6, None))
     assert 0.6 * predicted < measured < 1.6 * predicted
 
 
 def test_the_same_seed_gives_the_same_prices_whatever_the_order_of_the_pages(source, pages, rounding, priced, tmp_path):
     again = price_matrices(source, pages[::-1], tmp_path, rounding, bits=(6,))
-    assert again.nats == priced[0].nats
+    assert again == priced[0]
 
 
 def test_what_is_needed_on_the_way_is_left_nowhere_but_the_states(priced):
@@ -164,17 +133,39 @@ def test_what_is_needed_on_the_way_is_left_nowhere_but_the_states(priced):
     assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"hidden"}
 
 
-def test_tokens_count_by_their_gradient_and_a_tenth_by_what_they_are(source, pages, priced):
-    tokens = priced[0].tokens
+@pytest.fixture(scope="module")
+def tokens(source, pages, priced):
+    return find_token_gradients(source, pages, priced[1])
+
+
+def test_tokens_count_by_their_gradient_and_a_tenth_by_what_they_are(source, pages, tokens):
     module = "language_model.model.layers.5.mlp.down_proj"
     norms = np.concatenate([tokens.norms[page.sha256, module] for page in pages])
     for page in pages:
-        weights = tokens.weights(page, module)
+        weights = tokens.weights(page, [module])
         flat = (token_weights(page, source.config["image_token_id"]) > 0) * 0.1
         assert weights.dtype == np.float32
         np.testing.assert_allclose(weights, 0.9 * tokens.norms[page.sha256, module] / norms.mean() + flat, rtol=1e-5)
     # Nothing after the last block looks at other tokens than those that answer.
     assert (tokens.norms[pages[0].sha256, module][~predicts_answer(pages[0])] == 0).all()
+
+
+def test_matrices_with_one_input_have_tokens_count_the_mean_of_what_they_count_for_each(pages, tokens):
+    modules = [f"language_model.model.layers.2.mlp.{each}_proj" for each in ("gate", "up")]
+    one, other = (tokens.weights(pages[0], [each]) for each in modules)
+    np.testing.assert_allclose(tokens.weights(pages[0], modules), (one + other) / 2, rtol=1e-5)
+    assert not np.allclose(one, other)
+
+
+def test_gradients_are_read_as_they_were_written_or_not_at_all(pages, tokens, tmp_path):
+    path = tmp_path / "gradients.npz"
+    tokens.write(path)
+    again = read_token_gradients(path, tokens.image_token)
+    assert again.norms.keys() == tokens.norms.keys()
+    assert all((again.norms[key] == norms).all() for key, norms in tokens.norms.items())
+    path.write_bytes(path.read_bytes()[:1000])
+    assert read_token_gradients(path, tokens.image_token) is None
+    assert read_token_gradients(tmp_path / "none", tokens.image_token) is None
 
 
 @pytest.mark.slow
@@ -184,8 +175,7 @@ def test_calibrated_rounding_is_priced_below_what_does_not_look_at_inputs(source
     short = dataclasses.replace(source, config=source.config | {"num_hidden_layers": 1})
     found = price_matrices(short, pages, tmp_path, methods, bits=(4,))
     fit, calibrated = (
-        sum(each[method][4] for name, each in found.nats.items() if name != EMBEDDINGS)
-        for method in ("fit", "calibrated")
+        sum(each[method][4] for name, each in found.items() if name != EMBEDDINGS) for method in ("fit", "calibrated")
     )
     assert calibrated < 0.6 * fit
 
@@ -194,6 +184,6 @@ def test_calibrated_rounding_is_priced_below_what_does_not_look_at_inputs(source
 def test_the_kl_of_stock_4_bit_is_predicted_on_pages(source, rounding, tmp_path):
     drawn = in_order(gather(ModelFolder(CHECKPOINT)).pages[::6])
     found = price_matrices(source, drawn, tmp_path, rounding, bits=(4,))
-    predicted = sum(each["stock"][4] for each in found.nats.values())
+    predicted = sum(each["stock"][4] for each in found.values())
     measured = measured_kl(source, drawn, tmp_path, rounded(rounding, 4, None))
     assert 0.6 * predicted < measured < 1.6 * predicted

@@ -65,6 +65,12 @@ def test_16_bit_inputs_are_multiplied_in_32_bits():
     np.testing.assert_allclose(total.finish()[0], (exact.T * weights) @ exact, rtol=1e-5, atol=1e-4)
 
 
+def test_slices_of_a_wide_input_are_as_short_as_its_whole_sum_would_be():
+    (whole,), (half, other) = (HessianSum(16, count, widest_in_float64=8).finish() for count in (1, 2))
+    assert (whole.dtype, half.dtype, other.shape) == (np.float32, np.float32, (8, 8))
+    assert HessianSum(16, 2, widest_in_float64=16).finish()[0].dtype == np.float64
+
+
 def test_slices_of_the_columns_each_have_the_h_of_their_own():
     values, weights = inputs(30, 1024)
     whole, cut = HessianSum(1024), HessianSum(1024, 4)

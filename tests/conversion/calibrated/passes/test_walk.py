@@ -48,7 +48,7 @@ def walked(source, pages, folder, **arguments):
 def whole(source, pages, tmp_path_factory):
     """A walk whose states are all kept: (folder, what was seen)."""
     folder = tmp_path_factory.mktemp("walk")
-    return folder, walked(source, pages, folder, options=WalkOptions(keep_states=True))
+    return folder, walked(source, pages, folder, options=WalkOptions(keep_states_from=0))
 
 
 @pytest.fixture(scope="module")
@@ -255,16 +255,25 @@ def test_only_what_is_needed_is_added_up_and_a_quarter_is_held_out(source, pages
         assert found.held_out[place].trace() > 0
 
 
-def test_weights_of_a_callers_own_give_each_matrix_its_h(source, pages, tmp_path):
-    names = {f"language_model.model.layers.0.self_attn.{each}_proj" for each in "qk"}
+def test_weights_of_a_callers_own_count_in_blocks_of_the_language_model(source, pages, tmp_path):
+    names = {f"language_model.model.layers.0.self_attn.{each}_proj" for each in "qk"} | {"language_model.lm_head"}
+    asked = []
 
-    def weigh(page, module):
-        return np.full(len(page.token_ids), 4.0 if ".q_proj" in module else 1.0, np.float32)
+    def weigh(page, modules):
+        asked.append(sorted(modules))
+        return np.full(len(page.token_ids), 4.0, np.float32)
 
-    seen = walked(source, pages[:1], tmp_path, options=WalkOptions(needed=names, weigh=weigh))
-    (block,) = (each for each in seen if each.matrices)
-    queries, keys = (block.matrices[name].input.hessians[0] for name in sorted(names, reverse=True))
-    np.testing.assert_allclose(queries, 4 * keys, rtol=1e-5, atol=1e-9)
+    once, again = (
+        [each for each in walked(source, pages[:1], tmp_path / name, options=options) if each.matrices]
+        for name, options in (
+            ("fours", WalkOptions(needed=names, weigh=weigh)),
+            ("ones", WalkOptions(needed=names, weigh=lambda page, modules: weigh(page, modules) / 4)),
+        )
+    )
+    fours, ones = (blocks[0].matrices["language_model.model.layers.0.self_attn.q_proj"] for blocks in (once, again))
+    np.testing.assert_allclose(fours.input.hessians[0], 4 * ones.input.hessians[0], rtol=1e-5, atol=1e-9)
+    assert asked == [sorted(names - {"language_model.lm_head"})] * 2
+    assert fours.input is once[0].matrices["language_model.model.layers.0.self_attn.k_proj"].input
 
 
 def test_a_family_that_cannot_be_walked_is_refused_before_anything_is_read(source, pages, tmp_path):
