@@ -59,8 +59,8 @@ def step_operations(model: Any, counts: Sequence[int]) -> Counter[str]:
     """Return how many operations of each name a step has that gives each row so many tokens (*counts*)."""
     import mlx.core as mx
 
-    from olmocr.inference.cache import BatchCache, RowCache
-    from olmocr.inference.forward import Language, embed, forward, logits
+    from olmocr.inference.passes.cache import BatchCache, RowCache
+    from olmocr.inference.passes.forward import Language, embed, forward, logits
     from olmocr.inference.sampling import Draw, choose
 
     with as_on_a_gpu():

@@ -67,7 +67,7 @@ def measure(bits: int, args: argparse.Namespace, device: Device) -> dict[tuple[s
 
     One after the other in each round, so that what else the machine does falls on all of them.
     """
-    from olmocr.inference.forward import Language
+    from olmocr.inference.passes.forward import Language
 
     model = make_model(SHAPE_7B if args.shape == "7b" else read_config(ModelFolder(DEMO)), bits)
     language = Language(model, has_kernels=device.kind != "cpu")
@@ -121,8 +121,8 @@ def own_pass(language: Any, counts: list[int], args: argparse.Namespace) -> Pass
     """
     import mlx.core as mx
 
-    from olmocr.inference.cache import BatchCache, RowCache
-    from olmocr.inference.forward import embed, forward, logits
+    from olmocr.inference.passes.cache import BatchCache, RowCache
+    from olmocr.inference.passes.forward import embed, forward, logits
     from olmocr.inference.sampling import Draw, choose
 
     layers = len(language.blocks)
@@ -148,7 +148,7 @@ def own_pass(language: Any, counts: list[int], args: argparse.Namespace) -> Pass
 
 def prompt_pass(language: Any, context: int) -> Pass:
     """Return the reading of a piece of a prompt, behind *context* tokens."""
-    from olmocr.inference.cache import RowCache
+    from olmocr.inference.passes.cache import RowCache
 
     cache = RowCache(len(language.blocks))
     _read(language, cache, context)
@@ -166,7 +166,7 @@ def prompt_pass(language: Any, context: int) -> Pass:
 def _read(language: Any, cache: Any, count: int) -> None:
     import mlx.core as mx
 
-    from olmocr.inference.forward import embed, forward
+    from olmocr.inference.passes.forward import embed, forward
 
     while count > 0:
         step = min(count, PROMPT_STEP)

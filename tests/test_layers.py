@@ -28,16 +28,16 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS, start=1) for room in rooms}
 
 INFERENCE = (
-    "cache",
+    "passes.cache",
     "costs",
     "decode",
     "engine",
-    "forward",
-    "joined",
+    "passes.forward",
+    "passes.joined",
     "model",
     "prompt",
     "prompt_reader",
-    "rotary",
+    "passes.rotary",
     "sampling",
     "step",
     "vision",
@@ -90,8 +90,8 @@ DOORS = {
     },
     "llguidance": {"inference.guided"},
     "mlx_vlm": {
-        "inference.cache",
-        "inference.forward",
+        "inference.passes.cache",
+        "inference.passes.forward",
         "backends.mlx_vlm_launcher",
         "inference.model",
         "validate.fidelity.forced",

@@ -6,10 +6,10 @@ import time
 
 import mlx.core as mx
 
-from olmocr.inference.cache import BatchCache, RowCache
 from olmocr.inference.draft import Costs
-from olmocr.inference.forward import embed, forward, logits
 from olmocr.inference.model import LoadedModel
+from olmocr.inference.passes.cache import BatchCache, RowCache
+from olmocr.inference.passes.forward import embed, forward, logits
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _CONTEXT = 256

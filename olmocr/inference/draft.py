@@ -23,7 +23,7 @@ SIZES = {
 
 Metal has one kernel for attention of few queries, as many as fit into 32 with the heads that share keys (seven in the
 7B model: 4), and one for more than 8; what lies between is slower than both. On CUDA tokens are filled up to a power
-of two (:class:`~olmocr.inference.cache.BatchCache`). Which of them pay is measured (``costs.py``).
+of two (:class:`~olmocr.inference.passes.cache.BatchCache`). Which of them pay is measured (``costs.py``).
 """
 
 _TAILS = (48, 24, 12, 6)

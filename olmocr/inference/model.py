@@ -13,7 +13,7 @@ import mlx_vlm.utils
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from olmocr.errors import CheckpointError, reason_of
-from olmocr.inference.forward import Language
+from olmocr.inference.passes.forward import Language
 from olmocr.inference.vision import CpuVisionTower, VisionTower
 from olmocr.inference.vision_mlx import MlxVisionTower, StockVisionTower, is_as_expected
 from olmocr.model_folder import ModelFolder, read_config

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from olmocr.inference.byte_cache import Kept
-from olmocr.inference.cache import Layers, RowCache
-from olmocr.inference.forward import embed, forward
 from olmocr.inference.model import LoadedModel
+from olmocr.inference.passes.cache import Layers, RowCache
+from olmocr.inference.passes.forward import embed, forward
 from olmocr.inference.prompt import PageInputs
 
 _FEATURE_BYTES = 128 << 20

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from olmocr.errors import AnswerError, InputError, OlmocrError, reason_of
-from olmocr.inference.cache import RowCache
 from olmocr.inference.draft import CLOSER, Beside, Drafter
 from olmocr.inference.guided import Guide
+from olmocr.inference.passes.cache import RowCache
 from olmocr.inference.prompt_reader import Prefill
 from olmocr.inference.sampling import NOT_FINITE, Draw
 from olmocr.page import FinishReason, PageRequest

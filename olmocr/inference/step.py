@@ -10,11 +10,11 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from olmocr.inference.cache import BatchCache, Layers
 from olmocr.inference.draft import Beside
-from olmocr.inference.forward import embed, forward, logits
 from olmocr.inference.guided import Guide
 from olmocr.inference.model import LoadedModel
+from olmocr.inference.passes.cache import BatchCache, Layers
+from olmocr.inference.passes.forward import embed, forward, logits
 from olmocr.inference.room import rounded
 from olmocr.inference.row import Row
 from olmocr.inference.sampling import choose

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from olmocr.inference.cache import RowCache
 from olmocr.inference.draft import Beside
+from olmocr.inference.passes.cache import RowCache
 from olmocr.inference.row import Asked, GrowingText, Row, goes_round
 from olmocr.page import PageRequest
 

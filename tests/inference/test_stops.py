@@ -10,10 +10,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from olmocr.errors import InputError, UsageError
-from olmocr.inference.cache import RowCache
 from olmocr.inference.decode import BatchLimits, Scheduler, decode
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
+from olmocr.inference.passes.cache import RowCache
 from olmocr.inference.row import Asked, GrowingText, Row
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest

@@ -11,9 +11,9 @@ from typing import Any
 import mlx.core as mx
 from mlx_vlm.models.activations import swiglu
 
-from olmocr.inference.cache import Cache
-from olmocr.inference.joined import Joined
-from olmocr.inference.rotary import Rotary, Rotate
+from olmocr.inference.passes.cache import Cache
+from olmocr.inference.passes.joined import Joined
+from olmocr.inference.passes.rotary import Rotary, Rotate
 
 
 class Language:

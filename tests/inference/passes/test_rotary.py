@@ -4,7 +4,7 @@ import mlx.core as mx
 import pytest
 from mlx_vlm.models.qwen2_5_vl.language import Qwen2RotaryEmbedding, apply_multimodal_rotary_pos_emb
 
-from olmocr.inference.rotary import Rotary
+from olmocr.inference.passes.rotary import Rotary
 
 WIDTH, QUERIES, KEYS, VALUES = 16, 4, 2, 2
 

@@ -4,9 +4,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from olmocr.inference.cache import BatchCache, RowCache
-from olmocr.inference.forward import Language, embed, forward, logits
 from olmocr.inference.model import load_model
+from olmocr.inference.passes.cache import BatchCache, RowCache
+from olmocr.inference.passes.forward import Language, embed, forward, logits
 from olmocr.model_folder import ModelFolder
 from tests.conftest import DEVICE
 from tests.inference.random_models import random_model

@@ -4,7 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from olmocr.inference.joined import Joined
+from olmocr.inference.passes.joined import Joined
 
 WIDTH = 512
 

@@ -1,0 +1,1 @@
+"""One pass over the language model's weights."""
