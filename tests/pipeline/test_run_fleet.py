@@ -183,7 +183,9 @@ def test_when_all_are_killed_the_run_ends_with_exit_code_8_and_the_next_one_read
     settings = {"target_longest_image_dim": 64, "server": tuple(server.url for server in servers)}
     config = PipelineConfig(workspace=tmp_path / "ws", pdfs=pdf, **settings)
     summary = asyncio.run(run_pipeline(config, open_pool=PoolHere))
-    assert (summary.exit_code, summary.pages) == (ExitCode.OK, PAGES - before)
+    assert summary.exit_code == ExitCode.OK
+    # A server that was killed may have given an answer that it had not noted yet.
+    assert 0 <= PAGES - before - summary.pages <= len(fresh)
 
 
 def test_summary_stats_and_numbers_tell_what_each_server_did(tmp_path):
