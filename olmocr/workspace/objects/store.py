@@ -144,7 +144,7 @@ class FolderObjects:
         _though_its_folder_goes(lambda: self._create(self._root / name, data))
 
     def _create(self, path: Path, data: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with file_beside(path) as (temporary, file):
             file.write(data)
             file.flush()
@@ -187,13 +187,29 @@ class FolderObjects:
 
 def _though_its_folder_goes(write: Callable[[], None]) -> None:
     """Write a file again whose folder another machine has just removed, since it was empty."""
-    for _ in range(3):
+    for _ in range(_TRIES - 1):
         try:
             return write()
-        except (FileNotFoundError, OutputError) as error:
-            if not isinstance(error.__cause__ or error, FileNotFoundError):
+        except FileNotFoundError:
+            pass
+        except OutputError as error:
+            if not isinstance(error.__cause__, FileNotFoundError | FileExistsError):
                 raise
     return write()
+
+
+def _make_folder(folder: Path) -> None:
+    """Make *folder*, or find that it went while it was looked at, which is no claim of somebody else's."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        if folder.is_file():
+            raise
+        raise FileNotFoundError(folder) from error
+
+
+_TRIES = 50
+"""So often a file is written whose folder goes each time."""
 
 
 def open_objects(place: StorePlace) -> Objects:
