@@ -76,6 +76,7 @@ def _sendable(value):
 def _log_stays_as_it_was():
     """Undo what a command that a test runs in this process makes of the package's log, which hides it from caplog."""
     log = logging.getLogger("olmocr")
+    log.propagate = True  # a fixture of several tests may have run a command before
     before = list(log.handlers), log.propagate, log.level
     yield
     log.handlers, log.propagate = list(before[0]), before[1]
