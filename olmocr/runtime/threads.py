@@ -72,7 +72,6 @@ class _LastingThread:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._last: Future[Any] = Future()
         threading.Thread(target=self._work, name="olmocr-mlx", daemon=True).start()
-        _ALL.append(self)
 
     @property
     def has_done_all(self) -> bool:
@@ -86,13 +85,11 @@ class _LastingThread:
     def _work(self) -> None:
         while True:
             self._inbox.get()()
-            _IDLE.put(self)
 
 
-_ALL: list[_LastingThread] = []
-
-_IDLE: queue.SimpleQueue[_LastingThread] = queue.SimpleQueue()
-"""Those that have nothing to do now."""
+_THREADS: list[_LastingThread] = []
+_CHOOSING = threading.Lock()
+"""Held while work is given to one of them, so that none gets two at once."""
 
 
 def in_a_lasting_thread(work: Callable[[], T]) -> Future[T]:
@@ -102,11 +99,12 @@ def in_a_lasting_thread(work: Callable[[], T]) -> Future[T]:
     random numbers, and take the GIL to release them when such a thread ends. Before Python 3.13 a thread can be joined
     before that, and Python aborts a process whose interpreter is ending by then. A thread that stays releases nothing.
     """
-    try:
-        thread = _IDLE.get_nowait()
-    except queue.Empty:
-        thread = _LastingThread()
-    return thread.do(work)
+    with _CHOOSING:
+        thread = next((each for each in _THREADS if each.has_done_all), None)
+        if thread is None:
+            thread = _LastingThread()
+            _THREADS.append(thread)
+        return thread.do(work)
 
 
 def _do(work: Callable[[], T], done: Future[T]) -> None:
@@ -129,7 +127,7 @@ def _let_all_wait() -> None:
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_A_MINUTE)
-    for thread in _ALL:
+    for thread in _THREADS:
         if thread.has_done_all:
             thread.do(_nothing).result()
     sys.setswitchinterval(interval)
