@@ -42,9 +42,10 @@ def scheme_of(name: str) -> str | None:
     return match[1].lower() if match else None
 
 
-def extra_of(scheme: str) -> str:
-    """Return the extra of this package that brings a store's file system."""
-    return _EXTRAS.get(scheme, "mlx")
+def missing_extra(scheme: str) -> MissingDependencyError:
+    """Return the error that names the extra of this package which brings a store's file system."""
+    extra = install_command(_EXTRAS.get(scheme, "mlx"))
+    return MissingDependencyError(f"{scheme}:// needs an extra of this package: {extra}")
 
 
 def web_file(name: str) -> tuple[str, WebFile]:
@@ -157,8 +158,7 @@ def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
         with _faults_of(url):
             filesystem, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        missing = f"{scheme}:// needs an extra of this package: {install_command(extra_of(scheme))}"
-        raise MissingDependencyError(missing) from error
+        raise missing_extra(scheme) from error
     return filesystem, path
 
 

@@ -13,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from olmocr.errors import MissingDependencyError, OutputError, output_error
-from olmocr.files import file_beside, write_whole
-from olmocr.inputs.stores import extra_of, version_told
-from olmocr.runtime.extras import install_command
+from olmocr.errors import OutputError, output_error
+from olmocr.files import file_beside, flushed, write_whole
+from olmocr.inputs.stores import missing_extra, version_told
 from olmocr.workspace.objects.faults import fault_of, is_no_bucket, lacks_conditions, reason
 from olmocr.workspace.objects.place import MARK, StorePlace
 
@@ -42,7 +41,9 @@ FIRST_PATIENCE = 4
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 20.0
 _AT_ONCE = 16
-_NO_LINKS = (PermissionError, NotImplementedError)
+
+_TRIES = 50
+"""So often a file is written whose folder goes each time."""
 
 
 class Objects(Protocol):
@@ -148,7 +149,7 @@ class FolderObjects:
         with file_beside(path) as (temporary, file):
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            flushed(file.fileno())
             try:
                 path.hardlink_to(temporary)
             except FileExistsError:
@@ -208,10 +209,6 @@ def _make_folder(folder: Path) -> None:
         raise FileNotFoundError(folder) from error
 
 
-_TRIES = 50
-"""So often a file is written whose folder goes each time."""
-
-
 def open_objects(place: StorePlace) -> Objects:
     """Return what reads and writes objects at a place.
 
@@ -229,8 +226,7 @@ def open_objects(place: StorePlace) -> Objects:
     try:
         filesystem, root = fsspec.core.url_to_fs(place.url, **options)
     except ImportError as error:
-        extra = install_command(extra_of(place.scheme))
-        raise MissingDependencyError(f"{place.scheme}:// needs an extra of this package: {extra}") from error
+        raise missing_extra(place.scheme) from error
     except Exception as error:
         raise OutputError(f"the workspace {place} cannot be used: {reason(error)}") from error
     if place.scheme == "s3":
@@ -264,7 +260,7 @@ class ObjectStore:
 
     def close(self) -> None:
         """Have nothing be tried again any more, and end the threads."""
-        self._closing.set()
+        self.end_waiting()
         self._threads.shutdown(cancel_futures=True)
 
     def get(self, name: str) -> bytes | None:
