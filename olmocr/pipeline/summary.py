@@ -14,7 +14,7 @@ from olmocr.errors import ExitCode
 from olmocr.inputs.sources import Source
 from olmocr.runtime.memory import peak_memory
 from olmocr.workspace.document import Failure, PageRecord
-from olmocr.workspace.tally import ByServer, add_by_server, rounded
+from olmocr.workspace.tally import ByServer, Tally, by_server, count_server
 
 _NOTHING: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
@@ -60,7 +60,7 @@ class RunCounts:
         self._counts: Counter[str] = Counter()
         self._failures: dict[str, Failure] = {}
         self._seconds = 0.0
-        self._servers: ByServer = {}
+        self._servers: Tally = Counter()
         self.attempts_ended: Counter[str] = Counter()
 
     @contextlib.contextmanager
@@ -91,15 +91,14 @@ class RunCounts:
         self._counts["input_tokens"] += page.input_tokens
         self._counts["output_tokens"] += page.output_tokens
         self.attempts_ended.update(page.ends)
-        add_by_server(self._servers, page)
+        count_server(self._servers, page)
 
     def summary(self) -> RunSummary:
         """Return what was done so far."""
         failures = tuple(self._failures[key] for key in sorted(self._failures, key=self._order.__getitem__))
         names = {each.name for each in fields(RunSummary)} - {"failures", "seconds", "servers"}
-        servers = rounded(self._servers)
         numbers = {name: self._counts[name] for name in names}
-        return RunSummary(failures=failures, seconds=self._seconds, servers=servers, **numbers)
+        return RunSummary(failures=failures, seconds=self._seconds, servers=by_server(self._servers), **numbers)
 
 
 def pages_per_minute(summary: RunSummary) -> float:
@@ -108,11 +107,11 @@ def pages_per_minute(summary: RunSummary) -> float:
 
 
 def metrics_of(
-    counts: RunCounts, engine: dict[str, float], by_server: Mapping[str, Mapping[str, float]] = _NOTHING
+    counts: RunCounts, engine: dict[str, float], servers: Mapping[str, Mapping[str, float]] = _NOTHING
 ) -> dict[str, Any]:
     """Return a run's numbers as the workspace keeps them.
 
-    *engine* has those of the model in this process, *by_server* those that are known of several servers besides what
+    *engine* has those of the model in this process, *servers* those that are known of several servers besides what
     they answered.
     """
     summary = counts.summary()
@@ -124,7 +123,7 @@ def metrics_of(
         "attempts_ended": dict(counts.attempts_ended),
         "peak_memory_bytes": peak_memory(),
         "engine": engine,
-        "servers": _joined(summary.servers, by_server),
+        "servers": _joined(summary.servers, servers),
     }
 
 

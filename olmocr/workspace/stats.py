@@ -9,7 +9,7 @@ from pathlib import Path
 from olmocr.workspace.document import Failure
 from olmocr.workspace.objects.place import StorePlace
 from olmocr.workspace.opening import memory_to_read
-from olmocr.workspace.tally import ByServer, Tally, counts_of
+from olmocr.workspace.tally import ByServer, Tally, by_server, counts_of
 
 _LONG_DOCUMENT_TOKENS = 32768
 
@@ -79,16 +79,8 @@ def read_stats(workspace: Path | StorePlace) -> Stats:
         passes_a_token=round(total["passes"] / total["passed"], 3) if total["passed"] else None,
         long_documents=long,
         failures=tuple(failures),
-        servers=_by_server(total),
+        servers=by_server(total),
     )
-
-
-def _by_server(total: Tally) -> ByServer:
-    tokens, milliseconds = counts_of(total, "server_tokens"), counts_of(total, "server_milliseconds")
-    return {
-        url: {"pages": count, "output_tokens": tokens.get(url, 0), "seconds": milliseconds.get(url, 0) / 1000}
-        for url, count in sorted(counts_of(total, "server_pages").items())
-    }
 
 
 def _number(counted: tuple[str, int]) -> int:

@@ -17,18 +17,21 @@ ByServer = dict[str, dict[str, float]]
 """By a server's address: ``pages`` that it answered, their ``output_tokens`` and ``seconds``."""
 
 
-def add_by_server(counts: ByServer, page: PageRecord) -> None:
+def count_server(tally: Tally, page: PageRecord) -> None:
     """Count a page with the server that answered it, if one did."""
     if page.server:
-        counted = counts.setdefault(page.server, {"pages": 0, "output_tokens": 0, "seconds": 0.0})
-        counted["pages"] += 1
-        counted["output_tokens"] += page.output_tokens
-        counted["seconds"] += page.seconds
+        tally[f"server_pages.{page.server}"] += 1
+        tally[f"server_tokens.{page.server}"] += page.output_tokens
+        tally[f"server_milliseconds.{page.server}"] += round(1000 * page.seconds)
 
 
-def rounded(counts: ByServer) -> ByServer:
-    """Return the same in the order of addresses, seconds to the thousandth."""
-    return {url: {name: round(number, 3) for name, number in each.items()} for url, each in sorted(counts.items())}
+def by_server(tally: Tally) -> ByServer:
+    """Return what each server answered, in the order of addresses."""
+    tokens, milliseconds = counts_of(tally, "server_tokens"), counts_of(tally, "server_milliseconds")
+    return {
+        url: {"pages": count, "output_tokens": tokens.get(url, 0), "seconds": milliseconds.get(url, 0) / 1000}
+        for url, count in sorted(counts_of(tally, "server_pages").items())
+    }
 
 
 def tally_of(pages: Iterable[PageRecord]) -> Tally:
@@ -45,10 +48,7 @@ def tally_of(pages: Iterable[PageRecord]) -> Tally:
         found["passes"] += page.passes
         found["passed"] += page.total_output_tokens if page.passes else 0
         found.update(f"ends.{end}" for end in page.ends)
-        if page.server:
-            found[f"server_pages.{page.server}"] += 1
-            found[f"server_tokens.{page.server}"] += page.output_tokens
-            found[f"server_milliseconds.{page.server}"] += round(1000 * page.seconds)
+        count_server(found, page)
         if page.status == "valid":
             found[f"attempts.{page.attempts}"] += 1
             found[f"languages.{page.response.primary_language or 'none'}"] += 1
