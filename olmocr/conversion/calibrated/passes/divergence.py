@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from olmocr.conversion.calibrated.passes.language import (
+    POSITIONS_AT_ONCE,
     decoder_block,
     embedded,
     head_input,
@@ -22,7 +23,7 @@ from olmocr.conversion.calibrated.passes.language import (
     rotary_angles,
 )
 from olmocr.conversion.calibrated.passes.samples import CalibrationPage
-from olmocr.conversion.calibrated.passes.source_blocks import SourceBlocks, Weights
+from olmocr.conversion.calibrated.passes.source_blocks import SourceBlocks, Weights, arrays_in
 from olmocr.conversion.calibrated.passes.statistics import predicts_answer
 from olmocr.conversion.calibrated.passes.walk import (
     BlockStatistics,
@@ -34,9 +35,6 @@ from olmocr.conversion.calibrated.passes.walk import (
 )
 from olmocr.conversion.plan import ConversionPlan
 from olmocr.conversion.source.names import EMBEDDINGS, LANGUAGE, number_of_blocks
-
-_POSITIONS = 256
-"""Answer tokens whose probabilities over the vocabulary are in memory at once."""
 
 OnBlock = Callable[[int, int], None]
 """Called with how many blocks of both models are done, and how many there are."""
@@ -89,8 +87,8 @@ def measured_divergence(
     for place, page in enumerate(ordered):
         answers = np.flatnonzero(predicts_answer(page))
         theirs = states.read(len(names) - 1, rows, place).astype(mx.float32)
-        for start in range(0, len(answers), _POSITIONS):
-            chosen = mx.array(answers[start : start + _POSITIONS])
+        for start in range(0, len(answers), POSITIONS_AT_ONCE):
+            chosen = mx.array(answers[start : start + POSITIONS_AT_ONCE])
             truth = _log_probabilities(head, head_input(norm, theirs[chosen], shape))
             found = _log_probabilities(made_head, head_input(made_norm, ours[place][chosen], shape))
             nats += float((mx.exp(truth) * (truth - found)).sum())
@@ -143,7 +141,7 @@ class _Made:
         return {
             name: array
             for path in self._shards
-            for name, array in _loaded(path).items()
+            for name, array in arrays_in(path).items()
             if name.startswith(f"{module}.")
         }
 
@@ -155,9 +153,3 @@ class _Made:
         return mx.dequantize(
             stored, scales, biases, group_size=params.group_size, bits=params.bits, mode=params.mode, dtype=mx.float32
         )
-
-
-def _loaded(path: Path) -> Mapping[str, mx.array]:
-    loaded = mx.load(str(path))
-    assert isinstance(loaded, dict)  # a file of that name has several
-    return loaded

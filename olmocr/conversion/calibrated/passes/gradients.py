@@ -39,6 +39,7 @@ import numpy as np
 
 from olmocr.conversion.calibrated.passes.language import (
     BLOCK_INPUTS,
+    POSITIONS_AT_ONCE,
     decoder_block,
     head_input,
     language_shape,
@@ -46,7 +47,7 @@ from olmocr.conversion.calibrated.passes.language import (
     rotary_angles,
 )
 from olmocr.conversion.calibrated.passes.samples import CalibrationPage
-from olmocr.conversion.calibrated.passes.source_blocks import SourceBlocks, SourceMatrix, Weights
+from olmocr.conversion.calibrated.passes.source_blocks import SourceBlocks, SourceMatrix, Weights, arrays_in
 from olmocr.conversion.calibrated.passes.statistics import HessianSum, predicts_answer, token_weights
 from olmocr.conversion.calibrated.passes.walk import (
     BlockStatistics,
@@ -71,9 +72,6 @@ _WIDEST_IN_ONE = 8192
 
 _MOST_TOGETHER = 2.0
 """What a mean over a few pages may say at most that errors are alike: one page's draw alone can say five."""
-
-_POSITIONS = 256
-"""Answer tokens whose probabilities over the vocabulary are in memory at once."""
 
 Nats = dict[str, dict[str, dict[int, float]]]
 """Module -> method -> bits -> nats of KL an answer token."""
@@ -319,8 +317,8 @@ class _WayBack:
         """Return the drawn gradient by *normed* (tokens, width), and the logarithm of the logits' sum (tokens, 1)."""
         drawn = np.random.default_rng([self._seed, int(page.sha256[:16], 16)])
         gradients, log_sums = [], []
-        for first in range(0, normed.shape[0], _POSITIONS):
-            values = logits(head, normed[first : first + _POSITIONS])
+        for first in range(0, normed.shape[0], POSITIONS_AT_ONCE):
+            values = logits(head, normed[first : first + POSITIONS_AT_ONCE])
             log_sum = mx.logsumexp(values, axis=-1, keepdims=True)
             probabilities = mx.exp(values - log_sum)
             noise = mx.array(drawn.standard_normal(values.shape, np.float32))
@@ -423,7 +421,7 @@ class _PricedWayBack:
         sums: dict[tuple[str, int], list[mx.array]] = {}
         for rows, _, errors in self._prices.errors(self._blocks.matrix(module), hessians):
             for place in range(len(self._way.pages)):
-                kept = _loaded(self._kept(place))
+                kept = arrays_in(self._kept(place))
                 values, gradient = kept[given], kept[name][:, rows]
                 for key, error in errors.items():
                     totals = sums.setdefault(key, [mx.array(0.0)] * len(self._way.pages))
@@ -457,13 +455,6 @@ class _PricedWayBack:
 def _zeros(rows: int, columns: int) -> mx.array:
     """Return zeros that take no memory: at 7B those of one page would take 0.9 GB."""
     return mx.broadcast_to(mx.array(0.0), (rows, columns))
-
-
-def _loaded(path: Path) -> dict[str, mx.array]:
-    """Return the arrays of a file, each of which is read when it is used."""
-    loaded = mx.load(str(path))
-    assert isinstance(loaded, dict)  # a file of that name has several
-    return loaded
 
 
 def _sum(values: mx.array) -> float:

@@ -24,6 +24,9 @@ BLOCK_INPUTS: tuple[tuple[str, ...], ...] = (
 )
 """The matrices of a block by their name in it; those in one tuple are given the same input."""
 
+POSITIONS_AT_ONCE = 256
+"""Answer tokens whose probabilities over the vocabulary are in memory at once."""
+
 
 @dataclass(frozen=True)
 class LanguageShape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -30,6 +31,13 @@ def computing_dtype(source: SourceCheckpoint) -> mx.Dtype:
         return mx.float32
     matrices = [info.dtype for info in source.tensors.values() if len(info.shape) == 2]
     return _COMPUTED_IN.get(max(set(matrices), key=matrices.count), mx.bfloat16)
+
+
+def arrays_in(path: Path) -> dict[str, mx.array]:
+    """Return the arrays of a safetensors file, each of which is read when it is used."""
+    found = mx.load(str(path))
+    assert isinstance(found, dict)  # a file of that name has several
+    return found
 
 
 class SourceBlocks:
