@@ -190,17 +190,16 @@ async def answering(
     """
     servers = named_servers(config.servers, config.api_key, environment)
     if len(servers) > 1:
-        async with _fleet(config, servers, is_looping, sleep) as found:
-            yield found
-        return
-    if servers:
+        opened = _fleet(config, servers, is_looping, sleep)
+    elif servers:
         opened = _server(config, servers[0], is_looping)
     elif config.backend == "mlx":
         opened = _engine(config, longest_side, is_looping, load, on_stage)
     else:
         opened = _own_server(config, folder / SERVER_LOG, is_looping, serve, on_stage)
     async with opened as found:
-        yield found if config.is_in_process else _patient(found, sleep)
+        waits_itself = config.is_in_process or len(servers) > 1
+        yield found if waits_itself else _patient(found, sleep)
 
 
 async def require_model(config: BackendConfig, environment: Mapping[str, str] = os.environ) -> None:

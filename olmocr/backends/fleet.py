@@ -17,6 +17,7 @@ from olmocr.backends.faults import plain
 from olmocr.backends.server_list import NamedServer
 from olmocr.backends.sharing import (
     USUAL_ROOM,
+    Deal,
     PageState,
     ServerState,
     deal,
@@ -318,7 +319,7 @@ class Fleet:
         if found.look_again is not None:
             self._timer = loop.call_at(found.look_again, self._deal)
 
-    def _dealt(self, now: float) -> Any:
+    def _dealt(self, now: float) -> Deal:
         servers = [member.state() for member in self._members]
         return deal(servers, [question.state() for question in self._questions], now, self._last_page)
 
@@ -333,21 +334,19 @@ class Fleet:
         started = loop.time()
         assert member.ask is not None
         try:
-            answer = await member.ask(question.request)
+            try:
+                answer = await member.ask(question.request)
+            finally:
+                question.copies.pop(at, None)
         except ServerUnavailableError as error:
-            question.copies.pop(at, None)
             self._failed_over(question, member, error)
         except ServerError as error:
-            question.copies.pop(at, None)
             self._leave_out(member, error)
         except (AnswerError, InputError) as error:
-            question.copies.pop(at, None)
             self._refused(question, at, error)
         except Exception as error:
-            question.copies.pop(at, None)
             self._settle(question, error)
         else:
-            question.copies.pop(at, None)
             member.answered(loop.time() - started, loop.time())
             self._settle(question, replace(answer, server=member.url))
         self._deal()
