@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from olmocr.errors import InputError
+from olmocr.files import temporary_folder
 
 _NAMES = (
     "chromium",
@@ -70,10 +70,7 @@ class Browser:
         Raises:
             BrowserError: there is none within so many seconds.
         """
-        with tempfile.TemporaryDirectory(
-            prefix="olmocr-browser-", dir=_folder_for(self.command), ignore_cleanup_errors=True
-        ) as made:
-            folder = Path(made)
+        with temporary_folder(_folder_for(self.command)) as folder:
             path = folder / "page.html"
             path.write_text(page, encoding="utf-8")
             options = [*_OPTIONS, *_without_sandbox(), f"--user-data-dir={folder / 'profile'}"]
