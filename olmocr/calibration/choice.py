@@ -144,16 +144,16 @@ def _ways(
     pages = pages_of(targets[0].plan.source.folder, wish)
     wanted = wanted_matrices(target.plan for target in targets)
     found: list[tuple[Calibration, CalibrationCost]] = []
-    least = 0
     for by_gradients in (True, False) if wish.by_gradients is None else (wish.by_gradients,):
         works = [(slices, work_of(wanted, pages, slices, by_gradients=by_gradients)) for slices in _SLICES]
-        fitting = [(slices, work) for slices, work in works if work.peak_memory <= _USABLE * memory]
-        least = works[-1][1].peak_memory
-        for slices, work in fitting[:1]:
+        fitting = next((each for each in works if each[1].peak_memory <= _USABLE * memory), None)
+        if fitting:
+            slices, work = fitting
             found.append((Calibration(pages, slices, are_drawn=not wish.pages, by_gradients=by_gradients), work))
     if not found:
+        least = works[-1][1]
         raise PlanError(
-            f"calibrating needs {shown_size(least)} of memory, and this machine has {shown_size(memory)}; "
+            f"calibrating needs {shown_size(least.peak_memory)} of memory, and this machine has {shown_size(memory)}; "
             "use `method='fit'`"
         )
     return found

@@ -383,8 +383,9 @@ def bench(
 
         earlier = other_run(against.expanduser(), directory, terms, advance) if against else None
         if folder is not None:
-            home: Path | None = folder.expanduser()
-            run = run_bench(folder.expanduser(), directory, terms, advance)
+            folder = folder.expanduser()
+            home: Path | None = folder
+            run = run_bench(folder, directory, terms, advance)
         elif answers is not None:
             home = output.expanduser() if output else None
             run = score_answers(answers.expanduser(), directory, terms)
