@@ -6,7 +6,6 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _heard(monkeypatch, caplog):
-    """Let caplog hear the package's log, which a command run in this process may have led elsewhere."""
-    monkeypatch.setattr(logging.getLogger("olmocr"), "propagate", True)
+def _heard(caplog):
+    """Let caplog hear all that the package's log tells people."""
     caplog.set_level(logging.INFO, "olmocr")

@@ -74,54 +74,6 @@ def test_a_page_comes_back_as_it_was_whatever_its_text(tmp_path_factory, record)
         assert records.pages(SHA) == {record.page_number: record}
 
 
-def test_pages_come_in_order_and_the_last_of_a_number_counts(tmp_path):
-    with Records(tmp_path) as records:
-        for each in (page(3), page(1, "old"), page(10), page(1, "new")):
-            records.add_page(SHA, each)
-        records.add_page("other", page(2))
-        assert list(records.pages(SHA)) == [1, 3, 10]
-        assert records.pages(SHA)[1].response.natural_text == "new"
-
-
-def test_a_page_is_there_for_others_before_anything_is_closed(tmp_path):
-    with Records(tmp_path) as records, Records(tmp_path) as others:
-        records.add_page(SHA, page())
-        assert list(others.pages(SHA)) == [1]
-
-
-def test_a_fallback_is_finished_or_not_as_it_is_asked_for(tmp_path):
-    with Records(tmp_path) as records:
-        records.add_page(SHA, page(1))
-        records.add_page(SHA, page(2, status="fallback"))
-        records.add_page(SHA, page(3, status="blank"))
-        assert records.finished_numbers(SHA, with_fallback=True) == {1, 2, 3}
-        assert records.finished_numbers(SHA, with_fallback=False) == {1, 3}
-
-
-def test_pages_that_are_to_be_read_anew_stay_until_they_are_and_later_runs_know_of_them(tmp_path):
-    with Records(tmp_path) as records:
-        for number in (1, 2, 3):
-            records.add_page(SHA, page(number, "old"))
-        records.read_anew(SHA, [1, 2])
-        records.add_page(SHA, page(1, "new"))
-        records.read_anew("other", [1])
-    with Records(tmp_path) as records:
-        assert [each.response.natural_text for each in records.pages(SHA).values()] == ["new", "old", "old"]
-        assert records.finished_numbers(SHA, with_fallback=True) == {1, 3}
-        records.replaced(SHA)
-        assert records.finished_numbers(SHA, with_fallback=True) == {1, 2, 3}
-        assert records.numbers_to_replace("other") == {1}
-
-
-def test_a_page_that_fell_back_never_replaces_one_that_was_read(tmp_path):
-    with Records(tmp_path) as records:
-        records.add_page(SHA, page(1, "good"))
-        records.read_anew(SHA, [1])
-        records.add_page(SHA, page(1, "the file's own", status="fallback"))
-        assert records.pages(SHA)[1].response.natural_text == "good"
-        assert records.numbers_to_replace(SHA) == {1}, "it was not read anew"
-
-
 def test_a_document_whose_last_name_leads_to_another_has_none_any_more(tmp_path):
     with Records(tmp_path) as records:
         assert records.led_elsewhere("one", ["link", "one"]) == {"link"}, "what earlier versions called it"
@@ -206,26 +158,6 @@ def test_a_free_lock_is_taken_and_ours_can_be_taken_again(tmp_path):
     with Records(tmp_path) as records:
         assert records.lock("a")
         assert records.lock("a")
-
-
-def test_a_lock_keeps_another_out_until_it_is_given_back(tmp_path):
-    with Records(tmp_path) as ours, Records(tmp_path) as theirs:
-        assert ours.lock("a")
-        assert not theirs.lock("a")
-        theirs.release("a")
-        assert not theirs.lock("a"), "nobody can give back what is another's"
-        assert theirs.lock("b")
-        ours.release("a")
-        assert theirs.lock("a")
-
-
-def test_whoever_closes_gives_all_its_locks_back(tmp_path):
-    with Records(tmp_path) as theirs:
-        with Records(tmp_path) as ours:
-            assert ours.lock("a")
-            assert ours.lock("b")
-        assert theirs.lock("a")
-        assert theirs.lock("b")
 
 
 @pytest.mark.parametrize(

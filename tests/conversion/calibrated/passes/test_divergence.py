@@ -12,23 +12,14 @@ from olmocr.conversion.quantizing.rows import find_processor
 from olmocr.conversion.recipe import find_recipe
 from olmocr.conversion.write import write_models
 from olmocr.model_folder import ModelFolder
-from tests.checkpoints import TINY, tiny_checkpoint
+from tests.checkpoints import decided_checkpoint
 from tests.conversion.calibrated.pages import random_pages
 from tests.conversion.calibrated.whole_model import measured_kl
-
-SPECIAL = {"vocab_size": 4126, "image_token_id": 4086, "num_hidden_layers": 2}
-
-
-def with_large_head(tensors):
-    """Multiply the head by 2**6, or all tokens would be about as likely, whatever was rounded."""
-    dtype, shape, data = tensors["lm_head.weight"]
-    exponents = np.frombuffer(data, np.uint16) + np.uint16(6 << 7)
-    return tensors | {"lm_head.weight": (dtype, shape, exponents.tobytes())}
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "source", {**TINY, **SPECIAL}, with_large_head)
+    return decided_checkpoint(tmp_path_factory.mktemp("tiny") / "source", layers=2)
 
 
 def made(source, output, recipe, method):
