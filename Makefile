@@ -12,7 +12,7 @@ help:
 	@echo "make test-slow  run the tests that take minutes, and properties on ten times as many examples"
 	@echo "make as-on-macos  run the tests that are kept for it with only what macOS has, on Linux"
 	@echo "make mutants    break the package a little in 200 places, and print what no test notices: half an hour"
-	@echo "make lint       formatting, lint, types, workflows"
+	@echo "make lint       formatting, lint, types, workflows, spelling and style"
 	@echo "make check      the same, then the tests"
 	@echo "make bench      measure against reference BLAS, stock mlx-vlm and transformers, and fit against stock rounding"
 	@echo "make clean      remove .venv and build"
@@ -43,6 +43,8 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/actionlint .github/workflows/*.yml
+	$(BIN)/codespell *.md docs olmocr tests benchmarks deploy demo/*.md demo/*.py
+	$(BIN)/proselint --config .proselintrc.json check README.md CONTRIBUTING.md docs demo/README.md
 
 check: lint
 	$(MAKE) test
