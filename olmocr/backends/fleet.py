@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -109,9 +110,14 @@ class _Member:
     def is_usable(self) -> bool:
         return self.status in ("ready", "on trial")
 
+    @property
+    def room_now(self) -> int:
+        if self.status == "ready":
+            return int(self.room)
+        return 1 if self.status == "on trial" else 0
+
     def state(self) -> ServerState:
-        room = {"ready": int(self.room), "on trial": 1}.get(self.status, 0)
-        return ServerState(room, self.seconds, self.heard)
+        return ServerState(self.room_now, self.seconds, self.heard)
 
     def is_silent(self, now: float) -> bool:
         """Say whether it has answered nothing for long, though it was asked."""
@@ -200,7 +206,8 @@ class Fleet:
         self._questions: dict[_AskedPage, None] = {}  # in this order
         self._waiting: dict[_AskedPage, None] = {}  # those of them that no server has in hand
         self._refused_pages: dict[_AskedPage, None] = {}
-        self._perhaps_free: set[int] = set()  # all servers that have room are among these
+        self._free: list[tuple[float, int]] = []  # a heap, by when who has room would be done with one page more
+        self._perhaps_free: set[int] = set()  # the servers that are in it: all that have room, and others
         self._last_page = 0.0
         self._weigh_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -302,7 +309,7 @@ class Fleet:
                 member.failed(fault)
             else:
                 member.begin(now)
-                self._perhaps_free.add(member.at)
+                self._may_be_free(member.at)
         if len(faults) == len(self._members):
             raise self.fault() or faults[0]
         self._model = self.infos()[0].model
@@ -350,24 +357,45 @@ class Fleet:
 
     def _hand_out(self, now: float) -> None:
         """Ask about pages that wait, in their order, as long as somebody has room."""
-        free = {at for at in self._perhaps_free if self._has_room(at, now)}
-        for question in list(self._waiting) if free else ():
-            may = free - question.refusals.keys()
-            if may:
-                at = min(sorted(may), key=self._done_in)
+        for question in list(self._waiting) if self._free else ():
+            refused = []
+            at = self._soonest_done(now)
+            while at is not None and at in question.refusals:
+                refused.append(at)
+                at = self._soonest_done(now)
+            if at is not None:
                 self._send(question, at, now)
-                free = free if self._has_room(at, now) else free - {at}
-            if not free:
+                self._may_be_free(at)
+            for each in refused:
+                self._may_be_free(each)
+            if not self._free:
                 break
-        self._perhaps_free = free
+
+    def _may_be_free(self, at: int) -> None:
+        """Have a server be among those that are looked at when a page waits."""
+        if at not in self._perhaps_free:
+            self._perhaps_free.add(at)
+            heapq.heappush(self._free, (self._done_in(at), at))
+
+    def _soonest_done(self, now: float) -> int | None:
+        """Take who would be done first with one page more from those that may be free; None if none of them is."""
+        while self._free:
+            when, at = heapq.heappop(self._free)
+            self._perhaps_free.discard(at)
+            if self._has_room(at, now):
+                if self._done_in(at) <= when:
+                    return at
+                self._may_be_free(at)  # it has got pages since it was put there
+        return None
 
     def _has_room(self, at: int, now: float) -> bool:
         member = self._members[at]
-        return len(member.in_hand) < member.state().room and not member.is_silent(now)
+        return len(member.in_hand) < member.room_now and not member.is_silent(now)
 
     def _done_in(self, at: int) -> float:
         member = self._members[at]
-        return done_in(len(member.in_hand), member.seconds or self._usual_seconds(), member.state().room)
+        seconds = self._usual_seconds() if member.seconds is None else member.seconds
+        return done_in(len(member.in_hand), seconds, max(1, member.room_now))
 
     def _usual_seconds(self) -> float:
         known = [member.seconds for member in self._members if member.seconds is not None]
@@ -411,7 +439,7 @@ class Fleet:
         """Take down that a server has a page in hand no more."""
         question.copies.pop(at, None)
         self._members[at].in_hand.pop(question, None)
-        self._perhaps_free.add(at)
+        self._may_be_free(at)
         if question in self._questions and not question.copies:
             self._waiting[question] = None
 
@@ -439,7 +467,7 @@ class Fleet:
         for at, copy in question.copies.items():
             member = self._members[at]
             member.in_hand.pop(question, None)
-            self._perhaps_free.add(at)
+            self._may_be_free(at)
             member.seconds = usual_at_least(member.seconds, now - copy.since)
             copy.task.cancel()
 
@@ -509,7 +537,7 @@ class Fleet:
             else:
                 member.status = "on trial"
                 member.heard = asyncio.get_running_loop().time()
-                self._perhaps_free.add(member.at)
+                self._may_be_free(member.at)
                 break
             self._deal()
         self._deal()

@@ -486,7 +486,7 @@ def test_what_nobody_foresaw_is_raised_where_the_page_is_asked_for():
 
 
 def test_of_many_servers_whoever_has_answered_gets_the_page_that_has_waited_longest():
-    """With hundreds of pages not all are weighed against all servers each time: room that comes free is used at once."""
+    """With hundreds of pages not all are weighed against all servers each time: room is used as soon as it is free."""
     servers = [Server(str(number), asyncio.Event(), room=1) for number in range(100)]
 
     async def run():
