@@ -42,11 +42,13 @@ from olmocr.backends.client import ServerInfo
 from olmocr.backends.fleet import Fleet
 from olmocr.backends.server_list import NamedServer
 from olmocr.errors import ServerUnavailableError
+from olmocr.inputs.sources import list_sources
 from olmocr.page import Ask, ModelResponse, PageImage
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.run import run_pipeline
 from olmocr.rendering.pool import RenderedPage, RenderPool
 from olmocr.runtime.memory import resident_memory
+from olmocr.stages import FindingDocuments, Stage
 from olmocr.workspace.objects.place import StorePlace
 from olmocr.workspace.objects.records import ObjectRecords
 from olmocr.workspace.objects.results import ObjectResults
@@ -91,6 +93,7 @@ def _arguments() -> argparse.Namespace:
         "--network", type=float, default=0.05, help="seconds, to a worker and back (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--only-list", action="store_true", help="read nothing: find the documents of the list")
     parser.add_argument("--own-time", action="store_true", help="let the driver's processor time go by, too")
     return parser.parse_args()
 
@@ -317,6 +320,9 @@ async def _simulated(folder: Path, args: argparse.Namespace) -> None:
     assert isinstance(loop, VirtualLoop)
     fsspec.register_implementation("s3", Scans, clobber=True)
     pages = _write_list(folder / "all.txt", args)
+    if args.only_list:
+        _list_alone(folder / "all.txt")
+        return
     workers = Workers(args, random.Random(args.seed))
     objects = CountedFile(loop, args.request)
     watch = Watch(pages, workers, objects)
@@ -343,6 +349,19 @@ async def _simulated(folder: Path, args: argparse.Namespace) -> None:
         seconds = loop.time() - started
     assert (summary.pages, summary.failures[:1], summary.retried_pages) == (pages, (), 0)
     _tell(workers, objects, args, summary.done, pages, seconds)
+
+
+def _list_alone(path: Path) -> None:
+    """Find the documents of a list as a run does, and print the memory that this takes."""
+    print("| documents found | memory, MiB | processor, ms a document |\n| ---: | ---: | ---: |")
+    started = time.process_time()
+
+    def tell(stage: Stage) -> None:
+        if isinstance(stage, FindingDocuments) and (stage.found == 1000 or stage.found % 20000 == 0):
+            cost = 1000 * (time.process_time() - started) / max(1, stage.found)
+            print(f"| {stage.found:,} | {resident_memory(os.getpid()) / 2**20:.0f} | {cost:.2f} |", flush=True)
+
+    list_sources([str(path)], on_stage=tell)
 
 
 @contextlib.contextmanager
