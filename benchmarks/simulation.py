@@ -221,8 +221,8 @@ class Workers:
     """What all workers do.
 
     *answered* are the seconds in which they had those pages in hand that they answered, *in_vain* of those that were
-    taken back. *busy* are all such seconds up to *now*, *busy_before_end* up to *last_begun*, when a page was begun that
-    nobody had in hand before.
+    taken back. *busy* are all such seconds up to *now*, *busy_before_end* up to *last_begun*, when a page was begun
+    that nobody had in hand before.
     """
 
     args: argparse.Namespace
