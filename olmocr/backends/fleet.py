@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ from olmocr.backends.sharing import (
     PageState,
     ServerState,
     deal,
+    done_in,
     grown,
     halved,
     is_silent,
@@ -39,6 +41,8 @@ PATIENCE = 8
 """So many attempts at each server, about two minutes, when all are away; so many servers may go away over a page."""
 
 _STRIKES = 3  # answers in a row that are none, and the server is taken for away
+_MANY = 64  # pages, and each is not weighed against each server whenever one is answered: that would take all the time
+_PAUSE = 1e-4  # seconds for each page, until all are weighed again; ten times as long while pages wait for room
 _OPINIONS = 2  # so many servers must find that a page cannot be answered
 
 Open = Callable[[NamedServer, str | None], AbstractAsyncContextManager[tuple[Ask, ServerInfo]]]
@@ -76,11 +80,13 @@ Status = Literal["ready", "on trial", "away", "left out"]
 
 @dataclass
 class _Member:
-    """One of the servers. *room* is what it gets just now, *most* what it may get.
+    """One of the servers, at a place *at* among them. *room* is what it gets just now, *most* what it may get.
 
+    *in_hand* are its pages, and since when it has each, the oldest first.
     *in_a_row* counts its failures since it answered last, *in_vain* those since pages began to wait for it.
     """
 
+    at: int
     server: NamedServer
     most: int
     room: float = 1.0
@@ -94,6 +100,7 @@ class _Member:
     in_vain: int = 0
     strikes: int = 0
     tally: Counter[str] = field(default_factory=Counter)
+    in_hand: dict[_AskedPage, float] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -103,9 +110,18 @@ class _Member:
     def is_usable(self) -> bool:
         return self.status in ("ready", "on trial")
 
+    @property
+    def room_now(self) -> int:
+        if self.status == "ready":
+            return int(self.room)
+        return 1 if self.status == "on trial" else 0
+
     def state(self) -> ServerState:
-        room = {"ready": int(self.room), "on trial": 1}.get(self.status, 0)
-        return ServerState(room, self.seconds, self.heard)
+        return ServerState(self.room_now, self.seconds, self.heard)
+
+    def is_silent(self, now: float) -> bool:
+        """Say whether it has answered nothing for long, though it was asked."""
+        return is_silent(self.state(), next(iter(self.in_hand.values()), None), now)
 
     def begin(self, now: float) -> None:
         """Be asked from *now* on, without limits."""
@@ -181,14 +197,19 @@ class Fleet:
             room: pages at once for each server; None: what it says, or :data:`USUAL_ROOM`.
             sleep: waits for a server that is away.
         """
-        self._members = [_Member(server, room or USUAL_ROOM) for server in servers]
+        self._members = [_Member(at, server, room or USUAL_ROOM) for at, server in enumerate(servers)]
         self._room = room
         self._connect_to = connect
         self._look_at = look
         self._model = model
         self._sleep = sleep
-        self._questions: list[_AskedPage] = []
+        self._questions: dict[_AskedPage, None] = {}  # in this order
+        self._waiting: dict[_AskedPage, None] = {}  # those of them that no server has in hand
+        self._refused_pages: dict[_AskedPage, None] = {}
+        self._free: list[tuple[float, int]] = []  # a heap, by when who has room would be done with one page more
+        self._perhaps_free: set[int] = set()  # the servers that are in it: all that have room, and others
         self._last_page = 0.0
+        self._weigh_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._returning: set[asyncio.Task[None]] = set()
         self._stack = contextlib.AsyncExitStack()
@@ -257,11 +278,11 @@ class Fleet:
             AnswerError: what two servers sent, or all that there are, is no answer.
         """
         loop = asyncio.get_running_loop()
-        if all(each.copies for each in self._questions):  # no page has been waiting
+        if not self._waiting:
             for member in self._members:
                 member.in_vain = 0
         question = _AskedPage(request, loop.create_future())
-        self._questions.append(question)
+        self._questions[question] = self._waiting[question] = None
         self._last_page = loop.time()
         self._deal()
         try:
@@ -288,6 +309,7 @@ class Fleet:
                 member.failed(fault)
             else:
                 member.begin(now)
+                self._may_be_free(member.at)
         if len(faults) == len(self._members):
             raise self.fault() or faults[0]
         self._model = self.infos()[0].model
@@ -306,18 +328,78 @@ class Fleet:
         """Ask about whatever can be asked now, and look again when there may be more."""
         if not self._is_open:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._give_up_what_nobody_can_answer()
         loop = asyncio.get_running_loop()
+        if len(self._questions) > _MANY and loop.time() < self._weigh_at:
+            self._hand_out(loop.time())
+            self._look_again(self._weigh_at)
+            return
         found = self._dealt(loop.time())
         while found.asks:
+            questions = list(self._questions)
             for number, at in found.asks:
-                self._send(self._questions[number], at, loop.time())
+                self._send(questions[number], at, loop.time())
             found = self._dealt(loop.time())
-        if found.look_again is not None:
-            self._timer = loop.call_at(found.look_again, self._deal)
+        self._weigh_at = loop.time() + len(self._questions) * _PAUSE * (10 if self._waiting else 1)
+        if found.look_again is None or len(self._questions) <= _MANY:
+            self._look_again(found.look_again)
+        else:
+            self._look_again(max(found.look_again, self._weigh_at))
+
+    def _look_again(self, when: float | None) -> None:
+        """Deal again at the time *when*, or when there is a reason."""
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if when is not None and self._timer.when() == when > loop.time():
+                return
+            self._timer.cancel()
+        self._timer = None if when is None else loop.call_at(when, self._deal)
+
+    def _hand_out(self, now: float) -> None:
+        """Ask about pages that wait, in their order, as long as somebody has room."""
+        for question in list(self._waiting) if self._free else ():
+            refused = []
+            at = self._soonest_done(now)
+            while at is not None and at in question.refusals:
+                refused.append(at)
+                at = self._soonest_done(now)
+            if at is not None:
+                self._send(question, at, now)
+                self._may_be_free(at)
+            for each in refused:
+                self._may_be_free(each)
+            if not self._free:
+                break
+
+    def _may_be_free(self, at: int) -> None:
+        """Have a server be among those that are looked at when a page waits."""
+        if at not in self._perhaps_free:
+            self._perhaps_free.add(at)
+            heapq.heappush(self._free, (self._done_in(at), at))
+
+    def _soonest_done(self, now: float) -> int | None:
+        """Take who would be done first with one page more from those that may be free; None if none of them is."""
+        while self._free:
+            when, at = heapq.heappop(self._free)
+            self._perhaps_free.discard(at)
+            if self._has_room(at, now):
+                if self._done_in(at) <= when:
+                    return at
+                self._may_be_free(at)  # it has got pages since it was put there
+        return None
+
+    def _has_room(self, at: int, now: float) -> bool:
+        member = self._members[at]
+        return len(member.in_hand) < member.room_now and not member.is_silent(now)
+
+    def _done_in(self, at: int) -> float:
+        member = self._members[at]
+        seconds = self._usual_seconds() if member.seconds is None else member.seconds
+        return done_in(len(member.in_hand), seconds, max(1, member.room_now))
+
+    def _usual_seconds(self) -> float:
+        known = [member.seconds for member in self._members if member.seconds is not None]
+        return sum(known) / len(known) if known else 1.0
 
     def _dealt(self, now: float) -> Deal:
         servers = [member.state() for member in self._members]
@@ -327,6 +409,8 @@ class Fleet:
         member = self._members[at]
         member.tally["asked"] += 1
         member.tally["asked_second"] += bool(question.copies)
+        self._waiting.pop(question, None)
+        member.in_hand[question] = now
         question.copies[at] = _Copy(asyncio.ensure_future(self._ask_at(question, at)), now)
 
     async def _ask_at(self, question: _AskedPage, at: int) -> None:
@@ -337,7 +421,7 @@ class Fleet:
             try:
                 answer = await member.ask(question.request)
             finally:
-                question.copies.pop(at, None)
+                self._is_back(question, at)
         except ServerUnavailableError as error:
             self._failed_over(question, member, error)
         except ServerError as error:
@@ -351,11 +435,20 @@ class Fleet:
             self._settle(question, replace(answer, server=member.url))
         self._deal()
 
+    def _is_back(self, question: _AskedPage, at: int) -> None:
+        """Take down that a server has a page in hand no more."""
+        question.copies.pop(at, None)
+        self._members[at].in_hand.pop(question, None)
+        self._may_be_free(at)
+        if question in self._questions and not question.copies:
+            self._waiting[question] = None
+
     def _settle(self, question: _AskedPage, result: ModelResponse | Exception) -> None:
         """Give a page its answer, the first that came, or say why it has none."""
         if question not in self._questions:
             return
-        silent = [at for at in question.copies if self._is_silent(at)] if isinstance(result, ModelResponse) else []
+        now = asyncio.get_running_loop().time()
+        silent = [self._members[at] for at in question.copies if self._members[at].is_silent(now)]
         self._take_back(question)
         if question.answer.done():
             return
@@ -363,23 +456,20 @@ class Fleet:
             question.answer.set_exception(result)
         else:
             question.answer.set_result(result)
-        for at in silent:
-            member = self._members[at]
+        for member in silent if isinstance(result, ModelResponse) else ():
             self._went_away(member, ServerUnavailableError(f"{member.url} has not answered for long"))
 
     def _take_back(self, question: _AskedPage) -> None:
         """Ask no server about a page any more."""
-        self._questions.remove(question)
+        for pages in (self._questions, self._waiting, self._refused_pages):
+            pages.pop(question, None)
         now = asyncio.get_running_loop().time()
         for at, copy in question.copies.items():
             member = self._members[at]
+            member.in_hand.pop(question, None)
+            self._may_be_free(at)
             member.seconds = usual_at_least(member.seconds, now - copy.since)
             copy.task.cancel()
-
-    def _is_silent(self, at: int) -> bool:
-        since = [each.copies[at].since for each in self._questions if at in each.copies]
-        now = asyncio.get_running_loop().time()
-        return is_silent(self._members[at].state(), min(since, default=None), now)
 
     def _failed_over(self, question: _AskedPage, member: _Member, error: ServerUnavailableError) -> None:
         """Let a page be asked elsewhere, after the others: it may be what its server went away over."""
@@ -388,13 +478,17 @@ class Fleet:
         if question.failures >= PATIENCE:
             self._settle(question, error)
         elif question in self._questions:
-            self._questions.remove(question)
-            self._questions.append(question)
+            for pages in (self._questions, self._waiting):
+                if question in pages:
+                    del pages[question]
+                    pages[question] = None
 
     def _refused(self, question: _AskedPage, at: int, error: OlmocrError) -> None:
         """Take down that a server has no answer for a page. Another one may have, and it may be the server's fault."""
         member = self._members[at]
         question.refusals[at] = error
+        if question in self._questions:
+            self._refused_pages[question] = None
         if len(question.refusals) >= _OPINIONS and not question.copies:
             self._settle(question, error)
         member.strikes += 1
@@ -443,21 +537,20 @@ class Fleet:
             else:
                 member.status = "on trial"
                 member.heard = asyncio.get_running_loop().time()
+                self._may_be_free(member.at)
                 break
             self._deal()
         self._deal()
 
     def _give_up_what_nobody_can_answer(self) -> None:
         """Settle pages that were refused by all who are there, and, when all were away for long, all that wait."""
-        usable = {at for at, member in enumerate(self._members) if member.is_usable}
-        waiting = [question for question in self._questions if not question.copies]
-        if usable:
-            for question in waiting:
-                if question.refusals and not usable - question.refusals.keys():
+        if any(member.is_usable for member in self._members):
+            for question in [each for each in self._refused_pages if not each.copies]:
+                if all(member.at in question.refusals for member in self._members if member.is_usable):
                     self._settle(question, list(question.refusals.values())[-1])
         elif all(member.status == "left out" or member.in_vain >= PATIENCE for member in self._members):
             fault: ServerError | None = self.fault()
             if all(member.status == "left out" for member in self._members):
                 fault = ServerError(str(fault))
-            for question in waiting:
+            for question in list(self._waiting):
                 self._settle(question, fault or ServerError("no server is left"))

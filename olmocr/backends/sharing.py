@@ -7,6 +7,7 @@ is at a run's end, or where the first server has been silent for long.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -78,13 +79,13 @@ def deal(servers: Sequence[ServerState], pages: Sequence[PageState], now: float,
     table = _Table(servers, now)
     for page in pages:
         table.put(page)
+    table.open()
     asks: list[tuple[int, int]] = []
     is_waiting = False
     for number, page in enumerate(pages):
         if all(table.is_silent(at) for at, _ in page.asked) and len(page.asked) < _MOST_COPIES:
-            at = table.soonest_done(page)
+            at = table.given_to_the_soonest(page)
             if at is not None:
-                table.give(at)
                 asks.append((number, at))
             else:
                 is_waiting = is_waiting or not page.asked
@@ -102,6 +103,16 @@ def is_silent(server: ServerState, oldest: float | None, now: float) -> bool:
     return oldest is not None and now >= max(oldest, server.heard) + _patience(server)
 
 
+def done_in(in_hand: int, seconds: float, room: int) -> float:
+    """Return when a server would be done with one more page than it has *in_hand*, by its rate, in seconds."""
+    return (in_hand + 1) * seconds / room
+
+
+def _taken(page: PageState) -> set[int]:
+    """Return who need not be asked about a page: who has it in hand, or refused it."""
+    return {at for at, _ in page.asked} | page.refused_by
+
+
 def _patience(server: ServerState) -> float:
     return max(SILENT_SECONDS, _SILENT_ANSWERS * (server.seconds or 0.0))
 
@@ -113,9 +124,10 @@ def _second_questions(
     alone = [number for number, page in enumerate(pages) if len(page.asked) == 1]
     alone.sort(key=lambda number: -table.left(pages[number]))
     asks, times = [], []
+    quickest_first = table.free_and_known()
     for number in alone:
         page = pages[number]
-        at = table.quickest(page)
+        at = table.quickest(page, quickest_first)
         if at is None:
             continue
         when = max(table.worth_from(page, at), last_page + _LULL * table.seconds(at))
@@ -129,12 +141,13 @@ def _second_questions(
 
 @dataclass
 class _Table:
-    """The servers with what they have in hand, while pages are dealt out."""
+    """The servers with what they have in hand, while pages are dealt out. *free* is a heap of those that have room."""
 
     servers: Sequence[ServerState]
     now: float
     in_hand: list[int] = field(default_factory=list)
     oldest: list[float | None] = field(default_factory=list)
+    free: list[tuple[float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.in_hand = [0] * len(self.servers)
@@ -148,8 +161,17 @@ class _Table:
             before = self.oldest[at]
             self.oldest[at] = since if before is None else min(before, since)
 
+    def open(self) -> None:
+        """Begin to deal: all pages that servers have in hand were put."""
+        places = range(len(self.servers))
+        self.free = [(self._done_in(at), at) for at in places if self._has_room(at) and not self.is_silent(at)]
+        heapq.heapify(self.free)
+
     def give(self, at: int) -> None:
         self.in_hand[at] += 1
+
+    def _has_room(self, at: int) -> bool:
+        return self.in_hand[at] < self.servers[at].room
 
     def is_silent(self, at: int) -> bool:
         return is_silent(self.servers[at], self.oldest[at], self.now)
@@ -160,25 +182,35 @@ class _Table:
             if oldest is not None and not is_silent(server, oldest, self.now):
                 yield max(oldest, server.heard) + _patience(server)
 
-    def _free_for(self, page: PageState) -> list[int]:
-        taken = {at for at, _ in page.asked} | page.refused_by
-        return [
-            at
-            for at, server in enumerate(self.servers)
-            if self.in_hand[at] < server.room and at not in taken and not self.is_silent(at)
-        ]
-
-    def soonest_done(self, page: PageState) -> int | None:
-        """Return who would be done first with *page*, by its rate; None where nobody has room."""
-        return min(self._free_for(page), key=self._done_in, default=None)
+    def given_to_the_soonest(self, page: PageState) -> int | None:
+        """Give *page* to who would be done first with it, by its rate; None where nobody has room."""
+        taken = _taken(page)
+        passed_over, found = [], None
+        while self.free and found is None:
+            soonest = heapq.heappop(self.free)
+            if soonest[1] in taken:
+                passed_over.append(soonest)
+            else:
+                found = soonest[1]
+        if found is not None:
+            self.give(found)
+            if self._has_room(found):
+                passed_over.append((self._done_in(found), found))
+        for each in passed_over:
+            heapq.heappush(self.free, each)
+        return found
 
     def _done_in(self, at: int) -> float:
-        return (self.in_hand[at] + 1) * self.seconds(at) / self.servers[at].room
+        return done_in(self.in_hand[at], self.seconds(at), self.servers[at].room)
 
-    def quickest(self, page: PageState) -> int | None:
-        """Return who answers soonest of those that have room and have shown how long they take."""
-        known = [at for at in self._free_for(page) if self.servers[at].seconds is not None]
-        return min(known, key=self.seconds, default=None)
+    def free_and_known(self) -> list[int]:
+        """Return who has room and has shown how long an answer takes, the quickest first."""
+        return sorted((at for _, at in self.free if self.servers[at].seconds is not None), key=self.seconds)
+
+    def quickest(self, page: PageState, quickest_first: list[int]) -> int | None:
+        """Return the first of these that has room for *page*."""
+        taken = _taken(page)
+        return next((at for at in quickest_first if self._has_room(at) and at not in taken), None)
 
     def seconds(self, at: int) -> float:
         """Return what an answer takes at a server; who has not shown that yet is taken to be as the others are."""

@@ -71,21 +71,21 @@ async def side_by_side(things: Iterable[S], do: Callable[[S], Awaitable[T]], at_
     """
     waiting = iter(things)
     tasks: set[asyncio.Future[T]] = set()
+    finished: asyncio.Queue[asyncio.Future[T]] = asyncio.Queue()
 
-    def begin_next() -> None:
-        for thing in waiting:
-            tasks.add(asyncio.ensure_future(do(thing)))
-            return
+    def begin(most: int) -> None:
+        for thing in itertools.islice(waiting, most):
+            task = asyncio.ensure_future(do(thing))
+            tasks.add(task)
+            task.add_done_callback(finished.put_nowait)
 
     try:
-        for _ in range(at_once):
-            begin_next()
+        begin(at_once)
         while tasks:
-            finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in finished:
-                tasks.discard(task)
-                begin_next()
-                yield task.result()
+            task = await finished.get()
+            tasks.discard(task)
+            begin(1)
+            yield task.result()
     finally:
         for task in tasks:
             task.cancel()
