@@ -59,7 +59,7 @@ class Found:
 
 
 @dataclass
-class Work:
+class Workshop:
     """What parts share: a folder that goes afterwards, processes, and the model that reads, made when it is needed."""
 
     terms: MeasureTerms
@@ -111,10 +111,10 @@ class Part:
     name: str
     does: str
     seconds: tuple[float, float]
-    measure: Callable[[Work, OnStep], Found]
+    measure: Callable[[Workshop, OnStep], Found]
 
 
-def measure_conversion(work: Work, on_step: OnStep) -> Found:
+def measure_conversion(work: Workshop, on_step: OnStep) -> Found:
     """Convert the demo checkpoint in the ways that differ, and compare bytes with known ones."""
     ways = (("8bit", "fit"), *_CONVERSIONS[: -1 if work.terms.is_quick else None])
     found = []
@@ -132,7 +132,7 @@ def measure_conversion(work: Work, on_step: OnStep) -> Found:
     return Found({"conversions": tuple(found)}, wrong, [left_out] if work.terms.is_quick else [])
 
 
-def measure_answers(work: Work, on_step: OnStep) -> Found:
+def measure_answers(work: Workshop, on_step: OnStep) -> Found:
     """Read the demo's documents as the command does, and compare the texts with the true ones."""
     on_step(0, "reading the demo's documents")
     terms = work.terms
@@ -147,7 +147,7 @@ def measure_answers(work: Work, on_step: OnStep) -> Found:
     return Found({"answers": answers}, wrong)
 
 
-def measure_reading(work: Work, on_step: OnStep) -> Found:
+def measure_reading(work: Workshop, on_step: OnStep) -> Found:
     """Read the same pages by the engine in every setting, and the first of them by mlx-vlm beside it, in turn."""
     model, stock = work.model, StockReaders(work)
     engine: list[list[Round]] = []
@@ -198,7 +198,7 @@ def as_reading(
 class StockReaders:
     """mlx-vlm's two ways to read, beside the engine. One that fails is not asked again; the others go on."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Workshop) -> None:
         """See whether they can be asked at all, and make the weights with which they are fastest here."""
         self._work = work
         self._rounds: dict[Reader, list[Round]] = {}
@@ -268,13 +268,13 @@ class StockReaders:
         return MeasuredPart("mlx-vlm", state, tuple(self._why.values()), round(self._seconds, 1))
 
 
-def measure_costs(work: Work, on_step: OnStep) -> Found:
+def measure_costs(work: Workshop, on_step: OnStep) -> Found:
     """Run passes over the weights by how many tokens they are given."""
     on_step(0, "passes over the weights")
     return Found({"passes": work.apart.call(measure_passes, work.model, _MORE_ROUNDS * work.terms.rounds)})
 
 
-def measure_tower(work: Work, on_step: OnStep) -> Found:
+def measure_tower(work: Workshop, on_step: OnStep) -> Found:
     """Bring a page through the vision tower, and through mlx-vlm's."""
     on_step(0, "the vision tower")
     vision = work.apart.call(measure_vision, work.model, work.pages(), work.terms.rounds)
@@ -284,7 +284,7 @@ def measure_tower(work: Work, on_step: OnStep) -> Found:
     return Found({"vision": vision}, wrong)
 
 
-def measure_guidance(work: Work, on_step: OnStep) -> Found:
+def measure_guidance(work: Workshop, on_step: OnStep) -> Found:
     """Read pages with the front matter's form forced, and without."""
     on_step(0, "guided answers")
     guidance = work.apart.call(read_guided, work.model, work.pages(), work.terms.rounds)
@@ -295,7 +295,7 @@ def measure_guidance(work: Work, on_step: OnStep) -> Found:
     return Found({"guidance": guidance}, wrong)
 
 
-def measure_limits(work: Work, on_step: OnStep) -> Found:
+def measure_limits(work: Workshop, on_step: OnStep) -> Found:
     """Read pages, and compare what MLX holds with its limits."""
     on_step(0, "memory and its limits")
     memory = work.apart.call(measure_memory, work.model, work.pages(2 * work.terms.pages))
@@ -308,7 +308,7 @@ def measure_limits(work: Work, on_step: OnStep) -> Found:
     return Found({"memory": memory}, wrong)
 
 
-def measure_many(work: Work, on_step: OnStep) -> Found:
+def measure_many(work: Workshop, on_step: OnStep) -> Found:
     """Read many pages with one engine, and see whether it grows."""
     on_step(0, f"{work.terms.many_pages} pages by one engine")
     growth = work.apart.call(measure_growth, work.model, work.pages(work.terms.many_pages))
@@ -324,7 +324,7 @@ def measure_many(work: Work, on_step: OnStep) -> Found:
     return Found({"growth": growth}, wrong)
 
 
-def measure_serving(work: Work, on_step: OnStep) -> Found:
+def measure_serving(work: Workshop, on_step: OnStep) -> Found:
     """Drive ``olmocr serve`` once."""
     on_step(0, "olmocr serve")
     serving = work.apart.call(serve_once, work.model, work.terms.demo, work.terms.longest_side)
@@ -338,7 +338,7 @@ def measure_serving(work: Work, on_step: OnStep) -> Found:
     return Found({"serving": serving}, wrong)
 
 
-def measure_resumption(work: Work, on_step: OnStep) -> Found:
+def measure_resumption(work: Workshop, on_step: OnStep) -> Found:
     """Kill a run in the middle, and run it again."""
     on_step(0, "a run that is killed, and run again")
     resumption = kill_and_resume(work.apart, work.model, work.terms, work.scratch / "killed")

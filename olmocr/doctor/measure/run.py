@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from olmocr.doctor.measure.apart import Apart
-from olmocr.doctor.measure.parts import PARTS, READ_WITH, Found, Part, Work
+from olmocr.doctor.measure.parts import PARTS, READ_WITH, Found, Part, Workshop
 from olmocr.doctor.measure.private import person_and_machine, private_names, without_names
 from olmocr.doctor.measure.terms import MeasureTerms
 from olmocr.errors import MissingDependencyError, OlmocrError, UsageError, output_error, reason_of
@@ -108,7 +108,7 @@ class _Measuring:
     """Parts that are measured one after the other, and what came of those that are *done*."""
 
     def __init__(self, terms: MeasureTerms, apart: Apart, parts: Sequence[Part], on_progress: OnProgress) -> None:
-        self._work = Work(terms, apart, is_gpu=False)
+        self._work = Workshop(terms, apart, is_gpu=False)
         self._parts = parts
         self._on_progress = on_progress
         self._clock = Clock([part.seconds[terms.is_quick] for part in parts])

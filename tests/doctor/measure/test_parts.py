@@ -6,7 +6,7 @@ import pytest
 
 from olmocr.doctor.measure import parts
 from olmocr.doctor.measure.apart import PartFailedError
-from olmocr.doctor.measure.parts import PARTS, SETTINGS, StockReaders, Work
+from olmocr.doctor.measure.parts import PARTS, SETTINGS, StockReaders, Workshop
 from olmocr.doctor.measure.reading import Round
 from olmocr.doctor.measure.terms import MeasureTerms, find_demo
 from olmocr.reports.machine import MeasuredConversion
@@ -40,7 +40,7 @@ def measured(name, work):
 
 
 def work_with(tmp_path, *, is_gpu=False, terms=TERMS, **answers):
-    return Work(terms, Answers(tmp_path, **({"convert_demo": converted} | answers)), is_gpu=is_gpu)
+    return Workshop(terms, Answers(tmp_path, **({"convert_demo": converted} | answers)), is_gpu=is_gpu)
 
 
 def test_the_model_that_reads_is_made_once(tmp_path):
