@@ -132,13 +132,17 @@ def _answers(report: MachineReport) -> Iterator[str]:
 
 
 def _readings(report: MachineReport) -> Iterator[str]:
-    if not report.readings:
-        return
-    yield "## The same pages, by how many at once, with drafts and without, and by mlx-vlm\n"
+    if report.readings:
+        yield "## The same pages, by how many at once, with drafts and without, and by mlx-vlm\n"
+        yield from reading_table(report.readings)
+
+
+def reading_table(readings: Iterable[MeasuredReading]) -> Iterator[str]:
+    """Yield the lines of a table in markdown, a row for each of *readings*."""
     heads = "pages | pages/min | rounds | tokens/s | passes/token | peak | same text |"
     yield f"| reader | weights | at once | drafts | {heads}"
     yield "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
-    for each in report.readings:
+    for each in readings:
         rates = [60 * each.pages / seconds for seconds in each.seconds]
         passes = "" if each.passes_a_token is None else f"{each.passes_a_token:.2f}"
         yield (

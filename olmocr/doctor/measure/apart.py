@@ -12,11 +12,13 @@ import pickle  # between two processes of this package, by files that only they 
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TextIO, TypeVar
 
 from olmocr.errors import MissingDependencyError, OlmocrError, reason_of
 from olmocr.text import one_line
@@ -68,7 +70,7 @@ class Apart:
         with (folder / "output").open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - this very Python
                 [*_COMMAND, str(folder)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # ends when this process does, however that ends
                 stdout=output,
                 stderr=output,
                 cwd=self.scratch,
@@ -116,6 +118,8 @@ class Running(Generic[R]):
 
     def end(self) -> None:
         """End the process if it has not ended, and all of its session."""
+        if self._process.stdin:
+            self._process.stdin.close()
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -144,6 +148,7 @@ def environment(scratch: Path, given: Mapping[str, str] = os.environ) -> dict[st
 def main() -> None:
     """Be the process: call what the folder that is named says, and leave there what comes of it."""
     signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_end_with_standard_input, args=(sys.stdin,), daemon=True).start()
     folder = Path(sys.argv[1])
     function, arguments, named = pickle.loads((folder / "question").read_bytes())  # noqa: S301 - of a process of ours
     answer: tuple[Any, str | None, str]
@@ -158,6 +163,14 @@ def main() -> None:
     beside = folder / "answer.partial"
     beside.write_bytes(pickle.dumps(answer))
     beside.rename(folder / "answer")
+
+
+def _end_with_standard_input(stream: TextIO) -> None:
+    """End this process when whoever waits for it has ended: in good order, or after a while in any case."""
+    stream.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from olmocr.doctor.measure.apart import Apart, PartFailedError, environment
 from olmocr.errors import MissingDependencyError, UsageError
+from tests.conftest import ROOT
 
 
 def double(number, *, plus=0):
@@ -35,6 +36,11 @@ def crash():
 def leave_a_program_running(note):
     program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     note.write_text(str(program.pid))
+    time.sleep(600)
+
+
+def wait_long(note):
+    note.write_text(str(os.getpid()))
     time.sleep(600)
 
 
@@ -89,6 +95,25 @@ def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
         with pytest.raises(PartFailedError, match="longer than 0 seconds"):
             running.result(0.01)
     for _ in range(500):
+        if not is_running(int(note.read_text())):
+            break
+        time.sleep(0.02)
+    assert not is_running(int(note.read_text()))
+
+
+def test_a_process_ends_when_the_one_that_waits_for_it_is_killed(tmp_path):
+    note = tmp_path / "pid"
+    code = (
+        "from pathlib import Path; from olmocr.doctor.measure.apart import Apart; "
+        "from tests.doctor.measure.test_apart import wait_long; "
+        f"Apart(Path({str(tmp_path)!r}), 600).call(wait_long, Path({str(note)!r}))"
+    )
+    waiting = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    while not (note.exists() and note.read_text()):
+        time.sleep(0.02)
+    waiting.kill()
+    waiting.wait()
+    for _ in range(1000):
         if not is_running(int(note.read_text())):
             break
         time.sleep(0.02)
