@@ -1,19 +1,15 @@
 """What docs/machines has is what machines wrote, and the README's table and the schema are made from it."""
 
 import re
-import runpy
 import subprocess
 import sys
 
 import pytest
 
+from demo.machines import FIRST, LAST, read_machines, schema, with_table
 from olmocr.reports.machine_text import machine_markdown
 from tests.conftest import ROOT
 from tests.reports.machines import FULL
-
-COMMAND = runpy.run_path(str(ROOT / "demo/machines.py"))
-FIRST, LAST = COMMAND["FIRST"], COMMAND["LAST"]
-read_machines, schema, with_table = (COMMAND[name] for name in ("read_machines", "schema", "with_table"))
 
 MACHINES = ROOT / "docs/machines"
 REPORTS = read_machines(MACHINES)
