@@ -102,4 +102,4 @@ class MeasureTerms:
     @property
     def limit(self) -> float:
         """After so many seconds a process that measures something is taken for one that hangs."""
-        return 1200.0 if self.model is None else 14400.0
+        return 3600.0 if self.model is None else 14400.0
