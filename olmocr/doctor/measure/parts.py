@@ -27,7 +27,7 @@ from olmocr.doctor.measure.reading import (
 )
 from olmocr.doctor.measure.resuming import kill_and_resume
 from olmocr.doctor.measure.serving import serve_once
-from olmocr.doctor.measure.terms import MeasureTerms
+from olmocr.doctor.measure.terms import PAGES, MeasureTerms
 from olmocr.errors import ExitCode, OlmocrError
 from olmocr.reports.machine import MeasuredConversion, MeasuredPart, MeasuredReading, PartState, Reader
 from olmocr.runtime.versions import installed_version
@@ -101,7 +101,7 @@ class Workshop:
 
     def pages(self, count: int | None = None, first: int | None = None) -> PagesToRead:
         """Return *count* of the demo's pages, or as many as a reader reads in a round; the *first* of them only."""
-        return PagesToRead(self.terms.demo, count or self.terms.pages, self.terms.longest_side, first)
+        return PagesToRead(self.terms.demo, count or PAGES, self.terms.longest_side, first)
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ def measure_guidance(work: Workshop, on_step: OnStep) -> Found:
 def measure_limits(work: Workshop, on_step: OnStep) -> Found:
     """Read pages, and compare what MLX holds with its limits."""
     on_step(0, "memory and its limits")
-    memory = work.apart.call(measure_memory, work.model, work.pages(2 * work.terms.pages))
+    memory = work.apart.call(measure_memory, work.model, work.pages(2 * PAGES))
     wrong = []
     for limit in memory.limits:
         if limit.in_force != limit.wanted:
@@ -359,7 +359,7 @@ PARTS = (
         measure_conversion,
     ),
     Part("answers", "the demo's pages through the whole pipeline; texts beside true ones", (35, 15), measure_answers),
-    Part("reading", "pages at once, drafts on and off, mlx-vlm beside them", (420, 60), measure_reading),
+    Part("reading", "pages at once, drafts on and off, mlx-vlm beside them", (470, 90), measure_reading),
     Part("passes", "what a pass over 1 to 32 tokens costs, and a step of a prompt", (25, 12), measure_costs),
     Part("vision", "a page through the vision tower, and through mlx-vlm's", (15, 10), measure_tower),
     Part("guided", "answers whose form is forced", (50, 15), measure_guidance),

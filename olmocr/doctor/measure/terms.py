@@ -55,6 +55,10 @@ def find_demo(given: Path | None = None) -> Demo:
     )
 
 
+PAGES = 8
+"""How many pages a reader reads in a round: as many as are ever read at once."""
+
+
 @dataclass(frozen=True)
 class MeasureTerms:
     """What is measured. Without *model*, a converted folder, pages are read by a conversion of the demo checkpoint.
@@ -72,11 +76,6 @@ class MeasureTerms:
     def rounds(self) -> int:
         """How often each reader reads."""
         return 1 if self.is_quick else 3
-
-    @property
-    def pages(self) -> int:
-        """How many pages a reader reads in a round."""
-        return 4 if self.is_quick else 6
 
     @property
     def stock_pages(self) -> int:

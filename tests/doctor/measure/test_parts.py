@@ -8,7 +8,7 @@ from olmocr.doctor.measure import parts
 from olmocr.doctor.measure.apart import PartFailedError
 from olmocr.doctor.measure.parts import PARTS, SETTINGS, StockReaders, Workshop
 from olmocr.doctor.measure.reading import Round
-from olmocr.doctor.measure.terms import MeasureTerms, find_demo
+from olmocr.doctor.measure.terms import PAGES, MeasureTerms, find_demo
 from olmocr.reports.machine import MeasuredConversion
 from tests.reports.machines import FULL
 
@@ -116,6 +116,10 @@ def test_a_reader_of_mlx_vlms_that_fails_is_not_asked_again_and_the_others_go_on
     assert work.apart.asked.count("read_with_generate") == 3
     assert [each.reader for each in found.fields["readings"][8:]] == ["mlx_vlm.generate"]
     assert [(each.state, each.why) for each in found.other] == [("failed", ("mlx_vlm.server: its process ended",))]
+
+
+def test_as_many_pages_are_read_as_are_ever_read_at_once():
+    assert max(setting.at_once for setting in SETTINGS) == PAGES
 
 
 @pytest.mark.parametrize(("is_gpu", "count"), [(False, 1), (True, 0)])

@@ -26,5 +26,5 @@ def test_pages_are_as_large_as_suits_the_model():
 
 def test_quick_terms_have_less_of_everything():
     full, quick = MeasureTerms(find_demo()), MeasureTerms(find_demo(), is_quick=True)
-    for name in ("rounds", "pages", "stock_pages", "many_pages"):
+    for name in ("rounds", "stock_pages", "many_pages"):
         assert getattr(quick, name) < getattr(full, name)
