@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo cards test coverage test-slow as-on-macos mutants lint check format bench clean
+.PHONY: help demo cards machines test coverage test-slow as-on-macos mutants lint check format bench clean
 
 help:
 	@echo "make demo       convert the demo checkpoint to 8 and 4 bits, read 24 pages with each, print a table"
 	@echo "make cards      measure the demo's variants anew and make their model cards; run it where nothing else runs"
+	@echo "make machines   write the README's table of machines anew, from docs/machines"
 	@echo "make test       run the tests"
 	@echo "make coverage   run them, and print which lines none of them reaches"
 	@echo "make test-slow  run the tests that take minutes, and properties on ten times as many examples"
@@ -22,6 +23,9 @@ demo: .venv/installed-mlx
 
 cards: .venv/installed-mlx
 	$(BIN)/python demo/model_cards.py
+
+machines: .venv/installed-mlx
+	$(BIN)/python demo/machines.py
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile

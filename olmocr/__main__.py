@@ -34,7 +34,9 @@ COMMANDS = {
     "convert": Command("olmocr.convert_to_mlx", "Make weights", "make 4-bit, 8-bit or mixed weights of a checkpoint"),
     "validate": Command("olmocr.validate.__main__", "Make weights", "prove that weights are right and still read"),
     "publish": Command("olmocr.publish.__main__", "Make weights", "model cards, and uploads to the Hub"),
-    "doctor": Command("olmocr.doctor.__main__", "This machine", "what it has and lacks, and whether a model fits"),
+    "doctor": Command(
+        "olmocr.doctor.__main__", "This machine", "what it has and lacks, whether a model fits, how fast it reads"
+    ),
 }
 
 

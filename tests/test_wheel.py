@@ -94,6 +94,18 @@ print(json.dumps([olmocr.__file__, len(known_models()), find_recipe("mixed").nam
     assert recipe == "mixed"
 
 
+def test_an_installed_wheel_says_that_a_machine_is_measured_in_a_clone(installed):
+    code = """
+from olmocr.doctor.measure.terms import find_demo
+try:
+    find_demo()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    said = run(installed, "python", "-P", "-c", code)
+    assert said.startswith("UsageError a machine is measured with the demo checkpoint and its pages: it is not here")
+
+
 def test_what_a_missing_extra_is_installed_with_names_the_wheel(built, installed):
     (wheel,) = built.glob("*.whl")
     code = "from olmocr.runtime.extras import install_command; print(install_command('viewer'))"

@@ -72,6 +72,13 @@ def test_the_workflows_run_targets_and_scripts_that_are_there():
     assert (ROOT / ".ci/wheel").stat().st_mode & 0o111
 
 
+def test_each_system_measures_itself_after_its_tests_and_shows_the_report():
+    steps = [step.get("run", "") for step in PARSED["tests.yml"]["jobs"]["tests"]["steps"]]
+    (measured,) = [number for number, step in enumerate(steps) if "olmocr.doctor --measure" in step]
+    assert steps.index("make test PYTHON=python") < measured
+    assert "machine_report.md" in steps[measured + 1]
+
+
 def test_slow_tests_run_on_a_schedule_and_not_for_every_change():
     assert "schedule" in PARSED["slow.yml"][True]
     assert not {"push", "pull_request"} & set(PARSED["slow.yml"][True])

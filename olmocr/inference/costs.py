@@ -12,7 +12,9 @@ from olmocr.inference.passes.cache import BatchCache, RowCache
 from olmocr.inference.passes.forward import embed, forward, logits
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-_CONTEXT = 256
+CONTEXT = 256
+"""Tokens that stand before those of a pass that is measured."""
+
 _QUEUED = 4
 _LEAST_ROUNDS = 3
 _SECONDS = 1.0
@@ -26,7 +28,7 @@ def measure_costs(loaded: LoadedModel) -> Costs:
     this machine only adds to them, and a larger pass is never taken for a faster one. Passes of one token are queued
     one behind the other, as they are where there are no drafts, and of those the mean counts.
     """
-    measured = _Passes(loaded)
+    measured = RowPasses(loaded)
     seconds: dict[int, list[float]] = {size: [] for size in _SIZES}
     for size in _SIZES:
         measured.run(size)  # kernels are compiled, and memory is taken
@@ -39,23 +41,24 @@ def measure_costs(loaded: LoadedModel) -> Costs:
     return Costs({size: min(typical[other] for other in _SIZES if other >= size) for size in _SIZES})
 
 
-class _Passes:
-    """Passes for one row, each behind a token more than the last one."""
+class RowPasses:
+    """Passes for one row, each behind a token more than the last one, from ``CONTEXT`` tokens on."""
 
     def __init__(self, loaded: LoadedModel) -> None:
+        """Read what the passes find before them: so many tokens that say nothing."""
         self._language = loaded.language
         layers = len(loaded.language.blocks)
         prompt = RowCache(layers)
-        self._pass(prompt, 0, _CONTEXT)
+        self._pass(prompt, 0, CONTEXT)
         self._cache = BatchCache(layers, has_plans=loaded.device.kind == "cuda")
-        self._row, self._length = object(), _CONTEXT
-        self._cache.arrange([self._row], [prompt], 4 * _CONTEXT)
+        self._row, self._length = object(), CONTEXT
+        self._cache.arrange([self._row], [prompt], 4 * CONTEXT)
 
     def run(self, size: int, times: int = 1) -> float:
         """Return the seconds of one of so many passes that are queued together, each with *size* tokens."""
         started = time.perf_counter()
         for _ in range(times):
-            self._length = max(_CONTEXT, (self._length + 1) % (self._cache.capacity - _SIZES[-1]))
+            self._length = max(CONTEXT, (self._length + 1) % (self._cache.capacity - _SIZES[-1]))
             self._cache.expect([self._length], [size])
             chosen = self._pass(self._cache, self._length, size)
         mx.eval(chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -85,6 +85,28 @@ def find_stored(name: str) -> list[tuple[str, StoredFile | Refused]]:
         raise InputError(f"there is no document at {name}")
     scheme = scheme_of(name)
     return [(f"{scheme}://{each}", StoredFile(store, each, version_told(found[each]))) for each in sorted(found)]
+
+
+def find_below(url: str, is_wanted: Callable[[str], bool]) -> dict[str, StoredFile]:
+    """Return the files below a URL of an object store whose paths from there are wanted, by these, in their order.
+
+    Raises:
+        InputError: it cannot be listed, or has no such file.
+        MissingDependencyError: the extra for this kind of store is not installed.
+    """
+    filesystem, path = _open_store(url)
+    with _faults_of(url):
+        listed = filesystem.find(path, detail=True)
+        filesystem.invalidate_cache()
+    below = {name[len(path.rstrip("/")) + 1 :]: (name, info) for name, info in listed.items()}
+    found = {
+        name: StoredFile(_store_of(url), *where)
+        for name, where in sorted((name, (full, version_told(info))) for name, (full, info) in below.items())
+        if is_wanted(name) and not any(map(is_passed_over, name.split("/")))
+    }
+    if not found:
+        raise InputError(f"there is nothing to read at {url}")
+    return found
 
 
 def read_stored(origin: StoredFile, name: str) -> Iterator[bytes]:

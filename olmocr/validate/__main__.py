@@ -297,7 +297,13 @@ def _say_fidelity(reports: Sequence[FidelityReport], *, as_json: bool, markdown:
 @ends_with_exit_code
 def bench(
     directory: Annotated[
-        Path, typer.Option("--dir", help="A folder in olmOCR-bench's layout: pdfs and *.jsonl.", show_default=False)
+        str,
+        typer.Option(
+            "--dir",
+            metavar="FOLDER|URL",
+            help="A folder in olmOCR-bench's layout, pdfs and *.jsonl; or such a place in a bucket, s3://…",
+            show_default=False,
+        ),
     ],
     folder: Annotated[Path | None, typer.Argument(help="A converted model's folder.", show_default=False)] = None,
     answers: Annotated[
@@ -354,8 +360,17 @@ def bench(
     """
     from olmocr.reports.bench import bench_lines
     from olmocr.reports.typed_json import report_json
+    from olmocr.validate.bench.fetch import bench_folder
     from olmocr.validate.bench.formulas.draw import find_draftsman
-    from olmocr.validate.bench.run import BenchTerms, compared, other_run, run_bench, score_answers, write_bench
+    from olmocr.validate.bench.run import (
+        BenchTerms,
+        compared,
+        default_bench_work,
+        other_run,
+        run_bench,
+        score_answers,
+        write_bench,
+    )
 
     if (folder is None) == (answers is None):
         raise UsageError("name either the folder of a model, or with `answers` one of answers")
@@ -374,21 +389,21 @@ def bench(
         server_model=server_model,
         draftsman=functools.cache(lambda: find_draftsman(katex.expanduser() if katex else None, browser)),
     )
-    directory = directory.expanduser()
+    bench = bench_folder(directory, terms.work or default_bench_work())
     with progress_bar(console, quiet=quiet) as progress:
         task = progress.add_task("reading", total=None)
 
         def advance() -> None:
             progress.advance(task)
 
-        earlier = other_run(against.expanduser(), directory, terms, advance) if against else None
+        earlier = other_run(against.expanduser(), bench, terms, advance) if against else None
         if folder is not None:
             folder = folder.expanduser()
             home: Path | None = folder
-            run = run_bench(folder, directory, terms, advance)
+            run = run_bench(folder, bench, terms, advance)
         elif answers is not None:
             home = output.expanduser() if output else None
-            run = score_answers(answers.expanduser(), directory, terms)
+            run = score_answers(answers.expanduser(), bench, terms)
     if earlier:
         run = compared(run, earlier)
     if home is not None:

@@ -107,6 +107,7 @@ def _platform():
         platform,
         system=lambda: "Darwin",
         machine=lambda: "arm64",
+        mac_ver=lambda: ("15.0", ("", "", ""), "arm64"),
         platform=lambda aliased=False, terse=False: "macOS-15.0" if terse else "macOS-15.0-arm64-arm-64bit",
     )
 

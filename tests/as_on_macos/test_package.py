@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -12,6 +13,8 @@ from olmocr import files
 from olmocr.conversion.disk import Buffer, FileReader, FileWriter
 from olmocr.conversion.macs import limit
 from olmocr.doctor.checks import check_machine
+from olmocr.doctor.measure.reading import children_peak
+from olmocr.doctor.measure.run import described_system
 from olmocr.inputs.places import place_of_file
 from olmocr.pipeline.terminal.default_model import usable_memory
 from olmocr.rendering.pool import default_workers
@@ -40,6 +43,15 @@ def test_vm_stat_tells_how_much_memory_a_new_process_can_have():
 
 def test_the_most_memory_that_a_process_had_is_counted_in_bytes():
     assert 30 << 20 < memory.peak_memory() < memory.physical_memory()
+
+
+def test_the_most_memory_that_a_server_had_is_counted_in_bytes():
+    subprocess.run([sys.executable, "-c", "x = b'x' * (40 << 20)"], check=True)
+    assert 40 << 20 < children_peak() < memory.physical_memory()
+
+
+def test_a_report_of_this_machine_tells_the_version_of_macos():
+    assert re.fullmatch(r"macOS \d+\.\d+.*", described_system())
 
 
 def test_ps_tells_another_processs_memory():

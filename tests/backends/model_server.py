@@ -35,6 +35,7 @@ class ModelServer:
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler_of(self))
         self._http.daemon_threads = True
+        self._http.handle_error = lambda request, client: None  # a client that hangs up is no news
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def __enter__(self):

@@ -28,6 +28,7 @@ from olmocr.reports.conversion import (
 )
 from olmocr.reports.parts import ComponentBits
 from olmocr.reports.typed_json import parse_as, report_json
+from olmocr.runtime import facts
 from olmocr.runtime.memory import peak_memory
 from olmocr.version import __version__
 from tests.checkpoints import read_tensors, tiny_checkpoint
@@ -124,7 +125,7 @@ def test_every_field_is_what_can_be_counted_in_the_source_and_in_what_was_writte
         versions={
             "olmocr": __version__,
             "python": platform.python_version(),
-            "platform": platform.platform(terse=True),
+            "platform": facts.platform.platform(terse=True),  # as the package is told, also where a Mac is imitated
             **packages,
         },
         version=2,

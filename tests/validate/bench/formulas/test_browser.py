@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from olmocr.errors import InputError
+from olmocr.validate.bench.formulas import browser
 from olmocr.validate.bench.formulas.browser import Browser, BrowserError, find_browser
 
 
@@ -88,4 +89,4 @@ def test_it_may_reach_no_network_and_has_a_profile_of_its_own(tmp_path):
     )
     (profile,) = [each for each in options if each.startswith("--user-data-dir=")]
     assert not Path(profile.partition("=")[2]).exists()
-    assert ("--no-sandbox" in options) is (sys.platform == "linux" and os.geteuid() == 0)
+    assert ("--no-sandbox" in options) is (browser.sys.platform == "linux" and os.geteuid() == 0)

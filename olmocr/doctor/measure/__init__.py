@@ -1,0 +1,1 @@
+"""A machine measures itself: docs/doctor.md."""

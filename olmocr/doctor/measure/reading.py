@@ -1,0 +1,162 @@
+"""The same pages by this package's engine, by ``mlx_vlm.generate`` and by mlx-vlm's server: how fast, which texts.
+
+Each function runs in a process of its own. mlx-vlm is used as published, with the BLAS that MLX's wheel brings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from olmocr.backends.local_server import HOST, mlx_vlm_command, serving
+from olmocr.doctor.measure.pages import PagesToRead, make_requests
+from olmocr.model_folder import ModelFolder
+from olmocr.page import PageRequest, PageResponseError, chat_prompt, parse_page_response
+from olmocr.reports.machine import MeasuredGuidance
+from olmocr.runtime.device import start_mlx
+
+
+@dataclass(frozen=True)
+class EngineSetting:
+    """How many pages are written at once, and whether drafts are tried."""
+
+    at_once: int
+    has_drafts: bool
+
+
+@dataclass(frozen=True)
+class Round:
+    """All pages, once. *passes_a_token* is None where nobody counts; *peak_memory* is in bytes."""
+
+    seconds: float
+    tokens: int
+    passes_a_token: float | None
+    peak_memory: int
+    texts: tuple[str, ...]
+
+
+def read_with_engine(model: Path, pages: PagesToRead, settings: Sequence[EngineSetting]) -> list[Round]:
+    """Read all *pages* once with each of *settings*, each with an engine of its own, all pages asked at once."""
+    requests = make_requests(pages)
+    return [_in_a_round(model, requests, setting) for setting in settings]
+
+
+def _in_a_round(model: Path, requests: Sequence[PageRequest], setting: EngineSetting) -> Round:
+    device = start_mlx()
+    import mlx.core as mx
+
+    from olmocr.inference.engine import Engine
+
+    async def read(engine: Engine) -> Round:
+        await engine.ask(_warm_up(requests))
+        mx.reset_peak_memory()
+        before, started = engine.counts, time.perf_counter()
+        answers = await asyncio.gather(*map(engine.ask, requests))
+        seconds, after = time.perf_counter() - started, engine.counts
+        tokens = after.tokens - before.tokens
+        passes = (after.row_steps - before.row_steps) / max(1, tokens)
+        return Round(seconds, tokens, passes, engine.peak_memory, tuple(answer.text for answer in answers))
+
+    drafted = setting.at_once if setting.has_drafts else 0
+    with Engine(ModelFolder(model), device, most_pages=setting.at_once, drafted_pages=drafted) as engine:
+        return asyncio.run(read(engine))
+
+
+def _warm_up(requests: Sequence[PageRequest]) -> PageRequest:
+    """Return a question that leaves nothing behind which would help with another one."""
+    return replace(requests[-1], max_tokens=2, prompt="Warm up.")
+
+
+def read_with_generate(model: Path, pages: PagesToRead) -> Round:
+    """Read page by page with ``mlx_vlm.generate``."""
+    import mlx.core as mx
+    import mlx_vlm
+
+    requests = make_requests(pages)
+    loaded, processor = mlx_vlm.load(str(model))
+
+    def answer(request: PageRequest) -> tuple[str, int]:
+        done = mlx_vlm.generate(
+            loaded,
+            processor,
+            chat_prompt(request.prompt),
+            image=[request.image.pixels],
+            temperature=0.0,
+            max_tokens=request.max_tokens,
+        )
+        return str(done.text), int(done.generation_tokens)
+
+    answer(_warm_up(requests))
+    mx.reset_peak_memory()
+    started = time.perf_counter()
+    answers = list(map(answer, requests))
+    seconds = time.perf_counter() - started
+    texts = tuple(text for text, _ in answers)
+    return Round(seconds, sum(count for _, count in answers), None, mx.get_peak_memory(), texts)
+
+
+def read_with_server(model: Path, pages: PagesToRead, port: int) -> Round:
+    """Read all *pages* with ``mlx_vlm.server``, all requests in flight at once."""
+    requests = make_requests(pages)
+    done = asyncio.run(_read_with_server(model, requests, port))
+    return replace(done, peak_memory=children_peak())
+
+
+def children_peak() -> int:
+    """Return the most bytes that one of the processes had in memory that this one started, and that have ended."""
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+async def _read_with_server(model: Path, requests: Sequence[PageRequest], port: int) -> Round:
+    command = mlx_vlm_command(str(model), port=port, max_num_seqs=len(requests))
+    published = ("mlx_vlm.server" if part == "olmocr.backends.mlx_vlm_launcher" else part for part in command.arguments)
+    async with serving(replace(command, arguments=tuple(published))) as ask:
+        await ask(_warm_up(requests))
+        started = time.perf_counter()
+        answers = await asyncio.gather(*map(ask, requests))
+        seconds = time.perf_counter() - started
+    tokens = sum(answer.output_tokens for answer in answers)
+    return Round(seconds, tokens, None, 0, tuple(answer.text for answer in answers))
+
+
+def read_guided(model: Path, pages: PagesToRead, rounds: int) -> MeasuredGuidance:
+    """Read all *pages* with the front matter's form forced, and without, in turn."""
+    setting = EngineSetting(pages.count, has_drafts=False)
+    ways = {way: make_requests(pages, guided=way) for way in (True, False)}
+    done: dict[bool, list[Round]] = {True: [], False: []}
+    for number in range(rounds):
+        for way in sorted(ways, reverse=bool(number % 2)):
+            done[way].append(_in_a_round(model, ways[way], setting))
+    texts, plain = done[True][0].texts, done[False][0].texts
+    return MeasuredGuidance(
+        pages=pages.count,
+        seconds=tuple(each.seconds for each in done[True]),
+        plain_seconds=tuple(each.seconds for each in done[False]),
+        valid=sum(map(_is_valid, texts)),
+        plain_valid=sum(map(_is_valid, plain)),
+        same_texts=sum(map(str.__eq__, texts, plain)),
+    )
+
+
+def _is_valid(text: str) -> bool:
+    try:
+        parse_page_response(text)
+    except PageResponseError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    """Return a port of the loopback address at which nobody listens just now."""
+    import socket
+
+    with socket.socket() as listening:
+        listening.bind((HOST, 0))
+        port: int = listening.getsockname()[1]
+        return port
