@@ -1,7 +1,7 @@
-"""The blocks of a language model rounded for what their inputs are like on prose: its own collector, no pages.
+"""A language model rounded for what the inputs of its matrices are like on prose: its own collector, no pages.
 
-A model that was converted is loaded, and the matrices of its blocks are replaced by what `round_matrix` makes of the
-source's, at the same bits: so the bytes are those of the conversion. Head and embeddings stay as they are.
+A model that was converted is loaded, and the matrices of its blocks, and the embeddings that are its head, are replaced
+by what `round_matrix` makes of the source's, at the same bits: so the bytes are those of the conversion.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from olmocr.conversion.recipe import QuantParams, find_recipe
 from olmocr.conversion.source.checkpoint import read_checkpoint
 from olmocr.model_folder import ModelFolder
 
+EMBEDDINGS = "embed_tokens"
 SHARED_INPUTS = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
 PARTS = {"self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"), "mlp": ("gate_proj", "up_proj", "down_proj")}
 
@@ -51,7 +52,10 @@ class Recorder(nn.Module):
 
 
 def second_moments(loaded: Any, windows: Ids) -> Moments:
-    """Return the sum of x x^T over inputs x of each matrix of the blocks; of those with one input, of the first."""
+    """Return the sum of x x^T over inputs x of each matrix of the blocks and of the head, which is the embeddings.
+
+    Of matrices with one input it is there for the first.
+    """
     moments: dict[str, npt.NDArray[np.float64]] = {}
     model = loaded.model.language_model.model
     places = [(place, name) for place, name in _modules(loaded) if name.rpartition(".")[2] not in SHARED_INPUTS]
@@ -59,14 +63,15 @@ def second_moments(loaded: Any, windows: Ids) -> Moments:
         setattr(parent, attribute, Recorder(getattr(parent, attribute), moments, name))
     for window in windows:
         positions = mx.broadcast_to(mx.arange(len(window))[None, None], (3, 1, len(window)))
-        mx.eval(model(mx.array(window[None]), position_ids=positions))
+        normed = model(mx.array(window[None]), position_ids=positions)[0]
+        moments[EMBEDDINGS] = moments.get(EMBEDDINGS, 0.0) + np.array(normed.T @ normed).astype(np.float64)
     for (parent, attribute), _ in places:
         setattr(parent, attribute, getattr(parent, attribute).inner)
     return {name: sums.astype(np.float32) for name, sums in moments.items()}
 
 
-def round_blocks(loaded: Any, source: Path, recipe: str, moments: Moments, *, diagonal: bool = False) -> str:
-    """Replace the blocks' matrices in *loaded*; return seconds and the peak of memory as cells of a table.
+def round_matrices(loaded: Any, source: Path, recipe: str, moments: Moments, *, diagonal: bool = False) -> str:
+    """Replace the matrices in *loaded*; return seconds and the peak of memory as cells of a table.
 
     With *diagonal* only the size of each input counts, not how inputs go together: a weighted `fit`.
     """
@@ -75,7 +80,7 @@ def round_blocks(loaded: Any, source: Path, recipe: str, moments: Moments, *, di
     plan = make_plan(read_checkpoint(ModelFolder(source)), find_recipe(recipe))
     params = {tensor.name.removesuffix(".weight"): tensor.params for tensor in plan.tensors}
     factors: dict[str, Factor] = {}
-    for (parent, attribute), name in _modules(loaded):
+    for (parent, attribute), name in _with_head(loaded):
         module = f"language_model.model.{name}"
         chosen = params[module]
         if chosen is None:
@@ -101,3 +106,8 @@ def _modules(loaded: Any) -> Iterator[tuple[tuple[Any, str], str]]:
         for part, names in PARTS.items():
             for name in names:
                 yield (getattr(block, part), name), f"layers.{number}.{part}.{name}"
+
+
+def _with_head(loaded: Any) -> Iterator[tuple[tuple[Any, str], str]]:
+    yield from _modules(loaded)
+    yield (loaded.model.language_model.model, EMBEDDINGS), EMBEDDINGS

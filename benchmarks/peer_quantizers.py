@@ -173,7 +173,7 @@ def prepare(place: Place, args: argparse.Namespace) -> None:
 def measure_ours(place: Place, recipe: str, method: str) -> Row:
     """Convert by a method of ours, and measure. Calibrating includes the look at the windows."""
     start_mlx()
-    from calibrated_prose import round_blocks, second_moments  # imports MLX, which the line above makes ready
+    from calibrated_prose import round_matrices, second_moments  # imports MLX, which the line above makes ready
 
     output = place.work / f"ours-{recipe}-{method}"
     shutil.rmtree(output, ignore_errors=True)
@@ -187,7 +187,7 @@ def measure_ours(place: Place, recipe: str, method: str) -> Row:
         shutil.rmtree(output)
         convert(place.checkpoint, recipe, output, method="fit")
         loaded = load(output)
-        round_blocks(loaded, place.checkpoint, recipe, moments, diagonal=method == "weighted")
+        round_matrices(loaded, place.checkpoint, recipe, moments, diagonal=method == "weighted")
         seconds, peak = time.process_time() - started, peak_bytes()
     return Row(recipe, method, language_bytes(output), found(place, loaded), seconds, peak)
 

@@ -83,7 +83,7 @@ def logit_difference(llama: Llama, folder: Path) -> float:
 
 def measure(args: argparse.Namespace) -> None:
     device = start_mlx()
-    from calibrated_prose import round_blocks, second_moments  # imports MLX, which the line above makes ready
+    from calibrated_prose import round_matrices, second_moments  # imports MLX, which the line above makes ready
 
     source = load_source(args.folder, args.work / "none")
     prose = find_prose(encoder(source), args.calibrate, args.windows)
@@ -100,7 +100,7 @@ def measure(args: argparse.Namespace) -> None:
         cost = conversion(args.folder, recipe, "fit" if method in NOT_CONVERTED else method, output)
         loaded = load(output)
         if method in NOT_CONVERTED:
-            cost = round_blocks(loaded, args.folder, recipe, moments, diagonal=method == "weighted")
+            cost = round_matrices(loaded, args.folder, recipe, moments, diagonal=method == "weighted")
         found = compared(loaded, windows, expected)
         print(f"| {recipe} | {method} | {nbytes(output):,} | {found} | {cost} |", flush=True)
 

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 from olmocr.conversion.calibrated.store import PartKey, key_of
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor
-from olmocr.conversion.source.names import LANGUAGE, LM_HEAD
+from olmocr.conversion.source.names import EMBEDDINGS, LANGUAGE, LM_HEAD, head_tensor
 
-# Language and vision blocks; the embeddings, the merger and a tied head, which is the embeddings, are made with `fit`.
+# Language and vision blocks, besides which the head is calibrated; the merger and an untied head's embeddings are not.
 _BLOCK = re.compile(r"(?:language_model\.model\.layers|vision_tower\.blocks)\.\d+(?=\.)")
-
-_HEAD = LM_HEAD.removesuffix(".weight")
 
 _ONE_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
 
@@ -45,18 +43,22 @@ class WantedMatrix:
         return f"{parent}.{_ONE_INPUT.get(last, last)}"
 
 
-def block_of(tensor: str) -> str | None:
-    """Return the module of the block that *tensor*, MLX's name, is calibrated with; None where it is not calibrated."""
+def block_of(tensor: str, head: str = LM_HEAD) -> str | None:
+    """Return the module of the block that *tensor*, MLX's name, is calibrated with; None where it is not calibrated.
+
+    *head* is the name of the matrix that makes logits.
+    """
     found = _BLOCK.match(tensor)
-    return _HEAD if tensor == LM_HEAD else found[0] if found else None
+    return head.removesuffix(".weight") if tensor == head else found[0] if found else None
 
 
 def wanted_matrices(plans: Iterable[ConversionPlan]) -> tuple[WantedMatrix, ...]:
     """Return the matrices of the plans whose method is ``calibrated``, in the order of the first plan."""
     found: dict[str, WantedMatrix] = {}
     for plan in plans:
+        head = head_tensor(plan.source.config)
         for tensor in plan.tensors if plan.method == "calibrated" else ():
-            block, key = block_of(tensor.name), key_of(tensor)
+            block, key = block_of(tensor.name, head), key_of(tensor)
             if block and key:
                 earlier = found[tensor.name].asked if tensor.name in found else {}
                 found[tensor.name] = WantedMatrix(block, {**earlier, key: tensor})
@@ -161,7 +163,7 @@ def _block_memory(block: Sequence[WantedMatrix], longest: int, down_slices: int)
     factor = max((12 if is_wide else 16) * sliced**2, 16 * max(narrower, default=0) ** 2)
     page = int(3.5 * 4 * longest * widest)
     # Of a head that is not computed with, some rows are read at a time.
-    computed = 0 if block[0].block == _HEAD else 4 * weights
+    computed = 0 if f"{block[0].block}.weight" in (LM_HEAD, EMBEDDINGS) else 4 * weights
     return sums + max(computed + page, factor + 12 * min(_WEIGHTS_AT_ONCE, largest) + 2 * largest)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from olmocr.errors import CheckpointError
@@ -38,6 +38,12 @@ _PREFIXES = (
 
 LM_HEAD = "language_model.lm_head.weight"
 EMBEDDINGS = "language_model.model.embed_tokens.weight"
+
+
+def head_tensor(config: Mapping[str, Any]) -> str:
+    """Return MLX's name of the matrix that makes logits: the embeddings where *config* ties the head to them."""
+    return EMBEDDINGS if config["tie_word_embeddings"] else LM_HEAD
+
 
 Component = Literal["language", "head", "embeddings", "vision", "merger"]
 

@@ -75,6 +75,14 @@ def test_every_matrix_of_a_block_and_the_head_get_a_part_and_no_other(source, pa
     assert modules == expected | {f"blocks.0.{name}" for name in vision} | {"lm_head"}
 
 
+def test_embeddings_that_are_the_head_are_calibrated_as_the_head(tmp_path):
+    tied = tiny_checkpoint(tmp_path / "tied", {**SPECIAL, "tie_word_embeddings": True})
+    found = calibrated(tied, tmp_path / "folder")
+    (loss,) = (part.loss for key, part in found.by_key.items() if "embed_tokens" in key.tensor)
+    assert loss.stored <= loss.fit * 1.1
+    assert loss.rows > loss.rows_of_fit
+
+
 def test_no_matrix_is_further_from_the_source_than_fit_makes_it_unless_held_out_pages_say_so(parts):
     assert all(part.loss.stored <= part.loss.fit * 1.1 for part in parts.by_key.values())
     # The head sees answers only, and four pages have too few tokens for it.

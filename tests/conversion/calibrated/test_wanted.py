@@ -25,6 +25,13 @@ def test_blocks_and_the_head_are_calibrated_and_nothing_else(tensor, block):
     assert block_of(tensor) == block
 
 
+def test_embeddings_are_calibrated_where_they_are_the_head():
+    tied = make_plan(seven_billion(tie_word_embeddings=True), find_recipe("mixed"), "calibrated")
+    blocks = {each.block for each in wanted_matrices([tied])}
+    assert "language_model.model.embed_tokens" in blocks
+    assert "language_model.lm_head" not in blocks
+
+
 @pytest.fixture(scope="module")
 def plans():
     return {name: make_plan(seven_billion(), find_recipe(name), "calibrated") for name in ("mixed", "4bit", "none")}

@@ -31,7 +31,7 @@ from olmocr.conversion.calibrated.passes.statistics import (
 )
 from olmocr.conversion.calibrated.passes.vision import VISION_INPUTS, merged, patches, vision_block, vision_shape
 from olmocr.conversion.source.checkpoint import SourceCheckpoint
-from olmocr.conversion.source.names import EMBEDDINGS, LANGUAGE, LM_HEAD, PATCH_EMBED, VISION, number_of_blocks
+from olmocr.conversion.source.names import EMBEDDINGS, LANGUAGE, PATCH_EMBED, VISION, head_tensor, number_of_blocks
 from olmocr.errors import PlanError
 from olmocr.inference.vision import Layout
 from olmocr.tensors.floats import Floats
@@ -77,11 +77,10 @@ class WalkOptions:
 def block_names(source: SourceCheckpoint) -> tuple[str, ...]:
     """Return the blocks in the order in which they are walked: the vision tower's, the language model's, the head."""
     count = number_of_blocks(source.config)
-    head = EMBEDDINGS if source.config["tie_word_embeddings"] else LM_HEAD
     return (
         *(f"{VISION}blocks.{number}" for number in range(count["blocks"])),
         *(f"{LANGUAGE}model.layers.{number}" for number in range(count["layers"])),
-        head.removesuffix(".weight"),
+        head_tensor(source.config).removesuffix(".weight"),
     )
 
 
