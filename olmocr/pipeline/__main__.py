@@ -220,7 +220,7 @@ def ocr(
         float | None,
         typer.Option(
             metavar="PRICE",
-            help="With --stats: what one machine costs in an hour; prints what a million pages cost.",
+            help="With --stats: of one machine; tells what a million pages cost.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -229,7 +229,7 @@ def ocr(
         typer.Option(
             min=1,
             metavar="N",
-            help="With --price-per-hour: machines of each run. Default: those of its servers, or 1.",
+            help="With that: machines of each run. Default: its servers'.",
             rich_help_panel=_RUN,
         ),
     ] = None,

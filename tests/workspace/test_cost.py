@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from olmocr.errors import InputError, UsageError
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.run import run_pipeline
-from olmocr.workspace.cost import Cost, cost_lines, cost_of, read_cost
+from olmocr.workspace.cost import PageCost, cost_lines, cost_of, read_cost
 from tests.conftest import ROOT
 from tests.pipeline.doubles import answer, write_numbered_pdf
 from tests.rendered_here import PoolHere
@@ -61,7 +61,7 @@ def test_without_a_page_there_is_no_rate_and_no_price(runs):
 def test_numbers_that_cannot_be_read_are_left_out():
     broken = [{}, {"pages": None, "seconds": 1}, {"pages": "x", "seconds": 1}, {"pages": 5}]
     odd = {"pages": 10, "seconds": 36.0, "servers": {"http://[": {}}}
-    assert cost_of([*broken, odd], 1) == Cost(1, 10, 1, 36.0, 1)
+    assert cost_of([*broken, odd], 1) == PageCost(1, 10, 1, 36.0, 1)
 
 
 def test_what_was_measured_is_told_before_what_follows_from_it():
