@@ -69,7 +69,7 @@ def test_tokens_beyond_the_embeddings_are_said(tmp_path, caplog):
     with_tokens(folder, 7)
     checked(folder)
     assert "7 tokens have ids beyond the 4096 rows of the embeddings: <extra0> (4096), <extra1> (4097)" in caplog.text
-    assert "<extra4> (4100), …; the model cannot be given them" in caplog.text
+    assert "<extra4> (4100), …; the model cannot take them" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["added_tokens.json", "tokenizer_config.json"])

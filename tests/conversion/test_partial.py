@@ -206,7 +206,7 @@ def test_a_source_that_changed_since_with_its_time_and_size_kept_leaves_no_mixtu
     assert report.source.files == fresh.source.files
     # What only a later shard is made of may change: nothing that was made before is of it.
     assert (report.resumed_shards == 0) == whole
-    assert ("is not what it was when this conversion was interrupted; beginning anew" in caplog.text) == whole
+    assert ("changed since this conversion was interrupted; starting over" in caplog.text) == whole
 
 
 def put_in_the_way(output):

@@ -283,7 +283,7 @@ def test_an_architecture_that_is_not_said_is_known_by_its_type(architectures, tm
 
 def test_a_name_that_is_to_be_left_out_and_is_not_there_is_a_mistake(tmp_path):
     folder = ModelFolder(tiny_checkpoint(tmp_path / "source"))
-    with pytest.raises(UsageError, match=r"`leave_out='model-1'` names no file of"):
+    with pytest.raises(UsageError, match=r"`leave_out='model-1'` matches no file of"):
         leaving_out(folder, ["model-1"])
     assert leaving_out(folder, ["tokenizer_config.json:chat_template"]).left_out
 
