@@ -162,7 +162,7 @@ def test_more_templates_in_their_own_folder_are_said(tmp_path, caplog):
     (folder / "additional_chat_templates" / "tool_use.jinja").write_text("x")
     with caplog.at_level(logging.WARNING):
         checked(folder)
-    assert "are not taken along, since pages are not asked with them: tool_use.jinja" in caplog.text
+    assert "are not copied, because they cannot render a page: tool_use.jinja" in caplog.text
 
 
 def test_the_demo_checkpoint_has_nothing_to_say(caplog):
