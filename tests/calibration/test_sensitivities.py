@@ -58,7 +58,7 @@ def test_a_file_of_this_source_is_read_and_one_of_another_is_refused(source, kno
     assert known_sensitivities(source, path, "fit", pages_of=never) == known
     assert known_sensitivities(source, path, "calibrated", may_measure=False, pages_of=never) == known
     write_sensitivities(path, measured_of(source))
-    with pytest.raises(PlanError, match=r"were measured of made up, whose weights .* are not those of checkpoint"):
+    with pytest.raises(PlanError, match=r"were measured on made up, whose weights .* are not those of checkpoint"):
         known_sensitivities(source, path, pages_of=never)
 
 
