@@ -140,5 +140,5 @@ def test_a_source_whose_weights_are_not_kept_is_made_with_fit_unless_calibration
     made, calibration = settle(targets, Wish(low_disk=True), pages_of=pages_of)
     assert (methods(made), calibration) == (["fit"], None)
     assert "made with fit instead of calibrated: calibrating reads the weights before" in caplog.text
-    with pytest.raises(UsageError, match="`low_disk=True` keeps none"):
+    with pytest.raises(UsageError, match="`low_disk=True` does not keep them"):
         settle(targets, Wish("calibrated", low_disk=True), pages_of=pages_of)

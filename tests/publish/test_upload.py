@@ -63,8 +63,8 @@ def test_the_same_command_goes_on_with_what_is_there(hub, source, tmp_path):
     measured(out, source)
     before = (out / "model.safetensors").stat().st_mtime_ns
     said = run(source, "-q", "8bit", "-o", out, "--upload-repo", REPO, *STATED)
-    assert "is this very conversion already" in said
-    assert "has passed its smoke test already" in said
+    assert "is already this conversion" in said
+    assert "has already passed its smoke test" in said
     assert "was measured beside its source already" in said
     assert f"published {hub.endpoint}/{REPO}: 13 files uploaded" in said
     assert (out / "model.safetensors").stat().st_mtime_ns == before
