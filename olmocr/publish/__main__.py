@@ -181,7 +181,7 @@ def reproduce(
         say("the source is not the one in the report, by the hashes of its shards")
     if not found.pages_are_same:
         say("the calibration pages are not the ones in the report, by their hashes")
-    say(f"{folder} {'is' if found.holds else 'is NOT'} what its report makes again")
+    say(f"{folder} {'is' if found.holds else 'is NOT'} reproduced by its report")
     if not found.holds:
         raise typer.Exit(ExitCode.GATE_FAILED)
 

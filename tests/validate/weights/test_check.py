@@ -391,5 +391,5 @@ def test_an_adapter_beside_the_weights_is_found(folder):
 
 @pytest.mark.parametrize("name", ["gone", "d" * 300])
 def test_what_no_disk_has_is_no_model(name, tmp_path):
-    with pytest.raises(CheckpointError, match="is no folder that can be read"):
+    with pytest.raises(CheckpointError, match="is not a readable folder"):
         check_weights(tmp_path / name)
