@@ -67,21 +67,23 @@ class _ConvertCommand(CommandWithBothSpellings):
     several = ("--fidelity-pages", "--calibrate-on")
 
 
-# What others call rounding by what a model computes.
+# Other tools' names for rounding that takes the model's inputs into account.
 _OF_PEERS = ("awq", "autoround", "dwq", "gptaq", "gptq", "imatrix", "oqe", "qep")
 
 
 def as_method(text: str) -> Method:
-    """Return the method that is called *text*.
+    """Return the method called *text*.
 
     Raises:
-        typer.BadParameter: there is none; one of another tool is pointed to ours.
+        typer.BadParameter: there is no such method; for another tool's method it names ours.
     """
     for method in get_args(Method):
         if method == text.lower():
             return method  # type: ignore[no-any-return]
     if text.lower().replace("-", "") in _OF_PEERS:
-        raise typer.BadParameter(f"{printable(text)} is not a method here; calibrated does what it is for, on pages")
+        raise typer.BadParameter(
+            f"{printable(text)} is not a method here; use calibrated, which does the same job on pages"
+        )
     raise typer.BadParameter(f"{printable(text)} is not one of {', '.join(get_args(Method))}")
 
 
@@ -94,7 +96,7 @@ def convert_to_mlx(
         typer.Option(
             "--output",
             "-o",
-            help="Folder to make; with several recipes, the folder to make them in. Default: NAME-mlx-RECIPE, here.",
+            help="Folder to create; with several recipes, the folder to create them in. Default: ./NAME-mlx-RECIPE.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -103,7 +105,7 @@ def convert_to_mlx(
         typer.Option(
             "--quantize",
             "-q",
-            help=f"Recipe: {_RECIPES}; several, with commas, are made from one read of the source. "
+            help=f"Recipe: {_RECIPES}; several, separated by commas, share one read of the source. "
             f"Default: {_DEFAULT_RECIPE}.",
             rich_help_panel=_WHAT,
         ),
@@ -115,7 +117,7 @@ def convert_to_mlx(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Make a recipe whose files have at most that size, like 5.3GB, by what each matrix costs "
+            help="Make a recipe whose files have at most this size, like 5.3GB, by the sensitivity of each matrix "
             "(docs/sensitivities.md).",
             show_default=False,
             rich_help_panel=_WHAT,
@@ -125,7 +127,7 @@ def convert_to_mlx(
         str | None,
         typer.Option(
             metavar="MEMORY",
-            help="The same, for what a Mac with that memory can read a page with: 8GB, 16GB …",
+            help="The same, for a Mac with this much memory to read a page: 8GB, 16GB …",
             show_default=False,
             rich_help_panel=_WHAT,
         ),
@@ -134,7 +136,7 @@ def convert_to_mlx(
         float | None,
         typer.Option(
             metavar="NATS",
-            help="The same, with the fewest bytes whose predicted divergence is at most that, in nats a token.",
+            help="The same, with the fewest bytes whose predicted divergence is at most this, in nats per token.",
             show_default=False,
             rich_help_panel=_WHAT,
         ),
@@ -143,8 +145,8 @@ def convert_to_mlx(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="What each matrix of this source costs. It is measured and written where there is no such file. "
-            "Default with one of the three: NAME-sensitivity.json, here.",
+            help="File with the sensitivities of this source. If it is missing, they are measured and written to it. "
+            "Default with one of the three: ./NAME-sensitivity.json.",
             show_default=False,
             rich_help_panel=_WHAT,
         ),
@@ -156,8 +158,8 @@ def convert_to_mlx(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A file in the checkpoint's folder that is not the model's, where two readings are possible; a name, "
-            "a pattern, or FILE:chat_template; may be given again.",
+            help="A file in the checkpoint's folder to ignore, if the folder can be read in two ways; a name, "
+            "a pattern, or FILE:chat_template; can be repeated.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -166,7 +168,7 @@ def convert_to_mlx(
         typer.Option(
             parser=as_method,
             metavar="METHOD",
-            help="How codes and scales are found: calibrated keeps what the model makes of pages, fit has the least "
+            help="How codes and scales are found: calibrated preserves the model's output on pages, fit has the least "
             "error of weights, stock is mx.quantize, bit for bit. Default: the recipe's own.",
             show_default=False,
             rich_help_panel=_HOW,
@@ -183,42 +185,40 @@ def convert_to_mlx(
     ] = None,
     calibration_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens of answers that are enough to calibrate on.", rich_help_panel=_HOW),
+        typer.Option(min=1, help="Stop adding pages once their answers have this many tokens.", rich_help_panel=_HOW),
     ] = None,
     calibration_answers: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="A conversion of the same model, to 8 bits best, whose answers to pages are used.",
+            help="A conversion of the same model, ideally to 8 bits, whose answers to pages are used.",
             show_default=False,
             rich_help_panel=_HOW,
         ),
     ] = None,
     calibration_gradients: Annotated[
-        bool | None,
+        bool,
         typer.Option(
             "--calibration-gradients/--no-calibration-gradients",
-            help="Have tokens count by how much an error there changes what the model says, which takes longer. "
-            "Default: where sensitivities are asked for, if memory and time allow.",
+            help="Weight tokens by how much an error there changes the model's output, which takes longer. "
+            "Default: by their kind (docs/calibration.md).",
             show_default=False,
             rich_help_panel=_HOW,
         ),
-    ] = None,
+    ] = False,
     group_size: Annotated[
         int | None,
         typer.Option(help=f"Weights that share a scale, instead of the recipe's: {_SIZES}.", rich_help_panel=_HOW),
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
-            help=f"For scales and all that is kept, instead of the source's: {_DTYPES}.", rich_help_panel=_HOW
-        ),
+        typer.Option(help=f"For scales and everything kept, instead of the source's: {_DTYPES}.", rich_help_panel=_HOW),
     ] = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Do not quantize modules like 'vision_tower.*' or '*.layers.0.*'; may be given again.",
+            help="Do not quantize modules like 'vision_tower.*' or '*.layers.0.*'; can be repeated.",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -232,19 +232,21 @@ def convert_to_mlx(
         bool,
         typer.Option(
             "--low-disk",
-            help="Fetch a repository's shards one by one, and drop each as soon as it is used.",
+            help="Fetch a repository's shards one by one, and drop each after use.",
             rich_help_panel=_RUN,
         ),
     ] = False,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads that convert. Default: two more than there are cores.", rich_help_panel=_RUN),
+        typer.Option(
+            min=1, help="Threads that convert. Default: two more than the number of cores.", rich_help_panel=_RUN
+        ),
     ] = None,
     smoke_test: Annotated[
         bool | None,
         typer.Option(
             "--smoke-test/--no-smoke-test",
-            help="Have the new model read a few pages. Default: where there is a GPU, or the model is small.",
+            help="Have the new model read a few pages. Default: if there is a GPU, or the model is small.",
             show_default=False,
             rich_help_panel=_RUN,
         ),
@@ -253,8 +255,8 @@ def convert_to_mlx(
         str | None,
         typer.Option(
             metavar="ORG/NAME",
-            help="Then try it, measure it beside its source, and publish it there if it passes all gates "
-            "(docs/publishing.md). Several recipes become ORG/NAME-RECIPE. The same command goes on where it was.",
+            help="Then test it, measure it against its source, and publish it there if it passes all gates "
+            "(docs/publishing.md). Several recipes become ORG/NAME-RECIPE. Run the same command again to resume.",
             show_default=False,
             rich_help_panel=_PUBLISH,
         ),
@@ -266,7 +268,7 @@ def convert_to_mlx(
     fidelity_pages: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Documents, or folders of them, on which it is measured instead of the built-in pages; the true text "
+            help="Documents, or folders of them, to measure it on, instead of the built-in pages; the true text "
             "of NAME.pdf is NAME.md.",
             show_default=False,
             rich_help_panel=_PUBLISH,
@@ -276,7 +278,7 @@ def convert_to_mlx(
         list[str] | None,
         typer.Option(
             metavar="GATE",
-            help="Publish although weights, smoke or fidelity failed, or was not measured; the card says so.",
+            help="Publish even if weights, smoke or fidelity failed or was not measured; the card says so.",
             rich_help_panel=_PUBLISH,
         ),
     ] = None,
@@ -284,9 +286,9 @@ def convert_to_mlx(
 ) -> None:
     """Convert a Hugging Face olmOCR checkpoint to MLX weights.
 
-    The new folder appears when it is whole; a failure leaves none, and an interrupted conversion goes on where it was.
-    Ends with exit code 11 if the new model, which stays, does not pass its smoke test, is not as far from its source as
-    sensitivities predicted, or does not pass a gate on its way to the Hub.
+    The new folder appears once it is complete. A failure leaves none, and an interrupted conversion resumes where it
+    stopped. Ends with exit code 11 if the new model, which stays, fails its smoke test, is not as far from its source
+    as predicted, or fails a gate on its way to the Hub.
     """
     from olmocr.calibration.agreement import require_as_predicted
     from olmocr.calibration.choice import Wish
@@ -305,8 +307,7 @@ def convert_to_mlx(
         targets, request, method, output, console, low_disk=low_disk, dry_run=dry_run, quiet=quiet
     )
     own_pages = tuple(path.expanduser() for path in calibrate_on or ())
-    by_gradients = False if calibration_gradients is None and not request.is_one else calibration_gradients
-    wish = Wish(method, own_pages, calibration_tokens, calibration_answers, low_disk, by_gradients)
+    wish = Wish(method, own_pages, calibration_tokens, calibration_answers, low_disk, calibration_gradients)
     targets, calibration = _settle(targets, wish, console, quiet=quiet)
     targets = with_predictions(targets, known)
     if dry_run:
@@ -346,7 +347,7 @@ def _recipes(names: str | None, file: Path | None) -> list[QuantRecipe]:
         recipes.append(read_recipe(file.expanduser()))
     found = [recipe.name for recipe in recipes]
     if len(set(found)) < len(found):
-        raise UsageError(f"--quantize asks for {', '.join(found)}; ask for each recipe once")
+        raise UsageError(f"--quantize names {', '.join(found)}; name each recipe once")
     return recipes
 
 
@@ -361,7 +362,7 @@ def _allocate(
     dry_run: bool,
     quiet: bool,
 ) -> tuple[list[Target], Sensitivities | None]:
-    """Read what each matrix of the source costs, or measure it, and choose bits by it where *request* has a goal."""
+    """Read or measure what each matrix of the source costs, and choose bits by it if *request* has a goal."""
     from olmocr.calibration.sensitivities import known_sensitivities
     from olmocr.conversion.convert import with_weights
 
@@ -395,7 +396,7 @@ def _is_person() -> bool:
 def _settle(
     targets: list[Target], wish: Wish, console: Console, *, quiet: bool
 ) -> tuple[list[Target], Calibration | None]:
-    """Find the pages to calibrate on, say how long it takes, and ask where that is long."""
+    """Find the pages to calibrate on, report how long it takes, and ask if that is long."""
     from olmocr.calibration.choice import found_pages, settle
 
     with progress_bar(console, *counting_columns(), quiet=quiet) as progress:
@@ -427,7 +428,7 @@ def _made_before(targets: Sequence[Target]) -> dict[Path, ConversionReport]:
 
     reports = {target.output: report for target in targets if (report := made_before(target))}
     for output in reports:
-        log.info("%s is this very conversion already", output)
+        log.info("%s is already this conversion", output)
     return reports
 
 
@@ -440,7 +441,7 @@ def _write(
     measures: bool,
     quiet: bool,
 ) -> dict[Path, ConversionReport]:
-    """Write *targets*; with *measures*, what has a prediction is measured beside its source."""
+    """Write *targets*; with *measures*, measure those with a prediction against their source."""
     from olmocr.calibration.agreement import measuring
     from olmocr.conversion.write import write_models
 
@@ -476,10 +477,10 @@ def _say_reports(targets: Sequence[Target], reports: Sequence[ConversionReport])
             f"{len(report.tensors)} tensors in {report.seconds:.1f} s"
         )
         if target.plan.predicted_nats is not None:
-            say(f"predicted: a KL divergence of {target.plan.predicted_nats:.3g} nats an answer token from the source")
+            say(f"predicted: a KL divergence of {target.plan.predicted_nats:.3g} nats per answer token from the source")
         if report.divergence:
             found = report.divergence
-            say(f"measured: {found.measured_nats:.3g} nats on {found.pages} drawn pages that nothing was calibrated on")
+            say(f"measured: {found.measured_nats:.3g} nats on {found.pages} drawn pages not used for calibration")
     say(f"check it: python -m olmocr.validate weights {targets[0].output}")
     say(f"read a PDF with it: olmocr workspace --pdfs FILE.pdf --model {targets[0].output} --markdown")
 
@@ -487,9 +488,9 @@ def _say_reports(targets: Sequence[Target], reports: Sequence[ConversionReport])
 def _require_reading(
     targets: Sequence[Target], console: Console, upload: Upload | None, *, asked: bool, quiet: bool
 ) -> None:
-    """Have each new model read the built-in pages, where that was *asked* for, or is quick, or has to be for *upload*.
+    """Have each new model read the built-in pages, if *asked*, quick, or needed for *upload*.
 
-    Where it is not done, say so.
+    Otherwise, log why not.
     """
     from olmocr.validate.smoke.run import why_not_quick
 
@@ -498,7 +499,7 @@ def _require_reading(
     for target in targets:
         why = why_not_quick(target.output)
         if why and not needed:
-            log.info("no smoke test: %s; run it with: python -m olmocr.validate smoke %s", why, target.output)
+            log.info("skipped the smoke test: %s; run it with: python -m olmocr.validate smoke %s", why, target.output)
             continue
         if why:
             log.warning("the smoke test takes long: %s", why)
@@ -508,13 +509,13 @@ def _require_reading(
 
 
 def _reads(folder: Path, console: Console, *, again: bool, quiet: bool) -> bool:
-    """Return whether the model passes its smoke test, or did; one that it has passed is made *again* only if asked."""
+    """Return whether the model passes, or passed, its smoke test; one that passed is tested *again* only if asked."""
     from olmocr.publish.ready import has_passed_smoke
     from olmocr.reports.smoke import smoke_lines, smoke_verdict
     from olmocr.validate.smoke.run import smoke_test
 
     if not again and has_passed_smoke(folder):
-        log.info("%s has passed its smoke test already", folder)
+        log.info("%s has already passed its smoke test", folder)
         return True
     with progress_bar(console, quiet=quiet) as progress:
         task = progress.add_task("smoke test", total=None)
@@ -525,7 +526,7 @@ def _reads(folder: Path, console: Console, *, again: bool, quiet: bool) -> bool:
 
 
 def _publish(upload: Upload, targets: Sequence[Target], console: Console, *, quiet: bool) -> None:
-    """Measure each new model beside its source, where its gate asks for that, and push it if all gates are passed."""
+    """Measure each new model against its source if its gate requires that, and push it if it passes all gates."""
     from olmocr.hub.write import Hub
 
     if upload.requires("fidelity"):

@@ -1,1 +1,1 @@
-"""Pages on which a source is looked at while it is quantized: drawn on the spot, or a person's own."""
+"""Pages used to look at a source while it is quantized: drawn on the spot, or the user's own."""

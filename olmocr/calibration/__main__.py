@@ -20,11 +20,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def draw(
     folder: Annotated[Path, typer.Argument(help="Where to draw them.", show_default=False)],
     longest_side: Annotated[
-        int, typer.Option(min=28, max=8192, help="Pixels on the longest side of a page that the model is to see.")
+        int, typer.Option(min=28, max=8192, help="Longest side, in pixels, of the pages as the model sees them.")
     ] = TARGET_LONGEST_IMAGE_DIM,
     seed: Annotated[int, typer.Option(help="Another seed draws other pages.")] = SEED,
 ) -> None:
-    """Draw the pages that a source is calibrated on where no others are given, each with its true text, to look at."""
+    """Draw the pages used for calibration by default, each with its true text, so that you can look at them."""
     folder = folder.expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)

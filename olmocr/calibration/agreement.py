@@ -1,4 +1,4 @@
-"""A model whose bits were allocated -> whether it is as far from its source as was predicted, on pages of its own."""
+"""A model whose bits were allocated -> whether its distance from its source is as predicted, on other pages."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from olmocr.reports.conversion import DivergenceReport
 from olmocr.runtime.device import start_mlx
 
 HELD_OUT = SEED + 1
-"""Draws pages of the same looks with other texts: nothing is calibrated on them, and no price was found on them."""
+"""Draws pages with the same looks but other texts, used neither for calibration nor for sensitivities."""
 
 OnBlock = Callable[[int, int], None]
-"""Called with how many blocks of both models are done, and how many there are."""
+"""Called with the number of blocks of both models done, and the total."""
 
 PagesOf = Callable[[ModelFolder], Sequence[CalibrationPage]]
-"""Finds the pages that a conversion of a source is measured on."""
+"""Finds the pages on which to measure a conversion of a source."""
 
 
 def held_out_pages(source: ModelFolder) -> tuple[CalibrationPage, ...]:
-    """Return the pages that a conversion of *source* is measured on.
+    """Return the pages on which to measure a conversion of *source*.
 
     Raises:
         OlmocrError: as in `gather`.
@@ -37,7 +37,7 @@ def held_out_pages(source: ModelFolder) -> tuple[CalibrationPage, ...]:
 
 
 def measuring(pages_of: PagesOf = held_out_pages, on_block: OnBlock = lambda done, total: None) -> Measure:
-    """Return what measures a conversion beside its source, in a folder of its own beside the conversion's shards."""
+    """Return a function that measures a conversion against its source, in a new folder beside its shards."""
 
     def measure(plan: ConversionPlan, folder: Path) -> DivergenceReport:
         start_mlx()
@@ -53,10 +53,10 @@ def measuring(pages_of: PagesOf = held_out_pages, on_block: OnBlock = lambda don
 
 
 def require_as_predicted(divergence: DivergenceReport | None) -> None:
-    """Refuse a model that is far from what was predicted; one that was not measured passes.
+    """Refuse a model that is far from the prediction; one that was not measured passes.
 
     Raises:
-        DisagreementError: it is.
+        DisagreementError: the model is far from the prediction.
     """
     if divergence:
         require_agreement(divergence.predicted_nats, divergence.measured_nats)

@@ -1,4 +1,4 @@
-"""What a person asks of a conversion, and this machine -> whether it is calibrated, on which pages, and how long."""
+"""A conversion's options, and this machine -> whether it is calibrated, on which pages, and how long that takes."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from olmocr.runtime.memory import physical_memory, shown_size
 from olmocr.terminal.command import in_this_commands_words
 
 LONG = 600
-"""Seconds from which on a person is asked before a conversion is calibrated that did not have to be."""
+"""If an optional calibration takes longer than this many seconds, the user is asked first."""
 
 _SLICES = (1, 2, 4)
 _SIDE = 1024
-_USABLE = 0.6  # of a machine's memory: the rest is the system's and what else runs
+_USABLE = 0.6  # of a machine's memory: the rest is for the system and other programs
 
 _log = logging.getLogger(__name__)
 
 Confirm = Callable[[str], bool]
-"""Asks the person at the terminal."""
+"""Asks the user at the terminal."""
 
 OnPage = Callable[[int, int], None]
-"""Called with how many pages to calibrate on are found, and how many there are."""
+"""Called with the number of pages found for calibration, and the total."""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person asks for: a *method*, or None for each recipe's own; *pages* of their own to calibrate on.
+    """A user's options: a *method*, or None for each recipe's own; their own *pages* to calibrate on.
 
-    *tokens* is how many tokens of answers are enough, *answering* a conversion of the same source that answers pages.
-    With *low_disk* the source's weights are fetched one by one and not kept, so that none could be looked at before.
-    *by_gradients* has tokens count by their gradients (see `Calibration`); None where memory and time allow.
+    *tokens* is the number of answer tokens that suffices; *answering* is a conversion of the same source that answers
+    pages. With *low_disk*, the source's weights are fetched one by one and not kept, so they cannot be read before.
+    *by_gradients* weights tokens by their gradients (see `Calibration`).
     """
 
     method: Method | None = None
@@ -51,11 +51,11 @@ class Wish:
     tokens: int | None = None
     answering: Path | None = None
     low_disk: bool = False
-    by_gradients: bool | None = False
+    by_gradients: bool = False
 
     @property
     def is_about_calibration(self) -> bool:
-        """Whether anything is asked that only calibration heeds."""
+        """Whether any option is set that only calibration uses."""
         return bool(self.pages or self.tokens or self.answering or self.by_gradients)
 
 
@@ -71,16 +71,16 @@ def settle(
     memory: int | None = None,
     rates: Callable[[], tuple[float, float]] | None = None,
 ) -> tuple[list[Target], Calibration | None]:
-    """Return *targets* as they will be made, and what they are calibrated with; None where nothing is.
+    """Return *targets* as they will be made, and their calibration, or None if nothing is calibrated.
 
-    A recipe whose own method is ``calibrated`` is made with ``fit`` instead where the pages cannot be had, memory (in
-    bytes, this machine's unless it is given) is short, or it takes more than ``LONG`` seconds and the person that
-    *confirm* asks says no, or there is nobody to ask. The log says so. What *wish* names is done, or refused. *rates*
-    are this machine's, in multiply-adds a second, unless they are given.
+    A recipe whose own method is ``calibrated`` falls back to ``fit``, with a log line, in three cases: pages cannot be
+    had; *memory* (in bytes, by default this machine's) is short; or it takes more than ``LONG`` seconds and *confirm*
+    returns False or is missing. What *wish* names is done, or refused. *rates* are multiply-adds a second, by default
+    this machine's.
 
     Raises:
-        OlmocrError: *wish* names ``calibrated``, and it cannot be done.
-        UsageError: *wish* has pages or tokens, and nothing is calibrated.
+        OlmocrError: *wish* names ``calibrated``, and it is impossible.
+        UsageError: *wish* has pages or tokens, but nothing is calibrated.
     """
     targets = [_with_fit(target) if _has_nothing_to_calibrate(target) else target for target in targets]
     if all(target.plan.method != "calibrated" for target in targets):
@@ -92,14 +92,12 @@ def settle(
         return targets, None
     is_named = wish.method == "calibrated" or wish.is_about_calibration
     try:
-        ways = _ways(targets, wish, memory or physical_memory(), pages_of or found_pages)
+        calibration, work = _calibration(targets, wish, memory or physical_memory(), pages_of or found_pages)
     except OlmocrError as error:
         if is_named:
             raise
         return _all_with_fit(targets, str(error)), None
     single, double = (rates or measured_rates)()
-    quick = [each for each in ways if each[1].seconds(single, double) <= LONG]
-    calibration, work = (ways if is_named or not quick else quick)[0]
     seconds = work.seconds(single, double)
     _log.info(
         "calibrating on %d pages takes about %s and %s of memory; tokens count by their %s", len(calibration.pages),
@@ -115,48 +113,44 @@ def settle(
 def found_pages(
     source: ModelFolder, wish: Wish, on_page: OnPage = lambda done, total: None
 ) -> tuple[CalibrationPage, ...]:
-    """Return the pages that *wish* names, or those that are drawn; one that cannot be used is named in the log.
+    """Return the pages that *wish* names, or the drawn ones; the log names each page that cannot be used.
 
     Raises:
         OlmocrError: as in `gather`.
     """
-    # What draws and renders pages is not needed by a conversion that calibrates nothing.
+    # Imported here, since a conversion without calibration does not need to draw or render pages.
     from olmocr.calibration.gather import MOST_ANSWER_TOKENS, CalibrationTerms, gather
 
     terms = CalibrationTerms(wish.pages, most_answer_tokens=wish.tokens or MOST_ANSWER_TOKENS, answering=wish.answering)
     gathered = gather(source, terms, on_page=on_page)
     for left_out in gathered.left_out:
-        _log.warning("%s is not calibrated on: %s", left_out.name, left_out.why)
+        _log.warning("%s is not used for calibration: %s", left_out.name, left_out.why)
     if gathered.unused:
-        _log.info("%d pages are left out: the others have tokens enough", gathered.unused)
+        _log.info("%d pages are left out: the others have enough tokens", gathered.unused)
     return gathered.pages
 
 
-def _ways(
+def _calibration(
     targets: Sequence[Target], wish: Wish, memory: int, pages_of: PagesOf
-) -> list[tuple[Calibration, CalibrationCost]]:
-    """Return what *targets* can be calibrated with in *memory* bytes, and what that takes; the best way first."""
+) -> tuple[Calibration, CalibrationCost]:
+    """Return how *targets* are calibrated in *memory* bytes, and what that takes."""
     if wish.low_disk and targets[0].plan.source.folder.remote_weights:
         raise UsageError(
-            "calibrating reads the weights before they are converted, and `low_disk=True` keeps none; leave it out, or "
-            "use `method='fit'`"
+            "calibrating reads the weights before they are converted, but `low_disk=True` does not keep them; leave it "
+            "out, or use `method='fit'`"
         )
     pages = pages_of(targets[0].plan.source.folder, wish)
     wanted = wanted_matrices(target.plan for target in targets)
-    found: list[tuple[Calibration, CalibrationCost]] = []
-    for by_gradients in (True, False) if wish.by_gradients is None else (wish.by_gradients,):
-        works = [(slices, work_of(wanted, pages, slices, by_gradients=by_gradients)) for slices in _SLICES]
-        fitting = next((each for each in works if each[1].peak_memory <= _USABLE * memory), None)
-        if fitting:
-            slices, work = fitting
-            found.append((Calibration(pages, slices, are_drawn=not wish.pages, by_gradients=by_gradients), work))
-    if not found:
+    works = [(slices, work_of(wanted, pages, slices, by_gradients=wish.by_gradients)) for slices in _SLICES]
+    fitting = next((each for each in works if each[1].peak_memory <= _USABLE * memory), None)
+    if fitting is None:
         least = works[-1][1]
         raise PlanError(
             f"calibrating needs {shown_size(least.peak_memory)} of memory, and this machine has {shown_size(memory)}; "
             "use `method='fit'`"
         )
-    return found
+    slices, work = fitting
+    return Calibration(pages, slices, are_drawn=not wish.pages, by_gradients=wish.by_gradients), work
 
 
 def _all_with_fit(targets: Sequence[Target], why: str) -> list[Target]:
@@ -169,14 +163,14 @@ def _with_fit(target: Target) -> Target:
 
 
 def _has_nothing_to_calibrate(target: Target) -> bool:
-    """Say whether a recipe quantizes no block, or has only formats without scales that could be chosen."""
+    """Say whether a recipe quantizes no block, or has only formats without scales to choose."""
     return target.plan.method == "calibrated" and not wanted_matrices([target.plan])
 
 
 def measured_rates(clock: Callable[[], float] = time.perf_counter) -> tuple[float, float]:
-    """Return how many multiply-adds a second this machine does in products of matrices, in float32 and in float64.
+    """Return how many multiply-adds a second this machine does in matrix products, in float32 and in float64.
 
-    Float32 is MLX's, on a GPU where there is one; float64 is LAPACK's, on the CPU.
+    Float32 is measured with MLX, on a GPU if there is one; float64 with LAPACK, on the CPU.
     """
     start_mlx()
     import mlx.core as mx

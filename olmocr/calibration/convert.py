@@ -1,4 +1,4 @@
-"""What a person asks for -> converted folders, calibrated where that is asked for or the recipe's own way."""
+"""A user's request -> converted folders, calibrated if requested or if the recipe says so."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def convert(
 ) -> list[ConversionReport]:
     """Convert *model*, a checkpoint's folder or a Hub repository, to MLX; return a report for each recipe.
 
-    *quantize* names a recipe (docs/recipes.md), or is one, or several that are made from one read of the source.
-    *output* is the folder to make, or with several recipes the one to make them in; it is NAME-mlx-RECIPE, here, if it
-    is not given. *leave_out* are patterns of names of files in the source that are taken as if they were not there, or
-    of ``FILE:chat_template``. *low_disk* fetches a repository's shards one by one and drops each as soon as it is used.
-    *threads* is chosen for this machine unless it is given. *progress* is called, by any thread, with source bytes just
-    finished.
+    *quantize* is the name of a recipe (docs/recipes.md), a recipe, or several, which are made from one read of the
+    source. *output* is the folder to create or, with several recipes, the folder to create them in. The default is
+    NAME-mlx-RECIPE in the current folder. *leave_out* has patterns of names of source files to ignore, or of
+    ``FILE:chat_template``. *low_disk* fetches a repository's shards one by one and drops each after use.
+    *threads* defaults to a number that fits this machine. *progress* is called, from any thread, with the number of
+    source bytes just finished.
 
-    Without *method* each recipe is made with its own. ``calibrated`` looks at the pages of *calibrate_on*, documents
-    and folders, or at some that are drawn; *calibration_tokens* of answers are enough, and *calibration_answers* is a
-    conversion of the same model whose answers are used where nobody knows a page's text (docs/calibration.md). With
-    *calibration_gradients* tokens count by how much an error there changes what the model says, without it by their
+    Without *method*, each recipe uses its own. ``calibrated`` uses the pages in *calibrate_on*, documents and folders,
+    or drawn ones. It stops adding pages once their answers have *calibration_tokens* tokens. *calibration_answers* is a
+    conversion of the same model whose answers are used for pages with unknown text (docs/calibration.md). With
+    *calibration_gradients*, tokens count by how much an error there changes the model's output; without it, by their
     kind.
 
     Raises:
-        OlmocrError: it cannot be done; nothing that looks finished is left.
+        OlmocrError: the conversion failed; it leaves nothing that looks finished.
     """
     targets = find_targets(model, quantize, output, method=method, revision=revision, leave_out=leave_out)
     wish = Wish(

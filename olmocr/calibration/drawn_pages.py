@@ -1,7 +1,7 @@
 """A seed -> 24 pages to calibrate on, each a PDF with its true text beside it.
 
-Half of them are clean; the others are blurred, skewed, faint, narrow, slanted or small: a conversion that was
-calibrated on clean pages alone keeps less of what a model makes of others.
+Half of them are clean; the others are blurred, skewed, faint, narrow, slanted or small. A conversion calibrated only on
+clean pages preserves less of the model's output on the others.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from olmocr.validate.known_pages.drawing import (
 from olmocr.validate.known_pages.page_set import KnownPage
 
 SEED = 160816
-"""Of the pages that are drawn where a person gives none."""
+"""The seed of the pages drawn by default."""
 
-_SIDE = 644  # pixels on a page's longest side for which the sizes below are meant; on a larger one type is smaller
-_SCAN = 1000 / _SIDE  # a scan's pixels for each of the page's
+_SIDE = 644  # the sizes below are for this longest side in pixels; type is smaller on a larger one
+_SCAN = 1000 / _SIDE  # scan pixels per page pixel
 _INCHES = 11
 _LEADING = 1.3
 _FILLED, _MOST_FILLED = 0.5, 0.8  # of the height between the margins: at that many pixels, and at more
@@ -46,7 +46,7 @@ Damage = Callable[[Image.Image, random.Random], Image.Image]
 
 @dataclass(frozen=True)
 class _Look:
-    """How a page looks. *size* is in points at 644 pixels; *damage* makes a scan of it, of that JPEG *quality*."""
+    """The look of a page. *size* is in points at 644 pixels; *damage* makes it a scan with this JPEG *quality*."""
 
     kind: str
     letters: Type
@@ -57,10 +57,10 @@ class _Look:
 
 
 def draw_pages(folder: Path, longest_side: int, seed: int = SEED) -> tuple[KnownPage, ...]:
-    """Write each page as NAME.pdf and its true answer as NAME.md into *folder*, which is there.
+    """Write each page as NAME.pdf and its true answer as NAME.md into *folder*, which exists.
 
-    *longest_side* is in pixels: type is as large in pixels whatever the side, so that a model that sees more of them is
-    given more text. The same arguments give the same bytes, with the same versions of Pillow and PDFium.
+    *longest_side* is in pixels. Type has the same size in pixels at any side, so a model that sees more pixels gets
+    more text. The same arguments give the same bytes, with the same versions of Pillow and PDFium.
 
     Raises:
         OutputError: a text cannot be written.
@@ -117,12 +117,12 @@ def _composed(look: _Look, letters: Type, writer: Writer, room: float) -> tuple[
 
 
 def _columns(letters: Type) -> int:
-    """Return how many columns of a table there is room for."""
+    """Return how many columns fit into a table."""
     return max(2, min(6, int((WIDTH - 2 * MARGIN) / (letters.size * 7.5))))
 
 
 def _wrapped(block: Block, letters: Type) -> tuple[Type, list[str]]:
-    """Return how a block is set, and its lines."""
+    """Return the typesetting of a block, and its lines."""
     if block.style == "heading":
         letters = replace(letters, font=_BOLD[letters.font], size=letters.size * 1.6, letter_width=0.6)
     columns = int((WIDTH - 2 * MARGIN) / (letters.size * letters.letter_width * letters.squeeze))
@@ -141,7 +141,7 @@ _BOLD = {
 
 
 def _gap(block: Block, after: Block | None) -> float:
-    """Return the space above *block*, in sizes of its type."""
+    """Return the space above *block*, in multiples of its type size."""
     if after is None:
         return 0.0
     return 0.1 if block.style == after.style in ("line", "item") else 0.6
@@ -156,7 +156,7 @@ def _sheet(blocks: Sequence[Block], letters: Type) -> Sheet:
 
 
 def _placed(blocks: Sequence[Block], letters: Type) -> tuple[list[str], float]:
-    """Return the operators that write *blocks* below each other, and where the last line lies."""
+    """Return the operators that write *blocks* below each other, and the position of the last line."""
     operators: list[str] = []
     y, after = float(HEIGHT - MARGIN), None
     for block in blocks:
@@ -170,7 +170,7 @@ def _placed(blocks: Sequence[Block], letters: Type) -> tuple[list[str], float]:
 
 
 def _markdown(blocks: Sequence[Block]) -> str:
-    """Return the text of *blocks* as the model answers it."""
+    """Return the text of *blocks* as the model's answer."""
     text, after = "", None
     for block in blocks:
         between = "" if after is None else "\n" if block.style == after.style in ("line", "item") else "\n\n"
@@ -232,4 +232,4 @@ _OTHERS = (
     _Look("slanted", replace(_SERIF, slant=0.1)),
 )
 _LOOKS = tuple(look for pair in zip(_CLEAN, _OTHERS, strict=True) for look in pair)
-"""In turns, so that the first so many are of both sorts."""
+"""In turns, so that any first few contain both kinds."""

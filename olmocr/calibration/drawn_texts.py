@@ -1,6 +1,6 @@
-"""What the drawn pages say: sentences, and words to put into them, as data.
+"""The texts of the drawn pages: sentences, and words to put into them, as data.
 
-All of it was invented for this file; the letters are those of WinAnsi, which the fonts of every PDF reader have.
+All of it was invented for this file. It uses only letters of WinAnsi, which the fonts of every PDF reader have.
 """
 
 from __future__ import annotations
@@ -248,4 +248,4 @@ ITALIAN = (
 )
 
 LANGUAGES = {"en": ENGLISH, "de": GERMAN, "fr": FRENCH, "es": SPANISH, "it": ITALIAN}
-"""The languages by the codes that a front matter names them with."""
+"""The languages, by their codes in the front matter."""

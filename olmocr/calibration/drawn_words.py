@@ -1,4 +1,4 @@
-"""Chance -> what a drawn page says, block by block."""
+"""Chance -> the text of a drawn page, block by block."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from olmocr.calibration.drawn_texts import (
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _LETTERS, _DIGITS = "ABCDEFGHJKLMNPQRTUVWXY", "0123456789"
-_TEMPLATED = 0.4  # of English sentences: those with names, numbers and codes that nobody can guess
+_TEMPLATED = 0.4  # of English sentences: those with unpredictable names, numbers and codes
 
 
 @dataclass(frozen=True)
 class Block:
-    """What stands in lines of its own: *text* on one page."""
+    """Text on lines of its own: *text* on one page."""
 
     style: Literal["paragraph", "heading", "line", "item"]
     text: str
 
 
 class Writer:
-    """Writes texts, by chance; a sentence comes again only after all others of its language."""
+    """Writes random texts; a sentence repeats only after all others of its language."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -55,7 +55,7 @@ class Writer:
         }
 
     def blocks(self, content: str, language: str) -> Iterator[Block]:
-        """Yield blocks of what *content* names, without an end, or until there are no more of its kind."""
+        """Yield blocks of the kinds in *content*, endlessly, or until a kind runs out."""
         if content in ("article", "list", "steps"):
             yield Block("heading", self._dealt(HEADINGS))
         if content == "numbers":
@@ -83,7 +83,7 @@ class Writer:
         return (("Item", *kinds), *body)
 
     def name(self) -> str:
-        """Return a name of a person that nobody has."""
+        """Return an invented name of a person."""
         first = self._chance.choice(("Dr. ", "Mrs. ", "", "", f"{self._chance.choice(_LETTERS)}. "))
         return first + self._invented().capitalize()
 
@@ -124,7 +124,7 @@ class Writer:
         return "".join(self._chance.choice(SYLLABLES) for _ in range(self._chance.randint(2, 3)))
 
     def _dealt(self, all_of_them: Sequence[str]) -> str:
-        """Return one, and each of the others before the same again."""
+        """Return one, and all others before the same one again."""
         deck = self._decks.setdefault(all_of_them, [])
         if not deck:
             deck.extend(all_of_them)

@@ -40,29 +40,29 @@ from olmocr.runtime.facts import weight_hashes
 from olmocr.validate.known_pages.page_set import KnownPage, longest_side_for
 
 MOST_ANSWER_TOKENS = 24_000
-"""Answer tokens that are used unless a person asks for another number: six for each of olmOCR-2's 3584 columns.
+"""The default number of answer tokens: six for each of olmOCR-2's 3584 columns.
 
 The drawn pages have fewer.
 """
 
 MOST_PAGES = 64
-"""Pages that are used at most, however short their answers: each takes a pass through all of the source."""
+"""The most pages used, however short their answers: each takes a pass through the complete source."""
 
 _IMAGE_TOKEN = "<|image_pad|>"  # noqa: S105
 
 OnPage = Callable[[int, int], None]
-"""Called after each page with how many are done and how many there are."""
+"""Called after each page with the number of pages done, and the total."""
 
 
 @dataclass(frozen=True)
 class CalibrationTerms:
-    """On what a source is calibrated.
+    """The options for the pages to calibrate on.
 
-    *pages* are documents and folders, none for the drawn ones, which come from *seed*; *longest_side* is in pixels,
-    None for what suits the source. *answering* is the folder of a conversion of the same source, to 8 bits best, whose
-    greedy answers are taken where none of the source's own are kept; *work* is where fidelity keeps those, and
-    *answers* where those of the conversion are kept, None for the user's cache. Once all answers together have
-    *most_answer_tokens*, no page is added. Of a person's pages it is a sample that *seed* chooses, so that a long
+    *pages* are documents and folders, or empty for the drawn ones, which come from *seed*. *longest_side* is in pixels,
+    None for what suits the source. *answering* is the folder of a conversion of the same source, ideally to 8 bits; its
+    greedy answers are used where none of the source's own are stored. *work* is where fidelity stores the source's
+    answers, and *answers* where the conversion's are stored, None for the user's cache. Once all answers together have
+    *most_answer_tokens*, no more pages are added. The user's pages are sampled by *seed*, so that a long
     document leaves room for others.
     """
 
@@ -77,7 +77,7 @@ class CalibrationTerms:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Pages to calibrate on. *longest_side* is in pixels; *unused* pages came after there were tokens enough."""
+    """Pages to calibrate on. *longest_side* is in pixels; *unused* pages came after there were enough tokens."""
 
     pages: tuple[CalibrationPage, ...]
     longest_side: int
@@ -86,12 +86,12 @@ class Gathered:
 
     @property
     def answer_tokens(self) -> int:
-        """Tokens of all answers, each with the one that ends it."""
+        """Tokens of all answers, including end tokens."""
         return sum(_answer_tokens(page) for page in self.pages)
 
     @property
     def sha256(self) -> str:
-        """What was used, in one hash: of each page's own."""
+        """A hash of all pages' hashes."""
         return hashlib.sha256("".join(page.sha256 for page in self.pages).encode()).hexdigest()
 
 
@@ -101,17 +101,17 @@ def gather(
     ask: Ask | None = None,
     on_page: OnPage = lambda done, total: None,
 ) -> Gathered:
-    """Return the pages that *source* is calibrated on; of its weights nothing is loaded.
+    """Return the pages to calibrate *source* on; its weights are not loaded.
 
-    *ask* answers pages in place of a conversion that ``terms.answering`` names. Pages are asked for one after the
-    other, so that answers do not depend on which of them happened to be written together.
+    *ask* replaces the conversion in ``terms.answering``. Pages are answered one at a time, so that answers do not
+    depend on which pages happen to be in a batch.
 
     Raises:
         CheckpointError: *source* or the conversion cannot be loaded.
-        InputError: there is no page that can be used.
+        InputError: no page can be used.
         MissingDependencyError: MLX or mlx-vlm is not installed.
         OutputError: the disk for temporary files, or that of the user's cache, is full.
-        ServerError: *ask* can answer nothing more.
+        ServerError: *ask* can no longer answer.
     """
     read_config(source)
     device = start_mlx()
@@ -141,7 +141,7 @@ def gather(
                 break
     named = (*unreadable, *(left_out[number] for number in sorted(left_out)))
     if not pages:
-        raise InputError(f"there is no page to calibrate on: {_reasons(named)}")
+        raise InputError(f"there are no pages to calibrate on: {_reasons(named)}")
     used = tuple(pages[number] for number in sorted(pages))
     return Gathered(used, side, named, len(found) - len(pages) - len(left_out))
 
@@ -165,12 +165,12 @@ def _ways(
     stack: contextlib.ExitStack,
     device: Device,
 ) -> Iterator[TextOf]:
-    """Yield the ways to come by a page's text, the best first."""
+    """Yield the ways to get a page's text, the best first."""
     from olmocr.validate.fidelity.earlier import earlier_answers, is_anything_kept
     from olmocr.validate.fidelity.work import default_work
 
     work = terms.work or default_work()
-    hash_of = functools.cache(sha256_of)  # a document of many pages is read once
+    hash_of = functools.cache(sha256_of)  # a document of many pages is hashed once
     if is_anything_kept(work) and not source.remote_weights:
         yield kept_text(earlier_answers(work, weight_hashes(source.path), side), lambda page: hash_of(page.path))
     if ask is not None:
@@ -182,9 +182,9 @@ def _ways(
 
 
 def _answering(folder: Path, answers: Path, stack: contextlib.ExitStack, device: Device) -> TextOf:
-    """Return the way that asks the model in *folder*, which is loaded for the first page that needs it.
+    """Return a way that asks the model in *folder*, which is loaded for the first page that needs it.
 
-    What it answers is kept below *answers*.
+    Its answers are stored below *answers*.
     """
     opened: list[TextOf] = []
 
@@ -204,7 +204,7 @@ def _sample(processor: Any, known: KnownPage, side: int, text_of: TextOf) -> Cal
     """Return a page as the model sees it, with its answer.
 
     Raises:
-        InputError: it cannot be drawn, nobody knows its text, or the model cannot take its image.
+        InputError: it cannot be rendered, its text is unknown, or the model cannot take its image.
     """
     from olmocr.inference.prompt import make_inputs
 
@@ -212,7 +212,7 @@ def _sample(processor: Any, known: KnownPage, side: int, text_of: TextOf) -> Cal
         image = document.render(known.page_number, side)
     text = text_of(known, image)
     if text is None:
-        raise InputError(f"nobody knows the text of {known.name}: give it in a file {known.path.stem}.md beside it")
+        raise InputError(f"the text of {known.name} is unknown; put it into a file {known.path.stem}.md beside it")
     inputs = make_inputs(processor, PageRequest(turned(image, text.rotation)))
     prompt = np.array(inputs.input_ids, np.int32)[0]
     token_ids = np.concatenate([prompt, answer_ids(processor.tokenizer, text)])
@@ -232,7 +232,7 @@ def _sample(processor: Any, known: KnownPage, side: int, text_of: TextOf) -> Cal
 
 
 def _on_disk(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return *values* as a file's, which has no name and is gone when they are: those of 24 pages take 0.7 GB.
+    """Return *values* in a nameless file that disappears with them: those of 24 pages take 0.7 GB.
 
     Raises:
         OutputError: the disk for temporary files is full.
@@ -247,7 +247,7 @@ def _on_disk(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def answer_ids(tokenizer: Any, text: PageText) -> npt.NDArray[np.int32]:
-    """Return the token ids of an answer, int32 (tokens,), and as in training the one that ends it."""
+    """Return the token ids of an answer with its end token, as in training, int32 (tokens,)."""
     tokens = text.tokens or tokenizer(text.text, add_special_tokens=False)["input_ids"]
     return np.array([*tokens, tokenizer.convert_tokens_to_ids(END_OF_TURN)], np.int32)
 
@@ -255,7 +255,7 @@ def answer_ids(tokenizer: Any, text: PageText) -> npt.NDArray[np.int32]:
 def mrope_positions(
     token_ids: npt.NDArray[np.int32], image_token: int, grid_thw: npt.NDArray[np.int32], merge_size: int
 ) -> npt.NDArray[np.int32]:
-    """Return where M-RoPE places each token, int32 (3, tokens): its frame, row and column.
+    """Return the M-RoPE position of each token, int32 (3, tokens): its frame, row and column.
 
     *grid_thw* (3,) counts the image's patches; *merge_size* squared of them are one token. Text has three equal
     positions, one more than the largest before (Qwen2-VL, arXiv 2409.12191, section 2.1).

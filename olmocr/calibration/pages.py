@@ -1,4 +1,4 @@
-"""What a person gives -> the pages in it that can be read, and why others are left out."""
+"""A user's documents and folders -> the pages that can be read, and why others are left out."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from olmocr.validate.known_pages.page_set import KnownPage, documents_in, pages_
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A document or page that is not used: what it is called, and *why* in a sentence."""
+    """A document or page that is not used: its name, and *why* in a sentence."""
 
     name: str
     why: str
 
 
 def find_pages(paths: Sequence[Path]) -> tuple[tuple[KnownPage, ...], tuple[LeftOut, ...]]:
-    """Return the pages of documents, or of those in folders, in order of name, and the documents that cannot be read.
+    """Return the pages of documents, or of those in folders, sorted by name, and the unreadable documents.
 
     Raises:
-        InputError: one of *paths* is no file or folder, or a folder without documents.
+        InputError: one of *paths* is not a file or folder, or is a folder without documents.
     """
     pages: list[KnownPage] = []
     left_out: list[LeftOut] = []

@@ -1,4 +1,4 @@
-"""A source and pages -> its sensitivities, read from a file or measured and written there; recipes made of them."""
+"""A source and pages -> its sensitivities, from a file or measured and written to it; recipes made with them."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ from olmocr.runtime.facts import versions
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 
 METHODS: tuple[Method, ...] = ("fit", "calibrated")
-"""What is measured unless something else is asked for. ``stock`` costs as much again and is nobody's choice."""
+"""What is measured by default. ``stock`` would cost as much again, and is rarely chosen."""
 
 LONG = 600
-"""Seconds from which on a person is asked before anything is measured."""
+"""If measuring takes longer than this many seconds, the user is asked first."""
 
 MOST_PAGES = 8
-"""More tell little: on the demo model 8 pages predict the KL on others within a tenth."""
+"""More add little: on the demo model 8 pages predict the KL on others within a tenth."""
 
-# What the search for scales takes for a weight, and what the passes there and back take, in multiply-adds: each weight
-# meets each token once on the way there, once when its block is computed again, and once on the way back.
+# What the search for scales takes per weight, and what the forward and backward passes take, in multiply-adds: each
+# weight meets each token once forward, once when its block is computed again, and once backward.
 _SEARCH = 3_000
 _PASSES = 3
 
 _log = logging.getLogger(__name__)
 
 OnBlock = Callable[[int, int], None]
-"""Called with how many blocks are done, and how many there are, there and back."""
+"""Called with the number of blocks done, and the total, forward and backward."""
 
 PagesOf = Callable[[SourceCheckpoint], Sequence[CalibrationPage]]
-"""Finds the pages that a source is measured on."""
+"""Finds the pages on which to measure a source."""
 
 
 @dataclass(frozen=True)
 class SensitivityRequest:
-    """What a person asks for: a recipe that reaches a *goal*, or predictions alone; *path* is the file, if they say so.
+    """A user's options: a recipe that reaches a *goal*, or only predictions; *path* is the file, if they name one.
 
     *asked* names the option for the goal, with backquotes.
     """
@@ -72,11 +72,11 @@ class SensitivityRequest:
 
     @property
     def is_one(self) -> bool:
-        """Whether anything is asked."""
+        """Whether any option is set."""
         return self.goal is not None or self.path is not None
 
     def require_alone(self, *others: object) -> None:
-        """Refuse a goal beside *others*, options about recipes and groups.
+        """Refuse a goal together with *others*, options about recipes and groups.
 
         Raises:
             UsageError: one of them is given.
@@ -91,18 +91,18 @@ class SensitivityRequest:
         return (self.path or Path(f"{source.name}-{SENSITIVITY_FILE}")).expanduser()
 
     def is_there(self, source: ModelFolder) -> bool:
-        """Say whether *source*'s sensitivities were measured before."""
+        """Say whether *source*'s sensitivities have been measured."""
         return self.file_of(source).exists()
 
     def allocated(
         self, target: Target, known: Sensitivities, method: Method | None, output: Path | None, *, dry_run: bool
     ) -> Target:
-        """Return *target* by a recipe that reaches the goal, instead of its own, which says what else becomes of it.
+        """Return *target* with a recipe that reaches the goal; its own recipe decides everything else.
 
-        The recipe is written beside the folder, unless it is a *dry_run*. Without a goal *target* stays as it is.
+        The recipe is written beside the folder, except in a *dry_run*. Without a goal *target* stays as it is.
 
         Raises:
-            OutputError: another recipe is there.
+            OutputError: another recipe has its name.
             PlanError: nothing reaches the goal.
         """
         if self.goal is None:
@@ -114,17 +114,17 @@ class SensitivityRequest:
         path = folder.with_name(f"{folder.name}.yaml")
         if not dry_run:
             write_recipe(path, found, known)
-            _log.info("%s has the recipe, to read and to change", path)
+            _log.info("%s has the recipe; you can read and change it", path)
         return Target(replace(found.plan, recipe=replace(found.recipe, file=path.name)), folder)
 
 
 def find_request(
     target_size: str | None, fit_mac: str | None, max_kl: float | None, path: Path | None
 ) -> SensitivityRequest:
-    """Return what these options ask for.
+    """Return the request in these options.
 
     Raises:
-        UsageError: they ask for two goals, or for what is none.
+        UsageError: they name two goals, or one that is invalid.
     """
     goal = find_goal(target_size, fit_mac, max_kl)
     given = {"target_size": target_size, "fit_mac": fit_mac, "max_kl": max_kl}
@@ -142,17 +142,17 @@ def known_sensitivities(
     confirm: Confirm | None = None,
     on_block: OnBlock = lambda done, total: None,
 ) -> Sensitivities:
-    """Return the sensitivities of *source* that *path* holds; where there is no such file they are measured first.
+    """Return the sensitivities of *source* from *path*; if that does not exist, measure them first.
 
-    So they are where *method* is asked for that the file does not know; without one any file will do.
+    They are also measured if the file does not have *method*; without a *method*, any file will do.
 
-    The log says how long that takes; from ``LONG`` seconds on the person that *confirm* asks may say no.
+    The log says how long it takes; if that is more than ``LONG`` seconds, *confirm* may say no.
 
     Raises:
         CheckpointError: the source cannot be read.
-        InputError: *path* holds something else, or there is no page to measure on.
+        InputError: *path* holds something else, or there are no pages to measure on.
         OutputError: *path* cannot be written.
-        PlanError: it is of another source; or it is not there and must not be measured, or the person said no.
+        PlanError: *path* is for another source; or it is missing and must not be measured, or *confirm* said no.
     """
     methods = METHODS if method is None or method in METHODS else (*METHODS, method)
     if path.exists():
@@ -160,15 +160,20 @@ def known_sensitivities(
         require_source(known, identified(source))
         if method is None or method in known.methods() or not may_measure:
             return known
-        _log.info("%s does not know what %s costs, and is made again", path, method)
+        _log.info("%s does not cover %s, so it is measured again", path, method)
     if not may_measure:
-        raise PlanError(f"there is no {path}, and a dry run measures nothing; make it with a run without `dry_run`")
+        raise PlanError(f"{path} does not exist, and a dry run does not measure; make it with a run without `dry_run`")
     pages = evenly(pages_of(source) if pages_of else found_pages(source.folder, Wish()), MOST_PAGES)
     seconds = multiply_adds(source, pages, methods) / measured_rates()[0]
     shown = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-    _log.info("measuring what each matrix costs, on %d pages, takes about %s; %s keeps it", len(pages), shown, path)
+    _log.info(
+        "measuring what each matrix costs, on %d pages, takes about %s; the result is stored in %s",
+        len(pages),
+        shown,
+        path,
+    )
     if seconds > LONG and confirm and not confirm(f"Measure it? It takes about {shown}, once for this source."):
-        raise PlanError("nothing was measured; give a file of sensitivities of this source with `sensitivities`")
+        raise PlanError("nothing was measured; give a file with this source's sensitivities as `sensitivities`")
     found = measured(source, pages, methods, path.absolute().parent, on_block=on_block)
     write_sensitivities(path, found)
     return found
@@ -185,12 +190,12 @@ def measured(
 ) -> Sensitivities:
     """Measure what each language matrix of *source* costs on *pages*, rounded by each of *methods*.
 
-    What does not fit into memory lies in a new folder in *folder* meanwhile.
+    What does not fit into memory goes to a temporary folder in *folder*.
 
     Raises:
         CheckpointError: the source cannot be read.
         OutputError: *folder* cannot be written.
-        PlanError: a model of this family cannot be measured.
+        PlanError: models of this family are not supported.
     """
     device = start_mlx()
     from olmocr.conversion.calibrated.passes.gradients import price_matrices
@@ -216,13 +221,13 @@ def measured(
 
 
 def evenly(pages: Sequence[CalibrationPage], most: int) -> tuple[CalibrationPage, ...]:
-    """Return at most *most* of *pages*, as far apart as can be: drawn pages come kind by kind."""
+    """Return at most *most* of *pages*, as far apart as possible, since drawn pages are ordered by kind."""
     step = max(1.0, len(pages) / most)
     return tuple(pages[math.floor(step * place)] for place in range(min(most, len(pages))))
 
 
 def multiply_adds(source: SourceCheckpoint, pages: Sequence[CalibrationPage], methods: Sequence[Method]) -> float:
-    """Return what measuring takes, in multiply-adds of float32: passes, errors at each number of bits, and rounding."""
+    """Return what measuring takes, in float32 multiply-adds: passes, errors at each number of bits, and rounding."""
     shapes = [info.shape for name, info in source.tensors.items() if name.startswith(LANGUAGE) and name != EMBEDDINGS]
     weights = sum(math.prod(shape) for shape in shapes if len(shape) == 2)
     tokens = sum(len(page.token_ids) for page in pages)
@@ -236,17 +241,17 @@ def multiply_adds(source: SourceCheckpoint, pages: Sequence[CalibrationPage], me
 
 
 def write_recipe(path: Path, allocation: Allocation, sensitivities: Sensitivities) -> None:
-    """Write the recipe of *allocation* to *path*, where it can be edited and given to ``--recipe``.
+    """Write the recipe of *allocation* to *path*, to be edited and given to ``--recipe``.
 
     Raises:
-        OutputError: another file is there, which a person may have edited, or it cannot be written.
+        OutputError: another file is there, which the user may have edited, or it cannot be written.
     """
     source = sensitivities.source
     name = f"{source.name} at {source.revision}" if source.revision else source.name
     comments = [
         f"Made for {name}, whose first shard has the SHA-256",
         f"{source.files[0].sha256}.",
-        "Change what you like: convert_to_mlx --recipe reads it (docs/recipes.md).",
+        "You can change it: convert_to_mlx --recipe reads it (docs/recipes.md).",
     ]
     content = recipe_text(allocation.recipe, comments).encode()
     if path.exists():
@@ -256,15 +261,13 @@ def write_recipe(path: Path, allocation: Allocation, sensitivities: Sensitivitie
             raise OutputError(f"{path} cannot be read: {error.strerror or error}") from error
         if same:
             return
-        raise OutputError(
-            f"{path} is there, and is another recipe; use it with `recipe={str(path)!r}`, or move it away"
-        )
+        raise OutputError(f"{path} already holds another recipe; use it with `recipe={str(path)!r}`, or move it away")
     with whole_file(path) as file:
         file.write(content)
 
 
 def with_predictions(targets: Sequence[Target], sensitivities: Sensitivities | None) -> list[Target]:
-    """Return *targets* with what is predicted of each plan, where that can be."""
+    """Return *targets* with each plan's prediction, where possible."""
     if sensitivities is None:
         return list(targets)
     return [
@@ -289,6 +292,6 @@ def _shape(source: SourceCheckpoint, module: str) -> tuple[int, int]:
 
 
 def _dtype(source: SourceCheckpoint) -> str:
-    """Return the dtype of scales (safetensors' name): what config.json names, as plans have it."""
+    """Return the dtype of scales (safetensors' name) that config.json names, in plans' spelling."""
     names = {mlx: safetensors for safetensors, mlx in FLOAT_DTYPES.items()}
     return names.get(str(source.config.get("torch_dtype")), "BF16")

@@ -1,7 +1,7 @@
-"""A page -> the answer that the source is given for it, token by token, and whose text that is.
+"""A page -> the answer that the source gets for it, token by token, and where it comes from.
 
-Best is the source's own answer, second best that of a conversion to 8 bits; next comes a text that is known to be true,
-and last the one that a PDF holds for its page.
+The best is the source's own answer; then that of a conversion to 8 bits, then a text known to be true, and last the
+text in the PDF.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from olmocr.validate.fidelity.reading import PageAnswer
 
 MAX_TOKENS = 4000
-"""Of one answer; a longer one goes round in circles."""
+"""The most tokens of one answer; a longer one repeats itself."""
 
-_LANGUAGE = "en"  # of a text that does not say so: the only one that most documents of the training data have
+_LANGUAGE = "en"  # of a text that does not say: that of most documents in the training data
 _FULL = 0.75  # of the longest line: a shorter one ends its paragraph
 
 
@@ -48,7 +48,7 @@ _FULL = 0.75  # of the longest line: a shorter one ends its paragraph
 class PageText:
     """An answer to a page that is turned counter-clockwise by *rotation* degrees.
 
-    *tokens*, without the one that ends it, are None where only the text is known.
+    *tokens*, without the end token, are None if only the text is known.
     """
 
     whose: str
@@ -58,11 +58,11 @@ class PageText:
 
 
 TextOf = Callable[[KnownPage, PageImage], PageText | None]
-"""One way to come by the text of a page; None where it knows none."""
+"""One way to get the text of a page; None if it does not know it."""
 
 
 def first_of(ways: tuple[TextOf, ...]) -> TextOf:
-    """Return the way that asks each of *ways* in order, until one knows the text."""
+    """Return a way that tries each of *ways* in order, until one knows the text."""
 
     def text_of(page: KnownPage, image: PageImage) -> PageText | None:
         return next((text for way in ways if (text := way(page, image)) is not None), None)
@@ -71,7 +71,7 @@ def first_of(ways: tuple[TextOf, ...]) -> TextOf:
 
 
 def kept_text(kept: Mapping[tuple[str, int], PageAnswer], hash_of: Callable[[KnownPage], str]) -> TextOf:
-    """Return the way that looks into answers that the source gave before, by document's SHA-256 and page number."""
+    """Return a way that looks up the source's earlier answers, by document SHA-256 and page number."""
 
     def text_of(page: KnownPage, image: PageImage) -> PageText | None:
         answer = kept.get((hash_of(page), page.page_number)) if kept else None
@@ -83,9 +83,9 @@ def kept_text(kept: Mapping[tuple[str, int], PageAnswer], hash_of: Callable[[Kno
 
 
 def asked_text(ask: Ask, whose: str) -> TextOf:
-    """Return the way that asks a model, greedily, and once more where that says that the page is turned.
+    """Return a way that asks a model, greedily, and once more if the answer says that the page is turned.
 
-    An answer that is cut, breaks the page format, or says a second time that the page is turned, counts as none.
+    An answer that is cut off, breaks the page format, or says again that the page is turned is dropped.
     """
 
     async def text_of(image: PageImage, draft: str | None) -> PageText | None:
@@ -101,7 +101,7 @@ def asked_text(ask: Ask, whose: str) -> TextOf:
 
     def asked(page: KnownPage, image: PageImage) -> PageText | None:
         try:
-            # What the page says, as far as that is known: a draft changes no answer, and saves most of its passes.
+            # The page's text, as far as known: a draft does not change the answer, and saves most passes.
             return asyncio.run(text_of(image, page.truth if page.truth is not None else _layer(page)))
         except (AnswerError, InputError):
             return None
@@ -110,9 +110,9 @@ def asked_text(ask: Ask, whose: str) -> TextOf:
 
 
 def remembered(folder: Path, way: TextOf) -> TextOf:
-    """Return *way*, with each of its answers kept in *folder* by its page's pixels, so that none is asked for twice.
+    """Return *way* with a cache in *folder*, by the page's pixels, so that no answer is computed twice.
 
-    What is returned raises OutputError where an answer cannot be written.
+    The result raises OutputError if an answer cannot be written.
     """
 
     def text_of(page: KnownPage, image: PageImage) -> PageText | None:
@@ -133,7 +133,7 @@ def _digest(image: PageImage) -> str:
 
 
 def true_text(page: KnownPage, image: PageImage) -> PageText | None:
-    """Return the text in the file beside a page, in the page format; None if there is none."""
+    """Return the text in the file beside a page, in the page format; None if it is missing."""
     path = true_text_path(page.path, page.page_number) if page.truth is not None else None
     if path is None:
         return None
@@ -146,7 +146,7 @@ def true_text(page: KnownPage, image: PageImage) -> PageText | None:
 
 
 def layer_text(page: KnownPage, image: PageImage) -> PageText | None:
-    """Return the text that the file itself holds for a page, in the page format; None if it holds none."""
+    """Return the text in the file itself for a page, in the page format; None if it has none."""
     text = _layer(page)
     return None if text is None else PageText("text layer", front_matter(_LANGUAGE) + joined_lines(text))
 
@@ -157,7 +157,7 @@ def _layer(page: KnownPage) -> str | None:
 
 
 def joined_lines(text: str) -> str:
-    """Return *text* with the lines of a paragraph joined; one that is much shorter than others ends it."""
+    """Return *text* with the lines of a paragraph joined; a line much shorter than others ends it."""
     lines = [line.strip() for line in text.splitlines()]
     full = _FULL * max(map(len, lines), default=0)
     found = ""
@@ -180,7 +180,7 @@ def _parsed(text: str) -> PageResponse | None:
 
 
 def _written(response: PageResponse) -> str:
-    """Return *response* as the model writes it."""
+    """Return *response* in the model's format."""
     values = {name: getattr(response, name) for name in FIELDS}
     if response.primary_language is None:
         values["primary_language"] = "null"

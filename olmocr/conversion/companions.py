@@ -1,4 +1,4 @@
-"""All of a converted folder that is no weight: config, tokenizer, processor and generation files, chat template."""
+"""Everything in a converted folder except weights: config, tokenizer, processor, generation files, chat template."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from olmocr.page import MOST_PAGE_PIXELS
 from olmocr.tokenizer_file import all_tokens, tokens_beyond, wrong_marks
 
 MOST_PIXELS = MOST_PAGE_PIXELS
-"""What the image processor of a converted folder lets through at most."""
+"""The most pixels an image may have after the image processor of a converted folder."""
 
-# Copied byte for byte: what transformers installs today would save them differently tomorrow.
+# Copied byte for byte, because another version of transformers would save them differently.
 _VERBATIM = (
     "tokenizer.json",
     "vocab.json",
@@ -37,33 +37,33 @@ _PREPROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_pr
 _PIXELS = (
     "max_pixels",
     "longest_edge",
-)  # both are numbers of pixels in these families, the second in spite of its name
+)  # both count pixels in these families, despite the second's name
 _ANY_NUMBER = 1 << 62
 
 _log = logging.getLogger(__name__)
 
 
 def check_companions(model: ModelFolder, config: Mapping[str, Any]) -> None:
-    """Refuse a model that lacks a file or has one that cannot be used: now, not after the weights.
+    """Refuse a model that lacks a file or has an unusable one, before any weight is converted.
 
-    *config* is the model's, in its flat form. Tokens that the embeddings do not have are said in the log.
+    *config* is the model's, in its flat form. Logs a warning about tokens that the embeddings do not have.
 
     Raises:
-        CheckpointError: it does.
+        CheckpointError: a file is missing or cannot be used.
     """
     refuse_links_out(model.path)
     missing = [name for name in _REQUIRED if not model.file(name)]
     if missing:
-        raise CheckpointError(f"{model.where} has no {' and no '.join(missing)}; a converted model needs its tokenizer")
+        raise CheckpointError(f"{model.where} lacks {' and '.join(missing)}; a converted model needs its tokenizer")
     for name in (*_VERBATIM, *_PREPROCESSORS):
         _check_content(model.file(name))
     tokens = all_tokens(model.path)
     wrong = wrong_marks(tokens, config)
     if wrong:
-        raise CheckpointError(f"{model.where} has a tokenizer of another model: {'; '.join(wrong)}")
+        raise CheckpointError(f"{model.where} has another model's tokenizer: {'; '.join(wrong)}")
     beyond = tokens_beyond(tokens, text_settings(dict(config))["vocab_size"])
     if beyond:
-        _log.warning("%s: %s; the model cannot be given them", model.where, beyond)
+        _log.warning("%s: %s; the model cannot take them", model.where, beyond)
     read_templates(model)
 
 
@@ -77,7 +77,7 @@ def _check_content(file: Path | None) -> None:
 
 
 def write_companions(plan: ConversionPlan, folder: Path) -> None:
-    """Write all that is no weight into *folder*."""
+    """Write everything except the weights into *folder*."""
     source = plan.source.folder
     templates = read_templates(source)
     tokens = special_tokens(source.path)
@@ -94,7 +94,7 @@ def write_companions(plan: ConversionPlan, folder: Path) -> None:
 
 
 def _write_settings(file: Path, folder: Path, templates: SourceTemplates, tokens: dict[str, str]) -> None:
-    """Copy a file of settings; where they have a template or allow more pixels than a page has, change that alone."""
+    """Copy a settings file; change it only where it has a template or allows more pixels than a page has."""
     settings = read_json(file)
     changed = bounded(settings) if file.name in _PREPROCESSORS else dict(settings)
     if settings.get("chat_template") is not None:
@@ -106,7 +106,7 @@ def _write_settings(file: Path, folder: Path, templates: SourceTemplates, tokens
 
 
 def bounded(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a processor, however they are nested, that let no image have more than MOST_PIXELS."""
+    """Return a processor's settings, however they are nested, with every image limited to MOST_PIXELS."""
     return {key: _bounded(key, value) for key, value in settings.items()}
 
 
@@ -125,7 +125,7 @@ def _number(value: Any) -> float | None:
 
 
 def most_pixels(folder: Path) -> int | None:
-    """Return the most pixels that the files of a folder's processors allow an image; None where they say nothing."""
+    """Return the most pixels that the processor files of a folder allow an image, or None if they do not say."""
     found: list[float] = []
     for name in _PREPROCESSORS:
         if (folder / name).is_file():
@@ -142,7 +142,7 @@ def _pixels_in(settings: dict[str, Any]) -> Iterator[float]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write *content* and have it on the disk before a folder is given its name."""
+    """Write *content* and sync it to disk, before its folder is renamed."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()

@@ -1,4 +1,4 @@
-"""What a person asks for -> plans and where they go -> converted folders. The Python of ``olmocr.convert_to_mlx``."""
+"""A user's request -> plans and their targets -> converted folders. The Python behind ``olmocr.convert_to_mlx``."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ def convert(
 ) -> list[ConversionReport]:
     """Convert *model*, a checkpoint's folder or a Hub repository, to MLX; return a report for each recipe.
 
-    *quantize* names a recipe (docs/recipes.md), or is one, or several that are made from one read of the source.
-    *output* is the folder to make, or with several recipes the one to make them in; it is NAME-mlx-RECIPE, here, if it
-    is not given. *leave_out* are patterns of names of files in the source that are taken as if they were not there, or
-    of ``FILE:chat_template``. *low_disk* fetches a repository's shards one by one and drops each as soon as it is used.
-    *threads* is chosen for this machine unless it is given. *progress* is called, by any thread, with source bytes just
-    finished. The method ``calibrated`` needs the pages that *calibration* has; `olmocr.convert` finds some itself.
+    *quantize* is the name of a recipe (docs/recipes.md), a recipe, or several, which are made from one read of the
+    source. *output* is the folder to create or, with several recipes, the folder to create them in. The default is
+    NAME-mlx-RECIPE in the current folder. *leave_out* has patterns of names of source files to ignore, or of
+    ``FILE:chat_template``. *low_disk* fetches a repository's shards one by one and drops each after use. *threads*
+    defaults to a number that fits this machine. *progress* is called, from any thread, with the number of source bytes
+    just finished.
+    The method ``calibrated`` needs the pages in *calibration*; `olmocr.convert` finds some itself.
 
     Raises:
-        OlmocrError: it cannot be done; nothing that looks finished is left.
+        OlmocrError: the conversion failed; it leaves nothing that looks finished.
     """
     targets = find_targets(model, quantize, output, method=method, revision=revision, leave_out=leave_out)
     targets = with_weights(targets, low_disk=low_disk)
@@ -60,7 +61,7 @@ def find_targets(
     revision: str | None,
     leave_out: Sequence[str],
 ) -> list[Target]:
-    """Return what `convert` is to make of *model*, with the meaning that its arguments have there.
+    """Return what `convert` would make of *model*; the arguments mean the same there.
 
     Raises:
         OlmocrError: as in `leaving_out` and `plan_targets`.
@@ -73,15 +74,15 @@ def find_targets(
 
 
 def leaving_out(model: ModelFolder, patterns: Sequence[str]) -> ModelFolder:
-    """Return *model* without the files that *patterns* name.
+    """Return *model* without the files that match *patterns*.
 
     Raises:
-        UsageError: a pattern names no file that is there.
+        UsageError: a pattern matches no file.
     """
     names = {path.name for path in model.path.iterdir()} | {file.name for file in model.remote_files}
     for pattern in patterns:
         if not any(is_left_out(name, [pattern.partition(":")[0]]) for name in names):
-            what = f"`leave_out={pattern!r}` names no file of {model.where}"
+            what = f"`leave_out={pattern!r}` matches no file of {model.where}"
             raise UsageError(f"{what}; give a file's name, or a pattern")
     return replace(model, left_out=tuple(patterns))
 
@@ -89,13 +90,13 @@ def leaving_out(model: ModelFolder, patterns: Sequence[str]) -> ModelFolder:
 def plan_targets(
     model: ModelFolder, recipes: Sequence[QuantRecipe], method: Method | None, output: Path | None
 ) -> list[Target]:
-    """Plan *model*'s conversion by each of *recipes*; only headers are read, on the Hub if they are there.
+    """Plan *model*'s conversion by each of *recipes*; reads only headers, from the Hub if *model* is there.
 
-    Without *method* each recipe is made with its own, or with ``fit`` if it names none.
+    Without *method*, each recipe uses its own, or ``fit`` if it names none.
 
     Raises:
         CheckpointError: *model* cannot be converted.
-        HubError: its headers cannot be read on the Hub.
+        HubError: its headers cannot be read from the Hub.
         PlanError: a recipe does not fit it.
     """
     source = read_checkpoint(model)
@@ -113,13 +114,13 @@ def plan_targets(
 
 
 def with_weights(targets: Sequence[Target], *, low_disk: bool, on_stage: OnStage = unwatched) -> list[Target]:
-    """Return *targets* with the source's weights on this disk, unless they are to be fetched one by one.
+    """Return *targets* with the source's weights on this disk, except when they are to be fetched one by one.
 
-    *on_stage* hears how far the download is.
+    *on_stage* is called with the progress of the download.
 
     Raises:
         HubError: they cannot be downloaded.
-        PlanError: the disk has no room for them.
+        PlanError: the disk does not have room for them.
     """
     model = targets[0].plan.source.folder
     if not model.remote_weights or low_disk:
@@ -133,7 +134,7 @@ def with_weights(targets: Sequence[Target], *, low_disk: bool, on_stage: OnStage
 
 
 def _require_room(model: ModelFolder, targets: Sequence[Target]) -> None:
-    """Refuse a download that would fill the disk, or leave no room there for what is made of it."""
+    """Refuse a download that would fill the disk or leave too little room for the results."""
     nbytes = sum(file.size for file in missing_files(model))
     free = shutil.disk_usage(model.path).free
     made = sum(target.plan.file_bytes for target in targets if _is_on_disk_of(model.path, target.output))

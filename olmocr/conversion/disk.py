@@ -1,8 +1,8 @@
-"""Large files, read and written without leaving them in the operating system's page cache.
+"""Reads and writes large files without leaving them in the operating system's page cache.
 
-A conversion reads every byte once and writes every byte once: in the page cache these push out what the machine's other
-programs need, and on small machines cost more time than the quantizing. Linux reads past the cache with O_DIRECT and
-drops what was written, macOS is told F_NOCACHE; where neither is to be had, files are read and written as usual.
+A conversion reads every byte once and writes every byte once. In the page cache these bytes push out what other
+programs need, and on small machines that costs more time than quantizing. Linux reads past the cache with O_DIRECT and
+drops what was written; macOS gets F_NOCACHE. Where both are missing, files are read and written as usual.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import numpy.typing as npt
 from olmocr.errors import CheckpointError
 from olmocr.files import NOT_THERE, flushed
 
-# What O_DIRECT wants offsets, lengths and buffers to be multiples of; a disk's block is never larger.
+# O_DIRECT wants offsets, lengths and buffers to be multiples of this; a disk's block is never larger.
 _BLOCK = 4096
 
-# Smaller files may stay in the page cache: the next run is faster for it.
+# Smaller files may stay in the page cache: that makes the next run faster.
 _LARGE = 1 << 30
 
 Preadv = Callable[[int, Sequence[memoryview], int], int]
-"""As ``os.preadv``: a descriptor, where to read to, and an offset -> how many bytes were read."""
+"""As ``os.preadv``: a descriptor, a buffer and an offset -> how many bytes were read."""
 
 _MOST_AT_ONCE = 1 << 30
-"""No system call takes 2 GiB."""
+"""System calls take less than 2 GiB."""
 
 
 class FileReader:
@@ -41,9 +41,9 @@ class FileReader:
     def __init__(
         self, path: Path, *, past_cache: bool = True, large: int = _LARGE, preadv: Preadv | None = None
     ) -> None:
-        """Open *path*; with *past_cache* a *large* one is read from the disk, whatever the page cache has of it.
+        """Open *path*; with *past_cache*, read a *large* file from the disk even if the page cache has it.
 
-        *preadv* reads instead of the system.
+        *preadv* replaces the system's.
 
         Raises:
             CheckpointError: it cannot be read.
@@ -64,16 +64,16 @@ class FileReader:
             try:
                 return os.open(self._path, os.O_RDONLY | os.O_DIRECT)
             except OSError as error:
-                if error.errno != errno.EINVAL:  # a file system that cannot: go on without
+                if error.errno != errno.EINVAL:  # this file system does not support it: continue without
                     raise
         self._is_direct = False
         return os.open(self._path, os.O_RDONLY)
 
     def read(self, offset: int, nbytes: int, buffer: Buffer) -> npt.NDArray[np.uint8]:
-        """Return *nbytes* bytes from *offset* on; they lie in *buffer* and are good until it is used again.
+        """Return *nbytes* bytes from *offset* on, in *buffer*; they are valid until it is used again.
 
         Raises:
-            CheckpointError: the file cannot be read, or is shorter than that.
+            CheckpointError: the file cannot be read, or is too short.
         """
         start = offset - offset % _BLOCK if self._is_direct else offset
         end = -(-(offset + nbytes) // _BLOCK) * _BLOCK if self._is_direct else offset + nbytes
@@ -83,7 +83,7 @@ class FileReader:
             while held < offset + nbytes - start:
                 count = self._read_into(view[held : held + _MOST_AT_ONCE], start + held)
                 if count == 0:
-                    raise CheckpointError(f"{self._path} became shorter while it was read; download it again")
+                    raise CheckpointError(f"{self._path} became shorter while it was being read; download it again")
                 held += count
         except OSError as error:
             raise CheckpointError(f"{self._path} cannot be read: {error.strerror}") from error
@@ -95,7 +95,7 @@ class FileReader:
         except OSError as error:
             if error.errno != errno.EINVAL or not self._is_direct:
                 raise
-        # A file system that opens files for O_DIRECT, and then reads none so: go on without.
+        # This file system opens files with O_DIRECT, then cannot read them: continue without.
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
         fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
         return self._preadv(self._descriptor, [view], offset)
@@ -106,13 +106,13 @@ class FileReader:
 
 
 class Buffer:
-    """Memory that one thread reads into again and again; it grows to the largest piece that was asked for."""
+    """Memory that one thread reads into again and again; it grows to the largest piece requested."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _BLOCK)  # lies on a page's border, as O_DIRECT wants
+        self._memory = mmap.mmap(-1, _BLOCK)  # page-aligned, as O_DIRECT wants
 
     def room(self, nbytes: int) -> memoryview:
-        """Return room for *nbytes*, over what was there before."""
+        """Return room for *nbytes*, overwriting what was there before."""
         if len(self._memory) < nbytes:
             self._memory = mmap.mmap(-1, nbytes)
         return memoryview(self._memory)[:nbytes]
@@ -138,11 +138,11 @@ class FileWriter:
             piece, offset = piece[count:], offset + count
 
     def flush(self) -> None:
-        """Have all that was written on the disk."""
+        """Sync to disk everything written so far."""
         flushed(self._descriptor)
 
     def drop(self, end: int) -> None:
-        """Have the page cache forget the file up to *end*; it is on the disk."""
+        """Have the page cache drop the file up to *end*, which is on the disk."""
         with contextlib.suppress(OSError, AttributeError):  # macOS has no posix_fadvise; F_NOCACHE did it there
             os.posix_fadvise(self._descriptor, 0, end, os.POSIX_FADV_DONTNEED)
 
@@ -152,7 +152,7 @@ class FileWriter:
 
 
 def _pass_cache(descriptor: int) -> None:
-    """Have macOS keep the file out of the page cache; a network disk that cannot goes on without."""
+    """Keep the file out of the page cache on macOS; ignore a network disk that cannot."""
     if sys.platform == "darwin":
         with contextlib.suppress(OSError):
             fcntl.fcntl(descriptor, fcntl.F_NOCACHE, 1)

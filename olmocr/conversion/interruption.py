@@ -1,4 +1,4 @@
-"""Ctrl-C while threads work: they stop after the piece that each is at, and only then does it take effect."""
+"""Ctrl-C while threads work: each finishes its current piece, and only then does Ctrl-C take effect."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def interruption_held_back(stop: Callable[[], None]) -> Iterator[None]:
-    """Call *stop* at once when a signal asks this process to end; have it take effect when the block is done.
+    """Call *stop* at once when a signal asks this process to end; let the signal take effect after the block.
 
-    Python raises KeyboardInterrupt between any two instructions of the main thread. If it holds a lock there that the
-    threads need to end, as `concurrent.futures` does while it waits, they wait for each other for ever.
+    Python raises KeyboardInterrupt between any two instructions of the main thread. If the main thread holds a lock
+    then that the threads need to end, as `concurrent.futures` does while it waits, they deadlock.
 
     Raises:
-        KeyboardInterrupt: there was a signal, unless its handler raises something else.
+        KeyboardInterrupt: a signal arrived, unless its handler raises something else.
     """
     if threading.current_thread() is not threading.main_thread():  # it gets no signals
         yield
@@ -30,7 +30,7 @@ def interruption_held_back(stop: Callable[[], None]) -> Iterator[None]:
         caught.append(number)
         stop()
 
-    # A signal that is ignored, or ends the process at once, goes on doing so.
+    # A signal that is ignored, or that ends the process at once, continues to do so.
     handlers = {number: handler for number in _SIGNALS if callable(handler := signal.getsignal(number))}
     try:
         for number in handlers:

@@ -1,4 +1,4 @@
-"""What running a model needs, computed from its config; and which Macs have it. Nothing here was measured on one."""
+"""The memory a model needs, computed from its config, and which Macs have it. Nothing here was measured on a Mac."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from olmocr.conversion.source.names import text_settings
 from olmocr.page import MAX_TOTAL_TOKENS, TARGET_LONGEST_IMAGE_DIM
 
 PREFILL_TOKENS = 2048
-"""What mlx-vlm gives the language model at once of a prompt."""
+"""How many tokens of a prompt mlx-vlm gives the language model at once."""
 
 MACS = (8, 16, 24, 32, 36, 48, 64, 96, 128)
 """GiB of memory that Macs are sold with."""
 
 _GIB = 1 << 30
 
-# Bytes of one activation. What is loaded without a dtype is computed as bfloat16.
+# Bytes of one activation. Weights loaded without a dtype are computed as bfloat16.
 _BYTES = {"float32": 4}
 
 
 @dataclass(frozen=True)
 class RunningMemory:
-    """Bytes that reading one page needs: *vision* and *prefill* are the activations of one after the other."""
+    """Bytes that reading one page needs; the activations of *vision* and *prefill* come one after the other."""
 
     weights: int
     kv_cache: int
@@ -31,12 +31,12 @@ class RunningMemory:
 
     @property
     def total(self) -> int:
-        """Bytes at the peak. The vision tower is done before the prefill starts, and MLX uses its memory again."""
+        """Bytes at the peak. The vision tower finishes before the prefill starts, and MLX reuses its memory."""
         return self.weights + self.kv_cache + max(self.vision, self.prefill)
 
 
 def running_memory(config: dict[str, Any], weight_bytes: int) -> RunningMemory:
-    """Return what one page needs at most, of a model with *config* (flat) whose weights have *weight_bytes*.
+    """Return the most that one page needs, for a model with *config* (flat) whose weights have *weight_bytes*.
 
     - Cache: keys and values of all layers for ``MAX_TOTAL_TOKENS``: 2 x layers x key-value heads x head size a token.
     - Vision: the largest page, square, as patches; for each the wider half of a block: the stream and either
@@ -44,7 +44,7 @@ def running_memory(config: dict[str, Any], weight_bytes: int) -> RunningMemory:
       a gate, before and after the activation). Attention is fused: no matrix of scores is made.
     - Prefill: for each of ``PREFILL_TOKENS`` tokens the stream and the language model's gate, up and product.
 
-    Buffers of the libraries, Python (a few hundred MB) and what else runs on the machine come on top.
+    Buffers of the libraries, Python (a few hundred MB) and other programs on the machine come on top.
     """
     text, vision = text_settings(config), config["vision_config"]
     size = _BYTES.get(str(config.get("torch_dtype")), 2)
@@ -59,36 +59,36 @@ def running_memory(config: dict[str, Any], weight_bytes: int) -> RunningMemory:
 
 
 def _patches(vision: dict[str, Any]) -> int:
-    """Return how many patches a page has whose two sides are ``TARGET_LONGEST_IMAGE_DIM``: whole ones when merged."""
+    """Return how many patches a page has whose sides are both ``TARGET_LONGEST_IMAGE_DIM``, in complete mergers."""
     merge = vision["spatial_merge_size"]
     side = round(TARGET_LONGEST_IMAGE_DIM / (vision["patch_size"] * merge)) * merge
     return int(side * side)
 
 
 def _widest_of_a_vision_block(config: dict[str, Any]) -> int:
-    """Return how many numbers a vision block holds for one patch, at most at a time."""
+    """Return the most numbers that a vision block holds for one patch at a time."""
     vision = config["vision_config"]
     if config["model_type"] == "qwen2_vl":  # whose hidden_size is the language model's
         width = vision["embed_dim"]
         mlp = int(width * vision["mlp_ratio"])
     else:
         width, mlp = vision["hidden_size"], vision["intermediate_size"]
-    inner = 3 if config["model_type"] == "qwen2_5_vl" else 2  # the others have no gate
+    inner = 3 if config["model_type"] == "qwen2_5_vl" else 2  # the others do not have a gate
     return int(width + max(4 * width, inner * mlp))
 
 
 def limit(gib: int) -> int:
-    """Return how many bytes Metal lets a process keep on the GPU of a Mac with *gib* GiB, unless it is told otherwise.
+    """Return how many bytes Metal lets a process keep on the GPU of a Mac with *gib* GiB, by default.
 
-    ``recommendedMaxWorkingSetSize``, as logs of programs that people published report it: 10922.67 MiB of 16 GiB and
-    21845.34 of 32 are two thirds; larger machines say three quarters or more.
+    ``recommendedMaxWorkingSetSize``, as published logs of programs report it: 10922.67 MiB of 16 GiB and 21845.34 of 32
+    are two thirds; larger machines report three quarters or more.
     """
     memory = gib * _GIB
     return memory * 2 // 3 if gib <= 32 else memory * 3 // 4
 
 
 def smallest_mac(total: int) -> int | None:
-    """Return the GiB of the smallest Mac whose limit is at least *total* bytes; None if no Mac's is."""
+    """Return the GiB of the smallest Mac whose limit is at least *total* bytes, or None if every Mac's is lower."""
     return next((gib for gib in MACS if total <= limit(gib)), None)
 
 

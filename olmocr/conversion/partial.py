@@ -1,8 +1,8 @@
-"""The folder that a conversion writes into beside its target, and that a later run of the same conversion goes on with.
+"""The folder beside its target that a conversion writes into, and that a later run of the same conversion resumes.
 
-It is called ``.NAME.partial``. ``state.json`` in it says which conversion it belongs to, and lists the shards that were
-complete and read again; all else in it is worth nothing after an interruption. A lock that the operating system lifts
-when the process ends, however it ends, keeps two conversions apart.
+It is called ``.NAME.partial``. Its ``state.json`` says which conversion it belongs to and lists the shards that were
+complete and verified. Everything else in it is worthless after an interruption. A lock keeps two conversions apart; the
+operating system releases it however the process ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from olmocr.strays import is_metadata, is_stray
 
 STATE_FILE = "state.json"
 
-# What a file server answers when something that is open is to be renamed.
+# File servers answer this to a rename of something that is open.
 _IN_USE = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY}
 _DOWNLOADS = "source"
 _PIECE = 4 << 20
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _State:
-    """What a later run goes on with: whole shards by name, and the SHA-256 of source shards that were read."""
+    """What a later run resumes from: complete shards by name, and the SHA-256 of source shards that were read."""
 
     fingerprint: str
     hashes: dict[str, str]
@@ -50,13 +50,13 @@ class _State:
 
     @property
     def digest(self) -> str:
-        """What tells whether it was changed by anybody, or by a failing disk, since it was written."""
+        """What changes if the shard was changed since it was written, by a person or by a failing disk."""
         content = json.dumps(dataclasses.asdict(dataclasses.replace(self, sha256="")), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
 class PartialFolder:
-    """What there is of a conversion so far: *whole* shards by name, and the SHA-256 of source shards already read."""
+    """What exists of a conversion so far: complete (*whole*) shards by name, and the SHA-256 of source shards read."""
 
     def __init__(self, path: Path, fingerprint: str, unlock: Callable[[], bool] = lambda: False) -> None:
         self.path = path
@@ -68,17 +68,17 @@ class PartialFolder:
 
     @property
     def downloads(self) -> Path:
-        """The folder for a source's shards that are fetched one by one."""
+        """The folder for a source's shards fetched one by one."""
         return self.path / _DOWNLOADS
 
     def add(self, shard: WrittenShard) -> None:
-        """Remember that *shard* is whole."""
+        """Remember that *shard* is complete."""
         with self._lock:
             self.whole[shard.file_name] = shard
             self._save()
 
     def add_hash(self, shard: str, sha256: str) -> None:
-        """Remember the SHA-256 of a source's shard."""
+        """Remember the SHA-256 of a source shard."""
         with self._lock:
             self.hashes[shard] = sha256
             self._save()
@@ -90,7 +90,7 @@ class PartialFolder:
         temporary.replace(self.path / STATE_FILE)
 
     def resume(self) -> None:
-        """Take over what an earlier run of the same conversion left whole, and remove the rest."""
+        """Take over what an earlier run of the same conversion completed, and remove the rest."""
         is_ours = False
         try:
             state = parse_as(_State, (self.path / STATE_FILE).read_text(encoding="utf-8"))
@@ -101,23 +101,23 @@ class PartialFolder:
         except (OSError, ValueError):
             self.whole, self.hashes = {}, {}
         if self.whole:
-            _log.info("going on in %s: %d shards are whole", self.path, len(self.whole))
+            _log.info("resuming in %s: %d shards are complete", self.path, len(self.whole))
         if not is_ours or self.downloads.is_symlink():
             _remove(self.downloads)
         self.remove_unfinished()
-        self._save()  # so that a download that is interrupted before anything is whole can be gone on with
+        self._save()  # so that a download interrupted before the first complete shard can be resumed
 
     def remove_unfinished(self) -> None:
-        """Remove shards that are not whole, and whatever else is no part of what a later run goes on with."""
+        """Remove incomplete shards and everything else that a later run does not resume from."""
         for entry in self.path.iterdir():
             if entry.name not in {*self.whole, STATE_FILE, _DOWNLOADS} and not is_stray(entry.name):
                 _remove(entry)
 
     def finish(self, target: Path, rename: Callable[[Path, Path], object] = Path.rename) -> None:
-        """Give the folder, which now holds a whole model, its name.
+        """Give the folder, which now holds a complete model, its name.
 
-        A folder that has the name already and holds nothing but what a system makes by itself gives way. Where a disk
-        renames no folder that anybody has open, as some file servers, it is done without the lock.
+        A folder of that name that holds only files the system makes by itself gives way. Where a disk cannot rename a
+        folder that is open, as some file servers, this works without the lock.
 
         Raises:
             OSError: it cannot be renamed.
@@ -127,13 +127,13 @@ class PartialFolder:
             for entry in target.iterdir():
                 if is_metadata(entry.name):
                     _remove(entry)
-            target.rmdir()  # a disk of Windows' kind renames no folder over another, even an empty one
+            target.rmdir()  # a Windows disk renames a folder only to a free name
         _remove(self.path / STATE_FILE)
         _sync(self.path)
         try:
             self._rename(target, rename)
         except OSError:
-            self._save()  # all is whole: a later run has only to do this again
+            self._save()  # everything is complete: a later run has only to do this again
             raise
         _sync(target.parent)
 
@@ -146,7 +146,7 @@ class PartialFolder:
             rename(self.path, target)
 
     def is_worth_keeping(self) -> bool:
-        """Return whether a later run would save work by what is here."""
+        """Return whether what is here would save a later run work."""
         return bool(self.whole) or (self.downloads.is_dir() and not is_empty(self.downloads))
 
 
@@ -154,11 +154,11 @@ class PartialFolder:
 def partial_folder(target: Path, fingerprint: str) -> Iterator[PartialFolder]:
     """Yield the folder beside *target* that this conversion is written into, locked.
 
-    When the block fails, the folder stays if a later run can go on with it, and goes if it cannot: nothing is whole
-    yet, or the source or the plan is at fault.
+    When the block fails, the folder stays if a later run can resume from it. It is removed if nothing is complete yet,
+    or if the source or the plan is at fault.
 
     Raises:
-        OutputError: it cannot be written, or another process is writing it.
+        OutputError: it cannot be written, or another process is writing to it.
     """
     stack = contextlib.ExitStack()
 
@@ -167,7 +167,7 @@ def partial_folder(target: Path, fingerprint: str) -> Iterator[PartialFolder]:
         return True
 
     folder = PartialFolder(target.with_name(f".{target.name}.partial"), fingerprint, unlock)
-    if folder.path.is_symlink():  # what lies where it leads is not ours to clear
+    if folder.path.is_symlink():  # what it leads to is not ours to clear
         raise OutputError(f"{folder.path} is a link; remove it, or choose another `output`")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

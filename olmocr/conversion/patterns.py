@@ -37,7 +37,7 @@ class _Numbered:
         return tuple(f"{self.kind}.{number}" for number in selected)
 
 
-# What a pattern is made of: any characters (None), one of several texts, or numbered modules.
+# The parts of a pattern: any characters (None), one of several texts, or numbered modules.
 _Part = tuple[str, ...] | _Numbered | None
 
 
@@ -53,9 +53,9 @@ class Pattern:
     parts: tuple[_Part, ...]
 
     def matches(self, path: str, blocks: Mapping[str, int]) -> bool:
-        """Return whether all of *path* is what the pattern says; *blocks* counts ``layers`` and ``blocks``.
+        """Return whether the pattern matches all of *path*; *blocks* counts ``layers`` and ``blocks``.
 
-        Follows every way through the pattern at once: no pattern is slow, as a regular expression's can be.
+        Follows every way through the pattern at once, so no pattern is slow, as a regular expression's can be.
         """
         ends = {0}
         for part in self.parts:
@@ -73,7 +73,7 @@ def parse_pattern(text: str) -> Pattern:
     """Return the pattern that *text* spells.
 
     Raises:
-        UsageError: *text* is none; the sentence says from where on.
+        UsageError: *text* is not a pattern; the message says from where on.
     """
     parts: list[_Part] = []
     position = 0
@@ -82,13 +82,13 @@ def parse_pattern(text: str) -> Pattern:
         if token is None:
             given, rest = text[:120], text[position:][:60]
             raise UsageError(
-                f"{given!r} is no pattern from {rest!r} on: a pattern is a module's path, in which * is any "
+                f"{given!r} is not a pattern from {rest!r} on: a pattern is a module's path, in which * is any "
                 "characters, {a,b} one of several, and layers.[-2:] or blocks.[0] selects by number"
             )
         parts.append(_part(token))
         position = token.end()
     if not parts:
-        raise UsageError("'' is no pattern: it matches nothing")
+        raise UsageError("'' is not a pattern: it matches nothing")
     return Pattern(text, tuple(parts))
 
 

@@ -1,4 +1,4 @@
-"""SourceCheckpoint + QuantRecipe -> ConversionPlan: pure, and knows every byte before any is written."""
+"""SourceCheckpoint + QuantRecipe -> ConversionPlan: pure, and knows every byte before the first is written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from olmocr.tensors.dtypes import DTYPE_BYTES, FLOAT_DTYPES
 from olmocr.tensors.header import TensorInfo
 
 MAX_SHARD_BYTES = 2 << 30
-"""Less than stock mlx-vlm's 5 GiB: a conversion that is taken up again loses less, and downloads run side by side."""
+"""Less than stock mlx-vlm's 5 GiB: a resumed conversion loses less, and downloads run side by side."""
 
 _NO_MATRIX = "a norm or a bias is no matrix"
 _CONVOLUTION = "MLX quantizes no convolution, which the patch embedding is"
@@ -50,7 +50,7 @@ class OutputTensor:
 
 @dataclass(frozen=True)
 class Padding:
-    """As many *zeros* are appended to the source along *axis*."""
+    """How many *zeros* are appended to the source along *axis*."""
 
     axis: int
     zeros: int
@@ -64,7 +64,7 @@ class Padding:
 class PlannedTensor:
     """What becomes of one source tensor, after *padding*: weight and scales, or (with *kept_because*) itself.
 
-    The mode ``affine`` has biases, too. *dtype* (safetensors' name) is that of all that is no code.
+    The mode ``affine`` has biases, too. *dtype* (safetensors' name) is that of everything except codes.
     """
 
     source: TensorInfo
@@ -76,22 +76,22 @@ class PlannedTensor:
 
     @property
     def name(self) -> str:
-        """MLX's name of it."""
+        """Its name in MLX."""
         return self.outputs[0].name
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that it becomes."""
+        """Bytes of everything it becomes."""
         return sum(output.nbytes for output in self.outputs)
 
     @property
     def parameters(self) -> int:
-        """Its weights as they are stored, padding included."""
+        """Number of its weights as stored, padding included."""
         return math.prod(self.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape in MLX, padded and not packed."""
+        """Its shape in MLX, padded, not packed."""
         if self.params is None:
             return self.outputs[0].shape
         return self.padding.shape(self.source.shape) if self.padding else self.source.shape
@@ -111,16 +111,16 @@ class PlannedShard:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole file."""
+        """Bytes of the complete file."""
         return len(shard_header(self)[0]) + sum(tensor.nbytes for tensor in self.tensors)
 
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """All that a conversion will write. *vision_intermediate_size* is the padded one, None where nothing is padded.
+    """Everything a conversion will write; *vision_intermediate_size* is the padded one, None where nothing is padded.
 
-    *predicted_nats* is the KL divergence from the source, in nats an answer token, that sensitivities predict, if there
-    are any.
+    *predicted_nats* is the KL divergence from the source, in nats an answer token, that sensitivities predict. It is
+    None where there are none.
     """
 
     source: SourceCheckpoint
@@ -142,7 +142,7 @@ class ConversionPlan:
 
     @cached_property
     def weight_bytes(self) -> int:
-        """Bytes of all tensors' data, without the shards' headers."""
+        """Bytes of all tensors, without the shards' headers."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     @cached_property
@@ -157,7 +157,7 @@ class ConversionPlan:
 
     @cached_property
     def components(self) -> tuple[ComponentBits, ...]:
-        """What each part of the model takes; a tied head is the embeddings and no part of its own."""
+        """What each part of the model takes; a tied head counts as the embeddings, not as a part of its own."""
         parts = ((component, self.tensors_of(component)) for component in get_args(Component))
         return tuple(_bits(component, tensors) for component, tensors in parts if tensors)
 
@@ -167,7 +167,7 @@ class ConversionPlan:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The converted model's config, in the source's flat form and without its quantization."""
+        """The converted model's config, in the source's flat form and without quantization."""
         config = dict(self.source.config)
         if self.recipe.dtype:
             config["torch_dtype"] = self.recipe.dtype
@@ -183,11 +183,11 @@ def _bits(component: str, tensors: Sequence[PlannedTensor]) -> ComponentBits:
 
 
 def make_plan(source: SourceCheckpoint, recipe: QuantRecipe, method: Method = "fit") -> ConversionPlan:
-    """Decide for every tensor what becomes of it, and in which shard it goes.
+    """Decide what becomes of every tensor, and which shard it goes into.
 
     Raises:
-        PlanError: a rule matches nothing, a matrix is left undecided or cannot be cut into groups;
-            every such one is named.
+        PlanError: a rule matches nothing, or a matrix is left undecided or cannot be cut into groups; the message lists
+        all of them.
     """
     matrices = [_module(name) for name, info in source.tensors.items() if len(info.shape) == 2]
     head: Any = "tied" if source.config["tie_word_embeddings"] else "untied"
@@ -203,10 +203,10 @@ def make_plan(source: SourceCheckpoint, recipe: QuantRecipe, method: Method = "f
 
 
 def quantization_config(plan: ConversionPlan) -> dict[str, Any] | None:
-    """Return what config.json says of the plan's quantization, as stock mlx-vlm reads it; None where there is none.
+    """Return what config.json says about the plan's quantization, as stock mlx-vlm reads it, or None without any.
 
-    The parameters that most weights have stand once, those of the others by module, and ``false`` for a matrix
-    of the language model that is kept. Stock mlx-vlm goes by the scales in the shards; other readers by this.
+    The parameters of most weights are listed once, those of the others by module, with ``false`` for a matrix of the
+    language model that is kept. Stock mlx-vlm goes by the scales in the shards; other readers go by this.
     """
     quantized = {_module(each.name): each for each in plan.tensors if each.params}
     if not quantized:
@@ -234,13 +234,13 @@ def _most_common(plan: ConversionPlan) -> QuantParams:
 
 
 def _needs_its_own_entry(tensor: PlannedTensor) -> bool:
-    """Return whether stock mlx-vlm would take the matrix for one that is not quantized: 64 does not divide its size."""
+    """Return whether stock mlx-vlm would treat the matrix as not quantized, because 64 does not divide its size."""
     shape = tensor.padding.shape(tensor.source.shape) if tensor.padding else tensor.source.shape
     return math.prod(shape) % 64 != 0
 
 
 def shard_header(shard: PlannedShard) -> tuple[bytes, dict[str, int]]:
-    """Return the file's header, and where in the file each output tensor begins."""
+    """Return the file's header, and the offset in the file of each output tensor."""
     entries: dict[str, object] = {"__metadata__": {"format": "mlx"}}
     begins = {}
     end = 0
@@ -264,7 +264,7 @@ def _module(name: str) -> str:
 
 
 def _multiple(source: SourceCheckpoint, recipe: QuantRecipe, rules: dict[str, Rule]) -> int | None:
-    """Return what the vision MLP's width is padded to a multiple of; None where no group needs it, or none would."""
+    """Return the multiple that the vision MLP's width is padded to; None if no group needs it, or none would."""
     multiple = recipe.vision_mlp_multiple
     narrow = [
         name
@@ -273,8 +273,8 @@ def _multiple(source: SourceCheckpoint, recipe: QuantRecipe, rules: dict[str, Ru
     ]
     if narrow and source.config.get("model_type") == "qwen2_vl":
         raise PlanError(
-            f"the vision MLP is {source.tensors[narrow[0]].shape[1]} wide, which {multiple} does not divide, and a "
-            "Qwen2-VL model's cannot be widened: config.json has no setting for it; "
+            f"the vision MLP is {source.tensors[narrow[0]].shape[1]} wide, which {multiple} does not divide, and it "
+            "cannot be widened in a Qwen2-VL model, whose config.json has no setting for it; "
             "add `keep='vision_tower.blocks.*.mlp.*'`"
         )
     return multiple if narrow else None
@@ -293,7 +293,7 @@ def _padded_width(planned: list[PlannedTensor]) -> int | None:
 
 
 def _dtype(source: SourceCheckpoint, recipe: QuantRecipe, info: TensorInfo) -> str:
-    """Return the dtype of what is no code: the recipe's, or the config's, which stock mlx-vlm casts every float to."""
+    """Return the dtype of all but codes: the recipe's, or the config's, to which stock mlx-vlm casts floats."""
     names = {mlx: safetensors for safetensors, mlx in FLOAT_DTYPES.items()}
     own = info.dtype if info.dtype in FLOAT_DTYPES else "BF16"
     return names.get(recipe.dtype or str(source.config.get("torch_dtype")), own)

@@ -1,4 +1,4 @@
-"""ConversionPlan -> what a person reads before it is carried out, and the same as JSON (docs/recipes.md)."""
+"""ConversionPlan -> what a person reads before the plan is carried out, and the same as JSON (docs/recipes.md)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from olmocr.page import MAX_TOTAL_TOKENS, TARGET_LONGEST_IMAGE_DIM
 from olmocr.reports.parts import ComponentBits
 
 PLAN_VERSION = 1
-"""Of ``plan_json``'s fields. A reader may rely on those of its version; new ones may appear beside them."""
+"""The version of ``plan_json``'s fields. Readers may rely on those of their version; new ones may appear."""
 
 _WIDTH = 100
 
-# Where a line must not be broken; a table prints it as a space.
+# A space where a line must not be broken; a table prints it as a plain one.
 _HARD_SPACE = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What carrying a plan out takes, in bytes; None where it is not known."""
+    """What carrying out a plan takes, in bytes; None where that is unknown."""
 
     disk_needed: int | None = None
     disk_free: int | None = None
@@ -33,13 +33,13 @@ class Resources:
 
 
 def plan_tables(plan: ConversionPlan, resources: Resources = Resources()) -> str:
-    """Return all that *plan* will do as plain text, no line longer than 100 characters."""
+    """Return everything *plan* will do as plain text, in lines of at most 100 characters."""
     parts = (_heading(plan), _components(plan), _kept(plan), _totals(plan, resources), _running(plan))
     return "\n\n".join(parts) + "\n"
 
 
 def plan_json(plan: ConversionPlan, resources: Resources = Resources()) -> dict[str, Any]:
-    """Return *plan* for machines; ``version`` says which fields there are."""
+    """Return *plan* for machines; ``version`` says which fields it has."""
     memory = running_memory(plan.config, plan.weight_bytes)
     fits = fitting_macs(memory.total)
     return {
@@ -115,7 +115,7 @@ def _heading(plan: ConversionPlan) -> str:
 def _prediction(plan: ConversionPlan) -> str:
     nats = plan.predicted_nats
     return (
-        "" if nats is None else f"a KL divergence of {nats:.3g} nats an answer token from the source, by sensitivities"
+        "" if nats is None else f"a KL divergence of {nats:.3g} nats per answer token from the source, by sensitivities"
     )
 
 
@@ -144,7 +144,7 @@ def _components(plan: ConversionPlan) -> str:
 
 
 def _becomes(tensors: Sequence[PlannedTensor]) -> str:
-    """Return how many matrices get which bits, and how many tensors are kept."""
+    """Return how many matrices get each number of bits, and how many tensors are kept."""
     texts = [
         f"{f'{params.bits}-bit g{params.group_size}' if params.mode == 'affine' else params.mode} x {count}"
         for params, count in _counts(tensors)
@@ -155,7 +155,7 @@ def _becomes(tensors: Sequence[PlannedTensor]) -> str:
 
 
 def _counts(tensors: Sequence[PlannedTensor]) -> list[tuple[QuantParams, int]]:
-    """Return how many of *tensors* have which parameters, the fewest bits first."""
+    """Return how many of *tensors* have which parameters, fewest bits first."""
     counts = Counter(tensor.params for tensor in tensors if tensor.params)
     return sorted(counts.items(), key=lambda item: (item[0].bits, item[0].group_size, item[0].mode))
 
@@ -184,7 +184,7 @@ def _totals(plan: ConversionPlan, resources: Resources) -> str:
         free = "" if resources.disk_free is None else f", {_gb(resources.disk_free)} free"
         rows.append(("disk", f"{_gb(resources.disk_needed)} needed{free}"))
     if resources.peak_memory is not None:
-        rows.append(("memory", f"{_gb(resources.peak_memory)} at most while it is converted"))
+        rows.append(("memory", f"{_gb(resources.peak_memory)} at most during the conversion"))
     return _table(rows, "<<")
 
 

@@ -1,4 +1,4 @@
-"""Which matrix gets how many bits, and why one is kept. Recipes are data: the YAML files in ``recipes/``, or yours."""
+"""How many bits each matrix gets, and why one is kept. Recipes are data: YAML files in ``recipes/``, or yours."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ BITS = (3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)
 DTYPES = tuple(sorted(FLOAT_DTYPES.values()))
 
-# The other modes come in one size each: (bits, group size).
+# Each of the other modes has only one size: (bits, group size).
 FIXED_MODES = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
 
-_LARGEST_FILE = 100_000  # bytes; YAML is read at some 100 kB a second, and a recipe has a few hundred
+_LARGEST_FILE = 100_000  # bytes; YAML parses about 100 kB a second, and a recipe has a few hundred bytes
 _LARGEST_MULTIPLE = 1024
 
 
@@ -44,13 +44,13 @@ class QuantParams:
     mode: Mode = "affine"
 
     def as_config(self) -> dict[str, Any]:
-        """Return what config.json says of it, in MLX's words."""
+        """Return what config.json says about it, in MLX's words."""
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of the matrices whose module a pattern matches: *params*, or *kept_because*.
+    """What becomes of the matrices that a pattern matches: *params*, or *kept_because*.
 
     With *head*, the rule applies only to checkpoints whose output head is tied to the embeddings, or is not.
     """
@@ -72,12 +72,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class QuantRecipe:
-    """Rules, of which the first that matches decides.
+    """Rules; the first that matches decides.
 
-    *dtype* is what the rest is stored as (None: what the source says). *vision_mlp_multiple* has the vision MLP
-    widened with zeros to a multiple of it, so that groups divide it. *changes* says what the command line changed,
-    *file* the name (no path) of the file that the recipe was read from, unless it came with this package. *method* is
-    what it is made with unless a person chooses another; None leaves that to the converter.
+    *dtype* is what the rest is stored as (None: the source's). *vision_mlp_multiple* widens the vision MLP with zeros
+    to a multiple of it, so that groups divide it. *changes* says what the command line changed. *file* is the name
+    (without its path) of the file that the recipe was read from, unless it came with this package. *method* is how it
+    is converted unless the user chooses another; None leaves that to the converter.
     """
 
     name: str
@@ -91,12 +91,12 @@ class QuantRecipe:
 
     @property
     def quantizes(self) -> bool:
-        """Whether any rule gives bits to anything."""
+        """Whether any rule quantizes anything."""
         return any(rule.params for rule in self.rules)
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Return the names of the recipes that come with this package."""
+    """Return the names of the packaged recipes."""
     files = (Path(entry.name) for entry in _packaged().iterdir())
     return tuple(sorted(file.stem for file in files if file.suffix == ".yaml"))
 
@@ -105,7 +105,7 @@ def find_recipe(name: str) -> QuantRecipe:
     """Return the packaged recipe called *name*; ``4``, ``q4``, ``4-bit`` and ``int4`` are 4bit, ``16`` is bf16.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such recipe.
     """
     known = recipe_names()
     official = _official(name)
@@ -131,7 +131,7 @@ def read_recipe(path: Path) -> QuantRecipe:
     """Read a recipe from a YAML file (docs/recipes.md).
 
     Raises:
-        UsageError: the file cannot be read, or is no recipe; the sentence names the rule.
+        UsageError: the file cannot be read, or is not a recipe; the message names the rule.
     """
     try:
         with path.open("rb") as file:
@@ -142,17 +142,17 @@ def read_recipe(path: Path) -> QuantRecipe:
 
 
 def parse_recipe(content: bytes, where: str) -> QuantRecipe:
-    """Return the recipe that the YAML in *content* spells; *where* names it in errors.
+    """Return the recipe in the YAML *content*; *where* names it in errors.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a recipe.
     """
     if len(content) > _LARGEST_FILE:
-        raise UsageError(f"{where} has more than {_LARGEST_FILE:,} bytes, which is no recipe")
+        raise UsageError(f"{where} has more than {_LARGEST_FILE:,} bytes, so it is not a recipe")
     try:
         return _recipe(_YamlFields(_load(content), _RECIPE_KEYS))
     except _RecipeError as error:
-        raise UsageError(f"{where} is no recipe: {error}; docs/recipes.md has the format") from error
+        raise UsageError(f"{where} is not a recipe: {error}; docs/recipes.md describes the format") from error
 
 
 class _RecipeError(Exception):
@@ -160,10 +160,10 @@ class _RecipeError(Exception):
 
 
 class _Loader(yaml.BaseLoader):
-    """Keeps every scalar a string, so that nothing is what YAML takes it for; refuses aliases and keys given twice."""
+    """Keeps every scalar a string, so that YAML does not guess types; refuses aliases and repeated keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Build a node that is no alias: a few of them can stand for gigabytes."""
+        """Build a node; refuse aliases, a few of which can expand to gigabytes."""
         if self.check_event(yaml.AliasEvent):
             raise _RecipeError("it has an alias (*); a pattern that begins with * needs quotes")
         return super().compose_node(parent, index)
@@ -182,9 +182,9 @@ def _load(content: bytes) -> object:
         return yaml.load(content, Loader=_Loader)  # noqa: S506 - a BaseLoader builds nothing but text
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise _RecipeError(f"it is no YAML ({one_line(str(error.problem), 120)}{line})") from error
+        raise _RecipeError(f"it is not YAML ({one_line(str(error.problem), 120)}{line})") from error
     except yaml.YAMLError as error:
-        raise _RecipeError("it is no YAML (it holds characters that are no text)") from error
+        raise _RecipeError("it is not YAML (it holds characters that are not text)") from error
     except RecursionError as error:
         raise _RecipeError("it is nested too deeply") from error
 
@@ -194,16 +194,16 @@ _RULE_KEYS = ("match", "keep", "bits", "group_size", "mode", "head")
 
 
 class _YamlFields:
-    """Turns what YAML holds into values; *rule* says where it stands."""
+    """Turns what YAML holds into values; *rule* says where it is."""
 
     def __init__(self, value: object, known: tuple[str, ...], rule: str = "") -> None:
         self._rule = rule
         if not isinstance(value, dict):
-            raise self.error(f"there should be {', '.join(known)}, not {_shown(value)}")
+            raise self.error(f"expected {', '.join(known)}, not {_shown(value)}")
         self._values = value
         unknown = [key for key in value if key not in known]
         if unknown:
-            raise self.error(f"{_shown(unknown[0])} is none of {', '.join(known)}")
+            raise self.error(f"{_shown(unknown[0])} is not one of {', '.join(known)}")
 
     def error(self, what: str) -> _RecipeError:
         return _RecipeError(f"{self._rule}{what}")
@@ -246,10 +246,12 @@ def _one_of(allowed: Iterable[object]) -> str:
 def _recipe(fields: _YamlFields) -> QuantRecipe:
     name = fields.text("name")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name, re.ASCII):
-        raise _RecipeError(f"name is {_shown(name)}, and it becomes part of a folder's: use letters, digits, . _ and -")
+        raise _RecipeError(
+            f"name is {_shown(name)} and becomes part of a folder's name: use letters, digits, . _ and -"
+        )
     rules = fields.get("rules")
     if not isinstance(rules, list) or not rules:
-        raise _RecipeError("it has no list of rules")
+        raise _RecipeError("it does not have a list of rules")
     multiple = None
     if "vision_mlp_multiple" in fields:
         meaning = f"a number from 1 to {_LARGEST_MULTIPLE}"
@@ -307,9 +309,9 @@ def _params(fields: _YamlFields) -> QuantParams:
 def changed(
     recipe: QuantRecipe, group_size: int | None = None, dtype: str | None = None, keep: tuple[str, ...] = ()
 ) -> QuantRecipe:
-    """Return *recipe* with what the command line changes; its name stays, and ``changes`` says what became other.
+    """Return *recipe* with the command line's changes; its name stays, and ``changes`` lists them.
 
-    *group_size* replaces that of every affine rule, and *keep* puts patterns before all rules.
+    *group_size* replaces every affine rule's, and the patterns in *keep* come before all rules.
 
     Raises:
         UsageError: a value is not allowed, or changes nothing.
@@ -330,7 +332,7 @@ def _with_group_size(recipe: QuantRecipe, group_size: int) -> QuantRecipe:
     if group_size not in GROUP_SIZES:
         raise UsageError(f"`group_size` is {group_size}, not {_one_of(GROUP_SIZES)}")
     if not any(rule.params and rule.params.mode == "affine" for rule in recipe.rules):
-        raise UsageError(f"the recipe {recipe.name} has no groups that `group_size` could change; leave it out")
+        raise UsageError(f"the recipe {recipe.name} does not have groups that `group_size` could change; leave it out")
     rules = tuple(
         dataclasses.replace(rule, params=QuantParams(rule.params.bits, group_size))
         if rule.params and rule.params.mode == "affine"
@@ -350,12 +352,12 @@ def _dtype(text: str) -> str:
 
 
 def decide(recipe: QuantRecipe, modules: Iterable[str], blocks: Mapping[str, int], head: Head) -> dict[str, Rule]:
-    """Return for each of *modules* (those that hold a matrix) the first rule that matches it.
+    """Return, for each of *modules* (those that hold a matrix), the first rule that matches it.
 
-    *blocks* counts the numbered modules, ``layers`` and ``blocks``; *head* says what the checkpoint's is.
+    *blocks* counts the numbered modules, ``layers`` and ``blocks``; *head* describes the checkpoint's head.
 
     Raises:
-        PlanError: a rule matches nothing (all such are named), or no rule matches a module (all such are named).
+        PlanError: a rule matches nothing, or no rule matches a module; the message lists all of them.
     """
     rules = [rule for rule in recipe.rules if rule.head in (None, head)]
     matching = {module: [rule for rule in rules if rule.matches(module, blocks)] for module in modules}
@@ -370,9 +372,9 @@ def decide(recipe: QuantRecipe, modules: Iterable[str], blocks: Mapping[str, int
     undecided = [module for module, found in matching.items() if not found]
     if undecided:
         raise PlanError(
-            f"no rule of the recipe {recipe.name} says what becomes of "
+            f"no rule of the recipe {recipe.name} decides about "
             f"{_count(len(undecided), 'matrix', 'matrices')}:"
-            f"{listed(collapsed(undecided))}\nend the rules with one that matches all the rest, '*'"
+            f"{listed(collapsed(undecided))}\nend the rules with '*', which matches all the rest"
         )
     return {module: found[0] for module, found in matching.items()}
 
@@ -383,7 +385,7 @@ def listed(lines: Iterable[str]) -> str:
 
 
 def collapsed(modules: Iterable[str], notes: Mapping[str, str] | None = None) -> list[str]:
-    """Return one line, a pattern, for all modules that differ in their numbers only; *notes* on a module follow it."""
+    """Return one line, a pattern, for all modules that differ only in their numbers; *notes* on a module follow it."""
     lines: dict[str, list[str]] = {}
     for module in modules:
         note = notes[module] if notes else ""

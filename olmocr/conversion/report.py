@@ -24,7 +24,7 @@ from olmocr.reports.conversion import (
 )
 from olmocr.runtime.facts import versions
 
-# What could change the bytes that a conversion writes.
+# Everything that could change the bytes that a conversion writes.
 _MATTER = ("mlx", "mlx-vlm", "numba", "numpy", "huggingface-hub")
 
 
@@ -41,7 +41,7 @@ def make_report(
     calibration: CalibrationReport | None = None,
     divergence: DivergenceReport | None = None,
 ) -> ConversionReport:
-    """Put together what *plan* said with what was written."""
+    """Put together what *plan* said and what was written."""
     by_name = {shard.file_name: shard for shard in shards}
     written = [by_name[shard.file_name] for shard in plan.shards]
     errors = {name: sums for shard in written for name, sums in shard.errors.items()}
@@ -75,7 +75,7 @@ def make_report(
 
 
 def recipe_report(recipe: QuantRecipe) -> RecipeReport:
-    """Return *recipe* as a report tells it."""
+    """Return *recipe* as a report shows it."""
     rules = tuple(
         RuleReport(
             match=tuple(pattern.text for pattern in rule.patterns),
@@ -107,7 +107,7 @@ def _tensor_report(tensor: PlannedTensor, squared_error: float, energy: float) -
 
 
 def _command(plan: ConversionPlan, calibration: CalibrationReport | None) -> str:
-    """Return the command that makes the same bytes from the same source; paths of this machine stay out of it."""
+    """Return the command that makes the same bytes from the same source, without paths of this machine."""
     folder = plan.source.folder
     parts = ["python", "-m", "olmocr.convert_to_mlx", folder.repo_id or folder.name]
     if folder.revision:

@@ -1,7 +1,7 @@
-"""Plans -> safetensors shards. The source is read once, in order, by several threads; every piece has its place.
+"""Plans -> safetensors shards. The source is read once, in order, by several threads; every piece has a fixed place.
 
-All shapes are known before a weight is read, so headers go first, and pieces are written wherever they belong as they
-are done. A shard that is complete is read again from the disk and compared with what was written.
+All shapes are known before a weight is read. So headers are written first, and each piece is written to its place as
+soon as it is done. A complete shard is read back from the disk and compared with what was written.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from olmocr.reports.conversion import Processor
 from olmocr.tensors.floats import Elements, Floats, widened
 from olmocr.tensors.header import TensorInfo
 
-# Source bytes that a thread works on at once. More leave the processor's cache; a GPU wants more to be worth the call.
+# Source bytes that a thread works on at once. More would leave the processor's cache; a GPU call needs more.
 CHUNK_BYTES = 4 << 20
 GPU_CHUNK_BYTES = 16 << 20
 
-# Written bytes after which they are sent to the disk and read again.
+# After so many bytes, what was written is synced to the disk and read back.
 _REREAD_BYTES = 256 << 20
 
 _Piece = tuple[int, int, int]
 """Offset, number of bytes, CRC-32."""
 
 Progress = Callable[[int], None]
-"""Called, by any thread, with the number of source bytes that were just finished."""
+"""Called, from any thread, with the number of source bytes just finished."""
 
 OpenShard = Callable[[str], AbstractContextManager[Path]]
-"""Called with the name of a source's shard, yields where it lies on this disk."""
+"""Called with the name of a source shard; yields its path on this disk."""
 
 
 class SourceChangedError(CheckpointError):
-    """The source is not what an earlier run read: what that run left is of no use."""
+    """The source changed since an earlier run, so what that run left is useless."""
 
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A shard that was read again and is what was meant. *errors* has each tensor's squared error and energy.
+    """A shard that was read back and found right. *errors* has each tensor's squared error and energy.
 
-    *sources* tells by each of the source's shards what was read of it for this one: a digest of checksums.
+    *sources* has, for each source shard, a digest of checksums of what was read from it for this one.
     """
 
     file_name: str
@@ -68,9 +68,9 @@ class WrittenShard:
 
 @dataclass(frozen=True)
 class SourceShard:
-    """What is known of a source's shard before it is read: its SHA-256 as the Hub has it, and as an earlier run had.
+    """What is known about a source shard before it is read: its SHA-256 from the Hub, and from an earlier run.
 
-    What *is_remote* cannot have changed where the two agree, and is not fetched once more to see.
+    If *is_remote* and the two agree, it cannot have changed, and is not fetched again to check.
     """
 
     listed: str | None = None
@@ -80,9 +80,9 @@ class SourceShard:
 
 @dataclass(frozen=True)
 class VariantToWrite:
-    """A plan, the folder that its shards go into, and by name those that an earlier run left there.
+    """A plan, the folder for its shards, and the shards that an earlier run left there, by name.
 
-    *parts* is what calibration made of the plan's matrices.
+    *parts* is the calibrated matrices of the plan.
     """
 
     plan: ConversionPlan
@@ -93,10 +93,10 @@ class VariantToWrite:
 
 @dataclass(frozen=True)
 class Conversion:
-    """All that the threads share and none of them changes.
+    """What the threads share and none of them changes.
 
-    *shard_is_whole* is called with a variant's number and its shard as soon as that was read again, *source_is_read*
-    with a source's shard and its SHA-256 when that was read to its end.
+    *shard_is_whole* is called with a variant's number and a shard once that was read back. *source_is_read* is called
+    with a source shard and its SHA-256 once that was read to its end.
     """
 
     variants: Sequence[VariantToWrite]
@@ -114,15 +114,15 @@ class Conversion:
 
 
 def write_shards(conversion: Conversion, sources: Mapping[str, SourceShard]) -> dict[str, str]:
-    """Write all shards of all variants that are not whole yet; memory does not grow with the model.
+    """Write all shards of all variants that are not complete yet; memory use does not grow with the model.
 
-    *sources* has the source's shards in order. Return the SHA-256 of each, computed from the bytes that were read.
-    What an earlier run left whole is compared with the source as it is now.
+    *sources* has the source shards in order. Returns the SHA-256 of each, computed from the bytes read. Shards left by
+    an earlier run are compared with the source as it is now.
 
     Raises:
-        CheckpointError: the source cannot be read, holds a value that is no number, or is not what the Hub lists.
-        SourceChangedError: it is not what the earlier run read.
-        OutputError: a shard cannot be written, or is not what was written when it is read again.
+        CheckpointError: the source cannot be read, holds a value that is not a number, or is not what the Hub lists.
+        SourceChangedError: the source is not what the earlier run read.
+        OutputError: a shard cannot be written, or reads back differently.
         PlanError: a value is too large for the dtype that the plan stores it in.
     """
     outputs = [_open_outputs(number, variant) for number, variant in enumerate(conversion.variants)]
@@ -145,19 +145,19 @@ def write_shards(conversion: Conversion, sources: Mapping[str, SourceShard]) -> 
 
 
 def _require_same(path: Path, source: SourceShard, sha256: str, jobs: Iterable[_Job]) -> None:
-    """Refuse a source's shard that is not what it should be, or was when an earlier run read it."""
+    """Refuse a source shard that is not what it should be, or not what an earlier run read."""
     if source.listed is not None and sha256 != source.listed:
         raise CheckpointError(
-            f"{path} is not the file that the Hub lists: its SHA-256 is {sha256}, and that one's {source.listed}; "
-            "remove it, then run this again, which downloads it anew"
+            f"{path} is not the file that the Hub lists: its SHA-256 is {sha256}, not {source.listed}; "
+            "remove it and run this again, which downloads a new copy"
         )
     witnesses = {id(each): each for job in jobs for each in job.witnesses}.values()
     if source.earlier not in (None, sha256) or not all(witness.agrees() for witness in witnesses):
-        raise SourceChangedError(f"{path} is not what it was when this conversion was interrupted; beginning anew")
+        raise SourceChangedError(f"{path} changed since this conversion was interrupted; starting over")
 
 
 class _SourceSum:
-    """Checksums of what was read of one of the source's shards, by any number of threads, in any order."""
+    """Checksums of what was read of one source shard, by any number of threads, in any order."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[str, int, int]] = []
@@ -167,24 +167,24 @@ class _SourceSum:
         self._parts.append((tensor, first_row, checksum))
 
     def hexdigest(self) -> str:
-        """Return what tells these bytes, cut into these rows, from all others."""
+        """Return a digest of these bytes, cut into these rows."""
         return hashlib.sha256(repr(sorted(self._parts)).encode()).hexdigest()
 
 
 class _Witness(_SourceSum):
-    """A sum that is to be that of an earlier run: what lies in the source is what a whole shard was made of."""
+    """A checksum that should match an earlier run's: the source still holds what a complete shard was made from."""
 
     def __init__(self, earlier: str | None) -> None:
         super().__init__()
         self._earlier = earlier
 
     def agrees(self) -> bool:
-        """Say whether it is."""
+        """Return whether it matches."""
         return self.hexdigest() == self._earlier
 
 
 class _Output:
-    """A shard that is being written. What is complete from its front on is read again now and then, and at its end."""
+    """A shard that is being written. Its complete front is read back now and then, and all of it at the end."""
 
     def __init__(self, number: int, shard: PlannedShard, path: Path) -> None:
         header, self.places = shard_header(shard)
@@ -195,8 +195,8 @@ class _Output:
         self._writer: FileWriter | None = FileWriter(path, self._size)
         self._lock = threading.Lock()
         self._missing = self._size
-        self._apart: list[_Piece] = []  # a heap: what was written beyond a gap
-        self._ready: list[_Piece] = []  # what follows what was read again without a gap
+        self._apart: list[_Piece] = []  # a heap: pieces written beyond a gap
+        self._ready: list[_Piece] = []  # pieces without a gap after what was read back
         self._ready_end = 0
         self._errors: dict[str, list[tuple[int, float, float]]] = {}
         self._sources: dict[str, _SourceSum] = {}
@@ -216,7 +216,7 @@ class _Output:
                 self._ready_end += self._ready[-1][1]
 
     def add_source(self, source: TensorInfo, first_row: int, checksum: int) -> None:
-        """Remember of what some rows are made; call it before they are written."""
+        """Remember what some rows are made from; call it before they are written."""
         with self._lock:
             self._sources.setdefault(source.shard, _SourceSum()).add(source.name, first_row, checksum)
 
@@ -226,10 +226,10 @@ class _Output:
             self._errors.setdefault(tensor, []).append((first_row, stored.squared_error, stored.energy))
 
     def reread(self) -> WrittenShard | None:
-        """Read again what is ready, if that is much or all there is; return the shard when it is whole.
+        """Read back what is ready, if it is much or the last; return the shard once it is complete.
 
         Raises:
-            OutputError: it is not what was written.
+            OutputError: it reads back differently.
         """
         with self._lock:
             is_complete = self._missing == 0
@@ -282,7 +282,7 @@ def _summed(parts: Iterable[tuple[int, float, float]]) -> tuple[float, float]:
 
 
 def _open_outputs(number: int, variant: VariantToWrite) -> dict[str, _Output]:
-    """Create the variant's missing shards, header first; return for each source tensor's name where it goes."""
+    """Create the variant's missing shards, header first; return where each source tensor goes, by name."""
     outputs: dict[str, _Output] = {}
     for shard in variant.plan.shards:
         if shard.file_name in variant.whole:
@@ -298,7 +298,7 @@ def _open_outputs(number: int, variant: VariantToWrite) -> dict[str, _Output]:
 
 @dataclass(frozen=True)
 class _Destination:
-    """What becomes of a source tensor in one variant, and where it goes."""
+    """What a source tensor becomes in one variant, and where it goes."""
 
     output: _Output
     tensor: PlannedTensor
@@ -308,7 +308,7 @@ class _Destination:
 
 @dataclass(frozen=True)
 class _Job:
-    """A source tensor, what becomes of it in each variant that still needs it, and who looks whether it changed."""
+    """A source tensor, what it becomes in each variant that still needs it, and who checks it for changes."""
 
     source: TensorInfo
     targets: tuple[_Destination, ...]
@@ -318,9 +318,9 @@ class _Job:
 def _jobs(
     conversion: Conversion, outputs: Sequence[Mapping[str, _Output]], shard: str, source: SourceShard
 ) -> list[_Job]:
-    """Return what is to be done with one of the source's shards, in the order of its bytes.
+    """Return what to do with one source shard, in the order of its bytes.
 
-    What an earlier run hashed whole needs no witness: it is hashed again.
+    A shard that an earlier run hashed completely needs no witness: its hash is computed again.
     """
     targets: dict[str, list[_Destination]] = {}
     for variant, named in zip(conversion.variants, outputs, strict=True):
@@ -339,7 +339,7 @@ def _destination(output: _Output, tensor: PlannedTensor, variant: VariantToWrite
 
 
 def _witnesses(conversion: Conversion, shard: str) -> dict[str, list[_Witness]]:
-    """Return who looks at each tensor of one of the source's shards, for what an earlier run made of it."""
+    """Return the witnesses for each tensor of one source shard, for what an earlier run made of it."""
     witnesses: dict[str, list[_Witness]] = {}
     for variant in conversion.variants:
         for planned in variant.plan.shards:
@@ -352,14 +352,14 @@ def _witnesses(conversion: Conversion, shard: str) -> dict[str, list[_Witness]]:
 
 
 def _nbytes(conversion: Conversion, shard: str) -> int:
-    """Return how many bytes of a source's shard the plans are about."""
+    """Return how many bytes of a source shard the plans cover."""
     tensors = [tensor.source for variant in conversion.variants for tensor in variant.plan.tensors]
     return sum({each.name: each.nbytes for each in tensors if each.shard == shard}.values())
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Bytes of a source's shard that are read at once: rows of a tensor, or (without a job) what only is hashed."""
+    """Bytes of a source shard that are read at once: rows of a tensor, or (without a job) bytes only to hash."""
 
     index: int
     offset: int
@@ -370,7 +370,7 @@ class _Chunk:
 
 
 def _chunks(jobs: Sequence[_Job], size: int, chunk_bytes: int) -> Iterator[_Chunk]:
-    """Cut a file into chunks, from front to back; what no job needs is there, too, to be hashed."""
+    """Cut a file into chunks, front to back; bytes that no job needs are included, to be hashed."""
     index = end = 0
     for job in [*jobs, None]:
         begin = job.source.offset if job else size
@@ -389,7 +389,7 @@ def _chunks(jobs: Sequence[_Job], size: int, chunk_bytes: int) -> Iterator[_Chun
         end = begin + job.source.nbytes
 
 
-# Two reads at once keep a disk busy; the buffers beyond the threads' own are what is read ahead.
+# Two reads at once keep a disk busy; the buffers beyond the threads' own hold what is read ahead.
 _READERS = 2
 _BUFFERS_AHEAD = 4
 
@@ -405,9 +405,9 @@ class _Read:
 
 
 class _ShardRun:
-    """A source shard on its way: read ahead, hashed in order by one thread, converted by whichever is free.
+    """A source shard on its way: read ahead, hashed in order by one thread, converted by any free thread.
 
-    None in a queue is its end. Queues of this kind may be put to by a signal's handler, too.
+    None ends a queue. A signal handler may also put to queues of this kind.
     """
 
     def __init__(self, conversion: Conversion, path: Path, jobs: Sequence[_Job]) -> None:
@@ -425,7 +425,7 @@ class _ShardRun:
             self._free.put(Buffer())
 
     def read(self, reader: FileReader) -> None:
-        """Read chunks, each when there is a buffer for it, so that the one to be hashed next is never short of one."""
+        """Read each chunk when a buffer is free for it, so that the chunk to be hashed next always gets one."""
         while (buffer := self._free.get()) is not None and not self._stopped.is_set():
             with self._lock:
                 chunk = next(self._chunks, None)
@@ -443,7 +443,7 @@ class _ShardRun:
             self._end_queues()
 
     def hash(self) -> None:
-        """Hash chunks in the order in which they lie in the file."""
+        """Hash chunks in their order in the file."""
         waiting: dict[int, _Read] = {}
         due = 0
         while (read := self._to_hash.get()) is not None and not self._stopped.is_set():
@@ -463,7 +463,7 @@ class _ShardRun:
             self._release(read)
 
     def stop(self) -> None:
-        """Have all threads end after the chunk that each is at."""
+        """Make all threads end after their current chunk."""
         self._stopped.set()
         for _ in range(_READERS):
             self._free.put(None)
@@ -532,7 +532,7 @@ def _convert_chunk(conversion: Conversion, chunk: _Chunk, job: _Job, raw: Elemen
 
 
 def _write_rows(output: _Output, tensor: PlannedTensor, stored: StoredRows, first_row: int) -> None:
-    """Write the parts of some rows where they belong."""
+    """Write the parts of some rows to their places."""
     output.add_errors(tensor.name, first_row, stored)
     for planned, part in zip(tensor.outputs, stored.parts, strict=True):
         row_bytes = planned.nbytes // planned.shape[0]
@@ -540,18 +540,18 @@ def _write_rows(output: _Output, tensor: PlannedTensor, stored: StoredRows, firs
 
 
 def all_threads() -> int:
-    """Return how many threads that convert keep every core busy: two more than there are, since some wait to write."""
+    """Return how many threads keep every core busy: two more than there are cores, since some wait to write."""
     count: Any = getattr(os, "process_cpu_count", os.cpu_count)()
     return int(count or 1) + 2
 
 
-# Bytes in memory for each byte of a chunk, and what Python and its libraries take; measured (benchmarks/README.md).
+# Bytes in memory for each byte of a chunk, and for Python and its libraries; measured (benchmarks/README.md).
 _MEMORY_PER_CHUNK_BYTE = {"numba": 4, "gpu": 40, "cpu": 40}
 _LIBRARIES = {"numba": 185 << 20, "gpu": 300 << 20, "cpu": 150 << 20}
 
 
 def peak_memory_of(processor: Processor, threads: int, variants: int) -> int:
-    """Return the bytes that a conversion has in memory at most: what each thread works on, and the libraries."""
+    """Return the most memory, in bytes, that a conversion uses: what each thread works on, and the libraries."""
     chunk = GPU_CHUNK_BYTES if processor == "gpu" else CHUNK_BYTES
     at_once = 1 if processor == "gpu" else threads
     working = chunk * (_MEMORY_PER_CHUNK_BYTE[processor] * at_once + 2 * threads + variants)

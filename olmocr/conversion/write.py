@@ -1,4 +1,4 @@
-"""Plans -> converted folders that are whole, or none; what an interruption leaves is gone on with."""
+"""Plans -> converted folders that are complete, or none; a later run resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ from olmocr.runtime.memory import peak_memory
 from olmocr.strays import is_stray
 from olmocr.version import __version__
 
-# Room for index, config and tokenizer beside the shards.
+# Space for index, config and tokenizer beside the shards.
 _SPARE_BYTES = 64 << 20
 
 _log = logging.getLogger(__name__)
 
 
 Measure = Callable[[ConversionPlan, Path], DivergenceReport]
-"""A plan and the folder with its shards -> how far it is from its source."""
+"""A plan and the folder with its shards -> its distance from the source."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Target:
 def find_resources(
     targets: Sequence[Target], threads: int | None = None, calibration: Calibration | None = None
 ) -> Resources:
-    """Return what carrying out *targets* together takes: bytes of disk, how many are free, and peak memory."""
+    """Return what carrying out *targets* together takes: disk space, free disk space and peak memory, in bytes."""
     shards = {tensor.source.shard: 0 for target in targets for tensor in target.plan.tensors}
     model = targets[0].plan.source.folder
     sizes = {file.name: file.size for file in model.remote_files}
@@ -99,18 +99,18 @@ def write_models(
     calibration: Calibration | None = None,
     measure: Measure | None = None,
 ) -> list[ConversionReport]:
-    """Carry out plans of one source together, which is read once: write beside each output, read again, rename.
+    """Carry out plans of one source together, reading it once: write beside each output, read back, rename.
 
-    A failure leaves no folder under an output's name. After an interruption the shards that are whole stay in a hidden
-    folder beside it, and the same call goes on from them. *threads* is chosen for this machine unless it is given.
-    Plans whose method is ``calibrated`` need *calibration*; the source is then read once more, before. *measure* is
-    asked of each plan that has a prediction, once its shards are written; what it finds stands in the report.
+    A failure leaves nothing under an output's name. After an interruption the complete shards stay in a hidden folder
+    beside it, and the same call resumes from them. *threads* defaults to a number that fits this machine. Plans whose
+    method is ``calibrated`` need *calibration*, and read the source a second time, before. *measure* is called for each
+    plan that has a prediction, once its shards are written; its result is in the report.
 
     Raises:
-        CheckpointError: the source cannot be read, or holds what is no number.
-        HubError: the source is on the Hub and cannot be fetched.
-        OutputError: an output exists, lies in the source, is being written by another process, or cannot be written.
-        PlanError: the disk has not enough room, or a value does not fit into the dtype asked for.
+        CheckpointError: the source cannot be read, or holds a value that is not a number.
+        HubError: the source cannot be fetched from the Hub.
+        OutputError: an output exists, lies in the source, another process is writing it, or cannot be written.
+        PlanError: the disk is too full, or a value does not fit into the requested dtype.
     """
     _check_outputs(targets)
     processor, threads = processor or find_processor(), threads or all_threads()
@@ -119,7 +119,7 @@ def write_models(
     try:
         return _write_models(targets, progress, threads, processor, calibration, measure)
     except SourceChangedError as error:
-        _log.warning("%s", error)  # with nothing left of the earlier run there is nothing to compare it with again
+        _log.warning("%s", error)  # nothing is left of the earlier run, so this cannot happen again
         return _write_models(targets, progress, threads, processor, calibration, measure)
 
 
@@ -160,13 +160,13 @@ def _write_models(
             reports.append(report)
         calibrated.remove()
     if source.remote_weights:
-        _log.info("the source's shards were fetched one by one and are not kept")
+        _log.info("the source's shards were fetched one by one and were not kept")
     return reports
 
 
 @dataclass(frozen=True)
 class _Calibrated:
-    """What calibration made for some plans, and the folder that it lies in until the shards are written."""
+    """What calibration made for some plans, and the folder that holds it until the shards are written."""
 
     parts: CalibratedParts = NO_PARTS
     calibration: Calibration | None = None
@@ -192,7 +192,7 @@ def _calibrate(
     threads: int,
     calibration: Calibration | None,
 ) -> _Calibrated:
-    """Make, before any shard is written, what the plans calibrate; the lock on the first folder keeps others out."""
+    """Calibrate for the plans before any shard is written; the lock on the first folder keeps other runs out."""
     plans = [target.plan for target in targets]
     if calibration is None or not wanted_matrices(plans):
         return _Calibrated()
@@ -231,7 +231,7 @@ def _write_shards(
                 f"{name} of {source.where} is not the file that the Hub lists: its SHA-256 is {sha256}, not {stated}; "
                 "remove it from the Hub's cache (HF_HOME) and run it again"
             )
-        for partial in partials:  # a later run may go on with any of them alone
+        for partial in partials:  # a later run may resume any of them alone
             partial.add_hash(name, sha256)
 
     conversion = Conversion(
@@ -255,7 +255,7 @@ def _write_shards(
 
 
 def _opener(source: ModelFolder, downloads: Path) -> OpenShard:
-    """Return how a source's shard comes to this disk: it is there, or is fetched and dropped after use."""
+    """Return how a source shard comes to this disk: it is there already, or is fetched and dropped after use."""
 
     @contextlib.contextmanager
     def here(shard: str) -> Iterator[Path]:
@@ -275,7 +275,7 @@ def _opener(source: ModelFolder, downloads: Path) -> OpenShard:
 
 
 def _complete(target: Target, partial: PartialFolder, report: ConversionReport) -> None:
-    """Add all that is no weight, and give the folder its name."""
+    """Add everything except the weights, and rename the folder to its final name."""
     try:
         write_companions(target.plan, partial.path)
         write_file(partial.path / REPORT_FILE, report_json(report).encode())
@@ -286,10 +286,10 @@ def _complete(target: Target, partial: PartialFolder, report: ConversionReport) 
 
 
 def _sums_file(folder: Path, shards: Iterable[WrittenShard]) -> str:
-    """Return what ``sha256sum`` prints of all that makes the model.
+    """Return what ``sha256sum`` prints for all files of the model.
 
-    The report is left out: it tells the time it took, and the sums of two conversions of one source are to be the same.
-    So is what a system put there meanwhile: a disk that is not a Mac's own gets a ``._NAME`` beside what is written.
+    The report is left out, because it contains the time taken, and two conversions of one source must have the same
+    sums. Files that a system adds are left out, too: a disk that is not a Mac's own gets a ``._NAME`` beside each file.
     """
     known = {shard.file_name: shard.sha256 for shard in shards}
     lines = []
@@ -301,14 +301,14 @@ def _sums_file(folder: Path, shards: Iterable[WrittenShard]) -> str:
 
 
 def _fingerprint(plan: ConversionPlan, processor: Processor, calibration: Calibration | None) -> str:
-    """Return what tells this conversion from every other: a run may only go on with what was made of the same."""
+    """Return a fingerprint of this conversion: a run may only resume what was made with the same one."""
     pages = calibration.fingerprint if calibration and plan.method == "calibrated" else None
     identity = (__version__, processor, plan.method, plan.recipe, plan.shards, _source_identity(plan), pages)
     return hashlib.sha256(repr(identity).encode()).hexdigest()
 
 
 def _source_identity(plan: ConversionPlan) -> tuple[object, ...]:
-    """Return of the source what is cheap to ask: whether its bytes are the same is seen when they are read again."""
+    """Return what is cheap to learn about the source; its bytes are compared when they are read again."""
     folder = plan.source.folder
     names = sorted({tensor.source.shard for tensor in plan.tensors})
     stats = [(folder.path / name).stat() for name in names if (folder.path / name).is_file()]
@@ -317,13 +317,13 @@ def _source_identity(plan: ConversionPlan) -> tuple[object, ...]:
 
 
 def _check_outputs(targets: Sequence[Target]) -> None:
-    outputs = [folded(str(target.output.resolve())) for target in targets]  # most Macs' disks do not tell A from a
+    outputs = [folded(str(target.output.resolve())) for target in targets]  # most Macs' disks treat A and a as the same
     if len(set(outputs)) < len(outputs):
-        raise UsageError("two variants would become the same folder; ask for each recipe once")
+        raise UsageError("two variants would become the same folder; name each recipe once")
     for target in targets:
         output, source = target.output, target.plan.source.folder.path.resolve()
         if output.name in ("", ".."):
-            raise UsageError(f"{output} is no folder's name; choose another `output`")
+            raise UsageError(f"{output} cannot be a folder's name; choose another `output`")
         if os.path.ismount(output):
             raise OutputError(f"{output} is a whole disk; choose an `output` in it, like {output / 'model'}")
         if _is_taken(output):
@@ -333,10 +333,10 @@ def _check_outputs(targets: Sequence[Target]) -> None:
 
 
 def _is_within(path: Path, folder: Path) -> bool:
-    """Say whether *path*, which need not be there, lies in *folder*, however both are spelled."""
+    """Say whether *path*, which may not exist, lies in *folder*, however the two are spelled."""
     try:
         return any(parent.samefile(folder) for parent in (path, *path.parents) if parent.exists())
-    except OSError:  # a folder that may not be looked into: by their names then
+    except OSError:  # a folder that may not be read: compare their names
         return path.is_relative_to(folder)
 
 
@@ -365,5 +365,5 @@ def _free(output: Path) -> int:
 def _is_taken(output: Path) -> bool:
     try:
         return output.is_symlink() or (output.exists() and not (output.is_dir() and is_empty(output)))
-    except OSError as error:  # a folder that may not be looked into, a name that is too long
+    except OSError as error:  # a folder that may not be read, or a name that is too long
         raise output_error(error, str(output)) from error

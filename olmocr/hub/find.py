@@ -29,15 +29,15 @@ from olmocr.stages import Downloading, OnStage, unwatched
 from olmocr.strays import is_passed_over
 from olmocr.text import one_line
 
-# What a checkpoint consists of. No pickle (*.bin, *.pt) and no code (*.py) is ever asked for.
+# The files of a checkpoint. Pickles (*.bin, *.pt) and code (*.py) are never downloaded.
 _ALL_BUT_WEIGHTS = ("*.json", "*.txt", "*.jinja", "LICENSE*", HASHES_FILE)
 _CHECKPOINT_FILES = ("*.safetensors", *_ALL_BUT_WEIGHTS)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
-# Bytes of a settings file; the largest, a tokenizer, has some 20 million.
+# Bytes of a settings file; the largest, a tokenizer, has about 20 million.
 _LARGEST_SETTINGS = 500_000_000
 
-_INCOMPLETE = ".incomplete"  # ends the name of a file that huggingface_hub has not whole yet
+_INCOMPLETE = ".incomplete"  # ends the name of a file that huggingface_hub has not finished
 _LOOKS_EVERY = 0.25  # seconds, while something is downloaded
 
 _REVISION = re.compile(r"(?!.*(?:\.\.|//|@\{))[\w][\w./+@=-]{0,250}(?<![./])")
@@ -46,16 +46,16 @@ _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def find_model(model: str, revision: str | None = None, on_stage: OnStage = unwatched) -> ModelFolder:
-    """Return the folder of *model*: itself a folder, or a repository that is downloaded from the Hub.
+    """Return the folder of *model*: a local folder, or a repository, which is downloaded from the Hub.
 
-    ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` are respected. *on_stage* hears, in a thread of
-    its own, how far the download is.
+    Respects ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_HUB_OFFLINE``. *on_stage* is called, in a separate
+    thread, with the download's progress.
 
     Raises:
-        CheckpointError: *model* is neither a folder that can be read nor a repository's name, or has links out of it.
+        CheckpointError: *model* is not a readable folder or a repository's name, or has links out of it.
         HubError: the repository cannot be downloaded.
         OutputError: the Hub's cache cannot be written.
-        UsageError: a revision of a folder is asked for.
+        UsageError: a revision is given for a folder.
     """
     return _folder_here(model, revision) or _download(model, revision, _CHECKPOINT_FILES, on_stage)
 
@@ -63,13 +63,13 @@ def find_model(model: str, revision: str | None = None, on_stage: OnStage = unwa
 def find_settings(model: str, revision: str | None = None) -> ModelFolder:
     """Return the folder of *model* without downloading weights: all its other files, at one commit.
 
-    The weights are on the Hub still (*remote_weights*) unless all of them are in the cache, or *model* is a folder.
+    The weights are still on the Hub (*remote_weights*), unless all are in the cache, or *model* is a folder.
 
     Raises:
-        CheckpointError: *model* is neither a folder nor a repository's name, or a repository without safetensors files.
+        CheckpointError: *model* is not a folder or a repository's name, or is a repository without safetensors files.
         HubError: the repository cannot be downloaded.
         OutputError: the Hub's cache cannot be written.
-        UsageError: a revision of a folder is asked for.
+        UsageError: a revision is given for a folder.
     """
     here = _folder_here(model, revision)
     if here is not None:
@@ -81,13 +81,13 @@ def find_settings(model: str, revision: str | None = None) -> ModelFolder:
 
 
 def require_model(model: str) -> None:
-    """Make sure that there is *model*, with no more than its config downloaded.
+    """Make sure that *model* exists, downloading at most its config.
 
-    Where the Hub cannot be asked, nothing is known, and nothing is raised.
+    If the Hub cannot be reached, do not raise.
 
     Raises:
-        CheckpointError: it is neither a folder with a config of a family that we know nor a repository's name.
-        HubError: the Hub says that there is no such repository, or that it may not be read.
+        CheckpointError: it is not a repository's name, or a folder whose config is of a known family.
+        HubError: the Hub says that there is no such repository, or that the token may not read it.
     """
     here = _folder_here(model, None)
     if here is not None:
@@ -101,15 +101,15 @@ def require_model(model: str) -> None:
 
 
 def missing_files(folder: ModelFolder) -> tuple[RemoteShard, ...]:
-    """Return the weights of *folder* that are to be downloaded: not in the Hub's cache, and named by the index."""
+    """Return the weights of *folder* to download: those in the index that are not in the Hub's cache."""
     shards = _names(folder)
     return tuple(file for file in folder.remote_files if file.name in shards and not (folder.path / file.name).exists())
 
 
 def download_weights(folder: ModelFolder, on_stage: OnStage = unwatched) -> ModelFolder:
-    """Download all shards of *folder* into the Hub's cache; a second call goes on where the first one stopped.
+    """Download all shards of *folder* into the Hub's cache; a second call resumes where the first one stopped.
 
-    *on_stage* hears, in a thread of its own, how far it is.
+    *on_stage* is called, in a separate thread, with the progress.
 
     Raises:
         HubError: the repository cannot be downloaded.
@@ -119,7 +119,7 @@ def download_weights(folder: ModelFolder, on_stage: OnStage = unwatched) -> Mode
         return folder
     shards = _names(folder)
     _download(folder.where, folder.revision, tuple(glob.escape(shard) for shard in shards), on_stage)
-    # huggingface_hub 1 returns what it has, without an error, where the Hub cannot be reached.
+    # huggingface_hub 1 returns what it has, without an error, if the Hub cannot be reached.
     _require_complete(folder, shards)
     return replace(folder, remote_weights=False)
 
@@ -128,32 +128,34 @@ def _require_complete(folder: ModelFolder, names: Sequence[str]) -> None:
     missing = [name for name in names if not (folder.path / name).is_file()]
     if missing:
         raise HubError(
-            f"{folder.where} is not complete in {folder.path}, which lacks {', '.join(missing[:5])}; "
+            f"{folder.where} is incomplete in {folder.path}, which lacks {', '.join(missing[:5])}; "
             "check the network (and HF_HUB_OFFLINE), then run it again"
         )
 
 
 def require_model_name(model: str) -> None:
-    """See to it that *model* is a folder on this disk, or may be the name of a repository; nothing is asked of a Hub.
+    """Make sure that *model* is a local folder, or may be the name of a repository, without asking the Hub.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: it is not.
     """
     _folder_here(model, None)
 
 
 def _folder_here(model: str, revision: str | None) -> ModelFolder | None:
-    """Return *model* as a folder on this disk; None if it is the name of a repository."""
+    """Return *model* as a local folder; None if it is the name of a repository."""
     try:
         path = Path(model).expanduser()
         if path.is_dir():
             if revision is not None:
-                raise UsageError(f"{model} is a folder here, which has no revision {revision}; leave the revision out")
+                raise UsageError(
+                    f"{model} is a local folder, which does not have a revision {revision}; leave the revision out"
+                )
             refuse_links_out(path)
             return ModelFolder(path)
         if path.exists() or not _REPO_ID.fullmatch(model):
             raise not_a_model(model)
-    except (OSError, RuntimeError) as error:  # a folder that may not be entered, a name too long, ~nobody
+    except (OSError, RuntimeError) as error:  # a folder that may not be read, a name that is too long, ~nobody
         raise not_a_model(model) from error
     return None
 
@@ -161,11 +163,9 @@ def _folder_here(model: str, revision: str | None) -> ModelFolder | None:
 def _download(
     repo_id: str, revision: str | None, patterns: tuple[str, ...], on_stage: OnStage = unwatched
 ) -> ModelFolder:
-    """Download what matches *patterns*, and hold every byte of it against what the Hub lists."""
+    """Download what matches *patterns*, and check every byte against the Hub's listing."""
     if revision is not None and not _REVISION.fullmatch(revision):
-        raise HubError(
-            f"{repo_id} has no revision {one_line(revision, 100)}; choose a branch, tag or commit that it has"
-        )
+        raise HubError(f"{repo_id} has no revision {one_line(revision, 100)}; choose an existing branch, tag or commit")
     listing = None if _is_offline() else _listing(repo_id, revision)
     missing = _missing_bytes(repo_id, listing, patterns) if listing else 0
     with reading_errors(repo_id, revision), _watched(repo_id, missing, on_stage):
@@ -195,7 +195,7 @@ def _is_offline() -> bool:
 
 
 def _listing(repo_id: str, revision: str | None) -> Listing | None:
-    """Return what the Hub lists; None where nobody answers, so that what is in the cache is taken."""
+    """Return the Hub's listing, or None if nobody answers, so that the cache is used."""
     try:
         return list_files(repo_id, revision)
     except HubError as error:
@@ -209,13 +209,13 @@ def _matching(listing: Listing, patterns: Sequence[str]) -> list[ListedFile]:
 
 
 def _missing_bytes(repo_id: str, listing: Listing, patterns: Sequence[str]) -> int:
-    """Return what is to be downloaded. Refused are names and sizes that no such file has, and a disk without room."""
+    """Return what to download. Refuse impossible names and sizes, and a disk that is too small."""
     files = _matching(listing, patterns)
     require_names(repo_id, [file.name for file in files])
     for file in files:
         if not file.name.endswith(".safetensors") and (file.size or 0) > _LARGEST_SETTINGS:
             raise HubError(
-                f"{file.name} of {repo_id} has {file.size:,} bytes by what the Hub says, which no such file has; "
+                f"{file.name} of {repo_id} has {file.size:,} bytes according to the Hub, far too many for such a file; "
                 "choose another revision"
             )
     cache = _cache_of(repo_id)
@@ -233,9 +233,9 @@ def _missing_bytes(repo_id: str, listing: Listing, patterns: Sequence[str]) -> i
 
 @contextlib.contextmanager
 def _watched(repo_id: str, missing: int, on_stage: OnStage) -> Iterator[None]:
-    """Tell how much of the *missing* bytes is there while the block downloads them.
+    """Report how many of the *missing* bytes have arrived while the block downloads them.
 
-    What lies on the disk is looked at, since huggingface_hub tells of a download otherwise with every version.
+    Looks at the disk, because each version of huggingface_hub reports progress differently.
     """
     if not missing or on_stage is unwatched:
         yield
@@ -266,7 +266,7 @@ def _whole_files(blobs: Path) -> frozenset[str]:
 
 
 def _bytes_beside(blobs: Path, before: frozenset[str]) -> int:
-    """Return the bytes of all files but those of *before*; of one in the making, what is written of it."""
+    """Return the bytes of all files except those in *before*; for an unfinished one, what is written of it."""
     total = 0
     for path in blobs.glob("*"):
         if path.name not in before:
@@ -284,13 +284,13 @@ def _cache_of(repo_id: str) -> Path:
 
 
 def _in_cache(repo_id: str) -> frozenset[Path]:
-    """Return what the Hub's cache has of a repository already."""
+    """Return what the Hub's cache already has of a repository."""
     snapshots = _cache_of(repo_id) / "snapshots"
     return frozenset(snapshots.rglob("*")) if snapshots.is_dir() else frozenset()
 
 
 def _require_intact(folder: ModelFolder, files: Sequence[ListedFile], before: frozenset[Path]) -> None:
-    """Refuse files that are not what is listed; one that was downloaded just now is removed, an older one is not."""
+    """Refuse files that do not match the listing; remove one that was just downloaded, but not an older one."""
     for file in files:
         path = folder.path / file.name
         try:
@@ -299,11 +299,11 @@ def _require_intact(folder: ModelFolder, files: Sequence[ListedFile], before: fr
         except OSError as error:
             raise OutputError(f"{path} cannot be read again: {error.strerror or error}") from error
         if path in before:
-            advice = f"remove {path.resolve()} and run it again to download it anew"
+            advice = f"remove {path.resolve()} and run it again to download a new copy"
         else:
             path.resolve().unlink(missing_ok=True)
             path.unlink(missing_ok=True)
-            advice = "it has been removed, run it again to download it anew"
+            advice = "it has been removed, so run it again to download a new copy"
         raise HubError(
             f"{file.name} of {folder.where} is not the file that the Hub lists (by size, SHA-256 or SHA-1); {advice}"
         )
@@ -314,7 +314,7 @@ def _has_weights(folder: ModelFolder) -> bool:
 
 
 def _list_weights(folder: ModelFolder) -> tuple[RemoteShard, ...]:
-    """Ask the Hub for the safetensors files of a repository, those in its folders left out."""
+    """Ask the Hub for the safetensors files of a repository, without those in its folders."""
     files = list_files(folder.where, folder.revision).files
     weights = [file for file in files if _is_shard(file.name)]
     if not weights:
@@ -329,20 +329,20 @@ def _is_shard(name: str) -> bool:
 
 def _as_remote_shard(folder: ModelFolder, file: ListedFile) -> RemoteShard:
     if file.size is None:
-        raise HubError(f"the Hub does not state the size of {file.name} in {folder.where}; try another HF_ENDPOINT")
+        raise HubError(f"the Hub does not list the size of {file.name} in {folder.where}; try another HF_ENDPOINT")
     return RemoteShard(file.name, file.size, file.sha256, file.git_sha1)
 
 
 def _no_safetensors(folder: ModelFolder, pickles: list[str]) -> CheckpointError:
     if pickles:
         return CheckpointError(
-            f"{folder.where} has its weights as pickle files only ({pickles[0]}), which can run code and are never "
+            f"{folder.where} has its weights only as pickle files ({pickles[0]}), which can run code and are never "
             "loaded; choose a repository with *.safetensors files"
         )
-    return CheckpointError(f"{folder.where} is no checkpoint: it has no *.safetensors files")
+    return CheckpointError(f"{folder.where} is not a checkpoint: it has no *.safetensors files")
 
 
 def _names(folder: ModelFolder) -> tuple[str, ...]:
-    """Return the files of weights that *folder* consists of: those that its index names, or all."""
+    """Return *folder*'s files of weights: those that its index names, or all."""
     indexed = () if index_is_stale(folder) else indexed_shards(folder)
     return indexed or tuple(sorted(file.name for file in folder.remote_files))

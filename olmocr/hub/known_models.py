@@ -1,4 +1,4 @@
-"""Repositories that are known to hold olmOCR models for MLX, as data."""
+"""Known repositories with olmOCR models for MLX, as data."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class KnownModel:
-    """A repository on the Hub. *peak_bytes* is what reading the largest page takes, weights included.
+    """A repository on the Hub. *peak_bytes* is the memory for reading the largest page, weights included.
 
-    *warning* says what is known to be wrong with it.
+    *warning* says what is wrong with it, if known.
     """
 
     repository: str
@@ -24,7 +24,7 @@ class KnownModel:
 
 
 def known_models() -> tuple[KnownModel, ...]:
-    """Return all that are known, the best first."""
+    """Return all known models, the best first."""
     text = Path(__file__).with_name("known_models.toml").read_text(encoding="utf-8")
     return tuple(KnownModel(**each) for each in tomllib.loads(text)["models"])
 
@@ -40,6 +40,6 @@ def warning_of(repository: str, models: Sequence[KnownModel]) -> str | None:
 
 
 def converted_from(source: str, models: Sequence[KnownModel]) -> KnownModel | None:
-    """Return the smallest of *models* that was made of the repository *source*; None if there is none."""
+    """Return the smallest of *models* made from the repository *source*, or None."""
     made = [each for each in models if each.warning is None and each.source.lower() == source.lower()]
     return min(made, key=lambda each: each.weight_bytes, default=None)

@@ -1,4 +1,4 @@
-"""What a Hub says that a repository holds -> names, sizes and hashes that can be used; and are the files those."""
+"""A Hub's listing of a repository -> usable names, sizes and hashes; and whether files match them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from olmocr.text import one_line
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-# Devices of Windows, whatever their ending, which some disks and shares know, too.
+# Devices of Windows, with any ending, which some disks and shares also reserve.
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 
-# Bytes; a smaller file is read again at each start. Of a larger one it is remembered that it was whole.
+# Bytes; a smaller file is read again at each start; for a larger one we remember that it was complete.
 _LARGE = 16 << 20
 _PIECE = 4 << 20
 
@@ -37,7 +37,7 @@ class ListedFile:
     git_sha1: str | None
 
     def is_same(self, path: Path) -> bool:
-        """Tell whether the file at *path* is this one: its size, and all its bytes by the hash that is stated.
+        """Return whether the file at *path* is this one: by its size, and all its bytes by the listed hash.
 
         Raises:
             OSError: it cannot be read.
@@ -57,17 +57,17 @@ class Listing:
 
 
 def list_files(repo_id: str, revision: str | None) -> Listing:
-    """Ask the Hub what *repo_id* holds.
+    """Ask the Hub which files *repo_id* has.
 
     Raises:
-        HubError: it gives no answer, or one that cannot be used.
+        HubError: it does not answer, or not usably.
     """
     with reading_errors(repo_id, revision):
         from huggingface_hub import HfApi
 
         info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
         if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha):
-            raise HubError(f"the Hub names no commit of {repo_id}; try another HF_ENDPOINT")
+            raise HubError(f"the Hub does not name a commit of {repo_id}; try another HF_ENDPOINT")
         listing = Listing(info.sha, tuple(_listed(repo_id, each) for each in info.siblings or []))
         for file in listing.files:
             if file.size is not None:
@@ -86,24 +86,24 @@ def _listed(repo_id: str, file: Any) -> ListedFile:
     )
     if not is_sound:
         raise HubError(
-            f"the Hub lists {one_line(repr(name), 100)} in {repo_id} with a name, size or hash that is none; "
+            f"the Hub lists {one_line(repr(name), 100)} in {repo_id} with an invalid name, size or hash; "
             "try another HF_ENDPOINT"
         )
     return ListedFile(name, size, sha256, None if sha256 else blob)
 
 
 def require_names(repo_id: str, names: Iterable[str]) -> None:
-    """Refuse names that are not files of their own on every disk that a cache may lie on.
+    """Refuse names that are not separate files on every disk that may hold a cache.
 
     Raises:
-        HubError: one is too long or reserved, or two differ by what a Mac's disk takes for the same.
+        HubError: one is too long or reserved, or two are the same to a Mac's disk.
     """
     seen: dict[str, str] = {}
     for name in names:
         parts = name.split("/")
         if ":" in name or any(_RESERVED.fullmatch(part) or len(part.encode()) > 250 for part in parts):
             raise HubError(
-                f"{repo_id} has a file called {one_line(name, 100)!r}, which some disks do not take for a file's name"
+                f"{repo_id} has a file called {one_line(name, 100)!r}, which some disks do not accept as a file's name"
             )
         key = folded(name)
         if key in seen:
@@ -112,7 +112,7 @@ def require_names(repo_id: str, names: Iterable[str]) -> None:
 
 
 def as_cached(folder: Path, name: str) -> ListedFile:
-    """Return what the Hub's cache says of a file by the name of its blob, which is its hash."""
+    """Return the hash of a file in the Hub's cache, which is the name of its blob."""
     path = folder / name
     blob = path.readlink().name if path.is_symlink() else ""
     if _SHA256.fullmatch(blob):
@@ -121,7 +121,7 @@ def as_cached(folder: Path, name: str) -> ListedFile:
 
 
 def _is_whole(path: Path, expected: str) -> bool:
-    """Read *path* and compare; a large file that has not changed since it was found whole is not read again."""
+    """Read *path* and compare; a large file unchanged since it was found complete is not read again."""
     status = path.stat()
     state = (str(path.resolve()), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, expected)
     mark = cache_folder("verified") / hashlib.sha256(repr(state).encode()).hexdigest()
@@ -131,14 +131,14 @@ def _is_whole(path: Path, expected: str) -> bool:
     if expected not in _hashes(path, status.st_size, len(expected)):
         return False
     if is_large:
-        with suppress(OSError):  # it is read again, then
+        with suppress(OSError):  # then it is read again
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
     return True
 
 
 def _hashes(path: Path, size: int, digits: int) -> set[str]:
-    """Return the SHA-256 of a file, or what git calls it; some mirrors state the SHA-1 of its bytes alone for that."""
+    """Return a file's SHA-256, or git's hash of it; some mirrors list the plain SHA-1 of its bytes as that."""
     if digits == 64:
         digests = [hashlib.sha256()]
     else:

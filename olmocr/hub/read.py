@@ -1,4 +1,4 @@
-"""Parts of what lies on the Hub: the header of a file of weights, or one such file, fetched past the cache."""
+"""Parts of a repository on the Hub: a weight file's header, or one such file, downloaded without the cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def remote_header(folder: ModelFolder, shard: str) -> tuple[bytes, int]:
     """Return a remote safetensors file's first bytes (header length, header) and its size; the rest is not downloaded.
 
     Raises:
-        CheckpointError: the repository has no such file, or it does not begin with a length that can be true.
+        CheckpointError: the repository has no such file, or it does not begin with a possible length.
         HubError: the file cannot be read.
     """
     file = _remote_shard(folder, shard)
@@ -37,14 +37,14 @@ def remote_header(folder: ModelFolder, shard: str) -> tuple[bytes, int]:
 def fetch_shard(
     folder: ModelFolder, shard: str, into: Path, patience: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
 ) -> Path:
-    """Download one remote shard into the folder *into*, and not into the cache; return its path there.
+    """Download one remote shard into the folder *into*, without the cache; return its path there.
 
-    What a broken connection leaves (``.incomplete``) is gone on from: after each pause of *patience* (seconds) within
-    one call, and in the next call. The shard appears when its size, and its SHA-256 if the Hub states one, are right.
+    Resumes from what a broken connection leaves (``.incomplete``): after each pause in *patience* (seconds) within one
+    call, and in the next call. The shard appears once its size, and its SHA-256 if the Hub lists one, are right.
 
     Raises:
         CheckpointError: the repository has no such file.
-        HubError: the shard cannot be downloaded, or is not what the Hub says that it is.
+        HubError: the shard cannot be downloaded, or is not what the Hub lists.
         OutputError: *into* cannot be written, or the disk is full.
     """
     file = _remote_shard(folder, shard)
@@ -52,7 +52,7 @@ def fetch_shard(
     with reading_errors(folder.where, folder.revision, written=str(incomplete)):
         into.mkdir(parents=True, exist_ok=True)
         if target.is_file():
-            target.replace(incomplete)  # to be checked again: it may be of another revision, or damaged since
+            target.replace(incomplete)  # to be checked again: it may be another revision's, or damaged since
         _complete(folder, file, incomplete, patience)
         _require_intact(folder, file, incomplete)
         incomplete.replace(target)
@@ -63,7 +63,7 @@ def _remote_shard(folder: ModelFolder, shard: str) -> RemoteShard:
     for file in folder.remote_files:
         if file.name == shard:
             return file
-    raise CheckpointError(f"{folder.where} lacks the shard {shard}; choose a repository or revision that is complete")
+    raise CheckpointError(f"{folder.where} lacks the shard {shard}; choose a complete repository or revision")
 
 
 def _header_end(folder: ModelFolder, file: RemoteShard, beginning: bytes) -> int:
@@ -71,8 +71,8 @@ def _header_end(folder: ModelFolder, file: RemoteShard, beginning: bytes) -> int
     (length,) = struct.unpack("<Q", beginning[:8].ljust(8, b"\0"))
     if length > min(LONGEST_HEADER, file.size - 8):
         raise CheckpointError(
-            f"{file.name} in {folder.where} is damaged or no safetensors file: no header of {length} bytes "
-            f"fits into its {file.size}; choose another revision"
+            f"{file.name} in {folder.where} is damaged or not a safetensors file: a header of {length} bytes "
+            f"does not fit into its {file.size}; choose another revision"
         )
     return 8 + int(length)
 
@@ -83,12 +83,12 @@ def _read(folder: ModelFolder, file: RemoteShard, first: int, end: int) -> bytes
 
 
 def _part(folder: ModelFolder, file: RemoteShard, first: int, end: int) -> Generator[bytes]:
-    """Yield the bytes from *first* to *end* of a remote file, also from a server that knows no ranges."""
+    """Yield the bytes from *first* to *end* of a remote file, even from a server that does not support ranges."""
     from huggingface_hub import constants, get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
     url = hf_hub_url(folder.where, file.name, revision=folder.revision)
-    # Compressed, the bytes would have other positions.
+    # If compressed, the bytes would have other positions.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": f"bytes={first}-{end - 1}"}
     with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
         hf_raise_for_status(response)
@@ -102,7 +102,7 @@ def _part(folder: ModelFolder, file: RemoteShard, first: int, end: int) -> Gener
 
 
 def _complete(folder: ModelFolder, file: RemoteShard, incomplete: Path, patience: tuple[float, ...]) -> None:
-    """Download what *incomplete* lacks; a try that brought something restores all of the *patience*."""
+    """Download what *incomplete* lacks; an attempt that makes progress restores all of the *patience*."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     pauses = iter(patience)
@@ -121,7 +121,7 @@ def _complete(folder: ModelFolder, file: RemoteShard, incomplete: Path, patience
 
 
 def _may_pass(error: Exception) -> bool:
-    """Tell whether a failure may be over in a moment: a broken connection, a busy Hub; not a refusal."""
+    """Return whether a failure may pass soon: a broken connection or a busy Hub, not a refusal."""
     from huggingface_hub.errors import HfHubHTTPError
 
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
@@ -129,10 +129,10 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _require_intact(folder: ModelFolder, file: RemoteShard, path: Path) -> None:
-    """Remove a download that is not what the Hub lists, and say so."""
+    """Remove a download that is not what the Hub lists, and report it."""
     if not ListedFile(file.name, file.size, file.sha256, file.git_sha1).is_same(path):
         path.unlink()
         raise HubError(
             f"{file.name} of {folder.where} is not the file that the Hub lists (by size or SHA-256); "
-            "it has been removed, run it again to download it anew"
+            "it has been removed, so run it again to download a new copy"
         )

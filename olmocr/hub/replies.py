@@ -1,7 +1,7 @@
-"""Whatever a Hub or a mirror sends, looked at before huggingface_hub uses anything of it.
+"""Checks everything a Hub or a mirror sends before huggingface_hub uses it.
 
-The client joins what it is sent to paths: a commit's name, a file's hash. It waits as long as it is told to, reads
-answers to their end however long they are, and follows addresses with the token. So its HTTP client gets two hooks.
+The client joins received names (a commit, a file's hash) to paths. It waits as long as it is told to, reads answers of
+any length to their end, and follows addresses with the token. So its HTTP client gets two hooks.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from olmocr.text import one_line
 COMMIT = re.compile(r"[0-9a-f]{40}")
 FILE_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 LARGEST_FILE = 1 << 44
-"""Bytes; the Hub takes no file of a hundredth of that."""
+"""Bytes; the Hub refuses files of a hundredth of that."""
 
 _LONGEST_ANSWER = 64 << 20  # bytes of JSON; the list of a repository with 100,000 files has about 30 MB
-_LONGEST_UNKNOWN = 1 << 30  # bytes of a file whose size nobody has told
+_LONGEST_UNKNOWN = 1 << 30  # bytes of a file of unknown size
 _LONGEST_ANSWER_TAKES = 300.0  # seconds
-_LONGEST_PAUSE = 60  # seconds, whatever a reply asks for
-_TIMEOUTS = {"connect": 30.0, "read": 300.0, "write": 300.0}  # seconds, where huggingface_hub sets none
+_LONGEST_PAUSE = 60  # seconds, whatever a reply requests
+_TIMEOUTS = {"connect": 30.0, "read": 300.0, "write": 300.0}  # seconds, if huggingface_hub does not set any
 _MOST_REMEMBERED = 100_000
 _HUB_HOSTS = ("huggingface.co", "hf.co")
 
@@ -40,11 +40,11 @@ _log = logging.getLogger(__name__)
 
 
 class ReplyError(Exception):
-    """A Hub sent what must not be used. The text goes on "the Hub …"."""
+    """A Hub sent something that must not be used. The text continues "the Hub …"."""
 
 
 class _Announced:
-    """How long each file is to be, by its address, once that was told."""
+    """The expected length of each file, by its address, once known."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
@@ -62,16 +62,16 @@ _announced = _Announced()
 
 
 _looking: list[str] = []
-"""The endpoint of each block of :func:`replies_looked_at` that has not ended: whoever else uses huggingface_hub in this
-process has other endpoints, and is left alone."""
+"""The endpoint of each active block of :func:`replies_looked_at`: other users of huggingface_hub in this process have
+other endpoints, and are left alone."""
 
 
 @contextmanager
 def replies_looked_at(endpoint: str | None = None) -> Iterator[None]:
-    """Have huggingface_hub's client look at every reply within the block; *endpoint* is ``HF_ENDPOINT`` if not given.
+    """Make huggingface_hub's client check every reply within the block; *endpoint* defaults to ``HF_ENDPOINT``.
 
     Raises:
-        ReplyError: that is no address of a Hub, or a reply must not be used.
+        ReplyError: that is not an address of a Hub, or a reply must not be used.
     """
     from huggingface_hub import constants
 
@@ -91,12 +91,12 @@ def _install_hooks(endpoint: str) -> None:
     client: Any = get_session()
     if _look_at_reply in client.event_hooks["response"]:
         return
-    # The client is made anew where a connection breaks; whoever has set a factory of their own keeps it.
+    # The client is made anew after a broken connection; another factory, if one was set, is kept.
     from huggingface_hub.utils import _http
 
     make: Any = getattr(_http, "_GLOBAL_CLIENT_FACTORY", None) or _http.default_client_factory
     set_client_factory(lambda: _with_hooks(make()))
-    # Its warnings repeat addresses of the storage, which are signed, and what a server says.
+    # Its warnings repeat signed addresses of the storage, and texts from a server.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     _warn_of_an_open_token(endpoint)
 
@@ -111,10 +111,10 @@ def _with_hooks(client: Any) -> Any:
 
 
 def require_endpoint(endpoint: str) -> None:
-    """Refuse an ``HF_ENDPOINT`` to which no request can go.
+    """Refuse an ``HF_ENDPOINT`` that requests cannot be sent to.
 
     Raises:
-        ReplyError: it is none; its text goes on a sentence of its own.
+        ReplyError: it is invalid; the message continues a sentence.
     """
     try:
         parts = urlsplit(endpoint)
@@ -122,14 +122,14 @@ def require_endpoint(endpoint: str) -> None:
     except ValueError:
         is_one = False
     if not is_one or parts.query or parts.fragment or not endpoint.isprintable() or " " in endpoint:
-        raise ReplyError(f"cannot be at HF_ENDPOINT {one_line(endpoint, 100)!r}: that is no http or https address")
+        raise ReplyError(f"cannot be at HF_ENDPOINT {one_line(endpoint, 100)!r}: that is not an http or https address")
 
 
 def _warn_of_an_open_token(endpoint: str) -> None:
     from huggingface_hub import get_token
 
     if urlsplit(endpoint).scheme == "http" and not _is_loopback(urlsplit(endpoint).hostname or "") and get_token():
-        _log.warning("HF_ENDPOINT is an http address: the token is sent to it where others can read it; use https")
+        _log.warning("HF_ENDPOINT is an http address: others can read the token on the way; use https")
 
 
 def _is_loopback(host: str) -> bool:
@@ -140,12 +140,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def _look_at_request(request: Any) -> None:
-    """Send the token to the Hub alone, ask for nothing compressed, and wait for nobody without end."""
+    """Send the token only to the Hub, do not accept compression, and set timeouts everywhere."""
     if not _looking:
         return
     if "authorization" in request.headers and not _is_hub(str(request.url)):
         raise ReplyError(f"would have the token sent to another host ({one_line(request.url.host, 100)})")
-    # Compressed, what is short may be endless; and bytes in the middle of a file would have other positions.
+    # If compressed, a short answer may expand endlessly, and bytes in the middle of a file would have other positions.
     request.headers["Accept-Encoding"] = "identity"
     timeouts = request.extensions.get("timeout")
     if isinstance(timeouts, dict):
@@ -168,17 +168,17 @@ def _port(parts: Any) -> int:
 
 
 def _look_at_reply(response: Any) -> None:
-    """Refuse a reply of which something would be used that must not be."""
+    """Refuse a reply if something used in it is not allowed."""
     if not _looking:
         return
     headers, path = response.headers, unquote(response.request.url.path)
     if headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
-        raise ReplyError("sends compressed what was asked for as it is")
+        raise ReplyError("sends a compressed reply, which was not requested")
     for name in ("Retry-After", "RateLimit", "X-HF-Warning"):
         _tame(headers, name)
     commit = headers.get("X-Repo-Commit")
     if commit is not None and not COMMIT.fullmatch(commit):
-        raise ReplyError(f"calls a commit {_shown(commit)}, which is no 40 hexadecimal digits")
+        raise ReplyError(f"calls a commit {_shown(commit)}, not 40 hexadecimal digits")
     file = _FILE.search(path)
     if file and response.status_code < 400:
         _look_at_file(response, *file.groups())
@@ -192,7 +192,7 @@ def _look_at_reply(response: Any) -> None:
 
 
 def _tame(headers: Any, name: str) -> None:
-    """Take what would have the client wait without end, or print what a terminal obeys, out of a reply."""
+    """Remove from a reply what would make the client wait endlessly, or print control characters."""
     value = headers.get(name)
     if value is None:
         return
@@ -201,20 +201,20 @@ def _tame(headers: Any, name: str) -> None:
 
 
 def announce(repo_id: str, name: str, size: int) -> None:
-    """Remember that a file of a repository has *size* bytes by the list of its files: no more of it will be read."""
+    """Remember a file's *size* in a repository's list of files: no more than that will be read."""
     _announced.remember(f"{repo_id}/{name}", size)
 
 
 def _look_at_file(response: Any, repo_id: str, revision: str, name: str) -> None:
-    """Look at the headers by which the client finds a file's place in its cache, and remember how long it is to be."""
+    """Check the headers by which the client finds a file's place in its cache, and remember its length."""
     headers, url = response.headers, str(response.request.url)
     commit = headers.get("X-Repo-Commit")
     if commit is not None:
         if COMMIT.fullmatch(revision) and commit != revision:
-            raise ReplyError(f"gives a file of the commit {commit} where {revision} was asked for")
+            raise ReplyError(f"gives a file of the commit {commit}, not of {revision} as requested")
         etag = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
         if not FILE_HASH.fullmatch(etag):
-            raise ReplyError(f"gives a file the hash {_shown(etag)}, which is none")
+            raise ReplyError(f"gives a file the hash {_shown(etag)}, which is invalid")
     sizes = {name: headers.get(name) for name in ("X-Linked-Size", "Content-Length")}
     for header, stated in sizes.items():
         if stated is not None and not (re.fullmatch(r"[0-9]{1,14}", stated) and int(stated) <= LARGEST_FILE):
@@ -223,7 +223,7 @@ def _look_at_file(response: Any, repo_id: str, revision: str, name: str) -> None
     size = sizes["X-Linked-Size"] or (None if location or response.status_code == 206 else sizes["Content-Length"])
     listed = _announced.size(f"{repo_id}/{name}")
     if listed is not None and size is not None and int(size) != listed:
-        raise ReplyError(f"states {int(size):,} bytes for {_shown(name)}, and has listed {listed:,}")
+        raise ReplyError(f"states {int(size):,} bytes for {_shown(name)}, but listed {listed:,}")
     known = listed if size is None else int(size)
     if known is not None:
         _announced.remember(url, known)
@@ -240,7 +240,7 @@ def _file_limit(response: Any) -> int:
 
 
 def _bound(response: Any, limit: int, end: float | None) -> None:
-    """Have reading *response* fail after *limit* bytes, or when the clock says *end*."""
+    """Make reading *response* fail after *limit* bytes, or when the clock passes *end*."""
     stream = response.stream
     base = next((each for each in type(stream).__mro__ if each.__name__ == "SyncByteStream"), None)
     if base is not None:
@@ -249,7 +249,7 @@ def _bound(response: Any, limit: int, end: float | None) -> None:
 
 @functools.cache
 def _bounded_class(base: type) -> Any:
-    """Return a stream of the HTTP library in use, whichever of its two names that has."""
+    """Return a stream of the HTTP library in use, under either of its two names."""
 
     class Bounded(base):  # type: ignore[misc]
         def __init__(self, stream: Any, limit: int, end: float | None) -> None:
@@ -260,9 +260,9 @@ def _bounded_class(base: type) -> Any:
             for chunk in self._stream:
                 nbytes += len(chunk)
                 if nbytes > self._limit:
-                    raise ReplyError(f"sends more than the {self._limit:,} bytes that there may be")
+                    raise ReplyError(f"sends more than the {self._limit:,} bytes allowed")
                 if self._end is not None and time.monotonic() > self._end:
-                    raise ReplyError(f"does not come to an end within {_LONGEST_ANSWER_TAKES:g} seconds")
+                    raise ReplyError(f"does not end within {_LONGEST_ANSWER_TAKES:g} seconds")
                 yield chunk
 
         def close(self) -> None:
@@ -272,12 +272,12 @@ def _bounded_class(base: type) -> Any:
 
 
 def _look_at_answer(response: Any, path: str) -> None:
-    """Refuse an answer of the Hub's API that is not of the type that it should be."""
+    """Refuse an answer of the Hub's API that does not have the expected type."""
     try:
         value = json.loads(response.read())
     except (ValueError, RecursionError) as error:
         kind = _shown(response.headers.get("Content-Type", "nothing"))
-        raise ReplyError(f"answers with {kind} that is not JSON, as a network does that asks for a login") from error
+        raise ReplyError(f"answers with {kind} that is not JSON, as a network that requires a login does") from error
     if _DESCRIPTION.search(path):
         _look_at_description(value)
     elif _TREE.search(path):
@@ -286,10 +286,10 @@ def _look_at_answer(response: Any, path: str) -> None:
 
 def _look_at_description(value: Any) -> None:
     if not isinstance(value, dict):
-        raise ReplyError("describes a repository by what is no object of JSON")
+        raise ReplyError("does not describe a repository as a JSON object")
     sha = value.get("sha")
     if not (isinstance(sha, str) and COMMIT.fullmatch(sha)):
-        raise ReplyError(f"calls a commit {_shown(sha)}, which is no 40 hexadecimal digits")
+        raise ReplyError(f"calls a commit {_shown(sha)}, not 40 hexadecimal digits")
     if not isinstance(value.get("private", False), bool):
         raise ReplyError(f"states {_shown(value['private'])} for whether a repository is private")
     siblings = value.get("siblings")
@@ -305,20 +305,20 @@ def _look_at_tree(value: Any) -> None:
 
 def _look_at_files(files: Any, name_key: str, hash_key: str, lfs_key: str) -> None:
     if not isinstance(files, list) or not all(isinstance(each, dict) for each in files):
-        raise ReplyError("lists files by what is no list of objects of JSON")
+        raise ReplyError("does not list files as JSON objects")
     for file in files:
         name, lfs = file.get(name_key), file.get("lfs")
         if not is_path(name):
-            raise ReplyError(f"lists a file that it calls {_shown(name)}, which is no file's name")
+            raise ReplyError(f"lists a file called {_shown(name)}, which is not a file's name")
         _look_at_facts(name, file.get("size"), file.get(hash_key))
         if lfs is None:
             continue
         if not isinstance(lfs, dict):
-            raise ReplyError(f"tells of {_shown(name)} what is no object of JSON")
+            raise ReplyError(f"does not describe {_shown(name)} as a JSON object")
         size, sha256 = lfs.get("size"), lfs.get(lfs_key)
         _look_at_facts(name, size, sha256)
         if size is None or sha256 is None or file.get("size") not in (None, size):
-            raise ReplyError(f"tells two sizes of {_shown(name)}, or no hash of it")
+            raise ReplyError(f"gives two sizes for {_shown(name)}, or no hash")
 
 
 def _look_at_facts(name: object, size: object, file_hash: object) -> None:
@@ -329,7 +329,7 @@ def _look_at_facts(name: object, size: object, file_hash: object) -> None:
 
 
 def is_path(name: object) -> bool:
-    """Tell whether *name* is a file's path in a repository, which leads nowhere else when it is joined to a folder."""
+    """Return whether *name* is a file's path in a repository that stays inside a folder when joined to it."""
     if not isinstance(name, str) or not 0 < len(name) <= 1024 or not name.isprintable() or "\\" in name:
         return False
     return not re.match(r"[A-Za-z]:", name) and not {"", ".", ".."} & set(name.split("/"))

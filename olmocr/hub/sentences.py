@@ -1,4 +1,4 @@
-"""What huggingface_hub raises -> one sentence: what, which repository, what to do; no secret is in it."""
+"""Exceptions of huggingface_hub -> one sentence: what, which repository, what to do; without secrets."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from olmocr.text import one_line
 
 _CACHE = "the Hub's cache (HF_HOME)"
 
-# What the text of an error can carry: a token, by itself or in a header that could not be sent, the password of a
-# mirror, an address of the storage that is signed, by which anybody may write there. (hf_xet is a library.)
+# What the text of an error can contain: a token, alone or in a header that could not be sent; a mirror's password; a
+# signed address of the storage, with which anyone may write there. (hf_xet is a library.)
 _SECRET = re.compile(r"(?<=Bearer ).*|hf_(?!xet|transfer|hub)\w+|(?<=://)[^/@\s]+(?=@)")
 _QUERY = re.compile(r"[?&]")
 _SIGNED = re.compile(r"(?i:signature|token|credential)=")
 
 
 def without_secrets(text: str) -> str:
-    """Return what a library or a server said on one line, shortened, without what could be a secret in it."""
+    """Return a message of a library or a server on one line, shortened, without possible secrets."""
     return one_line(_SECRET.sub("***", " ".join(map(_unsigned, text.split()))))[:300]
 
 
@@ -33,7 +33,7 @@ def _unsigned(word: str) -> str:
 
 @contextmanager
 def reading_errors(repo_id: str, revision: str | None, written: str = _CACHE) -> Iterator[None]:
-    """Raise what huggingface_hub raises in the block as an OlmocrError; *written* is what the block writes."""
+    """Turn exceptions of huggingface_hub in the block into an OlmocrError; *written* is what the block writes."""
     from huggingface_hub.errors import HFValidationError
 
     try:
@@ -43,12 +43,12 @@ def reading_errors(repo_id: str, revision: str | None, written: str = _CACHE) ->
         raise
     except HFValidationError as error:
         raise not_a_model(repo_id) from error
-    except Exception as error:  # a client that is sent nonsense can fail in any way
+    except Exception as error:  # a client that receives nonsense can fail in any way
         raise _reading_error(error, repo_id, revision, written) from error
 
 
 def is_unreachable(error: BaseException | None) -> bool:
-    """Tell whether by what huggingface_hub raised nobody answers, so that what is in the cache is all there is."""
+    """Return whether this exception of huggingface_hub means that nobody answers, so that only the cache is left."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled  # type: ignore[attr-defined]
 
     if isinstance(error, HfHubHTTPError):
@@ -57,11 +57,11 @@ def is_unreachable(error: BaseException | None) -> bool:
 
 
 def _reading_error(error: Exception, repo_id: str, revision: str | None, written: str) -> OlmocrError:
-    """Return the sentence for what huggingface_hub raised; a server's own text is left out, it may repeat the token."""
+    """Return the sentence for an exception of huggingface_hub, without server text, which may repeat the token."""
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         GatedRepoError,
         HfHubHTTPError,
-        HTTPError,  # httpx's with huggingface_hub 1, httpx2's with 2; no OSError
+        HTTPError,  # httpx's with huggingface_hub 1, httpx2's with 2; not an OSError
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -71,19 +71,19 @@ def _reading_error(error: Exception, repo_id: str, revision: str | None, written
     if isinstance(error, ReplyError):
         return HubError(f"{repo_id} could not be downloaded: the Hub {error}; try another HF_ENDPOINT")
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
-        error = error.__cause__  # the Hub was reached, and this is what it answered
+        error = error.__cause__  # the Hub was reached, and this is its answer
     if isinstance(error, GatedRepoError):
         return HubError(f"{repo_id} is gated: accept its terms on the Hub, then set HF_TOKEN or run 'hf auth login'")
     if isinstance(error, RepositoryNotFoundError):
         return HubError(
-            f"{repo_id} is neither a folder here nor a repository on the Hub that you may read; "
+            f"{repo_id} is not a local folder, and not a repository on the Hub that you may read; "
             "check the name, or set HF_TOKEN if it is private"
         )
     if isinstance(error, RevisionNotFoundError):
-        return HubError(f"{repo_id} has no revision {revision or 'main'}; choose a branch, tag or commit that it has")
+        return HubError(f"{repo_id} has no revision {revision or 'main'}; choose an existing branch, tag or commit")
     if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
         return HubError(
-            f"{repo_id} is no folder here, and the Hub cannot be reached; "
+            f"{repo_id} is not a local folder, and the Hub cannot be reached; "
             "check the network (and HF_HUB_OFFLINE, HF_ENDPOINT), then run it again"
         )
     if isinstance(error, HfHubHTTPError):
@@ -94,14 +94,14 @@ def _reading_error(error: Exception, repo_id: str, revision: str | None, written
     # ImportError: a SOCKS proxy without socksio.
     if not isinstance(error, HTTPError | OSError | ValueError | ImportError):
         return HubError(
-            f"{repo_id} could not be downloaded: the Hub answers what cannot be used ({type(error).__name__}: "
+            f"{repo_id} could not be downloaded: the Hub's answer cannot be used ({type(error).__name__}: "
             f"{reason}); try another HF_ENDPOINT"
         )
-    return HubError(f"{repo_id} could not be downloaded: {reason}; run it again, files that are whole are kept")
+    return HubError(f"{repo_id} could not be downloaded: {reason}; run it again (complete files are kept)")
 
 
 def says_no(error: HubError) -> bool:
-    """Say whether *error*, of a download, is the Hub's word that there is no such repository, or none for us."""
+    """Return whether a download's *error* is the Hub's answer that there is no such repository for us."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     cause = error.__cause__
@@ -119,41 +119,41 @@ def _refused(repo_id: str, status: int) -> HubError:
 
 
 def not_a_model(model: str) -> CheckpointError:
-    """Return the sentence for a name that is neither a folder here nor a repository's."""
+    """Return the sentence for a name that is not a local folder and not a repository's."""
     return CheckpointError(
-        f"{model} is no folder that can be read; give a model's folder, or a Hub repository like {BF16_REPOSITORY}"
+        f"{model} is not a readable folder; give a model's folder, or a Hub repository like {BF16_REPOSITORY}"
     )
 
 
 @contextmanager
 def writing_errors(what: str, endpoint: str | None = None) -> Iterator[None]:
-    """Raise what huggingface_hub raises in the block as a HubError; *endpoint* is the Hub's, if not ``HF_ENDPOINT``."""
+    """Turn exceptions of huggingface_hub into a HubError; *endpoint* is the Hub's, if not ``HF_ENDPOINT``."""
     try:
         with replies_looked_at(endpoint):
             yield
     except OlmocrError:
         raise
-    except Exception as error:  # a client that is sent nonsense can fail in any way
-        # A file that did not go up is told of by a RuntimeError, whose cause says why.
+    except Exception as error:  # a client that receives nonsense can fail in any way
+        # A failed upload raises a RuntimeError, whose cause says why.
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         raise HubError(_writing_error(cause, what)) from error
 
 
-_AGAIN = "run the same command again, what was uploaded is not sent twice"
+_AGAIN = "run the same command again (uploaded files are not sent again)"
 
-# What a status means, and what to do.
+# The meaning of a status, and what to do.
 _MEANINGS = {
-    401: ("does not know the token", "set HF_TOKEN to one that is valid, or run 'hf auth login'"),
-    402: ("asks for a payment", "look at the account's settings"),
+    401: ("does not know the token", "set HF_TOKEN to a valid one, or run 'hf auth login'"),
+    402: ("asks for a payment", "check the account's settings"),
     403: ("refuses it", "check what the token may do and how much room there is, then run the same command again"),
-    404: ("does not know it, or not with this token", "check the name"),
-    409: ("has it in another state by now", _AGAIN),
-    412: ("has had another commit meanwhile", "look at that, then run the same command again"),
+    404: ("does not know it, or this token may not see it", "check the name"),
+    409: ("now has it in another state", _AGAIN),
+    412: ("got another commit meanwhile", "look at it, then run the same command again"),
     413: ("says that it is too large", "make room, then run the same command again"),
     429: ("asks for patience", f"later, {_AGAIN}"),
 }
-_UNKNOWN = ("does not take it", _AGAIN)
-_BROKEN = ("has a failure of its own", _AGAIN)
+_UNKNOWN = ("rejects it", _AGAIN)
+_BROKEN = ("failed internally", _AGAIN)
 
 
 def _writing_error(error: BaseException, what: str) -> str:
@@ -164,9 +164,9 @@ def _writing_error(error: BaseException, what: str) -> str:
     )
 
     if isinstance(error, ReplyError):
-        return f"{what}: the Hub {error}; look at HF_ENDPOINT, then run the same command again"
+        return f"{what}: the Hub {error}; check HF_ENDPOINT, then run the same command again"
     if isinstance(error, RevisionNotFoundError):
-        return f"{what} has no such revision; name a branch that it has"
+        return f"{what} has no such revision; name an existing branch"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         meaning, advice = _MEANINGS.get(status, _BROKEN if status >= 500 else _UNKNOWN)
@@ -175,7 +175,7 @@ def _writing_error(error: BaseException, what: str) -> str:
     reason = without_secrets(reason_of(error))
     if not isinstance(error, HTTPError | OSError | ValueError | RuntimeError | ImportError):
         return (
-            f"{what}: the Hub answers what cannot be used ({type(error).__name__}: {reason}); look at HF_ENDPOINT, "
+            f"{what}: the Hub's answer cannot be used ({type(error).__name__}: {reason}); check HF_ENDPOINT, "
             "then run the same command again"
         )
     return f"{what}: the connection to the Hub broke off ({reason}); {_AGAIN}"

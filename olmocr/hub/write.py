@@ -1,6 +1,6 @@
-"""A repository on the Hub: what it holds, and commits to it. The one door to the part of the Hub that is written to.
+"""A repository on the Hub: its content, and commits to it. The only module that writes to the Hub.
 
-Tokens come from where huggingface_hub keeps them. No text of theirs is in a sentence of ours.
+Tokens come from where huggingface_hub stores them. Their text never appears in our messages.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _LARGEST_REPORT = 50_000_000
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file to publish: *content* is set where it is not in the folder, *path* where it is.
+    """A file to publish: *content* is set if it is not in the folder, *path* if it is.
 
-    *git_sha1* is what git calls it, which is what the Hub tells of a file that is not in its large file storage.
+    *git_sha1* is git's hash of it, which the Hub lists for files outside its large file storage.
     """
 
     name: str
@@ -48,14 +48,14 @@ class CommittedFile:
     git_sha1: str
 
     def is_same(self, file: LocalFile) -> bool:
-        """Tell whether this is *file*, by size and hash."""
+        """Return whether this is *file*, by size and hash."""
         same = self.sha256 == file.sha256 if self.sha256 is not None else self.git_sha1 == file.git_sha1
         return same and self.size == file.size
 
 
 @dataclass(frozen=True)
 class RemoteState:
-    """A repository at one commit, *sha*. *new_branch*: the branch that was asked for is not there; this is main."""
+    """A repository at one commit, *sha*. *new_branch*: the requested branch does not exist; this is main."""
 
     sha: str
     private: bool
@@ -65,7 +65,7 @@ class RemoteState:
 
 @dataclass(frozen=True)
 class RemoteCommit:
-    """A commit that was made; *revision* is where it is, and *pull_request* its address if it is only offered."""
+    """A new commit; *revision* is where it is, and *pull_request* its address if it is only offered."""
 
     sha: str
     revision: str
@@ -74,7 +74,7 @@ class RemoteCommit:
 
 
 class Hub:
-    """A Hub and the token for it; without arguments, those that huggingface_hub finds by itself."""
+    """A Hub and the token for it; without arguments, those that huggingface_hub finds."""
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
         with writing_errors("the Hub", endpoint):
@@ -82,7 +82,7 @@ class Hub:
 
             self._api: HfApi = HfApi(endpoint=endpoint, token=token)
         self._token = token
-        # Its warnings repeat addresses of the storage, which are signed: whoever has one may write there.
+        # Its warnings repeat signed addresses of the storage: anyone who has one may write there.
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
     def _errors(self, what: str) -> AbstractContextManager[None]:
@@ -94,29 +94,31 @@ class Hub:
         return self._api.endpoint
 
     def require_permission(self, repo: str, *, offering: bool = False) -> str:
-        """Return whose token it is, if by what the Hub says of it, it may write to *repo*, or offer it something.
+        """Return the token's owner if, according to the Hub, it may write to *repo*, or open a pull request there.
 
         Raises:
-            HubError: there is no token, it is not valid, or it may not.
+            HubError: there is no token, it is not valid, or it may not do that.
         """
         from huggingface_hub import get_token
 
         if self._token is None and get_token() is None:
-            raise HubError("there is no token for the Hub; run 'hf auth login', or set HF_TOKEN to one that may write")
+            raise HubError(
+                "there is no token for the Hub; run 'hf auth login', or set HF_TOKEN to a token that may write"
+            )
         with self._errors(repo):
             about = self._api.whoami()
             if not isinstance(about, dict) or not isinstance(about.get("name"), str):
                 raise ReplyError("does not say whose the token is")
         reason = why_not_writable(about, about["name"] if offering else repo)
         if reason:
-            raise HubError(f"the token may not write to {repo}: {reason}; take another token, or another --repo")
+            raise HubError(f"the token may not write to {repo}: {reason}; use another token, or another --repo")
         return one_line(about["name"], 100)
 
     def require_valid_card(self, text: str) -> None:
-        """Have the Hub look at the card's front matter, before anything is uploaded.
+        """Let the Hub check the card's front matter before anything is uploaded.
 
         Raises:
-            HubError: it does not like it, or gives no answer.
+            HubError: it rejects it, or does not answer.
         """
         from huggingface_hub import get_session
         from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
@@ -126,10 +128,10 @@ class Hub:
             hf_raise_for_status(get_session().post(f"{self.endpoint}/api/validate-yaml", json=asked))
 
     def read_state(self, repo: str, revision: str | None = None) -> RemoteState | None:
-        """Return what *repo* holds; None if there is no such repository (or none that the token may see).
+        """Return the content of *repo*; None if there is no such repository (or none that the token may see).
 
         Raises:
-            HubError: the Hub gives no answer, or the repository has no such pull request.
+            HubError: the Hub does not answer, or the repository has no such pull request.
         """
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
         from huggingface_hub.hf_api import RepoFile
@@ -150,7 +152,7 @@ class Hub:
         return RemoteState(sha, bool(info.private), files, new_branch)
 
     def read_text(self, repo: str, sha: str, name: str, size: int) -> str | None:
-        """Return a small text file of *repo* at a commit; None if it is none."""
+        """Return a small text file of *repo* at a commit; None if it is not one."""
         if size > _LARGEST_REPORT:
             return None
         with self._errors(repo), temporary_folder() as folder:
@@ -158,16 +160,16 @@ class Hub:
             return Path(path).read_bytes().decode(errors="replace")
 
     def create(self, repo: str, *, private: bool) -> None:
-        """Make an empty repository.
+        """Create an empty repository.
 
         Raises:
-            HubError: it is there by now, or may not be made.
+            HubError: it exists by now, or may not be created.
         """
         with self._errors(repo):
             self._api.create_repo(repo, private=private)
 
     def create_branch(self, repo: str, branch: str) -> None:
-        """Make *branch* from main, unless it is there."""
+        """Create *branch* from main, unless it exists."""
         with self._errors(repo):
             self._api.create_branch(repo, branch=branch, exist_ok=True)
 
@@ -182,10 +184,10 @@ class Hub:
         revision: str,
         create_pr: bool = False,
     ) -> RemoteCommit:
-        """Upload *files*, but what the Hub has already, and commit them onto *parent*: all of them, or none.
+        """Upload *files*, except those on the Hub already, and commit them onto *parent*: all of them, or none.
 
         Raises:
-            HubError: something failed, or *revision* is not at *parent* any more. What was uploaded stays in the Hub's
+            HubError: something failed, or *revision* is no longer at *parent*. What was uploaded stays in the Hub's
                 storage, where the next try finds it.
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -203,12 +205,12 @@ class Hub:
                 parent_commit=parent,
                 create_pr=create_pr,
             )
-            # Of the pull request's number, huggingface_hub makes the branch.
+            # huggingface_hub derives the branch from the pull request's number.
             where = info.pr_revision or revision
             return RemoteCommit(_commit_name(info.oid), where, _address(info.commit_url), _address(info.pr_url) or None)
 
     def read_license(self, repo: str) -> str | None:
-        """Return the license that the card of *repo* states; None if it states none, or there is no such repository."""
+        """Return the license in the card of *repo*, or None if it is missing or there is no such repository."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         with self._errors(repo):
@@ -220,34 +222,32 @@ class Hub:
         return found if isinstance(found, str) else None
 
     def require_collection(self, slug: str) -> None:
-        """Find out whether there is such a collection.
+        """Check that the collection exists.
 
         Raises:
-            HubError: there is none, or not for this token.
+            HubError: it does not exist, or not for this token.
         """
         with self._errors(f"the collection {slug}"):
             self._api.get_collection(slug)
 
     def collect(self, slug: str, repo: str) -> None:
-        """Put *repo* into a collection, if it is not in it."""
+        """Add *repo* to a collection, unless it is in it."""
         with self._errors(f"the collection {slug}"):
             self._api.add_collection_item(slug, item_id=repo, item_type="model", exists_ok=True)
 
 
 def why_not_writable(about: Mapping[str, Any], repo: str) -> str | None:
-    """Return why a token, of which the Hub says *about*, may not write to *repo*; None if nothing speaks against it."""
+    """Return why a token, described by the Hub as *about*, may not write to *repo*; None if it may."""
     namespace = repo.partition("/")[0]
     orgs = [each for each in _list(about.get("orgs")) if isinstance(each, dict)]
     roles = {each["name"]: each.get("roleInOrg") for each in orgs if isinstance(each.get("name"), str)}
     if namespace != about.get("name") and namespace not in roles:
-        return (
-            f"{namespace} is neither its owner, {one_line(str(about.get('name')), 100)}, nor an organisation of theirs"
-        )
+        return f"{namespace} is not its owner, {one_line(str(about.get('name')), 100)}, or an organisation of theirs"
     if roles.get(namespace) == "read":
-        return f"its owner may only read in {namespace}"
+        return f"its owner has only read access in {namespace}"
     token = _dict(_dict(about.get("auth")).get("accessToken"))
     if token.get("role") == "read":
-        return "it is a token that may only read"
+        return "it is a read-only token"
     if token.get("role") == "fineGrained" and not _is_scoped(_dict(token.get("fineGrained")), {namespace, repo}):
         return f"it is a fine-grained token without write access to {namespace}"
     return None
@@ -271,12 +271,12 @@ def _list(value: object) -> list[Any]:
 
 def _commit_name(sha: object) -> str:
     if not isinstance(sha, str) or not COMMIT.fullmatch(sha):
-        raise ReplyError(f"calls a commit {one_line(repr(sha), 100)}, which is no 40 hexadecimal digits")
+        raise ReplyError(f"calls a commit {one_line(repr(sha), 100)}, not 40 hexadecimal digits")
     return sha
 
 
 def _address(url: object) -> str:
-    """Return an address as it may be shown: a server wrote it."""
+    """Return an address made safe to show, because a server wrote it."""
     return "" if url is None else one_line(str(url), 300)
 
 

@@ -1,1 +1,1 @@
-"""A converted folder and what was measured of it -> a model card, and a repository on the Hub."""
+"""A converted folder and its measurements -> a model card, and a repository on the Hub."""

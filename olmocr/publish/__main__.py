@@ -39,7 +39,7 @@ Sibling = Annotated[
     list[str] | None,
     typer.Option(
         metavar="DIR|ORG/NAME",
-        help="Another variant, a folder or a repository, to stand in the card's tables; may be given again.",
+        help="Another variant, a folder or a repository, to list in the card's tables; can be repeated.",
     ),
 ]
 
@@ -53,7 +53,7 @@ def publish() -> None:
 @ends_with_exit_code
 def card(
     folder: Folder,
-    repo: Annotated[str | None, typer.Option(help="ORG/NAME that it is to be published as.")] = None,
+    repo: Annotated[str | None, typer.Option(help="ORG/NAME to publish it as.")] = None,
     sibling: Sibling = None,
     base_model: BaseModel = None,
     license_id: License = None,
@@ -61,7 +61,7 @@ def card(
         Path | None, typer.Option("--output", "-o", help="File to write. Default: README.md in DIR.")
     ] = None,
 ) -> None:
-    """Write a model's card from the reports beside it; what they do not tell is said not to be measured."""
+    """Write a model's card from the reports beside it; it says what was not measured."""
     from olmocr.hub.write import Hub
     from olmocr.publish.card import make_card, make_chart
     from olmocr.publish.front_matter import find_facts
@@ -80,52 +80,53 @@ def card(
     if chart:
         _write(file.parent / CHART_FILE, chart)
     _write_eval_results(file.parent, variant)
-    say(f"{file}: {'with' if chart else 'without'} a picture of size against fidelity")
+    say(f"{file}: {'with' if chart else 'without'} a chart of size against fidelity")
 
 
 @app.command(cls=CommandWithBothSpellings)
 @ends_with_exit_code
 def push(
     folder: Folder,
-    repo: Annotated[str, typer.Option(help="ORG/NAME; it is made if it is not there.", rich_help_panel=_WHERE)],
+    repo: Annotated[str, typer.Option(help="ORG/NAME; created if it does not exist.", rich_help_panel=_WHERE)],
     private: Annotated[bool, options.private(_WHERE)] = False,
     create_pr: Annotated[
         bool,
         typer.Option(
-            "--create-pr", help="Offer it as a pull request to a repository that is there.", rich_help_panel=_WHERE
+            "--create-pr", help="Offer it as a pull request to an existing repository.", rich_help_panel=_WHERE
         ),
     ] = False,
     revision: Annotated[
         str | None,
         typer.Option(
-            help="Branch to push to, or refs/pr/N to go on with a pull request. Default: main.", rich_help_panel=_WHERE
+            help="Branch to push to, or refs/pr/N to continue a pull request. Default: main.", rich_help_panel=_WHERE
         ),
     ] = None,
     collection: Annotated[str | None, options.collection(_WHERE)] = None,
     sibling: Sibling = None,
     alone: Annotated[
-        bool, typer.Option("--alone", help="Drop the other variants that the card on the Hub tells of.")
+        bool, typer.Option("--alone", help="Drop the other variants listed in the card on the Hub.")
     ] = False,
     base_model: BaseModel = None,
     license_id: License = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print every file and what would change; change nothing.")
+        bool, typer.Option("--dry-run", help="Print every file and what would change, without changing it.")
     ] = False,
     card_file: Annotated[
-        Path | None, typer.Option("--card", metavar="FILE", help="Write the card to a file as well, to look at it.")
+        Path | None,
+        typer.Option("--card", metavar="FILE", help="Also write the card to a file, so that you can look at it."),
     ] = None,
     allow_failing: Annotated[
         list[str] | None,
-        typer.Option(metavar="GATE", help="Publish although weights, smoke or fidelity failed; the card says so."),
+        typer.Option(metavar="GATE", help="Publish even if weights, smoke or fidelity failed; the card says so."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite a repository that this package did not make.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Publish a model that is whole, reads, and is close to its source: weights first, the card last.
+    """Publish a model that is complete, reads, and is close to its source: weights first, the card last.
 
-    Run it again after any failure: what is on the Hub already is not sent twice.
+    Run it again after any failure: files already on the Hub are not sent again.
     """
     from olmocr.hub.write import Hub
     from olmocr.publish.front_matter import find_facts
@@ -153,17 +154,17 @@ def push(
 def reproduce(
     folder: Folder,
     source: Annotated[
-        str | None, typer.Option(help="Folder or repository of the source. Default: the one that the report names.")
+        str | None, typer.Option(help="Folder or repository of the source. Default: the one in the report.")
     ] = None,
     calibrate_on: Annotated[
         list[Path] | None,
-        typer.Option(help="The pages that it was calibrated on, unless they were drawn.", show_default=False),
+        typer.Option(help="The pages used for calibration, unless they were drawn.", show_default=False),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Convert the source again, as conversion_report.json says, and compare: the same bytes should come of it.
+    """Convert the source again, as conversion_report.json says, and compare: the bytes should be the same.
 
-    What was calibrated comes out the same on the same kind of machine only. Ends with exit code 11 if it does not.
+    Calibrated models come out the same only on the same kind of machine. Ends with exit code 11 if they differ.
     """
     from olmocr.publish.reproduce import reproduce as convert_again
 
@@ -177,10 +178,10 @@ def reproduce(
     for name, (then, now) in found.versions.items():
         say(f"{name} was {then} and is {now}")
     if not found.source_is_same:
-        say("the source is another one than the report names, by the hashes of its shards")
+        say("the source is not the one in the report, by the hashes of its shards")
     if not found.pages_are_same:
-        say("the pages that it was calibrated on are others than the report names, by their hashes")
-    say(f"{folder} {'is' if found.holds else 'is NOT'} what its report makes again")
+        say("the calibration pages are not the ones in the report, by their hashes")
+    say(f"{folder} {'is' if found.holds else 'is NOT'} reproduced by its report")
     if not found.holds:
         raise typer.Exit(ExitCode.GATE_FAILED)
 
@@ -188,7 +189,7 @@ def reproduce(
 @app.command(cls=CommandWithBothSpellings)
 @ends_with_exit_code
 def audit(
-    model: Annotated[str, typer.Argument(help="An MLX model of anybody's: its folder, or a Hub repository.")],
+    model: Annotated[str, typer.Argument(help="Any MLX model: its folder, or a Hub repository.")],
     source: MadeFrom = None,
     base_model: BaseModel = None,
     license_id: License = None,
@@ -196,7 +197,7 @@ def audit(
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Offer the corrected card to the repository.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Look at an MLX model: the bits really there, settings, template, files, card. Ends with 11 if one is wrong."""
+    """Look at an MLX model: its actual bits, settings, template, files, card. Ends with 11 if one is wrong."""
     from olmocr.hub.find import find_model
     from olmocr.hub.write import Hub
     from olmocr.publish.audit import audit_lines, audit_model, corrected_card
@@ -208,7 +209,7 @@ def audit(
     with shown_download(console, quiet=quiet) as on_stage:
         folder = find_model(model, on_stage=on_stage)
     if create_pr and folder.repo_id is None:
-        raise UsageError(f"{model} is a folder here; --create-pr offers the card to a repository, name that")
+        raise UsageError(f"{model} is a local folder; --create-pr offers the card to a repository, so name that")
     hub = Hub() if folder.repo_id else None
     card_text = _card_of(folder, hub)
     found = audit_model(folder, card_text, source.expanduser() if source else None, facts=facts)
@@ -225,7 +226,7 @@ def audit(
 
 
 def _card_of(model: ModelFolder, hub: Hub | None) -> str:
-    """Return a model's card; that of a repository is not among the files that are downloaded with it."""
+    """Return a model's card; a repository's is not among the files downloaded with it."""
     from olmocr.publish.scan import CARD_FILE
 
     if hub is None or model.repo_id is None:
@@ -239,20 +240,20 @@ def _card_of(model: ModelFolder, hub: Hub | None) -> str:
 
 
 def _variants(folder: Path, repo: str | None, siblings: Sequence[Path]) -> tuple[Variant, list[Variant]]:
-    """Read *folder* and *siblings*, which are called by their folders' names, in the organisation of *repo*."""
+    """Read *folder* and *siblings*, under their folders' names, in the organisation of *repo*."""
     from olmocr.publish.card import Variant
     from olmocr.publish.folder_reports import read_reports
     from olmocr.publish.front_matter import REPO_ID
 
     if repo is not None and not REPO_ID.fullmatch(repo):
-        raise UsageError(f"--repo {repo} is no repository's name; give one like ORG/NAME")
+        raise UsageError(f"--repo {repo} is not a repository's name; give one like ORG/NAME")
     organisation = f"{repo.partition('/')[0]}/" if repo else ""
     others = [Variant(f"{organisation}{path.resolve().name}", read_reports(path)) for path in siblings]
     return Variant(repo or folder.resolve().name, read_reports(folder.expanduser())), others
 
 
 def _write_eval_results(folder: Path, variant: Variant) -> None:
-    """Write the score of a benchmark that ran in full, and say why there is none of one that did not."""
+    """Write the score of a full benchmark run, or say why there is none."""
     from olmocr.publish.eval_results import eval_results, why_no_score
     from olmocr.publish.scan import EVAL_RESULTS_FILE
 
@@ -261,7 +262,7 @@ def _write_eval_results(folder: Path, variant: Variant) -> None:
         return
     file, reasons = folder / EVAL_RESULTS_FILE, why_no_score(bench)
     if reasons:
-        say(f"no {file}, for this is no full run of olmOCR-bench: {'; '.join(reasons)}")
+        say(f"no {file}, because this is not a full run of olmOCR-bench: {'; '.join(reasons)}")
         return
     text = eval_results(bench, variant.reports.conversion.bits_per_weight, variant.title)
     write_whole(file, text)
@@ -269,7 +270,7 @@ def _write_eval_results(folder: Path, variant: Variant) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file that takes the place of whatever link has its name; what is no file, like a pipe, is written to."""
+    """Write a file, replacing a link of its name; something that is not a file, like a pipe, is written to."""
     if path.is_file() or (path.parent.is_dir() and not path.exists()):
         write_whole(path, text)
         return

@@ -1,4 +1,4 @@
-"""Any MLX folder of this model -> what it really is, what its card and settings get wrong, and a card that is right."""
+"""Any MLX folder of this model -> what it really is, what is wrong in its card and settings, and a correct card."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StoredComponent:
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """One thing that was looked at. *good* is None where it could not be."""
+    """One thing that was checked. *good* is None if it could not be."""
 
     what: str
     good: bool | None
@@ -84,7 +84,7 @@ class Audit:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing is wrong; some things may not have been looked at."""
+        """Whether nothing is wrong; some checks may have been impossible."""
         return all(finding.good is not False for finding in self.findings)
 
 
@@ -95,12 +95,12 @@ def audit_model(
     check: CheckWeights | None = None,
     facts: SourceFacts = _UNKNOWN,
 ) -> Audit:
-    """Look at all of *model*, an MLX folder of anybody's; with *source* also at how far its weights are from that.
+    """Check all of *model*, any MLX folder; with *source*, also how far its weights are from that.
 
-    *card* is its README.md, empty if it has none; *facts* are what a person says of the source.
+    *card* is its README.md, empty if it has none; *facts* are what the user says about the source.
 
     Raises:
-        CheckpointError: it is no model, or its headers or its config.json are damaged.
+        CheckpointError: it is not a model, or its headers or its config.json are damaged.
     """
     folder = model.path
     report = check(folder) if check else check_weights(folder, source)
@@ -134,7 +134,7 @@ def audit_lines(audit: Audit) -> list[str]:
 
 
 def corrected_card(audit: Audit, card: str, facts: SourceFacts) -> str:
-    """Return *card* with a front matter as it should be, and what was found before all else that it says."""
+    """Return *card* with a corrected front matter, and the findings before the rest of its text."""
     data, body = split_card(card)
     rows = [
         f"| {part.component} | {part.bits_per_weight:.2f} | {part.nbytes:,} | {escaped('; '.join(part.packings))} |"
@@ -188,7 +188,7 @@ def _weights_findings(report: WeightsReport) -> Iterator[AuditFinding]:
 
 
 def _hub_finding(model: ModelFolder) -> Iterator[AuditFinding]:
-    """Compare the weights of a repository with the hashes that the Hub lists; a folder has none there."""
+    """Compare the weights of a repository with the hashes that the Hub lists; a folder is not on the Hub."""
     stated = {path: shard_sha256(model, path.name) for path in _shards(model.path)}
     if any(stated.values()):
         other = [path.name for path, sha256 in stated.items() if sha256 and sha256_of(path) != sha256]
@@ -200,7 +200,7 @@ def _hub_finding(model: ModelFolder) -> Iterator[AuditFinding]:
 
 def _missing(folder: Path) -> Iterator[AuditFinding]:
     names = [name for name in _NEEDED if not (folder / name).is_file()]
-    detail = f"{', '.join(names)} missing" if names else "all that a client needs are there"
+    detail = f"{', '.join(names)} missing" if names else "all files that a client needs are there"
     yield AuditFinding("files", not names, detail)
 
 
@@ -210,7 +210,7 @@ def _quantization_finding(config: dict[str, Any], packing: PackedModules) -> Aud
     if not packing.modules:
         return AuditFinding("config", not packing.problems, "nothing is quantized")
     if absent:
-        missing = f"it has no {absent[0]}, by which {_READERS[absent[0]]} learns of the bits"
+        missing = f"it has no {absent[0]}, from which {_READERS[absent[0]]} learns the bits"
         return AuditFinding("config", False, missing)
     same = config[keys[0]] == config[keys[1]]
     return AuditFinding("config", same, "quantization and quantization_config say the same")
@@ -227,9 +227,9 @@ def _template_findings(folder: Path) -> Iterator[AuditFinding]:
 def _pixels_finding(folder: Path) -> AuditFinding:
     most = most_pixels(folder)
     if most is None:
-        return AuditFinding("pixels", None, "no file of a processor says how many pixels an image may have")
+        return AuditFinding("pixels", None, "the processor's files do not say how many pixels an image may have")
     return AuditFinding(
-        "pixels", most <= MOST_PIXELS, f"{most:,} pixels are let through; a page has {MOST_PIXELS:,} at most"
+        "pixels", most <= MOST_PIXELS, f"up to {most:,} pixels are allowed; a page has {MOST_PIXELS:,} at most"
     )
 
 
@@ -252,7 +252,7 @@ def _card_findings(card: Mapping[str, Any], facts: SourceFacts) -> Iterator[Audi
 
 
 def _base_finding(found: object, stated: str | None) -> AuditFinding:
-    """Judge the base model that a card names: the one that is *stated*, or at least none that cannot read pages yet."""
+    """Judge the base model in a card: it must be the *stated* one, or at least one that can read pages."""
     names = [str(each) for each in found] if isinstance(found, list) else [str(found)] if found else []
     if stated is not None:
         return AuditFinding(
@@ -275,5 +275,5 @@ def _foreign_finding(folder: Path) -> AuditFinding:
     ]
     foreign = [name for name in names if not is_ours(name) and name not in _HARMLESS]
     return AuditFinding(
-        "contents", not foreign, f"{', '.join(foreign[:5])} belong to no model" if foreign else "as it should be"
+        "contents", not foreign, f"{', '.join(foreign[:5])} do not belong to a model" if foreign else "as it should be"
     )

@@ -1,4 +1,4 @@
-"""Reports of a model and of its siblings -> its card, in which every number is one of a report."""
+"""Reports of a model and of its siblings -> its card, in which every number comes from a report."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ _CITATION = """\
 
 @dataclass(frozen=True)
 class Variant:
-    """A model as its card or a sibling's calls it: *title* is its repository, or its folder's own name."""
+    """A model under its name in a card: *title* is its repository, or its folder's own name."""
 
     title: str
     reports: Reports
 
     @property
     def row(self) -> CardRow:
-        """What a card's tables tell of it."""
+        """Its row in a card's tables."""
         return row_of(self.title, self.reports)
 
 
@@ -82,9 +82,9 @@ def make_card(
 ) -> str:
     """Return the card of *variant* as markdown, with a table of it and its *siblings*.
 
-    *repository* is the address of this package, where it is known.
+    *repository* is the address of this package, if it is known.
 
-    What was not measured is said to be so. Text from reports is escaped: it never becomes markup.
+    The card says what was not measured. Text from reports is escaped, so it never becomes markup.
     """
     conversion = variant.reports.conversion
     rows = [variant.row, *siblings]
@@ -135,7 +135,7 @@ def _calibrated_on(calibration: CalibrationReport) -> str:
 
 
 def make_chart(rows: Sequence[CardRow]) -> str | None:
-    """Return the picture that a card with *rows* shows; None unless the fidelity of two of them was measured."""
+    """Return the chart for a card with *rows*; None unless the fidelity of at least two was measured."""
     points = [_point(row.title, row.measured) for row in rows if row.measured]
     return size_against_fidelity(sorted(points, key=lambda point: -point.nbytes)) if len(points) >= 2 else None
 
@@ -156,7 +156,7 @@ def _template() -> jinja2.Template:
 
 
 def _shown(value: Any) -> Markup:
-    """Return what the template may print: text that was made to be markdown, and all other text escaped."""
+    """Return what the template may print: prepared markdown, and all other text escaped."""
     return value if isinstance(value, Markup) else escaped(str(value))
 
 
@@ -182,7 +182,7 @@ def _within(interval: Interval | None) -> str:
 
 
 def _source_link(name: str, facts: SourceFacts) -> Markup:
-    """Return a link where the source is a repository, whose name (checked) can hold no markup."""
+    """Return a link if the source is a repository, whose checked name cannot contain markup."""
     if facts.base_model is None:
         return escaped(name)
     return Markup(f"[{escaped(facts.base_model)}](https://huggingface.co/{facts.base_model})")  # noqa: S704
@@ -195,7 +195,7 @@ def _components(rows: Sequence[CardRow]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Kind:
-    """Pages of one kind in the smoke test; *error_rate* is their mean where the truth is known."""
+    """Pages of one kind in the smoke test; *error_rate* is their mean if the true text is known."""
 
     kind: str
     pages: int
@@ -236,6 +236,6 @@ def _quantized(tensors: Sequence[TensorReport]) -> list[_Quantized]:
 
 
 def _part(name: str) -> str:
-    """Return what a matrix is called apart from its layer: ``language_model.model.layers.*.mlp.up_proj``."""
+    """Return a matrix's name without its layer: ``language_model.model.layers.*.mlp.up_proj``."""
     path = name.removesuffix(".weight").split(".")
     return ".".join("*" if part.isdigit() else part for part in path)

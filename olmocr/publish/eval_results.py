@@ -1,4 +1,4 @@
-"""BenchReport -> the file from which the Hub takes a score of olmOCR-bench, or why there must be none."""
+"""BenchReport -> the file from which the Hub takes an olmOCR-bench score, or why there must not be one."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ FULL_RUN: Mapping[str, int] = {
 DOCUMENTS = 1403
 
 _READ_ELSEWHERE: Mapping[str, str] = {
-    ANSWERS: "answers that were there already were scored, and nothing tells which weights gave them",
-    "server": "a server read the pages, and nothing tells which weights it has",
+    ANSWERS: "existing answers were scored, and it is unknown which weights gave them",
+    "server": "a server read the pages, and it is unknown which weights it has",
 }
-"""Why a score is not that of these weights, by the report's backend."""
+"""Why a score is not for these weights, by the report's backend."""
 
 
 class NotAFullRunError(OlmocrError):
-    """A part of a benchmark gives no score of it."""
+    """A partial run of a benchmark does not give a score."""
 
     exit_code = ExitCode.GATE_FAILED
 
 
 def why_no_score(report: BenchReport) -> tuple[str, ...]:
-    """Return every reason why the Hub must not take *report* for a score of olmOCR-bench; none for a full run."""
+    """Return every reason why *report* is not an olmOCR-bench score for the Hub; none for a full run."""
     return tuple(_reasons(report))
 
 
@@ -51,12 +51,12 @@ def eval_results(report: BenchReport, bits_per_weight: float, title: str) -> str
     *title* is the model's repository, where it has one.
 
     Raises:
-        NotAFullRunError: it is no full run; the text says why.
+        NotAFullRunError: it is not a full run; the message says why.
     """
     reasons = why_no_score(report)
     if reasons:
         raise NotAFullRunError(
-            f"no score of olmOCR-bench is written, for this is no full run of it: {'; '.join(reasons)}"
+            f"no olmOCR-bench score was written, because this is not a full run: {'; '.join(reasons)}"
         )
     scores = {"overall": report.score, **{each.category: each.score for each in report.categories}}
     entries = [_entry(report, task, score, bits_per_weight, title) for task, score in scores.items()]
@@ -88,20 +88,20 @@ def _reasons(report: BenchReport) -> Iterator[str]:
     if missing:
         yield f"these categories are missing: {', '.join(missing)}"
     if other:
-        yield f"these categories are none of the benchmark's: {', '.join(other)}"
+        yield f"these categories are not in the benchmark: {', '.join(other)}"
     for name, count in FULL_RUN.items():
         found = there.get(name)
         if found and found.scored != count:
-            yield f"{found.scored} checks of {name} were scored, and it has {count}"
+            yield f"{found.scored} checks of {name} were scored, but it has {count}"
     if report.documents != DOCUMENTS:
-        yield f"{report.documents} documents were read, and it has {DOCUMENTS}"
+        yield f"{report.documents} documents were read, but it has {DOCUMENTS}"
     if report.revision is None:
-        yield "which revision of the data set it was is not known; fetch it with hf download --local-dir"
+        yield "the revision of the data set is unknown; fetch it with hf download --local-dir"
     yield from _contradictions(report)
 
 
 def _contradictions(report: BenchReport) -> Iterator[str]:
-    """Yield where the report's own numbers do not agree; one that was scored elsewhere may have any."""
+    """Yield where the report's own numbers contradict each other; one scored elsewhere may have any."""
     if report.score is None or not report.categories:
         yield "it has no score"
         return
@@ -109,4 +109,4 @@ def _contradictions(report: BenchReport) -> Iterator[str]:
     stated = [report.score, *(each.score or 0.0 for each in report.categories)]
     computed = [sum(shares) / len(shares), *shares]
     if any(abs(one - two) > 1e-6 for one, two in zip(stated, computed, strict=True)):
-        yield "its scores are not those of its counts"
+        yield "its scores do not match its counts"

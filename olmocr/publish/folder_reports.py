@@ -1,4 +1,4 @@
-"""A converted folder -> what its reports say: what was converted, whether it reads, how far it is from its source."""
+"""A converted folder -> its reports: what was converted, whether it reads, how far it is from its source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ R = TypeVar("R", ConversionReport, SmokeReport, FidelityReport, BenchReport)
 
 @dataclass(frozen=True)
 class Reports:
-    """All that is known of the model in *folder*; what was not measured is None. *memory* is computed."""
+    """All that is known about the model in *folder*; None for what was not measured. *memory* is computed."""
 
     folder: Path
     conversion: ConversionReport
@@ -32,11 +32,11 @@ class Reports:
 
 
 def read_reports(folder: Path) -> Reports:
-    """Read the reports beside a model's weights, and refuse one that was made of other weights.
+    """Read the reports beside a model's weights; refuse one about other weights.
 
     Raises:
-        CheckpointError: the folder has no config.json that can be read, or a link out of it.
-        InputError: it has no conversion report, or a report that is damaged, of another version or of other weights.
+        CheckpointError: the folder lacks a readable config.json, or has a link out of it.
+        InputError: it has no conversion report, or one that is damaged, of another version or about other weights.
     """
     conversion = read_conversion_report(folder)
     smoke = _read(folder / SMOKE_REPORT_FILE, SmokeReport)
@@ -46,7 +46,7 @@ def read_reports(folder: Path) -> Reports:
     weights = {file.name: file.sha256 for file in conversion.files}
     for name, report in found:
         if report is not None and dict(report.weights) != weights:
-            raise InputError(f"{folder / name} was made of other weights than {REPORT_FILE} names; measure these again")
+            raise InputError(f"{folder / name} is about other weights than {REPORT_FILE} lists; measure these again")
     memory = running_memory(flat_config(read_json(folder / "config.json")), conversion.weight_bytes)
     return Reports(folder, conversion, memory, smoke, fidelity, bench)
 
@@ -56,7 +56,7 @@ def read_conversion_report(folder: Path) -> ConversionReport:
 
     Raises:
         CheckpointError: something in the folder is a link out of it.
-        InputError: there is none, or it is damaged or of another version.
+        InputError: it is missing, damaged, or of another version.
     """
     refuse_links_out(folder)
     conversion = _read(folder / REPORT_FILE, ConversionReport)
@@ -66,10 +66,10 @@ def read_conversion_report(folder: Path) -> ConversionReport:
 
 
 def parse_conversion_report(text: str) -> ConversionReport:
-    """Return a conversion report that came from anywhere.
+    """Return a conversion report from an untrusted source.
 
     Raises:
-        WrongTypeError: it is none, or of another version.
+        WrongTypeError: it is not one, or of another version.
     """
     return _parse(text, ConversionReport)
 
@@ -86,5 +86,5 @@ def _read(path: Path, kind: type[R]) -> R | None:
 def _parse(text: str, kind: type[R]) -> R:
     report = parse_as(kind, text)
     if report.version != kind.version:
-        raise WrongTypeError(f"it is of version {report.version}, and this olmocr knows {kind.version}")
+        raise WrongTypeError(f"it has version {report.version}, but this olmocr reads {kind.version}")
     return report

@@ -1,4 +1,4 @@
-"""What is known of a model -> the YAML on top of its card, held to the rules that the Hub holds it to."""
+"""What is known about a model -> the YAML on top of its card, checked by the Hub's rules."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from olmocr.reports.conversion import ConversionReport
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?=[A-Za-z0-9_])){0,95}"
 
 REPO_ID = re.compile(rf"{_PART}/(?!.*\.git$){_PART}")
-"""A repository with its organisation, as the Hub lets it be called."""
+"""A repository with its organisation, as the Hub allows it."""
 
-_LONGEST_FRONT_MATTER = 100_000  # characters; a card's has a few thousand, and YAML is read at some 100,000 a second
+_LONGEST_FRONT_MATTER = 100_000  # characters; a card's has a few thousand, and YAML parses about 100,000 a second
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{1,40}")
 
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What a source's own card says, as far as it goes on holding. *license* and *base_model* are the Hub's names."""
+    """What a source's own card says, as far as it still applies. *license* and *base_model* are the Hub's names."""
 
     base_model: str | None
     license: str | None
@@ -34,32 +34,32 @@ _KNOWN = SourceFacts(BF16_REPOSITORY, "apache-2.0", ("en",), ("allenai/olmOCR-mi
 
 
 def find_facts(report: ConversionReport, base_model: str | None = None, license_id: str | None = None) -> SourceFacts:
-    """Return what is known of the source of a conversion; *base_model* and *license_id* are what a person says of it.
+    """Return what is known about a conversion's source; *base_model* and *license_id* come from the user.
 
     Raises:
-        UsageError: one of them is nothing that the Hub knows by such a name.
+        UsageError: the Hub does not allow one of them.
     """
     named = report.source.name if REPO_ID.fullmatch(report.source.name) else None
     return stated_facts(base_model or named, license_id)
 
 
 def stated_facts(base: str | None, license_id: str | None) -> SourceFacts:
-    """Return what is known of the source *base*, a repository, with what a person says of its license.
+    """Return what is known about the source *base*, a repository, with the license that the user states.
 
     Raises:
-        UsageError: one of them is nothing that the Hub knows by such a name.
+        UsageError: the Hub does not allow one of them.
     """
     if base is not None and not REPO_ID.fullmatch(base):
-        raise UsageError(f"--base-model {base} is no repository's name; give one like {BF16_REPOSITORY}")
+        raise UsageError(f"--base-model {base} is not a repository's name; give one like {BF16_REPOSITORY}")
     if license_id is not None and not _LICENSE.fullmatch(license_id):
-        raise UsageError(f"--license {license_id} is no license of the Hub; give its identifier, like apache-2.0")
+        raise UsageError(f"--license {license_id} is not a license identifier of the Hub; give one, like apache-2.0")
     if base == _KNOWN.base_model:
         return SourceFacts(base, license_id or _KNOWN.license, _KNOWN.languages, _KNOWN.datasets)
     return SourceFacts(base, license_id)
 
 
 def with_earlier(facts: SourceFacts, card: str) -> SourceFacts:
-    """Return *facts*, and where they lack the base model or the license, what an earlier *card* of the model says."""
+    """Return *facts*; the base model or the license, if missing, come from an earlier *card* of the model."""
     data = split_card(card)[0]
     base = data.get("base_model")
     if not (isinstance(base, str) and REPO_ID.fullmatch(base)) or facts.base_model not in (None, base):
@@ -68,14 +68,14 @@ def with_earlier(facts: SourceFacts, card: str) -> SourceFacts:
 
 
 def as_license(stated: object) -> str | None:
-    """Return what a card says of its license; None if that is no identifier as the Hub has them."""
+    """Return the license in a card, or None if it is not an identifier of the Hub."""
     return stated if isinstance(stated, str) and _LICENSE.fullmatch(stated) else None
 
 
 def front_matter(report: ConversionReport, facts: SourceFacts) -> str:
-    """Return the YAML without its fences. What the source's card says of its scores (model-index) is not inherited.
+    """Return the YAML without its fences. The scores in the source's card (model-index) are not inherited.
 
-    A source that is no repository has no ``base_model``, and one whose license nobody stated no ``license``.
+    Omits ``base_model`` if the source is not a repository, and ``license`` if none is stated.
     """
     from huggingface_hub import ModelCardData
 
@@ -87,7 +87,7 @@ def front_matter(report: ConversionReport, facts: SourceFacts) -> str:
         library_name="mlx",
         pipeline_tag="image-text-to-text",
         base_model=facts.base_model,
-        # The Hub has no word for a conversion that leaves the numbers as they are; "quantized" is its word for MLX.
+        # The Hub lacks a term for a conversion that keeps the numbers; it uses "quantized" for MLX.
         base_model_relation="quantized" if facts.base_model else None,
         datasets=list(facts.datasets) or None,
         tags=[*tags, "quantized"] if quantized else tags,
@@ -96,13 +96,13 @@ def front_matter(report: ConversionReport, facts: SourceFacts) -> str:
 
 
 def _bits_tag(report: ConversionReport) -> list[str]:
-    """Return the tag for the bits if all that is quantized has the same; a mixed model has none."""
+    """Return the tag for the bits if all quantized tensors have the same; a mixed model does not have one."""
     bits = {tensor.bits for tensor in report.tensors if tensor.bits is not None}
     return [f"{bits.pop()}-bit"] if len(bits) == 1 else []
 
 
 def split_card(text: str) -> tuple[dict[str, Any], str]:
-    """Return what a card's front matter says, and the rest; nothing and all of it where there is none to be read."""
+    """Return a card's front matter, and the rest; nothing and the complete text if it cannot be read."""
     import yaml
     from huggingface_hub import RepoCard
 
@@ -117,7 +117,7 @@ def split_card(text: str) -> tuple[dict[str, Any], str]:
 
 
 def corrected_front_matter(data: Mapping[str, Any], facts: SourceFacts) -> str:
-    """Return a card's front matter as it should be for an MLX conversion; what else it says stays."""
+    """Return a card's front matter, corrected for an MLX conversion; everything else in it stays."""
     from huggingface_hub import ModelCardData
 
     own = {key: value for key, value in data.items() if key not in ("model-index", "eval_results")}

@@ -1,4 +1,4 @@
-"""A folder, its files, its reports -> may it be published: is it whole, does it read, is it close to its source."""
+"""A folder, its files and reports -> whether it may be published: complete, readable and close to its source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GateFailedError(OlmocrError):
 
 @dataclass(frozen=True)
 class Gate:
-    """One of ``NAMES``; what was not measured does not hold. *detail* is a sentence for the card."""
+    """One of ``NAMES``; one that was not measured fails. *detail* is a sentence for the card."""
 
     name: str
     holds: bool
@@ -33,37 +33,37 @@ class Gate:
 
 
 def judge(reports: Reports, files: Collection[LocalFile], check: CheckWeights = check_weights) -> tuple[Gate, ...]:
-    """Return all gates. *files* are those of the folder, whose hashes were just read."""
+    """Return all gates. *files* are those of the folder, with hashes just computed."""
     return (_weights_gate(reports, files, check(reports.folder)), _smoke_gate(reports), _fidelity_gate(reports))
 
 
 def failing_gates(gates: Sequence[Gate], allowed: Collection[str]) -> tuple[Gate, ...]:
-    """Return the gates that failed, all of which *allowed* names.
+    """Return the gates that failed; *allowed* must name them all.
 
     Raises:
-        GateFailedError: one failed that *allowed* does not name.
-        UsageError: *allowed* names what is no gate.
+        GateFailedError: one failed that is not in *allowed*.
+        UsageError: *allowed* names something that is not a gate.
     """
     require_gates(allowed)
     failing = tuple(gate for gate in gates if not gate.holds)
     forbidden = [f"{gate.name}: {gate.detail}" for gate in failing if gate.name not in allowed]
     if forbidden:
         raise GateFailedError(
-            "nothing was published, for these gates are not passed:\n  " + "\n  ".join(forbidden) + "\n"
-            "Put it right, or name the gate with --allow-failing, and the card will say so in its first lines."
+            "nothing was published, because these gates failed:\n  " + "\n  ".join(forbidden) + "\n"
+            "Fix this, or name the gate with --allow-failing; the card will say so in its first lines."
         )
     return failing
 
 
 def require_gates(names: Collection[str]) -> None:
-    """Refuse *names* of which one is no gate's.
+    """Refuse *names* if one of them is not a gate's.
 
     Raises:
-        UsageError: there is such a one.
+        UsageError: one is not.
     """
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
-        raise UsageError(f"--allow-failing {unknown[0]} is no gate; name one of {', '.join(NAMES)}")
+        raise UsageError(f"--allow-failing {unknown[0]} is not a gate; name one of {', '.join(NAMES)}")
 
 
 def _weights_gate(reports: Reports, files: Collection[LocalFile], found: WeightsReport) -> Gate:
@@ -72,8 +72,8 @@ def _weights_gate(reports: Reports, files: Collection[LocalFile], found: Weights
     stated = {file.name: file.sha256 for file in reports.conversion.files}
     actual = {file.name: file.sha256 for file in files if WEIGHTS.fullmatch(file.name)}
     if stated != actual:
-        problems.append("the files of weights are not those that the conversion report names")
-    return Gate("weights", not problems, " ".join(f"{each}." for each in problems) or "The folder is whole.")
+        problems.append("the weights are not those that the conversion report lists")
+    return Gate("weights", not problems, " ".join(f"{each}." for each in problems) or "The folder is complete.")
 
 
 def _smoke_gate(reports: Reports) -> Gate:
@@ -91,7 +91,7 @@ def _fidelity_gate(reports: Reports) -> Gate:
     if fidelity is None:
         return Gate("fidelity", False, "How close it is to its source was not measured.")
     if fidelity.gate is None:
-        return Gate("fidelity", False, "How close it is to its source was measured, but held to no limits.")
+        return Gate("fidelity", False, "How close it is to its source was measured, but not against limits.")
     broken = [f"{each.name} is {each.measured:.3g} and may be {each.limit:.3g}" for each in fidelity.gate.broken]
     holds = fidelity.gate.passed and not broken
     return Gate("fidelity", holds, f"{'; '.join(broken) or ('Within' if holds else 'Not within') + ' its limits'}.")

@@ -1,4 +1,4 @@
-"""Text from reports, models and servers -> markdown that shows it and does nothing else."""
+"""Text from reports, models and servers -> markdown that only shows it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from markupsafe import Markup
 
 from olmocr.text import one_line, printable
 
-# All that CommonMark, GitHub's tables and links, and the Hub's formulas, emoji and mentions could begin with.
+# Characters that can begin syntax of CommonMark, GitHub's tables and links, or the Hub's formulas, emoji, mentions.
 _MEANS_SOMETHING = re.compile(r"[\\`*_\[\]{}<>&|~$@#!^:]|(?<=[Ww]{3})\.")
 
 
 def escaped(text: str) -> Markup:
-    """Return *text* on one line, every character that markdown gives a meaning behind a backslash."""
+    """Return *text* on one line, with a backslash before every character that means something in markdown."""
     return Markup(_MEANS_SOMETHING.sub(lambda match: "\\" + match[0], one_line(text)))  # noqa: S704
 
 

@@ -1,4 +1,4 @@
-"""A folder that is good enough -> a repository on the Hub: weights first, looked at there, the card last."""
+"""A folder that passes -> a repository on the Hub: weights first, verified there, the card last."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from olmocr.version import __version__
 _ATTRIBUTES = ".gitattributes"
 
 Say = Callable[[str], None]
-"""Called with what is done next."""
+"""Called with the next step."""
 
 
 @dataclass(frozen=True)
 class Push:
-    """What is asked for. *allow_failing* names gates; *collection* is the slug of one.
+    """A push's options. *allow_failing* names gates; *collection* is a slug.
 
-    *siblings* are repositories that the card tells of, by what they hold now. With *alone* it tells of no variant that
-    an earlier one told of.
+    *siblings* are repositories to list in the card, with what they hold now. With *alone*, variants that an earlier
+    card listed are dropped.
     """
 
     repo: str
@@ -58,7 +58,7 @@ class Push:
 
     def __post_init__(self) -> None:
         if not REPO_ID.fullmatch(self.repo):
-            raise UsageError(f"--repo {self.repo} is no repository's name; give one like ORG/NAME")
+            raise UsageError(f"--repo {self.repo} is not a repository's name; give one like ORG/NAME")
         if self.create_pr and (self.revision or self.collection):
             raise UsageError("--create-pr offers a change to main; leave --revision and --collection out")
         if self.repo in self.siblings:
@@ -66,13 +66,13 @@ class Push:
 
     @property
     def offers(self) -> bool:
-        """Whether it goes into a pull request, to which its author needs no more than a token."""
+        """Whether it goes into a pull request, which any token may open."""
         return self.create_pr or (self.revision or "").startswith("refs/pr/")
 
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of a file in the repository; *file* is None for one that is deleted."""
+    """What becomes of a file in the repository; *file* is None for a deleted one."""
 
     action: Literal["add", "replace", "keep", "delete"]
     name: str
@@ -81,10 +81,10 @@ class Change:
 
 @dataclass(frozen=True)
 class PushPlan:
-    """Everything that will be done. *state* is None for a repository that will be made; *card* is not in *files*.
+    """Everything that will be done. *state* is None for a new repository; *card* is not in *files*.
 
-    *why_no_score* says why a benchmark that was measured gives no score that the Hub could take; *notes* are sentences
-    on what the card lacks.
+    *why_no_score* says why a benchmark that was run does not give a score for the Hub; *notes* are sentences about what
+    the card lacks.
     """
 
     push: Push
@@ -100,7 +100,7 @@ class PushPlan:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was done: *where* is its address, *revision* the branch there; *uploaded* and *deleted* name files."""
+    """The result: *where* is its address, *revision* the branch there; *uploaded* and *deleted* name files."""
 
     where: str
     revision: str
@@ -117,24 +117,26 @@ def plan_push(
     hub: Hub,
     check: CheckWeights = check_weights,
 ) -> PushPlan:
-    """Find out whether *variant* may be published, and what that changes; nothing is changed yet.
+    """Find out whether *variant* may be published, and what that changes; do not change anything yet.
 
-    What the card of an earlier push told, and this one is not told, it tells again: the rows of other variants, the
-    base model and the license. Rows of *siblings*, and of the repositories that *push* names, are made anew.
+    Facts in the card of an earlier push are kept unless given again: the rows of other variants, the base model and the
+    license. Rows of *siblings*, and of the repositories that *push* names, are made anew.
 
     Raises:
-        GateFailedError: a gate failed that is not allowed to, or the folder holds what must not go up.
+        GateFailedError: a gate failed that may not fail, or the folder holds what must not be published.
         HubError: the token may not write, the repository is not ours, or the Hub gives no answer.
-        InputError: a repository that is named as a sibling lacks a report, or has one that is damaged.
-        UsageError: a gate is named that there is not.
+        InputError: a repository named as a sibling lacks a report, or has a damaged one.
+        UsageError: a gate's name is unknown.
     """
     scan = scan_folder(variant.reports.folder)
     if scan.problems:
-        raise GateFailedError("nothing was published, for what is in the folder:\n  " + "\n  ".join(scan.problems))
+        raise GateFailedError(
+            "nothing was published, because of what is in the folder:\n  " + "\n  ".join(scan.problems)
+        )
     gates = judge(variant.reports, scan.files, check)
     failing = failing_gates(gates, push.allow_failing)
     rows = tuple(each.row for each in siblings)
-    _card(variant, facts, rows, failing)  # refused before the Hub is asked, where it must not be published
+    _card(variant, facts, rows, failing)  # refuses a card that must not be published before asking the Hub
     owner = hub.require_permission(push.repo, offering=push.offers)
     rows = (*rows, *(read_repository(each, hub).row for each in push.siblings))
     state = hub.read_state(push.repo, push.revision)
@@ -153,12 +155,12 @@ def plan_push(
 
 
 def carry_out(plan: PushPlan, hub: Hub, say: Say = lambda text: None) -> Pushed:
-    """Upload, compare what is there with what is here, and only then write the card.
+    """Upload, compare what is there with the local files, and only then write the card.
 
-    It can be run again after any failure, with a new plan: what is there already is not sent again.
+    It can be run again after any failure, with a new plan: existing files are not sent again.
 
     Raises:
-        HubError: something failed, or somebody else changed the repository meanwhile.
+        HubError: something failed, or someone else changed the repository meanwhile.
     """
     push = plan.push
     if plan.why_no_score:
@@ -181,20 +183,20 @@ def offer_card(hub: Hub, repo: str, text: str) -> str:
     """Offer *text* as the card of *repo*; return the pull request's address.
 
     Raises:
-        HubError: there is no such repository, or it cannot be offered to.
+        HubError: there is no such repository, or it does not accept pull requests.
     """
     hub.require_permission(repo, offering=True)
     hub.require_valid_card(text)
     state = hub.read_state(repo)
     if state is None:
-        raise HubError(f"{repo} is not there, or not for this token; nothing can be offered to it")
+        raise HubError(f"{repo} does not exist, or not for this token, so it cannot get a pull request")
     files = [made_file(CARD_FILE, text)]
     made = hub.commit(repo, files, [], "Correct the model card", parent=state.sha, revision="main", create_pr=True)
     return made.pull_request or made.url
 
 
 def show_plan(plan: PushPlan) -> str:
-    """Return what a person reads before it is carried out: each file, its size and hash, and last the decision."""
+    """Return the plan for a person to read: each file, its size and hash, and finally the decision."""
     push, state = plan.push, plan.state
     where = f"{push.repo}{' at ' + push.revision if push.revision else ''}"
     if state is None:
@@ -216,37 +218,37 @@ def card_text(plan: PushPlan) -> str:
 
 
 def _decision(plan: PushPlan) -> str:
-    """Return in a sentence what the same command does without --dry-run."""
+    """Return in a sentence what the same command would do without --dry-run."""
     actions = ("add", "replace", "delete", "keep")
     counts = {action: sum(change.action == action for change in plan.changes) for action in actions}
     size = sum(change.file.size for change in plan.changes if change.file and change.action in ("add", "replace"))
     failing = [gate.name for gate in plan.gates if not gate.holds]
     done = ", ".join(f"{action} {count}" for action, count in counts.items())
-    because = f"although {' and '.join(failing)} failed" if failing else "all gates are passed"
+    because = f"although {' and '.join(failing)} failed" if failing else "all gates passed"
     if plan.state and counts["keep"] == len(plan.changes):
-        return f"would change nothing: {plan.push.repo} holds these very files already; {because}"
+        return f"would change nothing: {plan.push.repo} already holds these files; {because}"
     return f"would push to {plan.push.repo}: {done} files, {size / 1e6:.1f} MB; {because}. Nothing was changed yet"
 
 
 def _notes(facts: SourceFacts) -> tuple[str, ...]:
-    """Return what an audit would find wrong with a card of these facts."""
-    base = "the card names no base model, which an audit finds wrong; name it with --base-model ORG/NAME"
-    license_id = "the card states no license, which an audit finds wrong; state the source's with --license ID"
+    """Return what an audit would find wrong in a card with these facts."""
+    base = "the card does not name a base model, which an audit would report; name it with --base-model ORG/NAME"
+    license_id = "the card does not state a license, which an audit would report; state the source's with --license ID"
     return (*(() if facts.base_model else (base,)), *(() if facts.license else (license_id,)))
 
 
 def _text_there(repo: str, state: RemoteState, name: str, hub: Hub) -> str:
-    """Return a file that a repository holds; an empty text where it has none."""
+    """Return a file of a repository; an empty text if it is missing."""
     there = state.files.get(name)
     return (hub.read_text(repo, state.sha, name, there.size) or "") if there else ""
 
 
 def _no_score_line(plan: PushPlan) -> str:
-    return f"no {EVAL_RESULTS_FILE}, for this is no full run of olmOCR-bench: {'; '.join(plan.why_no_score)}"
+    return f"no {EVAL_RESULTS_FILE}, because this is not a full run of olmOCR-bench: {'; '.join(plan.why_no_score)}"
 
 
 def _made_files(variant: Variant, siblings: Sequence[CardRow]) -> list[LocalFile]:
-    """Return what is made beside the card: a picture, rows of other variants, a benchmark's score if it ran in full."""
+    """Return the files made beside the card: a picture, rows of other variants, the score of a full benchmark."""
     chart, reports = make_chart([variant.row, *siblings]), variant.reports
     files = [made_file(CHART_FILE, chart)] if chart else []
     files += [made_file(VARIANTS_FILE, write_rows(siblings))] if siblings else []
@@ -265,26 +267,26 @@ def _card(variant: Variant, facts: SourceFacts, siblings: Sequence[CardRow], fai
     text = make_card(variant, facts, siblings, failing, package_repository())
     problems = text_problems(CARD_FILE, text)
     if problems:
-        raise GateFailedError("nothing was published, for what the card would say:\n  " + "\n  ".join(problems))
+        raise GateFailedError("nothing was published, because of what the card would say:\n  " + "\n  ".join(problems))
     return made_file(CARD_FILE, text)
 
 
 def _require_ours(push: Push, state: RemoteState | None, conversion: ConversionReport, hub: Hub) -> bool:
-    """Tell whether what a repository holds is an earlier version of the same; refuse any other, unless it is forced."""
+    """Return whether a repository holds an earlier version of the same; refuse any other, unless forced."""
     if state is None:
         if push.offers:
-            raise HubError(f"{push.repo} is not there, or not for this token; nothing can be offered to it")
+            raise HubError(f"{push.repo} does not exist, or not for this token, so it cannot get a pull request")
         return False
     if push.private and not state.private:
         raise HubError(f"{push.repo} is public, and --private does not change that; change it on the Hub first")
     reason = _why_not_ours(push.repo, state, conversion, hub)
     if reason and not (push.force or push.offers):
-        raise HubError(f"{reason}; take another --repo, offer it with --create-pr, or overwrite it with --force")
+        raise HubError(f"{reason}; choose another --repo, offer it with --create-pr, or overwrite it with --force")
     return reason is None
 
 
 def _why_not_ours(repo: str, state: RemoteState, conversion: ConversionReport, hub: Hub) -> str | None:
-    """Return why a repository must not be overwritten; None if it is empty, or an earlier version of the same."""
+    """Return why a repository must not be overwritten; None if it is empty or an earlier version of the same."""
     if set(state.files) <= {_ATTRIBUTES}:
         return None
     if REPORT_FILE not in state.files:
@@ -293,17 +295,17 @@ def _why_not_ours(repo: str, state: RemoteState, conversion: ConversionReport, h
     try:
         there = parse_conversion_report(text or "")
     except WrongTypeError as error:
-        return f"{repo} holds a {REPORT_FILE} that is not of this package ({error})"
+        return f"{repo} holds a {REPORT_FILE} that is not from this package ({error})"
     if (there.source.name, there.recipe.name) != (conversion.source.name, conversion.recipe.name):
         return (
             f"{repo} holds {there.recipe.name} of {there.source.name}, "
-            f"and this is {conversion.recipe.name} of {conversion.source.name}"
+            f"but this is {conversion.recipe.name} of {conversion.source.name}"
         )
     return None
 
 
 def _changes(state: RemoteState | None, files: Sequence[LocalFile], *, deleting: bool = True) -> tuple[Change, ...]:
-    """Return what *files* change: of the kinds that we publish, what is not among them is deleted."""
+    """Return what *files* change: other files of the kinds that we publish are deleted."""
     remote = state.files if state else {}
     changes = []
     for file in sorted(files, key=lambda each: each.name):
@@ -322,12 +324,12 @@ def _create(push: Push, hub: Hub, say: Say) -> RemoteState:
     hub.create(push.repo, private=push.private)
     state = hub.read_state(push.repo, push.revision)
     if state is None:
-        raise HubError(f"{push.repo} was made, and the Hub does not know it yet; run the same command again")
+        raise HubError(f"{push.repo} was created, but the Hub does not show it yet; run the same command again")
     return state
 
 
 def _commit(push: Push, hub: Hub, done: Pushed, changes: Sequence[Change], message: str, say: Say) -> Pushed:
-    """Commit onto what was done so far, unless nothing changes, and compare what is there then with what is here."""
+    """Commit on top of what was done so far, unless nothing changes, and compare the result with the local files."""
     files = [change.file for change in changes if change.file and change.action != "keep"]
     deleted = [change.name for change in changes if change.action == "delete"]
     if not files and not deleted:
@@ -356,20 +358,24 @@ def _commit(push: Push, hub: Hub, done: Pushed, changes: Sequence[Change], messa
 def _doing(files: Sequence[LocalFile], deleted: Sequence[str]) -> str:
     size = sum(file.size for file in files) / 1e6
     names = (
-        files[0].name if len(files) == 1 else f"{len(files)} files, {size:.1f} MB, but what is in its storage already"
+        files[0].name
+        if len(files) == 1
+        else f"{len(files)} files, {size:.1f} MB, except what is already in its storage"
     )
     parts = [f"sending {names}"] if files else []
     return "; ".join([*parts, *([f"deleting {', '.join(deleted)}"] if deleted else [])])
 
 
 def _require_there(repo: str, hub: Hub, revision: str, sha: str, files: Sequence[LocalFile]) -> None:
-    """Refuse to go on unless the Hub lists each of *files* with our size and hash, at our commit."""
+    """Refuse to continue unless the Hub lists each of *files* with our size and hash, at our commit."""
     state = hub.read_state(repo, revision)
     if state is None or state.sha != sha:
-        raise HubError(f"{repo} was changed by somebody else meanwhile; look at that, then run the same command again")
+        raise HubError(
+            f"{repo} was changed by someone else meanwhile; look at the change, then run the same command again"
+        )
     wrong = [file.name for file in files if file.name not in state.files or not state.files[file.name].is_same(file)]
     if wrong:
         raise HubError(
-            f"{repo} holds other files than were sent: {', '.join(wrong)}, by size or hash; "
-            "the card was not written, run the same command again"
+            f"{repo} holds other files than were sent, by size or hash: {', '.join(wrong)}; "
+            "the card was not written, so run the same command again"
         )

@@ -1,4 +1,4 @@
-"""A folder that is to be published -> which of the steps before that were taken already, by its reports."""
+"""A folder to be published -> which steps were taken already, according to its reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from olmocr.version import __version__
 
 
 def made_before(target: Target) -> ConversionReport | None:
-    """Return the report beside *target*'s output if it is this very conversion: source, recipe, method and version."""
+    """Return the report beside *target*'s output if it is the same conversion: source, recipe, method and version."""
     if not (target.output / REPORT_FILE).is_file():
         return None
     try:
@@ -33,15 +33,15 @@ def made_before(target: Target) -> ConversionReport | None:
 
 
 def has_passed_smoke(folder: Path) -> bool:
-    """Tell whether a smoke test of these very weights lies beside them, and was passed."""
+    """Return whether these weights have passed a smoke test, by the report beside them."""
     reports = _reports(folder)
     return reports is not None and reports.smoke is not None and reports.smoke.passed
 
 
 def has_passed_fidelity(folder: Path, source_weights: Mapping[str, str], pages: Sequence[Path]) -> bool:
-    """Tell whether these very weights were measured beside those of the source, and held to limits that hold.
+    """Return whether these weights were measured against those of the source, and are within the limits.
 
-    Without *pages*, whatever pages it was measured on will do.
+    Without *pages*, any pages it was measured on will do.
 
     Raises:
         InputError: *pages* cannot be read.
@@ -56,12 +56,12 @@ def has_passed_fidelity(folder: Path, source_weights: Mapping[str, str], pages: 
 def _reports(folder: Path) -> Reports | None:
     try:
         return read_reports(folder)
-    except InputError:  # one that is damaged, or of other weights, is made again
+    except InputError:  # a report that is damaged, or about other weights, is made again
         return None
 
 
 def _source_files(plan: ConversionPlan) -> tuple[SourceFile, ...] | None:
-    """Return the source's shards with their hashes; None if one is neither here nor known to the Hub by its hash."""
+    """Return the source's shards with their hashes; None if one is not here and the Hub does not list its hash."""
     found = []
     for name in sorted({tensor.source.shard for tensor in plan.tensors}):
         sha256 = shard_sha256(plan.source.folder, name) or _sha256(plan.source.folder.path / name)

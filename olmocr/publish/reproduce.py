@@ -1,4 +1,4 @@
-"""A conversion report -> the same conversion again, and whether the same bytes come of it."""
+"""A conversion report -> the same conversion again, and whether it gives the same bytes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Compared:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of it. *source_is_same* by the hashes of its shards; *versions* are packages that differ: then, now.
+    """The result. *source_is_same* compares hashes of shards; *versions* are packages that differ: then, now.
 
-    *pages_are_same* tells whether what it was calibrated on, if it was, is what the report names, byte for byte.
+    *pages_are_same* says whether the calibration pages, if any, are those in the report, byte for byte.
     """
 
     source_is_same: bool
@@ -45,7 +45,7 @@ class Reproduction:
 
     @property
     def holds(self) -> bool:
-        """Whether the weights, and everything else that a conversion writes, came out the same."""
+        """Whether the weights and all other converted files are the same."""
         return self.source_is_same and all(file.same for file in self.files)
 
 
@@ -55,15 +55,15 @@ def reproduce(
     progress: Progress = lambda nbytes: None,
     calibrate_on: Sequence[Path] = (),
 ) -> Reproduction:
-    """Convert the source of *folder* again, as its report says, and compare every file that a conversion writes.
+    """Convert the source of *folder* again, as its report says, and compare every converted file.
 
-    *source* is a folder or repository to take instead of the one that the report names, *calibrate_on* the pages that
-    it was calibrated on, unless these were drawn. The new folder is made beside *folder* and removed again. What was
-    calibrated comes out the same on the same kind of machine only: MLX's device and its libraries are in ``versions``.
+    *source* is a folder or repository to use instead of the one that the report names, *calibrate_on* the pages used
+    for calibration, unless they were drawn. The new folder is created beside *folder* and removed again. Calibrated
+    models come out the same only on the same kind of machine: MLX's device and its libraries are in ``versions``.
 
     Raises:
-        InputError: the folder has no conversion report, or one that names no recipe or method of this version.
-        UsageError: the report names a source that is no repository, and none is given.
+        InputError: the folder lacks a conversion report, or the report has a recipe or method unknown to this version.
+        UsageError: the report names a source that is not a repository, and none is given.
         OlmocrError: the source cannot be converted.
     """
     report = read_conversion_report(folder)
@@ -71,7 +71,9 @@ def reproduce(
         raise UsageError(f"{folder} was made from a folder called {report.source.name}; say where it is with --source")
     if report.calibration and not report.calibration.drawn and not calibrate_on:
         count = len(report.calibration.pages)
-        raise UsageError(f"{folder} was calibrated on {count} pages of somebody's own; name them with `calibrate_on`")
+        raise UsageError(
+            f"{folder} was calibrated on {count} pages that were not drawn here; give them with `calibrate_on`"
+        )
     recipe = recipe_of(report.recipe)
     revision = report.source.revision if source is None else None
     with temporary_folder(folder.resolve().parent) as temporary:
@@ -101,10 +103,10 @@ def _page_hashes(report: ConversionReport) -> list[str]:
 
 
 def recipe_of(report: RecipeReport) -> QuantRecipe:
-    """Return the recipe that a report describes, as if it were read from its file.
+    """Return the recipe in a report, as if it were read from its file.
 
     Raises:
-        InputError: it describes none.
+        InputError: it does not describe one.
     """
     described: dict[str, Any] = {
         "name": report.name,
@@ -133,7 +135,7 @@ def _method(report: ConversionReport) -> Method:
 
 
 def _compare(folder: Path, again: Path) -> tuple[Compared, ...]:
-    """Compare what a conversion writes: not the report, which tells how long it took, nor what was put there later."""
+    """Compare the converted files, without the report (which contains times) and files added later."""
     there = {file.name: file.sha256 for file in scan_folder(folder).files}
     new = {file.name: file.sha256 for file in scan_folder(again).files if file.name != REPORT_FILE}
     names = sorted(new.keys() | {name for name in there if WEIGHTS.fullmatch(name) or name == HASHES_FILE})

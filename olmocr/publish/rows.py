@@ -1,4 +1,4 @@
-"""What a card's tables tell of a variant, kept in the repository so that a later push tells it again."""
+"""A variant's row in a card's tables, stored in the repository so that a later push can show it again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from olmocr.reports.typed_json import WrongTypeError, parse_as, report_json
 
 @dataclass(frozen=True)
 class Measured:
-    """How close a variant is to its source: *weight_bytes* are those of its files, as the measurement counted them."""
+    """How close a variant is to its source: *weight_bytes* are the bytes of its files when it was measured."""
 
     weight_bytes: int
     mean_kl: float
@@ -24,7 +24,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class CardRow:
-    """One variant in a card's tables. *memory* is what it needs to read a page, in bytes; *measured* may be nothing."""
+    """One variant in a card's tables. *memory* is what it needs to read a page, in bytes; *measured* may be empty."""
 
     title: str
     weight_bytes: int
@@ -41,14 +41,14 @@ class CardRow:
 
 @dataclass(frozen=True)
 class Variants:
-    """The rows of the variants that a card tells of beside its own."""
+    """The rows of the other variants in a card."""
 
     variants: tuple[CardRow, ...]
     version: int = 1
 
 
 def row_of(title: str, reports: Reports) -> CardRow:
-    """Return what the tables tell of the model that is called *title*."""
+    """Return the row of the model called *title*."""
     conversion, fidelity = reports.conversion, reports.fidelity
     return CardRow(
         title,
@@ -77,7 +77,7 @@ def write_rows(rows: Sequence[CardRow]) -> str:
 
 
 def parse_rows(text: str) -> tuple[CardRow, ...]:
-    """Return the rows of such a text, which came from anywhere; none where it is no such text."""
+    """Return the rows in such a text, from an untrusted source; none if it is not such a text."""
     try:
         return parse_as(Variants, text).variants
     except WrongTypeError:
@@ -85,6 +85,6 @@ def parse_rows(text: str) -> tuple[CardRow, ...]:
 
 
 def with_kept(rows: Sequence[CardRow], earlier: Sequence[CardRow], own: str) -> tuple[CardRow, ...]:
-    """Return *rows*, and those of the *earlier* ones that tell of neither one of them nor of the variant *own*."""
+    """Return *rows*, and those *earlier* ones that are not for one of them, nor for the variant *own*."""
     told = {own, *(row.title for row in rows)}
     return (*rows, *(row for row in earlier if row.title not in told))

@@ -1,4 +1,4 @@
-"""A folder -> the files of it that may be published, with their hashes, or all reasons why it must not be."""
+"""A folder -> the files of it that may be published, with their hashes, or all reasons why it must not be published."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHART_FILE = "size-fidelity.svg"
 VARIANTS_FILE = "variants.json"
 EVAL_RESULTS_FILE = ".eval_results/olmocrbench.yaml"
 
-# All that a model consists of and that we publish beside it. What is not named here stays where it is.
+# All files of a model, and files that we publish beside it. Other files are not published.
 _NAMES = {
     "LICENSE",
     "added_tokens.json",
@@ -53,12 +53,12 @@ _NAMES = {
 }
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
-# Made anew from the reports when a model is published, whatever lies in the folder.
+# Made anew from the reports when a model is published, whatever is in the folder.
 _MADE = {CARD_FILE, CHART_FILE, EVAL_RESULTS_FILE, VARIANTS_FILE}
 
 _HOMES = re.compile(r"/(?:home|Users)/[\w.-]+|/root/|[A-Za-z]:\\+Users\\+\w+")
 
-# A string of JSON without its quotes, to its end or that of the line; what is escaped outside of one begins none.
+# A JSON string without its quotes, to its end or the line's; an escape outside a string does not begin one.
 # A vocabulary has a hundred thousand that are too short to hold a secret.
 _STRING = re.compile(r'\\.|"((?:[^"\\]|\\.)*+)(?:"|\\?\Z)')
 _SHORTEST_SECRET = 20  # characters
@@ -68,17 +68,17 @@ _CHUNK = 4 << 20
 
 @dataclass(frozen=True)
 class Scan:
-    """What may go up, by name, and what must be put right before anything does."""
+    """The files to publish, by name, and the problems to fix first."""
 
     files: tuple[LocalFile, ...]
     problems: tuple[str, ...]
 
 
 def scan_folder(folder: Path) -> Scan:
-    """Look at everything in *folder*: only kinds of files that are known, no links out, no tokens, no home paths.
+    """Look at everything in *folder*: known kinds of files only, no links out, no tokens, no home paths.
 
-    Strays, which a system or another program keeps for itself, stay where they are: they are never published.
-    Problems name the file and the line, never what was found there.
+    Strays, which a system or another program keeps for itself, are ignored and never published.
+    Problems name the file and the line, never the text found.
 
     Raises:
         InputError: the folder or a file in it cannot be read.
@@ -99,7 +99,7 @@ def scan_folder(folder: Path) -> Scan:
 
 
 def is_ours(name: str) -> bool:
-    """Tell whether a file of this name in a repository is one that a push may delete: not a license, not the card."""
+    """Return whether a push may delete a repository's file of this name: not a license, not the card."""
     made = _MADE - {CARD_FILE}
     return name in (_NAMES | made) - {"LICENSE"} or WEIGHTS.fullmatch(name) is not None
 
@@ -112,7 +112,7 @@ def made_file(name: str, text: str) -> LocalFile:
 
 
 def text_problems(name: str, text: str) -> list[str]:
-    """Return which lines of *text* hold what looks like a secret, or a path into somebody's home."""
+    """Return which lines of *text* look like a secret, or hold a path into a home folder."""
     text = text.replace("\\/", "/")  # JSON may have a backslash there
     lines = text.split("\n")
     found = {*secrets_in(text), *_secrets_in_strings(lines)}
@@ -125,7 +125,7 @@ def text_problems(name: str, text: str) -> list[str]:
 
 
 def _secrets_in_strings(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Yield the same of what stands in one string of JSON, as a whole file may with its line ends written out."""
+    """Yield the same for the content of one JSON string, which may be a complete file with escaped line ends."""
     for number, line in enumerate(lines, 1):
         for string in _STRING.findall(line):
             if len(string) >= _SHORTEST_SECRET:
@@ -134,7 +134,7 @@ def _secrets_in_strings(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """Yield all that is no folder and no stray, in order, and folders that are links; no link is followed."""
+    """Yield everything except folders and strays, in order, and folders that are links; do not follow links."""
     for root, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if not is_stray(name))
         links = [name for name in folders if (Path(root) / name).is_symlink()]
@@ -147,11 +147,11 @@ def _raise(error: OSError) -> None:
 
 def _refusal(path: Path, name: str, folder: Path) -> str | None:
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-        return f"{name} is a link out of the folder; copy what it leads to, if that is to be published"
+        return f"{name} is a link out of the folder; replace it by a copy if you want to publish that"
     if not path.is_file():
-        return f"{name} is no plain file; remove it"
+        return f"{name} is not a plain file; remove it"
     if name not in _NAMES | _MADE and not WEIGHTS.fullmatch(name):
-        return f"{name} is nothing that a model consists of; take it out of the folder"
+        return f"{name} is not part of a model; take it out of the folder"
     return None
 
 
@@ -166,16 +166,16 @@ def _local_file(path: Path, name: str) -> LocalFile:
 
 
 def _text_problems(path: Path, name: str) -> list[str]:
-    """Look into a text, and into what stands in front of weights, which a program may have written more into."""
+    """Check a text, or the header of weights, where a program may have written more."""
     content = _header(path) if WEIGHTS.fullmatch(name) else path.read_bytes()
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        return [f"{name} is no text in UTF-8, which it should be; make it again"]
+        return [f"{name} is not UTF-8 text, as it should be; make it again"]
     if "\0" in text:
-        return [f"{name} holds bytes that no text has; make it again"]
+        return [f"{name} holds bytes that are not text; make it again"]
     if name.endswith(".json") and not _is_json(text):
-        return [f"{name} is not JSON, which it should be; make it again", *text_problems(name, text)]
+        return [f"{name} is not JSON, as it should be; make it again", *text_problems(name, text)]
     return text_problems(name, text)
 
 

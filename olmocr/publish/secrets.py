@@ -1,7 +1,7 @@
-"""Text -> the lines of it that look like somebody's secret, and what kind each is, told by content and not by name.
+"""Text -> the lines of it that look like secrets, and the kind of each, judged by content, not by name.
 
-What is looked for is how the programs write it that hand such secrets out or keep them. Vocabularies, merges and chat
-templates speak of tokens and passwords, too: only a name with a value beside it counts, and never the word alone.
+The patterns are those of the programs that issue or store such secrets. Vocabularies, merges and chat templates also
+mention tokens and passwords, so only a name with a value beside it counts, never the word alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 _KEY = "an access token or a key"
 
-# By the prefixes that their makers gave them so that they can be found.
+# Prefixes that issuers add so that secrets can be found.
 _TOKENS = (
     r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}",  # Hugging Face
     r"\bsk-[A-Za-z0-9_-]{20,}|\bgsk_\w{20,}|\bxai-\w{20,}|\br8_\w{20,}",  # OpenAI, Anthropic, Groq, xAI, Replicate
@@ -95,7 +95,7 @@ _COMPILED = tuple(
     (what, tuple(re.compile(pattern, re.MULTILINE) for pattern in patterns)) for what, patterns in _PATTERNS
 )
 
-# bash keeps commands without a time: nothing but their first words tells them from a text.
+# bash keeps commands without a time: only their first words distinguish them from text.
 _COMMAND = re.compile(
     r"(?:sudo|cd|ls|ll|git|ssh|scp|rsync|export|curl|wget|pip3?|docker|kubectl|vim?|nano|cat|rm|cp|mv|mkdir|chmod|chown"
     r"|python3?|brew|apt(?:-get)?|yum|npm|make|source|grep|tail|less|tar|exit|clear|htop|tmux|conda|uv)(?:\s[-./~\w$\"'].*)?"
@@ -104,7 +104,7 @@ _FEWEST_COMMANDS, _MOST_OTHERS = 8, 0.5
 
 
 def secrets_in(text: str) -> Iterator[tuple[int, str]]:
-    """Yield each line (from 1) at which something begins that looks like a secret, and what kind of one."""
+    """Yield each line (from 1) where something that looks like a secret begins, and its kind."""
     found = {
         (text.count("\n", 0, match.start() + _leading(match[0])) + 1, what)
         for what, patterns in _COMPILED
@@ -117,7 +117,7 @@ def secrets_in(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _leading(match: str) -> int:
-    """Return how much white space a match begins with: a line's own number is told, not that of an empty one before."""
+    """Return how much white space a match begins with, to report its own line, not an empty one before it."""
     return len(match) - len(match.lstrip())
 
 

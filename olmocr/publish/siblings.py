@@ -1,4 +1,4 @@
-"""Other variants for a card's tables: folders that a conversion made, and repositories -> what is known of them."""
+"""Other variants for a card's tables: converted folders and repositories -> what is known about them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from olmocr.reports.conversion import REPORT_FILE
 from olmocr.reports.fidelity import FIDELITY_REPORT_FILE
 from olmocr.reports.smoke import SMOKE_REPORT_FILE
 
-# All that a folder's reports are read from.
+# All files that a folder's reports are read from.
 _READ = ("config.json", REPORT_FILE, SMOKE_REPORT_FILE, FIDELITY_REPORT_FILE, BENCH_REPORT_FILE)
 
 
 @dataclass(frozen=True)
 class Siblings:
-    """What was given as other variants: *folders* that are here, and names of *repositories* on the Hub."""
+    """The other variants given: local *folders*, and names of *repositories* on the Hub."""
 
     folders: tuple[Path, ...]
     repositories: tuple[str, ...]
 
 
 def tell_apart(given: Sequence[str]) -> Siblings:
-    """Return which of the names that were *given* are folders and which are repositories.
+    """Return which of the *given* names are folders and which are repositories.
 
-    A folder that is there is one, whatever its name; ``ORG/NAME`` is a repository otherwise.
+    A name that exists as a folder is one; otherwise ``ORG/NAME`` is a repository.
     """
     paths = {each: Path(each).expanduser() for each in given}
     remote = [each for each, path in paths.items() if REPO_ID.fullmatch(each) and not path.is_dir()]
@@ -43,16 +43,16 @@ def tell_apart(given: Sequence[str]) -> Siblings:
 
 
 def read_repository(repo: str, hub: Hub) -> Variant:
-    """Return what the reports in *repo* say, as its main branch has them now.
+    """Return the reports in *repo*, as they are now on its main branch.
 
     Raises:
-        HubError: there is no such repository, or the Hub gives no answer.
+        HubError: there is no such repository, or the Hub does not answer.
         InputError: it lacks a report or config.json, or one is damaged, of another version or of other weights.
     """
     state = hub.read_state(repo)
     if state is None:
         raise HubError(
-            f"{repo} is no folder here, and no repository on the Hub, or not one for this token; --sibling takes both"
+            f"{repo} is not a local folder, and not a repository on the Hub that this token may read; give either"
         )
     with temporary_folder() as folder:
         for name in _READ:
@@ -64,5 +64,5 @@ def read_repository(repo: str, hub: Hub) -> Variant:
             return Variant(repo, read_reports(folder))
         except (CheckpointError, InputError) as error:
             raise InputError(str(error).replace(str(folder), repo)) from error
-        except (KeyError, TypeError, ValueError, ArithmeticError) as error:  # a stranger's numbers are none
-            raise InputError(f"{repo}/config.json is no model's: {error!r}") from error
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:  # not every config.json has valid numbers
+            raise InputError(f"{repo}/config.json is not a model's: {error!r}") from error

@@ -1,4 +1,4 @@
-"""What a conversion makes -> repositories on the Hub: what its gates ask for is measured where it is not known."""
+"""Conversions -> repositories on the Hub: measures what the gates require, unless it is known."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Upload:
-    """Where what is converted goes: *repo*, or with several recipes one for each, REPO-RECIPE.
+    """Where conversions are published: *repo* or, with several recipes, REPO-RECIPE for each.
 
-    *allowed* are gates that may fail: what only these need is not measured. *pages* are documents and folders on which
-    models are measured beside their source, none for the built-in ones. *base_model* is the repository that the source
-    is, or was trained from, and *license_id* the source's, as the Hub spells it. *collection* is the slug of one.
+    *allowed* are gates that may fail: measurements that only these need are skipped. *pages* are documents and folders
+    on which to measure models against their source, or empty for the built-in ones. *base_model* is the repository that
+    the source is, or was trained from, and *license_id* the source's, in the Hub's spelling. *collection* is a slug.
     """
 
     repo: str
@@ -50,14 +50,14 @@ class Upload:
     collection: str | None = None
 
     def requires(self, gate: str) -> bool:
-        """Tell whether *gate* has to be passed."""
+        """Return whether *gate* must be passed."""
         return gate not in self.allowed
 
     def pushes(self, targets: Sequence[Target]) -> tuple[Push, ...]:
-        """Return what is asked of the Hub for each of *targets*.
+        """Return the push of each of *targets*.
 
         Raises:
-            UsageError: that is no repository's name.
+            UsageError: a repository's name is invalid.
         """
         names = [f"-{target.plan.recipe.name}" if len(targets) > 1 else "" for target in targets]
         return tuple(
@@ -71,24 +71,28 @@ class Upload:
         )
 
     def require_possible(self, targets: Sequence[Target], hub: Hub, *, smoke_test: bool, low_disk: bool) -> SourceFacts:
-        """Find out, before anything is converted, what would keep it from being published; return what cards will say.
+        """Find out, before anything is converted, what would prevent publishing; return what cards will say.
 
         Raises:
             HubError: the token may not write there.
             InputError: the pages cannot be read.
-            MissingDependencyError: what it takes to measure is not installed.
-            UsageError: the options leave out what a gate needs, or name a gate or a repository that cannot be.
+            MissingDependencyError: a package needed for measuring is not installed.
+            UsageError: the options leave out what a gate needs, or name an invalid gate or repository.
         """
         pushes = self.pushes(targets)
         require_gates(self.allowed)
         stated_facts(self.base_model, self.license_id)
         if self.requires("smoke") and not smoke_test:
-            raise UsageError("--upload-repo needs the smoke test; leave --no-smoke-test out, or --allow-failing smoke")
+            raise UsageError(
+                "--upload-repo needs the smoke test; leave out --no-smoke-test, or add --allow-failing smoke"
+            )
         if self.requires("fidelity") and low_disk and targets[0].plan.source.folder.remote_weights:
-            raise UsageError("--low-disk keeps no source to measure beside; leave it out, or --allow-failing fidelity")
+            raise UsageError(
+                "--low-disk does not keep the source to measure against; leave it out, or add --allow-failing fidelity"
+            )
         missing = why_not_possible()
         if missing and (self.requires("smoke") or self.requires("fidelity")):
-            raise MissingDependencyError(f"what is uploaded is tried and measured before, and {missing}")
+            raise MissingDependencyError(f"a model is tested and measured before the upload, and {missing}")
         if self.pages:
             read_page_set(self.pages)
         self._require_base_model(targets[0].plan.source.folder)
@@ -100,31 +104,31 @@ class Upload:
 
     def _require_base_model(self, source: ModelFolder) -> None:
         if self.base_model is None and source.repo_id is None:
-            also = "" if self.license_id or _license_beside(source) else ", and --license ID unless olmOCR-2 is that"
+            also = "" if self.license_id or _license_beside(source) else ", and --license ID unless that is olmOCR-2"
             raise UsageError(
-                f"{source.name} is a folder here, and the card has to name the repository that it is, or was trained "
+                f"{source.name} is a local folder, and the card has to name the repository that it is, or was trained "
                 f"from; give --base-model ORG/NAME{also}"
             )
 
     def _facts(self, source: ModelFolder, hub: Hub) -> SourceFacts:
-        """Return what the cards say of *source*; its license is as it was stated, by its own card or that of its base.
+        """Return what the cards say about *source*; its license is the one given, or from its card or its base's.
 
         Raises:
-            HubError: the Hub gives no answer.
-            UsageError: nobody states a license.
+            HubError: the Hub does not answer.
+            UsageError: no license is stated.
         """
         facts = stated_facts(self.base_model or source.repo_id, self.license_id or _license_beside(source))
         if facts.license is None and facts.base_model is not None:
             facts = stated_facts(facts.base_model, as_license(hub.read_license(facts.base_model)))
         if facts.license is None:
             raise UsageError(
-                f"neither {source.name} nor {facts.base_model} states a license, and the card has to; "
+                f"{source.name} and {facts.base_model} do not state a license, and the card must; "
                 "state it with --license ID, like apache-2.0"
             )
         return facts
 
     def measure(self, targets: Sequence[Target], on_page: OnPage = lambda name, total: None) -> None:
-        """Measure each of *targets* beside its source, unless that is known, hold it to its limits, and write that.
+        """Measure each of *targets* against its source, unless that is known, check its limits, and write the result.
 
         Raises:
             OlmocrError: as in ``measure_fidelity``.
@@ -134,16 +138,16 @@ class Upload:
         unknown = [target.output for target in targets if not has_passed_fidelity(target.output, weights, self.pages)]
         for target in targets:
             if target.output not in unknown:
-                _log.info("%s was measured beside its source already", target.output)
+                _log.info("%s has already been measured against its source", target.output)
         why = why_not_quick(source) if unknown else None
         if why:
             _log.warning(
-                "measuring takes long: %s; it may be interrupted, the same command goes on page by page, and with "
-                "--allow-failing fidelity it is published without, which its card then says",
+                "measuring takes long: %s; you can interrupt it, and the same command resumes page by page; with "
+                "--allow-failing fidelity it is published unmeasured, and its card says so",
                 why,
             )
         for folder in unknown:
-            _log.info("measuring %s beside its source, on %s", folder, self._page_set())
+            _log.info("measuring %s against its source, on %s", folder, self._page_set())
             report = measure_fidelity(folder, source, FidelityTerms(self.pages), timed(on_page))
             report = dataclasses.replace(report, gate=check_gates(report, read_gates()))
             write_fidelity_report(folder, report)
@@ -152,7 +156,7 @@ class Upload:
                 _log.log(logging.INFO if passed else logging.WARNING, "%s", line)
 
     def publish(self, targets: Sequence[Target], hub: Hub) -> None:
-        """Push all of *targets*, each with the others in its card's tables; none of them if one fails a gate.
+        """Push all of *targets*, each with the others in its card's tables, or none if one fails a gate.
 
         Raises:
             OlmocrError: as in ``plan_push`` and ``carry_out``.
@@ -174,16 +178,16 @@ class Upload:
 
 
 def _license_beside(source: ModelFolder) -> str | None:
-    """Return the license that the card in a source's folder states, if it states one as the Hub spells it."""
+    """Return the license in the card of a source's folder, if the Hub knows it by that name."""
     path = source.path / CARD_FILE
     card = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return as_license(split_card(card)[0].get("license"))
 
 
 def timed(on_page: OnPage, say: Say = _log.info, clock: Callable[[], float] = time.monotonic) -> OnPage:
-    """Return *on_page*, but that the first page that is really read tells how long the rest will take, if that is long.
+    """Return *on_page*, extended to report the remaining time after the first page really read, if that is long.
 
-    Pages that an earlier run has measured are counted at once, and tell nothing.
+    Pages measured by an earlier run are counted at once, and do not count as read.
     """
     last, count, is_said = clock(), 0, False
 

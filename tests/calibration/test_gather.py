@@ -182,7 +182,7 @@ def test_pages_of_documents_and_pictures_are_taken_and_what_cannot_be_is_named(t
 def test_documents_none_of_which_can_be_used_are_refused_in_a_sentence(tmp_path, terms):
     path = tmp_path / "broken.pdf"
     path.write_bytes(b"%PDF-1.4 and no more")
-    with pytest.raises(InputError, match=r"no page to calibrate on: broken\.pdf is a damaged PDF"):
+    with pytest.raises(InputError, match=r"no pages to calibrate on: broken\.pdf is a damaged PDF"):
         gather(SOURCE, terms(path))
     with pytest.raises(InputError, match="no file or folder"):
         gather(SOURCE, terms(tmp_path / "nothing"))

@@ -58,7 +58,7 @@ def test_a_file_of_this_source_is_read_and_one_of_another_is_refused(source, kno
     assert known_sensitivities(source, path, "fit", pages_of=never) == known
     assert known_sensitivities(source, path, "calibrated", may_measure=False, pages_of=never) == known
     write_sensitivities(path, measured_of(source))
-    with pytest.raises(PlanError, match=r"were measured of made up, whose weights .* are not those of checkpoint"):
+    with pytest.raises(PlanError, match=r"were measured on made up, whose weights .* are not those of checkpoint"):
         known_sensitivities(source, path, pages_of=never)
 
 
@@ -80,7 +80,7 @@ def test_what_is_not_there_is_measured_and_kept(source, tmp_path, caplog):
 
 
 def test_a_dry_run_measures_nothing(source, tmp_path):
-    with pytest.raises(PlanError, match=r"there is no .*, and a dry run measures nothing"):
+    with pytest.raises(PlanError, match=r"does not exist, and a dry run does not measure"):
         known_sensitivities(source, tmp_path / "none.json", may_measure=False, pages_of=never)
 
 
@@ -124,7 +124,7 @@ def test_a_recipe_that_a_person_changed_is_not_written_over(source, known, tmp_p
     write_recipe(path, found, known)
     text = path.read_text()
     path.write_text(text.replace("bits: 4", "bits: 5"))
-    with pytest.raises(OutputError, match=r"out\.yaml is there, and is another recipe; use it with `recipe="):
+    with pytest.raises(OutputError, match=r"out\.yaml already holds another recipe; use it with `recipe="):
         write_recipe(path, found, known)
 
 

@@ -69,7 +69,7 @@ def test_tokens_beyond_the_embeddings_are_said(tmp_path, caplog):
     with_tokens(folder, 7)
     checked(folder)
     assert "7 tokens have ids beyond the 4096 rows of the embeddings: <extra0> (4096), <extra1> (4097)" in caplog.text
-    assert "<extra4> (4100), …; the model cannot be given them" in caplog.text
+    assert "<extra4> (4100), …; the model cannot take them" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["added_tokens.json", "tokenizer_config.json"])
@@ -162,7 +162,7 @@ def test_more_templates_in_their_own_folder_are_said(tmp_path, caplog):
     (folder / "additional_chat_templates" / "tool_use.jinja").write_text("x")
     with caplog.at_level(logging.WARNING):
         checked(folder)
-    assert "are not taken along, since pages are not asked with them: tool_use.jinja" in caplog.text
+    assert "are not copied, because they cannot render a page: tool_use.jinja" in caplog.text
 
 
 def test_the_demo_checkpoint_has_nothing_to_say(caplog):

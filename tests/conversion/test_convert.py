@@ -69,7 +69,7 @@ def test_a_conversion_that_stops_in_the_middle_leaves_no_folder(error, tmp_path)
 def test_a_source_that_shrinks_while_it_is_read_is_named_and_no_folder_is_left(tmp_path):
     source = tiny_checkpoint(tmp_path / "source")
     targets = target(source, tmp_path / "out")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors became shorter while it was read"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors became shorter while it was being read"):
         write_models(targets, lambda nbytes: os.truncate(source / "model.safetensors", 9000))
     assert list(tmp_path.iterdir()) == [source]
 

@@ -206,7 +206,7 @@ def test_a_source_that_changed_since_with_its_time_and_size_kept_leaves_no_mixtu
     assert report.source.files == fresh.source.files
     # What only a later shard is made of may change: nothing that was made before is of it.
     assert (report.resumed_shards == 0) == whole
-    assert ("is not what it was when this conversion was interrupted; beginning anew" in caplog.text) == whole
+    assert ("changed since this conversion was interrupted; starting over" in caplog.text) == whole
 
 
 def put_in_the_way(output):
@@ -253,7 +253,7 @@ def test_a_source_that_is_broken_leaves_nothing_even_after_whole_shards(small_sh
         return tensors | {name: (dtype, shape, data[:-2] + b"\xc0\x7f")}
 
     source = tiny_checkpoint(tmp_path / "source", change=last_is_no_number)
-    with pytest.raises(CheckpointError, match="values that are infinite or no number"):
+    with pytest.raises(CheckpointError, match="infinite values or NaN"):
         convert(source, "4bit", tmp_path / "out", threads=1)
     assert list(tmp_path.iterdir()) == [source]
 

@@ -71,12 +71,12 @@ def test_a_pattern_matches_nothing_else(pattern, path):
     ],
 )
 def test_what_is_no_pattern_is_refused_from_there_on(pattern, rest):
-    with pytest.raises(UsageError, match=re.escape(f"{pattern!r} is no pattern from {rest!r} on")):
+    with pytest.raises(UsageError, match=re.escape(f"{pattern!r} is not a pattern from {rest!r} on")):
         parse_pattern(pattern)
 
 
 def test_an_empty_pattern_is_refused():
-    with pytest.raises(UsageError, match="'' is no pattern"):
+    with pytest.raises(UsageError, match="'' is not a pattern"):
         parse_pattern("")
 
 

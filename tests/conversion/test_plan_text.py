@@ -78,7 +78,7 @@ def test_the_totals_are_bytes_of_files_and_what_the_conversion_takes():
     lines = lines_of(plan)
     assert starting_with(lines, "output") == f"output 5.64 GB ({plan.file_bytes:,} bytes) in 3 files"
     assert starting_with(lines, "disk") == "disk 6.00 GB needed, 70.00 GB free"
-    assert starting_with(lines, "memory") == "memory 0.25 GB at most while it is converted"
+    assert starting_with(lines, "memory") == "memory 0.25 GB at most during the conversion"
     assert starting_with(lines_of(plan, Resources(disk_needed=6_000_000_000)), "disk") == "disk 6.00 GB needed"
 
 

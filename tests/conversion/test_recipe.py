@@ -17,9 +17,9 @@ def the_error(rules, head=""):
     with pytest.raises(UsageError) as caught:
         recipe(rules, head)
     text = str(caught.value)
-    assert text.startswith("mine.yaml is no recipe: ")
-    assert text.endswith("; docs/recipes.md has the format")
-    return text.removeprefix("mine.yaml is no recipe: ").removesuffix("; docs/recipes.md has the format")
+    assert text.startswith("mine.yaml is not a recipe: ")
+    assert text.endswith("; docs/recipes.md describes the format")
+    return text.removeprefix("mine.yaml is not a recipe: ").removesuffix("; docs/recipes.md describes the format")
 
 
 def test_every_packaged_recipe_can_be_read_under_its_own_name():
@@ -98,18 +98,18 @@ def test_a_dtype_may_be_left_open(text):
         ("- {match: [], keep: it}", "rule 1: match is [], not a pattern or a list of them"),
         ("- {match: ['*', [a]], keep: it}", "rule 1: match is ['*', ['a']], not a pattern or a list of them"),
         ("- {match: '*', bits: 4, head: no}", "rule 1: head is 'no', not one of tied, untied"),
-        ("- {match: '*', bits: 4, size: 3}", "rule 1: 'size' is none of match, keep, bits, group_size, mode, head"),
+        ("- {match: '*', bits: 4, size: 3}", "rule 1: 'size' is not one of match, keep, bits, group_size, mode, head"),
         (
             "- {match: '*', bits: 4}\n- all",
-            "rule 2: there should be match, keep, bits, group_size, mode, head, not 'all'",
+            "rule 2: expected match, keep, bits, group_size, mode, head, not 'all'",
         ),
         ("- {match: '*', match: a, bits: 4}", "it has 'match' twice"),
-        ("  []", "it has no list of rules"),
-        ("  all", "it has no list of rules"),
+        ("  []", "it does not have a list of rules"),
+        ("  all", "it does not have a list of rules"),
         ("- {match: *a, bits: 4}", "it has an alias (*); a pattern that begins with * needs quotes"),
-        ("- {match: a", "it is no YAML (expected ',' or '}', but got '<stream end>' in line 5)"),
+        ("- {match: a", "it is not YAML (expected ',' or '}', but got '<stream end>' in line 5)"),
         ("- {match: {a: b}, bits: 4}", "rule 1: match is {'a': 'b'}, not a pattern or a list of them"),
-        ("- {[a]: b}", "it is no YAML (found unhashable key in line 5)"),
+        ("- {[a]: b}", "it is not YAML (found unhashable key in line 5)"),
     ],
 )
 def test_a_bad_rule_is_refused_in_one_sentence(rules, error):
@@ -117,7 +117,7 @@ def test_a_bad_rule_is_refused_in_one_sentence(rules, error):
 
 
 def test_a_bad_pattern_is_refused_with_its_rule():
-    assert the_error("- {match: 'a?', bits: 4}").startswith("rule 1: 'a?' is no pattern from '?' on")
+    assert the_error("- {match: 'a?', bits: 4}").startswith("rule 1: 'a?' is not a pattern from '?' on")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_bad_pattern_is_refused_with_its_rule():
         ("vision_mlp_multiple: 0", "vision_mlp_multiple is '0', not a number from 1 to 1024"),
         ("vision_mlp_multiple: no", "vision_mlp_multiple is 'no', not a number from 1 to 1024"),
         ("vision_mlp_multiple: 99999999", "vision_mlp_multiple is '99999999', not a number from 1 to 1024"),
-        ("author: me", "'author' is none of name, summary, rules, dtype, vision_mlp_multiple, method"),
+        ("author: me", "'author' is not one of name, summary, rules, dtype, vision_mlp_multiple, method"),
         ("name: again", "it has 'name' twice"),
     ],
 )
@@ -139,15 +139,15 @@ def test_a_bad_setting_is_refused_in_one_sentence(head, error):
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (b"", "there should be name, summary, rules, dtype, vision_mlp_multiple, method, not nothing"),
-        (b"- a", "there should be name, summary, rules, dtype, vision_mlp_multiple, method, not ['a']"),
+        (b"", "expected name, summary, rules, dtype, vision_mlp_multiple, method, not nothing"),
+        (b"- a", "expected name, summary, rules, dtype, vision_mlp_multiple, method, not ['a']"),
         (b"summary: A.\nrules: [{match: a, bits: 4}]", "name is missing"),
         (b"name: a\nrules: [{match: a, bits: 4}]", "summary is missing"),
-        (b"name: a\nsummary: A.", "it has no list of rules"),
-        (b"name: a/b\nrules: 1", "name is 'a/b', and it becomes part of a folder's: use letters, digits, . _ and -"),
+        (b"name: a\nsummary: A.", "it does not have a list of rules"),
+        (b"name: a/b\nrules: 1", "name is 'a/b' and becomes part of a folder's name: use letters, digits, . _ and -"),
         (b"name: [a]\nrules: 1", "name is ['a'], not a text"),
-        (b"\xff\xfe\xff", "it is no YAML (it holds characters that are no text)"),
-        (b"\x00", "it is no YAML (it holds characters that are no text)"),
+        (b"\xff\xfe\xff", "it is not YAML (it holds characters that are not text)"),
+        (b"\x00", "it is not YAML (it holds characters that are not text)"),
         (b"a: &x 1\nb: *x", "it has an alias (*); a pattern that begins with * needs quotes"),
         (b"[" * 5000, "it is nested too deeply"),
     ],
@@ -155,13 +155,13 @@ def test_a_bad_setting_is_refused_in_one_sentence(head, error):
 def test_what_is_no_recipe_is_refused_in_one_sentence(content, error):
     with pytest.raises(UsageError) as caught:
         parse_recipe(content, "mine.yaml")
-    assert str(caught.value) == f"mine.yaml is no recipe: {error}; docs/recipes.md has the format"
+    assert str(caught.value) == f"mine.yaml is not a recipe: {error}; docs/recipes.md describes the format"
 
 
 def test_a_file_that_is_too_large_is_refused(tmp_path):
     path = tmp_path / "large.yaml"
     path.write_bytes(b"#" * 100_001)
-    with pytest.raises(UsageError, match=r"large\.yaml has more than 100,000 bytes, which is no recipe"):
+    with pytest.raises(UsageError, match=r"large\.yaml has more than 100,000 bytes, so it is not a recipe"):
         read_recipe(path)
 
 
@@ -210,11 +210,11 @@ def test_no_change_leaves_the_recipe_as_it_is():
 def test_changes_that_cannot_be_are_refused():
     with pytest.raises(UsageError, match="`group_size` is 48, not one of 32, 64, 128"):
         changed(find_recipe("4bit"), group_size=48)
-    with pytest.raises(UsageError, match="the recipe none has no groups that `group_size` could change"):
+    with pytest.raises(UsageError, match="the recipe none does not have groups that `group_size` could change"):
         changed(find_recipe("none"), group_size=32)
     with pytest.raises(UsageError, match="`dtype` is 'int8', not one of bfloat16, float16, float32"):
         changed(find_recipe("none"), dtype="int8")
-    with pytest.raises(UsageError, match=r"'a\?' is no pattern"):
+    with pytest.raises(UsageError, match=r"'a\?' is not a pattern"):
         changed(find_recipe("none"), keep=("a?",))
 
 
@@ -254,5 +254,7 @@ def test_a_rule_for_another_kind_of_head_is_left_out():
 
 
 def test_all_matrices_that_no_rule_decides_are_named_at_once():
-    with pytest.raises(PlanError, match=r"becomes of 12 matrices:\n  model\.layers\.\*\.q, 12 of them\nend the rules"):
+    with pytest.raises(
+        PlanError, match=r"decides about 12 matrices:\n  model\.layers\.\*\.q, 12 of them\nend the rules"
+    ):
         decide(recipe("- {match: '*.v', bits: 8}"), MODULES, BLOCKS, "untied")

@@ -61,14 +61,14 @@ for *args, token in json.loads(sys.argv[1]):
 """
 
 
-UNREADABLE = "is neither a folder here nor a repository on the Hub that you may read; check the name, or set HF_TOKEN"
+UNREADABLE = "is not a local folder, and not a repository on the Hub that you may read; check the name, or set HF_TOKEN"
 
 
 REFUSED = {
     ("tiny/unknown", TOKEN): f"tiny/unknown {UNREADABLE}",
     ("tiny/unknown", None): f"tiny/unknown {UNREADABLE}",
     ("tiny/private", None): f"tiny/private {UNREADABLE}",
-    ("tiny/olmocr", "--revision", "nope", None): "tiny/olmocr has no revision nope; choose a branch, tag or commit",
+    ("tiny/olmocr", "--revision", "nope", None): "tiny/olmocr has no revision nope; choose an existing branch",
     ("tiny/gated", TOKEN): "tiny/gated is gated: accept its terms on the Hub, then set HF_TOKEN or run 'hf auth login'",
     ("tiny/disabled", TOKEN): "the Hub refuses tiny/disabled (403); check that HF_TOKEN is valid",
     ("tiny/down", None): "tiny/down could not be downloaded: the Hub answered 500; run it again",

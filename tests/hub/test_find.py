@@ -76,7 +76,7 @@ def test_without_a_network_the_command_ends_in_a_sentence_and_tries_for_less_tha
         hub = SimpleNamespace(endpoint=f"http://127.0.0.1:{closed.getsockname()[1]}")
         process = convert(tmp_path, hub, "a/b")
     assert process.returncode == ExitCode.HUB
-    assert the_error(process).startswith("a/b is no folder here, and the Hub cannot be reached; check the network")
+    assert the_error(process).startswith("a/b is not a local folder, and the Hub cannot be reached; check the network")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_connection_that_is_reset_ends_in_a_sentence_and_a_second_run_complete
     process = convert(tmp_path, hub, "tiny/olmocr")
     if process.returncode != ExitCode.OK:  # the client goes on by itself where the reset meets it between two reads
         assert process.returncode == ExitCode.HUB
-        assert the_error(process).endswith("; run it again, files that are whole are kept")
+        assert the_error(process).endswith("; run it again (complete files are kept)")
         assert not (tmp_path / "out").exists()
         assert convert(tmp_path, hub, "tiny/olmocr").returncode == ExitCode.OK
     assert report(tmp_path)["source"]["name"] == "tiny/olmocr"
@@ -129,12 +129,12 @@ def test_what_is_neither_a_folder_nor_a_repositorys_name_is_no_checkpoint(name, 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError) as error:
         find_model(name)
-    assert str(error.value).startswith(f"{name} is no folder that can be read; give a model's folder, or a Hub")
+    assert str(error.value).startswith(f"{name} is not a readable folder; give a model's folder, or a Hub")
     assert error.value.exit_code == ExitCode.BAD_CHECKPOINT
 
 
 def test_a_revision_of_a_folder_is_refused():
-    with pytest.raises(UsageError, match="is a folder here, which has no revision main"):
+    with pytest.raises(UsageError, match="is a local folder, which does not have a revision main"):
         find_model(str(CHECKPOINT), "main")
 
 
@@ -154,9 +154,9 @@ def test_settings_come_without_weights_at_one_commit(hub, commits, tmp_path):
     [
         (
             "tiny/pickled",
-            "tiny/pickled has its weights as pickle files only (pytorch_model.bin), which can run code and",
+            "tiny/pickled has its weights only as pickle files (pytorch_model.bin), which can run code and",
         ),
-        ("tiny/older", "tiny/older is no checkpoint: it has no *.safetensors files"),
+        ("tiny/older", "tiny/older is not a checkpoint: it has no *.safetensors files"),
     ],
 )
 def test_a_repository_without_safetensors_is_refused_by_what_it_has(hub, tmp_path, repository, sentence):
@@ -221,7 +221,7 @@ def test_a_snapshot_that_find_model_made_has_its_weights(hub, tmp_path):
 def test_offline_what_is_not_in_the_cache_ends_in_a_sentence(settings_cached, hub, call):
     (printed,) = lines(settings_cached, hub, call, HF_HUB_OFFLINE="1")
     repository = "tiny/unknown" if "unknown" in call else "tiny/sharded"
-    assert printed.startswith(f"HubError: {repository} is no folder here, and the Hub cannot be reached; check the")
+    assert printed.startswith(f"HubError: {repository} is not a local folder, and the Hub cannot be reached; check the")
 
 
 def test_offline_a_download_that_is_not_complete_ends_in_a_sentence(settings_cached, hub):
@@ -251,7 +251,7 @@ def test_a_list_of_files_that_cannot_be_had_ends_in_a_sentence(hub, commits, set
     assert printed == "HubError: tiny/sharded could not be downloaded: the Hub answered 429; run it again later"
     hub.lists_sizes = False
     (printed,) = lines(settings_cached, hub, "find_settings('tiny/sharded')")
-    assert printed.startswith("HubError: the Hub does not state the size of consolidated.safetensors in tiny/sharded;")
+    assert printed.startswith("HubError: the Hub does not list the size of consolidated.safetensors in tiny/sharded;")
 
 
 def test_the_hash_of_a_remote_shard_is_the_one_that_the_hub_states(hub, commits, settings_cached):
@@ -266,7 +266,7 @@ def test_the_settings_of_a_folder_are_the_folder():
     assert find_settings(str(CHECKPOINT)).remote_files == ()
     with pytest.raises(CheckpointError, match="lacks the shard model"):
         remote_header(ModelFolder(CHECKPOINT), WEIGHTS)
-    with pytest.raises(UsageError, match="is a folder here, which has no revision main"):
+    with pytest.raises(UsageError, match="is a local folder, which does not have a revision main"):
         find_settings(str(CHECKPOINT), "main")
 
 
@@ -278,7 +278,7 @@ def test_the_settings_of_a_folder_are_the_folder():
         ("tiny/gated", {"HF_TOKEN": TOKEN}, ["HubError: tiny/gated is gated"]),
         ("tiny/down", {}, []),  # a failure of the Hub's own says nothing of the repository
         ("tiny/unknown", {"HF_HUB_OFFLINE": "1"}, []),
-        ("no such model", {}, ["CheckpointError: no such model is no folder"]),
+        ("no such model", {}, ["CheckpointError: no such model is not a readable folder"]),
     ],
 )
 def test_a_model_is_required_with_no_weights_downloaded_and_only_a_no_is_an_error(

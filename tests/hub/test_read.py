@@ -58,8 +58,8 @@ def test_a_remote_header_of_impossible_length_is_a_damaged_file(tmp_path, conten
     with HubServer({"tiny/damaged": Repository({"main": Commit(tmp_path / "model")})}) as hub:
         read = f"remote_header(find_settings('tiny/damaged'), {WEIGHTS!r})"
         assert lines(tmp_path, hub, read) == [
-            f"CheckpointError: {WEIGHTS} in tiny/damaged is damaged or no safetensors file: no header of {length} "
-            f"bytes fits into its {len(content)}; choose another revision"
+            f"CheckpointError: {WEIGHTS} in tiny/damaged is damaged or not a safetensors file: a header of {length} "
+            f"bytes does not fit into its {len(content)}; choose another revision"
         ]
 
 
@@ -72,7 +72,7 @@ def test_a_header_that_breaks_off_ends_in_a_sentence(hub, tmp_path):
 
 def test_a_shard_that_the_repository_lacks_is_named(hub, tmp_path):
     kept_settings(tmp_path, hub)
-    sentence = "CheckpointError: tiny/sharded lacks the shard x.safetensors; choose a repository or revision that is"
+    sentence = "CheckpointError: tiny/sharded lacks the shard x.safetensors; choose a complete repository or"
     for call in ("remote_header(kept(), 'x.safetensors')", "fetch_shard(kept(), 'x.safetensors', Path('shards'))"):
         (printed,) = lines(tmp_path, hub, call)
         assert printed.startswith(sentence)

@@ -97,10 +97,7 @@ def test_an_endpoint_that_is_none_ends_in_a_sentence_and_a_slash_at_its_end_does
 def test_a_token_that_would_go_out_in_the_open_is_told(tmp_path):
     warns = "from olmocr.hub.replies import _warn_of_an_open_token as w; w('http://hub.example'); w('http://127.0.0.1')"
     process = python(tmp_path, SimpleNamespace(endpoint="http://127.0.0.1:1"), "-c", warns, HF_TOKEN=TOKEN)
-    assert (
-        process.stderr
-        == "HF_ENDPOINT is an http address: the token is sent to it where others can read it; use https\n"
-    )
+    assert process.stderr == "HF_ENDPOINT is an http address: others can read the token on the way; use https\n"
 
 
 @pytest.mark.parametrize("revision", ["../../outside", "/etc", "a//b", "-x", "a\nb", "x" * 300])

@@ -112,7 +112,7 @@ def test_a_pull_request_that_is_none_is_refused(hub, url):
 def test_what_is_compressed_is_refused_before_it_grows(hub):
     hub.headers["Content-Encoding"] = "gzip"
     hub.replies["about"] = gzip.compress(json.dumps(ABOUT).encode())
-    assert "sends compressed" in refused(lambda: hub.client.read_state("a/b"))
+    assert "sends a compressed reply" in refused(lambda: hub.client.read_state("a/b"))
 
 
 def test_the_token_is_not_sent_on_to_where_a_list_goes_on(hub):
@@ -134,9 +134,6 @@ def test_the_token_is_not_sent_on_to_where_a_list_goes_on(hub):
     ],
 )
 def test_whose_the_token_is_may_be_told_in_any_form(about):
-    assert (
-        why_not_writable({"name": "a", **about}, "b/model")
-        == "b is neither its owner, a, nor an organisation of theirs"
-    )
+    assert why_not_writable({"name": "a", **about}, "b/model") == "b is not its owner, a, or an organisation of theirs"
     assert why_not_writable({"name": "b\x1b[2J", **about}, "c/model").isprintable()
     why_not_writable({"name": "b", **about}, "b/model")

@@ -254,7 +254,9 @@ def test_a_missing_document_and_a_missing_model_are_told_together():
 def test_a_missing_document_and_a_named_model_that_is_not_there_are_told_together():
     done = refused("ws", "--pdfs", "nothere.pdf", "--model", "nomodel")
     assert done.returncode == 7
-    assert "there is no file nothere.pdf; nothing was started; and nomodel is no folder" in sentence_of(done)
+    assert "there is no file nothere.pdf; nothing was started; and nomodel is not a readable folder" in sentence_of(
+        done
+    )
 
 
 def test_a_document_whose_name_has_a_slip_is_told():

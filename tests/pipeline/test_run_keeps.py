@@ -441,7 +441,7 @@ def test_a_model_that_is_not_there_is_an_error_where_nothing_is_left_to_read(tmp
     pdf = write_numbered_pdf(tmp_path / "a.pdf", [1])
     run("ws", pdf)
     config = PipelineConfig(workspace="ws", pdfs=pdf, model="no such model", target_longest_image_dim=64, markdown=True)
-    with pytest.raises(CheckpointError, match="no such model is no folder that can be read"):
+    with pytest.raises(CheckpointError, match="no such model is not a readable folder"):
         run_pipeline_sync(config)
     assert markdown(), "what needs no model was done"
 

@@ -98,7 +98,7 @@ def test_settings_that_one_reader_does_not_find_are_told(key, folder):
 
 def test_pages_that_are_let_through_too_large_are_told(folder):
     edit(folder / "preprocessor_config.json", lambda settings: settings.update(max_pixels=12_845_056))
-    assert "12,845,056 pixels are let through" in wrong(audit(folder))["pixels"]
+    assert "up to 12,845,056 pixels are allowed" in wrong(audit(folder))["pixels"]
 
 
 def test_files_that_are_missing_or_too_many_are_told(folder):
@@ -106,7 +106,7 @@ def test_files_that_are_missing_or_too_many_are_told(folder):
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     found = wrong(audit(folder))
     assert found["files"] == "chat_template.jinja missing"
-    assert found["contents"] == "pytorch_model.bin belong to no model"
+    assert found["contents"] == "pytorch_model.bin do not belong to a model"
 
 
 def test_a_template_that_cannot_be_rendered_is_told_and_does_nothing(folder):

@@ -53,7 +53,7 @@ def test_a_card_of_several_variants_is_written_with_its_picture(model, tiny, tmp
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (("--repo", "x"), ExitCode.USAGE, "--repo x is no repository's name"),
+        (("--repo", "x"), ExitCode.USAGE, "--repo x is not a repository's name"),
         (("--sibling", "nothing"), ExitCode.UNREADABLE_INPUT, "nothing has no conversion_report.json"),
         (("--output", "no/such/folder.md"), ExitCode.OUTPUT, "could not be written"),
     ],
@@ -67,7 +67,7 @@ def test_what_cannot_be_done_is_one_sentence(args, code, says, model):
 def test_a_dry_run_prints_and_a_push_does(hub, model):
     out = run("push", model, "--repo", REPO, "--dry-run", "--quiet")
     assert "add         model.safetensors" in out
-    assert "gate        weights: ok: The folder is whole." in out
+    assert "gate        weights: ok: The folder is complete." in out
     assert hub.repositories == {}
     last = out.splitlines()[-1]
     assert last.startswith(f"would push to {REPO}: add 13, replace 0, delete 0, keep 0 files, ")

@@ -117,18 +117,18 @@ def test_a_model_without_a_repository_names_no_source():
     ("report", "reason"),
     [
         (without_formulas(), "2927 checks of type math were not scored"),
-        (replace(full_run(), backend="answers"), "nothing tells which weights gave them"),
-        (replace(full_run(), backend="server"), "a server read the pages, and nothing tells which weights it has"),
-        (without_formulas(), "0 checks of arxiv_math were scored, and it has 2927"),
+        (replace(full_run(), backend="answers"), "it is unknown which weights gave them"),
+        (replace(full_run(), backend="server"), "a server read the pages, and it is unknown which weights it has"),
+        (without_formulas(), "0 checks of arxiv_math were scored, but it has 2927"),
         (replace(full_run(), complete=False), "the report says that it is not complete"),
         (replace(full_run(), complete=False, incomplete=("9 of 1403 documents were left out",)), "9 of 1403"),
         (replace(full_run(), categories=full_run().categories[1:]), "these categories are missing: arxiv_math"),
-        (replace(full_run(), categories=changed("baseline", category="mine")), "none of the benchmark's: mine"),
+        (replace(full_run(), categories=changed("baseline", category="mine")), "not in the benchmark: mine"),
         (replace(full_run(), categories=changed("old_scans", scored=525)), "525 checks of old_scans were scored"),
-        (replace(full_run(), documents=1402), "1402 documents were read, and it has 1403"),
-        (replace(full_run(), revision=None), "which revision of the data set it was is not known"),
-        (replace(full_run(), score=0.99), "its scores are not those of its counts"),
-        (replace(full_run(), categories=changed("old_scans", passed=520)), "its scores are not those of its counts"),
+        (replace(full_run(), documents=1402), "1402 documents were read, but it has 1403"),
+        (replace(full_run(), revision=None), "the revision of the data set is unknown"),
+        (replace(full_run(), score=0.99), "its scores do not match its counts"),
+        (replace(full_run(), categories=changed("old_scans", passed=520)), "its scores do not match its counts"),
         (replace(full_run(), score=None), "it has no score"),
     ],
 )
@@ -151,7 +151,7 @@ def test_a_push_writes_no_score_of_a_part_and_says_why(hub, model):
     (model / ".eval_results").mkdir()
     (model / EVAL_RESULTS_FILE).write_text("- value: 100\n")  # whoever wrote that
     text = show_plan(plan(hub, model))
-    assert f"benchmark   no {EVAL_RESULTS_FILE}, for this is no full run of olmOCR-bench: 2927 checks" in text
+    assert f"benchmark   no {EVAL_RESULTS_FILE}, because this is not a full run of olmOCR-bench: 2927 checks" in text
     said = []
     carry_out(plan(hub, model), Hub(hub.endpoint, TOKEN), said.append)
     assert EVAL_RESULTS_FILE not in files_of(hub)
@@ -169,7 +169,7 @@ def test_no_other_file_of_scores_may_lie_in_the_folder(model):
     (model / ".eval_results").mkdir()
     (model / ".eval_results/hle.yaml").write_text("- value: 100\n")
     (problem,) = scan_folder(model).problems
-    assert problem.startswith(".eval_results/hle.yaml is nothing that a model consists of")
+    assert problem.startswith(".eval_results/hle.yaml is not part of a model")
 
 
 @pytest.mark.parametrize(("report", "is_there"), [(full_run(), True), (without_formulas(), False)])
@@ -178,7 +178,7 @@ def test_the_card_command_writes_it_or_says_why_not(report, is_there, model):
     assert done.exit_code == 0, done.output
     assert (model / EVAL_RESULTS_FILE).is_file() is is_there
     assert ("the score of olmOCR-bench" in done.output) is is_there
-    assert ("no full run of olmOCR-bench: 2927 checks" in done.output) is not is_there
+    assert ("not a full run of olmOCR-bench: 2927 checks" in done.output) is not is_there
 
 
 def test_a_card_shows_a_part_as_a_part(model):

@@ -24,7 +24,7 @@ def test_a_damaged_report_is_refused_and_not_left_out(name, content, tiny, tmp_p
         ({"bits_per_weight": "4"}, "bits_per_weight is not a number"),
         ({"files": [{"name": "a", "nbytes": 1}]}, r"files\[0\] has no sha256"),
         ({"kept": {"because": True}}, r"kept\.\* is not a whole number"),
-        ({"version": 3}, "it is of version 3"),
+        ({"version": 3}, "it has version 3"),
     ],
 )
 def test_a_report_with_a_value_of_another_type_is_refused(change, message, tiny, tmp_path):
@@ -38,7 +38,7 @@ def test_a_report_with_a_value_of_another_type_is_refused(change, message, tiny,
 def test_a_report_of_other_weights_is_refused(measured, tiny, tmp_path):
     folder = model_copy(tiny, tmp_path / "model", **{"smoke": None, "fidelity": None} | {measured: True})
     change_report(folder, lambda report: report["files"][0].update(sha256="0" * 64))
-    with pytest.raises(InputError, match=f"{measured}_report.json was made of other weights"):
+    with pytest.raises(InputError, match=f"{measured}_report.json is about other weights"):
         read_reports(folder)
 
 

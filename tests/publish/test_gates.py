@@ -52,7 +52,7 @@ def test_weights_that_the_report_does_not_name_are_not_published(hub, model):
     content = bytearray((model / WEIGHTS).read_bytes())
     content[-1] ^= 1
     (model / WEIGHTS).write_bytes(content)
-    with pytest.raises(GateFailedError, match="weights: the files of weights are not those"):
+    with pytest.raises(GateFailedError, match="weights: the weights are not those"):
         push(hub, model)
 
 
@@ -65,5 +65,5 @@ def test_the_folder_is_really_checked_where_nothing_else_is_passed(hub, model):
 
 
 def test_a_gate_that_there_is_not_is_a_usage_error(hub, model):
-    with pytest.raises(UsageError, match="--allow-failing weight is no gate"):
+    with pytest.raises(UsageError, match="--allow-failing weight is not a gate"):
         push(hub, model, allow_failing=("weight",))

@@ -107,7 +107,7 @@ def test_the_command_says_it_and_ends_with_an_exit_code(mine, source, tmp_path):
     args = ["reproduce", str(mine), "--source", str(source), "--quiet"]
     done = CliRunner().invoke(app, args)
     assert done.exit_code == 0
-    assert f"{mine} is what its report makes again" in done.output
+    assert f"{mine} is reproduced by its report" in done.output
     folder = shutil.copytree(mine, tmp_path / "model")
     (folder / "config.json").write_text("{}")
     done = CliRunner().invoke(app, ["reproduce", str(folder), *args[2:]])

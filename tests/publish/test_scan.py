@@ -82,15 +82,13 @@ def test_sizes_and_hashes_are_those_of_the_files_and_of_git(model):
 @pytest.mark.parametrize("name", ["notes.txt", "model.bin", "modeling.py", ".env", ".netrc", "model.safetensors.bak"])
 def test_a_file_of_another_kind_stops_it(name, model):
     (model / name).write_text("x")
-    assert scan_folder(model).problems == (f"{name} is nothing that a model consists of; take it out of the folder",)
+    assert scan_folder(model).problems == (f"{name} is not part of a model; take it out of the folder",)
 
 
 def test_a_folder_in_the_folder_stops_it(model):
     (model / "more").mkdir()
     (model / "more" / "config").write_text("x")
-    assert scan_folder(model).problems == (
-        "more/config is nothing that a model consists of; take it out of the folder",
-    )
+    assert scan_folder(model).problems == ("more/config is not part of a model; take it out of the folder",)
 
 
 def test_a_link_out_of_the_folder_stops_it_and_is_not_read(model, tmp_path):
@@ -123,7 +121,7 @@ def test_a_link_inside_the_folder_goes_up_as_a_file(model):
 
 def test_a_pipe_stops_it(model):
     os.mkfifo(model / "LICENSE")
-    assert scan_folder(model).problems == ("LICENSE is no plain file; remove it",)
+    assert scan_folder(model).problems == ("LICENSE is not a plain file; remove it",)
 
 
 @pytest.mark.parametrize("kind", TOKENS)
@@ -146,11 +144,11 @@ def test_a_secret_is_known_by_its_content_whatever_the_file_is_called(kind, mode
 
 def test_a_file_that_is_not_what_its_name_says_stops_it(model):
     (model / "generation_config.json").write_text("not JSON")
-    assert scan_folder(model).problems == ("generation_config.json is not JSON, which it should be; make it again",)
+    assert scan_folder(model).problems == ("generation_config.json is not JSON, as it should be; make it again",)
     (model / "generation_config.json").write_text("[" * 100_000)
-    assert scan_folder(model).problems == ("generation_config.json is not JSON, which it should be; make it again",)
+    assert scan_folder(model).problems == ("generation_config.json is not JSON, as it should be; make it again",)
     (model / "generation_config.json").write_bytes(b"SQLite format 3\0")
-    assert scan_folder(model).problems == ("generation_config.json holds bytes that no text has; make it again",)
+    assert scan_folder(model).problems == ("generation_config.json holds bytes that are not text; make it again",)
 
 
 @pytest.mark.parametrize("path", HOMES)
@@ -198,7 +196,7 @@ def test_the_header_of_weights_is_looked_into(model):
 
 def test_a_text_that_is_none_stops_it(model):
     (model / "LICENSE").write_bytes(b"\xff\xfe\0")
-    assert scan_folder(model).problems == ("LICENSE is no text in UTF-8, which it should be; make it again",)
+    assert scan_folder(model).problems == ("LICENSE is not UTF-8 text, as it should be; make it again",)
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
@@ -211,7 +209,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_sent(hub, model):
     (model / "LICENSE").write_text(HOMES[0])
     with pytest.raises(GateFailedError) as caught:
         push(hub, model)
-    assert "notes.txt is nothing" in str(caught.value)
+    assert "notes.txt is not part of a model" in str(caught.value)
     assert "LICENSE:1 holds a path" in str(caught.value)
     assert hub.asked == []
 

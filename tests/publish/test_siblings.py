@@ -66,7 +66,7 @@ def test_the_repository_itself_is_no_sibling():
 
 
 def test_a_repository_that_is_not_there_is_told_before_anything_is_changed(hub, model):
-    with pytest.raises(HubError, match="tester/none is no folder here, and no repository on the Hub"):
+    with pytest.raises(HubError, match="tester/none is not a local folder, and not a repository on the Hub"):
         push(hub, model, repositories=("tester/none",))
     assert hub.writes() == []
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_read_there_is_told_by_the_repositorys_name(name, content
 def test_a_report_of_other_weights_is_refused(hub, other):
     report = json.loads((other / "fidelity_report.json").read_text()) | {"weights": {}}
     hub.repositories[OTHER].add({"fidelity_report.json": Blob(json.dumps(report).encode(), False)})
-    with pytest.raises(InputError, match=r"tester/other/fidelity_report.json was made of other weights"):
+    with pytest.raises(InputError, match=r"tester/other/fidelity_report.json is about other weights"):
         read(hub)
 
 

@@ -63,9 +63,9 @@ def test_the_same_command_goes_on_with_what_is_there(hub, source, tmp_path):
     measured(out, source)
     before = (out / "model.safetensors").stat().st_mtime_ns
     said = run(source, "-q", "8bit", "-o", out, "--upload-repo", REPO, *STATED)
-    assert "is this very conversion already" in said
-    assert "has passed its smoke test already" in said
-    assert "was measured beside its source already" in said
+    assert "is already this conversion" in said
+    assert "has already passed its smoke test" in said
+    assert "has already been measured against its source" in said
     assert f"published {hub.endpoint}/{REPO}: 13 files uploaded" in said
     assert (out / "model.safetensors").stat().st_mtime_ns == before
     assert files_of(hub)["model.safetensors"].content == (out / "model.safetensors").read_bytes()
@@ -107,10 +107,10 @@ def test_if_one_of_several_fails_a_gate_none_is_published(hub, source, tmp_path)
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("--no-smoke-test",), "--upload-repo needs the smoke test; leave --no-smoke-test out"),
-        (("--allow-failing", "weight"), "--allow-failing weight is no gate"),
-        (("--license", "No Such"), "--license No Such is no license of the Hub"),
-        (("--upload-repo", "tester"), "--repo tester is no repository's name"),
+        (("--no-smoke-test",), "--upload-repo needs the smoke test; leave out --no-smoke-test"),
+        (("--allow-failing", "weight"), "--allow-failing weight is not a gate"),
+        (("--license", "No Such"), "--license No Such is not a license identifier of the Hub"),
+        (("--upload-repo", "tester"), "--repo tester is not a repository's name"),
     ],
 )
 def test_what_no_gate_would_let_through_is_refused_before_anything_is_converted(args, says, hub, source, tmp_path):
@@ -123,10 +123,13 @@ def test_what_no_gate_would_let_through_is_refused_before_anything_is_converted(
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ((), "source is a folder here, and the card has to name the repository that it is, or was trained from; give "),
+        (
+            (),
+            "source is a local folder, and the card has to name the repository that it is, or was trained from; give ",
+        ),
         (("--license", "mit"), "give --base-model ORG/NAME\n"),
-        (("--base-model", BASE), "neither source nor tester/base states a license, and the card has to; state it with"),
-        (("--base-model", "base"), "--base-model base is no repository's name"),
+        (("--base-model", BASE), "source and tester/base do not state a license, and the card must; state it with"),
+        (("--base-model", "base"), "--base-model base is not a repository's name"),
     ],
 )
 def test_a_card_that_an_audit_would_find_wrong_is_noticed_before_anything_is_converted(
@@ -182,7 +185,7 @@ def test_without_the_source_on_this_disk_nothing_could_be_measured(source, tmp_p
     folder = dataclasses.replace(target.plan.source.folder, remote_weights=True)
     plan = dataclasses.replace(target.plan, source=dataclasses.replace(target.plan.source, folder=folder))
     target = dataclasses.replace(target, plan=plan)
-    with pytest.raises(UsageError, match="--low-disk keeps no source to measure beside"):
+    with pytest.raises(UsageError, match="--low-disk does not keep the source to measure against"):
         Upload(REPO).require_possible([target], None, smoke_test=True, low_disk=True)
 
 
@@ -210,5 +213,5 @@ def test_one_command_leads_from_the_checkpoint_to_the_hub(hub, tmp_path, monkeyp
     assert b"not measured" not in files_of(hub)["README.md"].content.split(b"##")[1]
     again = run(*args)
     assert "reads: " not in again
-    assert "measured beside its source already" in again
+    assert "has already been measured against its source" in again
     assert "0 files uploaded" in again

@@ -1,1 +1,1 @@
-"""A source and pages -> codes that keep what the model makes of pages, and not only its weights."""
+"""A source and pages -> codes that preserve the model's output on pages, not only its weights."""

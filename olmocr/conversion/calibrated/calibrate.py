@@ -1,7 +1,7 @@
 """Plans and pages -> codes, scales and biases of every matrix that the plans calibrate, block by block.
 
-One block of the source is in memory at a time. What all recipes of a command ask of a matrix is made from one walk
-over the pages. A block that is complete stays on disk, so that an interrupted calibration resumes after it.
+One block of the source is in memory at a time. One walk over the pages serves all recipes of a command.
+A complete block stays on disk, so that an interrupted calibration resumes after it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from olmocr.runtime.device import start_mlx
 from olmocr.tensors.floats import Floats, narrowed
 
 WEIGHTS_AT_ONCE = 1 << 25
-"""Weights of a matrix that are rounded at once: 128 MB as float32."""
+"""Weights of a matrix rounded at once: 128 MB as float32."""
 
 
 def calibrate(
@@ -59,12 +59,12 @@ def calibrate(
     processor: Processor,
     threads: int,
 ) -> CalibratedParts:
-    """Make what *plans*, all of one source, ask for, in *folder*, which has been resumed.
+    """Calibrate for *plans*, all from one source, in *folder*, which has been resumed.
 
     Raises:
-        CheckpointError: the source cannot be read, or has values that are no numbers.
+        CheckpointError: the source cannot be read, or has values that are not numbers.
         OutputError: *folder* cannot be written.
-        PlanError: a value does not fit into the dtype asked for, or the source is of a family that is not walked.
+        PlanError: a value does not fit into the requested dtype, or the source's family is not supported.
     """
     source = plans[0].source
     rounding = _Rounding(wanted_matrices(plans), folder, processor, threads)
@@ -78,13 +78,13 @@ def calibrate(
 
 
 _BEFORE = 0.5
-"""Of all work, what finding gradients is about: a pass there and back, where rounding takes one there."""
+"""About what share of all work finding gradients is: it passes forward and back, where rounding passes once."""
 
 _GRADIENTS_FILE = "gradients.npz"
 
 
 class _Pass:
-    """Takes pages through *source* as often as *calibration* needs, and rounds what is missing in *folder*."""
+    """Passes pages through *source* as often as *calibration* needs, and rounds what is missing in *folder*."""
 
     def __init__(
         self, source: SourceCheckpoint, calibration: Calibration, folder: CalibrationFolder, rounding: _Rounding
@@ -94,15 +94,15 @@ class _Pass:
         self._first = number_of_blocks(source.config)["blocks"]
 
     def needs_gradients(self) -> bool:
-        """Say whether a block of the language model is missing; a head's tokens count alike."""
+        """Say whether a block of the language model is missing; a head's tokens all count the same."""
         return any(
             self._first <= number < len(self._names) - 1 for number in self._rounding.missing_blocks(self._names)
         )
 
     def gradients(self) -> TokenGradients:
-        """Return the gradients at each token, found by a pass there and back, or by an earlier run.
+        """Return the gradients at each token, from a forward and backward pass, or from an earlier run.
 
-        On the way there the vision tower is rounded: nothing of it depends on them.
+        The vision tower is rounded on the way forward, since it does not depend on the gradients.
         """
         path, image_token = self._folder.path / _GRADIENTS_FILE, self._source.config["image_token_id"]
         found = read_token_gradients(path, image_token)
@@ -120,7 +120,7 @@ class _Pass:
         return found
 
     def _leave_states(self, share: _Share) -> None:
-        """Leave the states before each block of the language model on the disk; those of an interrupted run are."""
+        """Leave the states before each block of the language model on the disk, unless an interrupted run did."""
         kept = range(self._first, len(self._names))
         missing = self._rounding.missing_blocks(self._names)
         first = next((number for number in kept if not self._is_there(number)), None)
@@ -144,7 +144,7 @@ class _Pass:
             self._rounding.round_block(block)
             share.of((block.number + 1) / blocks)
 
-        # A block counts as half done when all pages went through it, and as done when its matrices are rounded.
+        # A block counts as half done once all pages went through it, and as done when its matrices are rounded.
         walk(
             self._source,
             self._calibration.pages,
@@ -162,7 +162,7 @@ class _Pass:
         )
 
     def _resuming_at(self, first_missing: int) -> int:
-        """Return the last block at or before *first_missing* whose states are there; the first one needs none."""
+        """Return the last block up to *first_missing* whose states are on the disk; the first one needs none."""
         return next((number for number in range(first_missing, 0, -1) if self._is_there(number)), 0)
 
     def _is_there(self, number: int) -> bool:
@@ -170,13 +170,13 @@ class _Pass:
 
 
 class _Share:
-    """Tells *on_share* what part of all work is done, of a pass that is the part of it from *begin* to *end*."""
+    """Reports to *on_share* what part of all work is done, for a pass that goes from *begin* to *end*."""
 
     def __init__(self, on_share: OnShare, begin: float = 0, end: float = 1) -> None:
         self._on_share, self._begin, self._end = on_share, begin, end
 
     def of(self, share: float) -> None:
-        """Take *share* of the pass as done."""
+        """Report *share* of the pass as done."""
         self._on_share(self._begin + share * (self._end - self._begin))
 
 
@@ -190,7 +190,7 @@ class _Rounding:
         self._folder, self._processor, self._threads = folder, processor, threads
 
     def missing(self, blocks: Sequence[str]) -> frozenset[str]:
-        """Return the modules in *blocks* of which the folder does not have all that is asked for."""
+        """Return the modules in *blocks* for which something is missing in the folder."""
         return frozenset(
             each.module
             for each in self._wanted.values()
@@ -198,7 +198,7 @@ class _Rounding:
         )
 
     def missing_blocks(self, names: Sequence[str]) -> list[int]:
-        """Return the numbers of the blocks, in the order of *names*, that have such a module."""
+        """Return the numbers of the blocks, in the order of *names*, that have one of these modules."""
         return [number for number, name in enumerate(names) if self.missing([name])]
 
     def round_block(self, block: BlockStatistics) -> None:
@@ -206,27 +206,27 @@ class _Rounding:
         by_input: dict[int, list[MatrixStatistics]] = {}
         for statistics in block.matrices.values():
             by_input.setdefault(id(statistics.input), []).append(statistics)
-        for sharing in by_input.values():  # one input after the other, so that one factor is in memory
+        for sharing in by_input.values():  # one input at a time, so that only one factor is in memory
             parts += self._round_sharing(block.name, sharing)
         if parts:
             self._folder.add(block.name, parts)
 
     def _round_sharing(self, block: str, sharing: Sequence[MatrixStatistics]) -> list[CalibratedPart]:
-        """Round matrices with one input, and all that is asked of them."""
+        """Round matrices with one input, in all ways required."""
         asked = [
             (statistics.matrix, key, self._wanted[statistics.matrix.module].asked[key])
             for statistics in sharing
             for key in self._folder.missing(block, self._wanted[statistics.matrix.module].asked)
         ]
         parts = []
-        # By the columns that padding makes: each has a factor of its own.
+        # By the number of columns after padding: each has its own factor.
         for columns in sorted({tensor.shape[1] for _, _, tensor in asked}):
             alike = [each for each in asked if each[2].shape[1] == columns]
             slices: list[list[list[RoundedMatrix]]] = [[] for _ in alike]
             for own, factor, held_out in _factors(sharing[0].input, columns):
                 for found, (matrix, key, tensor) in zip(slices, alike, strict=True):
                     found.append(self._round(matrix, tensor, key, own, factor, held_out))
-                del factor, held_out  # one is in memory at a time
+                del factor, held_out  # only one is in memory at a time
             parts += [_part(key, found) for found, (_, key, _) in zip(slices, alike, strict=True)]
         return parts
 
@@ -239,7 +239,7 @@ class _Rounding:
         factor: Factor,
         held_out: Sequence[Floats],
     ) -> list[RoundedMatrix]:
-        """Round some rows of *columns* after the other, so that an output head is never in memory as a whole."""
+        """Round *columns* some rows at a time, so that a complete output head is never in memory."""
         rows = matrix.shape[0]
         step = max(1, WEIGHTS_AT_ONCE // matrix.shape[1])
         rounded = []
@@ -264,7 +264,7 @@ class _Rounding:
 
 
 def _factors(seen: InputStatistics, columns: int) -> Iterator[tuple[slice, Factor, list[Floats]]]:
-    """Yield for each slice of *columns* in all: where it lies, the factor of its H, and the H of held-out pages."""
+    """Yield, for each slice of *columns*: its range, the factor of its H, and the H of held-out pages."""
     held_out = _widened(seen.held_out or (), columns)
     start = 0
     for place, hessian in enumerate(_widened(seen.hessians, columns)):
@@ -274,7 +274,7 @@ def _factors(seen: InputStatistics, columns: int) -> Iterator[tuple[slice, Facto
 
 
 def _widened(hessians: Sequence[Hessian], columns: int) -> list[Hessian]:
-    """Return *hessians* for *columns* in all: the zeros that widen the vision MLP are never given anything but 0."""
+    """Return *hessians* extended to *columns*: the input of the zeros that widen the vision MLP is always 0."""
     extra = columns - sum(len(each) for each in hessians)
     if not hessians or not extra:
         return list(hessians)
@@ -292,7 +292,7 @@ def _padded(weight: Floats, tensor: PlannedTensor, *, is_last: bool) -> Floats:
 
 
 def _part(key: PartKey, slices: Sequence[Sequence[RoundedMatrix]]) -> CalibratedPart:
-    """Return what is stored of a matrix whose *slices* of columns were rounded, each some rows after the other."""
+    """Return what is stored for a matrix whose *slices* of columns were rounded, each some rows at a time."""
     rounded = [each for rows in slices for each in rows]
     loss = MatrixLoss(
         sum(each.fit_loss for each in rounded),
@@ -321,7 +321,7 @@ def _as_bytes(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Bytes
 def calibration_report(
     plan: ConversionPlan, calibration: Calibration, parts: CalibratedParts, seconds: float
 ) -> CalibrationReport:
-    """Return what *plan*'s conversion tells of its calibration; *seconds* are those of this run."""
+    """Return what *plan*'s conversion says about its calibration; *seconds* are those of this run."""
     pages = tuple(
         CalibrationPageReport(
             page.name,

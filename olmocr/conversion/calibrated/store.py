@@ -1,7 +1,7 @@
-"""What calibration makes, on disk until the shards are written: a file of bytes and a journal for each block.
+"""What calibration makes, on disk until the shards are written: data and a journal for each block.
 
-The journal of a block is written after its bytes and renamed into place, so that a block that has one is complete. A
-later run of the same calibration takes over every complete block; all else in the folder is worth nothing.
+A block's journal is written after its data and renamed into place, so a block that has one is complete. A later run of
+the same calibration takes over every complete block; everything else in the folder is worthless.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PartKey:
-    """What is made of a matrix: *tensor* is MLX's name of it, *dtype* safetensors' name of that of scales and biases.
+    """What a matrix becomes: *tensor* is its MLX name, *dtype* the safetensors name of the type of scales and biases.
 
-    *zeros* rows or columns widen it. Recipes that ask for the same of a matrix share it.
+    *zeros* rows or columns widen it. Recipes with the same result for a matrix share it.
     """
 
     tensor: str
@@ -52,7 +52,7 @@ class PartKey:
 
 
 def key_of(tensor: PlannedTensor) -> PartKey | None:
-    """Return what is asked of *tensor*; None where it is kept, or its format has no scales that could be chosen."""
+    """Return what *tensor* becomes; None where it is kept, or its format does not have scales to choose."""
     params = tensor.params
     if params is None or params.mode != "affine":
         return None
@@ -62,11 +62,11 @@ def key_of(tensor: PlannedTensor) -> PartKey | None:
 
 @dataclass(frozen=True)
 class MatrixLoss:
-    """How far a matrix's output is from the source's on the calibration pages.
+    """The distance between a matrix's output and the source's on the calibration pages.
 
-    The sum over tokens of their weight times the squared difference: *fit* by ``fit``'s codes, *stored* by those that
-    are stored. *rows_of_fit* of its *rows* are kept as ``fit`` rounds them, which is no worse there; where columns are
-    cut into slices, the rows of each slice count.
+    The sum over tokens of their weight times the squared difference: *fit* with ``fit``'s codes, *stored* with those
+    that are stored. *rows_of_fit* of its *rows* keep ``fit``'s rounding because it is no worse there; where columns are
+    cut into slices, each slice's rows count.
     """
 
     fit: float
@@ -77,7 +77,7 @@ class MatrixLoss:
 
 @dataclass(frozen=True, eq=False)
 class CalibratedPart:
-    """What is stored of one matrix, padded rows included.
+    """What is stored for one matrix, padded rows included.
 
     *arrays* are packed codes, scales and biases as bytes, each uint8 (rows, bytes of a row).
     """
@@ -89,7 +89,7 @@ class CalibratedPart:
 
 @dataclass(frozen=True)
 class _PlacedPart:
-    """Where a part lies in its block's file: the bytes of a row of each array, which follow one another."""
+    """Where a part is in its block's file: the bytes of a row of each array, which follow one another."""
 
     key: PartKey
     rows: int
@@ -113,7 +113,7 @@ class _Identity:
 
 
 class CalibrationFolder:
-    """The folder *path*, with what calibration has made so far; *fingerprint* tells it from every other calibration."""
+    """The folder *path*, with what calibration has made so far; *fingerprint* identifies the calibration."""
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path = path
@@ -126,13 +126,13 @@ class CalibrationFolder:
         return self.path / _STATES_FOLDER
 
     def resume(self) -> None:
-        """Take over what an earlier run of the same calibration completed, and remove all else.
+        """Take over what an earlier run of the same calibration completed, and remove everything else.
 
         Raises:
             OutputError: the folder cannot be written.
         """
         try:
-            if self.path.is_symlink():  # what lies where it leads is not ours to clear
+            if self.path.is_symlink():  # what it leads to is not ours to clear
                 raise OutputError(f"{self.path} is a link; remove it, or choose another `output`")
             if not self._is_same():
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -168,12 +168,12 @@ class CalibrationFolder:
         return self.path / f"{block}.parts"
 
     def missing(self, block: str, keys: Iterable[PartKey]) -> list[PartKey]:
-        """Return those of *keys* that *block*, a name of letters, digits and dashes, does not have yet."""
+        """Return the *keys* that *block* (a name of letters, digits and dashes) does not have yet."""
         there = {entry.key for entry in self._blocks[block].parts} if block in self._blocks else set()
         return [key for key in keys if key not in there]
 
     def add(self, block: str, parts: Sequence[CalibratedPart]) -> None:
-        """Write *parts* of *block* beside those that it has.
+        """Write *parts* of *block* beside those it has.
 
         Raises:
             OutputError: they cannot be written.
@@ -192,7 +192,7 @@ class CalibrationFolder:
                 file.flush()
                 flushed(file.fileno())
             journal = _Journal(digest.hexdigest(), tuple(_entry(part) for part in everything))
-            # A kill between the two renames leaves bytes that the old journal's hash refuses: the block is made again.
+            # A kill between the two renames leaves data that the old journal's hash does not fit, so it is made again.
             beside.replace(self._data(block))
             write_whole(self.path / f"{block}.parts.json", json.dumps(dataclasses.asdict(journal)))
         except OSError as error:
@@ -203,7 +203,7 @@ class CalibrationFolder:
         return [entry.key for entry in self._blocks[block].parts] if block in self._blocks else []
 
     def part(self, key: PartKey) -> CalibratedPart | None:
-        """Return what was made for *key*, mapped from the disk; None where calibration does not make it."""
+        """Return what was made for *key*, mapped from the disk; None if calibration does not make it."""
         for block, journal in self._blocks.items():
             offset = 0
             for entry in journal.parts:
@@ -213,29 +213,29 @@ class CalibrationFolder:
         return None
 
     def parts(self) -> CalibratedParts:
-        """Return all that was made."""
+        """Return everything that was made."""
         keys = [entry.key for journal in self._blocks.values() for entry in journal.parts]
         return CalibratedParts({key: part for key in keys if (part := self.part(key)) is not None})
 
     def remove(self) -> None:
-        """Remove the folder: what it holds is in the shards."""
+        """Remove the folder: its content is in the shards."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class CalibratedParts:
-    """What was made, by what was asked for."""
+    """Results, by what was requested."""
 
     by_key: Mapping[PartKey, CalibratedPart]
 
     def find(self, tensor: PlannedTensor) -> CalibratedPart | None:
-        """Return what was made of *tensor*; None where it is not calibrated."""
+        """Return the result for *tensor*, or None if it is not calibrated."""
         key = key_of(tensor)
         return self.by_key.get(key) if key else None
 
 
 NO_PARTS = CalibratedParts({})
-"""Of a conversion that is not calibrated."""
+"""For a conversion that is not calibrated."""
 
 
 def _entry(part: CalibratedPart) -> _PlacedPart:

@@ -1,4 +1,4 @@
-"""What a calibration is made with, as data."""
+"""The settings of a calibration, as data."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 
 HELD_OUT_SEED = 1
-"""Which quarter of the pages is held out, to judge on it whether what was calibrated is better than ``fit``."""
+"""Selects the quarter of the pages that is held out to judge whether calibration is better than ``fit``."""
 
 OnShare = Callable[[float], object]
-"""Called with the share of a calibration that is done, from 0 to 1."""
+"""Called with the finished share of a calibration, from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a calibration is made with: *pages*, and into how many *down_slices* the widest input's columns are cut.
+    """A calibration's *pages*, and the number of *down_slices* into which the widest input's columns are cut.
 
-    *on_share* is called as it proceeds. *are_drawn* says that the pages are those that this package draws. With
-    *by_gradients* a token of the language model counts by how much an error there would change what the model says,
-    which takes one pass there and back before; without, by what kind of token it is.
+    *on_share* is called as it proceeds. *are_drawn* means that the pages are the ones that this package draws. With
+    *by_gradients*, a token of the language model counts by how much an error there would change the output, which takes
+    a forward and backward pass before. Without, it counts by its kind.
     """
 
     pages: tuple[CalibrationPage, ...]
@@ -32,6 +32,6 @@ class Calibration:
 
     @property
     def fingerprint(self) -> str:
-        """What tells its result from that of every other one with the same source."""
+        """What identifies its result among all with the same source."""
         pages = sorted(page.sha256 for page in self.pages)
         return hashlib.sha256(repr((pages, self.down_slices, HELD_OUT_SEED, self.by_gradients)).encode()).hexdigest()

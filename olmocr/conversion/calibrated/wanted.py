@@ -1,4 +1,4 @@
-"""Plans -> which matrices are calibrated, what is asked of each, and what that takes."""
+"""Plans -> which matrices are calibrated, what each is rounded to, and what that takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from olmocr.conversion.calibrated.store import PartKey, key_of
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor
 from olmocr.conversion.source.names import EMBEDDINGS, LANGUAGE, LM_HEAD, head_tensor
 
-# Language and vision blocks, besides which the head is calibrated; the merger and an untied head's embeddings are not.
+# Language and vision blocks. The head is calibrated too; the merger and embeddings that are not the head are not.
 _BLOCK = re.compile(r"(?:language_model\.model\.layers|vision_tower\.blocks)\.\d+(?=\.)")
 
 _ONE_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
@@ -20,14 +20,14 @@ _ONE_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
 
 @dataclass(frozen=True)
 class WantedMatrix:
-    """A matrix that is calibrated: the *block* it is in, and what the plans of one command ask for, each kind once."""
+    """A matrix to calibrate: the *block* it is in, and what the plans of one command need of it, each kind once."""
 
     block: str
     asked: Mapping[PartKey, PlannedTensor]
 
     @property
     def module(self) -> str:
-        """MLX's name of its module."""
+        """The name of its module in MLX."""
         return next(iter(self.asked)).tensor.removesuffix(".weight")
 
     @property
@@ -38,13 +38,13 @@ class WantedMatrix:
 
     @property
     def input_name(self) -> str:
-        """What tells its input from every other; matrices of a block may share one."""
+        """What identifies its input; matrices of a block may share one."""
         parent, _, last = self.module.rpartition(".")
         return f"{parent}.{_ONE_INPUT.get(last, last)}"
 
 
 def block_of(tensor: str, head: str = LM_HEAD) -> str | None:
-    """Return the module of the block that *tensor*, MLX's name, is calibrated with; None where it is not calibrated.
+    """Return the block that *tensor* (MLX's name) is calibrated with; None if it is not calibrated.
 
     *head* is the name of the matrix that makes logits.
     """
@@ -67,7 +67,7 @@ def wanted_matrices(plans: Iterable[ConversionPlan]) -> tuple[WantedMatrix, ...]
 
 @dataclass(frozen=True)
 class CalibrationCost:
-    """What a calibration takes: multiply-adds in float32 and in float64, and bytes of memory and of what it makes."""
+    """What a calibration takes: multiply-adds in float32 and in float64, and bytes of memory and of results."""
 
     multiply_adds: float
     double_multiply_adds: float
@@ -75,24 +75,24 @@ class CalibrationCost:
     part_bytes: int
 
     def seconds(self, rate: float, double_rate: float) -> float:
-        """Return how long it takes at *rate* and *double_rate* multiply-adds a second."""
+        """Return how many seconds it takes at *rate* and *double_rate* multiply-adds a second."""
         return (self.multiply_adds / rate + self.double_multiply_adds / double_rate) / _EFFICIENCY
 
 
-# Of the rate of one large product: attention, gates and pages of all sizes are in between (benchmarks/calibration.py).
+# Share of the rate of one large product; attention, gates and small pages lower it (benchmarks/calibration.py).
 _EFFICIENCY = 0.25
 
-# What the search takes for a weight, in the multiply-adds that a product of matrices does meanwhile
+# What the search takes per weight, in multiply-adds that a product of matrices does in that time
 # (benchmarks/calibration.py measures it).
 _SEARCH = 3_000
 
 # Products of a matrix with H: feedback, the refit, descent, the losses of both roundings.
 _PRODUCTS = 6
 
-# Products of a token with a matrix: there, once more for its block's states, by its input, and by its output.
+# Products of a token with a matrix: forward, again for its block's states, by its input, and by its output.
 _THERE_AND_BACK = 4
 
-# Python, MLX and numpy, and what threads that round matrices hold.
+# Python, MLX and numpy, and the memory of threads that round matrices.
 _LIBRARIES = 400 << 20
 _A_THREAD = 80 << 20
 _WIDEST_IN_FLOAT64 = 8192
@@ -106,10 +106,10 @@ def work_of(
     *,
     by_gradients: bool = False,
 ) -> CalibrationCost:
-    """Return what it takes to calibrate *matrices* on *pages*.
+    """Return what calibrating *matrices* on *pages* takes.
 
-    *down_slices* is the number of slices into which the columns of the widest input are cut. *by_gradients* says that
-    a pass there and back comes first.
+    *down_slices* is the number of slices into which the columns of the widest input are cut. With *by_gradients*, a
+    forward and backward pass comes first.
     """
     tokens = sum(len(page.token_ids) for page in pages)
     patches = sum(len(page.pixel_values) for page in pages)
@@ -148,11 +148,12 @@ def _peak_memory(
 
 
 def _block_memory(block: Sequence[WantedMatrix], longest: int, down_slices: int) -> int:
-    """Return the bytes that a block takes while pages pass it, or while it is rounded, whichever is more.
+    """Return the bytes that a block takes while pages pass through it, or while it is rounded, whichever is more.
 
-    There are always the sums H of its inputs: float64 up to 8192 columns and float32 beyond, and once more in float32
-    for the pages that are held out. Pages pass its weights in float32; a page's widest states are there about 3.5
-    times. Rounding holds the factor of one slice, in float64 while it is made, some rows, and all codes of a matrix.
+    It always includes the sums H of its inputs: float64 up to 8192 columns and float32 beyond, and a second time in
+    float32 for the held-out pages. While pages pass, it includes the weights in float32 and a page's widest states
+    about 3.5 times. Rounding needs the factor of one slice, in float64 while it is made, some rows, and all codes of a
+    matrix.
     """
     weights = sum(rows * columns for rows, columns in (each.shape for each in block))
     largest = max(rows * columns for rows, columns in (each.shape for each in block))
@@ -162,15 +163,15 @@ def _block_memory(block: Sequence[WantedMatrix], longest: int, down_slices: int)
     sums = 12 * sum(columns**2 for columns in narrower) + (8 if is_wide else 12) * widest**2 // down_slices
     factor = max((12 if is_wide else 16) * sliced**2, 16 * max(narrower, default=0) ** 2)
     page = int(3.5 * 4 * longest * widest)
-    # Of a head that is not computed with, some rows are read at a time.
+    # A head that is not used in computing is read some rows at a time.
     computed = 0 if f"{block[0].block}.weight" in (LM_HEAD, EMBEDDINGS) else 4 * weights
     return sums + max(computed + page, factor + 12 * min(_WEIGHTS_AT_ONCE, largest) + 2 * largest)
 
 
 def _back_memory(block: Sequence[WantedMatrix], longest: int, tokens: int) -> int:
-    """Return the bytes that it takes to go back through a block: its weights, all pages' gradients, one page's states.
+    """Return the bytes of a backward pass through a block: its weights, all pages' gradients, one page's states.
 
-    All are float32. A page's inputs and outputs of matrices are there, and about twice more as gradients.
+    All are float32. It includes a page's inputs and outputs of matrices, and about twice as much for gradients.
     """
     weights = sum(rows * columns for rows, columns in (each.shape for each in block))
     outputs = sum(each.shape[0] for each in block)

@@ -21,7 +21,7 @@ from olmocr.conversion.quantizing.search import (
 
 @dataclass(frozen=True)
 class Candidate:
-    """Scale and bias as stored, (groups, 1), what they lead to, and sums over each group that least squares needs."""
+    """Scale and bias as stored, (groups, 1), their results, and the sums over each group that least squares needs."""
 
     scale: mx.array
     bias: mx.array
@@ -33,7 +33,7 @@ class Candidate:
 
 
 def stock_start(x: mx.array, bits: int) -> tuple[mx.array, mx.array]:
-    """Return scale and bias, not rounded yet, that ``mx.quantize`` takes from the extremes of *x* (groups, size)."""
+    """Return scale and bias, not rounded yet, which ``mx.quantize`` takes from the extremes of *x* (groups, size)."""
     low, high = mx.min(x, axis=1, keepdims=True), mx.max(x, axis=1, keepdims=True)
     low_wins = mx.abs(low) > mx.abs(high)
     step = mx.maximum((high - low) / _levels(bits), mx.array(EPSILON, mx.float32))
@@ -80,7 +80,7 @@ def _fitted_around_zero(x: mx.array, bits: int, dtype: mx.Dtype, first: Candidat
 
 
 def _no_outlier(x: mx.array) -> mx.array:
-    """Return for which groups the largest weight is not far larger than the rest."""
+    """Return for each group whether its largest weight is not far larger than the rest."""
     largest = mx.max(mx.abs(x), axis=1, keepdims=True)
     return largest * largest <= mx.array(OUTLIER * OUTLIER, mx.float32) * (tree_sum(x * x) / x.shape[1])
 
@@ -91,7 +91,7 @@ def stored(values: mx.array, dtype: mx.Dtype) -> mx.array:
 
 
 def tree_sum(terms: mx.array) -> mx.array:
-    """Sum over the last axis of *terms* (groups, size), in halves: the same bits whatever computes it."""
+    """Sum over the last axis of *terms* (groups, size), in halves: the same bits on any device."""
     half = terms.shape[1] // 2
     while half:
         terms = terms[:, :half] + terms[:, half:]
@@ -132,7 +132,7 @@ def _try(x: mx.array, scale: mx.array, bias: mx.array, bits: int) -> Candidate:
     # Sums of integers below 2**24: exact in any order.
     q, qq = mx.sum(codes, axis=1, keepdims=True), mx.sum(codes * codes, axis=1, keepdims=True)
     candidate = Candidate(scale, bias, codes, error, q, qq, tree_sum(x * codes))
-    mx.eval(*vars(candidate).values())  # or the graph of the whole search would be held at once
+    mx.eval(*vars(candidate).values())  # otherwise the graph of the complete search would stay in memory
     return candidate
 
 
@@ -144,7 +144,7 @@ def _better(can_move: mx.array, candidate: Candidate, best: Candidate) -> Candid
 
 
 def _least_squares(best: Candidate, total: mx.array, size: int) -> mx.array:
-    """Return the scale that least squares gives for the best codes; the best scale where there is none."""
+    """Return the scale that least squares gives for the best codes; the best scale where that gives none."""
     spread = size * best.qq - best.q * best.q
     slope = (size * best.xq - best.q * total) / spread
     usable = mx.logical_and(spread > 0, mx.abs(slope) > mx.array(EPSILON, mx.float32))

@@ -1,8 +1,9 @@
 """Affine quantization compiled with numba: several times as fast as MLX's kernel for CPUs.
 
-Imports numba, which is the extra ``[fast]``. Groups are worked on side by side, one in each lane of the innermost
-loops, which the compiler turns into vector instructions; sums stay in the order that `search` prescribes. Fewer lanes
-are slower (too short for a vector loop), and more are, too (they leave the processor's nearest cache).
+Imports numba, which is the extra ``[fast]``. Groups are processed side by side, one in each lane of the innermost
+loops, which the compiler turns into vector instructions; sums keep the order that `search` prescribes. Fewer lanes are
+slower because they are too short for a vector loop. More are slower, too, because they leave the processor's nearest
+cache.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _EPSILON = np.float32(EPSILON)
 _OUTLIER = np.float32(OUTLIER)
 
-# Added to a float32 in [0, 2**22], it rounds to an integer, halves to even, and leaves that in the lowest bits.
+# Added to a float32 in [0, 2**22], this rounds it to an integer, halves to even, in the lowest bits.
 _ROUNDER = np.float32(1 << 23)
 
 _SHRINKS = np.array(SHRINKS, np.float32)
@@ -29,10 +30,10 @@ _REFINEMENTS = np.array(REFINEMENTS, np.float32)
 
 
 def in_machine_code(function: Callable[..., Any]) -> Any:
-    """Compile *function*, keeping the machine code for the next run where there is a place to write it."""
+    """Compile *function*, caching the machine code for the next run where a folder is writable."""
     try:
         return njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+    except RuntimeError:  # the package's folder and the user's cache are both read-only
         return njit(nogil=True, error_model="numpy")(function)
 
 
@@ -59,7 +60,7 @@ def _load_float32(rows, lanes, size, x):  # type: ignore[no-untyped-def]
 
 @in_machine_code
 def _fill_lanes(x_bits, lanes, size):  # type: ignore[no-untyped-def]
-    """Put the last group into the lanes that are left over."""
+    """Fill the remaining lanes with the last group."""
     for index in range(size):
         for lane in range(lanes, _LANES):
             x_bits[index, lane] = x_bits[index, lanes - 1]
@@ -87,8 +88,8 @@ def _tree_sum(terms: npt.NDArray[np.float32], size: int) -> None:
 
 @in_machine_code
 def _extremes(x, size, low, high):  # type: ignore[no-untyped-def]
-    # Adding 0 changes no value. Without it the compiler stores only the lanes that changed, which AMD's processors do
-    # in microcode: the whole loop took five times as long.
+    # Adding 0 does not change a value. Without it the compiler stores only the lanes that changed, which AMD's
+    # processors do in microcode: the complete loop took five times as long.
     for lane in range(_LANES):
         low[lane] = x[0, lane]
         high[lane] = x[0, lane]
@@ -109,7 +110,7 @@ def _sum_squares(x, size, energy):  # type: ignore[no-untyped-def]
 
 @in_machine_code
 def _all_finite(x, size, energy):  # type: ignore[no-untyped-def]
-    """Return whether every element is finite; a sum of squares that is says so at once."""
+    """Return whether every element is finite; a finite sum of squares already proves it."""
     for lane in range(_LANES):
         if not np.isfinite(energy[lane]):
             for index in range(size):
@@ -200,7 +201,7 @@ def _refined_scale(factor, size, total, best_scale, best_q, best_qq, best_xq, sc
 
 @in_machine_code
 def _no_outlier(x, size, low, high, terms, can_move):  # type: ignore[no-untyped-def]
-    """Hold groups whose largest weight is far larger than the rest."""
+    """Keep the first scale of groups whose largest weight is far larger than the rest."""
     for index in range(size):
         for lane in range(_LANES):
             terms[index, lane] = x[index, lane] * x[index, lane]
@@ -234,7 +235,7 @@ def _refined_bias(around_zero, size, zero, total, best_q, scale, bias):  # type:
 
 @in_machine_code
 def _search(x, size, n, around_zero, low, high, scale_bits, bias_bits, codes, terms, best_scale, best_bias, best_error):  # type: ignore[no-untyped-def]
-    """Carry out the steps of `search` from ``mx.quantize``'s scale and bias, which *scale_bits*, *bias_bits* hold."""
+    """Carry out the steps of `search` from ``mx.quantize``'s scale and bias, in *scale_bits* and *bias_bits*."""
     scale, bias = scale_bits.view(np.float32), bias_bits.view(np.float32)
     inverse = np.empty(_LANES, np.float32)
     error = np.empty(_LANES, np.float32)
@@ -280,7 +281,7 @@ def _search(x, size, n, around_zero, low, high, scale_bits, bias_bits, codes, te
 
 @in_machine_code
 def _code_stock(x, size, n, scale, bias, stored_scale, stored_bias, codes, error):  # type: ignore[no-untyped-def]
-    """Choose *codes* by division and for a scale that is not rounded yet, as ``mx.quantize`` does."""
+    """Choose *codes* by division, for a scale that is not rounded yet, as ``mx.quantize`` does."""
     for lane in range(_LANES):
         error[lane] = _ZERO
     for index in range(size):

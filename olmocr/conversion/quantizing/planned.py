@@ -1,4 +1,4 @@
-"""Bytes of some rows of a source tensor, and what is planned of it -> what is stored of these rows."""
+"""Bytes of some rows of a source tensor, and the plan for it -> what is stored for these rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from olmocr.tensors.floats import NUMPY_DTYPES, Elements, Floats
 def typed(raw: Elements, dtype: str) -> Elements:
     """Return bytes as elements of *dtype*."""
     kind = NUMPY_DTYPES[dtype]
-    if raw.ctypes.data % kind.itemsize:  # a header whose length is no multiple of it
+    if raw.ctypes.data % kind.itemsize:  # a header whose length is not a multiple of it
         raw = raw.copy()
     return raw.view(kind)
 
@@ -33,10 +33,10 @@ def stored_rows(
 ) -> StoredRows:
     """Return what is stored of *rows*, from *first_row* on, of *tensor*'s source; *row_scale* has one for each, or one.
 
-    With *part* that is what calibration made of them; what is not calibrated is made with ``fit``.
+    With *part*, that is their calibrated form; everything not calibrated is made with ``fit``.
 
     Raises:
-        CheckpointError: a value is no number.
+        CheckpointError: a value is not a number.
         PlanError: a value is too large for the dtype that it is stored in.
     """
     is_last = first_row + len(rows) == tensor.source.shape[0]
@@ -69,7 +69,7 @@ def _padded(
 def _require_numbers(stored: StoredRows, tensor: PlannedTensor) -> None:
     source = tensor.source
     if not stored.is_finite:
-        raise CheckpointError(f"{source.name} in {source.shard} has values that are infinite or no number; train again")
+        raise CheckpointError(f"{source.name} in {source.shard} has infinite values or NaN; train again")
     if not stored.fits:
         way_out = (
             f"keep it with `keep={tensor.name.removesuffix('.weight')!r}`"

@@ -1,4 +1,4 @@
-"""Rows of one tensor -> the bytes that are stored of them, and how far what is read back is from the source.
+"""Rows of one tensor -> the bytes stored for them, and how far what is read back is from the source.
 
 The same source, recipe and method give the same bytes on every machine: ``stock`` has the rounding of ``mx.quantize``
 on MLX's CPU backend (Metal rounds halves away from zero, which gives other codes there), ``fit`` that of
@@ -28,7 +28,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class StoredRows:
-    """What is stored of some rows: weight, scales and biases, or the rows themselves, as bytes.
+    """What is stored for some rows: weight, scales and biases, or the rows themselves, as bytes.
 
     *squared_error* is the sum of (source - what is read back)**2, *energy* that of source**2; *is_finite* says whether
     every element of the source is finite, *fits* whether everything that is stored is.
@@ -42,14 +42,14 @@ class StoredRows:
 
 
 def find_processor() -> Processor:
-    """Return the fastest way to quantize that this machine offers: numba where it is installed, then a GPU."""
+    """Return the fastest way to quantize on this machine: numba if it is installed, then a GPU."""
     if importlib.util.find_spec("numba"):
         return "numba"
     return "cpu" if start_mlx().kind == "cpu" else "gpu"
 
 
 def kept_rows(rows: Elements, dtype: str, row_scale: Floats | None = None) -> StoredRows:
-    """Return *rows* themselves, cast to *dtype* if that is another one."""
+    """Return *rows* themselves, cast to *dtype* if that differs."""
     if rows.dtype == NUMPY_DTYPES[dtype]:
         return StoredRows((_to_bytes(rows),), 0.0, 1.0, is_finite=_all_finite(rows))
     values = _scaled(rows, row_scale)
@@ -73,8 +73,8 @@ def quantized_rows(
 
     *dtype* (safetensors' name) is that of scales and biases. ``stock`` casts the rows to it first, as stock mlx-vlm
     does, and is bit for bit ``mx.quantize`` on MLX's CPU backend; ``fit`` starts from the source's exact values.
-    *is_table* says that the rows are tokens', of the embeddings or the head: `search` tells them apart.
-    The other modes have no free parameters to fit: whatever *method* is, they are ``mx.quantize``'s.
+    *is_table* says that the rows are tokens', in the embeddings or the head: `search` treats those differently.
+    The other modes do not have free parameters to fit, so they use ``mx.quantize`` with any *method*.
     """
     is_stock = method == "stock" or params.mode != "affine"
     around_zero = params.bits <= MOST_BITS_AROUND_ZERO and not is_table
@@ -100,7 +100,7 @@ def quantized_rows(
 def calibrated_rows(
     rows: Elements, arrays: Sequence[Bytes], params: QuantParams, dtype: str, row_scale: Floats | None = None
 ) -> StoredRows:
-    """Return *arrays*, what calibration made of *rows*, and how far what is read back is from them."""
+    """Return *arrays*, the calibrated form of *rows*, and how far what is read back is from them."""
     values = _scaled(rows, row_scale)
     if not _all_finite(values):
         return StoredRows((), 0.0, 0.0, is_finite=False)
@@ -109,7 +109,7 @@ def calibrated_rows(
 
 
 def _scaled(rows: Elements, row_scale: Floats | None) -> Floats:
-    """Return the values that *rows* stand for."""
+    """Return the values that *rows* represent."""
     return widened(rows) if row_scale is None else widened(rows) * row_scale
 
 
@@ -119,7 +119,7 @@ def _energy(values: npt.NDArray[Any]) -> float:
 
 
 def _overflow(stored: StoredRows) -> bool:
-    """Return whether float32 was too small for the sums of what is all right otherwise: weights beyond 1e18."""
+    """Return whether float32 was too small for the sums of valid values: weights beyond 1e18."""
     return stored.is_finite and stored.fits and not math.isfinite(stored.squared_error + stored.energy)
 
 

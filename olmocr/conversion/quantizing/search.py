@@ -2,10 +2,10 @@
 
 MLX's affine format stores for each group of weights w an integer code q in [0, n], n = 2**bits - 1, and one scale s
 and bias b in the model's 16-bit dtype, so that w is read back as ``s * q + b``. ``mx.quantize`` takes s and b from the
-group's extremes, chooses the codes, and rounds s and b to 16 bits only afterwards. ``fit`` minimises the squared error
+group's extremes, chooses the codes, and rounds s and b to 16 bits only afterwards. ``fit`` minimizes the squared error
 of what is read back, over candidates that are rounded to the stored dtype *before* the codes are chosen:
 
-1. ``mx.quantize``'s own scale and bias, rounded: so ``fit`` is never worse than they are.
+1. ``mx.quantize``'s own scale and bias, rounded, so that ``fit`` is never worse.
 2. The group's range shrunk by each of ``SHRINKS`` about its middle: clipping an outlier buys finer steps for the rest.
 3. ``LEAST_SQUARES``: the scale and bias that least squares gives for the best candidate's codes; then a grid a little
    finer and a little coarser than the best one's, its bias re-centred, which gets out of the local minimum; and again.

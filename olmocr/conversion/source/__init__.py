@@ -1,1 +1,1 @@
-"""What is read of a source before any of its weights."""
+"""What is read from a source before its weights."""

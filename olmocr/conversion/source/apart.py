@@ -1,4 +1,4 @@
-"""A stranger's program -> what it prints, from a process of its own with limits of time and memory."""
+"""An untrusted program -> its output, from a separate process with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from olmocr.text import one_line
 
 _FOLDER_OF_PACKAGE = Path(__file__).parents[2]
 
-# The process bounds itself first, where the system heeds that. Mac systems take RLIMIT_AS and do not keep to it, so
-# that the memory is looked at from outside, too.
+# The process limits itself first, where the system enforces that. macOS accepts RLIMIT_AS but does not enforce it, so
+# the memory is also watched from outside.
 _LIMITS = """
 import contextlib, resource, sys
 sys.path.append({package!r})
@@ -28,8 +28,8 @@ for kind, wanted in ((resource.RLIMIT_CPU, {seconds}), (resource.RLIMIT_AS, {mem
         resource.setrlimit(kind, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 """
 
-_LOOK_EVERY = 0.05  # seconds; what is as quick as it should be is over by then
-_WAITS = 60.0  # seconds; a process that computes for less than its limit may wait on a machine that is swapping
+_LOOK_EVERY = 0.05  # seconds; a normal template is done by then
+_WAITS = 60.0  # seconds; a process within its limit of CPU time may have to wait on a machine that is swapping
 
 
 class ApartError(Exception):
@@ -37,17 +37,17 @@ class ApartError(Exception):
 
 
 def run_apart(code: str, request: bytes, *, seconds: int, memory: int, waits: float = _WAITS) -> bytes:
-    """Return what the Python *code* writes to standard output when it is given *request* on standard input.
+    """Return what the Python *code* writes to standard output when it gets *request* on standard input.
 
-    It may compute for *seconds*, last as long as *waits* (seconds, too) and have *memory* bytes; the folder in which
-    the parent is, which may hold untrusted files, is no place where it looks for modules.
+    It may use *seconds* of CPU time, *waits* seconds in all, and *memory* bytes. It does not look for modules in the
+    parent's working folder, which may hold untrusted files.
 
     Raises:
-        ApartError: it went past a limit, or did not end well.
+        ApartError: it exceeded a limit or failed.
     """
     limits = _LIMITS.format(package=str(_FOLDER_OF_PACKAGE), seconds=seconds, memory=memory)
     with (
-        _file_of(request) as given,  # not a pipe: Python forgets what is left to send when it waits in steps
+        _file_of(request) as given,  # not a pipe: Python loses what is left to send when it waits in steps
         subprocess.Popen(  # noqa: S603 - our own Python, and code of ours
             [sys.executable, "-P", "-c", limits + code],
             stdin=given,
@@ -66,7 +66,7 @@ def run_apart(code: str, request: bytes, *, seconds: int, memory: int, waits: fl
     if process.returncode == -signal.SIGXCPU:
         raise ApartError(f"it computes for more than {seconds} seconds")
     if process.returncode == -signal.SIGKILL:
-        raise ApartError(f"it takes more memory than {shown_size(memory)}, or than there is")
+        raise ApartError(f"it takes more memory than {shown_size(memory)}, or than is available")
     last = (complaint.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
     if last.startswith("MemoryError"):
         raise ApartError(f"it takes more memory than {shown_size(memory)}")
@@ -81,11 +81,11 @@ def _file_of(content: bytes) -> IO[bytes]:
 
 
 def _watched(process: subprocess.Popen[bytes], memory: int, end: float) -> tuple[bytes, bytes]:
-    """Return what *process* writes to standard output and error, and end it if it grows or lasts too long."""
+    """Return what *process* writes to standard output and error; end it if it grows or runs too long."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=_LOOK_EVERY)
         if resident_memory(process.pid) > memory:
             raise ApartError(f"it takes more memory than {shown_size(memory)}")
         if time.monotonic() > end:
-            raise ApartError("it does not come to an end")
+            raise ApartError("it does not end")

@@ -21,16 +21,16 @@ from olmocr.model_folder import read_json
 from olmocr.text import one_line
 
 MOST_SECONDS = 3
-"""Seconds of computing that a template may take; one that is as it should be takes thousandths of one."""
+"""Seconds of CPU time that a template may take; a normal one takes milliseconds."""
 
 MOST_MEMORY = 500 * 10**6
-"""Bytes of the process in which a stranger's template is rendered; Python itself takes about 30 MB."""
+"""Bytes of memory of the process that renders an untrusted template; Python itself takes about 30 MB."""
 
-# The template of Qwen2.5-VL, which olmOCR-2 has, too: known to end, so that it needs no process of its own.
+# The template of Qwen2.5-VL, which olmOCR-2 has, too: it is known to end, so it runs in this process.
 _KNOWN = {"a0bc6f6fc7a29a80017a433e8f03a1cc1236e838a944a2d034295a60c4f2fddb"}
 
-_LONGEST_TEMPLATE = 2**20  # characters; the longest that models come with are some 20 thousand
-_LONGEST_PROMPT = 2**22  # characters that may be made of a page's prompt, which has some hundreds
+_LONGEST_TEMPLATE = 2**20  # characters; the longest in published models have about 20 thousand
+_LONGEST_PROMPT = 2**22  # characters of rendered prompt; a page's prompt has some hundreds
 
 _APART = "from olmocr.conversion.source.chat_template import render_for_parent; render_for_parent()"
 
@@ -39,9 +39,9 @@ Tokens = tuple[tuple[str, str], ...]
 
 _TAKE = "copy the one that the model was trained with"
 
-# Runs before the source's own template and hands it messages whose text comes first. Several clients
+# Runs before the source's own template and passes it messages whose text comes first. Several clients
 # (mlx-vlm's own among them) list the image first, and olmOCR-2 was trained the other way round.
-# Only constructs that the small Jinja ports in other runtimes also know: no filters, no calls.
+# Uses only what the small Jinja ports in other runtimes also know: no filters, no calls.
 _TEXT_FIRST = (
     "{%- set ordered = namespace(messages=[]) -%}"
     "{%- for message in messages -%}"
@@ -62,7 +62,7 @@ _TEXT_FIRST = (
 
 
 def text_first(template: str, special_tokens: Mapping[str, str] | None = None) -> str:
-    """Return *template* with every user message's text moved before its images, and prove that it works.
+    """Return *template* with every user message's text moved before its images, and check that it works.
 
     Raises:
         CheckpointError: *template* cannot be rendered, or drops the text or the image.
@@ -74,7 +74,7 @@ def text_first(template: str, special_tokens: Mapping[str, str] | None = None) -
 
 
 def renders_text_first(template: str, special_tokens: Mapping[str, str] | None = None) -> bool:
-    """Tell whether *template* has a page's prompt before its image where a client lists the image first.
+    """Return whether *template* puts a page's prompt before its image when a client lists the image first.
 
     Raises:
         CheckpointError: *template* cannot be rendered.
@@ -84,7 +84,7 @@ def renders_text_first(template: str, special_tokens: Mapping[str, str] | None =
 
 
 def page_prompts(template: str, prompt: str, special_tokens: Mapping[str, str] | None = None) -> tuple[str, str]:
-    """Return what *template* makes of a page's image and *prompt* where a client lists the image first, and last.
+    """Return what *template* renders for a page's image and *prompt*, with the image listed first, and last.
 
     Raises:
         CheckpointError: *template* cannot be rendered, or takes too long or too much memory.
@@ -102,7 +102,7 @@ def _page_prompts(template: str, prompt: str, tokens: Tokens) -> tuple[str, str]
 
 
 def _rendered(template: str, conversations: list[Messages], tokens: Tokens) -> list[str]:
-    """Return what *template* makes of each of *conversations*."""
+    """Return what *template* renders for each of *conversations*."""
     try:
         if len(template) > _LONGEST_TEMPLATE:
             raise ApartError(f"it has {len(template):,} characters")
@@ -112,7 +112,7 @@ def _rendered(template: str, conversations: list[Messages], tokens: Tokens) -> l
         request = json.dumps([template, conversations, dict(tokens)]).encode("ascii")
         answer = json.loads(run_apart(_APART, request, seconds=MOST_SECONDS, memory=MOST_MEMORY))
     except UnicodeEncodeError as error:
-        raise CheckpointError(f"the chat template holds half of a character; {_TAKE}") from error
+        raise CheckpointError(f"the chat template contains half of a surrogate pair; {_TAKE}") from error
     except ApartError as error:
         raise CheckpointError(f"the chat template cannot be rendered: {error}; {_TAKE}") from error
     if "refused" in answer:
@@ -121,24 +121,24 @@ def _rendered(template: str, conversations: list[Messages], tokens: Tokens) -> l
 
 
 def render_for_parent() -> None:
-    """Render what standard input asks for; the process that this is may be ended at any time."""
+    """Render what standard input requests; this process may be ended at any time."""
     template, conversations, tokens = json.load(sys.stdin)
     try:
         rendered = [render_template(template, messages, tokens) for messages in conversations]
         longest = max(map(len, rendered))
         answer: dict[str, object] = {"rendered": rendered}
         if longest > _LONGEST_PROMPT:
-            answer = {"refused": f"the chat template makes {longest:,} characters of a prompt; {_TAKE}"}
+            answer = {"refused": f"the chat template renders a prompt of {longest:,} characters; {_TAKE}"}
     except CheckpointError as error:
         answer = {"refused": str(error)}
     json.dump(answer, sys.stdout)
 
 
 def special_tokens(folder: Path) -> dict[str, str]:
-    """Return the tokens that templates know by name, such as ``bos_token``, as transformers reads them.
+    """Return the tokens that templates use by name, such as ``bos_token``, as transformers reads them.
 
     Raises:
-        CheckpointError: a file that may hold them is no JSON object.
+        CheckpointError: a file that may hold them is not a JSON object.
     """
     tokens = {}
     for file in (folder / name for name in ("special_tokens_map.json", "tokenizer_config.json")):
@@ -152,7 +152,7 @@ def special_tokens(folder: Path) -> dict[str, str]:
 def render_template(
     template: str, messages: list[dict[str, object]], special_tokens: Mapping[str, str] | None = None
 ) -> str:
-    """Render as transformers does, with what it offers: sandboxed, since a template is code from a stranger.
+    """Render as transformers does, with the same functions: sandboxed, because a template is untrusted code.
 
     Raises:
         CheckpointError: *template* cannot be rendered.
@@ -160,9 +160,9 @@ def render_template(
     variables = {**(special_tokens or {}), "messages": messages, "tools": None, "documents": None}
     try:
         return _environment().from_string(template).render(variables, add_generation_prompt=True)
-    except MemoryError:  # the process ends by it, and the parent says what the limit was
+    except MemoryError:  # this ends the process, and the parent reports the limit
         raise
-    except Exception as error:  # a template is a program: it can fail in any way
+    except Exception as error:  # a template is a program and can fail in any way
         reason = one_line(str(error), 300) or type(error).__name__
         raise CheckpointError(f"the chat template cannot be rendered: {reason}") from error
 
@@ -178,12 +178,12 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 class _Generation(Extension):
-    """Knows ``{% generation %}``, with which training tells the model's own words from those it is asked."""
+    """Knows ``{% generation %}``, with which training marks the model's own words."""
 
     tags = {"generation"}  # noqa: RUF012  (so does jinja2 declare it)
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Return what stands inside, in a scope of its own as in transformers."""
+        """Return what is inside, in a scope of its own as in transformers."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         call = nodes.CallBlock(self.call_method("_same"), [], [], body)
@@ -200,7 +200,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Write JSON as it is: jinja2's own filter escapes what HTML would obey."""
+    """Write plain JSON: jinja2's own filter escapes characters for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

@@ -1,4 +1,4 @@
-"""A model's folder -> SourceCheckpoint. Only headers are read, no weight, and no pickle is ever opened."""
+"""A model's folder -> SourceCheckpoint. Reads only headers, not weights, and never opens a pickle."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from olmocr.tensors.header import (
 
 _WEIGHT_SCALE = ".weight_scale"
 
-# What compressed-tensors must say of FP8 weights for row * scale to be all there is to them.
+# What compressed-tensors must say about FP8 weights; otherwise row * scale would not restore them.
 _FP8_WEIGHTS: dict[str, tuple[object, ...]] = {
     "num_bits": (8,),
     "type": ("float",),
@@ -58,20 +58,20 @@ _FP8_WEIGHTS: dict[str, tuple[object, ...]] = {
     "symmetric": (True,),
     "dynamic": (False,),
 }
-# What would change weights or tensors further; each may be there, empty.
+# Settings that would change weights or tensors further; each may be present but empty.
 _FP8_NOTHING_ELSE = ("kv_cache_scheme", "transform_config")
 
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,200}\.safetensors", re.ASCII)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
-# The same weights once more, in the form of the first Mistral models; neither transformers nor mlx-vlm reads it.
+# A second copy of the weights, in the form of the first Mistral models; transformers and mlx-vlm do not read it.
 _CONSOLIDATED = "consolidated.safetensors"
 
-# What a trainer keeps for itself, and what it saves weights as that several processes hold parts of.
+# Files that a trainer keeps for itself, and weights that it saves in parts, one for each process.
 _TRAINERS_OWN = ("optimizer", "scheduler", "training_args", "rng_state", "scaler", "trainer_state")
 _FOLDERS_OF_PARTS = ("pytorch_model_fsdp_0", "fsdp_0", ".distcp", "zero_to_fp32.py")
 
-# What browsers, aria2, rsync and the Hub's client append to the name of a file that they are bringing.
+# What browsers, aria2, rsync and the Hub's client append to a file's name while they download it.
 _UNFINISHED = (".aria2", ".part", ".partial", ".crdownload", ".download", ".incomplete", ".tmp")
 
 _QUANTIZED_NAMES = ("-FP8", "-fp8", "-AWQ", "-GPTQ", "-bnb-4bit", "-unsloth-bnb-4bit", "-GGUF")
@@ -84,7 +84,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SourceCheckpoint:
-    """A checkpoint that is whole: *tensors* by MLX name, exactly those that *config* (flat) calls for."""
+    """A complete checkpoint: *tensors* by MLX name, exactly those that *config* (flat) requires."""
 
     folder: ModelFolder
     config: dict[str, Any]
@@ -92,17 +92,17 @@ class SourceCheckpoint:
 
 
 def read_checkpoint(folder: ModelFolder) -> SourceCheckpoint:
-    """Read the headers of a checkpoint, here or on the Hub, and check that every tensor is there.
+    """Read the headers of a checkpoint, here or on the Hub, and check that every tensor is present.
 
-    What headers and bytes say counts: a head that is in the files is the model's though config.json ties it to the
-    embeddings, and settings of a quantizer are left out where all weights are whole. Both are said in the log.
+    Headers and bytes count more than config.json: a head in the files is used even if config.json ties it to the
+    embeddings, and a quantizer's settings are ignored if all weights are in full precision. The log reports both.
 
-    A checkpoint that the pipeline here would not run, since it was trained on another prompt than olmOCR-2's, is read
-    with a warning; its name stays in the config, so that the pipeline knows the converted model, too.
+    A checkpoint that was trained on another prompt than olmOCR-2's, so that the pipeline here would not run it, is read
+    with a warning. Its name stays in the config, so that the pipeline recognizes the converted model, too.
 
     Raises:
-        CheckpointError: no checkpoint, damaged, incomplete, or of a family that we do not support.
-        HubError: the headers are on the Hub and cannot be read there.
+        CheckpointError: it is not a checkpoint, or is damaged, incomplete, or of an unsupported family.
+        HubError: the headers cannot be read from the Hub.
     """
     config = read_config_of(folder, FAMILIES)
     tensors = _read_tensors(folder)
@@ -114,9 +114,9 @@ def read_checkpoint(folder: ModelFolder) -> SourceCheckpoint:
 
 
 def _is_tied(folder: ModelFolder, config: dict[str, Any], tensors: list[TensorInfo]) -> bool:
-    """Return whether the embeddings are the head, too: as transformers 5 decides, where the files have a head or not.
+    """Return whether the embeddings are also the head, decided as in transformers 5 by whether the files have a head.
 
-    A head in the files that is another matrix than the embeddings is the model's, whatever config.json says.
+    A head in the files that differs from the embeddings belongs to the model, whatever config.json says.
     """
     stated = ties_embeddings(config)
     named = {mlx_name(info.name, {"tie_word_embeddings": False}): info for info in tensors}
@@ -126,8 +126,7 @@ def _is_tied(folder: ModelFolder, config: dict[str, Any], tensors: list[TensorIn
     if not stated or (embeddings is not None and _are_equal(folder, head, embeddings)):
         return bool(stated)
     _log.warning(
-        "%s: config.json says tie_word_embeddings, and %s has a head of its own, %s; it is kept, as transformers 5 "
-        "keeps it",
+        "%s: config.json says tie_word_embeddings, but %s has a separate head, %s; it is kept, as in transformers 5",
         folder.where,
         head.shard,
         shown(head.name),
@@ -136,7 +135,7 @@ def _is_tied(folder: ModelFolder, config: dict[str, Any], tensors: list[TensorIn
 
 
 def _are_equal(folder: ModelFolder, one: TensorInfo, other: TensorInfo) -> bool:
-    """Return whether two tensors are the same to the byte; on the Hub, where they would have to be fetched, no."""
+    """Return whether two tensors are equal to the byte; on the Hub, where they would have to be fetched, False."""
     if (one.dtype, one.shape) != (other.dtype, other.shape) or folder.remote_weights:
         return False
     try:
@@ -153,20 +152,20 @@ def _are_equal(folder: ModelFolder, one: TensorInfo, other: TensorInfo) -> bool:
 
 
 def _keep_other_prompt(folder: ModelFolder, config: dict[str, Any], flat: dict[str, Any]) -> None:
-    flat.pop("_name_or_path", None)  # a path on the disk of whoever saved it
+    flat.pop("_name_or_path", None)  # a path on the disk of the person who saved it
     name = other_prompt(folder, config)
     if name:
         flat["_name_or_path"] = name
     if name or config["model_type"] != MODEL_TYPE:
         _log.warning(
-            "%s was not trained on olmOCR-2's prompt: it can be converted, but the pipeline here, which asks that "
-            "prompt, refuses to run it",
+            "%s was not trained on olmOCR-2's prompt: it can be converted, but the pipeline here uses that prompt "
+            "and refuses to run it",
             folder.where,
         )
 
 
 def _is_fp8(folder: ModelFolder, config: dict[str, Any], tensors: list[TensorInfo]) -> bool:
-    """Return whether matrices may be FP8; refuse every other checkpoint that is not in full precision."""
+    """Return whether matrices may be FP8; refuse any other checkpoint that is not in full precision."""
     text = config.get("text_config")
     sections = [config, text] if isinstance(text, dict) else [config]
     found = [section["quantization_config"] for section in sections if section.get("quantization_config")]
@@ -175,8 +174,8 @@ def _is_fp8(folder: ModelFolder, config: dict[str, Any], tensors: list[TensorInf
     if by_name is None and not is_scaled(tensors) and all(info.dtype in FLOAT_DTYPES for info in tensors):
         if leftover:
             _log.warning(
-                "%s: config.json says that the weights are quantized%s, but the files hold them whole, in %s; "
-                "they are taken as they are",
+                "%s: config.json says that the weights are quantized%s, but the files hold them unquantized, in %s; "
+                "they are used as they are",
                 folder.where,
                 _by_what(leftover[0]),
                 " and ".join(sorted({info.dtype for info in tensors})),
@@ -185,7 +184,7 @@ def _is_fp8(folder: ModelFolder, config: dict[str, Any], tensors: list[TensorInf
     reason = by_name or next(filter(None, map(_why_not_fp8, found)), None)
     if reason:
         raise CheckpointError(
-            f"{folder.where} is quantized already, and not so that it can be undone exactly ({reason}); convert the "
+            f"{folder.where} is already quantized in a way that cannot be undone exactly ({reason}); convert the "
             f"weights that it was made from{_unquantized(folder)}"
         )
     return bool(found)
@@ -197,20 +196,20 @@ def _by_what(quantization: Any) -> str:
 
 
 def _unquantized(folder: ModelFolder) -> str:
-    """Return, for a sentence, what the model's own name says that it was made from."""
+    """Return, for a sentence, the model that this one was made from, by its own name."""
     name = folder.repo_id or ""
     original = next((name.removesuffix(end) for end in _QUANTIZED_NAMES if name.endswith(end)), None)
-    return f", by its name {original}" if original else ""
+    return f", which are {original} by its name" if original else ""
 
 
 def _converted_already(folder: ModelFolder) -> CheckpointError:
     return CheckpointError(
-        f"{folder.where} is a converted MLX model already; convert the checkpoint that it was made from"
+        f"{folder.where} is already a converted MLX model; convert the checkpoint that it was made from"
     )
 
 
 def _why_not_fp8(quantization: Any) -> str | None:
-    """Return what of a quantization_config is not the FP8 of compressed-tensors, as the published olmOCR-2 has it."""
+    """Return how a quantization_config differs from the FP8 of compressed-tensors that the published olmOCR-2 uses."""
     if not isinstance(quantization, dict):
         return f"quantization_config is {quantization!r}"
     if quantization.get("quant_method") != "compressed-tensors":
@@ -223,14 +222,14 @@ def _why_not_fp8(quantization: Any) -> str | None:
         return f"it has a {extra[0]}"
     groups = quantization.get("config_groups")
     if not isinstance(groups, dict) or not groups:
-        return "it has no config_groups"
+        return "it does not have config_groups"
     return next(filter(None, (_why_no_fp8_group(group, quantization) for group in groups.values())), None)
 
 
 def _why_no_fp8_group(group: Any, quantization: dict[str, Any]) -> str | None:
-    # Of input_activations nothing is asked: how activations are rounded changes no weight.
+    # input_activations are not checked: how activations are rounded does not change weights.
     if not isinstance(group, dict) or not isinstance(group.get("weights"), dict):
-        return "a config group says nothing of weights"
+        return "a config group does not describe weights"
     kind = group.get("format") or quantization.get("format")
     if kind != "float-quantized":
         return f"format is {kind!r}"
@@ -239,9 +238,9 @@ def _why_no_fp8_group(group: Any, quantization: dict[str, Any]) -> str | None:
 
 
 def _read_tensors(folder: ModelFolder) -> list[TensorInfo]:
-    """Read every shard's header; refuse shards and an index that do not agree, and what is in MLX's layout already.
+    """Read every shard's header; refuse shards that do not match the index, and tensors already in MLX's layout.
 
-    The tensors have the names that they have in the model itself, without those of what it was wrapped in.
+    The tensors have their names in the model itself, without the names of wrappers.
     """
     index = _read_index(folder)
     if index is not None and index_is_stale(folder):
@@ -260,20 +259,20 @@ def _read_tensors(folder: ModelFolder) -> list[TensorInfo]:
     if index is not None:
         problems = _index_problems(index, tensors)
     if problems:
-        heading = f"{INDEX_FILE} of {folder.where} is not of the files beside it; `leave_out='{INDEX_FILE}'` reads them"
-        raise CheckpointError(listed(f"{heading} as they are, if they are of one model", problems))
+        heading = f"{INDEX_FILE} of {folder.where} does not match the files beside it; if they are of one model, use"
+        raise CheckpointError(listed(f"{heading} `leave_out='{INDEX_FILE}'` to read them without it", problems))
     _say_what_is_not_read(folder, shards, is_indexed=index is not None)
     tensors, wrappers = unwrapped(tensors)
     _refuse_parts_of_adapter(folder, tensors)
     if wrappers:
-        _log.warning("%s: names of tensors have %s in them, which is left out", folder.where, " and ".join(wrappers))
+        _log.warning("%s: names of tensors contain %s, which is removed", folder.where, " and ".join(wrappers))
     return tensors
 
 
 def _is_mlx(headers: list[ShardHeader], tensors: list[TensorInfo]) -> bool:
-    """Tell whether weights are in MLX's form: by who wrote them, by packed weights, or by the one layout that differs.
+    """Return whether weights are in MLX's form: by their writer, by packed weights, or by the one different layout.
 
-    Names do not tell: other tools, too, call the parts of a model ``language_model`` and ``vision_tower``.
+    Names are not enough: other tools also call parts of a model ``language_model`` and ``vision_tower``.
     """
     if any(header.metadata.get("format") == "mlx" for header in headers):
         return True
@@ -288,14 +287,14 @@ def _is_mlx(headers: list[ShardHeader], tensors: list[TensorInfo]) -> bool:
 
 
 def _has_mlx_layout(shape: tuple[int, ...]) -> bool:
-    """Tell whether a patch embedding of *shape* has its colours last, as MLX has, and square patches before them."""
+    """Return whether a patch embedding of *shape* has colours last, as in MLX, after square patches."""
     return shape[4] == _COLOURS != shape[1] and shape[2] == shape[3]
 
 
 def _why_repeated(
     folder: ModelFolder, index: dict[str, str] | None, tensors: list[TensorInfo], problems: list[str]
 ) -> str:
-    """Return why tensors that stand in two files are refused, with what each reader would make of that."""
+    """Return why tensors that are in two files are refused, with what each reader would do."""
     if index is not None:
         return listed(f"the shards of {folder.where} do not agree; its {INDEX_FILE} names both", problems)
     files = sorted({info.shard for info in tensors})
@@ -303,21 +302,19 @@ def _why_repeated(
     return listed(
         f"{folder.where} has no {INDEX_FILE}, and the same tensors in several files ({', '.join(files[:5])}): "
         f"transformers {by_transformers}, mlx-vlm reads all, and the last one counts; "
-        "say which are not the model's, with `leave_out='NAME'`",
+        "name those that are not the model's in `leave_out='NAME'`",
         problems,
     )
 
 
 def _refuse_unfinished(folder: ModelFolder, shards: list[str]) -> None:
-    """Refuse a shard that a program is still to bring here: it has its full size, perhaps, and not yet its bytes."""
+    """Refuse a shard that is still being downloaded: it may have its full size, but not yet its bytes."""
     if folder.remote_weights:
         return
     for shard in shards:
         marks = [f"{shard}{end}" for end in _UNFINISHED if (folder.path / f"{shard}{end}").exists()]
         if marks:
-            raise CheckpointError(
-                f"{folder.path / shard} is not here in full, as {marks[0]} tells; download it to its end"
-            )
+            raise CheckpointError(f"{folder.path / shard} is incomplete, as {marks[0]} shows; finish its download")
 
 
 def _unfinished_names(shard: str) -> list[str]:
@@ -329,16 +326,16 @@ def _refuse_parts_of_adapter(folder: ModelFolder, tensors: list[TensorInfo]) -> 
     if parts:
         heading = (
             f"{folder.where} has {len(parts)} tensor{'s' * (len(parts) > 1)} of an adapter that is not merged into its "
-            "weights; merge it (in peft: merge_and_unload, then save_pretrained) and convert what that saves"
+            "weights; merge it (in peft: merge_and_unload, then save_pretrained) and convert the saved result"
         )
         raise CheckpointError(listed(heading, [shown(name) for name in parts]))
 
 
 def _say_what_is_not_read(folder: ModelFolder, shards: Sequence[str], *, is_indexed: bool) -> None:
-    """Say which weights in the folder are none of the model's, as its index, or their names, tell."""
+    """Log which weights in the folder are not the model's, going by its index or their names."""
     if not is_indexed and folder.file(INDEX_FILE):
         _log.warning(
-            "%s: %s names files that are not there, and is left out; %s is read, as transformers and mlx-vlm read it",
+            "%s: %s names missing files, and is ignored; %s is read instead, as in transformers and mlx-vlm",
             folder.where,
             INDEX_FILE,
             ", ".join(shards[:5]),
@@ -348,7 +345,7 @@ def _say_what_is_not_read(folder: ModelFolder, shards: Sequence[str], *, is_inde
         others += sorted(path.name for path in folder.path.iterdir() if _is_other_weights(path))
         others += [f"{name}/" for name in trainer_folders(folder)]
     if others:
-        _log.warning("%s: not read are %s", folder.where, ", ".join(map(shown, others[:10])))
+        _log.warning("%s: these files are not read: %s", folder.where, ", ".join(map(shown, others[:10])))
 
 
 def _is_other_weights(path: Path) -> bool:
@@ -357,7 +354,7 @@ def _is_other_weights(path: Path) -> bool:
 
 
 def _read_index(folder: ModelFolder) -> dict[str, str] | None:
-    """Return which shard each tensor is said to be in; None where there is no index, or it is to be left out."""
+    """Return which shard the index names for each tensor; None without an index, or if it is to be left out."""
     file = folder.path / INDEX_FILE
     if not file.exists() or is_left_out(INDEX_FILE, folder.left_out):
         return None
@@ -368,25 +365,25 @@ def _read_index(folder: ModelFolder) -> dict[str, str] | None:
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{file} has no weight_map; `leave_out='{INDEX_FILE}'` reads the files without it")
+        raise CheckpointError(f"{file} lacks a weight_map; use `leave_out='{INDEX_FILE}'` to read the files without it")
     strange = [name for name in weight_map.values() if not isinstance(name, str) or not _SHARD_NAME.fullmatch(name)]
     if strange:
-        raise CheckpointError(f"{file} names {shown(repr(strange[0]))}, which is no safetensors file in the folder")
+        raise CheckpointError(f"{file} names {shown(repr(strange[0]))}, not a safetensors file in the folder")
     return weight_map
 
 
 def _refuse_two_models(folder: ModelFolder, shards: set[str]) -> None:
-    """Refuse a folder of which transformers and mlx-vlm would read different files."""
+    """Refuse a folder from which transformers and mlx-vlm would read different files."""
     if WHOLE_FILE in folder.weight_files and WHOLE_FILE not in shards:
         raise CheckpointError(
             f"{folder.where} holds two models: {WHOLE_FILE}, which transformers would read, and the "
-            f"{len(shards)} files that {INDEX_FILE} names, which mlx-vlm would read; say which it is not, with "
+            f"{len(shards)} files that {INDEX_FILE} names, which mlx-vlm would read; leave one out with "
             f"`leave_out='{WHOLE_FILE}'` or `leave_out='{INDEX_FILE}'` `leave_out='{_pattern_of(shards)}'`"
         )
 
 
 def _pattern_of(shards: Iterable[str]) -> str:
-    """Return a pattern for *shards*, as ``leave_out`` takes it."""
+    """Return a pattern that matches *shards*, for ``leave_out``."""
     names = sorted(shards)
     return names[0] if len(names) == 1 else f"{_common_start(names)}*.safetensors"
 
@@ -398,15 +395,15 @@ def _common_start(names: Iterable[str]) -> str:
 
 
 def _unindexed_shards(folder: ModelFolder) -> list[str]:
-    """Return the shards where no index names them: all called ``model*``, or the only file."""
+    """Return the shards where no index names them: all that are called ``model*``, or the only file."""
     files = [name for name in folder.weight_files if name != _CONSOLIDATED]
     shards = [name for name in files if name.startswith("model")] or files
     if not shards:
         raise CheckpointError(_why_no_shards(folder))
     if len(shards) > 1 and not shards[0].startswith("model"):
         raise CheckpointError(
-            f"{folder.where} has no {INDEX_FILE}, and which of its *.safetensors files make up the model cannot be "
-            f"told: {', '.join(shards[:5])}; copy the index, too, or say which are not the model's, with "
+            f"{folder.where} has no {INDEX_FILE}, so it is unclear which *.safetensors files make up the model: "
+            f"{', '.join(shards[:5])}; copy the index, too, or name those that are not the model's in "
             "`leave_out='NAME'`"
         )
     return shards
@@ -417,24 +414,24 @@ def _why_no_shards(folder: ModelFolder) -> str:
     pickles = [name for name in there if Path(name).suffix in _PICKLES and not name.startswith(_TRAINERS_OWN)]
     if pickles:
         return (
-            f"{folder.where} has its weights as pickles only ({', '.join(pickles[:5])}), which are not loaded, since "
-            "they can run code; take or make the model's *.safetensors files"
+            f"{folder.where} has its weights only as pickles ({', '.join(pickles[:5])}), which are not loaded because "
+            "they can run code; download or make the model's *.safetensors files"
         )
-    nothing = f"{folder.where} is no checkpoint: it has no *.safetensors files"
+    nothing = f"{folder.where} is not a checkpoint: it has no *.safetensors files"
     endings = tuple(f".safetensors{end}" for end in (*_UNFINISHED, ".icloud"))
     coming = sorted(path.name for path in folder.path.iterdir() if path.name.endswith(endings))
     if coming:
-        return f"{nothing} that are here in full ({', '.join(coming[:5])}); download them to their end"
+        return f"{nothing} that are complete ({', '.join(coming[:5])}); finish their download"
     parts = [name for name in there if name.endswith(_FOLDERS_OF_PARTS) or name.startswith("global_step")]
     if parts:
         return (
-            f"{nothing}; {parts[0]} holds a training's own parts of the weights: put these together first, with "
+            f"{nothing}; {parts[0]} holds weights that training saved in parts: put these together first, with "
             "accelerate merge-weights (FSDP) or zero_to_fp32.py (DeepSpeed)"
         )
     if any(name.endswith(".gguf") for name in there):
         return f"{nothing}; it holds GGUF files, which are made for llama.cpp: give the folder that they were made from"
     saved = trainer_folders(folder)
-    return f"{nothing}; a training left checkpoints in it, give one of these: {', '.join(saved)}" if saved else nothing
+    return f"{nothing}; it holds training checkpoints, give one of these: {', '.join(saved)}" if saved else nothing
 
 
 def _read_headers(folder: ModelFolder, shards: list[str]) -> list[ShardHeader]:
@@ -459,9 +456,9 @@ def _why_missing(folder: ModelFolder, shards: list[str], missing: list[str]) -> 
     unfinished = [name for shard in missing for name in _unfinished_names(shard) if (folder.path / name).exists()]
     others = [name for name in folder.weight_files if name not in shards]
     beside = f"; there are {', '.join(map(shown, others[:5]))}, which {INDEX_FILE} does not name" if others else ""
-    begun = f"; {unfinished[0]} is not here in full" if unfinished else ""
+    begun = f"; {unfinished[0]} is incomplete" if unfinished else ""
     advice = (
-        f"copy what is missing from where the others came from, or, if the index is an old one, read what is there "
+        f"copy the missing ones from where the others came from or, if the index is out of date, read what is there "
         f"with `leave_out='{INDEX_FILE}'`"
     )
     return (
@@ -506,7 +503,7 @@ def _index_problems(index: dict[str, str], tensors: list[TensorInfo]) -> list[st
 def _matched(
     found: list[TensorInfo], config: dict[str, Any], is_fp8: bool, folder: ModelFolder
 ) -> dict[str, TensorInfo]:
-    """Return the tensors by MLX name; refuse a checkpoint that has not just those its config calls for."""
+    """Return the tensors by MLX name; refuse a checkpoint whose tensors are not exactly those its config requires."""
     expected = expected_shapes(config)
     named: dict[str, TensorInfo] = {}
     if not any(mlx_name(info.name, config) in expected for info in found):
@@ -527,17 +524,19 @@ def _matched(
         if problem:
             problems.append(f"{shown(info.name)} {problem}")
     if problems:
-        heading = f"{folder.where} does not hold the tensors that its config.json asks for{_other_depth(named, config)}"
+        heading = f"{folder.where} does not hold the tensors that its config.json requires{_other_depth(named, config)}"
         raise CheckpointError(listed(heading, problems))
     return {name: named[name] for name in expected}
 
 
 def _all_foreign(found: list[TensorInfo], expected: Iterable[str], folder: ModelFolder) -> str:
-    """Return what to say of names that are all of another model's, or wrapped in something that is not known here."""
+    """Return what to say about names that all belong to another model, or to an unknown wrapper."""
     names = [info.name for info in found]
     prefix = _common_start(names).rpartition(".")[0]
     if prefix:
-        what = f"all of them begin with {shown(prefix)}., which none of this model's does: save the model itself"
+        what = (
+            f"all of them begin with {shown(prefix)}., which is not part of this model's names: save the model itself"
+        )
     else:
         what = "none of these belongs to the model that config.json describes: copy the config.json of this model"
     return (
@@ -547,7 +546,7 @@ def _all_foreign(found: list[TensorInfo], expected: Iterable[str], folder: Model
 
 
 def _with_scales(named: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """Return *named* with every weight_scale put where the weight is that it scales."""
+    """Return *named* with every weight_scale under the name of the weight that it scales."""
     weights = dict(named)
     for name, info in named.items():
         weight = name.removesuffix("_scale")
@@ -571,9 +570,9 @@ def _other_depth(named: Iterable[str], config: dict[str, Any]) -> str:
 
 def _tensor_problem(info: TensorInfo, shape: tuple[int, ...] | None) -> str | None:
     if shape is None:
-        return f"{info.shape} is no tensor of this model"
+        return f"{info.shape} is not a tensor of this model"
     if info.shape != shape:
-        return f"has shape {info.shape}, config.json asks for {shape}"
+        return f"has shape {info.shape}, config.json requires {shape}"
     if info.scale is not None:
         return _scale_problem(info, info.scale)
     if info.dtype not in FLOAT_DTYPES:
@@ -583,9 +582,9 @@ def _tensor_problem(info: TensorInfo, shape: tuple[int, ...] | None) -> str | No
 
 def _scale_problem(info: TensorInfo, scale: TensorInfo) -> str | None:
     if info.dtype != FP8_DTYPE or len(info.shape) != 2:
-        return f"has a weight_scale, but is no matrix of {FP8_DTYPE}: {info.dtype} {info.shape}"
+        return f"has a weight_scale, but is not a matrix of {FP8_DTYPE}: {info.dtype} {info.shape}"
     if scale.dtype not in FLOAT_DTYPES:
         return f"has a weight_scale of dtype {scale.dtype}, not one of {', '.join(FLOAT_DTYPES)}"
     if scale.shape not in ((info.shape[0], 1), (1,), ()):
-        return f"has a weight_scale of shape {scale.shape}, which is neither one for each of its rows nor one for all"
+        return f"has a weight_scale of shape {scale.shape}, which is not one for each of its rows, or one for all"
     return None

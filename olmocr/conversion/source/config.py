@@ -7,7 +7,7 @@ from typing import Any
 
 from olmocr.errors import CheckpointError
 
-# Of a nested text_config: what the root already says about the whole model.
+# Keys of a nested text_config that the root already has for the complete model.
 _NOT_TEXT = {
     "architectures",
     "model_type",
@@ -19,12 +19,12 @@ _NOT_TEXT = {
     "tie_word_embeddings",
 }
 
-# Settings of the text model that no shape of a weight tells, and that answers depend on.
+# Settings of the text model that answers depend on and that the shapes of weights do not show.
 _COMPUTED = ("hidden_act", "num_attention_heads", "num_key_value_heads", "rms_norm_eps", "rope_theta", "head_dim")
 _DTYPES = ("torch_dtype", "dtype")
 
-# Some versions of transformers 4 save of a vision_config only what differs from their own defaults, and mlx-vlm's
-# defaults are others.
+# Some versions of transformers 4 save only those fields of a vision_config that differ from their own defaults, and
+# mlx-vlm has other defaults.
 _VISION_DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen2_vl": {
         "depth": 32,
@@ -63,17 +63,17 @@ _VISION_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 
-# What mlx-vlm's Qwen3-VL has no default for, beside the dimensions.
+# Settings without a default in mlx-vlm's Qwen3-VL, besides the dimensions.
 _QWEN3_NUMBERS = ("max_position_embeddings", "rms_norm_eps", "rope_theta")
 
 
 def flat_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return *config* in the one form that mlx-vlm 0.7 reads, with every default spelled out that it has otherwise.
+    """Return *config* in the one form that mlx-vlm 0.7 reads, with every default spelled out where its own differs.
 
-    transformers 5 nests the text model's fields in ``text_config``, calls ``rope_scaling`` and ``rope_theta``
-    together ``rope_parameters``, and renames the vision model's type. Here, ``rope_scaling`` has its ``type``, and
-    the text fields stand at the root; only those of Qwen3-VL stay in ``text_config``, where mlx-vlm looks for them.
-    FP8 weights become bfloat16, and what *config* said of them is left out.
+    transformers 5 nests the text model's fields in ``text_config``, combines ``rope_scaling`` and ``rope_theta`` into
+    ``rope_parameters``, and renames the vision model's type. Here, ``rope_scaling`` has its ``type``, and the text
+    fields are at the root; only Qwen3-VL's stay in ``text_config``, where mlx-vlm looks for them. FP8 weights become
+    bfloat16, and their quantization settings are dropped.
 
     Raises:
         CheckpointError: *config* lacks a setting that mlx-vlm needs, or has one that it does not know.
@@ -96,9 +96,9 @@ def flat_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def ties_embeddings(config: dict[str, Any]) -> bool | None:
-    """Return whether config.json ties the head to the embeddings; None where it says nothing of that.
+    """Return whether config.json ties the head to the embeddings; None where it does not say.
 
-    Older versions of transformers say it in ``text_config``; transformers 5 takes either for a yes.
+    Older versions of transformers put it in ``text_config``; transformers 5 takes a yes in either place.
     """
     text = config.get("text_config")
     sections = [config, text] if isinstance(text, dict) else [config]
@@ -107,9 +107,9 @@ def ties_embeddings(config: dict[str, Any]) -> bool | None:
 
 
 def _refuse_two_readings(flat: dict[str, Any], text: dict[str, Any]) -> None:
-    """Refuse a config that says two things of one: transformers 5 would go by one of them, and mlx-vlm by the other.
+    """Refuse a config that contradicts itself: transformers 5 would read one value, and mlx-vlm the other.
 
-    Dimensions are not asked here: the weights' shapes tell which are right.
+    Dimensions are not checked here: the shapes of the weights show which are right.
     """
     pairs = [(key, flat.get(key), text.get(key), "the top, where mlx-vlm reads it", "text_config") for key in _COMPUTED]
     for where, section in (("the top", flat), ("text_config", text)):
@@ -127,7 +127,7 @@ def _refuse_two_readings(flat: dict[str, Any], text: dict[str, Any]) -> None:
         if one is not None and other is not None and one != other:
             raise CheckpointError(
                 f"config.json says that {name} is {one!r} in {place}, and {other!r} in {beside}; "
-                "have both say what the model was trained with"
+                "set both to the value that the model was trained with"
             )
 
 
@@ -160,25 +160,27 @@ def _flat_vision(flat: dict[str, Any]) -> dict[str, Any]:
 def _flat_qwen3_text(text: dict[str, Any], tied: bool) -> dict[str, Any]:
     text |= {"model_type": "qwen3_vl_text", "tie_word_embeddings": tied, "rope_scaling": _flat_rope(text, "default")}
     if text.get("attention_bias"):
-        raise CheckpointError("config.json says attention_bias is true, and mlx-vlm's Qwen3-VL has no such biases")
+        raise CheckpointError(
+            "config.json says attention_bias is true, but mlx-vlm's Qwen3-VL does not have these biases"
+        )
     for key in _QWEN3_NUMBERS:
         if type(text.get(key)) not in (int, float):
-            raise CheckpointError(f"config.json says {key} of text_config is {text.get(key)!r}, which is no number")
+            raise CheckpointError(f"config.json says {key} of text_config is {text.get(key)!r}, not a number")
     return text
 
 
 def _flat_rope(text: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Return what becomes of *text*'s ``rope_scaling``, and put the theta that newer ones keep in it beside it."""
+    """Return what *text*'s ``rope_scaling`` becomes; move the theta that newer versions keep in it next to it."""
     rope = _section(text, "rope_parameters") or _section(text, "rope_scaling")
     text.pop("rope_parameters", None)
     theta = rope.pop("rope_theta", None)
     if theta is not None:
         text["rope_theta"] = theta
     if "mrope_section" not in rope:
-        raise CheckpointError("config.json has no rope_scaling.mrope_section: this is no Qwen-VL model")
+        raise CheckpointError("config.json lacks rope_scaling.mrope_section: this is not a Qwen-VL model")
     scaled = [rope[key] for key in ("type", "rope_type") if rope.get(key) not in (None, "mrope", "default")]
     if scaled:
-        raise CheckpointError(f"config.json says rope_scaling is of type {scaled[0]!r}, which mlx-vlm would leave out")
+        raise CheckpointError(f"config.json says rope_scaling is of type {scaled[0]!r}, which mlx-vlm would ignore")
     return {**rope, "type": kind}
 
 
@@ -190,7 +192,7 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def mlx_config(flat: dict[str, Any], quantization: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the config.json of a converted folder. The Hub reads one of the two keys, MLX the other."""
+    """Return the config.json of a converted folder. The Hub reads one of its two keys, MLX the other."""
     config = dict(flat)
     if quantization is not None:
         config["quantization"] = quantization

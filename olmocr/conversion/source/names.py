@@ -1,4 +1,4 @@
-"""Hugging Face tensor name -> MLX name, and the shapes that a config calls for, as data for each family."""
+"""Hugging Face tensor name -> MLX name, and the shapes that a config requires, as data for each family."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FAMILIES = {
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
     "Qwen3VLForConditionalGeneration": "qwen3_vl",
 }
-"""What can be converted: config.json's architecture -> its model_type, which is the family's name here."""
+"""What can be converted: config.json's architecture -> its model_type, used as the family's name here."""
 
 VISION = "vision_tower."
 LANGUAGE = "language_model."
@@ -22,8 +22,8 @@ PATCH_EMBED = "vision_tower.patch_embed.proj.weight"
 
 PATCH_EMBED_AXES = (0, 2, 3, 4, 1)
 
-# The layouts seen in the wild: the original one, the one newer transformers write, that of a model without its head,
-# and MLX's own, which training in other frameworks has, too. Longest first.
+# The layouts in use: the original one, the one newer transformers write, that of a model without its head,
+# and MLX's own, which other training frameworks also write. Longest first.
 _PREFIXES = (
     ("model.language_model.", "language_model.model."),
     ("language_model.lm_head.", "language_model.lm_head."),
@@ -47,7 +47,7 @@ def head_tensor(config: Mapping[str, Any]) -> str:
 
 Component = Literal["language", "head", "embeddings", "vision", "merger"]
 
-# Longest first. The deepstack mergers hand features of inner vision blocks to the language model.
+# Longest first. The deepstack mergers pass features of inner vision blocks to the language model.
 _COMPONENTS: tuple[tuple[str, Component], ...] = (
     ("language_model.lm_head.", "head"),
     ("language_model.model.embed_tokens.", "embeddings"),
@@ -65,7 +65,7 @@ Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 
 def mlx_name(name: str, config: dict[str, Any]) -> str | None:
-    """Return what MLX calls the tensor *name*; None for one that no model needs (a buffer, or a tied head)."""
+    """Return MLX's name for the tensor *name*, or None if models do not need it (a buffer, or a tied head)."""
     if name.endswith((".inv_freq", ".position_ids")):
         return None
     for prefix, replacement in _PREFIXES:
@@ -86,7 +86,7 @@ def component_of(name: str) -> Component:
 
 
 def vision_mlp_axis(name: str) -> int | None:
-    """Return the axis of the tensor *name* (MLX's) along which the vision MLP's width lies; None if it has none."""
+    """Return the axis of the tensor *name* (MLX's) along which the vision MLP's width runs, or None."""
     match = _VISION_MLP.fullmatch(name)
     if match and match["module"] in _INTO_MLP:
         return 0
@@ -129,7 +129,7 @@ _MOST_LAYERS = 1000
 
 
 class _Dimensions:
-    """Looks dimensions up in a section of config.json, which may hold anything."""
+    """Looks up dimensions in a section of config.json, which may hold anything."""
 
     def __init__(self, section: dict[str, Any]) -> None:
         self._section = section
@@ -137,7 +137,7 @@ class _Dimensions:
     def __getitem__(self, key: str) -> int:
         value = self._section.get(key)
         if type(value) is not int or not 0 < value <= _LARGEST_DIMENSION:
-            raise CheckpointError(f"config.json says {key} is {value!r}, which is no dimension")
+            raise CheckpointError(f"config.json says {key} is {value!r}, not a dimension")
         return value
 
     def layers(self, key: str) -> range:
@@ -147,20 +147,22 @@ class _Dimensions:
         return range(self[key])
 
     def multiple(self, key: str, ratio: str) -> int:
-        """Return the dimension *key* times the number *ratio*, rounded down as the model classes do."""
+        """Return the dimension *key* times the number *ratio*, rounded down like the model classes."""
         value = self._section.get(ratio)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST_DIMENSION:
-            raise CheckpointError(f"config.json says {ratio} is {value!r}, which is no ratio")
+            raise CheckpointError(f"config.json says {ratio} is {value!r}, not a ratio")
         if not 1 <= self[key] * value <= _LARGEST_DIMENSION:
-            raise CheckpointError(f"config.json says {ratio} is {value!r}, which gives no dimension")
+            raise CheckpointError(f"config.json says {ratio} is {value!r}, which does not give a dimension")
         return int(self[key] * value)
 
     def chosen_layers(self, key: str, among: str) -> list[int]:
-        """Return the list *key* of different layers, out of those that *among* counts."""
+        """Return the list *key* of different layers, chosen from those that *among* counts."""
         value = self._section.get(key)
         layers = self.layers(among)
         if not isinstance(value, list) or any(type(each) is not int or each not in layers for each in value):
-            raise CheckpointError(f"config.json says {key} is {value!r}, which is no list of the {len(layers)} layers")
+            raise CheckpointError(
+                f"config.json says {key} is {value!r}, not a list of some of the {len(layers)} layers"
+            )
         if len(set(value)) != len(value):
             raise CheckpointError(f"config.json says {key} is {value!r}, which names a layer twice")
         return value
@@ -184,7 +186,7 @@ def _patch_embed(config: _Dimensions, width: int) -> Shapes:
 
 
 def _attention_block(block: str, width: int, *, norm_bias: bool) -> Shapes:
-    """Yield what the vision blocks of all families have beside their MLP."""
+    """Yield what the vision blocks of all families have besides their MLP."""
     yield from _norm(f"{block}.norm1", width, bias=norm_bias)
     yield from _norm(f"{block}.norm2", width, bias=norm_bias)
     yield from _linear(f"{block}.attn.qkv", 3 * width, width, bias=True)
@@ -238,7 +240,7 @@ def _qwen3_vision(config: _Dimensions) -> Shapes:
 
 
 def _qwen3_merger(name: str, norm: int, merged: int, out: int) -> Shapes:
-    """Yield a merger; *norm* is the width that it normalizes: before patches are merged, or (deepstack) after."""
+    """Yield a merger; *norm* is the width it normalizes: before patches are merged, or (deepstack) after."""
     yield from _norm(f"{name}.norm", norm, bias=True)
     yield from _linear(f"{name}.linear_fc1", merged, merged, bias=True)
     yield from _linear(f"{name}.linear_fc2", out, merged, bias=True)
@@ -273,7 +275,7 @@ def _layers(config: _Dimensions) -> Iterator[str]:
 
 
 def _beside_attention(config: _Dimensions) -> Shapes:
-    """Yield what the language models of all families have beside their attention."""
+    """Yield what the language models of all families have besides their attention."""
     width, mlp, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     yield f"{LANGUAGE}model.embed_tokens.weight", (vocabulary, width)
     for layer in _layers(config):

@@ -1,4 +1,4 @@
-"""A checkpoint's folder -> the chat template that counts of all that it has, in every place where one may be."""
+"""A checkpoint's folder -> the chat template in use, out of all those in every place that may hold one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from olmocr.errors import CheckpointError
 from olmocr.model_folder import ModelFolder, is_left_out, read_json, refuse_no_content
 from olmocr.text import one_line
 
-# In the order in which the processors of transformers 5 and mlx-vlm look; a tokenizer alone looks in the last two.
+# In the order in which processors of transformers 5 and mlx-vlm look; a tokenizer alone uses the last two.
 PLACES = ("processor_config.json", "chat_template.json", "chat_template.jinja", "tokenizer_config.json")
 _KEY = "chat_template"
 _DEFAULT = "default"
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SourceTemplates:
-    """*default*, text first, is what pages are asked with; *named* are all templates of each file, as they were."""
+    """*default*, text first, is what pages are read with; *named* are all templates of each file, unchanged."""
 
     default: str
     named: dict[str, dict[str, str]]
@@ -31,15 +31,16 @@ class SourceTemplates:
 def read_templates(folder: ModelFolder) -> SourceTemplates:
     """Return the templates of *folder*.
 
-    Files that render a page alike are one reading, whatever else differs; one that cannot render a page is none where
-    a processor would look into another one first, as the template of a text model in a tokenizer's settings is.
+    Files that render a page alike count as one, whatever else differs. A template that cannot render a page is ignored
+    if a processor would look into another file first. An example is the template of a text model in a tokenizer's
+    settings.
 
     Raises:
-        CheckpointError: it has none, the first does not render a page, or two render it differently.
+        CheckpointError: it has none, the first cannot render a page, or two render it differently.
     """
     named = {place: found for place in PLACES if (found := _read_place(folder, place))}
     if not named:
-        raise CheckpointError(f"{folder.where} has no chat template; copy the one that the model was trained with")
+        raise CheckpointError(f"{folder.where} lacks a chat template; copy the one that the model was trained with")
     tokens = special_tokens(folder.path)
     usable: dict[str, str] = {}
     problems: dict[str, CheckpointError] = {}
@@ -49,7 +50,7 @@ def read_templates(folder: ModelFolder) -> SourceTemplates:
         except CheckpointError as error:
             problems[place] = error
     first = next(iter(named))
-    if first in problems:  # what a processor takes counts, and not what would be easier to read
+    if first in problems:  # the one that a processor takes counts, even if another would render
         more = f", or convert with `leave_out='{_option(first)}'`" if usable else ""
         raise CheckpointError(f"{folder.path / first}: {problems[first]}{more}")
     for place, problem in problems.items():
@@ -66,9 +67,9 @@ def _two_readings(folder: ModelFolder, rendered: dict[str, tuple[str, str]]) -> 
     other = next(place for place in places if rendered[place] != rendered[places[0]])
     answers = " or ".join(f"`leave_out='{_option(place)}'`" for place in (places[0], other))
     return (
-        f"{folder.where} has chat templates that ask for a page differently: {places[0]}, which a processor of "
+        f"{folder.where} has chat templates that render a page differently: {places[0]}, which a processor of "
         f"transformers or mlx-vlm takes, {rendered[places[0]][0]!r}, and {other}, {rendered[other][0]!r}; "
-        f"say which is not the model's, with {answers}"
+        f"leave out the one that is not the model's with {answers}"
     )
 
 
@@ -77,7 +78,7 @@ def _option(place: str) -> str:
 
 
 def _read_place(folder: ModelFolder, place: str) -> dict[str, str]:
-    """Return the templates in one file by name, none where there are none or they are to be left out."""
+    """Return the templates in one file by name, or none if it has none or is to be left out."""
     file = folder.file(place)
     if file is None or is_left_out(f"{place}:{_KEY}", folder.left_out):
         return {}
@@ -92,7 +93,7 @@ def _read_place(folder: ModelFolder, place: str) -> dict[str, str]:
 
 
 def named_templates(value: Any) -> dict[str, str]:
-    """Return a setting's templates by name: one, a list of them with their names, or a group of settings."""
+    """Return a setting's templates by name: a single one, a list with names, or a group of settings."""
     if isinstance(value, str):
         return {_DEFAULT: value}
     if isinstance(value, list):
@@ -107,14 +108,14 @@ def _default_of(named: dict[str, str], place: str) -> str:
         return named[_DEFAULT]
     if len(named) == 1:
         return next(iter(named.values()))
-    raise CheckpointError(f"{place} has several chat templates, {', '.join(named)}, and none is called {_DEFAULT}")
+    raise CheckpointError(f"{place} has several chat templates, {', '.join(named)}, but none is called {_DEFAULT}")
 
 
 def _say_more_templates(folder: ModelFolder) -> None:
     more = sorted(path.name for path in (folder.path / _MORE_TEMPLATES).glob("*.jinja"))
     if more:
         _log.warning(
-            "%s: the chat templates in %s are not taken along, since pages are not asked with them: %s",
+            "%s: the chat templates in %s are not copied, because they cannot render a page: %s",
             folder.where,
             _MORE_TEMPLATES,
             ", ".join(one_line(name, 100) for name in more[:5]),
@@ -122,7 +123,7 @@ def _say_more_templates(folder: ModelFolder) -> None:
 
 
 def all_text_first(value: Any, templates: SourceTemplates, tokens: dict[str, str]) -> Any:
-    """Return the setting *value* in its own form with the default template replaced, and the others text first."""
+    """Return the setting *value* in its own form, with the default template replaced and the others text first."""
     if isinstance(value, list):
         return [
             {**each, "template": _changed(each.get("name"), each.get("template"), templates, tokens, len(value) == 1)}
@@ -141,4 +142,4 @@ def _changed(name: Any, template: Any, templates: SourceTemplates, tokens: dict[
     try:
         return text_first(template, tokens) if isinstance(template, str) else template
     except CheckpointError:
-        return template  # it asks for something else than a page, and only where a client names it
+        return template  # it is for something other than a page, and used only if a client names it

@@ -1,4 +1,4 @@
-"""Names of tensors -> what the tools that wrote them left there: wrappers, adapters that are not merged, quantizers."""
+"""Names of tensors -> traces of the tools that wrote them: wrappers, unmerged adapters, quantizers."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import replace
 
 from olmocr.tensors.header import TensorInfo, shown
 
-# What wraps a model while it is trained, and stays in the names where the wrapper is saved instead of the model:
+# Wrappers used in training, which stay in the names when the wrapper is saved instead of the model:
 # torch.compile, DistributedDataParallel, FullyShardedDataParallel, activation checkpointing, DeepSpeed.
 _INSIDE = re.compile(
     r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module|_ddp_module)\."
 )
-# Wrappers whose names are words that a model may have, too: only before all of a name. The second is peft's.
+# Wrappers whose names are words that a model may have, too: only at the start of a name. The second is peft's.
 _BEFORE = ("module.", "base_model.model.")
 
-# peft keeps the layers that it changes under these, and what it trains beside them under the others.
+# peft keeps the layers that it changes under these, and what it trains besides them under the others.
 _ADAPTER = re.compile(
     r"(?:\.|^)(?:lora_\w+|base_layer|original_module|modules_to_save|adapter_\w+|trainable_tokens_\w+|hada_\w+|lokr_\w+"
     r"|ia3_l|oft_\w+|boft_\w+|vera_\w+|prompt_encoder|prompt_embeddings)(?:\.|$)"
 )
 
-# Endings of what quantizers put in place of a weight or beside it.
+# Endings of the tensors that quantizers put in place of a weight or beside it.
 _QUANTIZERS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("bitsandbytes with 8 bits", re.compile(r"\.(?:SCB|weight_format)$")),
     ("bitsandbytes with 4 bits", re.compile(r"\.(?:absmax|quant_map|nested_absmax|nested_quant_map)$|\.quant_state\.")),
@@ -32,14 +32,14 @@ _QUANTIZERS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("NVIDIA ModelOpt", re.compile(r"\.weight_scale_2$")),
     ("EETQ or Quanto", re.compile(r"\.(?:weight_scales|_data|_scale)$")),
 )
-# The published FP8 checkpoints have no other scales than these; whether they fit is asked elsewhere.
+# The published FP8 checkpoints have only these scales; whether they fit is checked elsewhere.
 _PLAIN_FP8 = re.compile(r"\.(?:weight_scale|input_scale)$")
 
 
 def unwrapped(tensors: Sequence[TensorInfo]) -> tuple[list[TensorInfo], list[str]]:
-    """Return *tensors* by the names that they have in the model itself, and the parts that were left out of them.
+    """Return *tensors* by their names in the model itself, and the parts of names that were left out.
 
-    A word before all names goes only where every name has it.
+    A leading word is removed only if every name has it.
     """
     found = []
     plain = []
@@ -58,9 +58,9 @@ def adapter_parts(tensors: Sequence[TensorInfo]) -> list[str]:
 
 
 def quantizer_of(tensors: Sequence[TensorInfo]) -> str | None:
-    """Return which quantizer the tensors are from, and one of those that tell; None for weights as they were trained.
+    """Return which quantizer wrote the tensors, with an example, or None for weights as they were trained.
 
-    FP8 that has a factor for each row, or one for all, is not named: it can be undone.
+    FP8 with one factor for each row, or one for all, is not reported, because it can be undone.
     """
     for kind, ending in _QUANTIZERS:
         names = [info.name for info in tensors if ending.search(info.name)]
@@ -70,5 +70,5 @@ def quantizer_of(tensors: Sequence[TensorInfo]) -> str | None:
 
 
 def is_scaled(tensors: Sequence[TensorInfo]) -> bool:
-    """Tell whether weights have scales beside them, as FP8 weights do."""
+    """Return whether weights have scales beside them, as FP8 weights do."""
     return any(_PLAIN_FP8.search(info.name) for info in tensors)

@@ -32,7 +32,7 @@ def test_a_program_that_computes_for_ever_is_ended():
 
 
 def test_a_program_that_waits_for_ever_is_ended():
-    assert reason("import time; time.sleep(60)", waits=0.1) == "it does not come to an end"
+    assert reason("import time; time.sleep(60)", waits=0.1) == "it does not end"
 
 
 @pytest.mark.parametrize("code", [GROWS, f"{WITHOUT_LIMIT}\n{GROWS}"], ids=["limited", "watched"])

@@ -103,9 +103,9 @@ REFUSED = {
     "a macro that calls itself": ("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "recursion depth"),
     "a loop that calls itself": ("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "recursion depth"),
     "deep nesting": ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "recursion depth"),
-    "a long answer": ("{{ 'a' * 5000000 }}", "makes 5,000,000 characters of a prompt"),
+    "a long answer": ("{{ 'a' * 5000000 }}", "renders a prompt of 5,000,000 characters"),
     "a long template": ("x" * 2_000_000, "it has 2,000,667 characters"),
-    "half of a character": ("\ud800", "half of a character"),
+    "half of a character": ("\ud800", "half of a surrogate pair"),
     "another file": ("{% include '/etc/passwd' %}", "no loader"),
     "a terminal's commands": ("{{ raise_exception('\x1b[2J') }}", r"rendered: \\x1b\[2J"),
 }

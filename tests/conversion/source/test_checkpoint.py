@@ -62,13 +62,13 @@ def test_a_tensor_that_does_not_belong_is_named(tmp_path):
     folder = tiny_checkpoint(
         tmp_path / "source", change=lambda tensors: {**tensors, "extra.weight": tensors["model.norm.weight"]}
     )
-    assert "extra.weight (64,) is no tensor of this model" in refusal(folder)
+    assert "extra.weight (64,) is not a tensor of this model" in refusal(folder)
 
 
 def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path):
     folder = tiny_checkpoint(tmp_path / "source")
     (folder / "config.json").write_text(json.dumps(TINY | {"vocab_size": 97}))
-    assert "lm_head.weight has shape (96, 64), config.json asks for (97, 64)" in refusal(folder)
+    assert "lm_head.weight has shape (96, 64), config.json requires (97, 64)" in refusal(folder)
 
 
 def test_a_tensor_that_is_no_float_is_named(tmp_path):
@@ -102,7 +102,7 @@ def test_a_missing_shard_is_named(tmp_path):
 def test_an_index_that_points_outside_the_folder_is_refused(name, tmp_path):
     folder = tiny_checkpoint(tmp_path / "source")
     write_index(folder, {"model.norm.weight": name})
-    assert "which is no safetensors file in the folder" in refusal(folder)
+    assert "not a safetensors file in the folder" in refusal(folder)
 
 
 def test_a_folder_of_something_else_is_no_checkpoint(tmp_path):
@@ -138,7 +138,7 @@ def test_more_layers_than_any_model_has_are_refused_at_once(tmp_path):
 
 
 def test_a_converted_folder_is_not_converted_again(converted):
-    assert "is a converted MLX model already" in refusal(converted("4bit"))
+    assert "is already a converted MLX model" in refusal(converted("4bit"))
 
 
 def test_a_shard_that_cannot_be_opened_is_one_sentence(tmp_path):
@@ -182,7 +182,7 @@ def test_an_index_that_names_a_tensor_twice_is_refused(tmp_path):
 def test_an_index_without_a_weight_map_is_refused(tmp_path):
     folder = tiny_checkpoint(tmp_path / "source")
     write_index(folder, [])
-    assert "has no weight_map" in refusal(folder)
+    assert "lacks a weight_map" in refusal(folder)
 
 
 def test_an_index_that_is_no_file_is_one_sentence(tmp_path):
@@ -237,18 +237,18 @@ def test_a_single_file_of_another_name_is_the_model(tmp_path):
     (folder / "model.safetensors").rename(folder / "olmocr.safetensors")
     assert read_checkpoint(ModelFolder(folder)).tensors
     (folder / "other.safetensors").write_bytes((folder / "olmocr.safetensors").read_bytes())
-    assert "make up the model cannot be told: olmocr.safetensors, other.safetensors" in refusal(folder)
+    assert "make up the model: olmocr.safetensors, other.safetensors" in refusal(folder)
 
 
 def test_pickles_are_not_loaded_and_the_sentence_says_why(tmp_path):
     folder = tiny_checkpoint(tmp_path / "source")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     text = refusal(folder)
-    assert "has its weights as pickles only (pytorch_model.bin), which are not loaded, since they can run code" in text
+    assert "has its weights only as pickles (pytorch_model.bin), which are not loaded because they can run code" in text
 
 
 def test_an_unquantized_mlx_folder_is_not_converted_again(converted):
-    assert "is a converted MLX model already" in refusal(converted("none"))
+    assert "is already a converted MLX model" in refusal(converted("none"))
 
 
 @pytest.mark.parametrize("name", ["Qwen3VLMoeForConditionalGeneration", "LlamaForCausalLM", 7, ["x"]])
@@ -268,7 +268,7 @@ def test_a_model_of_another_prompt_is_read_with_a_warning(name, base, warned, tm
     folder = tiny_checkpoint(tmp_path / name, base=base)
     with caplog.at_level(logging.WARNING):
         source = read_checkpoint(ModelFolder(folder))
-    assert ("the pipeline here, which asks that prompt, refuses to run it" in caplog.text) == warned
+    assert ("the pipeline here uses that prompt and refuses to run it" in caplog.text) == warned
     assert source.config.get("_name_or_path") == ("olmOCR-7B-0825" if "0825" in name else None)
 
 
@@ -326,8 +326,8 @@ OTHER_QUANTIZATION = {
     "it has a kv_cache_scheme": FP8_CONFIG | {"kv_cache_scheme": {"num_bits": 8}},
     "it has a transform_config": FP8_CONFIG | {"transform_config": {"config_groups": {"u": {}}}},
     "it has a sparsity_config": FP8_CONFIG | {"sparsity_config": {"format": "sparse-24-bitmask"}},
-    "it has no config_groups": FP8_CONFIG | {"config_groups": {}},
-    "a config group says nothing of weights": changed_config(WEIGHTS, None),
+    "it does not have config_groups": FP8_CONFIG | {"config_groups": {}},
+    "a config group does not describe weights": changed_config(WEIGHTS, None),
     "strategy of its weights is 'block'": changed_config((*WEIGHTS, "strategy"), "block"),
     "num_bits of its weights is 4": changed_config((*WEIGHTS, "num_bits"), 4),
     "type of its weights is 'int'": changed_config((*WEIGHTS, "type"), "int"),
@@ -348,14 +348,14 @@ UP = "model.layers.0.mlp.up_proj.weight"
 
 WRONG_SCALES = {
     f"{UP} has dtype F8_E4M3, not one of F32": {f"{UP}_scale": None},
-    f"{UP} has a weight_scale of shape (64, 1), which is neither": {f"{UP}_scale": ("BF16", (64, 1), b"\0" * 128)},
+    f"{UP} has a weight_scale of shape (64, 1), which is not one": {f"{UP}_scale": ("BF16", (64, 1), b"\0" * 128)},
     f"{UP} has a weight_scale of dtype I16": {f"{UP}_scale": ("I16", (128, 1), b"\0" * 256)},
-    f"{UP} has a weight_scale, but is no matrix of F8_E4M3: BF16": {UP: ("BF16", (128, 64), b"\0" * 16384)},
-    "model.norm.weight has a weight_scale, but is no matrix of F8_E4M3: F8_E4M3 (64,)": {
+    f"{UP} has a weight_scale, but is not a matrix of F8_E4M3: BF16": {UP: ("BF16", (128, 64), b"\0" * 16384)},
+    "model.norm.weight has a weight_scale, but is not a matrix of F8_E4M3: F8_E4M3 (64,)": {
         "model.norm.weight": ("F8_E4M3", (64,), b"\0" * 64),
         "model.norm.weight_scale": ("BF16", (1,), b"\0\0"),
     },
-    "model.nothing.weight_scale (1,) is no tensor of this model": {
+    "model.nothing.weight_scale (1,) is not a tensor of this model": {
         "model.nothing.weight_scale": ("F32", (1,), b"\0" * 4)
     },
 }

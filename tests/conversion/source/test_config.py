@@ -26,12 +26,12 @@ def test_a_short_vision_config_of_transformers_4_gets_every_dimension():
     ("section", "change", "sentence"),
     [
         ("text_config", {"attention_bias": True}, "attention_bias is true"),
-        ("text_config", {"rope_theta": None}, "rope_theta of text_config is None, which is no number"),
+        ("text_config", {"rope_theta": None}, "rope_theta of text_config is None, not a number"),
         ("text_config", {"rope_scaling": {"mrope_section": [1], "type": "yarn"}}, "rope_scaling is of type 'yarn'"),
-        ("text_config", {"head_dim": None}, "head_dim is None, which is no dimension"),
-        ("vision_config", {"deepstack_visual_indexes": [2]}, r"is \[2\], which is no list of the 2 layers"),
+        ("text_config", {"head_dim": None}, "head_dim is None, not a dimension"),
+        ("vision_config", {"deepstack_visual_indexes": [2]}, r"is \[2\], not a list of some of the 2 layers"),
         ("vision_config", {"deepstack_visual_indexes": [1, 1]}, "which names a layer twice"),
-        ("vision_config", {"num_position_embeddings": 0}, "num_position_embeddings is 0, which is no dimension"),
+        ("vision_config", {"num_position_embeddings": 0}, "num_position_embeddings is 0, not a dimension"),
     ],
 )
 def test_a_qwen3_config_that_mlx_vlm_could_not_load_is_refused(section, change, sentence):

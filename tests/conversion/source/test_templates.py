@@ -67,7 +67,7 @@ def test_templates_that_differ_and_render_a_page_alike_are_one(tmp_path, caplog)
 )
 def test_templates_that_render_a_page_differently_are_asked_about_and_either_answer_counts(places, answers, tmp_path):
     folder = folder_with(tmp_path / "source", **places)
-    with pytest.raises(CheckpointError, match="chat templates that ask for a page differently") as error:
+    with pytest.raises(CheckpointError, match="chat templates that render a page differently") as error:
         read_templates(ModelFolder(folder))
     assert f"with `leave_out='{answers[0]}'` or `leave_out='{answers[1]}'`" in str(error.value)
     chosen = [read_templates(ModelFolder(folder, left_out=(each,))).default for each in answers]
@@ -88,5 +88,5 @@ def test_a_template_that_is_no_file_is_named(content, tmp_path):
 
 def test_several_templates_of_which_none_is_the_default_are_named(tmp_path):
     named = [{"name": name, "template": TEMPLATE} for name in ("one", "two")]
-    with pytest.raises(CheckpointError, match="has several chat templates, one, two, and none is called default"):
+    with pytest.raises(CheckpointError, match="has several chat templates, one, two, but none is called default"):
         read_templates(ModelFolder(folder_with(tmp_path / "source", tokenizer=named)))

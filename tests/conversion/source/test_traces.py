@@ -39,7 +39,7 @@ def test_a_head_of_its_own_is_kept_though_the_config_ties_it(family, tmp_path, c
     source = read_checkpoint(ModelFolder(folder))
     assert LM_HEAD in source.tensors
     assert source.config["tie_word_embeddings"] is False
-    assert "has a head of its own, lm_head.weight; it is kept" in caplog.text
+    assert "has a separate head, lm_head.weight; it is kept" in caplog.text
 
 
 def test_a_head_that_is_the_embeddings_to_the_byte_stays_tied(tmp_path, caplog):
@@ -98,7 +98,7 @@ def test_a_prefix_of_nothing_known_is_shown_with_what_would_help(tmp_path):
     folder = tiny_checkpoint(tmp_path / "source", change=renamed(lambda name: f"student.net.{name}"))
     text = refusal(folder)
     assert "holds 29 tensors, such as student.net.visual" in text or "such as student.net." in text
-    assert "all of them begin with student.net., which none of this model's does: save the model itself" in text
+    assert "all of them begin with student.net., which is not part of this model's names: save the model itself" in text
     assert "download" not in text
 
 
@@ -155,7 +155,7 @@ QUANTIZED = {
 def test_quantized_weights_are_refused_by_their_names_whatever_the_config_says(kind, method, tmp_path):
     settings = {"quantization_config": {"quant_method": method}} if method else {}
     text = refusal(tiny_checkpoint(tmp_path / "source", settings, with_more(QUANTIZED[kind])))
-    assert f"is quantized already, and not so that it can be undone exactly ({kind}: it has {QUANTIZED[kind]})" in text
+    assert f"is already quantized in a way that cannot be undone exactly ({kind}: it has {QUANTIZED[kind]})" in text
     assert "allenai" not in text
 
 
@@ -164,7 +164,7 @@ def test_settings_of_a_quantizer_beside_whole_weights_are_left_out_and_said(meth
     folder = tiny_checkpoint(tmp_path / "source", {"quantization_config": {"quant_method": method}})
     source = read_checkpoint(ModelFolder(folder))
     assert "quantization_config" not in source.config
-    assert f"quantized by {method}, but the files hold them whole, in BF16" in caplog.text
+    assert f"quantized by {method}, but the files hold them unquantized, in BF16" in caplog.text
 
 
 def stale_index(folder, shards):
@@ -180,7 +180,7 @@ def test_a_whole_file_beside_a_stale_index_is_read_and_said(tmp_path, caplog):
     folder = tiny_checkpoint(tmp_path / "source")
     stale_index(folder, TWO)
     assert whole(folder)
-    assert f"{INDEX_FILE} names files that are not there, and is left out" in caplog.text
+    assert f"{INDEX_FILE} names missing files, and is ignored" in caplog.text
 
 
 def test_a_whole_file_beside_shards_is_asked_about_and_either_answer_is_read(tmp_path):
@@ -214,7 +214,7 @@ def test_weights_that_are_not_read_are_said(name, tmp_path, caplog):
     folder = tiny_checkpoint(tmp_path / "source")
     (folder / name).write_bytes((folder / "model.safetensors").read_bytes())
     assert whole(folder)
-    assert f"not read are {name}" in caplog.text
+    assert f"these files are not read: {name}" in caplog.text
 
 
 STRANGERS = ["._model.safetensors", "._config.json", ".DS_Store", "Thumbs.db", "desktop.ini", "._tokenizer.json"]
@@ -238,15 +238,15 @@ def test_what_file_systems_leave_is_no_weight(name, tmp_path, caplog):
 def test_a_shard_that_is_still_being_fetched_is_not_read(end, tmp_path):
     folder = tiny_checkpoint(tmp_path / "source")
     (folder / f"model.safetensors{end}").write_bytes(b"x")
-    assert f"is not here in full, as model.safetensors{end} tells" in refusal(folder)
+    assert f"is incomplete, as model.safetensors{end} shows" in refusal(folder)
     (folder / "model.safetensors").unlink()
-    assert f"no *.safetensors files that are here in full (model.safetensors{end})" in refusal(folder)
+    assert f"no *.safetensors files that are complete (model.safetensors{end})" in refusal(folder)
 
 
 def test_a_shard_that_icloud_holds_is_told_from_one_that_is_lost(tmp_path):
     folder = tiny_checkpoint(tmp_path / "source")
     (folder / "model.safetensors").rename(folder / ".model.safetensors.icloud")
-    assert "that are here in full (.model.safetensors.icloud); download them" in refusal(folder)
+    assert "that are complete (.model.safetensors.icloud); finish" in refusal(folder)
 
 
 def test_a_trainings_own_folder_is_refused_with_the_checkpoints_in_it(tmp_path):
@@ -266,7 +266,7 @@ def test_parts_of_weights_as_a_training_keeps_them_are_named_with_what_joins_the
     (folder / "model.safetensors").unlink()
     (folder / "optimizer.pt").write_bytes(b"")
     (folder / name).mkdir()
-    assert f"{name} holds a training's own parts of the weights" in refusal(folder)
+    assert f"{name} holds weights that training saved in parts" in refusal(folder)
 
 
 @pytest.mark.parametrize(("files", "config"), [(2, 1), (1, 2)])
@@ -283,7 +283,7 @@ def test_an_architecture_that_is_not_said_is_known_by_its_type(architectures, tm
 
 def test_a_name_that_is_to_be_left_out_and_is_not_there_is_a_mistake(tmp_path):
     folder = ModelFolder(tiny_checkpoint(tmp_path / "source"))
-    with pytest.raises(UsageError, match=r"`leave_out='model-1'` names no file of"):
+    with pytest.raises(UsageError, match=r"`leave_out='model-1'` matches no file of"):
         leaving_out(folder, ["model-1"])
     assert leaving_out(folder, ["tokenizer_config.json:chat_template"]).left_out
 

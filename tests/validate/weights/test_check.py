@@ -200,7 +200,7 @@ def test_a_numbered_shard_that_no_index_names_is_missed(folder):
 
 def test_a_tensor_that_is_missing_or_too_many_is_named(folder):
     rewrite(folder, lambda tensors: {**{k: v for k, v in tensors.items() if k != NORM}, "ghost": ("BF16", [1], b"aa")})
-    assert problems(folder, "tensors") == [f"{NORM} is missing", "ghost (1,) is no tensor of this model"]
+    assert problems(folder, "tensors") == [f"{NORM} is missing", "ghost (1,) is not a tensor of this model"]
 
 
 def test_a_kept_tensor_of_another_shape_or_dtype_is_named(folder):
@@ -212,7 +212,7 @@ def test_a_kept_tensor_of_another_shape_or_dtype_is_named(folder):
 
     rewrite(folder, change)
     found = problems(folder, "tensors")
-    assert f"{NORM} has shape (32,), config.json asks for (64,)" in found
+    assert f"{NORM} has shape (32,), config.json requires (64,)" in found
     assert any(each.startswith(f"{bias} has dtype U32") for each in found)
 
 
@@ -223,7 +223,7 @@ def test_a_hugging_face_checkpoint_is_told_apart(source):
 
 def test_a_config_without_a_dimension_is_broken(folder):
     edit_config(folder, lambda config: config.pop("hidden_size"))
-    assert problems(folder, "tensors") == ["config.json says hidden_size is None, which is no dimension"]
+    assert problems(folder, "tensors") == ["config.json says hidden_size is None, not a dimension"]
 
 
 def test_hashes_that_differ_are_named(folder):
@@ -391,5 +391,5 @@ def test_an_adapter_beside_the_weights_is_found(folder):
 
 @pytest.mark.parametrize("name", ["gone", "d" * 300])
 def test_what_no_disk_has_is_no_model(name, tmp_path):
-    with pytest.raises(CheckpointError, match="is no folder that can be read"):
+    with pytest.raises(CheckpointError, match="is not a readable folder"):
         check_weights(tmp_path / name)

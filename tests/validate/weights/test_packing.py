@@ -26,7 +26,7 @@ def test_a_settings_path_without_the_wrappers_prefix_means_the_module_all_the_sa
 
 def test_a_packed_tensor_of_another_shape_is_named(folder):
     edit_config(folder, lambda config: config.update(vocab_size=97))
-    assert f"{HEAD}.weight has shape (96, 64), config.json asks for (97, 64)" in problems(folder, "tensors")
+    assert f"{HEAD}.weight has shape (96, 64), config.json requires (97, 64)" in problems(folder, "tensors")
 
 
 @pytest.mark.parametrize(

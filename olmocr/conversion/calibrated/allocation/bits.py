@@ -1,13 +1,13 @@
 """What each matrix costs at each number of bits -> the choice that costs least within a target. Pure.
 
-Bytes and nats are two prices of the same choice, and one algorithm serves both targets. It begins with what takes
-least of the limited price (bytes, say) and takes, over and over, of all steps of one matrix that still fit the one that
-gains most of the other price for what it takes. As long as every step fits, this is the Lagrangian: each state has the
-least ``nats + mu * bytes`` for some multiplier mu, and bisecting mu could find no other ones. When a step does not fit
-any more, the same rule spends what is left.
+Bytes and nats are two prices of the same choice, and one algorithm serves both targets. It begins with the choice that
+takes least of the limited price (bytes, say). Then, of all steps of one matrix that still fit, it repeatedly takes the
+one that gains most of the other price for what it takes. As long as every step fits, this is the Lagrangian: each state
+has the least ``nats + mu * bytes`` for some multiplier mu, and bisecting mu could not find others. When a step no
+longer fits, the same rule spends what is left.
 
-What that promises, with g the best gain per byte of all steps that did not fit and r the bytes that are left: the
-choice costs at most g * r more than the best one there is, and a larger target never makes it cost more.
+The guarantee, with g the best gain per byte of all steps that did not fit and r the bytes left: the choice costs at
+most g * r more than the best one, and a larger target never makes it cost more.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from olmocr.errors import ExitCode, OlmocrError, PlanError
 
 AGREEMENT = (0.6, 1.6)
-"""Between which measured / predicted KL lies where the sum over matrices holds; on the demo model it is about 1."""
+"""The range of measured / predicted KL in which the sum over matrices is valid; on the demo model it is about 1."""
 
 
 @dataclass(frozen=True)
 class PricedMatrix:
-    """What a matrix takes at each number of bits that it may get: *nbytes* of data, *nats* of KL an output token."""
+    """What a matrix takes at each number of bits it may get: *nbytes* of data, *nats* of KL an output token."""
 
     module: str
     nbytes: Mapping[int, int]
@@ -33,7 +33,7 @@ class PricedMatrix:
 
     @property
     def bits(self) -> tuple[int, ...]:
-        """The numbers of bits that have both prices, ascending."""
+        """The numbers of bits with both prices, ascending."""
         return tuple(sorted(self.nbytes.keys() & self.nats.keys()))
 
 
@@ -42,7 +42,7 @@ Choice = dict[str, int]
 
 
 class DisagreementError(OlmocrError):
-    """What was measured of a model is not what its allocation predicted."""
+    """A model's measured KL is not what its allocation predicted."""
 
     exit_code = ExitCode.GATE_FAILED
 
@@ -52,8 +52,8 @@ def least_nats(
 ) -> Choice:
     """Return the choice with few nats whose bytes, with ``overhead(choice)``, are at most *target*.
 
-    *overhead* returns the bytes of all that is no matrix's data, like kept tensors and headers. These depend on the
-    choice by a few digits only, so that a choice which they push over the target is made again with less.
+    *overhead* returns the bytes of everything that is not a matrix's data, like kept tensors and headers. These depend
+    on the choice only by a few digits. A choice that they push over the target is made again with less.
 
     Raises:
         PlanError: even the fewest bits take more than *target*.
@@ -90,7 +90,7 @@ def least_bytes(matrices: Sequence[PricedMatrix], max_nats: float) -> Choice:
             "give a value of at least that"
         )
     options = [[(each.nats[bits], each.nbytes[bits]) for bits in each.bits] for each in matrices]
-    # A sum of floats that is subtracted from bit by bit may be off in its last digits: these are not spent.
+    # A sum of floats reduced bit by bit may be off in its last digits: these are not spent.
     choice = _chosen(matrices, _spend(options, max_nats - 1e-12 * (max_nats + least)))
     return choice if total_nats(matrices, choice) <= max_nats else best
 
@@ -101,7 +101,7 @@ def total_bytes(matrices: Sequence[PricedMatrix], choice: Mapping[str, int]) -> 
 
 
 def total_nats(matrices: Sequence[PricedMatrix], choice: Mapping[str, int]) -> float:
-    """Return the KL divergence, in nats an output token, that *choice* is predicted to have: the sum of all."""
+    """Return the predicted KL divergence of *choice*, in nats an output token: the sum over all matrices."""
     return math.fsum(each.nats[choice[each.module]] for each in matrices)
 
 
@@ -109,12 +109,12 @@ def require_agreement(predicted: float, measured: float) -> None:
     """Refuse a model whose *measured* KL, in nats on pages like the prediction's, is far from the *predicted* one.
 
     Raises:
-        DisagreementError: their quotient lies outside ``AGREEMENT``.
+        DisagreementError: their quotient is outside ``AGREEMENT``.
     """
     low, high = AGREEMENT
     if not low * predicted <= measured <= high * predicted:
         raise DisagreementError(
-            f"the allocation predicted a KL of {predicted:.3g} nats, and {measured:.3g} were measured on other "
+            f"the allocation predicted a KL of {predicted:.3g} nats, but {measured:.3g} were measured on other "
             f"pages of the same kinds, outside {low:g} to {high:g} times that; make the sensitivities again, or use a "
             "recipe of the package"
         )
@@ -124,15 +124,15 @@ def _chosen(matrices: Sequence[PricedMatrix], places: Sequence[int]) -> Choice:
     return {each.module: each.bits[place] for each, place in zip(matrices, places, strict=True)}
 
 
-# What one option of a matrix takes of the limited price, and what of the other one.
+# What one option of a matrix takes of the limited price and of the other one.
 _Option = tuple[float, float]
 
 
 def _spend(options: Sequence[Sequence[_Option]], room: float) -> list[int]:
-    """Return for each matrix the place of its option; all together take at most *room* of the limited price.
+    """Return for each matrix the index of its option; all together take at most *room* of the limited price.
 
-    A heap holds the best step of each matrix that fitted when it was put there. Room only shrinks, so that a step
-    which still fits when it comes out is the best of all.
+    A heap holds the best step of each matrix that fitted when it was added. Room only shrinks, so a step that still
+    fits when it comes out is the best of all.
     """
     places = [min(range(len(each)), key=lambda place, each=each: each[place]) for each in options]  # type: ignore[misc]
     room -= math.fsum(each[place][0] for each, place in zip(options, places, strict=True))
@@ -156,7 +156,7 @@ def _spend(options: Sequence[Sequence[_Option]], room: float) -> list[int]:
 
 
 def _best_step(options: Sequence[_Option], now: int, room: float) -> tuple[float, int] | None:
-    """Return the gain for what it takes, and the place, of the best step from *now* that fits; None if none gains."""
+    """Return the gain per price, and the index, of the best step from *now* that fits; None if none gains."""
     best = None
     for place, (limited, other) in enumerate(options):
         taken, gained = limited - options[now][0], options[now][1] - other

@@ -1,4 +1,4 @@
-"""Sensitivities and a goal -> a recipe that spends its bytes where they count, and the file that anybody can edit."""
+"""Sensitivities and a goal -> a recipe that spends its bytes where they matter, and an editable file."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _ALL_LAYERS = "language_model.model.layers.*"
 
 @dataclass(frozen=True)
 class Goal:
-    """What a recipe is to reach: at most *file_bytes* of weights as files, or at most *max_nats* of KL an answer token.
+    """A recipe's goal: at most *file_bytes* of weights as files, or at most *max_nats* of KL an answer token.
 
-    *mac_gib* asks for what a Mac with so many GiB can read a page with. One of the three is given; *name* is the
-    recipe's, and part of a folder's name.
+    *mac_gib* is the memory, in GiB, of a Mac that should be able to read a page. One of the three is given. *name* is
+    the recipe's, and part of a folder's name.
     """
 
     name: str
@@ -47,15 +47,15 @@ class Goal:
 
 
 def find_goal(target_size: str | None, fit_mac: str | None, max_kl: float | None) -> Goal | None:
-    """Return the goal that a person asks for; None if they ask for none.
+    """Return the user's goal, or None if none is given.
 
     Raises:
-        UsageError: they ask for two, or for what is no size, no Mac, or no number above 0.
+        UsageError: two are given, or one is not a size, not a Mac, or not a number above 0.
     """
     asked = {"target_size": target_size, "fit_mac": fit_mac, "max_kl": max_kl}
     given = [f"`{name}={value!r}`" for name, value in asked.items() if value is not None]
     if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} are two goals; give one")
+        raise UsageError(f"{' and '.join(given)} are two goals; give only one")
     if target_size is not None:
         return Goal(re.sub(r"[^\w.]", "", target_size), file_bytes=parse_size(target_size, "`target_size`"))
     if fit_mac is not None:
@@ -73,7 +73,7 @@ def find_goal(target_size: str | None, fit_mac: str | None, max_kl: float | None
 
 @dataclass(frozen=True)
 class Allocation:
-    """A recipe that reaches a goal, its plan, and the *nats* that it is predicted to have."""
+    """A recipe that reaches a goal, its plan, and its predicted *nats*."""
 
     recipe: QuantRecipe
     plan: ConversionPlan
@@ -83,9 +83,9 @@ class Allocation:
 def allocate(
     source: SourceCheckpoint, sensitivities: Sensitivities, goal: Goal, base: QuantRecipe, method: Method
 ) -> Allocation:
-    """Return the recipe with the least nats, or the fewest bytes, within *goal*; headers count, to the byte.
+    """Return the recipe with the least nats, or the fewest bytes, within *goal*; headers are counted exactly.
 
-    What was not measured, or what *base* keeps, becomes what *base* says.
+    Matrices that were not measured, or that *base* keeps, follow *base*.
 
     Raises:
         PlanError: nothing reaches the goal, the sensitivities are of another model, or *method* was not measured.
@@ -99,8 +99,8 @@ def allocate(
     nats = total_nats(matrices, choice)
     plan = plan_of(choice)
     summary = (
-        f"Allocated by sensitivities: {_shown(plan.file_bytes)}, and a KL of {nats:.3g} nats an answer token is "
-        f"predicted with {method}."
+        f"Allocated by sensitivities: {_shown(plan.file_bytes)}, with a predicted KL of {nats:.3g} nats per answer "
+        f"token with {method}."
     )
     recipe = replace(plan.recipe, name=goal.name, summary=summary, method=method)
     return Allocation(recipe, replace(plan, recipe=recipe), nats)
@@ -110,11 +110,11 @@ def _target(goal: Goal, plan_of: _Plans) -> int:
     if goal.file_bytes is not None:
         return goal.file_bytes
     gib = goal.mac_gib or MACS[0]
-    # The files' headers are not loaded: a target for whole files leaves them some kB less than there is room for.
+    # The files' headers are not loaded, so a target for complete files wastes a few kB.
     needed = running_memory(plan_of.fewest.config, 0).total
     if needed >= limit(gib):
         raise PlanError(
-            f"reading a page takes {needed / 1e9:.2f} GB beside the weights, more than a Mac with {gib} GB has"
+            f"reading a page takes {needed / 1e9:.2f} GB besides the weights, more than a Mac with {gib} GB has"
         )
     return limit(gib) - needed
 
@@ -124,7 +124,7 @@ def _shown(nbytes: int) -> str:
 
 
 class _Plans:
-    """Plans of *source* by *base*, but for the matrices whose sensitivities are known."""
+    """Plans of *source* by *base*, except for the matrices whose sensitivities are known."""
 
     def __init__(
         self, source: SourceCheckpoint, base: QuantRecipe, sensitivities: Sensitivities, method: Method
@@ -134,12 +134,10 @@ class _Plans:
         by_base = {_module(each.name): each.params for each in make_plan(source, base, method).tensors}
         missing = [module for module in nats if module not in by_base]
         if missing:
-            raise PlanError(f"the sensitivities are of another model: this one has no {missing[0]}; measure them again")
+            raise PlanError(f"the sensitivities are of another model: this one lacks {missing[0]}; measure them again")
         priced = [module for module in nats if by_base[module]]
         if not priced:
-            raise PlanError(
-                f"the recipe {base.name} keeps every matrix that was measured; there is nothing to allocate"
-            )
+            raise PlanError(f"the recipe {base.name} keeps every measured matrix, so there is nothing to allocate")
         bits = sorted(set.intersection(*(set(nats[module]) for module in priced)))
         sizes = {each: self._sizes(dict.fromkeys(priced, each)) for each in bits}
         self.matrices = tuple(
@@ -148,12 +146,12 @@ class _Plans:
         self.fewest = self(dict.fromkeys(priced, bits[0]))
 
     def __call__(self, choice: Choice) -> ConversionPlan:
-        """Return the plan by which the matrices in *choice* have the bits that it says."""
+        """Return the plan that gives the matrices in *choice* their bits."""
         recipe = recipe_of(choice, self._base, self._source)
         return make_plan(self._source, recipe, self._method)
 
     def overhead(self, choice: Choice) -> int:
-        """Return the bytes of all files that are no data of the matrices in *choice*."""
+        """Return the bytes of all files without the data of the matrices in *choice*."""
         return self(choice).file_bytes - total_bytes(self.matrices, choice)
 
     def _sizes(self, choice: Choice) -> dict[str, int]:
@@ -161,9 +159,9 @@ class _Plans:
 
 
 def recipe_of(choice: Mapping[str, int], base: QuantRecipe, source: SourceCheckpoint) -> QuantRecipe:
-    """Return *base* with the matrices in *choice* decided by it: module -> bits, in groups of 64.
+    """Return *base* with the matrices in *choice* (module -> bits) decided by it, in groups of 64.
 
-    The rules are as few as patterns allow; the bits that most matrices of the blocks have stand last.
+    The rules are as few as patterns allow; the most common bits among the blocks come last.
     """
     blocks = number_of_blocks(source.config)
     head: Head = "tied" if source.config["tie_word_embeddings"] else "untied"
@@ -171,14 +169,14 @@ def recipe_of(choice: Mapping[str, int], base: QuantRecipe, source: SourceCheckp
     modules = [_module(name) for name, info in source.tensors.items() if len(info.shape) == 2]
     others = [module for module in modules if module not in choice]
     kept = list(dict.fromkeys(decide(_about(base, others, blocks), others, blocks, head).values()))
-    # A rule for all layers would decide those matrices, too, that only *base* decides.
+    # A rule for all layers would also decide matrices that only *base* decides.
     first = [rule for rule in kept if any(rule.matches(module, blocks) for module in others if _LAYER.match(module))]
     last = [replace(rule, head=None) for rule in kept if rule not in first]
     return replace(base, rules=(*first, *rules, *last), file=None, changes=())
 
 
 def _about(base: QuantRecipe, modules: Sequence[str], blocks: Mapping[str, int]) -> QuantRecipe:
-    """Return *base* with the rules alone that match one of *modules*."""
+    """Return *base* with only the rules that match one of *modules*."""
     return replace(
         base, rules=tuple(rule for rule in base.rules if any(rule.matches(module, blocks) for module in modules))
     )
@@ -205,7 +203,7 @@ def _rule(patterns: Sequence[str], bits: int) -> Rule:
 
 
 def _patterns(modules: Sequence[str], layers: int) -> list[str]:
-    """Return patterns that match just *modules*: those of one kind by runs of blocks, kinds with one run together."""
+    """Return patterns that match exactly *modules*: those of a kind by runs of blocks, kinds with one run together."""
     numbers: dict[tuple[str, str], list[int]] = {}
     for module in modules:
         found = _LAYER.fullmatch(module)
@@ -237,7 +235,7 @@ def _selected(run: range, layers: int) -> str:
 
 
 def recipe_text(recipe: QuantRecipe, comments: Sequence[str] = ()) -> str:
-    """Return the YAML that `parse_recipe` reads as *recipe*, after lines of *comments*."""
+    """Return YAML that `parse_recipe` reads as *recipe*, after lines of *comments*."""
     lines = [f"# {line}" for line in comments]
     lines += [f"name: {_quoted(recipe.name)}", f"summary: {_quoted(recipe.summary)}"]
     for key in ("dtype", "method", "vision_mlp_multiple"):
@@ -262,7 +260,7 @@ def _rule_lines(rule: Rule) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """Return *text* between double quotes, in which JSON and YAML are alike."""
+    """Return *text* in double quotes, a form that JSON and YAML share."""
     return json.dumps(text, ensure_ascii=True)
 
 

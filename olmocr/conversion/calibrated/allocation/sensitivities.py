@@ -21,7 +21,7 @@ from olmocr.reports.typed_json import WrongTypeError, parse_as, report_json
 SENSITIVITY_VERSION = 1
 SENSITIVITY_FILE = "sensitivity.json"
 GROUP_SIZE = 64
-"""Weights that share a scale in all that is measured."""
+"""Weights that share a scale in all measurements."""
 
 _LARGEST_FILE = 16 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -29,7 +29,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class MeasuredPages:
-    """On what it was measured: *sha256* is of the pages' own hashes; *answer_tokens* are those that were predicted."""
+    """The pages it was measured on: *sha256* is of their own hashes; *answer_tokens* counts the predicted tokens."""
 
     sha256: str
     pages: int
@@ -41,7 +41,7 @@ class MeasuredPages:
 class MatrixSensitivity:
     """What a matrix costs, by MLX's *module* name: method -> bits -> nats of KL an answer token, in groups of 64.
 
-    *shape* is (rows, columns) in the source. The bits are text, since JSON has no other keys.
+    *shape* is (rows, columns) in the source. The bits are text, since JSON keys must be.
     """
 
     module: str
@@ -51,7 +51,7 @@ class MatrixSensitivity:
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """What was measured of *source*, whose files count, whatever it is called. *device* is MLX's, in words."""
+    """What was measured of *source*; its files identify it, not its name. *device* is MLX's, in words."""
 
     source: ConvertedSource
     pages: MeasuredPages
@@ -72,39 +72,41 @@ class Sensitivities:
         """Return what each module costs at each number of bits, rounded by *method*.
 
         Raises:
-            PlanError: that was not measured.
+            PlanError: *method* was not measured.
         """
         if method not in self.methods():
             raise PlanError(
-                f"the sensitivities know what {' and '.join(self.methods()) or 'nothing'} costs, and not "
+                f"the sensitivities are for {' and '.join(self.methods()) or 'no method'}, not for "
                 f"`method={method!r}`; choose another method, or measure them again"
             )
         return {each.module: {int(bits): nats for bits, nats in each.nats[method].items()} for each in self.matrices}
 
 
 def read_sensitivities(path: Path) -> Sensitivities:
-    """Read what was measured of a source.
+    """Read a source's sensitivities.
 
     Raises:
         InputError: *path* cannot be read, or holds something else, or another version of it.
     """
     try:
         if path.stat().st_size > _LARGEST_FILE:
-            raise InputError(f"{path} has more than {_LARGEST_FILE:,} bytes, which no {SENSITIVITY_FILE} has")
+            raise InputError(f"{path} has more than {_LARGEST_FILE:,} bytes, so it is not a {SENSITIVITY_FILE}")
         text = path.read_bytes()
     except OSError as error:
         raise InputError(f"the sensitivities {path} cannot be read: {error.strerror or error}") from error
     try:
         return parse_sensitivities(text)
     except WrongTypeError as error:
-        raise InputError(f"{path} holds no sensitivities: {error}; docs/sensitivities.md has the format") from error
+        raise InputError(
+            f"{path} does not hold sensitivities: {error}; docs/sensitivities.md describes the format"
+        ) from error
 
 
 def parse_sensitivities(text: bytes | str) -> Sensitivities:
-    """Return what the JSON *text* says.
+    """Return the sensitivities in the JSON *text*.
 
     Raises:
-        WrongTypeError: it is something else; the text says what is wrong.
+        WrongTypeError: it is something else; the message says what is wrong.
     """
     read = parse_as(Sensitivities, text)
     if read.version != SENSITIVITY_VERSION:
@@ -113,10 +115,10 @@ def parse_sensitivities(text: bytes | str) -> Sensitivities:
         raise WrongTypeError(f"group_size is {read.group_size}, and {GROUP_SIZE} is read here")
     hashes = [read.pages.sha256, *(file.sha256 for file in read.source.files)]
     if len(hashes) == 1 or not all(_SHA256.fullmatch(each) for each in hashes):
-        raise WrongTypeError("source.files or pages.sha256 has no SHA-256")
+        raise WrongTypeError("source.files or pages.sha256 does not have a SHA-256")
     modules = [each.module for each in read.matrices]
     if not modules or len(set(modules)) < len(modules):
-        raise WrongTypeError("matrices are missing, or one is there twice")
+        raise WrongTypeError("matrices are missing, or one is listed twice")
     for each in read.matrices:
         _require_nats(each)
     return read
@@ -134,7 +136,7 @@ def _require_nats(matrix: MatrixSensitivity) -> None:
 
 
 def write_sensitivities(path: Path, sensitivities: Sensitivities) -> None:
-    """Write them to *path*; a file that is there is replaced.
+    """Write them to *path*, replacing a file of that name.
 
     Raises:
         OutputError: it cannot be written.
@@ -144,10 +146,10 @@ def write_sensitivities(path: Path, sensitivities: Sensitivities) -> None:
 
 
 def identified(source: SourceCheckpoint) -> ConvertedSource:
-    """Return what *source* is: the SHA-256 of each shard is what the Hub lists, or is computed, which reads it.
+    """Return the identity of *source*: the SHA-256 of each shard, from the Hub's list or computed by reading it.
 
     Raises:
-        CheckpointError: a shard cannot be read, or is on the Hub, which states no SHA-256 of it.
+        CheckpointError: a shard cannot be read, or is on the Hub without a SHA-256.
     """
     folder = source.folder
     names = sorted({info.shard for info in source.tensors.values()})
@@ -158,7 +160,7 @@ def identified(source: SourceCheckpoint) -> ConvertedSource:
 def _sha256_of(source: SourceCheckpoint, shard: str) -> str:
     folder = source.folder
     if folder.remote_weights:
-        raise CheckpointError(f"{folder.where} states no SHA-256 of {shard}; download it first")
+        raise CheckpointError(f"{folder.where} does not list a SHA-256 for {shard}; download it first")
     path = folder.path / shard
     try:
         return sha256_of(path)
@@ -167,26 +169,26 @@ def _sha256_of(source: SourceCheckpoint, shard: str) -> str:
 
 
 def require_source(sensitivities: Sensitivities, source: ConvertedSource) -> None:
-    """Refuse *sensitivities* that were measured of other weights than *source* has, whatever its files are called.
+    """Refuse *sensitivities* of weights other than *source*'s, whatever its files are called.
 
     Raises:
-        PlanError: they were.
+        PlanError: they are of other weights.
     """
     known, given = (sorted(file.sha256 for file in each.files) for each in (sensitivities.source, source))
     if known != given:
         measured = sensitivities.source
         of = f"{measured.name} at {measured.revision}" if measured.revision else measured.name
         raise PlanError(
-            f"the sensitivities were measured of {of}, whose weights (SHA-256 {known[0][:12]}… first) are not those of "
-            f"{source.name} ({given[0][:12]}…); give the file of this source, or leave it out and have one made"
+            f"the sensitivities were measured on {of}, whose weights (SHA-256 {known[0][:12]}… first) are not those of "
+            f"{source.name} ({given[0][:12]}…); give the file for this source, or leave it out to have one made"
         )
 
 
 def predicted_nats(sensitivities: Sensitivities, plan: ConversionPlan) -> float | None:
-    """Return the KL divergence, in nats an answer token, that *plan* is predicted to have: the sum of its matrices'.
+    """Return the predicted KL divergence of *plan*, in nats an answer token: the sum over its matrices.
 
-    Matrices that were not measured (the vision tower's) are taken to cost nothing, as are those that are kept. None
-    where the plan has other groups or modes than were measured, or its method was not measured.
+    Matrices that were not measured (the vision tower's) count as 0, as do those that are kept. None if the plan has
+    other groups or modes than were measured, or its method was not measured.
     """
     if plan.method not in sensitivities.methods():
         return None

@@ -1,1 +1,1 @@
-"""Pages through a source, block by block, forwards and back."""
+"""Pages through a source, block by block, forward and back."""

@@ -1,7 +1,7 @@
-"""A source, what was made of it, and pages -> how far apart both models' next tokens are, with one block in memory.
+"""A source, a model made from it, and pages -> how far apart their next tokens are, with one block in memory.
 
-The language model alone is compared: both are given what the source's vision tower makes of the pages, which is what
-the prices of matrices are about.
+Only the language models are compared: both get the output of the source's vision tower, as the prices of matrices
+assume.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def measured_divergence(
 ) -> float:
     """Return the mean KL divergence of *plan*'s language model, whose shards are in *folder*, from its source.
 
-    It is in nats a token of the answers of *pages*. *scratch* takes the source's states on them.
+    It is in nats a token of the answers of *pages*. The source's states on them go into *scratch*.
 
     Raises:
         CheckpointError: the source cannot be read.
         OutputError: *scratch* cannot be written.
-        PlanError: a model of this family cannot be walked through.
+        PlanError: models of this family are not supported.
     """
     source, ordered = plan.source, in_order(pages)
     names = block_names(source)
@@ -66,7 +66,7 @@ def measured_divergence(
     ours: list[mx.array] = []
 
     def walked(block: BlockStatistics) -> None:
-        if block.number == first:  # later on these states are not there any more
+        if block.number == first:  # these states are gone later
             ours.extend(states.read(first, rows, place).astype(mx.float32) for place in range(len(ordered)))
         on_block(block.number + 1, total)
 
@@ -103,7 +103,7 @@ def _log_probabilities(head: mx.array, normed: mx.array) -> mx.array:
 
 
 def _embed(hidden: list[mx.array], pages: Sequence[CalibrationPage], made: _Made, image_token: int) -> None:
-    """Put the made model's embeddings of text where the source's are."""
+    """Replace the source's embeddings of text by the converted model's."""
     for place, page in enumerate(pages):
         is_image = page.token_ids == image_token
         ids, places = np.unique(page.token_ids, return_inverse=True)
@@ -113,7 +113,7 @@ def _embed(hidden: list[mx.array], pages: Sequence[CalibrationPage], made: _Made
 
 
 class _Made:
-    """Reads tensors of a converted model's shards by MLX's names, as float32; what was read is not kept."""
+    """Reads tensors of a converted model's shards by MLX's names, as float32; keeps nothing in memory."""
 
     def __init__(self, plan: ConversionPlan, folder: Path) -> None:
         self._params = {tensor.name.removesuffix(".weight"): tensor.params for tensor in plan.tensors}
@@ -137,7 +137,7 @@ class _Made:
         return self._read_back(module, {name: array[chosen] for name, array in self._below(module).items()})
 
     def _below(self, module: str) -> dict[str, mx.array]:
-        """Return the stored tensors below *module*, each of which is read when it is used."""
+        """Return the stored tensors below *module*; each is read when it is used."""
         return {
             name: array
             for path in self._shards

@@ -1,4 +1,4 @@
-"""One backward pass over a few pages -> what the error of each language matrix costs in nats, and what tokens count.
+"""One backward pass over a few pages -> the cost of each language matrix's error in nats, and tokens' weights.
 
 The KL divergence that a small error of the logits makes is half its square in the metric F = diag(p) - p p^T, with p
 the source's own probabilities. At each answer token the gradient u = sqrt(p) * e - p (sqrt(p) . e), with e drawn from
@@ -7,21 +7,21 @@ the error dW of that matrix costs
 
     c = k / (2 P) * sum over the tokens t of all pages of (g_t . dW x_t)^2
 
-nats an answer token, of which there are P. With k = 1 errors of different tokens would be independent. They are not: a
-part of dW x_t is the same for all t, the more the less rounding knows of x. The square of a page's whole sum over t has
-the right mean, but one such square a page is too rough for a single matrix. So k is the mean over pages and matrices of
-the quotient of both, from 1 to 2, for each method and number of bits; every page counts alike, since one on which the
+nats an answer token, with P answer tokens in all. With k = 1, errors of different tokens would be independent. They are
+not: a part of dW x_t is the same for all t, and that part grows the less rounding knows of x. The square of a page's
+complete sum over t has the right mean, but one square per page is too rough for a single matrix. So k is the mean over
+pages and matrices of
 model errs can have nearly all of the sum. The head's own error reaches the logits at once: F itself is used there, and
 nothing is drawn.
 
-Blocks are taken from the last to the first, each computed again from the states before it that the walk left on the
-disk, with one block of weights in memory. All is computed in float32.
+Blocks are taken from the last to the first. Each is computed again from the states before it that the walk left on the
+disk, with one block of weights in memory. Everything is computed in float32.
 
-Differentiated are the functions of `language`, not mlx-vlm's modules. What those call and this does not: on Metal
-rotary positions are an ``mx.fast.metal_kernel``, which has no gradient (mlx-vlm 0.7.10 leads it around that by an
-``mx.custom_function``); ``mx.quantized_matmul`` has none by packed weights, wherever it runs; and keys and values are
-written into a cache. Products, ``mx.fast.rms_norm``, ``mx.fast.scaled_dot_product_attention`` and ``mx.sigmoid`` are
-differentiated by MLX itself.
+The functions of `language` are differentiated, not mlx-vlm's modules. Those call things that these do not: on Metal,
+rotary positions are an ``mx.fast.metal_kernel``, which has no gradient (mlx-vlm 0.7.10 works around that with an
+``mx.custom_function``); ``mx.quantized_matmul`` does not have one by packed weights on any device; and keys and values
+are written into a cache. MLX itself differentiates products, ``mx.fast.rms_norm``,
+``mx.fast.scaled_dot_product_attention`` and ``mx.sigmoid``.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ from olmocr.files import whole_file
 from olmocr.tensors.floats import Floats
 
 _ELEMENTS = 1 << 24
-"""Of a matrix that are rounded at once: 64 MB of float32 for each number of bits."""
+"""Weights of a matrix rounded at once: 64 MB of float32 for each number of bits."""
 
 _WIDEST_IN_ONE = 8192
-"""Columns of an input whose H is taken as one; that of a wider one is cut into two slices."""
+"""The most columns of an input whose H is kept as one; a wider one is cut into two slices."""
 
 _MOST_TOGETHER = 2.0
-"""What a mean over a few pages may say at most that errors are alike: one page's draw alone can say five."""
+"""The limit for a mean over a few pages of how alike errors are: one page's draw alone can give five."""
 
 Nats = dict[str, dict[str, dict[int, float]]]
 """Module -> method -> bits -> nats of KL an answer token."""
@@ -85,11 +85,10 @@ class TokenGradients:
     image_token: int
 
     def weights(self, page: CalibrationPage, modules: Sequence[str]) -> Floats:
-        """Return what each token of *page* counts for *modules*, float32 (tokens,): 0.9 a / mean(a) + 0.1.
+        """Return the weight of each token of *page* for *modules*, float32 (tokens,): 0.9 a / mean(a) + 0.1.
 
-        a is the norm of the gradient, not its square, which a few tokens would have nearly all of; a token of the
-        prompt, and the last one, go without the 0.1. Of several modules, which are given the same input, it is the
-        mean.
+        a is the norm of the gradient, not its square, which a few tokens would dominate. Tokens of the prompt, and the
+        last one, do not get the 0.1. For several modules with the same input, it is the mean.
         """
         flat = (token_weights(page, self.image_token) > 0).astype(np.float32)
         parts = [self.norms[page.sha256, module] / self._means[module] for module in modules]
@@ -105,7 +104,7 @@ class TokenGradients:
         return {module: float(np.concatenate(of).mean(dtype=np.float64)) or 1.0 for module, of in found.items()}
 
     def write(self, path: Path) -> None:
-        """Write all norms to *path*, which appears when it is whole.
+        """Write all norms to *path*, which appears when it is complete.
 
         Raises:
             OutputError: it cannot be written.
@@ -116,7 +115,7 @@ class TokenGradients:
 
 
 def read_token_gradients(path: Path, image_token: int) -> TokenGradients | None:
-    """Return what `TokenGradients.write` wrote to *path*; None if there is no such file, or it cannot be read."""
+    """Return the content of *path*, written by `TokenGradients.write`, or None if it is missing or unreadable."""
     try:
         with path.open("rb") as file, np.load(file) as found:
             norms = {(page, module): found[name] for name in found for page, _, module in [name.partition("/")]}
@@ -133,14 +132,14 @@ def find_token_gradients(
     seed: int = 0,
     on_block: Callable[[int], None] = lambda done: None,
 ) -> TokenGradients:
-    """Return how large the gradient of the KL divergence is at each token of *pages*, by one pass back.
+    """Return the size of the KL divergence's gradient at each token of *pages*, from one backward pass.
 
     *folder* has the states before each block of the language model, as a `walk` leaves them. *on_block* is called with
-    how many of these blocks are done.
+    the number of these blocks that are done.
 
     Raises:
         CheckpointError: the source cannot be read.
-        OutputError: states are not there.
+        OutputError: states are missing.
     """
     names = block_names(source)
     first = number_of_blocks(source.config)["blocks"]
@@ -165,16 +164,16 @@ def price_matrices(
     seed: int = 0,
     on_block: Callable[[int, int], None] = lambda done, total: None,
 ) -> Nats:
-    """Return what it costs to round each matrix of *source*'s language model, alone, by each of *roundings*.
+    """Return the cost of rounding each matrix of *source*'s language model, alone, by each of *roundings*.
 
     *folder* takes what does not fit into memory: for each page and block the states before it, and for one block the
-    inputs and gradients of its matrices. *on_block* is called with how many blocks are done, of those there are there
-    and back.
+    inputs and gradients of its matrices. *on_block* is called with the number of blocks done, counting forward and
+    back.
 
     Raises:
         CheckpointError: the source cannot be read.
         OutputError: *folder* cannot be written.
-        PlanError: a model of this family cannot be walked through.
+        PlanError: models of this family are not supported.
     """
     names = block_names(source)
     first = number_of_blocks(source.config)["blocks"]
@@ -184,7 +183,7 @@ def price_matrices(
     def walked(block: BlockStatistics) -> None:
         on_block(block.number + 1, total)
 
-    # No gradient goes back through the vision tower.
+    # Gradients do not go back through the vision tower.
     walk(source, ordered, walked, folder, options=WalkOptions(needed=(), keep_states_from=first))
     with closing(SourceBlocks(source, mx.float32)) as blocks:
         prices = _Prices(roundings, bits, ordered)
@@ -209,7 +208,7 @@ def drawn_gradient(probabilities: mx.array, noise: mx.array) -> mx.array:
 
 
 class _Prices:
-    """Adds up what the error of each matrix costs."""
+    """Sums the cost of each matrix's error."""
 
     def __init__(
         self, roundings: Mapping[str, Rounding], bits: Sequence[int], pages: Sequence[CalibrationPage]
@@ -223,7 +222,7 @@ class _Prices:
     def errors(
         self, matrix: SourceMatrix, hessians: Hessians | None
     ) -> Iterator[tuple[slice, Floats, dict[tuple[str, int], mx.array]]]:
-        """Yield rows of *matrix*: which, their values, and by method and bits the error (rows, columns) of rounding."""
+        """Yield rows of *matrix*: which, their values, and by method and bits the rounding error (rows, columns)."""
         rounds = {method: rounding(hessians) for method, rounding in self._roundings.items()}
         for rows in _row_chunks(matrix.shape):
             values = matrix.rows(rows.start, rows.stop)
@@ -238,19 +237,19 @@ class _Prices:
             )
 
     def errors_of(self, values: Floats) -> Iterator[tuple[tuple[str, int], mx.array]]:
-        """Yield by method and bits the error of rounding *values* (rows, columns), whose inputs are not known."""
+        """Yield by method and bits the rounding error of *values* (rows, columns), whose inputs are unknown."""
         for method, rounding in self._roundings.items():
             round_rows = rounding(None)
             for bits in self._bits:
                 yield (method, bits), mx.array(round_rows(values, bits) - values)
 
     def add(self, module: str, key: tuple[str, int], squares: float) -> None:
-        """Add to what *module* costs by *key*, method and bits, the sum of *squares* over tokens."""
+        """Add the sum of *squares* over tokens to the cost of *module* by *key*, method and bits."""
         by_bits = self._nats.setdefault(module, {}).setdefault(key[0], {})
         by_bits[key[1]] = by_bits.get(key[1], 0.0) + squares / (2 * self._answer_tokens)
 
     def add_page(self, module: str, key: tuple[str, int], moved: Floats) -> None:
-        """Add g_t . dW x_t of the tokens of a page, *moved* (tokens,)."""
+        """Add g_t . dW x_t of a page's tokens, *moved* (tokens,)."""
         squares = float(np.square(moved, dtype=np.float64).sum())
         self.add(module, key, squares)
         if squares:
@@ -258,7 +257,7 @@ class _Prices:
             self._together.setdefault(key, []).append((module, whole / squares))
 
     def nats(self) -> Nats:
-        """Return what each matrix costs, errors of one page's tokens taken together."""
+        """Return the cost of each matrix, with the errors of one page's tokens taken together."""
         nats = {module: {method: dict(bits) for method, bits in each.items()} for module, each in self._nats.items()}
         for (method, bits), quotients in self._together.items():
             together = float(np.clip(np.mean([each for _, each in quotients]), 1, _MOST_TOGETHER))
@@ -268,7 +267,7 @@ class _Prices:
 
 
 class _WayBack:
-    """The way back through a source, from the head to the first block of the language model."""
+    """The backward pass through a source, from the head to the first block of the language model."""
 
     def __init__(
         self,
@@ -287,11 +286,11 @@ class _WayBack:
         self._norms: dict[tuple[str, str], Floats] = {}
 
     def tokens(self) -> TokenGradients:
-        """Return what was found on the way."""
+        """Return what was found."""
         return TokenGradients(self._norms, self.image_token)
 
     def head(self) -> list[tuple[mx.array, mx.array]]:
-        """Draw a gradient at the logits of each page, and take it back through the head.
+        """Draw a gradient at the logits of each page, and pass it back through the head.
 
         Return for each page the head's input at tokens that predict an answer (tokens, width), and the logarithms of
         their logits' sums (tokens, 1).
@@ -328,10 +327,9 @@ class _WayBack:
         return mx.concatenate(gradients), mx.concatenate(log_sums)
 
     def block(self, number: int) -> Iterator[tuple[int, Sequence[mx.array], dict[str, mx.array]]]:
-        """Take the gradients back through block *number*, page by page.
+        """Pass the gradients back through block *number*, page by page.
 
-        Yield the page's place, the inputs of the block's matrices on it, and the gradient at each one's output by its
-        name.
+        Yield the page's index, the inputs of the block's matrices on it, and the gradient at each output by name.
         """
         weights = self._blocks.weights(self.names[number])
         for place, page in enumerate(self.pages):
@@ -367,20 +365,20 @@ class _WayBack:
 
 
 class _PricedWayBack:
-    """The same way, on which what the error of each matrix costs is added to *prices*."""
+    """The same pass, which also adds the cost of each matrix's error to *prices*."""
 
     def __init__(self, way: _WayBack, blocks: SourceBlocks, folder: Path, prices: _Prices) -> None:
         self._way, self._blocks, self._folder, self._prices = way, blocks, folder, prices
 
     def head(self) -> None:
-        """Begin the way, and price the head's own error."""
+        """Begin the pass, and price the head's own error."""
         seen = self._way.head()
         module = self._way.names[-1]
         hessian = self._hessian(seen[0][0].shape[1])
         for normed, _ in seen:
             if hessian is not None:
                 hessian.add(normed, np.ones(normed.shape[0], np.float32))
-        # Of the error e of a token's logits: sum of p e^2, and of p e.
+        # For the error e of a token's logits: the sums of p e^2 and of p e.
         sums: dict[tuple[str, int], list[list[mx.array]]] = {}
         for _, values, errors in self._prices.errors(
             self._blocks.matrix(module), hessian.finish() if hessian is not None else None
@@ -399,7 +397,7 @@ class _PricedWayBack:
                 self._prices.add(module, key, max(0.0, _sum(second - first * first)))
 
     def block(self, number: int) -> None:
-        """Take the gradients back through block *number*, and price its matrices."""
+        """Pass the gradients back through block *number*, and price its matrices."""
         hessians: list[HessianSum | None] = []
         for place, inputs, gradients in self._way.block(number):
             counts = token_weights(self._way.pages[place], self._way.image_token)
@@ -432,7 +430,7 @@ class _PricedWayBack:
                 self._prices.add_page(module, key, np.array(total))
 
     def embeddings(self) -> None:
-        """Price the embeddings' error, of which each text token meets one row."""
+        """Price the embeddings' error; each text token uses one row."""
         module = EMBEDDINGS.removesuffix(".weight")
         for page, gradient in zip(self._way.pages, self._way.gradients, strict=True):
             text = np.flatnonzero(page.token_ids != self._way.image_token)
@@ -444,7 +442,7 @@ class _PricedWayBack:
                 self._prices.add(module, key, _sum(moved * moved))
 
     def _hessian(self, columns: int) -> HessianSum | None:
-        """Return what adds up H of an input, if any rounding looks at it; of a wide one in slices, for small memory."""
+        """Return what sums H of an input, if any rounding uses it; in slices for a wide one, to save memory."""
         slices = 1 if columns <= _WIDEST_IN_ONE else 2
         return HessianSum(columns, slices) if self._prices.needs_hessians else None
 

@@ -19,7 +19,7 @@ from olmocr.files import flushed, whole_file
 class HiddenStates:
     """The states (rows, width) of all pages before each block, in *dtype*, one file for a block in *folder*.
 
-    Their names carry a *fingerprint* of what they were computed from, so that those of other pages are not taken.
+    Their names contain a *fingerprint* of what they were computed from, so that states of other pages are not used.
     """
 
     def __init__(self, folder: Path, fingerprint: str, dtype: mx.Dtype) -> None:
@@ -35,7 +35,7 @@ class HiddenStates:
 
     @contextmanager
     def writing(self, number: int) -> Iterator[Callable[[mx.array], None]]:
-        """Yield what takes the states before block *number*, page after page; the file appears when all are there.
+        """Yield a function that takes the states before block *number*, page by page; the file appears at the end.
 
         Raises:
             OutputError: it cannot be written.
@@ -50,7 +50,7 @@ class HiddenStates:
         """Return the states before block *number* of one *page*; *rows* are how many each page has.
 
         Raises:
-            OutputError: the file is not there, or not what was written.
+            OutputError: the file is missing or damaged.
         """
         path = self.path(number)
         size = self._dtype.size
@@ -59,9 +59,9 @@ class HiddenStates:
             count = rows[page] * width
             values = np.fromfile(path, f"u{size}", count, offset=size * width * sum(rows[:page]))
         except OSError as error:
-            raise OutputError(f"{path} cannot be read: {error.strerror}; remove its folder and begin anew") from error
+            raise OutputError(f"{path} cannot be read: {error.strerror}; remove its folder and start over") from error
         if rest or len(values) != count:
-            raise OutputError(f"{path} is not what was written; remove its folder and begin anew")
+            raise OutputError(f"{path} is damaged; remove its folder and start over")
         return mx.array(values).view(self._dtype).reshape(rows[page], width)
 
     def remove(self, number: int) -> None:
@@ -70,7 +70,7 @@ class HiddenStates:
 
 
 def any_are_there(folder: Path, number: int) -> bool:
-    """Say whether *folder* has states before block *number*, be they of whatever pages."""
+    """Say whether *folder* has states before block *number*, of any pages."""
     return any(folder.glob(f"{_beginning(number)}*.bin"))
 
 
@@ -79,7 +79,7 @@ def _beginning(number: int) -> str:
 
 
 def fingerprint(pages: Sequence[CalibrationPage], *terms: object) -> str:
-    """Return 16 hexadecimal digits that tell *pages*, in this order, and all else that counts, from others."""
+    """Return 16 hexadecimal digits that identify *pages*, in this order, and all else that matters."""
     digest = hashlib.sha256(repr(terms).encode())
     for page in pages:
         for part in (page.token_ids, page.position_ids, page.pixel_values, page.grid_thw):

@@ -1,7 +1,7 @@
-"""What the walk spends its time on beside matrix products: attention and gates, with MLX or with numpy.
+"""What takes most time in the walk besides matrix products: attention and gates, with MLX or with numpy.
 
-MLX's CPU kernels for exponentials are scalar: numpy's take a tenth of the time. A GPU, and whoever wants gradients,
-needs MLX.
+MLX's CPU kernels for exponentials are scalar: numpy's take a tenth of the time. A GPU, and any use of gradients, needs
+MLX.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from olmocr.tensors.floats import Floats
 
-# Attention scores of all heads that one call makes, in elements. With MLX on a CPU 64 MB of float32; a GPU mostly has
-# kernels that keep them small, and wants more to do at once; with numpy 4 MB, which stay in a processor's cache.
+# Attention scores of all heads in one call, in elements: with MLX on a CPU, 64 MB of float32. A GPU mostly has kernels
+# that keep them small, and prefers more work per call. With numpy it is 4 MB, which stay in a processor's cache.
 SCORES = 1 << 24
 SCORES_ON_GPU = 1 << 28
 SCORES_IN_CACHE = 1 << 20
@@ -30,8 +30,8 @@ Attend = Callable[[mx.array, mx.array, mx.array, bool, int], mx.array]
 class Kernels:
     """Two functions of arrays.
 
-    *attend* takes queries, keys and values (batch, heads, tokens, head_dim), whether a token sees only itself and those
-    before it, and how many scores to make at once (or a few more). It returns softmax(queries keys^T / sqrt(head_dim))
+    *attend* takes queries, keys and values (batch, heads, tokens, head_dim), whether a token sees only earlier ones and
+    itself, and how many scores to compute at once (or a few more). It returns softmax(queries keys^T / sqrt(head_dim))
     values. Keys and values may have fewer heads, each for several of the queries'. *gated* returns silu(gate) * up.
     """
 
@@ -47,7 +47,7 @@ def _attend_with_mlx(queries: mx.array, keys: mx.array, values: mx.array, is_cau
             keys[:, :, :seen],
             values[:, :, :seen],
             scale=queries.shape[3] ** -0.5,
-            # The last query stands at the last key: rows further up see as many fewer.
+            # The last query is at the last key: each row above sees one key fewer.
             mask="causal" if is_causal else None,
         )
         for rows, seen in _pieces(queries, is_causal, scores)
@@ -60,7 +60,7 @@ def _gated_with_mlx(gate: mx.array, up: mx.array) -> mx.array:
 
 
 def _attend_with_numpy(queries: mx.array, keys: mx.array, values: mx.array, is_causal: bool, scores: int) -> mx.array:
-    # Products stay with MLX: two libraries' threads, waiting for work in turns, take each other's time.
+    # Products stay with MLX: the idle threads of two libraries would slow each other down.
     batch, heads, tokens, width = queries.shape
     groups = batch * keys.shape[1]
     grouped = (queries * width**-0.5).reshape(groups, -1, tokens, width)
@@ -73,12 +73,12 @@ def _attend_with_numpy(queries: mx.array, keys: mx.array, values: mx.array, is_c
             count = rows.stop - rows.start
             made.reshape(*some.shape[:3], seen)[..., rows][..., np.triu(np.ones((count, count), np.bool_), 1)] = -np.inf
         mixed.append((mx.array(_shares(made)) @ all_values[:, :seen]).reshape(some.shape))
-        mx.eval(mixed[-1])  # or all pieces' scores are there until the last
+        mx.eval(mixed[-1])  # otherwise all scores stay in memory until the last piece
     return mx.concatenate(mixed, axis=2).reshape(batch, heads, tokens, width)
 
 
 def _shares(scores: Floats) -> Floats:
-    """Return the softmax of *scores* over the last axis, in their place."""
+    """Return the softmax of *scores* over the last axis, in place."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
@@ -86,7 +86,7 @@ def _shares(scores: Floats) -> Floats:
 
 
 def _pieces(queries: mx.array, is_causal: bool, scores: int) -> list[tuple[slice, int]]:
-    """Return which rows go together, and how many tokens these see."""
+    """Return which rows are computed together, and how many tokens they see."""
     batch, heads, tokens, _ = queries.shape
     step = max(_LEAST_ROWS, scores // (batch * heads * tokens))
     rows = [slice(first, min(first + step, tokens)) for first in range(0, tokens, step)]
@@ -96,7 +96,7 @@ def _pieces(queries: mx.array, is_causal: bool, scores: int) -> list[tuple[slice
 def _gated_with_numpy(gate: mx.array, up: mx.array) -> mx.array:
     gates = np.asarray(gate)
     inner = np.negative(gates)
-    with np.errstate(over="ignore"):  # an infinite exponential is a gate that is shut
+    with np.errstate(over="ignore"):  # an infinite exponential is a closed gate
         np.exp(inner, out=inner)
     inner += 1
     np.divide(gates, inner, out=inner)
@@ -115,5 +115,5 @@ WITH_NUMPY = Kernels(_attend_with_numpy, _gated_with_numpy, SCORES_IN_CACHE)
 
 
 def fastest_kernels() -> Kernels:
-    """Return those that are fastest where MLX computes."""
+    """Return the fastest for the device that MLX uses."""
     return WITH_MLX_ON_GPU if mx.default_device().type == mx.DeviceType.gpu else WITH_NUMPY

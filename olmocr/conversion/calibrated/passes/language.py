@@ -1,6 +1,6 @@
 """The language model of Qwen2.5-VL, block by block, as pure functions of weights and one page's tokens.
 
-All are differentiable with ``mx.vjp`` as they come. Shapes are (tokens, width) throughout; the math is that of the
+All are differentiable with ``mx.vjp``. Shapes are (tokens, width) throughout; the math is that of the
 Qwen2 decoder with multimodal rotary positions (Qwen2.5-VL, arXiv 2502.13923).
 """
 
@@ -22,7 +22,7 @@ BLOCK_INPUTS: tuple[tuple[str, ...], ...] = (
     ("mlp.gate_proj", "mlp.up_proj"),
     ("mlp.down_proj",),
 )
-"""The matrices of a block by their name in it; those in one tuple are given the same input."""
+"""The matrices of a block by their name in it; those in one tuple get the same input."""
 
 POSITIONS_AT_ONCE = 256
 """Answer tokens whose probabilities over the vocabulary are in memory at once."""
@@ -30,7 +30,7 @@ POSITIONS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class LanguageShape:
-    """What a block's weights do not tell. *sections* are how many frequencies go by frame, row and column."""
+    """What a block's weights do not show. *sections* are how many frequencies go by frame, row and column."""
 
     heads: int
     key_value_heads: int
@@ -64,7 +64,7 @@ class Angles:
 def rotary_angles(position_ids: npt.NDArray[np.int32], shape: LanguageShape) -> Angles:
     """Return the angles for *position_ids* (3, tokens): frame, row and column of each token.
 
-    Computed in float64 and rounded once, since a page's last positions times the highest frequency are large.
+    Computed in float64 and rounded once, because a page's last positions times the highest frequency are large.
     """
     half = shape.head_dim // 2
     frequencies = 1.0 / shape.rope_theta ** (np.arange(half) / half)
@@ -81,11 +81,11 @@ def decoder_block(
     nudges: Mapping[str, mx.array] | None = None,
     kernels: Kernels = WITH_MLX,
 ) -> tuple[mx.array, tuple[mx.array, ...]]:
-    """Return what a block makes of *hidden* (tokens, width), and the inputs of its matrices in `BLOCK_INPUTS`' order.
+    """Return a block's output for *hidden* (tokens, width), and the inputs of its matrices in `BLOCK_INPUTS`' order.
 
-    *weights* are the block's tensors by their name in it. *nudges* (tokens, rows) are added to the output of the
-    matrices that they are named for: the gradient by one is the gradient by that output.
-    *kernels* other than those with MLX have no gradients.
+    *weights* are the block's tensors by their name in it. *nudges* (tokens, rows) are added to the outputs of the
+    matrices they are named for: the gradient by one is the gradient by that output. Only *kernels* with MLX have
+    gradients.
     """
     nudges = nudges or {}
     normed = mx.fast.rms_norm(hidden, weights["input_layernorm.weight"], shape.norm_epsilon)
@@ -114,12 +114,12 @@ def embedded(embeddings: mx.array, is_image: Sequence[bool] | npt.NDArray[np.boo
 
 
 def head_input(norm: mx.array, hidden: mx.array, shape: LanguageShape) -> mx.array:
-    """Return what the head is given: *hidden* (tokens, width), normalized by the model's last *norm* (width,)."""
+    """Return the input of the head: *hidden* (tokens, width), normalized by the model's last *norm* (width,)."""
     return mx.fast.rms_norm(hidden, norm, shape.norm_epsilon)
 
 
 def logits(head: mx.array, normed: mx.array) -> mx.array:
-    """Return the logits float32 (tokens, vocabulary) that *head* (vocabulary, width) makes of `head_input`."""
+    """Return the logits, float32 (tokens, vocabulary), of *head* (vocabulary, width) for `head_input`."""
     return (normed @ head.T).astype(mx.float32)
 
 

@@ -1,4 +1,4 @@
-"""A source's shards -> the weights of one block, and rows of one matrix; nothing else of the model is read."""
+"""A source's shards -> the weights of one block, and rows of one matrix; reads nothing else of the model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from olmocr.tensors.header import TensorInfo
 _COMPUTED_IN = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16, "F8_E4M3": mx.bfloat16}
 
 _LONGEST_GAP = 4096
-"""Bytes between two rows that are read with them, since a call of its own costs more."""
+"""The most bytes between two rows that are read with them, since another call costs more."""
 
 Weights = dict[str, mx.array]
-"""A block's tensors by their name within it, such as ``self_attn.q_proj.weight``, in the dtype that is computed in."""
+"""A block's tensors by their name within it, such as ``self_attn.q_proj.weight``, in the dtype used for computing."""
 
 
 def computing_dtype(source: SourceCheckpoint) -> mx.Dtype:
-    """Return what to compute *source* in: float32 on a CPU, whose 16-bit products are slow, or its own on a GPU."""
+    """Return the dtype to compute *source* in: float32 on a CPU, whose 16-bit products are slow, its own on a GPU."""
     if mx.default_device().type != mx.DeviceType.gpu:
         return mx.float32
     matrices = [info.dtype for info in source.tensors.values() if len(info.shape) == 2]
@@ -34,16 +34,16 @@ def computing_dtype(source: SourceCheckpoint) -> mx.Dtype:
 
 
 def arrays_in(path: Path) -> dict[str, mx.array]:
-    """Return the arrays of a safetensors file, each of which is read when it is used."""
+    """Return the arrays of a safetensors file; each is read when it is used."""
     found = mx.load(str(path))
     assert isinstance(found, dict)  # a file of that name has several
     return found
 
 
 class SourceBlocks:
-    """Reads tensors of *source* by MLX's names. ``bytes_read`` counts what was read.
+    """Reads tensors of *source* by MLX's names. ``bytes_read`` counts the bytes.
 
-    Files stay in the page cache: what a block is computed with is read once more when its matrices are rounded.
+    Files stay in the page cache: the weights of a block are read again when its matrices are rounded.
     """
 
     def __init__(self, source: SourceCheckpoint, dtype: mx.Dtype) -> None:
@@ -58,7 +58,7 @@ class SourceBlocks:
         self._readers.clear()
 
     def weights(self, module: str) -> Weights:
-        """Return all tensors below *module*, such as ``language_model.model.layers.3``, as computed with.
+        """Return all tensors below *module*, such as ``language_model.model.layers.3``, in the computing dtype.
 
         Raises:
             CheckpointError: they cannot be read.
@@ -71,7 +71,7 @@ class SourceBlocks:
         }
 
     def matrix(self, module: str) -> SourceMatrix:
-        """Return the matrix of *module*; none of it is read yet."""
+        """Return the matrix of *module*; it is not read yet."""
         info = self._source.tensors[f"{module}.weight"]
         return SourceMatrix(module, (info.shape[0], info.shape[1]), self)
 
@@ -91,7 +91,7 @@ class SourceBlocks:
         return values * (scale[first:end] if len(scale) > 1 else scale)
 
     def chosen_rows(self, name: str, chosen: Sequence[int]) -> Floats:
-        """Return the rows *chosen*, in ascending order, of a tensor of which most is not needed.
+        """Return the rows *chosen*, in ascending order, of a tensor that is mostly not needed.
 
         Raises:
             CheckpointError: they cannot be read.
@@ -119,7 +119,7 @@ class SourceBlocks:
 
     def _read(self, info: TensorInfo, offset: int, nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         self.bytes_read += nbytes
-        # A buffer of its own: what is returned may lie in it.
+        # Uses a new buffer, because the result may be a view of it.
         return self._reader(info.shard).read(info.offset + offset, nbytes, Buffer())
 
     def _reader(self, shard: str) -> FileReader:
@@ -133,7 +133,7 @@ class SourceBlocks:
 
 @dataclass(frozen=True, eq=False)
 class SourceMatrix:
-    """A matrix of the source that can be read: *module* is MLX's name, *shape* (rows, columns)."""
+    """A readable matrix of the source: *module* is MLX's name, *shape* (rows, columns)."""
 
     module: str
     shape: tuple[int, int]

@@ -1,4 +1,4 @@
-"""Inputs of matrices, token by token -> H, the sums of their products, which say what an error of a weight costs.
+"""Inputs of matrices, token by token -> H, the sums of their products, which show the cost of an error in a weight.
 
 H = sum over tokens t of weight_t x_t x_t^T, (columns, columns): the squared error of a row's output is dw H dw^T.
 """
@@ -21,24 +21,24 @@ Hessian = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 """(columns, columns), symmetric."""
 
 WIDEST_IN_FLOAT64 = 8192
-"""Columns of the widest input whose sums are kept in float64: 512 MB. Wider ones take half of that in float32.
+"""The most columns of an input whose sums are float64 (512 MB). Wider ones take half of that, in float32.
 
 Over 48 pages, float32 is off by 3e-7 of sqrt(H_ii H_jj) at most, and float64 by 9e-8, which is what the products have;
 the damping that rounding adds is 1e-2 of H's mean diagonal.
 """
 
 PANEL = 1024
-"""Columns of H that are computed at once: only what is on or left of the diagonal is, the rest is its mirror."""
+"""Columns of H computed at once: only those on or left of the diagonal; the rest is mirrored."""
 
 IMAGE_WEIGHT = 0.1
-"""Of an image's token beside one that predicts the answer: they are many, and no output is read there."""
+"""Weight of an image token, against 1 for one that predicts the answer: they are many, and predict nothing."""
 
 
 def token_weights(page: CalibrationPage, image_token: int) -> Floats:
-    """Return what each token of *page* counts, float32 (tokens,).
+    """Return the weight of each token of *page*, float32 (tokens,).
 
-    1 where a token of the answer or its end is predicted, 0.1 for the image, nothing for the prompt; nor for the last
-    token, which predicts nothing.
+    1 where a token of the answer or its end is predicted, 0.1 for the image, 0 for the prompt and for the last token,
+    which predicts nothing.
     """
     weights = np.where(page.token_ids == image_token, np.float32(IMAGE_WEIGHT), np.float32(0))
     return np.where(predicts_answer(page), np.float32(1), weights)
@@ -58,7 +58,7 @@ def held_out(pages: Sequence[CalibrationPage], seed: int) -> frozenset[str]:
 
 
 def column_slices(columns: int, count: int) -> list[slice]:
-    """Return *count* slices of *columns* as equal as multiples of 128, the widest group, allow."""
+    """Return *count* slices of *columns*, as equal as multiples of 128 (the widest group) allow."""
     unit = 128 if columns >= 128 * count else 1
     ends = [round(columns * number / count / unit) * unit for number in range(count)] + [columns]
     return [slice(first, end) for first, end in pairwise(ends)]
@@ -70,9 +70,9 @@ class HessianSum:
     def __init__(
         self, columns: int, slices: int = 1, *, panel: int = PANEL, widest_in_float64: int = WIDEST_IN_FLOAT64
     ) -> None:
-        """Begin with zeros; of several *slices* of the columns only each one's own H is added up.
+        """Begin with zeros; with several *slices* of the columns, only the H of each slice is summed.
 
-        Slices are there to save memory: those of an input that is wide are in float32, however narrow they are.
+        Slices save memory: those of a wide input are in float32, however narrow they are.
         """
         self._slices, self._panel = column_slices(columns, slices), panel
         is_wide = columns > widest_in_float64
@@ -91,7 +91,7 @@ class HessianSum:
                 total[first:end, :end] += np.asarray(part[:, first:end].T @ part[:, :end])
 
     def finish(self) -> tuple[Hessian, ...]:
-        """Return H of each slice of columns, symmetric; nothing is to be added afterwards."""
+        """Return H of each slice of columns, symmetric; do not add anything afterwards."""
         for total in self._totals:
             for first, end in self._panels(total):
                 total[first:end, end:] = total[end:, first:end].T
@@ -109,11 +109,11 @@ def _zeros(columns: int, *, is_wide: bool) -> Hessian:
 
 @dataclass(frozen=True, eq=False)
 class InputStatistics:
-    """What is known of the input of one or several matrices.
+    """What is known about the input of one or several matrices.
 
     *hessians* are float32 or float64: one (columns, columns), or one for each of several consecutive slices of the
-    columns. *held_out* is the same of pages that were kept apart; None if none were. *tokens* counts those with a
-    weight, of both.
+    columns. *held_out* is the same for the held-out pages, or None without any. *tokens* counts those with a weight, in
+    both.
     """
 
     hessians: tuple[Hessian, ...]

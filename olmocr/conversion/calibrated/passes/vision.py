@@ -18,7 +18,7 @@ VISION_INPUTS: tuple[tuple[str, ...], ...] = (
     ("mlp.gate_proj", "mlp.up_proj"),
     ("mlp.down_proj",),
 )
-"""The matrices of a vision block by their name in it; those in one tuple are given the same input."""
+"""The matrices of a vision block by their name in it; those in one tuple get the same input."""
 
 _NORM_EPSILON = 1e-6
 """Not in the config: https://github.com/huggingface/transformers, modeling_qwen2_5_vl.py, has it as a constant."""
@@ -26,7 +26,7 @@ _NORM_EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class VisionShape:
-    """What a block's weights do not tell. *window* is in image tokens; the blocks *full* attend to the whole page."""
+    """What a block's weights do not show. *window* is in image tokens; the blocks *full* attend to the entire page."""
 
     heads: int
     head_dim: int
@@ -35,7 +35,7 @@ class VisionShape:
     full: frozenset[int]
 
     def layout(self, rows: int, columns: int) -> Layout:
-        """Return where the patches of an image of *rows* x *columns* patches lie."""
+        """Return the layout of the patches of an image of *rows* x *columns* patches."""
         return make_layout(rows, columns, merge=self.merge, window=self.window, head_dim=self.head_dim)
 
 
@@ -52,7 +52,7 @@ def vision_shape(vision_config: Mapping[str, Any]) -> VisionShape:
 
 
 def patches(weight: mx.array, pixels: mx.array, layout: Layout, shape: VisionShape) -> mx.array:
-    """Return the hidden states (patches, width) that the first block is given, window by window.
+    """Return the hidden states (patches, width) that the first block gets, window by window.
 
     *weight* is the patch embedding (width, channels, frames, rows, columns) as the source has it; *pixels* are
     (patches, values of one) as the processor lists them.
@@ -71,9 +71,9 @@ def vision_block(
     is_full: bool,
     kernels: Kernels = WITH_MLX,
 ) -> tuple[mx.array, tuple[mx.array, ...]]:
-    """Return what a block makes of *hidden* (patches, width), and its matrices' inputs in `VISION_INPUTS`' order.
+    """Return a block's output for *hidden* (patches, width), and its matrices' inputs in `VISION_INPUTS`' order.
 
-    *weights* are the block's tensors by their name in it. A patch attends to its window, with *is_full* to all.
+    *weights* are the block's tensors by their name in it. A patch attends to its window, or, with *is_full*, to all.
     """
     normed = mx.fast.rms_norm(hidden, weights["norm1.weight"], _NORM_EPSILON)
     found = _attention(_linear(weights, "attn.qkv", normed), layout, shape, kernels, is_full=is_full)
@@ -84,14 +84,14 @@ def vision_block(
 
 
 def merged(weights: Mapping[str, mx.array], hidden: mx.array, layout: Layout, shape: VisionShape) -> mx.array:
-    """Return the image's features (image tokens, language width) that the merger makes of the last hidden states."""
+    """Return the merger's output for the last hidden states: the image's features (image tokens, language width)."""
     normed = mx.fast.rms_norm(hidden, weights["ln_q.weight"], _NORM_EPSILON)
     inner = _gelu(_linear(weights, "mlp.0", normed.reshape(-1, shape.merge**2 * hidden.shape[1])))
     return _linear(weights, "mlp.2", inner)[mx.array(np.argsort(layout.order))]
 
 
 def _attention(qkv: mx.array, layout: Layout, shape: VisionShape, kernels: Kernels, *, is_full: bool) -> mx.array:
-    """Return what each patch takes from others, (patches, width); *qkv* is (patches, 3 x width)."""
+    """Return the attention output of each patch, (patches, width); *qkv* is (patches, 3 x width)."""
     count = qkv.shape[0]
     parts = qkv.reshape(count, 3, shape.heads, shape.head_dim)
     cosines, sines = (mx.array(each)[:, None, None] for each in (layout.cosines, layout.sines))

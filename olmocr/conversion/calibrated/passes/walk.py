@@ -1,4 +1,4 @@
-"""A source and pages -> what each matrix is given on them, block by block, with one block of weights in memory."""
+"""A source and pages -> the inputs of each matrix on them, block by block, with one block of weights in memory."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from olmocr.inference.vision import Layout
 from olmocr.tensors.floats import Floats
 
 TokenWeights = Callable[[CalibrationPage, Sequence[str]], Floats]
-"""A page and matrices with one input, by MLX's module names -> what each of its tokens counts, float32 (tokens,)."""
+"""A page and MLX's names of modules with one input -> the weight of each of its tokens, float32 (tokens,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class MatrixStatistics:
-    """A matrix of the source, and what it is given; matrices with one input share its statistics."""
+    """A matrix of the source, and its input; matrices with one input share its statistics."""
 
     matrix: SourceMatrix
     input: InputStatistics
@@ -50,7 +50,7 @@ class MatrixStatistics:
 
 @dataclass(frozen=True, eq=False)
 class BlockStatistics:
-    """What was seen of block *number*, called *name*: its *matrices* by MLX's module names."""
+    """What was collected for block *number*, called *name*: its *matrices* by MLX's module names."""
 
     number: int
     name: str
@@ -59,12 +59,12 @@ class BlockStatistics:
 
 @dataclass(frozen=True)
 class WalkOptions:
-    """How H is added up.
+    """How H is summed.
 
-    *needed* are the modules that H is wanted of, by MLX's names; None are all. The H of a language block's
+    *needed* are the modules whose H is needed, by MLX's names; None means all. The H of a language block's
     ``down_proj`` is cut into *down_slices*: 2 or 4 take a half or a quarter of the memory. With *held_out_seed*, a
-    quarter of the pages is added up apart. *weigh* replaces the plain weights of tokens in the language model's
-    blocks. The states before block *keep_states_from* and later ones are left on the disk.
+    quarter of the pages is summed separately. *weigh* replaces the plain weights of tokens in the language model's
+    blocks. The states before block *keep_states_from* and later ones stay on the disk.
     """
 
     needed: Container[str] | None = None
@@ -75,7 +75,7 @@ class WalkOptions:
 
 
 def block_names(source: SourceCheckpoint) -> tuple[str, ...]:
-    """Return the blocks in the order in which they are walked: the vision tower's, the language model's, the head."""
+    """Return the blocks in walking order: the vision tower's, the language model's, the head."""
     count = number_of_blocks(source.config)
     return (
         *(f"{VISION}blocks.{number}" for number in range(count["blocks"])),
@@ -85,13 +85,13 @@ def block_names(source: SourceCheckpoint) -> tuple[str, ...]:
 
 
 def in_order(pages: Sequence[CalibrationPage]) -> tuple[CalibrationPage, ...]:
-    """Return *pages* in the order in which they are added up, whatever order they come in."""
+    """Return *pages* in the order in which they are summed, whatever order they come in."""
     return tuple(sorted(pages, key=lambda page: (page.sha256, page.token_ids.tobytes())))
 
 
 def can_resume(source: SourceCheckpoint, pages: Sequence[CalibrationPage], folder: Path, first_block: int) -> bool:
-    """Say whether the states before block *first_block* of just this walk are in *folder*."""
-    if not any_are_there(folder, first_block):  # pages are not hashed for nothing
+    """Say whether *folder* has the states before block *first_block* of exactly this walk."""
+    if not any_are_there(folder, first_block):  # avoids hashing pages for nothing
         return False
     return states_of(source, in_order(pages), folder).is_there(first_block)
 
@@ -106,22 +106,21 @@ def walk(
     options: WalkOptions = WalkOptions(),
     on_page: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Walk *pages* through *source* from block *first_block* on, and call *on_block* with what was seen of each.
+    """Walk *pages* through *source* from block *first_block* on; call *on_block* with the result of each block.
 
-    Hidden states lie in *folder*: when *on_block* is called for block n, those before n and n + 1 are there, and are
-    until it is called for n + 1. So whoever writes down in *on_block* that n is done can come back with *first_block*
-    n + 1.
-    *on_page* is called with a block's number and how many pages went through it.
+    Hidden states are in *folder*: when *on_block* is called for block n, it has those before n and n + 1, and keeps
+    them until the call for n + 1. So a caller that records in *on_block* that n is done can resume with *first_block* n
+    + 1. *on_page* is called with a block's number and how many pages went through it.
 
     Raises:
         CheckpointError: the source cannot be read.
-        OutputError: *folder* cannot be written, or the states before *first_block* are not there.
-        PlanError: a model of this family cannot be walked through.
+        OutputError: *folder* cannot be written, or the states before *first_block* are missing.
+        PlanError: models of this family are not supported.
     """
     if source.config["model_type"] != "qwen2_5_vl":
         raise PlanError(
-            f"{source.folder.where} is of the family {source.config['model_type']}, and pages are read for calibration "
-            "with qwen2_5_vl only; convert it with `method='fit'`"
+            f"{source.folder.where} is of the family {source.config['model_type']}, and only qwen2_5_vl can be "
+            "calibrated; convert it with `method='fit'`"
         )
     ordered = in_order(pages)
     states = states_of(source, ordered, folder)
@@ -136,9 +135,9 @@ def walk(
 
 
 def states_bytes(source: SourceCheckpoint, pages: Sequence[CalibrationPage], *, way_back: bool = False) -> int:
-    """Return the bytes of disk that a walk takes at most: three files of states, the larger of both models'.
+    """Return the most bytes of disk that a walk takes: three files of states, of the larger of both models'.
 
-    With a *way_back* there is one before every block of the language model, and one more while it is written.
+    With a *way_back*, there is one before every block of the language model, and one more while it is written.
     """
     config = source.config
     seen = sum(len(page.pixel_values) for page in pages) * int(config["vision_config"]["hidden_size"])
@@ -148,7 +147,7 @@ def states_bytes(source: SourceCheckpoint, pages: Sequence[CalibrationPage], *, 
 
 
 def states_of(source: SourceCheckpoint, ordered: Sequence[CalibrationPage], folder: Path) -> HiddenStates:
-    """Return where the states of a walk of pages in their order lie."""
+    """Return where the states of a walk are stored, for pages in their order."""
     dtype = computing_dtype(source)
     return HiddenStates(folder, fingerprint(ordered, dtype, sorted(source.tensors.items())), dtype)
 
@@ -156,7 +155,7 @@ def states_of(source: SourceCheckpoint, ordered: Sequence[CalibrationPage], fold
 class _Input:
     """H of one input of a block.
 
-    It is the input at *place* of those that the block's function returns, and *modules*, MLX's names, are given it.
+    It is the input at *place* among those that the block's function returns, and goes to *modules*, MLX's names.
     """
 
     def __init__(self, place: int, modules: Sequence[str], slices: int, holds_out: bool) -> None:
@@ -169,13 +168,13 @@ class _Input:
         """Add a page's inputs (tokens, columns), each with its weight."""
         if not self._sums:  # the width is known now
             self._sums = [HessianSum(values.shape[1], self._slices)]
-            if self._holds_out:  # two roundings are compared by it, which needs no more digits than float32 has
+            if self._holds_out:  # it serves to compare two roundings, for which float32 has enough digits
                 self._sums.append(HessianSum(values.shape[1], self._slices, widest_in_float64=0))
         self._sums[is_held_out].add(values, weights)
         self._tokens += int(np.count_nonzero(weights))
 
     def finish(self) -> InputStatistics:
-        """Return what was added up."""
+        """Return the sums."""
         hessians, *apart = (each.finish() for each in self._sums)
         return InputStatistics(hessians, apart[0] if apart else None, self._tokens)
 
@@ -185,7 +184,7 @@ _Seen = Iterator[tuple[CalibrationPage, tuple[mx.array, ...]]]
 
 
 class _Walk:
-    """One walk: *pages* in their order, and where weights and states come from."""
+    """One walk: *pages* in their order, and the sources of weights and states."""
 
     def __init__(
         self,
@@ -207,7 +206,7 @@ class _Walk:
             self._apart = held_out(pages, options.held_out_seed)
 
     def begin(self) -> None:
-        """Write what the vision tower's first block is given."""
+        """Write the input of the vision tower's first block."""
         weight = self._blocks.weights(PATCH_EMBED.removesuffix(".weight"))["weight"]
         with self._states.writing(0) as write:
             for page in self._pages:
@@ -226,14 +225,14 @@ class _Walk:
             for each in inputs:
                 weights = self._weights(page, each.modules, number)
                 each.add(values[each.place], weights, is_held_out=page.sha256 in self._apart)
-            # Pages have different sizes, and MLX would keep the arrays of each size for the next one of that size.
+            # Pages differ in size, and MLX would keep the arrays of each size for the next page of that size.
             mx.clear_cache()
             if on_page:
                 on_page(number, count)
         return BlockStatistics(number, self._names[number], self._matrices(inputs))
 
     def forget_before(self, number: int) -> None:
-        """Remove the states that are of no use once block *number* is done."""
+        """Remove the states that are useless once block *number* is done."""
         kept = self._options.keep_states_from
         if number and (kept is None or number <= kept):
             self._states.remove(number - 1)
@@ -265,7 +264,7 @@ class _Walk:
         return weigh(page, modules) if weigh else token_weights(page, self._image_token)
 
     def _vision(self, number: int) -> _Seen:
-        """Take pages through a vision block; after the last one, write what the language model is given."""
+        """Pass pages through a vision block; after the last one, write the language model's input."""
         weights = self._blocks.weights(self._names[number])
         is_last = number == self._vision_blocks - 1
         merger = self._blocks.weights(f"{VISION}merger") if is_last else {}

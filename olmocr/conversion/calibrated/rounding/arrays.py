@@ -1,7 +1,7 @@
 """The steps of `steps` in MLX operations: for a GPU, and for a CPU without numba.
 
-Many rows at once, so that few kernels are launched: some two for each column, and a hundred for each group. On a GPU
-the steps for one group are compiled (``mx.compile``), which fuses what is done to each element.
+Works on many rows at once, so that few kernels are launched: about two for each column, and a hundred for each group.
+On a GPU the steps for one group are compiled (``mx.compile``), which fuses the operations on each element.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.tensors.floats import Floats
 
 _BLOCK = 512
-"""Columns whose feedback from all columns before comes from products with blocks of as many."""
+"""Columns whose feedback from all earlier columns comes from products with blocks of this size."""
 
 Group = tuple[mx.array, mx.array, mx.array, mx.array]
 """Codes (rows, size), scale and bias (rows, 1), error (rows, size), all float32."""
 
 Step = Callable[..., Any]
-"""What is done to one group of columns of all rows."""
+"""The steps for one group of columns of all rows."""
 
 Found = tuple[mx.array, mx.array, mx.array]
 """Scale, bias and weighted error, (rows, 1)."""
@@ -63,7 +63,7 @@ def round_rows(
 ) -> tuple[npt.NDArray[np.uint8], Floats, Floats]:
     """Return codes, scales and biases of *weight* (rows, columns), in the steps of `steps`.
 
-    *is_compiled* has MLX compile the steps for one group, for which it needs a C++ compiler on a CPU.
+    With *is_compiled*, MLX compiles the steps for one group; on a CPU this needs a C++ compiler.
     """
     groups = _feed_back(weight, factor, params, _step(_round_group, params.bits, dtype, is_compiled))
     for _ in range(SWEEPS):
@@ -157,7 +157,7 @@ def _step(function: Step, bits: int, dtype: str, is_compiled: bool) -> Step:
 def _product(a: mx.array, b: mx.array) -> mx.array:
     """Return a @ b with all bits of float32.
 
-    Errors that make one another good are small differences of large terms: factors of TF32's 11 bits would hide them.
+    Errors that cancel out are small differences of large terms: factors of TF32's 11 bits would hide them.
     """
     if not _cuts_factors():
         return a @ b
@@ -167,7 +167,7 @@ def _product(a: mx.array, b: mx.array) -> mx.array:
 
 @lru_cache
 def _cuts_factors() -> bool:
-    """Return whether MLX cuts bits off the factors of a product here, as it does where a GPU multiplies in TF32."""
+    """Return whether MLX drops bits of factors in products here, as on a GPU that multiplies in TF32."""
     fine = mx.full((_BLOCK, _BLOCK), 1 + 2.0**-13)
     return bool(mx.any(fine @ mx.eye(_BLOCK) != fine))
 
@@ -208,7 +208,7 @@ def _try(x: mx.array, h: mx.array, n: int, scale: mx.array, bias: mx.array) -> t
 def _least_squares(
     x: mx.array, h: mx.array, codes: mx.array, scale: mx.array, bias: mx.array
 ) -> tuple[mx.array, mx.array]:
-    """Return the scale and bias that weighted least squares gives for *codes*; the old ones where there are none."""
+    """Return the scale and bias that weighted least squares gives for *codes*; the old ones where it gives none."""
     weights, total = mx.sum(h), mx.sum(h * x, axis=-1, keepdims=True)
     weighted = h * codes
     q = mx.sum(weighted, axis=-1, keepdims=True)
@@ -245,7 +245,7 @@ def _best_of(
     dtype: mx.Dtype,
     starts: tuple[mx.array, mx.array],
 ) -> Found:
-    """Return the best of *best*, the candidates *starts* (rows, candidates, 1), and what alternation makes of these."""
+    """Return the best of *best*, the candidates *starts* (rows, candidates, 1), and the results of alternation."""
     x = x[:, None, :]
     scales, biases = starts
     for alternation in range(ALTERNATIONS + 1):

@@ -1,6 +1,6 @@
 """The steps of `steps` for one group of columns of many rows, in machine code; products with large matrices by BLAS.
 
-Imports numba, which is the extra ``[fast]``. All arrays lie with rows innermost, (columns, rows): rows are worked on
+Imports numba, which is the extra ``[fast]``. All arrays have rows innermost, (columns, rows): rows are processed
 side by side, one in each lane of the innermost loops, which the compiler turns into vector instructions.
 """
 
@@ -31,7 +31,7 @@ _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.flo
 _EPSILON = np.float32(EPSILON)
 _LEAST_SPREAD = np.float32(LEAST_SPREAD)
 
-# Added to a float32 in [0, 2**22], it rounds to an integer, halves to even.
+# Added to a float32 in [0, 2**22], this rounds it to an integer, halves to even.
 _ROUNDER = np.float32(1 << 23)
 
 _SHRINKS = np.array(SHRINKS, np.float32)
@@ -47,11 +47,11 @@ _LEAST_NORMAL_F16 = np.float32(2.0**-14)
 _LARGEST_F16 = np.float32(65504)
 
 _BLOCK = 512
-"""Columns whose feedback from all columns before comes from one product."""
+"""Columns whose feedback from all earlier columns comes from one product."""
 
 
-# What there is for each lane lies in one array, one slot of lanes after the other: the compiler then knows that slots
-# do not overlap. For as many arrays it would have to ask that at each call, and makes no vector instructions instead.
+# All data of each lane is in one array, one slot of lanes after the other: the compiler then knows that slots do not
+# overlap. With as many arrays it would have to check that at each call, and would not make vector instructions.
 _SCALE, _BIAS, _INVERSE, _ERROR, _Q, _QQ, _XQ = (slot * _LANES for slot in range(7))
 _LOW, _HIGH, _TOTAL, _BEST_SCALE, _BEST_BIAS, _BEST_ERROR = (slot * _LANES for slot in range(7, 13))
 _PQ, _P, _QH, _STEP, _BIAS_STEP, _LOSS, _LEAST_LOSS = (slot * _LANES for slot in range(13, 20))
@@ -61,7 +61,7 @@ _SLOTS = 22
 
 @in_machine_code
 def _store(state, slot, dropped):  # type: ignore[no-untyped-def]
-    """Round what *slot* of *state* holds to the stored dtype, which lacks *dropped* bits, halves to even."""
+    """Round what *slot* of *state* holds to the stored dtype, without its last *dropped* bits, halves to even."""
     bits = state.view(np.uint32)
     if dropped == 16:
         for lane in range(slot, slot + _LANES):
@@ -88,7 +88,7 @@ def _copy(state, slot, other):  # type: ignore[no-untyped-def]
 
 @in_machine_code
 def _start(x, size, n, dropped, state):  # type: ignore[no-untyped-def]
-    """Take the extremes, and from them scale and bias as ``mx.quantize`` does."""
+    """Take the extremes, and scale and bias from them, as ``mx.quantize`` does."""
     for lane in range(_LANES):
         state[_LOW + lane] = x[0, lane]
         state[_HIGH + lane] = x[0, lane]
@@ -145,7 +145,7 @@ def _keep_better(n, state):  # type: ignore[no-untyped-def]
 
 @in_machine_code
 def _least_squares(weights, state):  # type: ignore[no-untyped-def]
-    """Take the scale and bias that least squares gives for codes with these sums; leave both where there is none."""
+    """Take the scale and bias that least squares gives for codes with these sums; keep both where it gives none."""
     for lane in range(_LANES):
         q, qq, total = state[_Q + lane], state[_QQ + lane], state[_TOTAL + lane]
         spread = weights * qq - q * q
@@ -207,7 +207,7 @@ def _search(x, h, size, n, dropped, state):  # type: ignore[no-untyped-def]
 
 @in_machine_code
 def _load(values, first, lanes, size, x):  # type: ignore[no-untyped-def]
-    """Copy lanes *first* and on of *values* (size, rows) into *x*; repeat the last one in lanes that are left over."""
+    """Copy lanes *first* and on of *values* (size, rows) into *x*; repeat the last one in the remaining lanes."""
     for index in range(size):
         for lane in range(lanes):
             x[index, lane] = values[index, first + lane]
@@ -217,7 +217,7 @@ def _load(values, first, lanes, size, x):  # type: ignore[no-untyped-def]
 
 @in_machine_code
 def _choose(x, w, size, n, feedback, state, codes):  # type: ignore[no-untyped-def]
-    """Choose *codes* column by column for what is in *x*, hand on what is left over; leave in *w* the errors w - w'."""
+    """Choose *codes* column by column for *x*, and pass on the remainder; leave the errors w - w' in *w*."""
     for lane in range(_LANES):
         state[_INVERSE + lane] = _ONE / state[_SCALE + lane]
     for column in range(size):
@@ -235,7 +235,7 @@ def _choose(x, w, size, n, feedback, state, codes):  # type: ignore[no-untyped-d
 
 @in_machine_code
 def _keep(first, lanes, size, new_codes, new_error, state, codes, scales, biases, error):  # type: ignore[no-untyped-def]
-    """Hand out what was found in each lane, unless something with as little loss was; NaN stands for nothing yet."""
+    """Pass on what was found in each lane, unless an earlier result has as little loss; NaN means nothing yet."""
     for lane in range(lanes):
         if not state[_LOSS + lane] >= state[_LEAST_LOSS + lane]:
             state[_LEAST_LOSS + lane] = state[_LOSS + lane]
@@ -271,7 +271,7 @@ def _refit(p, q, hq, e, row_sums, size, dropped, state):  # type: ignore[no-unty
         state[_SCALE + lane] += step if usable else _ZERO
     _store(state, _SCALE, dropped)
     for lane in range(_LANES):
-        # What is best beside the scale as it is stored.
+        # The best bias for the scale as stored.
         step = state[_SCALE + lane] - state[_BEST_SCALE + lane]
         bias_step = (state[_P + lane] - step * state[_QH + lane]) / whole
         state[_BIAS + lane] += bias_step if whole > _ZERO else _ZERO
@@ -335,7 +335,7 @@ def _multiply(hessian, q, size, hq):  # type: ignore[no-untyped-def]
 
 @in_machine_code
 def _gradient(x, q, size, feedback, pivots, state, p):  # type: ignore[no-untyped-def]
-    """Put into *p* (A + I) D times what is left over of *x*, half the slope of the loss that later columns leave."""
+    """Put into *p* (A + I) D times the remainder of *x*: half the slope of the loss that later columns leave."""
     for lane in range(_LANES):
         state[_LOSS + lane] = _ZERO
     for column in range(size):
@@ -354,7 +354,7 @@ def _gradient(x, q, size, feedback, pivots, state, p):  # type: ignore[no-untype
 
 @in_machine_code
 def _round_group(target, weight, feedback, pivots, hessian, row_sums, n, dropped, codes, scales, biases, error):  # type: ignore[no-untyped-def]
-    """Search scale and bias on *target* (size, rows), choose the codes, improve them; *error* is weight - w'."""
+    """Search scale and bias on *target* (size, rows), choose codes and improve them; *error* is weight - w'."""
     size, rows = target.shape
     x, w = np.empty((size, _LANES), np.float32), np.empty((size, _LANES), np.float32)
     p, hq = np.empty((size, _LANES), np.float32), np.empty((size, _LANES), np.float32)
@@ -414,7 +414,7 @@ def round_rows(
     return codes, scales, biases
 
 
-@np.errstate(over="ignore", invalid="ignore")  # weights beyond 1e18 have losses that are no number
+@np.errstate(over="ignore", invalid="ignore")  # the losses of weights beyond 1e18 are NaN
 def losses(error: Floats, hessian: Floats) -> npt.NDArray[np.float64]:
     """Return e H e^T of each row e of *error* (rows, columns)."""
     total = np.zeros(len(error))
@@ -430,7 +430,7 @@ def losses(error: Floats, hessian: Floats) -> npt.NDArray[np.float64]:
 
 
 class _Rounded:
-    """Rows on their way: all arrays lie as (columns, rows), scales and biases as (groups, rows)."""
+    """Rows in progress: all arrays are (columns, rows), scales and biases (groups, rows)."""
 
     def __init__(self, weight: Floats, params: QuantParams, dtype: str) -> None:
         columns, rows = weight.shape

@@ -1,4 +1,4 @@
-"""Second moments of a matrix's inputs -> the factor by which its columns make good one another's errors."""
+"""Second moments of a matrix's inputs -> the factor by which its columns compensate for each other's errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from olmocr.tensors.floats import Floats
 Doubles = npt.NDArray[np.float64]
 
 DAMPING = 0.01
-"""What is added to H's diagonal, as a share of its mean: below, a sum in float32 may not be positive definite."""
+"""The addition to H's diagonal, as a share of its mean; less might leave a float32 sum not positive definite."""
 
 _MORE_DAMPING = 10.0
 _MOST_DAMPING = 1e4
@@ -23,10 +23,10 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class Factor:
-    """What rounding needs of the inputs of some columns; matrices that have these inputs share it, and recipes do.
+    """What rounding needs about the inputs of some columns; matrices with these inputs share it, as do recipes.
 
     *hessian*, float32 (columns, columns), is H without damping; *added* is what damping adds to its diagonal, and
-    *damping* that as a share of the diagonal's mean: more than was asked for where H needed more to be positive
+    *damping* the same as a share of the diagonal's mean. It is more than requested if H needed more to be positive
     definite. H + added I = (A + I) D (A + I)^T: *feedback*, float32 (columns, columns), is A, strictly upper
     triangular, and *pivots*, float32 (columns,), the diagonal of D.
     """
@@ -46,8 +46,8 @@ class Factor:
     def conditional(self, columns: slice) -> tuple[Floats, Floats, Floats]:
         """Return A and D's diagonal of *columns*, and (A + I) D (A + I)^T.
 
-        That is what errors of *columns* weigh where later columns make good what they can. D is such that its largest
-        number is 1.
+        This is the weight of errors in *columns* when later columns compensate for what they can. D is scaled so that
+        its largest number is 1.
         """
         feedback = np.ascontiguousarray(self.feedback[columns, columns])
         pivots = self.pivots[columns] / self.pivots[columns].max()
@@ -59,15 +59,15 @@ class Factor:
 def prepare(hessian: npt.NDArray[np.float32] | Doubles, damping: float = DAMPING) -> Factor:
     """Factorise *hessian*, the weighted sum of x x^T over inputs x, float32 or float64 (columns, columns), symmetric.
 
-    Computes in float64, in one array of that size beside the results, by LAPACK and BLAS. Columns whose inputs are
-    always 0, padding among them, are harmless: damping alone gives them a weight.
+    Computes in float64, in one array of that size besides the results, by LAPACK and BLAS. Columns whose inputs are
+    always 0, padding among them, are harmless: they get a weight only from damping.
 
     Raises:
-        CheckpointError: *hessian* is not finite, which weights or inputs that are no numbers lead to.
+        CheckpointError: *hessian* is not finite, because weights or inputs are not.
     """
     mean = float(np.diagonal(hessian).mean(dtype=np.float64))
     if not np.isfinite(mean) or not np.isfinite(hessian).all():
-        raise CheckpointError("the inputs of a matrix are infinite or no number, so nothing can be calibrated on them")
+        raise CheckpointError("the inputs of a matrix are infinite or NaN, so they cannot be used for calibration")
     while True:
         added = damping * mean if mean > 0 else 1.0
         try:
@@ -81,7 +81,7 @@ def prepare(hessian: npt.NDArray[np.float32] | Doubles, damping: float = DAMPING
 
 
 def _factorised(hessian: npt.NDArray[np.float32] | Doubles, added: float) -> tuple[Floats, Floats]:
-    """Return A and D's diagonal of hessian + added I = (A + I) D (A + I)^T: a Cholesky that begins at the end.
+    """Return A and D's diagonal of hessian + added I = (A + I) D (A + I)^T: a Cholesky decomposition from the end.
 
     Raises:
         numpy.linalg.LinAlgError: the sum is not positive definite.
@@ -93,7 +93,7 @@ def _factorised(hessian: npt.NDArray[np.float32] | Doubles, added: float) -> tup
     for stop in range(len(rest), 0, -_BLOCK):
         start = max(stop - _BLOCK, 0)
         here = slice(start, stop)
-        # Turned by half a circle, the lower triangle that LAPACK makes is an upper one.
+        # Rotated by 180 degrees, LAPACK's lower triangle becomes an upper one.
         triangle = np.linalg.cholesky(rest[here, here][::-1, ::-1])[::-1, ::-1]
         diagonal = triangle.diagonal()
         above = np.linalg.solve(triangle, rest[:start, here].T).T

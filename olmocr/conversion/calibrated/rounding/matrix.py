@@ -1,4 +1,4 @@
-"""One matrix and the second moments of its inputs -> codes, scales and biases that do least harm to its outputs."""
+"""One matrix and the second moments of its inputs -> codes, scales and biases that change its outputs least."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ RoundRows = Callable[[Floats, Factor, QuantParams, str], tuple[Codes, Floats, Fl
 LossesOf = Callable[[Floats, Floats], Losses]
 
 _ELEMENTS = {"numba": 1 << 22, "cpu": 1 << 22, "gpu": 1 << 26}
-"""How many elements of a matrix are worked on at once: some 20 bytes are held for each."""
+"""How many elements of a matrix are worked on at once: each takes about 20 bytes."""
 
 _LEAST_ROWS = 256
 
 
 @dataclass(frozen=True)
 class RoundedMatrix:
-    """What is stored of one matrix, and what that costs.
+    """What is stored for one matrix, and its cost.
 
-    *codes* are uint8 (rows, columns); *scales* and *biases* float32 (rows, columns / group_size), each of them a number
-    of the stored dtype. *loss* is the sum over rows of (w - w') H (w - w')^T, H without damping, *fit_loss* the same
-    for ``fit``. *rows_of_fit* counts the rows that are kept as ``fit`` rounds them because that is no worse: for the
-    held-out Hessians where these were given, otherwise for H.
+    *codes* are uint8 (rows, columns); *scales* and *biases* float32 (rows, columns / group_size), each exact in the
+    stored dtype. *loss* is the sum over rows of (w - w') H (w - w')^T, with H undamped, *fit_loss* the same for
+    ``fit``. *rows_of_fit* counts the rows that keep ``fit``'s rounding because it is no worse: for the held-out
+    Hessians if they were given, otherwise for H.
     """
 
     codes: Codes
@@ -60,24 +60,24 @@ def round_matrix(
     held_out: Sequence[Floats] = (),
     threads: int = 1,
 ) -> RoundedMatrix:
-    """Round *weight*, float32 (rows, columns), for the inputs that *factors* describe.
+    """Round *weight*, float32 (rows, columns), for the inputs in *factors*.
 
-    *factors* has one `Factor`, or several that cover consecutive slices of the columns: H is then taken to be zero
-    between them. *held_out* has, for the same slices, Hessians of inputs that *factors* did not see. *dtype*
-    (safetensors' name: BF16, F16 or F32) is that of scales and biases. Rows do not depend on one another: *threads* of
-    them are worked on at once with numba, and a part of a matrix's rows gives that part of the result.
+    *factors* has one `Factor`, or several for consecutive slices of the columns, between which H is taken to be zero.
+    *held_out* has, for the same slices, Hessians of inputs that *factors* did not see. *dtype*
+    (safetensors' name: BF16, F16 or F32) is that of scales and biases. Rows are independent: with numba, *threads* of
+    them are processed at once, and a part of a matrix's rows gives that part of the result.
 
     Raises:
-        CheckpointError: a value of *weight* is infinite or no number.
+        CheckpointError: a value of *weight* is infinite or NaN.
         PlanError: *dtype* cannot hold a scale or bias.
     """
     if not_finite(np.ascontiguousarray(weight)).any():
-        raise CheckpointError("a matrix has values that are infinite or no number; train again")
+        raise CheckpointError("a matrix has infinite values or NaN; train again")
     slices = _slices(weight.shape[1], factors, params)
     chunks = list(_chunks(weight.shape, processor))
 
     def rounded(chunk: slice) -> _Rows:
-        # Weights beyond 1e18 lead to losses beyond float32: such rows are kept as `fit` rounds them.
+        # Weights beyond 1e18 lead to losses beyond float32: such rows keep `fit`'s rounding.
         with np.errstate(over="ignore", invalid="ignore"):
             return _round_chunk(weight[chunk], factors, slices, params, dtype, processor, held_out)
 
@@ -97,9 +97,9 @@ def round_matrix(
 
 
 def _one_blas_thread() -> AbstractContextManager[object]:
-    """Have each product of numpy's take one thread: every core has one of ours, and theirs would only be in the way.
+    """Limit each of numpy's products to one thread: our threads already use every core.
 
-    With 16 threads of each on 16 cores a matrix took more than ten times as long.
+    With 16 threads of both on 16 cores, a matrix took more than ten times as long.
     """
     if importlib.util.find_spec("threadpoolctl") is None:
         return nullcontext()
@@ -165,7 +165,7 @@ def _round_chunk(
 
     loss, fit_loss = losses_of([factor.hessian for factor in factors])
     judged, fit_judged = losses_of(held_out) if held_out else (loss, fit_loss)
-    # Not `>=`: a loss that is no number is not smaller either.
+    # Not `>=`: NaN is not smaller either.
     is_fit = ~(judged < fit_judged)
     return _Rows(
         np.where(is_fit[:, None], fit_codes, codes),
@@ -198,7 +198,7 @@ def _fitted(weight: Floats, params: QuantParams, dtype: str, processor: Processo
 
 
 def _read_back(codes: Codes, scales: Floats, biases: Floats, params: QuantParams) -> Floats:
-    """Return the weights that codes, scales and biases stand for."""
+    """Return the weights that codes, scales and biases represent."""
     rows, columns = codes.shape
     values = codes.reshape(rows, -1, params.group_size).astype(np.float32)
     with np.errstate(over="ignore"):  # weights near float32's end

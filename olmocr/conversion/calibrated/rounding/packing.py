@@ -15,7 +15,7 @@ def pack_codes(codes: Codes, bits: int) -> Words:
     *columns* is a multiple of 32.
     """
     rows, columns = codes.shape
-    # Eight codes are *bits* bytes, whatever *bits* is.
+    # Eight codes always take *bits* bytes.
     eights = codes.reshape(rows, columns // 8, 8)
     stream = np.zeros((rows, columns // 8), "<u8")
     for place in range(8):

@@ -1,4 +1,4 @@
-"""A method's name -> what is read back of rows that it rounds, for those who want to know what the rounding costs."""
+"""A method's name -> what is read back for rows that it rounds, to measure the cost of rounding."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Hessians = Sequence[npt.NDArray[np.float32] | npt.NDArray[np.float64]]
 """H of a matrix's input: one, or one for each of several consecutive slices of its columns."""
 
 RoundRows = Callable[[Floats, int], Floats]
-"""Rows of a matrix, float32 (rows, columns), and bits -> what is read back of them, rounded."""
+"""Rows of a matrix, float32 (rows, columns), and bits -> the rounded values that are read back."""
 
 Rounding = Callable[[Hessians | None], RoundRows]
-"""H of a matrix's input, None where there is none (the embeddings) -> `RoundRows`."""
+"""H of a matrix's input, None for the embeddings, which have none -> `RoundRows`."""
 
 CALIBRATED = "calibrated"
-"""The method that rounds by H; ``stock`` and ``fit`` do not look at it."""
+"""The method that rounds by H; ``stock`` and ``fit`` ignore it."""
 
 
 def roundings(methods: Iterable[str], dtype: str, processor: Processor, group_size: int = 64) -> dict[str, Rounding]:
-    """Return how each of *methods* rounds; *dtype* (safetensors' name) is that of scales and biases."""
+    """Return the rounding function of each of *methods*; *dtype* (safetensors' name) is that of scales and biases."""
     found: dict[str, Rounding] = {}
     for method in methods:
         if method == CALIBRATED:
@@ -67,7 +67,7 @@ def _calibrated(dtype: str, processor: Processor, group_size: int) -> Rounding:
 
 
 def _values(codes: npt.NDArray[np.uint8], scales: Floats, biases: Floats) -> Floats:
-    """Return what MLX makes of codes (rows, columns), with scales and biases (rows, groups)."""
+    """Return what MLX computes from codes (rows, columns), with scales and biases (rows, groups)."""
     grouped = codes.reshape(*scales.shape, -1).astype(np.float32)
     values: Floats = (grouped * scales[..., None] + biases[..., None]).reshape(codes.shape)
     return values

@@ -132,7 +132,7 @@ def test_what_is_to_be_kept_stays_kept():
 
 
 def test_sensitivities_of_another_model_are_refused():
-    with pytest.raises(PlanError, match=r"another model: this one has no language_model\.model\.layers\.1\."):
+    with pytest.raises(PlanError, match=r"another model: this one lacks language_model\.model\.layers\.1\."):
         allocate(tiny(1), measured_of(tiny(2)), Goal("mine", file_bytes=10**9), MIXED, "fit")
 
 
@@ -154,7 +154,7 @@ def test_a_goal_is_what_a_person_says(asked, goal):
 @pytest.mark.parametrize(
     ("asked", "error"),
     [
-        (("5.3GB", None, 0.1), r"`target_size='5.3GB'` and `max_kl=0.1` are two goals; give one"),
+        (("5.3GB", None, 0.1), r"`target_size='5.3GB'` and `max_kl=0.1` are two goals; give only one"),
         (("much", None, None), r"`target_size` 'much' is no size"),
         ((None, "12GB", None), r"`fit_mac='12GB'` is not a Mac's memory; give one of 8GB, 16GB, 24GB"),
         ((None, None, -1.0), r"`max_kl=-1.0` is not a number of nats"),

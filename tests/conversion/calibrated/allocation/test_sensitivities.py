@@ -55,11 +55,11 @@ def test_any_nats_survive_the_file(by_method):
     [
         ({"version": 2}, "version is 2, and 1 is read here"),
         ({"group_size": 32}, "group_size is 32, and 64 is read here"),
-        ({"matrices": []}, "matrices are missing, or one is there twice"),
-        ({"matrices": as_dict()["matrices"][:1] * 2}, "matrices are missing, or one is there twice"),
+        ({"matrices": []}, "matrices are missing, or one is listed twice"),
+        ({"matrices": as_dict()["matrices"][:1] * 2}, "matrices are missing, or one is listed twice"),
         ({"seed": "a"}, "seed is not a whole number"),
-        ({"pages": {**as_dict()["pages"], "sha256": "abc"}}, "source.files or pages.sha256 has no SHA-256"),
-        ({"source": {**as_dict()["source"], "files": []}}, "source.files or pages.sha256 has no SHA-256"),
+        ({"pages": {**as_dict()["pages"], "sha256": "abc"}}, "source.files or pages.sha256 does not have a SHA-256"),
+        ({"source": {**as_dict()["source"], "files": []}}, "source.files or pages.sha256 does not have a SHA-256"),
     ],
 )
 def test_what_is_no_such_file_says_why(change, error, tmp_path):
@@ -67,7 +67,9 @@ def test_what_is_no_such_file_says_why(change, error, tmp_path):
     path.write_text(json.dumps(as_dict() | change))
     with pytest.raises(InputError) as caught:
         read_sensitivities(path)
-    assert str(caught.value) == f"{path} holds no sensitivities: {error}; docs/sensitivities.md has the format"
+    assert (
+        str(caught.value) == f"{path} does not hold sensitivities: {error}; docs/sensitivities.md describes the format"
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_a_source_is_known_by_the_hashes_of_its_shards(tmp_path):
     mine = dataclasses.replace(MEASURED, source=source)
     require_source(mine, dataclasses.replace(source, name="another name"))
     other = ConvertedSource("other", None, (SourceFile("model.safetensors", HASH),))
-    with pytest.raises(PlanError, match=r"were measured of source, whose weights .* are not those of other \(0123456"):
+    with pytest.raises(PlanError, match=r"were measured on source, whose weights .* are not those of other \(0123456"):
         require_source(mine, other)
 
 
@@ -133,5 +135,5 @@ def test_nothing_is_predicted_of_what_was_not_measured():
     measured = measured_of(source)
     assert predicted_nats(measured, make_plan(source, changed(find_recipe("4bit"), group_size=32))) is None
     assert predicted_nats(measured, make_plan(source, find_recipe("4bit"), "stock")) is None
-    with pytest.raises(PlanError, match=r"know what fit costs, and not `method='stock'`; choose another"):
+    with pytest.raises(PlanError, match=r"are for fit, not for `method='stock'`; choose another"):
         measured.nats("stock")

@@ -198,7 +198,7 @@ def test_states_of_other_pages_are_not_taken(source, pages, tmp_path, whole):
     folder, _ = whole
     assert not can_resume(source, pages[1:], folder, 9)
     assert not can_resume(source, pages, folder, len(block_names(source)))
-    with pytest.raises(OutputError, match="begin anew"):
+    with pytest.raises(OutputError, match="start over"):
         walk(source, pages[1:], lambda block: None, folder, first_block=9)
 
 

@@ -51,5 +51,5 @@ def test_inputs_that_are_all_zero_weigh_every_column_alike():
 def test_inputs_that_are_no_numbers_are_refused(value):
     hessian = correlated_hessian(64)
     hessian[3, 5] = hessian[5, 3] = value
-    with pytest.raises(CheckpointError, match="infinite or no number"):
+    with pytest.raises(CheckpointError, match="infinite or NaN"):
         prepare(hessian)

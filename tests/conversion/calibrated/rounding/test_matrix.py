@@ -128,7 +128,7 @@ def test_held_out_inputs_decide_row_by_row_whether_fit_is_kept(processor):
 def test_weights_that_are_no_numbers_are_refused(value):
     weight = random_weight(4, 64)
     weight[2, 3] = value
-    with pytest.raises(CheckpointError, match="infinite or no number"):
+    with pytest.raises(CheckpointError, match="infinite values or NaN"):
         round_matrix(weight, [prepare(correlated_hessian(64))], QuantParams(4), "BF16", "numba")
 
 
