@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from olmocr.calibration.choice import LONG, Wish, settle
+from olmocr.calibration.choice import Wish, settle
 from olmocr.conversion.calibrated.wanted import wanted_matrices, work_of
 from olmocr.conversion.convert import plan_targets
 from olmocr.conversion.recipe import find_recipe
