@@ -87,7 +87,8 @@ def test_everything_that_was_measured_is_told():
         "              mean_kl is 0.001, measured 0.0012",
     ]
     assert fidelity_verdict(REPORT) == (
-        "m against s: mean divergence 1.20e-03 nats, the same token at 99.125% of 2000 positions; its limits are NOT met"
+        "m against s: mean divergence 1.20e-03 nats, the same token at 99.125% of 2000 positions"
+        "; its limits are NOT met"
     )
 
 

@@ -355,7 +355,8 @@ def test_every_field_is_what_four_pages_and_nine_checks_come_to(model, tmp_path)
         "only_this": 1,
         "only_other": 0,
         "mcnemar_p_value": 1.0,
-        "verdict": "model does not differ significantly from other in these 8 checks: +8.3 points, 95%: +0.0 to +16.7, p 1.000",
+        "verdict": "model does not differ significantly from other in these 8 checks: "
+        "+8.3 points, 95%: +0.0 to +16.7, p 1.000",
     }
 
 
