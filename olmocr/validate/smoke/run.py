@@ -1,4 +1,4 @@
-"""A converted folder, read through the whole pipeline -> SmokeReport: does it read, and if not, why."""
+"""A converted folder, read through the complete pipeline -> SmokeReport: whether it reads, and if not, why."""
 
 from __future__ import annotations
 
