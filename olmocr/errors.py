@@ -4,18 +4,18 @@ OlmocrError                   a failure that is not a bug, in one sentence
 ├── UsageError                2: options that do not fit together; give others
 ├── MissingDependencyError    3: an extra of this package; install it
 ├── CheckpointError           4: a model folder that is damaged, or of another family; take another
-│   └── SourceChangedError      4: the source changed since it was read; begin anew (olmocr.conversion.shards)
-├── PlanError                 5: a conversion that cannot be carried out as asked; ask for another
+│   └── SourceChangedError      4: the source changed since it was read; start over (olmocr.conversion.shards)
+├── PlanError                 5: a conversion that cannot be done as requested; change the request
 ├── OutputError               6: something cannot be written; make room, or choose another place
-│   └── UnwritableNameError     6: the disk does not take a document's name; it fails alone
-├── InputError                7: a document or an answer that cannot be read; the others go on
+│   └── UnwritableNameError     6: the disk does not accept a document's name; only it fails
+├── InputError                7: a document or an answer that cannot be read; the others continue
 ├── PageResponseError         7: an answer that breaks the page's format; the page is asked again (olmocr.page)
 ├── ServerError               8: a model server that cannot be used at all; a person must help
-│   └── ServerUnavailableError  8: one that gives no answer for now; it is waited for
-├── AnswerError               8: what a server sent is no answer; it counts as an attempt at the page
-├── HubError                  10: the Hub does not answer or refuses; look at the network, the name or the token
+│   └── ServerUnavailableError  8: one that does not answer now; the run waits for it
+├── AnswerError               8: a server's reply is not an answer; it counts as an attempt at the page
+├── HubError                  10: the Hub does not answer or refuses; check the network, the name or the token
 ├── GateFailedError           11: a model that must not be published as it is (olmocr.publish.gates)
-├── NotAFullRunError          11: a part of a benchmark, which gives no score of it (olmocr.publish.eval_results)
+├── NotAFullRunError          11: a partial benchmark, which does not give a score (olmocr.publish.eval_results)
 ├── DisagreementError         11: a divergence that is not as predicted (olmocr.conversion.calibrated.allocation.bits)
 └── RequestError              1: a request that the server answers with another status (olmocr.serving.refusals)
 """
@@ -61,13 +61,13 @@ class MissingDependencyError(OlmocrError):
 
 
 class CheckpointError(OlmocrError):
-    """A model folder is no checkpoint, is damaged, or is of a family that we do not support."""
+    """A model folder is not a checkpoint, is damaged, or is of a family that we do not support."""
 
     exit_code = ExitCode.BAD_CHECKPOINT
 
 
 class PlanError(OlmocrError):
-    """A conversion cannot be carried out as asked."""
+    """A conversion cannot be done as requested."""
 
     exit_code = ExitCode.PLAN_DOES_NOT_FIT
 
@@ -79,7 +79,7 @@ class OutputError(OlmocrError):
 
 
 class UnwritableNameError(OutputError):
-    """The disk takes no file of this name: nothing is wrong with the disk, and other documents can be written."""
+    """The disk does not accept a file of this name; otherwise it is fine, and other documents can be written."""
 
 
 class InputError(OlmocrError):
@@ -95,9 +95,9 @@ class ServerError(OlmocrError):
 
 
 class ServerUnavailableError(ServerError):
-    """A model server gave no answer for now: refused, reset, timed out, overloaded. Asking again later may help.
+    """A model server does not answer now: refused, reset, timed out, overloaded. Asking again later may help.
 
-    ``retry_after`` is how many seconds the server asked to be left alone, if it did.
+    ``retry_after`` is how many seconds the server asked to wait, if it did.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -106,7 +106,7 @@ class ServerUnavailableError(ServerError):
 
 
 class AnswerError(OlmocrError):
-    """What a model server sent is no answer: broken JSON, no text in it. It counts as an attempt at the page."""
+    """A model server's reply is not an answer: broken JSON, or no text in it. It counts as an attempt at the page."""
 
     exit_code = ExitCode.SERVER
 
@@ -118,7 +118,7 @@ class HubError(OlmocrError):
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the first line of what *error* says, or its kind where it says nothing."""
+    """Return the first line of *error*'s message, or its kind if it has none."""
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
@@ -129,13 +129,13 @@ _NO_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 def output_error(error: OSError, what: str) -> OutputError:
     """Return the sentence for an operating system error met while writing *what*."""
     if error.errno in _NO_SPACE:
-        # A file that is too large for its file system, or for a limit of this process.
-        larger = ", on a disk other than FAT32, whose files end at 4 GiB" if error.errno == errno.EFBIG else ""
+        # The file is too large for its file system, or for a limit of this process.
+        larger = ", on a disk other than FAT32, whose files cannot exceed 4 GiB" if error.errno == errno.EFBIG else ""
         return OutputError(f"the disk is full: {what} could not be written; free some space and run it again{larger}")
     kind = UnwritableNameError if error.errno in _NO_NAME else OutputError
     return kind(f"{what} could not be written: {error.strerror or error}")
 
 
 def why_no_port(error: OSError) -> str:
-    """Return what is the matter with a port that cannot be listened at, to go on a sentence."""
+    """Return why it is impossible to listen at a port, to complete a sentence."""
     return "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"

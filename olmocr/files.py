@@ -1,8 +1,8 @@
-"""Files: written so that a reader finds the old one or the new one, told apart by their bytes, kept in a cache.
+"""Files: written so that a reader finds the old or the new version, compared by their bytes, stored in a cache.
 
-What is written on the way, a file beside its place or a temporary folder, carries this machine's mark in its name and a
-lock that the system drops with the process, however that ends. So a later run can tell what a process left that was
-killed, and remove it: no process number is trusted, and what another machine may be writing is never touched.
+Temporary files beside their target and temporary folders have this machine's mark in their names, and a lock that the
+system drops when the process ends, however it ends. So a later run can recognize and remove what a killed process left.
+It does not trust process numbers, and never touches what another machine may be writing.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _FOLDER = "olmocr-"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file beside *path* that takes its place when the block ends; folders on the way are made.
+    """Yield a file beside *path* that replaces it when the block ends; missing folders are created.
 
-    Whatever ends the block otherwise, *path* stays as it was and nothing is left beside it. What a process left in this
-    folder that was killed is removed.
+    If the block fails, *path* stays as it was and nothing is left beside it. Leftovers of killed processes in this
+    folder are removed.
 
     Raises:
         OutputError: it cannot be written.
@@ -56,13 +56,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def file_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Yield a new file beside *path*, by name and open; what still has that name after the block is removed.
+    """Yield a new file beside *path*, by name and open; remove what still has that name after the block.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     beside, file = _held_file(path)
-    with _closed(os.dup(file.fileno())):  # the lock outlives the file's name: no sweep may come between
+    with _closed(os.dup(file.fileno())):  # the lock outlives the file's name, so that no sweep comes in between
         try:
             with file:
                 yield beside, file
@@ -78,17 +78,17 @@ def _held_file(path: Path) -> tuple[Path, BinaryIO]:
         _lock(file.fileno())
         if beside.exists():
             return beside, file
-        file.close()  # before it was locked it was nobody's, and a sweep has taken it
+        file.close()  # before it was locked it had no owner, and a sweep removed it
 
 
 @contextmanager
 def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
-    """Yield a new folder that only its owner can read, in *parent* or where temporary files lie; it goes afterwards.
+    """Yield a new folder that only its owner can read, in *parent* or the place for temporary files; remove it after.
 
-    What processes left in the same place that were killed is removed.
+    Leftovers of killed processes in the same place are removed.
 
     Raises:
-        OSError: none can be made.
+        OSError: it cannot be created.
     """
     parent = parent or Path(tempfile.gettempdir())
     sweep(parent)
@@ -101,10 +101,10 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 def _held_folder(parent: Path) -> tuple[Path, int]:
-    """Return a new folder, and an open descriptor of it that is locked."""
+    """Return a new folder, and an open, locked descriptor of it."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{_machine()}-", dir=parent))
-        # Before it is locked it is nobody's, and a sweep may take it.
+        # Before it is locked it has no owner, and a sweep may remove it.
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(folder, os.O_RDONLY)
             _lock(descriptor)
@@ -114,9 +114,9 @@ def _held_folder(parent: Path) -> tuple[Path, int]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes of this user on this machine were writing in *folder* when they were killed.
+    """Remove what killed processes of this user on this machine were writing in *folder*.
 
-    Only what :func:`whole_file` and :func:`temporary_folder` make is looked at; what cannot be removed stays.
+    Only looks at what :func:`whole_file` and :func:`temporary_folder` create; what cannot be removed stays.
     """
     try:
         with os.scandir(folder) as entries:
@@ -134,10 +134,10 @@ def _is_temporary(name: str) -> bool:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove a file or folder that nobody holds.
+    """Remove a file or folder that is not locked.
 
     Raises:
-        OSError: somebody does, it is somebody else's, or it cannot be removed.
+        OSError: it is locked, belongs to another user, or cannot be removed.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with _closed(descriptor):
@@ -149,12 +149,12 @@ def _remove_abandoned(path: Path) -> None:
             shutil.rmtree(path)
         elif stat.S_ISREG(status.st_mode):
             path.unlink()
-        log.info("removed %s, which a process that was killed had left", path)
+        log.info("removed %s, left by a killed process", path)
 
 
 @functools.cache
 def sweep_once(folder: Path) -> None:
-    """Sweep *folder*, once in a process: it may hold many files."""
+    """Sweep *folder*, once per process, since it may hold many files."""
     sweep(folder)
 
 
@@ -164,7 +164,7 @@ def _machine() -> str:
 
 
 def _lock(descriptor: int) -> None:
-    """Lock an open file or folder for as long as it is open; where the file system has no locks, nothing is swept."""
+    """Lock an open file or folder for as long as it is open; without locks in the file system, nothing is swept."""
     with contextlib.suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
@@ -179,7 +179,7 @@ def _closed(descriptor: int) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: str | bytes | Iterable[str]) -> None:
-    """Write text, or its pieces as they come, in UTF-8, or bytes, by :func:`whole_file`.
+    """Write text in UTF-8, complete or in pieces, or bytes, by :func:`whole_file`.
 
     A lone surrogate, which a model's JSON can hold, is not UTF-8; it becomes a question mark.
 
@@ -202,24 +202,25 @@ def sha256_of(path: Path) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Say whether anything is at *path*. Nothing is, if no disk takes such a name; `Path.exists` raises OSError then.
+    """Say whether anything is at *path*. Names that no disk accepts count as absent; `Path.exists` raises OSError then.
 
-    Such names are too long or, on a Mac, not Unicode. What is in a folder that may not be entered is not there either.
+    Such names are too long or, on a Mac, not Unicode. What is in a folder that may not be entered counts as absent,
+    too.
     """
     return os.path.exists(path)  # noqa: PTH110
 
 
 def is_file(path: Path) -> bool:
-    """Say as `is_there` whether a file is at *path*."""
+    """Say, like `is_there`, whether a file is at *path*."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_folder(path: Path) -> bool:
-    """Say as `is_there` whether a folder is at *path*."""
+    """Say, like `is_there`, whether a folder is at *path*."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
-# What file systems answer to a request that they do not have: memory cards, network disks, some FUSE file systems.
+# Answers of file systems that lack a request: memory cards, network disks, some FUSE file systems.
 NOT_THERE = frozenset(
     getattr(errno, name)
     for name in ("EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "ENOTTY", "EBADF", "EPERM", "EACCES", "EISDIR")
@@ -237,10 +238,10 @@ def _ways_to_flush() -> Iterator[Flush]:
 
 
 def flushed(descriptor: int, ways: Iterable[Flush] | None = None) -> None:
-    """Have all that was written to an open file, or done in an open folder, on the disk, as far as that can be had.
+    """Sync an open file or folder to the disk, as far as possible.
 
-    The first of *ways* that the file system has is taken. One that has none keeps what it was given in its own time,
-    which is no reason to give up.
+    Uses the first of *ways* that the file system has. One that has none writes data in its own time, which is not a
+    reason to give up.
 
     Raises:
         OSError: the disk is full, or at fault.
@@ -256,5 +257,5 @@ def flushed(descriptor: int, ways: Iterable[Flush] | None = None) -> None:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder *name* of this package in the user's cache; it may not be there yet."""
+    """Return the folder *name* of this package in the user's cache; it may not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "olmocr" / name

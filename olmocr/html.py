@@ -1,7 +1,7 @@
-"""What all HTML files that people look at have in common: look, head, policy and escaping. Their door to jinja2.
+"""Common parts of all HTML files for people: style, head, policy and escaping. The only module that uses jinja2.
 
-Each file holds all it needs and may load nothing: its Content-Security-Policy allows the style sheets and the scripts
-that stand in it, by their hashes, and pictures and fonts that are in the file itself.
+Each file is self-contained and may not load anything: its Content-Security-Policy allows only its own style sheets and
+scripts, by their hashes, and pictures and fonts inside the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HERE = "olmocr"
 def page_template(
     package: str, name: str, finalize: Callable[[Any], Any] | None = None, **filters: Callable[..., object]
 ) -> jinja2.Template:
-    """Return one of the templates of *package*, which may extend ``base.html``; what it shows is escaped."""
+    """Return one of the templates of *package*, which may extend ``base.html``; values are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader(_HERE)]),
         autoescape=True,
@@ -38,15 +38,15 @@ def page_template(
 
 @functools.cache
 def asset(package: str, name: str) -> str:
-    """Return a style sheet or a script that lies among the templates of *package*."""
+    """Return a style sheet or a script from the templates of *package*."""
     return resources.files(package).joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def page_head(styles: Sequence[str], scripts: Sequence[str] = (), *, asks_its_server: bool = False) -> dict[str, Any]:
-    """Return what ``base.html`` asks for: the look of all pages, *styles*, *scripts*, and the policy that allows these.
+    """Return the values for ``base.html``: the common style, *styles*, *scripts*, and the policy that allows these.
 
-    Both become part of the page as they are: they are ours, or have been looked at. With *asks_its_server* the scripts
-    may ask the server that the page came from, and no other.
+    Both are inserted unchanged: they are ours, or were checked. With *asks_its_server*, the scripts may send requests
+    to the page's own server, and to no other.
     """
     styles = [asset(_HERE, "base.css"), *styles]
     return {
@@ -57,7 +57,7 @@ def page_head(styles: Sequence[str], scripts: Sequence[str] = (), *, asks_its_se
 
 
 def page_policy(styles: Sequence[str], scripts: Sequence[str] = (), *, asks_its_server: bool = False) -> str:
-    """Return the Content-Security-Policy of a page that holds these style sheets and scripts, and loads nothing."""
+    """Return the Content-Security-Policy of a page with these style sheets and scripts, which loads nothing."""
     return "; ".join(
         (
             "default-src 'none'",

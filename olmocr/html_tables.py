@@ -1,4 +1,4 @@
-"""HTML -> the tables in it, row by row, as a browser would find them in a page that may be cut off anywhere.
+"""HTML -> its tables, row by row, as a browser would find them in a page that may be cut off anywhere.
 
 The standard library's parser takes quadratic time for tags that do not end; this reads each character a few times.
 """
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from olmocr.text import unescaped
 
 MOST_ROWS = 1_000_000
-"""More rows or columns than this no cell spans, whatever it says."""
+"""The most rows or columns that a cell can span, whatever it says."""
 
 MOST_NESTED = 16
-"""Tables that may stand in each other's cells; one that lies deeper is text of the cell that it stands in."""
+"""How deep tables may be nested in cells; a deeper one counts as its cell's text."""
 
-# A tag, in whose quotation marks ">" is no end; where these are no pairs, all up to the first ">". No tag holds "<".
+# A tag, in which ">" inside quotation marks does not end it; without pairs, up to the first ">". It cannot contain "<".
 TAG = re.compile(
     r"""<(?P<end>/?)(?P<name>[a-zA-Z][^\s/<>]*)"""
     r"""(?P<attributes>[\s/](?:[^<>"']|"[^"<]*"|'[^'<]*')*|[\s/][^<>]*|)>|(?P<comment><!--)"""
@@ -41,7 +41,7 @@ class Cell:
 
 
 def html_tables(text: str, *, line_break: str = "\n") -> list[list[list[Cell]]]:
-    """Return the rows of each table in *text*, those within a cell of another table, too; ``<br>`` is *line_break*."""
+    """Return the rows of each table in *text*, including tables inside cells; ``<br>`` is *line_break*."""
     reader = _TableCollector(line_break)
     for piece in _pieces(text):
         if isinstance(piece, str):
@@ -54,7 +54,7 @@ def html_tables(text: str, *, line_break: str = "\n") -> list[list[list[Cell]]]:
 
 
 def _pieces(text: str) -> Iterator[str | re.Match[str]]:
-    """Yield tags and the text between them in order; comments are left out, but for one that does not end."""
+    """Yield tags and the text between them in order, without comments, except one that does not end."""
     done, at, is_comment_open = 0, 0, False
     while found := TAG.search(text, at):
         at = found.end()
@@ -85,18 +85,18 @@ class _OpenCell:
 
 
 class _TableCollector:
-    """Collects tables. What stands in a table within a cell belongs to the outer table's cell as well."""
+    """Collects tables. The content of a table inside a cell also belongs to the outer table's cell."""
 
     def __init__(self, line_break: str) -> None:
         self._line_break = line_break
         self.tables: list[list[list[_OpenCell]]] = []
         self._open: list[list[list[_OpenCell]]] = []  # tables, the innermost last
-        self._cells: list[_OpenCell | None] = []  # of each of them the cell that is open
+        self._cells: list[_OpenCell | None] = []  # the open cell of each
         self._in_head: list[bool] = []
-        self._too_deep = 0  # tables that are open and only text
+        self._too_deep = 0  # open tables that count only as text
 
     def start_tag(self, tag: str, attributes: str) -> None:
-        """Take in a tag that begins something."""
+        """Process an opening tag."""
         if tag == "table":
             self._begin_table()
         elif tag == "br":
@@ -123,7 +123,7 @@ class _TableCollector:
         self._in_head.append(False)
 
     def end_tag(self, tag: str) -> None:
-        """Take in a tag that ends something."""
+        """Process a closing tag."""
         if self._too_deep:
             self._too_deep -= tag == "table"
         elif not self._open:
@@ -145,15 +145,15 @@ class _TableCollector:
 
 
 def spans_of(attributes: str) -> tuple[int, int]:
-    """Return over how many rows and columns a cell with these *attributes* reaches, at least one."""
+    """Return how many rows and columns a cell with these *attributes* spans, at least one."""
     spans: dict[str, str] = {}
-    for found in _SPAN.finditer(attributes):  # of one given twice the first counts, as in browsers
+    for found in _SPAN.finditer(attributes):  # of repeated ones the first counts, as in browsers
         spans.setdefault(found["name"].lower(), found["double"] or found["single"] or found["bare"] or "")
     return _span(spans.get("rowspan"), to_the_end=True), _span(spans.get("colspan"))
 
 
 def _span(value: str | None, *, to_the_end: bool = False) -> int:
-    """Return how many rows or columns an attribute means: 0 is all the rows that are left, nonsense is one."""
+    """Return an attribute's number of rows or columns: 0 means all remaining rows, nonsense means one."""
     digits = (value or "").strip()
     if not (digits.isascii() and digits.isdigit()):
         return 1

@@ -1,4 +1,4 @@
-"""What a model's folder holds: which family it is of, its settings, and no code. Its weights may be on the Hub."""
+"""The content of a model's folder: its family, its settings, and no code. Its weights may be on the Hub."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WHOLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 HASHES_FILE = "SHA256SUMS"
 
-# Settings by which a folder has the libraries that read it run its own Python, and the files that may hold them.
+# Settings that make libraries run a folder's own Python code, and the files that may hold them.
 _CODE_SETTINGS = ("auto_map", "model_file", "custom_pipelines")
 _SETTINGS_FILES = (
     "config.json",
@@ -41,9 +41,9 @@ _OTHER_PROMPT = re.compile(r"olmOCR-7B-(0225|0725|0825)", re.IGNORECASE)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-# By this file huggingface_hub knows the folder in which several repositories of its cache share what they hold.
+# huggingface_hub puts this file into the folder that several repositories of its cache share.
 _SHARED_STORE_MARK = ".huggingface-shared-blobs"
-# What peft, mlx-lm and common trainers of this family leave of a fine-tune that is not merged into its base:
+# What peft, mlx-lm and common trainers of this family save for a fine-tune that is not merged into its base:
 # https://huggingface.co/docs/peft/developer_guides/checkpoint
 _ADAPTER_FILES = (
     "adapter_config.json",
@@ -63,7 +63,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 class RemoteShard:
     """A file of weights as the Hub lists it.
 
-    *sha256* is None for one in git itself, not in the large file storage; *git_sha1* is what git calls that one.
+    *sha256* is None for one in git itself, not in the large file storage; *git_sha1* is git's hash of that one.
     """
 
     name: str
@@ -76,8 +76,8 @@ class RemoteShard:
 class ModelFolder:
     """A model's folder. *repo_id* and *revision* (a commit hash) are None unless it came from the Hub.
 
-    With *remote_weights* it holds all but the weights; *remote_files* are the ``*.safetensors`` on the Hub.
-    *left_out* are patterns of names of files that are taken as if they were not there.
+    With *remote_weights*, it holds everything except the weights; *remote_files* are the ``*.safetensors`` on the Hub.
+    *left_out* are patterns of names of files to ignore.
     """
 
     path: Path
@@ -88,15 +88,15 @@ class ModelFolder:
     left_out: tuple[str, ...] = ()
 
     def file(self, name: str) -> Path | None:
-        """Return the path of the file *name*; None if there is none, or it is to be left out."""
+        """Return the path of the file *name*; None if it is missing or to be left out."""
         path = self.path / name
         return path if not is_left_out(name, self.left_out) and path.is_file() else None
 
     @property
     def weight_files(self) -> tuple[str, ...]:
-        """The ``*.safetensors`` that are there, or on the Hub: no hidden ones, and none that are to be left out.
+        """The ``*.safetensors`` in the folder, or on the Hub, without hidden ones and those to be left out.
 
-        Hidden ones are no weights but what a Mac writes beside each file on a foreign disk.
+        Hidden ones are not weights, but what a Mac writes beside each file on a foreign disk.
         """
         if self.remote_weights:
             names = [file.name for file in self.remote_files]
@@ -113,30 +113,30 @@ class ModelFolder:
 
     @property
     def where(self) -> str:
-        """What a sentence calls it: the repository, or the folder if it came from none."""
+        """Its name in messages: the repository, or the folder if it did not come from one."""
         return self.repo_id or str(self.path)
 
 
 def is_left_out(name: str, patterns: Iterable[str]) -> bool:
-    """Tell whether one of *patterns* is the file's *name*, or matches it."""
+    """Return whether one of *patterns* is the file's *name*, or matches it."""
     return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def shard_sha256(folder: ModelFolder, shard: str) -> str | None:
-    """Return the SHA-256 that the Hub states for a shard, without asking it again; None where none is known."""
+    """Return the SHA-256 that the Hub listed for a shard, without asking again; None if unknown."""
     stated = [file.sha256 for file in folder.remote_files if file.name == shard]
     if stated:
         return stated[0]
     path = folder.path / shard
     if folder.repo_id is None or not path.is_symlink():
         return None
-    # One link far and no further: the blob, named by its SHA-256, may be a link itself, to a file with another name.
+    # Follows one link only: the blob, named by its SHA-256, may itself be a link to a file with another name.
     blob = path.readlink().name
     return blob if _SHA256.fullmatch(blob) else None
 
 
 def indexed_shards(folder: ModelFolder) -> tuple[str, ...]:
-    """Return the shards that the index names; none if there is no index, or one that the plan will refuse."""
+    """Return the shards in the index; empty without an index, or with one that the plan will refuse."""
     index = folder.file(INDEX_FILE)
     weight_map = read_json(index).get("weight_map") if index else None
     names = {str(shard) for shard in weight_map.values()} if isinstance(weight_map, dict) else set()
@@ -144,15 +144,15 @@ def indexed_shards(folder: ModelFolder) -> tuple[str, ...]:
 
 
 def refuse_links_out(folder: Path) -> None:
-    """Refuse a folder in which anything is a link to what lies outside of it, or is neither file nor folder.
+    """Refuse a folder with links that lead outside it, or with something that is not a file or a folder.
 
-    Whoever made the folder may have linked ``LICENSE`` to a file that only its user may read; what is read through
-    such a link would be copied, shown and published. The links of the Hub's cache lead to the cache's own blobs, and
-    stay. A second name that the file system itself gives to a file (a hard link) cannot be told from a file. Where
-    there is no folder, nothing is refused: whoever reads it says so.
+    Whoever made the folder may have linked ``LICENSE`` to a file that only its user may read; what is read through such
+    a link would be copied, shown and published. The links in the Hub's cache lead to the cache's own blobs, and are
+    allowed. A hard link, a second name for a file, looks like a file. If there is no folder, this does not raise; the
+    code that reads it reports that.
 
     Raises:
-        CheckpointError: there is such a thing in it, or it cannot be looked through.
+        CheckpointError: it has something like that, or cannot be listed.
     """
     try:
         if not folder.is_dir():
@@ -164,13 +164,13 @@ def refuse_links_out(folder: Path) -> None:
             if stat.S_ISLNK(mode):
                 _refuse_link(path, root, homes, folder)
             elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise CheckpointError(f"{_shown(path, root)} in {folder} is neither a file nor a folder; remove it")
+                raise CheckpointError(f"{_shown(path, root)} in {folder} is not a file or a folder; remove it")
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, up to Python 3.12
-        raise CheckpointError(f"{folder} cannot be looked through: {_reason(error)}") from error
+        raise CheckpointError(f"{folder} cannot be listed: {_reason(error)}") from error
 
 
 def _entries(root: Path) -> Iterator[Path]:
-    """Yield all that is below *root*; no link is followed, and what git keeps for itself is not entered."""
+    """Yield everything below *root*, without following links or entering git's own folder."""
     for place, folders, files in os.walk(root, onerror=_raise):
         yield from (Path(place) / name for name in [*folders, *files])
         folders[:] = [name for name in folders if name != ".git"]
@@ -181,9 +181,9 @@ def _raise(error: OSError) -> None:
 
 
 def _homes(root: Path) -> tuple[Path, ...]:
-    """Return the folders to which links in *root* may lead: itself, and if it is of the Hub's cache, the blobs there.
+    """Return the folders to which links in *root* may lead: itself and, in the Hub's cache, the blobs there.
 
-    A blobs folder that is a link itself is none: whoever made a folder like the cache's may have put it there.
+    A blobs folder that is itself a link does not count: whoever made a folder like the cache's may have put it there.
     """
     if root.parent.name != "snapshots" or not root.parents[1].name.startswith("models--"):
         return (root,)
@@ -197,7 +197,7 @@ def _refuse_link(path: Path, root: Path, homes: tuple[Path, ...], folder: Path) 
     if not any(target.is_relative_to(home) for home in homes):
         raise CheckpointError(
             f"{_shown(path, root)} in {folder} is a link out of the folder, to {one_line(str(path.readlink()), 200)}; "
-            "put the file itself in its place if it belongs to the model, or remove the link"
+            "replace the link by the file if it belongs to the model, or remove it"
         )
 
 
@@ -212,16 +212,16 @@ def _reason(error: OSError | RuntimeError) -> str:
 
 
 def index_is_stale(folder: ModelFolder) -> bool:
-    """Tell whether the index names shards that are not there, and one file beside it holds the model instead."""
+    """Return whether the index names missing shards, and one file beside it holds the model instead."""
     named, there = indexed_shards(folder), folder.weight_files
     return WHOLE_FILE in there and WHOLE_FILE not in named and not set(named) <= set(there)
 
 
 def refuse_adapter(folder: ModelFolder) -> None:
-    """Refuse a folder with a fine-tune's adapter: its weights, if it has any, are not what carries the folder's name.
+    """Refuse a folder with a fine-tune's adapter: its weights, if any, are not the model of its name.
 
     Raises:
-        CheckpointError: it has one that is not to be left out.
+        CheckpointError: it has one that is not left out.
     """
     found = [name for name in _ADAPTER_FILES if folder.file(name)]
     if not found:
@@ -229,23 +229,23 @@ def refuse_adapter(folder: ModelFolder) -> None:
     if not folder.weight_files or not folder.file("config.json") or set(folder.weight_files) <= set(found):
         raise CheckpointError(
             f"{folder.where} holds an adapter ({', '.join(found)}){_base_of(folder)}, not a model; merge it into the "
-            "model that it was trained on (in peft: merge_and_unload, then save_pretrained), and take what that saves"
+            "model that it was trained on (in peft: merge_and_unload, then save_pretrained), and use the saved result"
         )
     raise CheckpointError(
-        f"{folder.where} holds weights and beside them an adapter ({', '.join(found)}){_base_of(folder)}: transformers "
-        "would read the adapter with the model that it was trained on, mlx-vlm the weights alone; merge the adapter "
-        "first (in peft: merge_and_unload, then save_pretrained), or, if the weights have it in them already, convert "
+        f"{folder.where} holds weights and also an adapter ({', '.join(found)}){_base_of(folder)}: transformers "
+        "would read the adapter with the model that it was trained on, mlx-vlm only the weights; merge the adapter "
+        "first (in peft: merge_and_unload, then save_pretrained) or, if the weights already include it, convert "
         f"with {' '.join(leaving_out(name) for name in found)}"
     )
 
 
 def leaving_out(name: str) -> str:
-    """Return the setting by which the file *name* is left out, as errors name settings."""
+    """Return the setting that leaves out the file *name*, as errors write settings."""
     return f"`leave_out={name!r}`"
 
 
 def _base_of(folder: ModelFolder) -> str:
-    """Return what the adapter says that it was trained on, for a sentence."""
+    """Return the adapter's base model, as its config names it, for a sentence."""
     try:
         file = folder.file("adapter_config.json")
         base = read_json(file).get("base_model_name_or_path") if file else None
@@ -255,26 +255,26 @@ def _base_of(folder: ModelFolder) -> str:
 
 
 def read_config(folder: ModelFolder) -> dict[str, Any]:
-    """Read config.json and refuse a model that would be asked wrongly, or that brings code of its own.
+    """Read config.json and refuse a model that would get the wrong prompt, or that brings its own code.
 
     Raises:
-        CheckpointError: no checkpoint, of a family that we do not support, or one that would run its own code.
+        CheckpointError: it is not a checkpoint, is of an unsupported family, or would run its own code.
     """
     config = read_config_of(folder, {ARCHITECTURE: MODEL_TYPE})
     name = other_prompt(folder, config)
     if name:
         raise CheckpointError(
-            f"{folder.where} looks like {name}, which was trained on another prompt and would be "
-            "asked wrongly; the pipeline here reads with models that were trained on olmOCR-2's prompt"
+            f"{folder.where} looks like {name}, which was trained on another prompt and would get the wrong "
+            "one; the pipeline here needs models that were trained on olmOCR-2's prompt"
         )
     return config
 
 
 def read_config_of(folder: ModelFolder, families: Mapping[str, str]) -> dict[str, Any]:
-    """Read config.json of a model of one of *families* (architecture -> model_type) that brings no code of its own.
+    """Read config.json of a model of one of *families* (architecture -> model_type) without its own code.
 
     Raises:
-        CheckpointError: no checkpoint, of another family, one that would run its own code, or with a link out of it.
+        CheckpointError: it is not a checkpoint, is of another family, would run its own code, or has a link out of it.
     """
     refuse_links_out(folder.path)
     refuse_adapter(folder)
@@ -285,12 +285,12 @@ def read_config_of(folder: ModelFolder, families: Mapping[str, str]) -> dict[str
     architectures, model_type = config.get("architectures"), config.get("model_type")
     architecture = architectures[0] if isinstance(architectures, list) and architectures else None
     if architecture is None and model_type in list(families.values()):
-        return config  # some tools save none; the type says as much
+        return config  # some tools do not save it; the type is enough
     expected = families.get(_unwrapped(architecture)) if isinstance(architecture, str) else None
     if expected is None:
         raise CheckpointError(
             f"{folder.where} is a {one_line(str(architecture or model_type), 200)}, which is not supported; "
-            f"what can be read here is a {' or '.join(families)}"
+            f"supported is {' or '.join(families)}"
         )
     if model_type != expected:
         raise CheckpointError(f"{folder.where} has model_type {model_type!r}, not {expected!r}")
@@ -298,15 +298,15 @@ def read_config_of(folder: ModelFolder, families: Mapping[str, str]) -> dict[str
 
 
 def _unwrapped(architecture: str) -> str:
-    """Return a model class's name without what FullyShardedDataParallel puts before it."""
+    """Return a model class's name without the prefix of FullyShardedDataParallel."""
     return architecture.removeprefix("FSDP")
 
 
 def _why_no_config(folder: ModelFolder) -> str:
-    nothing = f"{folder.where} is no checkpoint: it has no config.json"
+    nothing = f"{folder.where} is not a checkpoint: it has no config.json"
     saved = trainer_folders(folder)
     if saved:
-        return f"{nothing}; a training left checkpoints in it, give one of these: {', '.join(saved)}"
+        return f"{nothing}; it holds training checkpoints, give one of these: {', '.join(saved)}"
     if any(folder.path.glob("*.gguf")):
         return f"{nothing}; it holds GGUF files, which are made for llama.cpp: give the folder that they were made from"
     if folder.weight_files:
@@ -315,7 +315,7 @@ def _why_no_config(folder: ModelFolder) -> str:
 
 
 def trainer_folders(folder: ModelFolder) -> list[str]:
-    """Return the names of the folders that a training saved into *folder*, the latest last."""
+    """Return the names of the folders that training saved in *folder*, the latest last."""
     try:
         names = [path.name for path in folder.path.iterdir() if _TRAINER_FOLDER.fullmatch(path.name) and path.is_dir()]
     except OSError:
@@ -324,16 +324,16 @@ def trainer_folders(folder: ModelFolder) -> list[str]:
 
 
 def other_prompt(folder: ModelFolder, config: Mapping[str, Any]) -> str | None:
-    """Return the olmOCR that *folder* looks like if that was trained on another prompt than olmOCR-2's."""
+    """Return which olmOCR *folder* looks like if that was trained on another prompt than olmOCR-2's."""
     name = _OTHER_PROMPT.search(f"{folder.name} {config.get('_name_or_path', '')}")
     return name[0] if name else None
 
 
 def refuse_code(folder: ModelFolder) -> None:
-    """Refuse a folder whose settings name Python code of its own.
+    """Refuse a folder whose settings name its own Python code.
 
     Raises:
-        CheckpointError: they do, or one of the files is no JSON object.
+        CheckpointError: they do, or one of the files is not a JSON object.
     """
     for path in (folder.path / name for name in _SETTINGS_FILES):
         settings = read_json(path) if path.is_file() else {}
@@ -341,47 +341,45 @@ def refuse_code(folder: ModelFolder) -> None:
         if found:
             raise CheckpointError(
                 f"{path} has {found[0]}, which would run Python code from the folder; "
-                f"no olmOCR model needs that, remove it if you trust the rest"
+                f"olmOCR models do not need that; remove it if you trust the rest"
             )
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+    """Read a file with one JSON object.
 
     Raises:
-        CheckpointError: there is no such file, or it holds something else.
+        CheckpointError: it is missing, or holds something else.
     """
     try:
         content = path.read_bytes()
         refuse_no_content(path, content)
         value = json.loads(content.decode("utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} is no checkpoint: it has no {path.name}") from error
+        raise CheckpointError(f"{path.parent} is not a checkpoint: it has no {path.name}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
+        raise CheckpointError(f"{path} does not hold a JSON object")
     return value
 
 
 def refuse_no_content(path: Path, content: bytes) -> None:
-    """Refuse what stands for a file that is not there: the pointer that Git LFS leaves, or nothing at all.
+    """Refuse the placeholder of a missing file: a Git LFS pointer, or an empty file.
 
     Raises:
-        CheckpointError: *content*, that of the file *path*, is such a thing.
+        CheckpointError: *content*, of the file *path*, is one.
     """
     if content.startswith(_LFS_POINTER):
-        raise CheckpointError(
-            f"{path} is a Git LFS pointer, not the file that it stands for; run 'git lfs pull' in its folder"
-        )
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself; run 'git lfs pull' in its folder")
     if not content.strip(b"\0 \t\r\n"):
         raise CheckpointError(f"{path} is empty; copy it again from where the model came from")
 
 
 def weights_sha256(folder: ModelFolder) -> str | None:
-    """Return one SHA-256 for all weights of *folder*: of a line ``HASH  NAME`` for each, by name.
+    """Return one SHA-256 for all weights of *folder*: of a line ``HASH  NAME`` for each, sorted by name.
 
-    No weight is read: the hashes are those of its ``SHA256SUMS``, or of the Hub. None where one is not known.
+    Does not read weights: the hashes come from its ``SHA256SUMS`` or the Hub. None if one is unknown.
     """
     stated = _stated_hashes(folder)
     hashes = {name: stated.get(name) or shard_sha256(folder, name) or "" for name in folder.weight_files}

@@ -1,6 +1,6 @@
-"""Text that strangers wrote -> text that can be shown: what a terminal or a browser would obey is made visible.
+"""Untrusted text -> text that can be shown: control characters of terminals and browsers become visible.
 
-What the standard library does to a text in more than linear time, or refuses to do to some, is done here to any.
+The standard library takes more than linear time for some texts, or refuses them; these functions handle any text.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, Literal
 
-_HALF = re.compile("[\ud800-\udfff]")  # of a character, which UTF-8 cannot hold
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, which UTF-8 cannot hold
 
-# Control characters except tab and line end, what turns the direction of writing, and half of a character.
+# Control characters except tab and line end, direction overrides, and lone surrogates.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]|[\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """Return *text* for a message: every character that cannot be printed, except the line end, as its escape."""
+    """Return *text* for a message: every character that cannot be printed, except the line end, is escaped."""
     return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
@@ -30,27 +30,27 @@ def one_line(text: str, most: int | None = None) -> str:
 
 
 def in_a_line(text: str) -> str:
-    """Return *text* for a message, line ends as escapes, too: a file may be called anything."""
+    """Return *text* for a message, line ends as escapes, too: a file name may contain anything."""
     return printable(text).replace("\n", "\\n")
 
 
 def named(name: str) -> str:
-    """Return the *name* of a file or URL as UTF-8 can hold it: bytes that are no text are shown as escapes."""
+    """Return the *name* of a file or URL in valid UTF-8: bytes that are not text become escapes."""
     return _HALF.sub(lambda half: ascii(half[0])[1:-1], name)
 
 
 def whole(text: str) -> str:
-    """Return *text* as UTF-8 can hold it and as long as it was: half a character becomes the sign for a lost one."""
+    """Return *text* in valid UTF-8 at the same length: a lone surrogate becomes the replacement character."""
     return _HALF.sub("\ufffd", text)
 
 
 def strict_json(value: Any, *, indent: int | None = None) -> str:
-    """Return *value* as JSON that every reader takes: no NaN, no infinity, no half of a character.
+    """Return *value* as JSON that every reader accepts: no NaN, no infinity, no lone surrogates.
 
-    Strict readers refuse a whole file for one of these. Line ends of all kinds are escaped, as is what is not ASCII.
+    Strict readers refuse a complete file for one of these. Line ends of all kinds and non-ASCII are escaped.
 
     Raises:
-        ValueError: a number is none.
+        ValueError: a number is not finite.
     """
     return json.dumps(_with_whole_texts(value), indent=indent, allow_nan=False)
 
@@ -67,9 +67,9 @@ def _with_whole_texts(value: Any) -> Any:
 
 
 def visible(text: str) -> str:
-    """Return a page's *text* with line ends as LF, and what would be obeyed by its picture or number.
+    """Return a page's *text* with line ends as LF, and control characters as pictures or numbers.
 
-    What joins letters, as Persian or emoji need it, stays: this is somebody's text, and not a message.
+    Joiners, which Persian and emoji need, stay: this is a document's text, not a message.
     """
     return _OBEYED.sub(_name, text.replace("\r\n", "\n").replace("\r", "\n"))
 
@@ -83,12 +83,12 @@ def _name(match: re.Match[str]) -> str:
 
 _STRETCH = 256  # characters
 _ASCII = re.compile("[\x00-\x7f]")
-# No marks, and yet they become one with what is before them: Korean vowels and finals, Japanese half-width sound marks.
+# Not marks, but they combine with what is before them: Korean vowels and finals, Japanese half-width sound marks.
 _JOINS_ON = re.compile("[\u1160-\u11ff\u3131-\u318e\uff9e-\uffdc]")
 
 
 def normalized(form: Literal["NFC", "NFD", "NFKC", "NFKD"], text: str) -> str:
-    """Return *text* in a Unicode normal form, in time that grows as its length does.
+    """Return *text* in a Unicode normal form, in linear time.
 
     The standard library sorts a run of marks in quadratic time: 160,000 of them take 25 s. Here a run of more than 256
     may be cut, which is what Unicode's stream-safe format (UAX #15, section 13) does to one of more than 30.
@@ -99,7 +99,7 @@ def normalized(form: Literal["NFC", "NFD", "NFKC", "NFKD"], text: str) -> str:
 
 
 def _stretches(text: str) -> Iterator[str]:
-    """Cut *text* into pieces of at most 512 characters, where a character begins that becomes one with none before."""
+    """Cut *text* into pieces of at most 512 characters, at characters that do not combine with earlier ones."""
     start = 0
     while start < len(text):
         end = min(len(text), start + _STRETCH)

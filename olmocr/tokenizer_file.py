@@ -1,4 +1,4 @@
-"""A model's folder -> the ids that its tokenizer gives, and what is wrong with them, before any weight is read."""
+"""A model's folder -> its tokenizer's ids, and what is wrong with them, before any weight is read."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ TOKENIZER_FILE = "tokenizer.json"
 
 _MOST_NAMED = 5
 
-# config.json's names of the tokens that say where a page's picture is, and how the tokenizer writes them.
+# config.json's names for the tokens around a page's picture, and the tokenizer's spelling of them.
 _MARKS = {"image_token_id": "<|image_pad|>", "vision_start_token_id": "<|vision_start|>"}
 
 
 def read_tokens(folder: Path) -> dict[str, int]:
-    """Return the id of every token in tokenizer.json, those that were added to its vocabulary included.
+    """Return the id of every token in tokenizer.json, including those added to its vocabulary.
 
     Raises:
-        CheckpointError: it is missing, is no JSON object, or holds no tokenizer.
+        CheckpointError: it is missing, not a JSON object, or not a tokenizer.
     """
     path = folder / TOKENIZER_FILE
     content = read_json(path)
     model = content.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocabulary, list):  # of a Unigram model: pieces with scores, whose places are their ids
+    if isinstance(vocabulary, list):  # a Unigram model: pieces with scores, whose indices are their ids
         vocabulary = {str(piece[0]): number for number, piece in enumerate(vocabulary) if isinstance(piece, list)}
     added = content.get("added_tokens") or []
     if not isinstance(vocabulary, dict) or not vocabulary or not isinstance(added, list):
-        raise CheckpointError(f"{path} holds no tokenizer; copy it again from where the model came from")
+        raise CheckpointError(f"{path} does not hold a tokenizer; copy it again from where the model came from")
     tokens = {**vocabulary, **_contents(added)}
     if any(type(each) is not int or each < 0 for each in tokens.values()):
-        raise CheckpointError(f"{path} has ids that are no numbers; copy it again from where the model came from")
+        raise CheckpointError(f"{path} has ids that are not numbers; copy it again from where the model came from")
     return tokens
 
 
@@ -44,10 +44,10 @@ def _contents(added: list[Any]) -> dict[str, Any]:
 
 
 def all_tokens(folder: Path) -> dict[str, int]:
-    """Return the tokens of tokenizer.json and those that other files of the folder add to them.
+    """Return the tokens of tokenizer.json and those that other files of the folder add.
 
     Raises:
-        CheckpointError: tokenizer.json cannot be read, or another file holds no JSON object.
+        CheckpointError: tokenizer.json cannot be read, or another file does not hold a JSON object.
     """
     tokens = read_tokens(folder)
     decoder: Any = _read_if_there(folder / "tokenizer_config.json").get("added_tokens_decoder")
@@ -65,7 +65,7 @@ def _read_if_there(path: Path) -> dict[str, Any]:
 
 
 def tokens_beyond(tokens: Mapping[str, int], rows: int) -> str | None:
-    """Return what to say of tokens whose ids have no row in embeddings of so many *rows*; None if all have one."""
+    """Return what to say about tokens whose ids are beyond the embeddings' *rows*; None if there are none."""
     beyond = sorted((number, token) for token, number in tokens.items() if number >= rows)
     if not beyond:
         return None
@@ -75,20 +75,20 @@ def tokens_beyond(tokens: Mapping[str, int], rows: int) -> str | None:
 
 
 def wrong_marks(tokens: Mapping[str, int], config: Mapping[str, Any]) -> list[str]:
-    """Return where config.json has other ids for a picture's place in the prompt than the tokenizer has."""
+    """Return where config.json and the tokenizer have different ids for the tokens around a picture."""
     return [
-        f"config.json says {name} is {config[name]!r}, and to the tokenizer {mark} is {tokens.get(mark, 'no token')}"
+        f"config.json says {name} is {config[name]!r}, but {mark} is {tokens.get(mark, 'no token')} in the tokenizer"
         for name, mark in _MARKS.items()
         if config.get(name) is not None and tokens.get(mark) != config[name]
     ]
 
 
 def require_tokenizer(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a folder whose tokenizer cannot be read, or is not the model's, as its config.json tells.
+    """Refuse a folder whose tokenizer cannot be read, or is not the model's according to its config.json.
 
     Raises:
-        CheckpointError: it has such a one.
+        CheckpointError: its tokenizer is like that.
     """
     wrong = wrong_marks(all_tokens(folder), config)
     if wrong:
-        raise CheckpointError(f"{folder} has a tokenizer of another model: {'; '.join(wrong)}")
+        raise CheckpointError(f"{folder} has another model's tokenizer: {'; '.join(wrong)}")

@@ -128,8 +128,8 @@ LLAVA = {"architectures": ["LlavaForConditionalGeneration"]}
 @pytest.mark.parametrize(
     ("command", "config", "words"),
     [
-        ("convert", None, "is no checkpoint: it has no config.json"),
-        ("convert", ["not", "a", "config"], "holds no JSON object"),
+        ("convert", None, "is not a checkpoint: it has no config.json"),
+        ("convert", ["not", "a", "config"], "does not hold a JSON object"),
         ("convert", LLAVA, "is a LlavaForConditionalGeneration, which is not"),
         ("olmocr", LLAVA, "is a LlavaForConditionalGeneration, which is not"),
     ],
@@ -194,7 +194,7 @@ def test_raw_answers_are_checked_by_line(tmp_path):
     assert done.stdout.splitlines() == [
         "a.md: holds",
         "b.md:5: value: is_table is 'maybe', not True or False",
-        "1 of 2 answers hold",
+        "1 of 2 answers are valid",
     ]
     assert run(VALIDATE, "pages", "a.md", cwd=tmp_path).returncode == 0
 

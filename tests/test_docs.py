@@ -90,7 +90,7 @@ def test_the_readmes_commands_that_end_with_an_exit_code_do(clone):
     (command,) = commands("sh exit=11")
     done = shell(command, clone)
     assert done.returncode == 11
-    assert "24 of 26 answers hold" in done.stdout
+    assert "24 of 26 answers are valid" in done.stdout
 
 
 def test_the_readmes_python_runs(clone):

@@ -29,7 +29,7 @@ def folder_with(path, config):
 
 
 def test_a_folder_without_config_json_is_no_checkpoint(tmp_path):
-    with pytest.raises(CheckpointError, match=r"is no checkpoint: it has no config\.json"):
+    with pytest.raises(CheckpointError, match=r"is not a checkpoint: it has no config\.json"):
         read_config(ModelFolder(tmp_path))
 
 
@@ -41,7 +41,7 @@ def test_broken_json_is_refused_with_the_files_name(tmp_path, text):
 
 
 def test_a_json_list_is_no_config(tmp_path):
-    with pytest.raises(CheckpointError, match=r"config\.json holds no JSON object"):
+    with pytest.raises(CheckpointError, match=r"config\.json does not hold a JSON object"):
         read_config(folder_with(tmp_path / "model", "[]"))
 
 
@@ -55,7 +55,7 @@ CONFIG = '{"architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type"
 
 @pytest.mark.parametrize(("folder", "config"), [("olmOCR-7B-0825", CONFIG % ""), ("m", CONFIG % "x/olmocr-7b-0725")])
 def test_a_checkpoint_of_another_prompt_is_refused(tmp_path, folder, config):
-    with pytest.raises(CheckpointError, match="trained on another prompt and would be asked wrongly; the pipeline"):
+    with pytest.raises(CheckpointError, match="trained on another prompt and would get the wrong one; the pipeline"):
         read_config(folder_with(tmp_path / folder, config))
 
 
@@ -156,7 +156,7 @@ def test_links_in_a_circle_and_pipes_are_refused_without_being_opened(tmp_path):
         read_config(ModelFolder(tmp_path))
     (tmp_path / "config.json").unlink()
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(CheckpointError, match=r"config\.json in .* is neither a file nor a folder"):
+    with pytest.raises(CheckpointError, match=r"config\.json in .* is not a file or a folder"):
         read_config(ModelFolder(tmp_path))
 
 

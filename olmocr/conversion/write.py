@@ -325,7 +325,7 @@ def _check_outputs(targets: Sequence[Target]) -> None:
         if output.name in ("", ".."):
             raise UsageError(f"{output} cannot be a folder's name; choose another `output`")
         if os.path.ismount(output):
-            raise OutputError(f"{output} is a whole disk; choose an `output` in it, like {output / 'model'}")
+            raise OutputError(f"{output} is an entire disk; choose an `output` in it, like {output / 'model'}")
         if _is_taken(output):
             raise OutputError(f"{output} exists; choose another `output`, or remove it first")
         if _is_within(output.resolve(), source):

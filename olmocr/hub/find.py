@@ -86,7 +86,7 @@ def require_model(model: str) -> None:
     If the Hub cannot be reached, do not raise.
 
     Raises:
-        CheckpointError: it is not a repository's name, or a folder whose config is of a known family.
+        CheckpointError: it is not a repository's name, and not a folder with a config of a known family.
         HubError: the Hub says that there is no such repository, or that the token may not read it.
     """
     here = _folder_here(model, None)

@@ -30,7 +30,7 @@ from olmocr.runtime.extras import DISTRIBUTION
 from olmocr.validate.fidelity.plots import Point, size_against_fidelity
 
 _METHODS = {
-    "calibrated": "codes and scales are chosen so that what the model makes of pages changes least",
+    "calibrated": "codes and scales are chosen so that the model's output on pages changes least",
     "fit": "scales and biases of each group are searched for the least error",
     "stock": "the numbers are those of mx.quantize, bit for bit",
 }
@@ -127,9 +127,9 @@ def _calibrated_on(calibration: CalibrationReport) -> str:
     texts = " and ".join(sorted({page.whose_text for page in calibration.pages}))
     whose = "drawn for it" if calibration.drawn else "of the publisher's own"
     return (
-        f"Each matrix was rounded for what it is given on {len(calibration.pages)} pages {whose} ({kinds}), with the "
+        f"Each matrix was rounded for its inputs on {len(calibration.pages)} pages {whose} ({kinds}), with the "
         f"OCR prompt, {calibration.tokens:,} tokens in all, {calibration.answer_tokens:,} of them answers ({texts}). "
-        "Pages of another kind may be read a little less like the source reads them; measure on your own with "
+        "Pages of other kinds may be read slightly differently from the source; measure yours with "
         "olmocr validate fidelity."
     )
 

@@ -23,7 +23,7 @@ FULL_RUN: Mapping[str, int] = {
     "old_scans_math": 458,
     "table_tests": 1022,
 }
-"""How many checks each category of the whole benchmark has; the mean over these eight is the score."""
+"""How many checks each category of the complete benchmark has; the mean over these eight is the score."""
 
 DOCUMENTS = 1403
 

@@ -1,4 +1,4 @@
-"""What a benchmark found, as data: bench_report.json, and beside it each check's outcome (docs/bench.md)."""
+"""The result of a benchmark, as data: bench_report.json, and each check's outcome beside it (docs/bench.md)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ BENCH_REPORT_VERSION = 1
 BENCH_CHECKS_FILE = "bench_checks.jsonl"
 
 ANSWERS = "answers"
-"""The backend of a report on answers that were there already."""
+"""The backend of a report on existing answers."""
 
 
 @dataclass(frozen=True)
 class TypeCount:
-    """Checks of one type: those scored, of these *passed*, and those *skipped*, with the reason."""
+    """Checks of one type: the numbers *scored*, *passed* and *skipped*, with the reason for skipping."""
 
     type: str
     scored: int
@@ -30,9 +30,9 @@ class TypeCount:
 
 @dataclass(frozen=True)
 class CategoryScore:
-    """Checks of one category; *score* is the share of the scored ones that passed, None where none was scored.
+    """Checks of one category; *score* is the share of scored ones that passed, None if none was scored.
 
-    *interval* is None where fewer than two documents were scored, of which none can be drawn for the other.
+    *interval* is None if fewer than two documents were scored, because resampling needs at least two.
     """
 
     category: str
@@ -46,11 +46,11 @@ class CategoryScore:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model beside *other*, by the checks that were scored of both.
+    """A model compared with *other*, by the checks scored for both.
 
-    *difference* is the model's overall score less the other's; *p_value* the chance of one as large, either way, if
-    the two were alike (labels exchanged document by document). *only_this* and *only_other* count checks that one of
-    them alone passed, *mcnemar_p_value* is what these two say when documents are not regarded.
+    *difference* is the model's overall score minus the other's; *p_value* the probability of one as large, either way,
+    if the two were alike (labels swapped document by document). *only_this* and *only_other* count checks passed by
+    only one of them; *mcnemar_p_value* follows from these two, ignoring documents.
     """
 
     other: str
@@ -70,14 +70,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """How a model scores in a benchmark. *score* is the mean over categories of the share of checks that passed.
+    """A model's score in a benchmark. *score* is the mean over categories of the share of checks that passed.
 
-    *weights* are the SHA-256 of each file of weights, *checks_sha256* and *revision* tell which data set it was.
-    Of answers that were there already, *backend* is :data:`ANSWERS`, *answers_sha256* tells which they were, and no
-    more is known: *weights* are none, *longest_side* and *max_tokens* None.
-    *documents_left_out* are those that a sample left out; *pages_without_answer* got no good answer, and none of their
-    checks passed; *absent_in_nothing* counts checks that passed since the page's text is empty and a phrase is not to
-    be there. *incomplete* says why this is no full run; there is no such reason if *complete*.
+    *weights* are the SHA-256 of each file of weights; *checks_sha256* and *revision* identify the data set. For
+    existing answers, *backend* is :data:`ANSWERS`, *answers_sha256* identifies them, and nothing more is known:
+    *weights* is empty, *longest_side* and *max_tokens* are None. *documents_left_out* are those that a sample left out.
+    *pages_without_answer* counts pages without a good answer, whose checks all failed. *absent_in_nothing* counts
+    checks that passed because the page's text is empty and a phrase must be absent. *incomplete* says why this is not a
+    full run; it is empty if *complete*.
     """
 
     model: str
@@ -110,7 +110,7 @@ class BenchReport:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check; *passed* is None if it was not scored. No text of the page or of the check is in it."""
+    """The outcome of one check; *passed* is None if it was not scored. It contains no text of the page or check."""
 
     id: str
     type: str
@@ -126,20 +126,22 @@ def outcomes_jsonl(outcomes: tuple[Outcome, ...]) -> str:
 
 
 def bench_lines(report: BenchReport) -> list[str]:
-    """Return *report* as a person reads it: a line for each category and type, what is missing, and the score."""
+    """Return *report* as text: a line for each category and type, what is missing, and the score."""
     lines = [_category_line(category) for category in report.categories]
     lines += [f"{'':<9}{each.type}: {each.skipped} not scored: {each.why_skipped}" for each in _skipped(report)]
     if report.pages_without_answer:
-        lines.append(f"{report.pages_without_answer} of {report.pages} pages got no good answer: nothing passed there")
+        lines.append(
+            f"{report.pages_without_answer} of {report.pages} pages got no good answer, so all their checks failed"
+        )
     if report.absent_in_nothing:
-        lines.append(f"{report.absent_in_nothing} checks for what is not to be there passed since the page has no text")
+        lines.append(f"{report.absent_in_nothing} checks that a text is absent passed because the page has no text")
     lines.append(_score_line(report))
-    lines += [f"no full run: {why}" for why in report.incomplete]
+    lines += [f"not a full run: {why}" for why in report.incomplete]
     return [*lines, *([report.comparison.verdict] if report.comparison else [])]
 
 
 def percent(share: float) -> str:
-    """Return a share in percent, as scores are told."""
+    """Return a share in percent, as scores are shown."""
     return f"{share:.1%}"
 
 
@@ -150,7 +152,7 @@ def _skipped(report: BenchReport) -> list[TypeCount]:
 def _category_line(category: CategoryScore) -> str:
     skipped = f", {category.skipped} not scored" if category.skipped else ""
     if category.score is None:
-        return f"{'none':>7}  {category.category}: nothing of it was scored{skipped}"
+        return f"{'none':>7}  {category.category}: nothing was scored{skipped}"
     within = f", {_shown(category.interval)}" if category.interval else ""
     documents = f"{category.documents} document{'s' if category.documents != 1 else ''}"
     passed = f"{category.passed} of {category.scored} checks of {documents}"

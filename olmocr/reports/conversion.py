@@ -12,12 +12,12 @@ REPORT_FILE = "conversion_report.json"
 REPORT_VERSION = 2
 
 Processor = Literal["numba", "gpu", "cpu"]
-"""What quantizes: code compiled by numba, MLX on a GPU, or MLX on the CPU."""
+"""What did the quantizing: code compiled by numba, MLX on a GPU, or MLX on the CPU."""
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A shard of the source; *sha256* is what the Hub lists as its LFS hash."""
+    """A shard of the source; *sha256* equals the LFS hash that the Hub lists."""
 
     name: str
     sha256: str
@@ -25,9 +25,9 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class ConvertedSource:
-    """What was converted: *name* is the repository, or the folder's own name without its path.
+    """What was converted: *name* is the repository, or the folder's name without its path.
 
-    *left_out* are the names, or patterns, of files that were taken as if they were not there.
+    *left_out* are the names, or patterns, of ignored files.
     """
 
     name: str
@@ -38,7 +38,7 @@ class ConvertedSource:
 
 @dataclass(frozen=True)
 class RuleReport:
-    """A rule of the recipe: *match* are patterns on MLX's module names, of which the first that matches decided."""
+    """A rule of the recipe: *match* are patterns on MLX's module names; the first that matches decided."""
 
     match: tuple[str, ...]
     bits: int | None
@@ -63,7 +63,7 @@ class RecipeReport:
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file of weights that was written."""
+    """A written file of weights."""
 
     name: str
     nbytes: int
@@ -74,8 +74,8 @@ class OutputFile:
 class TensorReport:
     """What became of a tensor. *shape* is its shape in MLX before packing, zero padding included.
 
-    *relative_error* is ||source - what is read back|| / ||source||, the Frobenius norm; *bits*, *group_size* and *mode*
-    are None for a tensor that was kept, and *kept_because* says why it was.
+    *relative_error* is ||source - what is read back|| / ||source|| in the Frobenius norm. *bits*, *group_size* and
+    *mode* are None for a tensor that was kept; *kept_because* says why.
     """
 
     name: str
@@ -90,9 +90,9 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class CalibrationPageReport:
-    """A page that the source was looked at on; *answer_tokens* of its *tokens* are the answer, *whose_text* says whose.
+    """A page used for calibration; *answer_tokens* of its *tokens* are the answer, whose origin is *whose_text*.
 
-    *sha256* is that of what the model saw: token ids and pixels.
+    *sha256* is of the model's input: token ids and pixels.
     """
 
     name: str
@@ -105,10 +105,10 @@ class CalibrationPageReport:
 
 @dataclass(frozen=True)
 class MatrixLossReport:
-    """How far the output of a matrix is from the source's on the calibration pages.
+    """The distance between a matrix's output and the source's on the calibration pages.
 
-    The sum over tokens of weight times squared difference, by the codes that ``fit`` gives and by those that are
-    stored. *rows_of_fit* of its *rows* are kept as ``fit`` rounds them, which was no worse on pages held out.
+    The sum over tokens of weight times squared difference, with ``fit``'s codes and with the stored ones. *rows_of_fit*
+    of its *rows* keep ``fit``'s rounding because it was no worse on held-out pages.
     """
 
     tensor: str
@@ -120,11 +120,11 @@ class MatrixLossReport:
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """What calibrated rounding was made with: its pages, the *device* that computed, and what it came to.
+    """The inputs and result of calibrated rounding: its pages, the *device* that computed, and the distances.
 
-    *drawn* says that they are those that this package draws. *predicted_nats* is the mean divergence from the source,
-    in nats a token, that sensitivities predict, if there were any. *counted_by* is ``kind`` where tokens of the
-    language model counted by their kind, ``gradient`` where by how much an error there changes what the model says.
+    *drawn* means that the pages are those that this package draws. *predicted_nats* is the mean divergence from the
+    source, in nats a token, predicted by sensitivities, if there were any. *counted_by* is ``kind`` if tokens of the
+    language model counted by their kind, ``gradient`` if by how much an error there changes the model's output.
     *seconds* are those of the last run.
     """
 
@@ -141,10 +141,10 @@ class CalibrationReport:
 
 @dataclass(frozen=True)
 class DivergenceReport:
-    """How far a model whose bits were allocated is from its source, in nats of KL an answer token.
+    """The distance of a model with allocated bits from its source, in nats of KL an answer token.
 
-    *predicted_nats* is what sensitivities say, *measured_nats* what was measured on *pages* pages with *answer_tokens*
-    that nothing was calibrated on; the language model alone is compared.
+    *predicted_nats* comes from sensitivities. *measured_nats* was measured on *pages* pages with *answer_tokens* that
+    were not used for calibration. Only the language model is compared.
     """
 
     predicted_nats: float
@@ -155,7 +155,7 @@ class DivergenceReport:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What was converted, how, and what came of it; *seconds* and *peak_memory* (bytes) are those of the last run.
+    """What was converted, how, and the result; *seconds* and *peak_memory* (bytes) are those of the last run.
 
     *calibration* is None unless the method is ``calibrated``, *divergence* unless bits were allocated by sensitivities.
     """

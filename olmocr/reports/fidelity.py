@@ -14,7 +14,7 @@ FIDELITY_REPORT_VERSION = 1
 
 @dataclass(frozen=True)
 class FlipClass:
-    """Of the *positions* at which the source wrote a token of this class, at how many the other prefers another."""
+    """At *positions* the source wrote a token of this class; at how many the other model prefers another."""
 
     token_class: str
     positions: int
@@ -33,10 +33,10 @@ class PositionBin:
 
 @dataclass(frozen=True)
 class Truncation:
-    """What it costs that of the source's distributions only the *top_k* likeliest tokens are kept, and the rest as one.
+    """The cost of storing only the *top_k* likeliest tokens of the source's distributions, and the rest as a sum.
 
-    Over the *positions* whose distributions were kept whole: the mean divergence of whole distributions, and of the
-    same ones cut. *mean_tail* and *max_tail* are the probability of what is not kept, over all positions.
+    Over the *positions* stored completely: the mean divergence of complete distributions, and of the same ones cut.
+    *mean_tail* and *max_tail* are the probability of what is not stored, over all positions.
     """
 
     top_k: int
@@ -49,7 +49,7 @@ class Truncation:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Teacher-forced on the source's own answers, output tokens only, the end of the answer included.
+    """Teacher-forced on the source's own answers; output tokens only, including the end of the answer.
 
     Divergences are Kullback-Leibler's of the model from the source, in nats. *median_first_divergence* is the position,
     from 0, of the first flip, over pages that have one; None if none has.
@@ -70,7 +70,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class TextErrors:
-    """How far texts are from others: distances over lengths, and *exact* of *numbers* and *cells* that are the same."""
+    """How far texts are from others: distances over lengths, and how many of *numbers* and *cells* are *exact*."""
 
     pages: int
     character_error_rate: float
@@ -85,10 +85,10 @@ class TextErrors:
 
 @dataclass(frozen=True)
 class FreeRunning:
-    """Greedy answers. *identical_pages* are so byte for byte; the last three are over pages where neither looped.
+    """Greedy answers. *identical_pages* match byte for byte; the last three are over pages where both did not loop.
 
-    *against_source* compares with the source's text; with the truth, where it is known, are compared the model's text
-    and, to tell what was wrong before, the source's.
+    *against_source* compares with the source's text. With the truth, if known, the model's text is compared and also
+    the source's, to show what was wrong before.
     """
 
     pages: int
@@ -102,10 +102,10 @@ class FreeRunning:
 
 @dataclass(frozen=True)
 class Structure:
-    """What the pipeline's own way of asking again made of the pages.
+    """The results of the pipeline's retries on the pages.
 
-    *stop_reasons* counts the first answers'; *loops* are pages of which an answer went round in circles; *attempts*
-    counts pages by how often the model was asked.
+    *stop_reasons* counts the first answers'; *loops* are pages with an answer that repeated itself; *attempts* counts
+    pages by the number of attempts.
     """
 
     pages: int
@@ -119,9 +119,9 @@ class Structure:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model takes. *peak_memory* is what MLX had allocated at most, in bytes; rates are tokens a second.
+    """The resources of a model. *peak_memory* is the most that MLX allocated, in bytes; rates are tokens a second.
 
-    *bits_per_weight* and *components* are those of the conversion report, None and empty without one.
+    *bits_per_weight* and *components* come from the conversion report; None and empty without one.
     """
 
     weight_bytes: int
@@ -139,8 +139,8 @@ class Cost:
 class Parity:
     """How far the unquantized model in MLX is from the same checkpoint in *reference*, on the same answers.
 
-    What is left is the port's own error, and that of computing in another order. The largest difference of logarithms
-    is that of the probabilities of MLX's likeliest tokens.
+    The rest is the port's own error, and that of computing in another order. The largest difference of logarithms is
+    over the probabilities of MLX's likeliest tokens.
     """
 
     reference: str
@@ -155,7 +155,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class BrokenLimit:
-    """A limit that does not hold: *measured* is not within *limit*."""
+    """A broken limit: *measured* is not within *limit*."""
 
     name: str
     limit: float
@@ -164,7 +164,7 @@ class BrokenLimit:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the limits of *file* for *recipe* say."""
+    """The verdict of the limits in *file* for *recipe*."""
 
     file: str
     recipe: str
@@ -174,9 +174,9 @@ class GateResult:
 
 @dataclass(frozen=True)
 class FidelityPage:
-    """One page; *mean_kl* is over its positions, *flips* counts them where the model prefers another token.
+    """One page; *mean_kl* is over its positions, *flips* counts those where the model prefers another token.
 
-    No text of it: the report lies beside weights that are published, and pages may be private.
+    Contains no text: the report is beside weights that get published, and pages may be private.
     """
 
     document: str
@@ -198,10 +198,10 @@ class FidelityPage:
 
 @dataclass(frozen=True)
 class FidelityReport:
-    """A converted model beside its source. *model* and *source* are the folders' own names.
+    """A converted model compared with its source. *model* and *source* are the folders' own names.
 
-    *weights* and *source_weights* are the SHA-256 of each file of weights, so that a report can be told to be of these
-    very ones; *recipe* is that of the conversion report, None without one. *page_set* is the pages' folder's own name,
+    *weights* and *source_weights* are the SHA-256 of each file of weights, so that a report can be matched to them;
+    *recipe* is that of the conversion report, None without one. *page_set* is the name of the pages' folder,
     *page_hashes* the SHA-256 of each document; *longest_side* is in pixels.
     """
 
@@ -230,21 +230,21 @@ class FidelityReport:
 
 
 WIDTH = 80
-"""Columns of a terminal that all lines of text fit."""
+"""All lines of text fit into this many terminal columns."""
 
 _INDENT = 14
 
 
 def wrapped(line: str, indent: int = 2) -> list[str]:
-    """Return *line* as lines of at most :data:`WIDTH` columns, all but the first *indent* columns in.
+    """Return *line* as lines of at most :data:`WIDTH` columns; all except the first are indented by *indent*.
 
-    A name that is longer than that stays whole, to be copied.
+    A longer name stays in one piece, so that it can be copied.
     """
     return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def fidelity_lines(report: FidelityReport) -> list[str]:
-    """Return *report* as a person reads it, on a terminal of :data:`WIDTH` columns."""
+    """Return *report* as text for a terminal of :data:`WIDTH` columns."""
     return [part for line in _lines(report) for part in wrapped(line, _INDENT)]
 
 
@@ -253,10 +253,10 @@ def _lines(report: FidelityReport) -> list[str]:
     low, high = found.mean_kl_interval.low, found.mean_kl_interval.high
     first = found.median_first_divergence
     return [
-        f"{report.model} beside {report.source}: {free.pages} pages ({report.page_set}, {report.longest_side} px)",
+        f"{report.model} against {report.source}: {free.pages} pages ({report.page_set}, {report.longest_side} px)",
         f"divergence    mean {found.mean_kl:.2e} nats ({low:.2e} to {high:.2e}), median {found.median_kl:.2e}, "
         f"99th percentile {found.p99_kl:.2e}, over {found.positions} positions",
-        f"{'':<14}cut to {cut.top_k} tokens it is {cut.cut_mean_kl:.3e} where whole it is {cut.whole_mean_kl:.3e} "
+        f"{'':<14}cut to {cut.top_k} tokens it is {cut.cut_mean_kl:.3e}, uncut {cut.whole_mean_kl:.3e} "
         f"({cut.positions} positions)",
         f"same token    {found.top1_agreement:.3%}; {found.pages_without_flip} of {free.pages} pages without a flip"
         + ("" if first is None else f", elsewhere the first is at position {first:g}"),
@@ -277,16 +277,16 @@ def _lines(report: FidelityReport) -> list[str]:
 def fidelity_verdict(report: FidelityReport) -> str:
     """Return in one sentence how far the model is from its source, and whether its limits hold."""
     found = report.distribution
-    verdict = "" if report.gate is None else f"; its limits {'hold' if report.gate.passed else 'do NOT hold'}"
+    verdict = "" if report.gate is None else f"; its limits are {'met' if report.gate.passed else 'NOT met'}"
     return (
-        f"{report.model} beside {report.source}: mean divergence {found.mean_kl:.2e} nats, the same token at "
+        f"{report.model} against {report.source}: mean divergence {found.mean_kl:.2e} nats, the same token at "
         f"{found.top1_agreement:.3%} of {found.positions} positions{verdict}"
     )
 
 
 def _errors(errors: TextErrors) -> str:
     return (
-        f"{errors.character_error_rate:.2%} of characters, {errors.word_error_rate:.2%} of words wrong; right are "
+        f"{errors.character_error_rate:.2%} of characters, {errors.word_error_rate:.2%} of words wrong; correct: "
         f"{errors.exact_numbers} of {errors.numbers} numbers, {errors.exact_tables} of {errors.tables} tables, "
         f"{errors.exact_cells} of {errors.cells} cells"
     )
@@ -318,5 +318,5 @@ def _parity(parity: Parity) -> str:
 
 def _gate_lines(gate: GateResult) -> list[str]:
     verdict = "passed" if gate.passed else f"{len(gate.broken)} limits broken"
-    limits = [f"{'':<14}{each.name} is {each.limit:g}, measured was {each.measured:.4g}" for each in gate.broken]
+    limits = [f"{'':<14}{each.name} is {each.limit:g}, measured {each.measured:.4g}" for each in gate.broken]
     return [f"gate          {verdict} ({gate.file}, {gate.recipe})", *limits]

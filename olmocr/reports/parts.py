@@ -1,4 +1,4 @@
-"""What more than one report tells."""
+"""Parts shared by several reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a number lies with the given *confidence*: by bootstrap, pages or documents drawn *resamples* times."""
+    """A number's interval at the given *confidence*: by bootstrap, drawing pages or documents *resamples* times."""
 
     low: float
     high: float
@@ -18,8 +18,8 @@ class Interval:
 def bits_per_weight(nbytes: int, weights: int) -> float:
     """Return how many bits are stored for each weight: *nbytes* of tensors' data, scales and biases included.
 
-    *weights* are those that are stored, so what a matrix was padded with counts as weights: like this it can be counted
-    from anybody's folder without its source, and MLX's own converters count like this.
+    *weights* counts stored weights, including padding. So it can be counted from any folder without its source, and
+    MLX's own converters count the same way.
     """
     return nbytes * 8 / weights
 
@@ -28,7 +28,7 @@ def bits_per_weight(nbytes: int, weights: int) -> float:
 class ComponentBits:
     """What a part of the model takes: language, head, embeddings, vision or merger.
 
-    *parameters* are those that are stored, padding included.
+    *parameters* are the stored ones, padding included.
     """
 
     component: str

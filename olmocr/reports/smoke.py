@@ -1,4 +1,4 @@
-"""What a smoke test found, as data: smoke_report.json (docs/smoke.md)."""
+"""The result of a smoke test, as data: smoke_report.json (docs/smoke.md)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SMOKE_REPORT_VERSION = 1
 
 @dataclass(frozen=True)
 class SmokePage:
-    """What came of one page.
+    """The result for one page.
 
-    *problems* are why it did not pass; *rejected* says of each answer that was not accepted which rule it broke.
-    *phrases* are what its text must hold, and *missing_phrases* those that it lacks. *character_error_rate* is None
-    where the true text is not known. *rotation* is how far the pipeline turned it, counter-clockwise, *output_tokens*
-    are those of all attempts, *seconds* from the first question to the last answer.
+    *problems* are why it did not pass; *rejected* says for each rejected answer which rule it broke. *phrases* are what
+    its text must contain, and *missing_phrases* those that it lacks. *character_error_rate* is None if the true text is
+    unknown. *rotation* is how far the pipeline turned the page, counter-clockwise, *output_tokens* are those of all
+    attempts, *seconds* from the first question to the last answer.
     """
 
     document: str
@@ -40,7 +40,7 @@ class SmokePage:
 
 @dataclass(frozen=True)
 class KnownFault:
-    """A library that is installed in a version known to be bad."""
+    """An installed library in a version known to be bad."""
 
     package: str
     installed: str
@@ -49,11 +49,11 @@ class KnownFault:
 
 @dataclass(frozen=True)
 class SmokeReport:
-    """Whether a model reads: *problems* are what concerns no single page.
+    """Whether a model reads: *problems* are those not tied to a page.
 
     *model* is the folder's own name, *weights* the SHA-256 of each file of weights; *page_set* says where the pages
-    came from, *longest_side* is in pixels. *known_faults* are those of the installed versions; it
-    does not fail by them, they say what to look at when it does.
+    came from, *longest_side* is in pixels. *known_faults* are those of the installed versions. They do not fail the
+    test, but say what to check if it fails.
     """
 
     model: str
@@ -71,7 +71,7 @@ class SmokeReport:
 
 
 def smoke_lines(report: SmokeReport) -> list[str]:
-    """Return *report* as a person reads it: a line for each page, what is wrong with it, and a verdict."""
+    """Return *report* as text: a line for each page, what is wrong with it, and a verdict."""
     lines = [line for page in report.pages for line in _page_lines(page)]
     lines += report.problems
     lines += [f"{each.package} {each.installed} is known to be bad: {each.why}" for each in report.known_faults]

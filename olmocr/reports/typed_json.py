@@ -1,4 +1,4 @@
-"""A frozen dataclass -> JSON, and back, each field of the type that is declared for it."""
+"""A frozen dataclass -> JSON, and back, with each field's declared type."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NAMES = {
 
 
 class WrongTypeError(ValueError):
-    """A value is not what the dataclass declares; the text says which, and what it should be."""
+    """A value does not match the dataclass; the text says which, and what it should be."""
 
 
 def report_json(report: DataclassInstance) -> str:
@@ -40,12 +40,12 @@ def report_json(report: DataclassInstance) -> str:
 
 
 def parse_as(kind: type[T], text: str | bytes) -> T:
-    """Return *text*, one JSON object, as the dataclass *kind*; fields that it does not have are left out.
+    """Return *text*, one JSON object, as the dataclass *kind*; unknown fields are ignored.
 
     Raises:
-        WrongTypeError: it is not JSON, or a field is missing or of another type, or a number is not finite.
+        WrongTypeError: it is not JSON, a field is missing or of another type, or a number is not finite.
     """
-    try:  # json, since msgspec refuses lone surrogates, which names of files and a model's answers have
+    try:  # json, since msgspec refuses lone surrogates, which occur in file names and answers
         value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise WrongTypeError(f"it is not JSON: {error}") from error
@@ -63,7 +63,7 @@ def _finite(text: str) -> float:
 
 
 def _sentence(message: str) -> str:
-    """Return what msgspec says in our words: ``pages[0].seconds is not a number``."""
+    """Return msgspec's message in our words: ``pages[0].seconds is not a number``."""
     reason, _, path = message.partition(" - at `$")
     place = path.rstrip("`").lstrip(".").replace("[...]", ".*") or "it"
     if reason.startswith("Object missing required field"):

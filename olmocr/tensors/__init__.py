@@ -1,1 +1,1 @@
-"""Tensors as safetensors files hold them."""
+"""Tensors in safetensors files."""

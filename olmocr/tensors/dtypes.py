@@ -1,8 +1,8 @@
-"""The number formats that safetensors files have, by the names that these give them."""
+"""The number formats of safetensors files, by their names there."""
 
 from __future__ import annotations
 
-# Bytes of one element. Those of less than a byte are left out: we read none.
+# Bytes of one element. Formats of less than a byte are left out: we do not read them.
 DTYPE_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
@@ -11,7 +11,7 @@ DTYPE_BYTES = {
 }
 
 FLOAT_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-"""Those that a model's weights may have unless they are quantized, and what config.json, MLX and numpy call each."""
+"""The formats of unquantized model weights, with their names in config.json, MLX and numpy."""
 
 FP8_DTYPE = "F8_E4M3"
 """Weights that are multiplied by a scale."""

@@ -1,4 +1,4 @@
-"""Elements of safetensors files as numpy holds them, with the formats that numpy itself lacks."""
+"""Elements of safetensors files as numpy arrays, including formats that numpy itself lacks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Elements = npt.NDArray[Any]
-"""Elements as they are stored."""
+"""Elements as stored."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -23,7 +23,7 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     "U32": np.dtype(np.uint32),
     "U8": np.dtype(np.uint8),
 }
-"""What numpy calls a safetensors dtype."""
+"""numpy's name for a safetensors dtype."""
 
 # A float whose exponent bits are all set is infinite or NaN. Those of 8 bits have no infinity: all ones are NaN.
 _NOT_FINITE = {
@@ -37,25 +37,25 @@ _NOT_FINITE = {
 
 
 def is_float(dtype: str) -> bool:
-    """Tell whether values of *dtype* can be ones that no model can use."""
+    """Return whether *dtype* has values that no model can use."""
     return NUMPY_DTYPES.get(dtype) in _NOT_FINITE
 
 
 def narrowed(values: Floats, dtype: str) -> Elements:
-    """Return *values* rounded to *dtype*, halves to even; what it cannot hold becomes infinite."""
+    """Return *values* rounded to *dtype*, halves to even; values out of range become infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(NUMPY_DTYPES[dtype], copy=False)
 
 
 def widened(elements: Elements) -> Floats:
-    """Return *elements*, floats of at most 32 bits, as float32: exactly."""
+    """Return *elements*, floats of at most 32 bits, exactly, as float32."""
     return elements.astype(np.float32, copy=False)
 
 
 def not_finite(elements: Elements) -> npt.NDArray[np.bool_]:
     """Return which of *elements* are NaN or infinite.
 
-    By their bits: ``numpy.isfinite`` takes four times as long for bfloat16, and twelve times for float8.
+    Checks their bits: ``numpy.isfinite`` takes four times as long for bfloat16, and twelve times for float8.
     """
     exponent = np.array(_NOT_FINITE[elements.dtype], f"u{elements.itemsize}")
     found: npt.NDArray[np.bool_] = (elements.view(exponent.dtype) & exponent) == exponent

@@ -49,7 +49,7 @@ KnownPages = Annotated[
 
 @app.callback()
 def validate() -> None:
-    """Say whether answers and models are what they should be."""
+    """Check whether answers and models are as they should be."""
 
 
 @app.command(cls=CommandWithBothSpellings)
@@ -57,13 +57,13 @@ def validate() -> None:
 def pages(
     path: Annotated[Path, typer.Argument(help="One raw answer, or a folder of *.md and *.txt.", show_default=False)],
     strict: Annotated[
-        bool, typer.Option("--strict", help="Accept only what training data looks like, as the model was taught.")
+        bool, typer.Option("--strict", help="Accept only answers exactly like the training data.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each answer.")] = False,
 ) -> None:
     """Check raw answers of a model: front matter, fields, values.
 
-    Ends with exit code 11 if an answer does not hold.
+    Ends with exit code 11 if an answer is invalid.
     """
     held = broken = 0
     for answer in check_answers(path, "strict" if strict else "lenient"):
@@ -71,7 +71,7 @@ def pages(
         broken += bool(answer.breaks)
         _say_json(answer) if as_json else _say_answer(answer)
     if not as_json:
-        say(f"{held} of {held + broken} answers hold")
+        say(f"{held} of {held + broken} answers are valid")
     if broken:
         raise typer.Exit(ExitCode.GATE_FAILED)
 
@@ -91,14 +91,14 @@ def _say_json(answer: CheckedAnswer) -> None:
 @app.command(cls=CommandWithBothSpellings)
 @ends_with_exit_code
 def weights(
-    folder: Annotated[Path, typer.Argument(help="An MLX model's folder, ours or any other.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Any MLX model's folder.", show_default=False)],
     source: MadeFrom = None,
     as_json: JsonObject = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check that an MLX model's folder is whole: files, tensors, packing, values, hashes, and that mlx-vlm loads it.
+    """Check that an MLX model's folder is complete: files, tensors, packing, values, hashes, loading in mlx-vlm.
 
-    With --source, also how far each tensor is from what it was made from. Ends with exit code 11 if it is broken.
+    With --source, also how far each tensor is from its source. Ends with exit code 11 if it is broken.
     """
     from olmocr.validate.weights.check import check_weights
 
@@ -147,7 +147,7 @@ def _verdict(report: WeightsReport) -> str:
     size = f"{report.tensors} tensors, {report.bytes / 1e9:.3f} GB{bits}"
     unknown = _names(report.checks, holds=None)
     reservation = f"; not checked: {', '.join(unknown)}" if unknown else ""
-    return f"{report.folder} is whole: {size}{reservation}"
+    return f"{report.folder} is complete: {size}{reservation}"
 
 
 def _names(checks: tuple[Check, ...], *, holds: bool | None) -> list[str]:
@@ -184,9 +184,9 @@ def smoke(
     as_json: Annotated[bool, typer.Option("--json", help="Print smoke_report.json.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Have a converted model read pages through the whole pipeline, and see whether it does.
+    """Have a converted model read pages through the complete pipeline, and check the results.
 
-    Leaves smoke_report.json beside the weights. Ends with exit code 11 if a page does not hold.
+    Leaves smoke_report.json beside the weights. Ends with exit code 11 if a page fails.
     """
     from olmocr.reports.smoke import smoke_lines
     from olmocr.reports.typed_json import report_json
@@ -212,18 +212,18 @@ class _FidelityCommand(CommandWithBothSpellings):
 @ends_with_exit_code
 def fidelity(
     folders: Annotated[
-        list[Path], typer.Argument(help="Converted models' folders, all made of the same source.", show_default=False)
+        list[Path], typer.Argument(help="Converted models' folders, all made from the same source.", show_default=False)
     ],
-    source: Annotated[Path, typer.Option(help="The folder of what it was made from.", show_default=False)],
+    source: Annotated[Path, typer.Option(help="The folder of their source.", show_default=False)],
     pages: KnownPages = None,
     longest_side: LongestSide = None,
     max_tokens: MaxTokens = 4000,
-    gate: Annotated[bool, typer.Option("--gate", help="End with exit code 11 if a limit does not hold.")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="End with exit code 11 if a limit is broken.")] = False,
     gates: Annotated[
         Path | None, typer.Option(help="A YAML file of limits, instead of the packaged one.", show_default=False)
     ] = None,
     work: Annotated[
-        Path | None, typer.Option(help="Folder in which measurements are kept. Default: one in the user's cache.")
+        Path | None, typer.Option(help="Folder for stored measurements. Default: one in the user's cache.")
     ] = None,
     reference: Annotated[
         Literal["transformers"] | None,
@@ -232,20 +232,20 @@ def fidelity(
     html: Annotated[
         Path | None,
         typer.Option(
-            help="Write a page to look at: each page's image beside the texts. It holds what the pages hold.",
+            help="Write an HTML page with each page's image beside the texts, which may be private.",
             show_default=False,
         ),
     ] = None,
     html_pages: Annotated[int, typer.Option(min=1, help="Pages that --html shows in full, the worst first.")] = 100,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print fidelity_report.json; of several models a list of them.")
+        bool, typer.Option("--json", help="Print fidelity_report.json, or a list for several models.")
     ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of all models as markdown.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure how far converted models answer from their source: token by token, and in their own answers.
+    """Measure how far converted models' answers are from their source's: token by token, and as complete answers.
 
-    Leaves fidelity_report.json beside each one's weights. An interrupted measurement goes on where it was.
+    Leaves fidelity_report.json beside each one's weights. An interrupted measurement resumes where it stopped.
     """
     from olmocr.validate.fidelity.gates import check_gates, read_gates
     from olmocr.validate.fidelity.html import html_target, write_fidelity_html
@@ -314,7 +314,7 @@ def bench(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for the report on --answers. Default: none is written.")
+        Path | None, typer.Option(help="Folder for the report on --answers. Default: do not write one.")
     ] = None,
     against: Annotated[
         Path | None,
@@ -325,38 +325,36 @@ def bench(
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(min=1, help="Read so many documents of each folder only, always the same ones: no full run."),
+        typer.Option(min=1, help="Read only this many documents of each folder, always the same; not a full run."),
     ] = None,
     katex: Annotated[
-        Path | None, typer.Option(help="Folder of KaTeX, for formulas. Default: its npm package, where it is.")
+        Path | None, typer.Option(help="Folder of KaTeX, for formulas. Default: its npm package, if found.")
     ] = None,
     browser: Annotated[
         str | None,
         typer.Option(
             envvar="OLMOCR_BROWSER",
-            help="A Chromium, Chrome, Edge or Brave to draw formulas. Default: one that is installed.",
+            help="A Chromium, Chrome, Edge or Brave to draw formulas. Default: an installed one.",
         ),
     ] = None,
     longest_side: LongestSide = None,
     max_tokens: MaxTokens = 8000,
-    max_attempts: Annotated[int, typer.Option(min=1, help="Attempts at a page, the first one counted.")] = 8,
+    max_attempts: Annotated[int, typer.Option(min=1, help="Attempts at a page, including the first.")] = 8,
     server: Annotated[
-        str | None, typer.Option(metavar="URL", help="A server that has the model and reads the pages.")
+        str | None, typer.Option(metavar="URL", help="A server with the model, which reads the pages.")
     ] = None,
-    server_model: Annotated[
-        str | None, typer.Option(help="What the model is called there, if the server has several.")
-    ] = None,
+    server_model: Annotated[str | None, typer.Option(help="The model's name there, if the server has several.")] = None,
     work: Annotated[
         Path | None,
-        typer.Option(help="Folder in which pages that were read are kept. Default: one in the user's cache."),
+        typer.Option(help="Folder for stored results of pages. Default: one in the user's cache."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print bench_report.json.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Have a converted model read a benchmark's pages through the whole pipeline, and score it as olmOCR-bench does.
+    """Have a converted model read a benchmark's pages through the complete pipeline, and score it like olmOCR-bench.
 
-    Leaves bench_report.json beside the weights. An interrupted run resumes with the page it was at. With --answers,
-    what was read already is scored. Formulas need a browser and KaTeX.
+    Leaves bench_report.json beside the weights. An interrupted run resumes with its current page. With --answers,
+    existing answers are scored. Formulas need a browser and KaTeX.
     """
     from olmocr.reports.bench import bench_lines
     from olmocr.reports.typed_json import report_json
@@ -373,11 +371,11 @@ def bench(
     )
 
     if (folder is None) == (answers is None):
-        raise UsageError("name either the folder of a model, or with `answers` one of answers")
+        raise UsageError("give either a model's folder, or a folder of answers as `answers`")
     if answers and server:
-        raise UsageError("`answers` are there already, and no `server` is asked; leave one of the two out")
+        raise UsageError("`answers` already exist, so a `server` is not needed; leave out one of the two")
     if output and not answers:
-        raise UsageError("a model's report lies beside its weights; `output` is for that on `answers`")
+        raise UsageError("a model's report is written beside its weights; use `output` only with `answers`")
     console = start_logging(quiet=quiet)
     terms = BenchTerms(
         longest_side=longest_side,

@@ -1,4 +1,4 @@
-"""Raw answers -> which hold, and which rule each other breaks."""
+"""Raw answers -> which are valid, and which rule each other one breaks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ ANSWER_ENDINGS = (".md", ".txt")
 
 @dataclass(frozen=True)
 class CheckedAnswer:
-    """One raw answer, and every rule it breaks, by line; it holds if there is none."""
+    """One raw answer, and every rule it breaks, by line; it is valid if there are none."""
 
     path: Path
     breaks: tuple[RuleBreak, ...]
 
 
 def check_answers(path: Path, mode: ParseMode) -> Iterator[CheckedAnswer]:
-    """Check a file that holds one answer, or every ``*.md`` and ``*.txt`` in a folder and below, in order of name.
+    """Check a file with one answer, or every ``*.md`` and ``*.txt`` in a folder and below, sorted by name.
 
     Raises:
-        InputError: *path* or a file in it cannot be read, or there is no answer.
+        InputError: *path* or a file in it cannot be read, or there are no answers.
     """
     for file in _answer_files(path):
-        # newline="" keeps CRLF, which is one of the things to be found.
+        # newline="" keeps CRLF, which this check must find.
         yield CheckedAnswer(file, _breaks(read_text(file, newline=""), mode))
 
 
@@ -42,21 +42,21 @@ def _answer_files(path: Path) -> list[Path]:
         file for file in path.rglob("*") if file.suffix in ANSWER_ENDINGS and file.is_file() and own_parts(file, path)
     )
     if not files:
-        raise InputError(f"{path} holds no answers: no file in it ends with {' or '.join(ANSWER_ENDINGS)}")
+        raise InputError(f"{path} does not hold answers: no file in it ends with {' or '.join(ANSWER_ENDINGS)}")
     return files
 
 
 def read_text(file: Path, newline: str | None = None) -> str:
-    """Return what a text file holds, its line ends as :func:`open` makes them by *newline*.
+    """Return the content of a text file, with line ends as :func:`open` makes them by *newline*.
 
     Raises:
-        InputError: it cannot be read, or is no UTF-8 text.
+        InputError: it cannot be read, or is not UTF-8 text.
     """
     try:
         with file.open(encoding="utf-8", newline=newline) as stream:
             return stream.read()
     except UnicodeDecodeError as error:
-        raise InputError(f"{file} is no UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
+        raise InputError(f"{file} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
 

@@ -1,4 +1,4 @@
-"""How far an answer is from the truth. The one door to rapidfuzz and fuzzysearch."""
+"""How far an answer is from the truth. The only module that uses rapidfuzz and fuzzysearch."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 
 
 def character_error_rate(text: str, truth: str) -> float:
-    """Return the Levenshtein distance of *text* from *truth*, over the truth's characters.
+    """Return the Levenshtein distance of *text* from *truth*, divided by the truth's characters.
 
-    It can exceed 1. An empty truth counts as one character, so that text where there is none is an error.
+    It can exceed 1. An empty truth counts as one character, so that text where none should be is an error.
 
     Raises:
         MissingDependencyError: rapidfuzz is not installed.
@@ -43,9 +43,9 @@ def word_error_rate(text: str, truth: str) -> float:
 
 
 def changes(words: Sequence[str], others: Sequence[str]) -> list[tuple[int, int, int, int]]:
-    """Return the steps of a shortest way from *words* to *others*: where each begins and ends in the one and the other.
+    """Return the steps of a shortest way from *words* to *others*: the start and end of each in both.
 
-    Stretches that are alike are steps, too.
+    Equal stretches are steps, too.
 
     Raises:
         MissingDependencyError: rapidfuzz is not installed.
@@ -55,7 +55,7 @@ def changes(words: Sequence[str], others: Sequence[str]) -> list[tuple[int, int,
 
 
 def similarity(text: str, other: str) -> float:
-    """Return how alike two texts are, from 0 to 1: what insertions and deletions leave of both.
+    """Return how similar two texts are, from 0 to 1: what insertions and deletions leave of both.
 
     Raises:
         MissingDependencyError: rapidfuzz is not installed.
@@ -64,7 +64,7 @@ def similarity(text: str, other: str) -> float:
 
 
 def partial_similarity(text: str, other: str) -> float:
-    """Return the same of the shorter text and the part of the longer one that is most like it.
+    """Return the same for the shorter text and the most similar part of the longer one.
 
     Raises:
         MissingDependencyError: rapidfuzz is not installed.
@@ -77,7 +77,7 @@ def _distance(text: Sequence[str], truth: Sequence[str]) -> int:
 
 
 def places(phrase: str, text: str, most_edits: int) -> list[int]:
-    """Return where *phrase* begins in *text*, with at most so many characters wrong, missing or added.
+    """Return where *phrase* begins in *text*, with at most this many characters wrong, missing or added.
 
     Raises:
         MissingDependencyError: fuzzysearch is not installed.
@@ -103,17 +103,17 @@ def _missing(library: str) -> MissingDependencyError:
 
 
 def plain(text: str) -> str:
-    """Return *text* without HTML's tags, marks of headings, lists and bold type, and with single spaces."""
+    """Return *text* without HTML tags, marks of headings, lists and bold type, and with single spaces."""
     return " ".join(_MARK.sub("", _TAG.sub(" ", text)).split())
 
 
 def numbers_in(text: str) -> list[str]:
-    """Return the numbers, dates and times in *text*, tags left out."""
+    """Return the numbers, dates and times in *text*, without tags."""
     return NUMBER.findall(_TAG.sub(" ", text))
 
 
 def exact_numbers(text: str, truth: str) -> int:
-    """Return how many of the truth's numbers are in *text*, each as often as it is there, wherever it stands."""
+    """Return how many of the truth's numbers are in *text*, anywhere, counting repeats."""
     return (Counter(numbers_in(text)) & Counter(numbers_in(truth))).total()
 
 
@@ -124,7 +124,7 @@ def tables_in(text: str) -> list[Table]:
 
 
 def exact_cells(tables: Sequence[Table], true: Sequence[Table]) -> int:
-    """Return how many cells of *true* stand in the same table, row and column with the same text."""
+    """Return how many cells of *true* are in the same table, row and column with the same text."""
     return sum(
         cell == other
         for table, found in zip(true, tables, strict=False)

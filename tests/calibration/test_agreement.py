@@ -40,7 +40,7 @@ def test_what_was_measured_stands_in_the_report_beside_what_was_predicted(source
 
 def test_a_model_far_from_what_was_predicted_is_refused_with_the_code_of_a_gate(source, tmp_path):
     divergence = written(source, tmp_path / "model", 1e-6).divergence
-    with pytest.raises(DisagreementError, match="the allocation predicted a KL of 1e-06 nats, and ") as refused:
+    with pytest.raises(DisagreementError, match="the allocation predicted a KL of 1e-06 nats, but ") as refused:
         require_as_predicted(divergence)
     assert refused.value.exit_code == ExitCode.GATE_FAILED
     require_as_predicted(replace(divergence, predicted_nats=divergence.measured_nats))

@@ -88,7 +88,7 @@ def test_a_tokenizer_of_another_model_is_refused_by_the_mark_of_a_picture(tmp_pa
     folder = tiny_checkpoint(tmp_path / "source")
     checked(folder, ENOUGH | {"image_token_id": 4086})
     text = refusal(folder, ENOUGH | {"image_token_id": 151655})
-    assert "config.json says image_token_id is 151655, and to the tokenizer <|image_pad|> is 4086" in text
+    assert "config.json says image_token_id is 151655, but <|image_pad|> is 4086 in the tokenizer" in text
 
 
 TOO_MANY = {"max_pixels": 12845056, "size": {"longest_edge": 16777216, "shortest_edge": 3136}}

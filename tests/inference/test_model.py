@@ -71,7 +71,7 @@ def refusal(folder):
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
-    assert "is no checkpoint: it has no config.json" in refusal(tmp_path)
+    assert "is not a checkpoint: it has no config.json" in refusal(tmp_path)
 
 
 def test_a_model_of_another_family_is_refused_by_name(tmp_path):

@@ -74,7 +74,7 @@ def changed(name, **fields):
 
 def without_formulas():
     """Return what a run of ours leaves of the whole benchmark."""
-    why = "2927 checks of type math were not scored: formulas are compared as a browser draws them"
+    why = "2927 checks of type math were not scored: formulas are compared as drawn by a browser"
     return replace(
         full_run(),
         complete=False,

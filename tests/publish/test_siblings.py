@@ -76,8 +76,8 @@ def test_a_repository_that_is_not_there_is_told_before_anything_is_changed(hub, 
     [
         ("conversion_report.json", None, "tester/other has no conversion_report.json"),
         ("conversion_report.json", b"{}", "tester/other/conversion_report.json cannot be used"),
-        ("config.json", None, "tester/other is no checkpoint: it has no config.json"),
-        ("config.json", b"[]", "tester/other/config.json holds no JSON object"),
+        ("config.json", None, "tester/other is not a checkpoint: it has no config.json"),
+        ("config.json", b"[]", "tester/other/config.json does not hold a JSON object"),
         ("fidelity_report.json", b"\xff", "tester/other/fidelity_report.json cannot be used"),
     ],
 )

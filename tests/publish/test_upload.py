@@ -208,7 +208,7 @@ def test_one_command_leads_from_the_checkpoint_to_the_hub(hub, tmp_path, monkeyp
     said = run(*args)
     assert "out reads: 10 of 10 pages" in said
     assert "measuring" in said
-    assert "its limits hold" in said
+    assert "its limits are met" in said
     assert json.loads(files_of(hub)["fidelity_report.json"].content)["page_set"] == "page.pdf"
     assert b"not measured" not in files_of(hub)["README.md"].content.split(b"##")[1]
     again = run(*args)

@@ -25,12 +25,12 @@ def test_every_category_is_told_and_what_was_not_scored():
     assert bench_lines(REPORT) == [
         "  66.7%  old: 2 of 3 checks of 2 documents, 50.0% to 75.6%, 3 not scored",
         "  25.0%  new: 1 of 4 checks of 1 document",
-        "   none  math: nothing of it was scored, 2 not scored",
+        "   none  math: nothing was scored, 2 not scored",
         "         math: 5 not scored: there is no browser",
-        "1 of 9 pages got no good answer: nothing passed there",
-        "2 checks for what is not to be there passed since the page has no text",
+        "1 of 9 pages got no good answer, so all their checks failed",
+        "2 checks that a text is absent passed because the page has no text",
         "m scores 66.7%, the mean of 2 categories (95%: 50.0% to 75.6%)",
-        "no full run: 3 checks of type math were not scored",
+        "not a full run: 3 checks of type math were not scored",
     ]
 
 

@@ -47,7 +47,7 @@ REPORT = FidelityReport(
     gate=GateResult("gates.yaml", "4bit", False, (BrokenLimit("mean_kl", 0.001, 0.0012),)), pages=(), device="MLX",
     machine="", versions={},
 )  # fmt: skip
-WRONG = "1.25% of characters, 3.10% of words wrong; right are 39 of"
+WRONG = "1.25% of characters, 3.10% of words wrong; correct: 39 of"
 TABLES = "numbers, 2 of 3 tables, 28 of 30 cells"
 
 
@@ -66,10 +66,10 @@ def test_everything_that_was_measured_is_told():
     lines = fidelity_lines(REPORT)
     assert max(map(len, lines)) <= 80
     assert unwrapped(lines) == [
-        "m beside s: 4 pages (pages, 644 px)",
+        "m against s: 4 pages (pages, 644 px)",
         "divergence    mean 1.20e-03 nats (9.00e-04 to 1.60e-03), median 1.00e-05, 99th percentile 2.00e-02, "
         "over 2000 positions",
-        "              cut to 128 tokens it is 1.170e-03 where whole it is 1.180e-03 (64 positions)",
+        "              cut to 128 tokens it is 1.170e-03, uncut 1.180e-03 (64 positions)",
         "same token    99.125%; 1 of 4 pages without a flip, elsewhere the first is at position 12.5",
         "flips         2 of 50 digit, 7 of 900 letter",
         "identical     2 of 4 pages, 1 in a loop",
@@ -84,10 +84,11 @@ def test_everything_that_was_measured_is_told():
         "parity        with transformers: mean 3.40e-07 nats, at most 1.00e-06, logarithms up to 2.00e-03 apart, same "
         "token 99.950%, 3 of 4 texts identical",
         "gate          1 limits broken (gates.yaml, 4bit)",
-        "              mean_kl is 0.001, measured was 0.0012",
+        "              mean_kl is 0.001, measured 0.0012",
     ]
     assert fidelity_verdict(REPORT) == (
-        "m beside s: mean divergence 1.20e-03 nats, the same token at 99.125% of 2000 positions; its limits do NOT hold"
+        "m against s: mean divergence 1.20e-03 nats, the same token at 99.125% of 2000 positions"
+        "; its limits are NOT met"
     )
 
 
@@ -114,4 +115,4 @@ def test_what_was_not_measured_is_left_out():
     assert fidelity_verdict(bare).endswith("of 2000 positions")
     good = replace(bare, gate=GateResult("gates.yaml", "4bit", True, ()))
     assert fidelity_lines(good)[-1] == "gate          passed (gates.yaml, 4bit)"
-    assert fidelity_verdict(good).endswith("; its limits hold")
+    assert fidelity_verdict(good).endswith("; its limits are met")

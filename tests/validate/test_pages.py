@@ -45,8 +45,8 @@ def test_the_demo_pages_hold_but_for_the_two_files_that_are_no_answers():
     ("make", "sentence"),
     [
         (lambda path: None, "there is no file or folder"),
-        (lambda path: path.mkdir(), "holds no answers"),
-        (lambda path: path.write_bytes(b"---\n\xff"), "is no UTF-8 text: byte 4 is 0xff"),
+        (lambda path: path.mkdir(), "does not hold answers"),
+        (lambda path: path.write_bytes(b"---\n\xff"), "is not UTF-8 text: byte 4 is 0xff"),
     ],
 )
 def test_what_cannot_be_checked_is_one_sentence(make, sentence, tmp_path):

@@ -79,7 +79,7 @@ class CalibrationCost:
         return (self.multiply_adds / rate + self.double_multiply_adds / double_rate) / _EFFICIENCY
 
 
-# Share of the rate of one large product; attention, gates and small pages lower it (benchmarks/calibration.py).
+# Share of the rate of one large product: attention, gates and pages of all sizes lower it (benchmarks/calibration.py).
 _EFFICIENCY = 0.25
 
 # What the search takes per weight, in multiply-adds that a product of matrices does in that time

@@ -199,7 +199,7 @@ def _unquantized(folder: ModelFolder) -> str:
     """Return, for a sentence, the model that this one was made from, by its own name."""
     name = folder.repo_id or ""
     original = next((name.removesuffix(end) for end in _QUANTIZED_NAMES if name.endswith(end)), None)
-    return f", which are {original} by its name" if original else ""
+    return f", according to its name {original}" if original else ""
 
 
 def _converted_already(folder: ModelFolder) -> CheckpointError:

@@ -1,4 +1,4 @@
-"""A folder with answers that exist -> what was read of each page of a benchmark, whoever read it."""
+"""A folder with existing answers -> the text of each page of a benchmark, whoever read it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Page = tuple[str, int]
 """A document, as a path within ``pdfs``, and the number of one of its pages, from 1."""
 
 Readings = Mapping[Page, tuple[str | None, ...]]
-"""What was read of each page: the text of each reading, None for one that brought no good answer."""
+"""The text of each page: one per reading, None for a reading without a good answer."""
 
 # STEM_pg1_repeat1.md as in olmOCR-bench, and STEM.md/0001.md as with --page-files.
 _BY_PAGE = (
@@ -29,23 +29,23 @@ _BY_PAGE = (
 
 @dataclass(frozen=True)
 class AnswersFound:
-    """Answers that were found, and a *sha256* of all that counted."""
+    """The answers found, and a *sha256* of all that counted."""
 
     readings: Readings
     sha256: str
 
 
 def read_answers(folder: Path, bench: BenchSet) -> AnswersFound:
-    """Return what *folder* has of the pages that *bench* checks.
+    """Return *folder*'s answers to the pages that *bench* checks.
 
     For ``old/a.pdf`` that is ``old/a_pg1_repeat1.md`` and further repeats, or ``old/a.md/0001.md``, or ``old/a.md`` if
-    the document has one page. The first kind that is there counts; the text counts as it is.
+    the document has one page. The first kind found counts; its text is used unchanged.
 
     Raises:
-        InputError: there is no such folder, an answer is no text, or none is about these pages.
+        InputError: there is no such folder, an answer is not text, or none is about these pages.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; `answers` names one with an answer for each page")
+        raise InputError(f"{folder} is not a folder; `answers` must be a folder with an answer for each page")
     by_page, whole = _by_name(folder)
     digest, readings = hashlib.sha256(), {}
     for document, number in sorted({(check.document, check.page) for check in bench.checks}):
@@ -60,7 +60,7 @@ def read_answers(folder: Path, bench: BenchSet) -> AnswersFound:
         readings[document, number] = texts
     if not any(readings.values()):
         raise InputError(
-            f"{folder} has no answer for any page of this benchmark; it should have files like "
+            f"{folder} does not have an answer for any page of this benchmark; it should have files like "
             f"{PurePosixPath(bench.documents[0]).with_suffix('')}_pg1_repeat1.md"
         )
     return AnswersFound(readings, digest.hexdigest())

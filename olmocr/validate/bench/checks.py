@@ -1,4 +1,4 @@
-"""A benchmark folder in olmOCR-bench's layout -> BenchSet: documents, and what is to be true of their pages' text."""
+"""A benchmark folder in olmOCR-bench's layout -> BenchSet: documents, and what must be true of their pages' text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COMMON = {"pdf", "page", "id", "type", "max_diffs", "checked", "url"}
 
 @dataclass(frozen=True)
 class Phrase:
-    """A text has to be there, or with *absent* must not be; looked for in the first and last so many characters."""
+    """A text must be there, or with *absent* must not; searched for in the first and last so many characters."""
 
     text: str
     absent: bool = False
@@ -40,7 +40,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Order:
-    """One text has to begin before another."""
+    """One text must begin before another."""
 
     before: str
     after: str
@@ -48,7 +48,7 @@ class Order:
 
 @dataclass(frozen=True)
 class TableCell:
-    """A table has to have a cell with this text, and beside it others: *relations* by where they have to be."""
+    """A table must have a cell with this text, and next to it others: *relations* by their direction."""
 
     cell: str
     relations: Mapping[str, str]
@@ -57,7 +57,7 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A page has to have text, no endless repetition, no unexpected script; with *max_length* it has to be blank."""
+    """A page must have text, no endless repetition, no unexpected script; with *max_length* it must be blank."""
 
     max_length: int | None = None
     max_length_skips_image_alt_tags: bool = False
@@ -67,7 +67,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula has to be there that shows all of *math*; with *with_dollars* those between dollar signs count, too."""
+    """There must be a formula that shows all of *math*; with *with_dollars*, those between dollar signs count, too."""
 
     math: str
     with_dollars: bool = True
@@ -75,7 +75,7 @@ class Formula:
 
 @dataclass(frozen=True)
 class Format:
-    """A text has to stand in a heading, in bold or in italic type; *form* is one of :data:`FORMATS`."""
+    """A text must be in a heading, in bold or in italic type; *form* is one of :data:`FORMATS`."""
 
     text: str
     form: str
@@ -84,7 +84,7 @@ class Format:
 
 @dataclass(frozen=True)
 class Footnote:
-    """A footnote's mark has to be there, and right before and after it these letters and digits, if any are given."""
+    """A footnote's mark must be there, with these letters and digits, if given, right before and after it."""
 
     marker: str
     before: str = ""
@@ -96,7 +96,7 @@ Rule = Phrase | Order | TableCell | Baseline | Formula | Format | Footnote
 
 @dataclass(frozen=True)
 class BenchCheck:
-    """What has to be true of the text of one page of *document*, a path within ``pdfs``; *page* counts from 1."""
+    """What must be true of the text of one page of *document*, a path within ``pdfs``; *page* counts from 1."""
 
     id: str
     type: str
@@ -111,7 +111,7 @@ class BenchCheck:
 class BenchSet:
     """A benchmark: *documents* are paths within *pdfs*.
 
-    *checks_sha256* tells data sets apart; *revision* is the commit that they were downloaded at, if that is known.
+    *checks_sha256* identifies the data set; *revision* is the commit it was downloaded at, if known.
     """
 
     pdfs: Path
@@ -121,12 +121,12 @@ class BenchSet:
     revision: str | None
 
     def document_path(self, document: str) -> Path:
-        """Return where a document lies."""
+        """Return a document's path."""
         return self.pdfs / document
 
 
 class CheckError(ValueError):
-    """A line is no check; the text says why."""
+    """A line is not a check; the text says why."""
 
 
 def read_bench_set(folder: Path) -> BenchSet:
@@ -135,14 +135,16 @@ def read_bench_set(folder: Path) -> BenchSet:
     Every document without a baseline check of its own gets one for its first page.
 
     Raises:
-        InputError: the folder, a line or a document that a check names is not what it should be.
+        InputError: the folder, a line or a document that a check names is invalid.
     """
     pdfs = folder / "pdfs"
     if not pdfs.is_dir():
-        raise InputError(f"{folder} is no benchmark: it has no folder pdfs; give the one that holds pdfs and *.jsonl")
+        raise InputError(
+            f"{folder} is not a benchmark: it has no folder pdfs; give the one that holds pdfs and *.jsonl"
+        )
     files = files_in(folder, ".jsonl")
     if not files:
-        raise InputError(f"{folder} is no benchmark: it has no *.jsonl with checks")
+        raise InputError(f"{folder} is not a benchmark: it has no *.jsonl with checks")
     documents = tuple(sorted(path.relative_to(pdfs).as_posix() for path in _documents(pdfs)))
     places: dict[str, str] = {}
     checks: list[BenchCheck] = []
@@ -158,14 +160,14 @@ def parse_check(line: str, category: str) -> BenchCheck:
     """Return one line of JSON as a check.
 
     Raises:
-        CheckError: it is no JSON, a field is missing, unknown or of another type, or there is no such type of check.
+        CheckError: it is not JSON, a field is missing, unknown or of another type, or the type of check is unknown.
     """
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise CheckError(f"it is no JSON: {error}") from error
+        raise CheckError(f"it is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CheckError("it is no JSON object")
+        raise CheckError("it is not a JSON object")
     fields = _JsonFields(value)
     kind = fields.text("type")
     max_diffs = fields.count("max_diffs", default=0)
@@ -180,7 +182,7 @@ def parse_check(line: str, category: str) -> BenchCheck:
     )
     unknown = sorted(set(value) - fields.asked - _COMMON)
     if unknown:
-        raise CheckError(f"a check of type {kind} has no field {unknown[0]!r}")
+        raise CheckError(f"a check of type {kind} does not have a field {unknown[0]!r}")
     return check
 
 
@@ -196,7 +198,7 @@ def _rule(fields: _JsonFields, kind: str, max_diffs: int) -> Rule:
     if kind == "order":
         order = Order(fields.phrase("before"), fields.phrase("after"))
         if max_diffs > min(len(order.before), len(order.after)) // 2:
-            raise CheckError(f"max_diffs is {max_diffs}, more than half of a text that is looked for")
+            raise CheckError(f"max_diffs is {max_diffs}, more than half of the text to find")
         return order
     if kind == "table":
         found = {name: fields.text_or_nothing(name) for name in RELATIONS}
@@ -217,20 +219,20 @@ def _rule(fields: _JsonFields, kind: str, max_diffs: int) -> Rule:
     if kind == "footnote":
         return Footnote(_marker(fields), *(_phrase_or_nothing(fields, f"appears_{way}_marker") for way in _SIDES))
     known = ("present", "absent", "order", "table", "baseline", "math", "format", "footnote")
-    raise CheckError(f"there is no type of check {kind!r}; there are {', '.join(known)}")
+    raise CheckError(f"there is no type of check {kind!r}; use one of {', '.join(known)}")
 
 
 def _form(fields: _JsonFields) -> str:
     found = fields.text("format")
     if found not in FORMATS:
-        raise CheckError(f"format is {found!r}, none of {', '.join(FORMATS)}")
+        raise CheckError(f"format is {found!r}, not one of {', '.join(FORMATS)}")
     return found
 
 
 def _marker(fields: _JsonFields) -> str:
     found = fields.text("marker")
     if " " in found:
-        raise CheckError(f"marker is {found!r}, which no footnote has")
+        raise CheckError(f"marker is {found!r}, which is not a footnote's mark")
     return found
 
 
@@ -239,7 +241,7 @@ def _phrase_or_nothing(fields: _JsonFields, name: str) -> str:
 
 
 class _JsonFields:
-    """A JSON object's fields, each of the type that is asked for; *asked* are those that were."""
+    """A JSON object's fields, each of its required type; *asked* are those read so far."""
 
     def __init__(self, value: Mapping[str, Any]) -> None:
         self._value = value
@@ -254,7 +256,7 @@ class _JsonFields:
     def phrase(self, name: str) -> str:
         found = normalized(self.text(name))
         if not found.strip():
-            raise CheckError(f"{name} is nothing but marks of type")
+            raise CheckError(f"{name} consists only of formatting marks")
         return found
 
     def text_or_nothing(self, name: str) -> str:
@@ -288,14 +290,14 @@ class _JsonFields:
 def _document(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise CheckError(f"pdf is {name!r}, which does not lie in pdfs")
+        raise CheckError(f"pdf is {name!r}, which is not inside pdfs")
     return path.as_posix()
 
 
 def _checks_of(file: Path, content: str, documents: set[str], places: dict[str, str]) -> Iterator[BenchCheck]:
     """Yield a file's checks; *places* says where each id was, and is added to."""
     if file.stem == BASELINE:
-        raise InputError(f"{file} has the name of the checks that every document gets; call it something else")
+        raise InputError(f"{file} has the name of the checks that every document gets; rename it")
     for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
@@ -303,13 +305,13 @@ def _checks_of(file: Path, content: str, documents: set[str], places: dict[str, 
         try:
             check = parse_check(line, file.stem)
         except CheckError as error:
-            raise InputError(f"{place} is no check: {error}; correct or remove the line") from error
+            raise InputError(f"{place} is not a check: {error}; correct or remove the line") from error
         if check.document not in documents:
             raise InputError(
                 f"{place} is about {check.document!r}, which is not in pdfs; download it or remove the line"
             )
         if check.id in places:
-            raise InputError(f"{place} has the id of {places[check.id]}, {check.id!r}; each check needs its own")
+            raise InputError(f"{place} has the same id as {places[check.id]}, {check.id!r}; each check needs its own")
         places[check.id] = place
         yield check
 
@@ -321,7 +323,9 @@ def _baselines(documents: tuple[str, ...], checks: list[BenchCheck]) -> Iterator
         if document not in have:
             name = f"{document}_baseline"
             if name in ids:
-                raise InputError(f"a check has the id {name!r}, which is that of a document's own; give it another")
+                raise InputError(
+                    f"a check has the id {name!r}, which is reserved for a document's own check; give it another"
+                )
             yield BenchCheck(name, BASELINE, BASELINE, document, 1, 0, Baseline())
 
 
@@ -330,12 +334,12 @@ def _documents(pdfs: Path) -> Iterator[Path]:
         path for path in pdfs.rglob("*") if path.suffix.lower() == ".pdf" and path.is_file() and own_parts(path, pdfs)
     ]
     if not found:
-        raise InputError(f"{pdfs} holds no PDF")
+        raise InputError(f"{pdfs} does not hold PDFs")
     yield from found
 
 
 def _revision(files: list[Path]) -> str | None:
-    """Return the commit that all of the files were downloaded at, as huggingface_hub left it beside them."""
+    """Return the commit at which all files were downloaded, from what huggingface_hub left beside them."""
     found = {_downloaded_at(file) for file in files}
     return found.pop() if len(found) == 1 else None
 
@@ -353,6 +357,6 @@ def _downloaded_at(file: Path) -> str | None:
 
 
 def _etags(content: bytes) -> set[str]:
-    """Return what the Hub may call a file with this content: git's name for it, or that of its large file storage."""
+    """Return the Hub's possible names for a file with this content: git's hash, or its large file storage's."""
     git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
     return {git.hexdigest(), hashlib.sha256(content).hexdigest()}

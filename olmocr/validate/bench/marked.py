@@ -1,4 +1,4 @@
-"""Markdown, with HTML in it -> what stands in it as a heading, in bold or italic type, and its marks of footnotes."""
+"""Markdown with HTML -> its text in headings, bold or italic type, and its footnote marks."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _MARKS = {
 _TAGS = {"heading": ("h[1-6]",), "bold": ("b", "strong"), "italic": ("i", "em")}
 
 FORMATS = tuple(_TAGS)
-"""What a text can stand in."""
+"""The forms that a text can have."""
 
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def texts_in(text: str, form: str) -> list[str]:
-    """Return what stands in *text* as *form*, one of :data:`FORMATS`, in markdown and in HTML.
+    """Return the parts of *text* in the form *form*, one of :data:`FORMATS`, in markdown and in HTML.
 
-    As olmOCR-bench looks for it: ``<br>`` begins like ``<b>``, and counts as that.
+    As in olmOCR-bench, ``<br>`` begins like ``<b>``, and counts as that.
     """
     found = [match[1] for match in _LINE_OF_HEADING.finditer(text)] if form == "heading" else []
     for mark in _MARKS.get(form, ()):
@@ -40,7 +40,7 @@ def _between_marks(text: str, mark: re.Pattern[str]) -> Iterator[str]:
 
 
 def _in_tags(text: str, name: str) -> Iterator[str]:
-    """Yield what each tag that begins with *name*, a pattern, holds up to the next end of one."""
+    """Yield the content of each tag that begins with *name*, a pattern, up to the next end of one."""
     opening, closing = re.compile(f"<{name}", re.IGNORECASE), re.compile(f"</{name}>", re.IGNORECASE)
     done = 0
     while found := opening.search(text, done):
@@ -53,9 +53,9 @@ def _in_tags(text: str, name: str) -> Iterator[str]:
 
 
 def footnote_marks(text: str, marker: str) -> list[tuple[int, int]]:
-    """Return where the mark of a footnote begins and ends: ``[^1]``, ``<sup>1</sup>`` or a small raised 1.
+    """Return the start and end of each footnote mark: ``[^1]``, ``<sup>1</sup>`` or a small raised 1.
 
-    ``[^1]:`` is where the footnote itself begins, and not counted.
+    ``[^1]:`` begins the footnote itself, and does not count.
     """
     found = [match.span() for match in re.finditer(rf"\[\^{re.escape(marker)}\](?!:)", text)]
     found += _raised_by_tags(text, marker)

@@ -1,4 +1,4 @@
-"""A check and the text of a page -> whether it holds, as olmOCR-bench's own evaluator decides it."""
+"""A check and the text of a page -> whether it passes, as olmOCR-bench's own evaluator decides."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from olmocr.validate.score import partial_similarity, places, similarity
 
 _LONGEST_REPEATED = 5  # characters
 _LEAST_SIMILAR_CELL = 0.5
-_BESIDE_FOOTNOTE = 200  # characters beside a footnote's mark in which a text is looked for
+_BESIDE_FOOTNOTE = 200  # characters beside a footnote's mark in which to look for a text
 _HEADINGS = {"top_heading": "up", "left_heading": "left"}
 
-# Chinese characters, Japanese syllables, emoji and flags: what a model that has lost its way writes.
+# Chinese characters, Japanese syllables, emoji and flags: what a derailed model writes.
 _UNEXPECTED = re.compile(
     "[\u4e00-\u9fff\u3040-\u309f\u30a0-\u30ff"
     "\U0001f600-\U0001f64f\U0001f300-\U0001f5ff\U0001f680-\U0001f6ff\U0001f1e0-\U0001f1ff]"
@@ -26,9 +26,9 @@ _UNEXPECTED = re.compile(
 
 
 def holds(check: BenchCheck, text: str, drawings: Drawings | None = None) -> bool | None:
-    """Return whether *check* holds for the text of its page; None for a formula where there are no drawings.
+    """Return whether *check* passes for the text of its page; None for a formula without drawings.
 
-    *drawings* has all that :func:`formulas_to_draw` names.
+    *drawings* has everything that :func:`formulas_to_draw` returns.
 
     Raises:
         MissingDependencyError: rapidfuzz or fuzzysearch is not installed.
@@ -51,7 +51,7 @@ def holds(check: BenchCheck, text: str, drawings: Drawings | None = None) -> boo
 
 
 def formulas_to_draw(check: BenchCheck, text: str) -> list[str]:
-    """Return the formulas without whose drawings it cannot be told whether *check* holds: its own and the page's."""
+    """Return the formulas whose drawings are needed to decide *check*: its own and the page's."""
     if not isinstance(check.rule, Formula):
         return []
     written = formulas_in(text, with_dollars=check.rule.with_dollars)
@@ -70,8 +70,8 @@ def _has_phrase(rule: Phrase | Format, max_diffs: int, text: str, first: int = 0
 
 
 def _is_within(wanted: str, text: str, max_diffs: int, threshold: float) -> bool:
-    # Of two texts rapidfuzz looks for the shorter one in the longer one: without this a lone space would pass for a
-    # page with any phrase of two words.
+    # rapidfuzz looks for the shorter of two texts in the longer one. Without this, a page with a lone space would pass
+    # for any phrase of two words.
     return len(text) >= len(wanted) - max_diffs and partial_similarity(wanted, text) >= threshold
 
 
@@ -176,7 +176,7 @@ def _letters(text: str) -> int:
 
 
 def _repeats(text: str) -> int:
-    """Return how often the last 1 to 5 characters stand at the end, one after the other; the most of these five."""
+    """Return how often the last 1 to 5 characters repeat at the end; the most of these five."""
     text = " ".join(re.split(r"\s+", text))
     return max(_repeats_of(text, length) for length in range(1, _LONGEST_REPEATED + 1))
 

@@ -1,4 +1,4 @@
-"""A converted folder and a benchmark -> BenchReport: the pipeline reads its pages, and their text is checked."""
+"""A converted folder and a benchmark -> BenchReport: the pipeline reads the pages, and their text is checked."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ _SIGNIFICANT = 1 - CONFIDENCE
 
 
 def _nobody() -> Draftsman:
-    raise CannotDrawError("nothing to draw them with was named")
+    raise CannotDrawError("no program to draw them was given")
 
 
 @dataclass(frozen=True)
 class BenchTerms:
-    """On which terms a model is tried: *longest_side* is in pixels, None for what suits the model.
+    """The options of a run: *longest_side* is in pixels, None for what suits the model.
 
-    *sample* is how many documents of each category are read, None for all. *work* is the folder in which pages that
-    were read are kept, None for one in the user's cache. *server* is the address of one that has the model, and answers
-    instead of this process; *server_model* is its name there, None if it has no other. *ask* answers instead of either.
-    *draftsman* finds what draws formulas, and is asked where there are any.
+    *sample* is how many documents of each category to read, None for all. *work* is the folder for stored results of
+    pages, None for one in the user's cache. *server* is the address of one that has the model, and answers instead of
+    this process; *server_model* is its name there, None if it is the same. *ask* replaces both. *draftsman* finds a
+    program to draw formulas, and is called if there are any.
     """
 
     longest_side: int | None = None
@@ -80,7 +80,7 @@ class BenchTerms:
 
 @dataclass(frozen=True)
 class BenchRun:
-    """A report, and the outcome of each check that it counts."""
+    """A report, and the outcome of each check in it."""
 
     report: BenchReport
     outcomes: tuple[Outcome, ...]
@@ -91,7 +91,7 @@ OnPage = Callable[[], None]
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The part of a benchmark that is tried, all of it, and what draws its formulas, or why nothing does."""
+    """The part of a benchmark to run, the complete benchmark, and the program to draw its formulas, or why none."""
 
     full: BenchSet
     part: BenchSet
@@ -102,7 +102,7 @@ class _Chosen:
 
 @dataclass(frozen=True)
 class _Reader:
-    """What a report says of who read the pages."""
+    """What a report says about who read the pages."""
 
     model: str
     weights: dict[str, str]
@@ -115,11 +115,11 @@ class _Reader:
 def run_bench(folder: Path, bench: Path, terms: BenchTerms = BenchTerms(), on_page: OnPage = lambda: None) -> BenchRun:
     """Have the model in *folder* read a benchmark's pages, score them, and leave the report beside its weights.
 
-    A run that is interrupted resumes with the page it was at; *on_page* is called after each page that is read.
+    An interrupted run resumes with its current page; *on_page* is called after each page.
 
     Raises:
-        CheckpointError: *folder* holds no model that can be loaded.
-        InputError: the benchmark is not what it should be.
+        CheckpointError: *folder* does not hold a loadable model.
+        InputError: the benchmark is invalid.
         MissingDependencyError: MLX, mlx-vlm, rapidfuzz or fuzzysearch is not installed.
         OutputError: the report cannot be written.
         ServerError: the server cannot be used.
@@ -137,10 +137,10 @@ def run_bench(folder: Path, bench: Path, terms: BenchTerms = BenchTerms(), on_pa
 
 
 def score_answers(answers: Path, bench: Path, terms: BenchTerms = BenchTerms()) -> BenchRun:
-    """Score the answers in a folder, as :func:`read_answers` finds them there; nothing is written.
+    """Score the answers in a folder, as :func:`read_answers` finds them; write nothing.
 
     Raises:
-        InputError: the benchmark or the answers are not what they should be.
+        InputError: the benchmark or the answers are invalid.
         MissingDependencyError: rapidfuzz or fuzzysearch is not installed.
     """
     chosen = _choose(bench, terms, _begun())
@@ -149,7 +149,7 @@ def score_answers(answers: Path, bench: Path, terms: BenchTerms = BenchTerms()) 
 
 
 def _begun() -> float:
-    """Return when a run began. Where a library is missing, that is said now and not after hours of reading."""
+    """Return the start time of a run. Missing libraries are reported now, not after hours of reading."""
     started = time.monotonic()
     similarity("", "")
     places("a", "", 0)
@@ -174,14 +174,14 @@ def _choose(bench: Path, terms: BenchTerms, started: float) -> _Chosen:
 
 
 def _scored(bench: Path, chosen: _Chosen, readings: Readings, reader: _Reader) -> BenchRun:
-    """Return what comes of the checks, and the report on it."""
+    """Return the results of the checks, and the report."""
     full, part = chosen.full, chosen.part
     drawings, why_not_drawn = _drawings(chosen, readings)
     outcomes = tuple(_outcome(check, readings, drawings) for check in part.checks)
     tallied = tally(outcomes)
     pages = {(check.document, check.page) for check in part.checks}
     without = sum(all(text is None for text in readings.get(page, ())) for page in pages)
-    skipped = {"math": f"formulas are compared as a browser draws them with KaTeX, and {why_not_drawn}"}
+    skipped = {"math": f"formulas are compared as drawn by a browser with KaTeX, but {why_not_drawn}"}
     why = tuple(_why_incomplete(chosen, outcomes, skipped, without if reader.backend == ANSWERS else 0))
     report = BenchReport(
         **dataclasses.asdict(reader),
@@ -209,7 +209,7 @@ def _scored(bench: Path, chosen: _Chosen, readings: Readings, reader: _Reader) -
 
 
 def _drawings(chosen: _Chosen, readings: Readings) -> tuple[Drawings | None, str]:
-    """Return all formulas that have to be drawn, as they are drawn; or none, and why."""
+    """Return the drawings of all formulas needed; or none, and why."""
     if chosen.draftsman is None:
         return None, chosen.why_not_drawn
     wanted = [
@@ -225,7 +225,7 @@ def _drawings(chosen: _Chosen, readings: Readings) -> tuple[Drawings | None, str
         return None, str(error)
     odd = [check.id for check in chosen.part.checks if _is_undrawn(check, drawings)]
     if odd:
-        logger.warning("%d formulas that are asked for cannot be drawn, the first by %s", len(odd), odd[0])
+        logger.warning("%d formulas in checks cannot be drawn, the first in %s", len(odd), odd[0])
     return drawings, ""
 
 
@@ -245,7 +245,7 @@ def write_bench(folder: Path, run: BenchRun) -> None:
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """What tells an earlier run apart, and its outcomes."""
+    """What identifies an earlier run, and its outcomes."""
 
     model: str
     weights: Mapping[str, str]
@@ -254,10 +254,10 @@ class EarlierRun:
 
 
 def read_earlier(path: Path) -> EarlierRun:
-    """Return what an earlier run left in a model's folder, which is named itself or by its report.
+    """Return what an earlier run left in a model's folder, given as the folder or its report.
 
     Raises:
-        InputError: there is none, it cannot be used, or it was made of other weights than lie beside it.
+        InputError: it is missing, unusable, or about other weights than those beside it.
     """
     folder = path.parent if path.name == BENCH_REPORT_FILE else path
     report_path, checks_path = folder / BENCH_REPORT_FILE, folder / BENCH_CHECKS_FILE
@@ -266,19 +266,19 @@ def read_earlier(path: Path) -> EarlierRun:
         lines = checks_path.read_text(encoding="utf-8").splitlines()
         run = dataclasses.replace(run, outcomes=tuple(parse_as(Outcome, line) for line in lines))
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename} is not there; run the benchmark on that model first") from error
+        raise InputError(f"{error.filename} is missing; run the benchmark on that model first") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{report_path} and {checks_path.name} cannot be used: {error}; make them again") from error
-    has_weights = bool(files_in(folder, ".safetensors"))  # reports may have been sent without them
+    has_weights = bool(files_in(folder, ".safetensors"))  # reports may be here without them
     if has_weights and run.weights != weight_hashes(folder):
-        raise InputError(f"{report_path} was made of other weights than lie beside it; run the benchmark again")
+        raise InputError(f"{report_path} is about other weights than those beside it; run the benchmark again")
     return run
 
 
 def other_run(path: Path, bench: Path, terms: BenchTerms, on_page: OnPage = lambda: None) -> EarlierRun:
-    """Return a run to compare with: of a model, which is measured first if it has no report, or of answers.
+    """Return a run to compare with: of a model, measured first if it lacks a report, or of answers.
 
-    A server has one model, and not that of *path*, which is therefore read in this process.
+    A server has one model, not the one in *path*, so that one reads in this process.
 
     Raises:
         OlmocrError: as :func:`run_bench`, :func:`score_answers` and :func:`read_earlier` do.
@@ -296,14 +296,14 @@ def compared(run: BenchRun, other: EarlierRun) -> BenchRun:
     """Return *run* with a comparison to another model's outcomes of the same checks.
 
     Raises:
-        UsageError: the two were not asked the same.
+        UsageError: the two runs used different checks.
     """
     if other.checks_sha256 != run.report.checks_sha256:
         raise UsageError(f"{other.model} was measured with other checks than {run.report.model}; use the same data set")
     theirs = {outcome.id: outcome for outcome in other.outcomes if outcome.passed is not None}
     ours = [outcome for outcome in run.outcomes if outcome.passed is not None and outcome.id in theirs]
     if not ours:
-        raise UsageError(f"no check was scored both of {other.model} and of {run.report.model}; use the same documents")
+        raise UsageError(f"no check was scored for both {other.model} and {run.report.model}; use the same documents")
     matched = [theirs[outcome.id] for outcome in ours]
     found = compare(tally(ours), tally(matched))
     alone = Counter((one.passed, two.passed) for one, two in zip(ours, matched, strict=True))
@@ -332,13 +332,13 @@ def _verdict(model: str, other: str, difference: float, within: Interval, p_valu
     if p_value < _SIGNIFICANT:
         how = "better" if difference > 0 else "worse"
         return f"{model} reads {how} than {other} by these {checks} checks: {numbers}"
-    return f"{model} is not told apart from {other} by these {checks} checks: {numbers}"
+    return f"{model} does not differ significantly from {other} in these {checks} checks: {numbers}"
 
 
 def _read_pages(
     folder: Path, bench: BenchSet, workspace: Path, side: int, terms: BenchTerms, on_page: OnPage
 ) -> Readings:
-    """Return the one reading of each page; what the workspace has is not read again."""
+    """Return the one reading of each page; pages in the workspace are not read again."""
     paths = {document: bench.document_path(document) for document in bench.documents}
     config = PipelineConfig(
         workspace=workspace,
@@ -359,12 +359,12 @@ def _read_pages(
 
 
 def _text(record: PageRecord) -> str | None:
-    """Return a page's text; one that fell back holds the file's own, which the model did not read."""
+    """Return a page's text; a fallback page holds the file's own text, which the model did not read."""
     return None if record.is_fallback else record.response.natural_text or ""
 
 
 def _workspace(weights: dict[str, str], side: int, terms: BenchTerms) -> Path:
-    """Return the folder for pages that this model reads on these terms, with these versions of what reads them."""
+    """Return the folder for pages read by this model with these options and these versions of the software."""
     readers = {name: version for name, version in versions().items() if name in _READERS}
     of_server = [terms.server, terms.server_model] if terms.server else []
     parts = [_FORMAT, weights, side, terms.max_tokens, terms.max_attempts, readers, *of_server]
@@ -373,12 +373,12 @@ def _workspace(weights: dict[str, str], side: int, terms: BenchTerms) -> Path:
 
 
 def default_bench_work() -> Path:
-    """Return the folder in which pages are kept unless another is named: in the user's cache."""
+    """Return the default folder for pages, in the user's cache."""
     return cache_folder("bench")
 
 
 def _sampled(full: BenchSet, count: int | None) -> BenchSet:
-    """Return so many documents of each folder of the benchmark, the same ones every time, and their checks."""
+    """Return this many documents of each folder of the benchmark, always the same ones, and their checks."""
     if count is None:
         return full
     folders: dict[str, list[str]] = {}
@@ -393,7 +393,7 @@ def _sampled(full: BenchSet, count: int | None) -> BenchSet:
 
 
 def _outcome(check: BenchCheck, readings: Readings, drawings: Drawings | None) -> Outcome:
-    """Return what comes of a check: of several readings more than half must pass, and one without an answer fails."""
+    """Return a check's result: of several readings more than half must pass, and one without an answer fails."""
     texts = readings.get((check.document, check.page), ())
     held = [holds(check, text or "", drawings) and text is not None for text in texts or (None,)]
     passed = None if None in held else sum(map(bool, held)) > len(held) / 2
@@ -443,7 +443,7 @@ def _why_incomplete(
     if left_out:
         yield f"{left_out} of {len(chosen.full.documents)} documents were left out"
     if without_answer:
-        yield f"{without_answer} pages have no answer in the folder: nothing passed there"
+        yield f"{without_answer} pages have no answer in the folder, so all their checks failed"
     for each in _types(outcomes, why_skipped):
         if each.skipped:
             yield f"{each.skipped} checks of type {each.type} were not scored: {each.why_skipped}"

@@ -1,7 +1,7 @@
-"""Outcomes of checks -> scores with intervals, and whether two models can be told apart by them.
+"""Outcomes of checks -> scores with intervals, and whether two models differ significantly.
 
-Documents are drawn, never single checks: those of one page stand or fall together. As many are drawn of each category
-as it has, so that none is ever empty.
+Documents are drawn, never single checks, because those of one page succeed or fail together. Each draw takes as many
+documents of each category as it has, so that no category is ever empty.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CheckCounts:
     counts: Doubles
 
     def scores(self, weights: Doubles) -> Doubles:
-        """Return (draws, categories): the share passed where *weights* (draws, documents) say how often each counts."""
+        """Return (draws, categories): the share passed, where *weights* (draws, documents) count each document."""
         counts = weights @ self.counts
         return np.divide(weights @ self.passed, counts, out=np.full_like(counts, np.nan), where=counts > 0)
 
@@ -41,9 +41,9 @@ class CheckCounts:
         return float(overall(self.scores(np.ones((1, len(self.documents)))))[0])
 
     def draws(self) -> Doubles:
-        """Return (draws, documents): how often each document was drawn, each time as many of every category."""
+        """Return (draws, documents): how often each document was drawn, with fixed numbers per category."""
         random = np.random.default_rng(0)
-        home = self.counts.argmax(axis=1)  # the first of its categories that has most of its checks
+        home = self.counts.argmax(axis=1)  # the first category with most of its checks
         drawn = np.zeros((RESAMPLES, len(self.documents)))
         for category in range(len(self.categories)):
             (members,) = np.nonzero(home == category)
@@ -54,7 +54,7 @@ class CheckCounts:
 
 @dataclass(frozen=True)
 class ScoreDifference:
-    """How far one model's overall score is above another's, and the chance of that if they were alike."""
+    """How far one model's overall score is above another's, and the probability of that if they were alike."""
 
     score: float
     other_score: float
@@ -63,12 +63,12 @@ class ScoreDifference:
 
     @property
     def difference(self) -> float:
-        """Above zero where the first is better."""
+        """Above zero if the first is better."""
         return self.score - self.other_score
 
 
 def tally(outcomes: Sequence[Outcome]) -> CheckCounts:
-    """Return the scored ones among *outcomes*, counted."""
+    """Return counts of the scored checks among *outcomes*."""
     scored = [outcome for outcome in outcomes if outcome.passed is not None]
     categories = tuple(sorted({outcome.category for outcome in scored}))
     documents = tuple(sorted({outcome.document for outcome in scored}))
@@ -83,13 +83,13 @@ def tally(outcomes: Sequence[Outcome]) -> CheckCounts:
 
 
 def overall(scores: Doubles) -> Doubles:
-    """Return the mean over categories, as the benchmark averages: each counts the same, however many checks it has."""
+    """Return the mean over categories, as in the benchmark: each counts the same, however many checks it has."""
     means: Doubles = np.nanmean(scores, axis=-1)
     return means
 
 
 def interval(values: Doubles) -> Interval:
-    """Return where the middle of *values*, one a draw, lies."""
+    """Return the central interval of *values*, one for each draw."""
     rest = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(values, [rest, 1 - rest])
     return Interval(float(low), float(high), CONFIDENCE, RESAMPLES)
@@ -103,7 +103,7 @@ def compare(ours: CheckCounts, theirs: CheckCounts) -> ScoreDifference:
 
 
 def _p_value(ours: CheckCounts, theirs: CheckCounts) -> float:
-    """Return how often the difference is as large with the two models' names exchanged at random documents."""
+    """Return how often the difference is as large with the two models' names swapped at random documents."""
     shares = (ours.passed - theirs.passed) / ours.counts.sum(axis=0)
     by_document: Doubles = shares.mean(axis=1)
     signs = np.random.default_rng(1).choice([-1.0, 1.0], (RESAMPLES, len(by_document)))
@@ -112,7 +112,7 @@ def _p_value(ours: CheckCounts, theirs: CheckCounts) -> float:
 
 
 def mcnemar(only_this: int, only_other: int) -> float:
-    """Return the exact chance that checks which one of two models alone passed are shared so unevenly, or more so."""
+    """Return the exact probability that checks passed by only one of two models are shared this unevenly, or more."""
     count = only_this + only_other
     tail = sum(math.comb(count, few) for few in range(min(only_this, only_other) + 1))
     return min(1.0, float(2 * tail / 2**count)) if count < 1000 else _mcnemar_normal(only_this, only_other)

@@ -1,4 +1,4 @@
-"""Markdown -> the tables in it, and for each cell which cells lie beside it, spans of rows and columns counted."""
+"""Markdown -> the tables in it, and the neighbours of each cell, with spans of rows and columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CellPlace = tuple[int, int]
 
 _STEPS: Mapping[str, CellPlace] = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 _WIDEST = 1000  # columns that a cell may span, as in browsers
-_MOST_SLOTS = MOST_ROWS  # of a table's grid; an answer may claim to span more than any memory holds
+_MOST_SLOTS = MOST_ROWS  # of a table's grid; an answer may claim larger spans than any memory holds
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Grid:
     slots: Mapping[CellPlace, CellPlace]
 
     def beside(self, place: CellPlace, direction: str) -> set[CellPlace]:
-        """Return the cells next to the one at *place*, up, down, left or right: several, where it spans several."""
+        """Return the cells next to the one at *place*: up, down, left or right; several next to a span."""
         cell = self.cells[place]
         rows = range(place[0], place[0] + cell.rows)
         columns = range(place[1], place[1] + cell.columns)
@@ -37,7 +37,7 @@ class Grid:
         return {each for each in found if each is not None}
 
     def headings(self, place: CellPlace, direction: str) -> set[CellPlace]:
-        """Return the headings that lie up or left, however far; where there are none, the outermost cells."""
+        """Return the headings above or to the left, however far; or, without headings, the outermost cells."""
         seen, waiting, headings, ends = {place}, [place], set(), set()
         while waiting:
             here = waiting.pop()
@@ -72,7 +72,7 @@ def grids_in(text: str, *, with_markdown: bool = True) -> list[Grid]:
 
 
 def lay_out(rows: list[list[Cell]]) -> Grid:
-    """Return *rows* as a table: a cell goes to the first place of its row that none from above covers."""
+    """Return *rows* as a table: a cell goes to the first place of its row not covered from above."""
     cells: dict[CellPlace, Cell] = {}
     slots: dict[CellPlace, CellPlace] = {}
     for row, found in enumerate(rows):
@@ -90,7 +90,7 @@ def lay_out(rows: list[list[Cell]]) -> Grid:
 
 
 def _within(cell: Cell, rows_left: int, slots: int) -> Cell:
-    """Return *cell* no larger than its table can be."""
+    """Return *cell*, limited to the largest possible table."""
     rows, columns = min(cell.rows, rows_left), min(cell.columns, _WIDEST)
     if slots + rows * columns > _MOST_SLOTS:
         rows = columns = 1
@@ -98,7 +98,7 @@ def _within(cell: Cell, rows_left: int, slots: int) -> Cell:
 
 
 def _markdown_tables(text: str) -> list[list[list[Cell]]]:
-    """Return what runs of lines with bars hold, those of two lines and more."""
+    """Return the content of runs of two or more lines with bars."""
     tables: list[list[list[Cell]]] = []
     run: list[str] = []
     for line in [*text.strip().split("\n"), ""]:

@@ -6,7 +6,7 @@ import re
 
 from olmocr.text import normalized as in_normal_form
 
-# In this order: a pair within a pair of the other kind is left for the pass after it.
+# In this order: a pair inside a pair of the other kind is left for the next pass.
 _MARKS = tuple(
     (re.compile(pattern), kept)
     for pattern, kept in (

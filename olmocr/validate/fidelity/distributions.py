@@ -1,4 +1,4 @@
-"""How likely a model found each token -> a bounded form that is kept on disk, and how far another model is from it."""
+"""The probability a model gave each token -> a bounded form stored on disk, and its distance to another model's."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ Doubles = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int32]
 
 TOP_K = 128
-"""Tokens of which the probability is kept, at each position; all others are one."""
+"""Tokens whose probability is stored at each position; all others are summed."""
 
 WHOLE_POSITIONS = 8
-"""Positions of a page at which all of the distribution is kept, to tell what cutting it costs."""
+"""Positions of a page whose complete distribution is stored, to measure the cost of cutting it."""
 
 _RESAMPLES = 2000
 _CONFIDENCE = 0.95
 _SMALLEST = 1e-38
 
 MOST = 87.5
-"""Nats: what is farther apart counts as this, and so does what is no number, as a broken model's logits are."""
+"""Nats: larger distances count as this, and so does NaN, as from a broken model's logits."""
 
 
 @dataclass(frozen=True)
 class KeptDistributions:
-    """What is kept of a page's distributions: logarithms of probabilities.
+    """What is stored of a page's distributions: logarithms of probabilities.
 
-    *ids* and *likely* (positions, k): the likeliest tokens, the likeliest first, and theirs. *tail* (positions,): that
-    of all others together. *places* (m,) are the positions whose distributions *whole* (m, vocabulary) are kept.
+    *ids* and *likely* (positions, k): the likeliest tokens, the likeliest first, and their logarithms. *tail*
+    (positions,): that of all others together. *places* (m,) are the positions whose complete distributions *whole* (m,
+    vocabulary) are stored.
     """
 
     ids: Ids
@@ -51,10 +52,10 @@ class KeptDistributions:
 
 @dataclass(frozen=True)
 class PageDivergence:
-    """Another model beside what was kept: *divergence* (positions,) in nats, *choices* its likeliest tokens.
+    """Another model compared with what was stored: *divergence* (positions,) in nats, *choices* its likeliest tokens.
 
-    *given* (positions,) is the logarithm of the probability that it gave to what was likeliest before.
-    *whole* and *cut* (m,) are the divergences of whole and of cut distributions at the places that were kept whole.
+    *given* (positions,) is the logarithm of the probability that it gave to the stored likeliest token.
+    *whole* and *cut* (m,) are the divergences of complete and of cut distributions at the places stored completely.
     """
 
     divergence: Doubles
@@ -67,9 +68,9 @@ class PageDivergence:
 def keep(
     blocks: Iterable[Floats], count: int, top_k: int = TOP_K, whole_positions: int = WHOLE_POSITIONS
 ) -> KeptDistributions:
-    """Return what is kept of one page's *count* distributions, given in *blocks* (positions, vocabulary) of logarithms.
+    """Return what to store of one page's *count* distributions, from *blocks* (positions, vocabulary) of logarithms.
 
-    One block at a time is looked at, and none is held.
+    Processes one block at a time and does not keep it in memory.
     """
     places = np.unique(np.linspace(0, count - 1, min(whole_positions, count)).astype(np.int32))
     parts, whole, start = [], [], 0
@@ -87,7 +88,7 @@ def keep(
 
 
 def diverge(kept: KeptDistributions, blocks: Iterable[Floats]) -> PageDivergence:
-    """Return how far *blocks*, another model's distributions of the same answer, are from what was kept."""
+    """Return how far *blocks*, another model's distributions for the same answer, are from the stored ones."""
     divergence, choices, given, other, start = [], [], [], [], 0
     for block in blocks:
         rows = slice(start, start + len(block))
@@ -102,9 +103,9 @@ def diverge(kept: KeptDistributions, blocks: Iterable[Floats]) -> PageDivergence
 
 
 def mean_interval(pages: Sequence[Doubles]) -> Interval:
-    """Return where the mean over all values lies, if the pages had been other ones like these.
+    """Return an interval for the mean over all values, if the pages had been others like these.
 
-    Whole pages are drawn: the positions of one are not independent of each other.
+    Complete pages are drawn, because the positions of one are not independent.
     """
     sums = np.array([page.sum() for page in pages])
     counts = np.array([len(page) for page in pages])
@@ -134,7 +135,7 @@ def _likeliest(block: Floats, top_k: int) -> tuple[Ids, Floats, Doubles]:
 
 
 def _log_of_others(block: Floats, ids: Ids) -> Doubles:
-    """Return the logarithm of the sum over all tokens but *ids*; one minus theirs would be rounding and no more."""
+    """Return the logarithm of the sum over all tokens except *ids*; one minus theirs would be mere rounding error."""
     others = block.copy()
     np.put_along_axis(others, ids.astype(np.int64), -np.inf, axis=1)
     sums: Doubles = np.exp(others).sum(axis=1, dtype=np.float64).clip(_SMALLEST)
@@ -154,5 +155,5 @@ def _bounded(divergence: Doubles) -> Doubles:
 
 
 def _within(places: Ids, start: int, block: Floats) -> Ids:
-    """Return which rows of *block*, that begins at position *start*, are at *places*."""
+    """Return which rows of *block*, which begins at position *start*, are at *places*."""
     return places[(places >= start) & (places < start + len(block))] - start

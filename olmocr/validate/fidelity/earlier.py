@@ -1,4 +1,4 @@
-"""What earlier measurements kept of a source -> the answers that it gave, by page.
+"""Stored measurements of a source -> its answers, by page.
 
 Import it after ``start_mlx``.
 """
@@ -22,7 +22,7 @@ _FILE = "asked.json"
 
 @dataclass(frozen=True)
 class EarlierQuestion:
-    """What a source was asked: *pages* are the SHA-256 of each page's document, and its number there."""
+    """A source's questions: *pages* are the SHA-256 of each page's document, and its number there."""
 
     weights: Mapping[str, str]
     pages: tuple[tuple[str, int], ...]
@@ -31,7 +31,7 @@ class EarlierQuestion:
 
 
 def write_asked(folder: Path, weights: Mapping[str, str], pages: Sequence[KnownPage], longest_side: int) -> None:
-    """Write what is asked into the *folder* of a measurement, so that its answers are found again.
+    """Write the questions into the *folder* of a measurement, so that its answers can be found again.
 
     Raises:
         OutputError: it cannot be written.
@@ -61,5 +61,5 @@ def earlier_answers(work: Path, weights: Mapping[str, str], longest_side: int) -
 
 
 def is_anything_kept(work: Path) -> bool:
-    """Say whether there are answers below *work*, of whatever source."""
+    """Say whether there are answers below *work*, of any source."""
     return any(work.glob(f"*/{_FILE}"))

@@ -1,4 +1,4 @@
-"""What was measured of a model and its source, page by page -> the figures of the report."""
+"""Measurements of a model and its source, page by page -> the figures of the report."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from olmocr.validate.score import (
 def distribution(
     kept: Sequence[KeptDistributions], found: Sequence[PageDivergence], classes: Iterable[str]
 ) -> Distribution:
-    """Return how far *found* is from what was *kept* of the source, whose tokens are of *classes*."""
+    """Return how far *found* is from the source's stored distributions *kept*, whose tokens are of *classes*."""
     divergences = [page.divergence for page in found]
     every = np.concatenate(divergences)
     flips_by_page = [page.choices != source.choices for page, source in zip(found, kept, strict=True)]
@@ -103,7 +103,7 @@ def free_running(
 
 
 def structure(readings: Sequence[PageReading]) -> Structure:
-    """Return what the pipeline's way of asking again made of the pages."""
+    """Return the results of the pipeline's retries on the pages."""
     attempts = Counter(reading.attempts for reading in readings)
     return Structure(
         pages=len(readings),
@@ -186,7 +186,7 @@ def parity(
 
 
 def text_errors(pairs: Sequence[tuple[str, str]]) -> TextErrors:
-    """Return how far texts are from others, both given as (text, other text), each page counted by its length."""
+    """Return how far texts are from others, given as pairs (text, other text), each page weighted by its length."""
     characters = [max(1, len(other)) for _, other in pairs]
     words = [max(1, len(other.split())) for _, other in pairs]
     wrong_characters = (character_error_rate(*pair) * count for pair, count in zip(pairs, characters, strict=True))

@@ -1,6 +1,6 @@
-"""A loaded model, a page and an answer to it -> how likely each next token was. Import it after ``start_mlx``.
+"""A loaded model, a page and an answer to it -> the probability of each next token. Import after ``start_mlx``.
 
-The door to MLX and mlx-vlm for measuring how models answer.
+The only module that uses MLX and mlx-vlm to measure how models answer.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from olmocr.inference.prompt import PageInputs
 Floats = npt.NDArray[np.float32]
 
 BLOCK = 128
-"""Positions at once: with a vocabulary of 152,064 their logarithms take 78 MB."""
+"""Positions at once: with a vocabulary of 152,064, their logarithms take 78 MB."""
 
 
 class ForcedAnswer:
-    """A model that has read a page's prompt, and is about to be told what it answered."""
+    """A model that has read a page's prompt and will be given an answer."""
 
     def __init__(self, loaded: LoadedModel, inputs: PageInputs, tokens: Sequence[int]) -> None:
-        """Read the prompt, all but its last token; *prefill_seconds* is what that took."""
+        """Read the prompt except its last token; *prefill_seconds* is the time taken."""
         started = time.monotonic()
         self._model = loaded.model
         self._ids = mx.concatenate([inputs.input_ids, mx.array([list(tokens)], mx.int32)], axis=1)
@@ -45,7 +45,7 @@ class ForcedAnswer:
         self.prefill_seconds = time.monotonic() - started
 
     def blocks(self, size: int = BLOCK) -> Iterator[Floats]:
-        """Yield the logarithms of what each token was given, (positions, vocabulary), *size* positions at once.
+        """Yield the logarithms of each token's probability, (positions, vocabulary), *size* positions at once.
 
         The positions are those of the answer's tokens, and the one after its last.
         """
@@ -68,7 +68,7 @@ class ForcedAnswer:
 
 
 def forget_peak() -> None:
-    """Begin to measure anew how much MLX allocates at most, after what nobody holds any more has been freed."""
+    """Free what is no longer used, and restart the measurement of MLX's peak memory."""
     gc.collect()
     mx.clear_cache()
     mx.reset_peak_memory()

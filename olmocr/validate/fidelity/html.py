@@ -1,4 +1,4 @@
-"""A comparison of models with their source -> one HTML file that shows it, page by page, and needs no other."""
+"""A comparison of models with their source -> one self-contained HTML file that shows it page by page."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _ShownAnswer:
-    """What the models of *labels* answered: the same to the letter. *stretches* is None where that is the source's."""
+    """The same answer, to the letter, from the models in *labels*. *stretches* is None if it is the source's."""
 
     labels: tuple[str, ...]
     stretches: tuple[Stretch, ...] | None
@@ -62,18 +62,18 @@ class _ShownAnswer:
 
     @property
     def changes(self) -> list[Stretch]:
-        """Where it differs from the source's."""
+        """Where it differs from the source's answer."""
         return [each for each in self.stretches or () if not each.is_same]
 
     @property
     def numbers(self) -> list[tuple[str, str]]:
-        """The numbers that differ, as the source has them and as they are here."""
+        """The numbers that differ, in the source's version and in this one."""
         return [each.numbers for each in self.changes if each.numbers][:_MOST_NUMBERS]
 
 
 @dataclass(frozen=True)
 class _ComparedPage:
-    """A page as it is shown; *number* is its place among them, from 1."""
+    """A page as shown; *number* is its place among them, from 1."""
 
     number: int
     name: str
@@ -90,10 +90,10 @@ class _ComparedPage:
 
 
 def fidelity_html(measured: MeasuredModels, most_pages: int = MOST_PAGES) -> str:
-    """Return HTML that shows *measured*, the pages first that came out worst; only *most_pages* of these in full.
+    """Return HTML that shows *measured*, the worst pages first; only *most_pages* of them in full.
 
     Raises:
-        InputError: a page cannot be rendered any more.
+        InputError: a page can no longer be rendered.
     """
     measured, order = _by_size(measured), _worst_first(measured)
     labels = model_labels(measured.reports)
@@ -116,18 +116,18 @@ def fidelity_html(measured: MeasuredModels, most_pages: int = MOST_PAGES) -> str
 
 
 def html_target(path: Path, folders: Sequence[Path]) -> Path:
-    """Return where the HTML goes that was asked for as *path*: a file, or a folder for it.
+    """Return where the HTML requested as *path* goes: a file, or a folder for it.
 
     Raises:
-        UsageError: that is in one of the models' *folders*, which are published, and pages may be private.
+        UsageError: that is in one of the models' *folders*, which get published, while pages may be private.
     """
     path = path.expanduser()
     target = path / FIDELITY_HTML_FILE if path.is_dir() else path
     for folder in folders:
         if target.resolve().is_relative_to(folder.expanduser().resolve()):
             raise UsageError(
-                f"{target} would lie in {folder}, a model's folder, and hold the pages' images and text; "
-                "name a file outside of it"
+                f"{target} would be in {folder}, a model's folder, and hold the pages' images and text; "
+                "name a file outside it"
             )
     return target
 
@@ -136,7 +136,7 @@ def write_fidelity_html(path: Path, measured: MeasuredModels, most_pages: int = 
     """Write what *fidelity_html* returns; return how many bytes it has.
 
     Raises:
-        InputError: a page cannot be rendered any more.
+        InputError: a page can no longer be rendered.
         OutputError: it cannot be written.
     """
     write_whole(path, fidelity_html(measured, most_pages))
@@ -153,7 +153,7 @@ def _by_size(measured: MeasuredModels) -> MeasuredModels:
 
 
 def _worst_first(measured: MeasuredModels) -> list[int]:
-    """Return the pages' numbers: those that a model broke, then by the most characters wrong, then by divergence."""
+    """Return the pages' numbers: those that a model broke, then by wrong characters, then by divergence."""
 
     def badness(number: int) -> tuple[bool, float, float]:
         pages = [report.pages[number] for report in measured.reports]
@@ -171,16 +171,16 @@ def _rows(measured: MeasuredModels, labels: Sequence[str], number: int) -> tuple
 
 
 def _verdict(reports: Sequence[FidelityReport], labels: Sequence[str]) -> str:
-    """Return in a sentence what the limits say; "" where none were asked."""
+    """Return the limits' verdict in a sentence; "" without limits."""
     if not all(report.gate for report in reports):
         return ""
     broken = [label for label, report in zip(labels, reports, strict=True) if report.gate and not report.gate.passed]
     if len(reports) == 1:
-        return f"{labels[0]} {'breaks limits' if broken else 'holds all limits'} of its recipe."
+        return f"{labels[0]} {'breaks limits' if broken else 'meets all limits'} of its recipe."
     if not broken:
-        return f"All {len(reports)} models hold the limits of their recipes."
+        return f"All {len(reports)} models meet the limits of their recipes."
     verb = "breaks" if len(broken) == 1 else "break"
-    return f"{len(reports) - len(broken)} of {len(reports)} models hold their limits; {', '.join(broken)} {verb} them."
+    return f"{len(reports) - len(broken)} of {len(reports)} models meet their limits; {', '.join(broken)} {verb} them."
 
 
 def _plots(measured: MeasuredModels, order: Sequence[int], labels: Sequence[str]) -> Iterator[str]:
@@ -201,7 +201,7 @@ def _plots(measured: MeasuredModels, order: Sequence[int], labels: Sequence[str]
 
 
 def _pages(measured: MeasuredModels, order: Sequence[int], labels: Sequence[str]) -> Iterator[_ComparedPage]:
-    """Yield pages one by one: only one picture is held beside the text that is being made."""
+    """Yield pages one by one, so that only one picture is in memory besides the text."""
     for place, number in enumerate(order, 1):
         page = measured.pages[number]
         yield _ComparedPage(
@@ -216,7 +216,7 @@ def _pages(measured: MeasuredModels, order: Sequence[int], labels: Sequence[str]
 
 
 def _answers(page: ReadPage, labels: Sequence[str]) -> Iterator[_ShownAnswer]:
-    """Yield each answer once, that of the largest model first, with all who gave it."""
+    """Yield each different answer once, the largest model's first, with all models that gave it."""
     source = page.source.greedy
     alike: dict[tuple[str, int], list[int]] = {}
     for number, model in enumerate(page.models):
@@ -229,7 +229,7 @@ def _answers(page: ReadPage, labels: Sequence[str]) -> Iterator[_ShownAnswer]:
 
 
 def _texts(source: PageAnswer, other: PageAnswer) -> tuple[str, str]:
-    """Return what is compared: the texts; the whole answers where their front matter differs, or there is none."""
+    """Return the texts to compare: complete answers if their front matter differs or is missing."""
     if _front(source) == _front(other):
         return source.natural_text, other.natural_text
     return source.text, other.text
@@ -241,7 +241,7 @@ def _front(answer: PageAnswer) -> str:
 
 
 def _marked(text: str) -> Markup:
-    """Return text as HTML that shows it: tags faint, hidden characters by their names."""
+    """Return text as HTML: tags faint, hidden characters by their names."""
     parts = _TAG.split(printable(text))
     return Markup("").join(
         Markup('<span class="tag">{}</span>').format(part) if number % 2 else Markup("{}").format(part)
@@ -250,9 +250,9 @@ def _marked(text: str) -> Markup:
 
 
 def _changed(text: str, has_other_numbers: object) -> Markup:
-    """Return a part that differs as HTML, with its numbers marked where they are others.
+    """Return a part that differs as HTML, with its different numbers marked.
 
-    Where it is nothing but spaces and line ends, these are shown.
+    If it has only spaces and line ends, these are shown.
     """
     if text.strip(" \n"):
         return _with_numbers(text) if has_other_numbers else _marked(text)
@@ -268,5 +268,5 @@ def _with_numbers(text: str) -> Markup:
 
 
 def _shown(value: object) -> object:
-    """Return what the template prints; anybody's text with its hidden characters shown."""
+    """Return the values for the template, with hidden characters in others' texts shown."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

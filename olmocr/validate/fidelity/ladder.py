@@ -1,4 +1,4 @@
-"""Reports of models that were made of one source -> a table of them, the largest first, and whether it is a ladder."""
+"""Reports on models made from one source -> a table of them, the largest first, and whether it is a ladder."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ COLUMNS = (
 
 
 def by_size(reports: Sequence[FidelityReport]) -> list[FidelityReport]:
-    """Return *reports*, that of the largest model first."""
+    """Return *reports*, the largest model's first."""
     return sorted(reports, key=lambda report: (-report.cost.weight_bytes, report.model))
 
 
 def model_labels(reports: Sequence[FidelityReport]) -> list[str]:
-    """Return what tells each model from the others: its recipe, or the folder's name where that is not enough."""
+    """Return a distinguishing label for each model: its recipe, or the folder's name if that is not enough."""
     recipes = Counter(report.recipe for report in reports)
     return [
         report.recipe if report.recipe and recipes[report.recipe] == 1 else printable(report.model)
@@ -67,7 +67,7 @@ def _row(label: str, report: FidelityReport) -> tuple[str, ...]:
 
 
 def size(nbytes: int) -> str:
-    """Return *nbytes* as a person reads it."""
+    """Return *nbytes* in readable form."""
     return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
 
 
@@ -80,7 +80,7 @@ def _numbers(errors: TextErrors | None) -> str:
 
 
 def verdict(report: FidelityReport) -> str:
-    """Return what the limits say of a model, in a word or two; "" where none were asked."""
+    """Return the limits' verdict on a model, in a word or two; "" without limits."""
     if report.gate is None:
         return ""
     count = len(report.gate.broken)
@@ -88,11 +88,11 @@ def verdict(report: FidelityReport) -> str:
 
 
 def ladder_lines(reports: Sequence[FidelityReport]) -> list[str]:
-    """Return *reports* as a table for a terminal of 80 columns, a model in each column, and below it what it shows."""
+    """Return *reports* as a table for a terminal of 80 columns, one model in each column, and conclusions below."""
     ordered = by_size(reports)
     first = ordered[0]
     title = (
-        f"{len(ordered)} models beside {first.source}: {len(first.pages)} pages ({first.page_set}, "
+        f"{len(ordered)} models compared with {first.source}: {len(first.pages)} pages ({first.page_set}, "
         f"{first.longest_side} px)"
     )
     table = [line for part in _beside_each_other(ladder_rows(ordered)) for line in part]
@@ -101,7 +101,7 @@ def ladder_lines(reports: Sequence[FidelityReport]) -> list[str]:
 
 
 def _beside_each_other(models: Sequence[tuple[str, ...]]) -> Iterator[list[str]]:
-    """Yield tables of *models*, as many in each as there is room for, and an empty line between them."""
+    """Yield tables of *models*, as many in each as fit, with an empty line between them."""
     names = max(map(len, COLUMNS))
     taken: list[tuple[str, ...]] = []
     room = WIDTH - names
@@ -126,7 +126,7 @@ def _columns(models: Sequence[tuple[str, ...]], names: int) -> list[str]:
 
 
 def ladder_markdown(reports: Sequence[FidelityReport]) -> str:
-    """Return *reports* as a table in markdown, and below it what it shows."""
+    """Return *reports* as a table in markdown, with conclusions below."""
     ordered = by_size(reports)
     rows = [COLUMNS, ("---", *("---:" for _ in COLUMNS[1:])), *ladder_rows(ordered)]
     lines = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows]
@@ -134,9 +134,9 @@ def ladder_markdown(reports: Sequence[FidelityReport]) -> str:
 
 
 def steps(reports: Sequence[FidelityReport]) -> list[str]:
-    """Return in words where a model is nearer to the source than the next larger one; *reports* begin with the largest.
+    """Return in words where a model is nearer to the source than the next larger one; *reports* start with the largest.
 
-    It is surely nearer if its interval lies wholly below the other's.
+    It is certainly nearer if its interval is entirely below the other's.
     """
     labels = model_labels(reports)
     back = [
@@ -160,7 +160,7 @@ def _is_apart(nearer: FidelityReport, farther: FidelityReport) -> bool:
 
 
 def broken_limits(reports: Sequence[FidelityReport]) -> list[str]:
-    """Return each limit that does not hold, and of which model."""
+    """Return each broken limit, and the model that broke it."""
     return [
         f"{label} broke {each.name} of {report.gate.recipe} ({report.gate.file}): it is {each.limit:g}, "
         f"measured was {each.measured:.4g}"

@@ -1,7 +1,7 @@
-"""Converted folders, their source, and pages -> FidelityReports: what quantization did to how pages are read.
+"""Converted folders, their source, and pages -> FidelityReports: how quantization changed the reading of pages.
 
-First the source reads all pages and what it found likely is kept on disk, then one converted model after another; no
-two are in memory together. What was measured is found again by a later run.
+First the source reads all pages, and its probabilities are stored on disk. Then the converted models follow, one at a
+time; no two are in memory together. A later run finds what was measured.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CONVERSION_REPORT = "conversion_report.json"
-_FORMAT = 2  # of what is kept; another one is measured anew
+_FORMAT = 2  # of what is stored; another format is measured anew
 
 OnPage = Callable[[str, int], None]
-"""Called with the name of the model that has just read a page, and how often it will be called in all."""
+"""Called with the name of the model that has just read a page, and the total number of calls."""
 
 
 @dataclass(frozen=True)
 class FidelityTerms:
-    """On which terms a model is measured.
+    """The options for measuring a model.
 
-    *pages* are documents and folders, none for the built-in pages; *longest_side* is in pixels, None for what suits the
-    source; *work* is where measurements are kept, None for the user's cache. *reference* asks to compare the source in
-    MLX with the same checkpoint there, too.
+    *pages* are documents and folders, or empty for the built-in pages. *longest_side* is in pixels, None for what suits
+    the source. *work* is where measurements are stored, None for the user's cache. With *reference*, the source in MLX
+    is also compared with the same checkpoint there.
     """
 
     pages: tuple[Path, ...] = ()
@@ -68,7 +68,7 @@ class FidelityTerms:
 
 @dataclass(frozen=True)
 class _Question:
-    """What both models are asked."""
+    """What both models read."""
 
     pages: tuple[KnownPage, ...]
     longest_side: int
@@ -76,7 +76,7 @@ class _Question:
     models: int
 
     def report(self, on_page: OnPage, folder: Path) -> None:
-        """Say that the model in *folder* has read a page."""
+        """Report that the model in *folder* has read a page."""
         on_page(folder.resolve().name, self.models * len(self.pages))
 
     def image(self, page: KnownPage) -> PageImage:
@@ -95,13 +95,13 @@ class ReadPage:
 
 @dataclass(frozen=True)
 class MeasuredModels:
-    """Models beside their source: a report of each, and what all of them made of each page."""
+    """Models compared with their source: a report for each, and all their results for each page."""
 
     reports: tuple[FidelityReport, ...]
     pages: tuple[ReadPage, ...]
 
     def image(self, page: ReadPage) -> PageImage:
-        """Return a page as the source was asked it, turned upright; only while the context is open."""
+        """Return a page as the source saw it, turned upright; only while the context is open."""
         with open_document(page.known.path, page.known.path.name) as document:
             image = document.render(page.known.page_number, self.reports[0].longest_side)
         return turned(image, page.source.greedy.rotation)
@@ -110,10 +110,10 @@ class MeasuredModels:
 def measure_fidelity(
     folder: Path, source: Path, terms: FidelityTerms = FidelityTerms(), on_page: OnPage = lambda name, total: None
 ) -> FidelityReport:
-    """Measure how far the model in *folder* is from *source*, which it was made from; write nothing beside it.
+    """Measure how far the model in *folder* is from *source*, which it was made from, without writing beside it.
 
     Raises:
-        CheckpointError: one of them is no model that can be loaded.
+        CheckpointError: one of them is not a loadable model.
         InputError: a page cannot be read.
         MissingDependencyError: MLX, mlx-vlm or rapidfuzz is not installed.
         OutputError: the disk is full.
@@ -132,7 +132,7 @@ def compare(
     """Measure the model in each of *folders*, one after the other; their pages can be drawn until the context ends.
 
     Raises:
-        CheckpointError: one of them is no model that can be loaded.
+        CheckpointError: one of them is not a loadable model.
         InputError: a page cannot be read.
         MissingDependencyError: MLX, mlx-vlm or rapidfuzz is not installed.
         OutputError: the disk is full.
@@ -140,7 +140,7 @@ def compare(
     for each in (*folders, source):
         read_config(ModelFolder(each))
     device = start_mlx()
-    # Only now, since they import MLX, which must find its BLAS loaded.
+    # Imported only now, since they import MLX, which must find its BLAS loaded.
     from olmocr.validate.fidelity import figures
     from olmocr.validate.fidelity.earlier import write_asked
     from olmocr.validate.fidelity.work import Work, default_work
@@ -206,7 +206,7 @@ def compare(
 
 
 def distinct_folders(folders: Sequence[Path]) -> tuple[Path, ...]:
-    """Return *folders* with ``~`` read.
+    """Return *folders* with ``~`` expanded.
 
     Raises:
         UsageError: one of them is given twice.
@@ -228,7 +228,7 @@ def write_fidelity_report(folder: Path, report: FidelityReport) -> None:
 
 
 def _key(weights: Mapping[str, str], documents: Mapping[str, str], question: _Question, device: Device) -> str:
-    """Return what tells measurements of a source apart: all that its answers depend on."""
+    """Return what identifies a measurement of a source: everything its answers depend on."""
     asked = [[page.path.name, page.page_number] for page in question.pages]
     terms = [_FORMAT, TOP_K, WHOLE_POSITIONS, question.longest_side, question.max_tokens, PAGE_PROMPT, str(device)]
     return _digest({"weights": weights, "documents": documents, "pages": asked, "terms": terms})
@@ -241,9 +241,9 @@ def _digest(value: Any) -> str:
 def _read_pages(
     folder: Path, question: _Question, work: Work, before: Work | None, device: Device, on_page: OnPage
 ) -> None:
-    """Have the model in *folder* read each page that *work* does not know; load nothing if it knows all.
+    """Have the model in *folder* read each page that *work* lacks; load nothing if it lacks none.
 
-    Without *before* it is the source, of which all is kept that others are compared with; that is *before* of theirs.
+    Without *before* it is the source, and everything needed for comparing others is stored; that is their *before*.
     """
     from olmocr.inference.model import load_model
     from olmocr.validate.fidelity.forced import ForcedAnswer, forget_peak, peak_memory
@@ -280,7 +280,7 @@ def _read_pages(
 
 
 def _measure_parity(folder: Path, question: _Question, before: Work, work: Work, on_page: OnPage) -> Parity:
-    """Have transformers read what the source in MLX read; return how far the one is from the other."""
+    """Have transformers read what the source in MLX read; return how far apart the two are."""
     from olmocr.validate.fidelity import figures
     from olmocr.validate.fidelity.reading import PageReading
     from olmocr.validate.fidelity.reference import Reference

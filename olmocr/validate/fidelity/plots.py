@@ -1,4 +1,4 @@
-"""Variants whose fidelity was measured -> pictures of it, as SVG that holds no script, no link and no font."""
+"""Variants with measured fidelity -> pictures of it, as SVG without scripts, links or fonts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 128, 18, 56
 _LINE = 15  # between two labels, at least
 _LETTER = 7.2  # the width of one, at most
 
-# Divergences of two computations of the same numbers are about this; less is not to be told from none.
+# Two computations of the same numbers diverge by about this much; less means none.
 _LEAST_KL = 1e-7
 
 _COLOURS = ("#2a6db0", "#b3541e", "#2f7d4f", "#8a4fa3", "#94700a", "#0f7f8c", "#b0355a", "#5f6b7a")
@@ -27,15 +27,15 @@ STYLE = (
         for number, colour in enumerate(_COLOURS)
     )
 )
-"""What a picture that stands alone looks like, on light paper and on dark."""
+"""The style of a standalone picture, on light and on dark paper."""
 
 COLOURS = len(_COLOURS)
-"""How many series have a colour of their own; each also has a shape or a label."""
+"""How many series have their own colour; each also has a shape or a label."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A variant: bytes of its weights, its mean divergence in nats, and between what this lies."""
+    """A variant: bytes of its weights, its mean divergence in nats, and the limits of its interval."""
 
     label: str
     nbytes: int
@@ -46,9 +46,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A variant's divergences in nats, one at each place that the picture's axis names; None where it has none.
+    """A variant's divergences in nats, one for each place on the picture's axis; None where it has none.
 
-    *hollow* are the places that are drawn so.
+    *hollow* are the places drawn as hollow marks.
     """
 
     label: str
@@ -128,7 +128,7 @@ def divergence_by_page(pages: Sequence[str], series: Sequence[Series], style: st
 
 @dataclass(frozen=True)
 class _Axis:
-    """Where a number lies: *first* at pixel *start*, *last* at pixel *end*."""
+    """Where a number is: *first* at pixel *start*, *last* at pixel *end*."""
 
     first: float
     last: float
@@ -137,7 +137,7 @@ class _Axis:
 
     @staticmethod
     def around(values: Sequence[float]) -> _Axis:
-        """Return an axis that begins and ends a little outside of *values*, not at zero."""
+        """Return an axis that extends slightly beyond *values*, and does not start at zero."""
         low, high = min(values), max(values)
         room = (high - low) * 0.08 or high * 0.1
         return _Axis(low - room, high + room, _LEFT, _WIDTH - _RIGHT)
@@ -157,7 +157,7 @@ def _decade(kl: float, least: float) -> float:
     return math.log10(max(kl, least))
 
 
-_LEAST_PLOTTED = 1e-10  # of single pages and positions, whose means may lie far below that of all
+_LEAST_PLOTTED = 1e-10  # of single pages and positions, whose means may be far below the overall mean
 
 
 def _frame(
@@ -239,7 +239,7 @@ def _mark(number: int, x: float, y: float, title: str, is_hollow: bool = False) 
 
 
 def _labels_at_ends(ends: Sequence[tuple[str, float]], width: int) -> list[str]:
-    """Return labels to the right of where lines end, none upon another, each with its line's mark."""
+    """Return labels to the right of the ends of lines, without overlaps, each with its line's mark."""
     right, lines, lowest = width - _RIGHT + 12, [], float(_TOP)
     highest = [_HEIGHT - _BOTTOM - _LINE * after for after in range(len(ends))][::-1]
     order = sorted(range(len(ends)), key=lambda number: ends[number][1])
@@ -253,7 +253,7 @@ def _labels_at_ends(ends: Sequence[tuple[str, float]], width: int) -> list[str]:
 
 
 def _labels_beside(points: Sequence[tuple[str, float, float]]) -> list[str]:
-    """Return a label beside each point: to its right, or where it is upon no other label and no other point."""
+    """Return a label beside each point: to its right, or where it does not cover another label or point."""
     taken = [(x - 6, y - 6, x + 6, y + 6) for _, x, y in points]
     lines = []
     for label, x, y in points:

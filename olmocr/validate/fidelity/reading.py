@@ -1,4 +1,4 @@
-"""A loaded model and a page's image -> its greedy answer, and what the pipeline makes of it.
+"""A loaded model and a page's image -> its greedy answer, and the pipeline's result from it.
 
 Import it after ``start_mlx``.
 """
@@ -39,7 +39,7 @@ class PageAnswer:
 
     @property
     def natural_text(self) -> str:
-        """The text under the front matter; all of it where that is broken."""
+        """The text under the front matter; all text if that is broken."""
         try:
             return parse_page_response(self.text).natural_text or ""
         except PageResponseError:
@@ -47,7 +47,7 @@ class PageAnswer:
 
     @property
     def holds(self) -> bool:
-        """Whether it is whole and in olmOCR's format."""
+        """Whether it is complete and in olmOCR's format."""
         try:
             parse_page_response(self.text)
         except PageResponseError:
@@ -103,7 +103,7 @@ def read_page(loaded: Any, image: PageImage, max_tokens: int) -> PageReading:
 
 
 def inputs_of(loaded: Any, image: PageImage, rotation: int) -> PageInputs:
-    """Return what the model was given for the answer at *rotation*."""
+    """Return the model's input for the answer at *rotation*."""
     return make_inputs(loaded.processor, PageRequest(turned(image, rotation)))
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint in transformers on a CPU, in float32: what MLX's port of it is compared with. The door to torch."""
+"""A checkpoint in transformers on a CPU, in float32, to compare MLX's port with. The only module that uses torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BLOCK = 128
 
 
 class Reference:
-    """A checkpoint that transformers has loaded."""
+    """A checkpoint loaded by transformers."""
 
     def __init__(self, folder: Path) -> None:
         """Load the checkpoint in *folder*.
@@ -62,7 +62,7 @@ class Reference:
         return PageAnswer(tuple(tokens), text, finish_reason, image.rotation, False, time.monotonic() - started)
 
     def blocks(self, image: PageImage, tokens: Sequence[int]) -> Iterator[Floats]:
-        """Yield the logarithms of what each token was given at *tokens*, an answer, and after its last.
+        """Yield the logarithms of each token's probability at *tokens*, an answer, and after its last.
 
         Each block is (positions, vocabulary).
         """
@@ -72,7 +72,7 @@ class Reference:
                 yield self._torch.log_softmax(logits.float(), dim=-1).numpy()
 
     def _inputs(self, image: PageImage, tokens: Sequence[int]) -> dict[str, Any]:
-        """Return what the model is given. AutoProcessor would ask for torchvision, which only its video half needs."""
+        """Return the model's inputs. AutoProcessor would need torchvision, which only its video half uses."""
         pixels = self._image_processor(images=[image.pixels], return_tensors="pt")
         places = int(pixels["image_grid_thw"].prod()) // self._image_processor.merge_size**2
         text = self._tokenizer([chat_prompt().replace(_PAD, _PAD * places)], return_tensors="pt")

@@ -1,4 +1,4 @@
-"""The pieces of an answer -> what kind of token each is: a flipped digit is worse than a flipped comma."""
+"""The pieces of an answer -> the kind of each token: a flipped digit is worse than a flipped comma."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TOKEN_CLASSES = ("front matter", "HTML tags", "LaTeX", "digits", "letters", "pun
 
 _FRONT_MATTER = re.compile(r"\s*---\n.*?\n---(?:\n|$)", re.DOTALL)
 _HTML_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
-# How formulas begin and end; between single dollar signs they hold one of the signs of LaTeX, and no line ends there.
+# How formulas begin and end; between single dollar signs they contain a LaTeX sign and stay on one line.
 _OPENER = re.compile(r"\\[(\[]|\$\$|\$")
 _CLOSERS = {"\\(": "\\)", "\\[": "\\]", "$$": "$$"}
 _IN_LINE = re.compile(r"\$([^$\n]*)\$")
@@ -38,7 +38,7 @@ def token_classes(pieces: Sequence[str]) -> tuple[str, ...]:
 
 
 def _formulas(text: str, start: int) -> Iterator[tuple[int, int]]:
-    """Yield where each formula from *start* on begins and ends; a closing sign that comes no more is sought once."""
+    """Yield where each formula from *start* on begins and ends; a missing closing sign is searched for once."""
     gone: set[str] = set()
     while opener := _OPENER.search(text, start):
         end = _end_of_formula(text, opener, gone)
@@ -54,7 +54,7 @@ def _end_of_formula(text: str, opener: re.Match[str], gone: set[str]) -> int | N
         return found.end() if found and not {"\\", "^", "_"}.isdisjoint(found[1]) else None
     if closer in gone:
         return None
-    at = text.find(closer, opener.end() + (closer == "$$"))  # between two pairs of dollar signs something stands
+    at = text.find(closer, opener.end() + (closer == "$$"))  # two pairs of dollar signs enclose something
     if at < 0:
         gone.add(closer)
     return at + len(closer) if at >= 0 else None

@@ -1,4 +1,4 @@
-"""Two texts -> stretches of them that are the same or not, word by word."""
+"""Two texts -> their equal and different stretches, word by word."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 from olmocr.validate.score import changes, numbers_in
 
-# A tag, spaces, a line end, one ideograph or syllable (between them are no spaces), anything else up to these.
+# A tag, spaces, a line end, one ideograph or syllable (written without spaces), anything else up to these.
 _WIDE = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"</?[a-zA-Z][^<>\n]{{0,200}}>|[^\S\n]+|\n|[{_WIDE}]|<|[^\s<{_WIDE}]+")
 
 MOST_WORDS = 12_000
-"""Of each text as many words are compared, spaces counted: an alignment takes memory by the product of the two."""
+"""How many words of each text are compared, including spaces: an alignment's memory grows with their product."""
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of both texts, as it stands in each."""
+    """A part of both texts, as it is in each."""
 
     before: str
     after: str
@@ -30,15 +30,15 @@ class Stretch:
 
     @property
     def numbers(self) -> tuple[str, str] | None:
-        """The numbers in either, where these are not the same."""
+        """The numbers in either, if they differ."""
         numbers = " ".join(numbers_in(self.before)), " ".join(numbers_in(self.after))
         return numbers if numbers[0] != numbers[1] else None
 
 
 def word_diff(before: str, after: str) -> tuple[Stretch, ...]:
-    """Return all of both texts in stretches, of which no two that differ touch. Tags and table cells are words.
+    """Return both texts in stretches; no two adjacent ones differ. Tags and table cells are words.
 
-    Of texts longer than *MOST_WORDS* the rest is one stretch.
+    Beyond *MOST_WORDS*, the rest of the texts is one stretch.
 
     Raises:
         MissingDependencyError: rapidfuzz is not installed.
@@ -57,7 +57,7 @@ def _aligned(words: Sequence[str], others: Sequence[str]) -> Iterator[Stretch]:
 
 
 def _merged(stretches: Sequence[Stretch]) -> Iterator[Stretch]:
-    """Join changes that only a space parts: two words beside two others are read as one change, not as two."""
+    """Join changes separated by one space only: two replaced words count as one change, not as two."""
     last = Stretch("", "")
     for number, each in enumerate(stretches):
         between = each.is_same and each.before == " " and number + 1 < len(stretches) and not last.is_same

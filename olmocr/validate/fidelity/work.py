@@ -1,4 +1,4 @@
-"""What is known of a model's pages so far -> a folder that a later run goes on with, page by page."""
+"""What is known about a model's pages so far -> a folder from which a later run resumes, page by page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True)
 class PageMeasurement:
-    """A page as one model read it. *classes* are those of the source's tokens, and none of another model's."""
+    """A page as one model read it. *classes* are of the source's tokens, and empty for another model."""
 
     reading: PageReading
     prompt_tokens: int
@@ -41,12 +41,12 @@ class PhaseCost:
 
 @dataclass(frozen=True)
 class Work:
-    """A folder that holds what is known of one model's pages, each by its number among them."""
+    """A folder with what is known about one model's pages, each by its number among them."""
 
     folder: Path
 
     def knows(self, number: int) -> bool:
-        """Whether a page is there, in a form that can be read."""
+        """Whether a page is there and readable."""
         try:
             self.page(number)
         except (OSError, ValueError):
@@ -67,7 +67,7 @@ class Work:
             return kind(**{field.name: stored[field.name] for field in dataclasses.fields(kind)})
 
     def keep(self, number: int, page: PageMeasurement, arrays: KeptDistributions | PageDivergence) -> None:
-        """Write a page; it counts as known when all of it is there.
+        """Write a page; it counts as known once complete.
 
         Raises:
             OutputError: it cannot be written.
@@ -77,11 +77,11 @@ class Work:
         write_whole(self.folder / f"{number:04}.json", json.dumps(dataclasses.asdict(page)))
 
     def cost(self) -> PhaseCost:
-        """Return what the model took so far, of which a page at least is known."""
+        """Return what the model took so far; at least one of its pages must be known."""
         return _read(self.folder / "cost.json", PhaseCost)
 
     def keep_cost(self, cost: PhaseCost) -> None:
-        """Write what the model took; of several runs the highest peak counts.
+        """Write what the model took; of several runs, the highest peak counts.
 
         Raises:
             OutputError: it cannot be written.
@@ -92,7 +92,7 @@ class Work:
 
 
 def default_work() -> Path:
-    """Return the folder in which measurements are kept unless another is named: in the user's cache."""
+    """Return the default folder for measurements, in the user's cache."""
     return cache_folder("fidelity")
 
 

@@ -1,4 +1,4 @@
-"""Pages to try a model on, drawn on the spot: their text, and what must be found in it -> PDF files."""
+"""Pages to test a model on, drawn on the spot: their text, and what must be found in it -> PDF files."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ _SECOND = ("The last ferry returns at nine in the evening. Dogs must be kept on 
 
 
 def pages_or_built_in(paths: Sequence[Path], folder: Path, longest_side: int) -> tuple[str, tuple[KnownPage, ...]]:
-    """Return what a report calls the page set, and its pages: those of *paths*, or where there are none, the built-in.
+    """Return the page set's name in reports, and its pages: those of *paths*, or the built-in ones if it is empty.
 
     Raises:
-        InputError: a document or a text cannot be read, or there is no document.
+        InputError: a document or a text cannot be read, or there are no documents.
     """
     if not paths:
         return _BUILT_IN, draw_built_in_pages(folder, longest_side)
@@ -60,10 +60,10 @@ def pages_or_built_in(paths: Sequence[Path], folder: Path, longest_side: int) ->
 
 
 def draw_built_in_pages(folder: Path, longest_side: int) -> tuple[KnownPage, ...]:
-    """Write the pages into *folder* as they suit a model that sees *longest_side* pixels; return what they hold.
+    """Write the pages into *folder*, for a model that sees *longest_side* pixels; return their content.
 
     One column of large type, so that the demo checkpoint reads them as well as olmOCR does. Only the dense page's type
-    is of a size in pixels, 13, which is 16 points at 644 pixels and 8 points at 1288.
+    has a size in pixels, 13, which is 16 points at 644 pixels and 8 points at 1288.
     """
     dense = Type(_DENSE * _DENSE_SIDE / longest_side)
     letter = text_sheet(_LETTER, _BODY)
@@ -106,9 +106,9 @@ def draw_built_in_pages(folder: Path, longest_side: int) -> tuple[KnownPage, ...
 
 
 def _write_scan(path: Path, sheet: Sheet) -> Path:
-    """Write *sheet* as a picture alone, a little tilted, as a scanner would."""
+    """Write *sheet* as a picture only, slightly tilted, as from a scanner."""
     pixels = picture(sheet, _SCAN_SIDE, path).pixels
     tilted = pixels.rotate(_SCAN_TILT, fillcolor="white")
-    # Pillow writes the time of day into a PDF, and a measurement goes on only with pages of the same bytes.
+    # Pillow writes the time of day into a PDF, and a measurement resumes only with pages of the same bytes.
     tilted.save(path, "PDF", resolution=150.0, quality=80, creationDate=_SCANNED, modDate=_SCANNED)
     return path

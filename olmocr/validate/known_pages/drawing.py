@@ -1,4 +1,4 @@
-"""Text at places on a page, in the fonts that every PDF reader has -> PDF files, and pictures of them."""
+"""Text at positions on a page, in fonts that every PDF reader has -> PDF files, and pictures of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FONTS = (
 )
 
 _LEADING = 1.3
-_PAGE_OBJECTS = 3 + len(FONTS)  # the number of the first page's object: catalog, pages and fonts stand before it
+_PAGE_OBJECTS = 3 + len(FONTS)  # the number of the first page's object: after the catalog, pages and fonts
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Type:
-    """How text is set: *size* in points, *letter_width* what a letter takes on average, as a share of the size.
+    """The typesetting of text: *size* in points, *letter_width* an average letter's, as a share of the size.
 
-    *squeeze* is how wide its letters are, as a share of how they were drawn; *slant* is how far they lean to the right.
+    *squeeze* is the width of its letters as a share of their normal width; *slant* is how far they lean to the right.
     """
 
     size: float
@@ -84,14 +84,14 @@ def table_sheet(rows: Sequence[Sequence[str]], size: float) -> Sheet:
 
 
 def table_html(rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as the model answers it."""
+    """Return a table in the format of the model's answers."""
     tags = ["th"] + ["td"] * (len(rows) - 1)
     lines = ["".join(f"<{tag}>{cell}</{tag}>" for cell in row) for tag, row in zip(tags, rows, strict=True)]
     return "<table>\n" + "".join(f"<tr>{line}</tr>\n" for line in lines) + "</table>"
 
 
 def turned_90(sheet: Sheet) -> Sheet:
-    """Return a page turned clockwise: a quarter counter-clockwise rights it."""
+    """Return a page turned clockwise; a quarter turn counter-clockwise rights it."""
     return Sheet(f"q 0 -1 1 0 0 {sheet.width} cm\n{sheet.content}\nQ", sheet.height, sheet.width)
 
 
@@ -103,7 +103,7 @@ def turned_180(sheet: Sheet) -> Sheet:
 def write_pdf(path: Path, sheets: Sequence[Sheet], *, western: bool = False) -> Path:
     """Write *sheets* as a PDF, and return its path.
 
-    *western* text has the letters of WinAnsi (ISO 32000-1, annex D.2), such as ä, é and ñ; other text those of ASCII.
+    *western* text uses the letters of WinAnsi (ISO 32000-1, annex D.2), such as ä, é and ñ; other text those of ASCII.
     """
     kids = " ".join(f"{_PAGE_OBJECTS + 2 * number} 0 R" for number in range(len(sheets)))
     fonts = " ".join(f"/{font} {3 + number} 0 R" for number, font in enumerate(FONTS))
@@ -124,7 +124,7 @@ def write_pdf(path: Path, sheets: Sequence[Sheet], *, western: bool = False) -> 
 
 
 def picture(sheet: Sheet, longest_side: int, path: Path, *, western: bool = False) -> PageImage:
-    """Return *sheet* as an image; *path* is that of a file to draw it into on the way."""
+    """Return *sheet* as an image; *path* is a file to draw it into on the way."""
     with open_document(write_pdf(path, [sheet], western=western), path.name) as document:
         return document.render(1, longest_side)
 

@@ -1,4 +1,4 @@
-"""PDFs, and beside them the text that is true of them -> KnownPages."""
+"""PDFs, and their true text beside them -> KnownPages."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _PATCH = 28  # pixels a side that become one token
 
 @dataclass(frozen=True)
 class KnownPage:
-    """A page of the document at *path*, numbered from 1, and what is known of it.
+    """A page of the document at *path*, numbered from 1, and what is known about it.
 
-    *truth* is its text, "" if there is none, and None where nobody knows; *rotation* how far it has to be turned
-    counter-clockwise to be read, None where nobody knows; *phrases* are what its text must hold.
+    *truth* is its text, "" if it has none, and None if unknown. *rotation* is how far it must be turned
+    counter-clockwise to be read, None if unknown. *phrases* are what its text must contain.
     """
 
     path: Path
@@ -38,35 +38,36 @@ class KnownPage:
 
     @property
     def name(self) -> str:
-        """What a report calls it."""
+        """Its name in a report."""
         return f"{self.path.name}, page {self.page_number}"
 
 
 def read_page_set(paths: Sequence[Path]) -> tuple[KnownPage, ...]:
-    """Return the pages of documents, or of the documents in folders, in order of name.
+    """Return the pages of documents, or of the documents in folders, sorted by name.
 
     The truth of NAME.pdf is NAME.md, that of its second page NAME.p2.md: text, with or without front matter.
 
     Raises:
-        InputError: a document or a text cannot be read, or there is no document.
+        InputError: a document or a text cannot be read, or there are no documents.
     """
     pages = [page for path in paths for document in documents_in(path) for page in pages_of(document)]
     if not pages:
-        raise InputError("there is no page to read")
+        raise InputError("there are no pages to read")
     return tuple(pages)
 
 
 def page_hashes(pages: Sequence[KnownPage]) -> dict[str, str]:
-    """Return the SHA-256 of each document, and of each text that is true of one, by its name without folders."""
+    """Return the SHA-256 of each document, and of each true text, by its name without folders."""
     documents = {page.path for page in pages}
     texts = {path for page in pages if (path := true_text_path(page.path, page.page_number)) is not None}
     return {path.name: sha256_of(path) for path in sorted(documents | texts)}
 
 
 def longest_side_for(model: Path) -> int:
-    """Return at how many pixels on the longest side *model* is asked: 1288, or what its processor lets through.
+    """Return the longest side in pixels for pages to *model*: 1288, or the most that its processor allows.
 
-    A processor with a smaller ``max_pixels``, as the demo checkpoint's, would shrink a larger page by another filter.
+    A processor with a smaller ``max_pixels``, like the demo checkpoint's, would shrink a larger page with another
+    filter.
     """
     limits = [limit for name in _PREPROCESSORS if (model / name).is_file() for limit in _max_pixels(model / name)]
     if not limits:
@@ -84,10 +85,10 @@ def _max_pixels(path: Path) -> list[int]:
 
 
 def documents_in(path: Path) -> list[Path]:
-    """Return the document *path*, or those in the folder *path*, in order of name.
+    """Return the document *path*, or those in the folder *path*, sorted by name.
 
     Raises:
-        InputError: there is no such file or folder, or no document in it.
+        InputError: there is no such file or folder, or it does not hold documents.
     """
     if path.is_file():
         return [path]
@@ -99,7 +100,7 @@ def documents_in(path: Path) -> list[Path]:
         if file.suffix.lower() in PAGE_ENDINGS and file.is_file() and not is_passed_over(file.name)
     )
     if not found:
-        raise InputError(f"{path} holds no documents: no file in it ends with {' or '.join(PAGE_ENDINGS)}")
+        raise InputError(f"{path} does not hold documents: no file in it ends with {' or '.join(PAGE_ENDINGS)}")
     return found
 
 
@@ -130,7 +131,7 @@ def _truth(document: Path, number: int, count: int) -> str | None:
 
 
 def true_text_path(document: Path, number: int) -> Path | None:
-    """Return the file beside *document* with the true text of its page *number*; None if there is none."""
+    """Return the file beside *document* with the true text of its page *number*; or None."""
     found = (path for path in (_own_text(document, number), document.with_suffix(".md")) if path.is_file())
     return next(found, None)
 

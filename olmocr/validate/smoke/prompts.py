@@ -1,7 +1,7 @@
-"""A folder's chat templates and tokenizer -> what a client asks the model with, and what is wrong with that.
+"""A folder's chat templates and tokenizer -> the prompt that a client sends the model, and what is wrong with it.
 
-The pipeline writes the trained prompt itself and asks no template. Other clients do ask them, and a model that reads
-with either order on easy pages does not show that the order is wrong.
+The pipeline writes the trained prompt itself without a template. Other clients use templates, and a model that reads
+easy pages in either order does not reveal a wrong order.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _TEMPLATES: tuple[tuple[str, Callable[[Path], object]], ...] = (
     ("processor_config.json", lambda path: read_json(path).get("chat_template")),
     ("tokenizer_config.json", lambda path: read_json(path).get("chat_template")),
 )
-_MOST_TEMPLATES = 20  # of one file; models have two or three, and each that is hostile takes seconds
+_MOST_TEMPLATES = 20  # of one file; models have two or three, and a hostile one takes seconds
 _IMAGE_MARK = "<|image_pad|>"
 _MARKS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", _IMAGE_MARK, "<|vision_end|>")
 
 
 @dataclass(frozen=True)
 class CheckedTemplate:
-    """A chat template in *file*; *problem* is None for one that asks as the model was trained to be asked."""
+    """A chat template in *file*; *problem* is None if it renders the trained prompt."""
 
     file: str
     problem: str | None
@@ -43,10 +43,10 @@ def check_templates(folder: Path) -> tuple[CheckedTemplate, ...]:
 
 
 def prompt_problems(folder: Path) -> Iterator[str]:
-    """Yield what keeps a client from asking the model in *folder* as it was trained to be asked."""
+    """Yield what prevents a client from sending the trained prompt to the model in *folder*."""
     checked = check_templates(folder)
     if not checked:
-        yield "there is no chat template, by which other clients ask: copy that of the source"
+        yield "there is no chat template, which other clients need: copy the source's"
     yield from (f"{each.file}: {each.problem}" for each in checked if each.problem)
     yield from (f"{TOKENIZER_FILE}: {problem}" for problem in _tokenizer_problems(folder))
 
@@ -64,9 +64,9 @@ def _checked(path: Path, read: Callable[[Path], object]) -> Iterator[CheckedTemp
 def _template_problem(template: str, tokens: Mapping[str, str]) -> str | None:
     prompts = page_prompts(template, PAGE_PROMPT, tokens)
     if not all(0 <= prompt.find(PAGE_PROMPT) < prompt.find(IMAGE_PLACEHOLDER) for prompt in prompts):
-        return "image before text, if a client lists it so; trained otherwise"
+        return "image before text if a client lists it first, unlike in training"
     other = next((prompt for prompt in prompts if prompt != chat_prompt()), None)
-    return None if other is None else f"another prompt than was trained, {_difference(other, chat_prompt())}"
+    return None if other is None else f"another prompt than in training, {_difference(other, chat_prompt())}"
 
 
 def _difference(text: str, expected: str) -> str:
@@ -76,14 +76,14 @@ def _difference(text: str, expected: str) -> str:
 
 
 def _tokenizer_problems(folder: Path) -> Iterator[str]:
-    """Yield why the trained prompt's ids are not those that the model knows its marks by."""
+    """Yield why the trained prompt's ids are not the model's ids for its marks."""
     if not (folder / TOKENIZER_FILE).is_file():
         return
     from tokenizers import Tokenizer
 
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-    except Exception as error:  # the library has no errors of its own
+    except Exception as error:  # the library has no error classes
         yield f"it cannot be read: {error}"
         return
     ids, prompt = tokenizer.encode(chat_prompt(), add_special_tokens=False).ids, chat_prompt()
@@ -91,7 +91,7 @@ def _tokenizer_problems(folder: Path) -> Iterator[str]:
         if sum(each == tokenizer.token_to_id(mark) for each in ids) != prompt.count(mark):
             yield f"{mark} is not one token"
     if tokenizer.decode(ids, skip_special_tokens=False) != prompt:
-        yield "the trained prompt's tokens are another text"
+        yield "the trained prompt's tokens spell another text"
     expected = read_json(folder / "config.json").get("image_token_id")
     if expected is not None and tokenizer.token_to_id(_IMAGE_MARK) != expected:
-        yield f"{_IMAGE_MARK} is {tokenizer.token_to_id(_IMAGE_MARK)}, and config.json calls it {expected}"
+        yield f"{_IMAGE_MARK} is {tokenizer.token_to_id(_IMAGE_MARK)}, but {expected} in config.json"

@@ -1,4 +1,4 @@
-"""A converted folder, read through the whole pipeline -> SmokeReport: does it read, and if not, why."""
+"""A converted folder, read through the complete pipeline -> SmokeReport: whether it reads, and if not, why."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from olmocr.validate.weights.check import read_hashes
 from olmocr.workspace.document import PageRecord
 
 MOST_ERRORS = 0.15
-"""Character error rate, marks and spacing left out, beyond which a page has not been read."""
+"""Character error rate, without marks and spacing, above which a page counts as unread."""
 
 _MAX_TOKENS = 1500
 _MAX_ATTEMPTS = 3
@@ -43,11 +43,11 @@ Found = dict[tuple[str, int], PageRecord]
 
 @dataclass(frozen=True)
 class SmokeTerms:
-    """On which terms a model is tried: *pages* are documents and folders, none for the built-in pages.
+    """The options of a test: *pages* are documents and folders, or empty for the built-in pages.
 
-    A model that reads needs no more than *max_attempts* of *max_tokens* each for pages like the built-in ones; one that
-    is broken is not asked all night. *longest_side* is in pixels, None for what suits the model. *ask* answers instead
-    of the folder's model.
+    A model that reads needs at most *max_attempts* of *max_tokens* each for pages like the built-in ones, so a broken
+    one does not run all night. *longest_side* is in pixels, None for what suits the model. *ask* replaces the folder's
+    model.
     """
 
     pages: tuple[Path, ...] = ()
@@ -65,8 +65,8 @@ def smoke_test(
     *on_page* is called after each page.
 
     Raises:
-        CheckpointError: *folder* holds no model that can be loaded.
-        InputError: one of the terms' pages cannot be read.
+        CheckpointError: *folder* does not hold a loadable model.
+        InputError: one of the pages cannot be read.
         MissingDependencyError: MLX, mlx-vlm or rapidfuzz is not installed.
         OutputError: the report cannot be written.
     """
@@ -114,7 +114,7 @@ def smoke_test(
 
 
 def why_not_possible() -> str | None:
-    """Return what has to be installed before a model can be tried or measured; None if all is there."""
+    """Return what must be installed before a model can be tested or measured; None if nothing is missing."""
     missing = [name for name in ("mlx_vlm", "rapidfuzz") if importlib.util.find_spec(name) is None]
     return f"{' and '.join(missing)} are not installed ({install_command('mlx')})" if missing else None
 
@@ -130,16 +130,16 @@ def why_not_quick(folder: Path) -> str | None:
         return str(error)
     nbytes = sum(path.stat().st_size for path in files_in(folder, ".safetensors"))
     if device.kind == "cpu" and nbytes > _QUICK_BYTES:
-        return f"this machine has no GPU for {nbytes / 1e9:.1f} GB of weights, so that it would take long"
+        return f"this machine has no GPU for {nbytes / 1e9:.1f} GB of weights, so it would take long"
     return None
 
 
 def _judged(page: KnownPage, record: PageRecord | None, summary: RunSummary) -> SmokePage:
-    """Return what came of a page, and why that is not what it should be."""
+    """Return the result of a page, and why it is not as it should be."""
     if record is None:
         why = [failure.why for failure in summary.failures if failure.source == str(page.path)]
         return _missing(page, tuple(why) or ("it was not read",))
-    # What fell back holds the file's own text, which the model did not read.
+    # A fallback page holds the file's own text, which the model did not read.
     text = "" if record.is_fallback else record.response.natural_text or ""
     rate = None if page.truth is None else round(character_error_rate(plain(text), plain(page.truth)), 4)
     missing = tuple(phrase for phrase in page.phrases if phrase not in plain(text))
@@ -162,7 +162,7 @@ def _judged(page: KnownPage, record: PageRecord | None, summary: RunSummary) -> 
 
 def _problems(page: KnownPage, record: PageRecord, rate: float | None, missing: Sequence[str]) -> Iterator[str]:
     if record.is_fallback:
-        yield f"no answer was good; the last: {record.rejected[-1] if record.rejected else 'none was asked for'}"
+        yield f"no answer was good; the last: {record.rejected[-1] if record.rejected else 'none was requested'}"
         return
     if rate is not None and rate > MOST_ERRORS:
         yield f"{rate:.1%} of the characters are wrong, more than {MOST_ERRORS:.0%}"
@@ -173,11 +173,11 @@ def _problems(page: KnownPage, record: PageRecord, rate: float | None, missing: 
     if record.is_askew:
         yield "every answer says that it is turned"
     if page.truth is None and record.lacks_text:
-        yield f"the answer has {record.coverage:.0%} of the words that the file itself holds"
+        yield f"the answer has {record.coverage:.0%} of the words in the file itself"
 
 
 def _missing(page: KnownPage, why: tuple[str, ...]) -> SmokePage:
-    """Return a page of which nothing was read."""
+    """Return the result for an unread page."""
     return SmokePage(
         document=page.path.name,
         page_number=page.page_number,
@@ -199,15 +199,15 @@ def _missing(page: KnownPage, why: tuple[str, ...]) -> SmokePage:
 
 
 def _changed_weights(folder: Path, hashes: Mapping[str, str]) -> Iterator[str]:
-    """Yield which weights are not those that were converted: one bit in a scale may show on no page."""
+    """Yield which weights changed since the conversion: one bit in a scale may not show on any page."""
     stated, _ = read_hashes(folder)
     for name, sha256 in hashes.items():
         if stated.get(name, sha256) != sha256:
-            yield f"{name} has another SHA-256 than {HASHES_FILE} says: it was changed, convert it again"
+            yield f"{name} has another SHA-256 than {HASHES_FILE} lists: it was changed; convert it again"
 
 
 def _unwritten(workspace: Path, known: Sequence[KnownPage], summary: RunSummary) -> Iterator[str]:
-    """Yield what the pipeline should have written and did not: a JSONL line and a markdown file for each document."""
+    """Yield what the pipeline failed to write: a JSONL line and a markdown file for each document."""
     failed = {failure.source for failure in summary.failures}
     names = {str(page.path) for page in known} - failed
     records = [json.loads(path.read_text("utf-8")) for path in files_in(workspace / "results", ".jsonl")]

@@ -1,1 +1,1 @@
-"""Whether a folder of weights is whole, and how far it is from its source."""
+"""Whether a folder of weights is complete, and how far it is from its source."""

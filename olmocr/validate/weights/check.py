@@ -1,4 +1,4 @@
-"""An MLX folder, ours or anybody's -> whether it is whole, and if not, all that is wrong with it."""
+"""Any MLX folder -> whether it is complete, and if not, everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from olmocr.validate.weights.packing import PackedModules, read_packing
 from olmocr.validate.weights.values import BytesRead, StoredTensor, find_bad_values
 
 Progress = Callable[[int, int], None]
-"""Called with the number of bytes read so far, and how many will be read in all."""
+"""Called with the number of bytes read so far, and the total."""
 
 _HASH_CHUNK = 4 << 20
 
@@ -47,13 +47,13 @@ _HASH_LINE = re.compile(r"(?P<hash>[0-9a-fA-F]{64}) [ *](?P<name>.+)")
 
 _NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
-# mlx-vlm reads this dtype by writing another one into the header for a moment; a check changes nothing.
+# mlx-vlm reads this dtype by writing another one into the header for a moment; a check must not.
 _REWRITTEN_DTYPE = "F8_E8M0"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question that was asked of a folder. *holds* is None where it could not be, and *detail* says why."""
+    """One check of a folder. *holds* is None if it could not be made, and *detail* says why."""
 
     name: str
     holds: bool | None
@@ -65,7 +65,7 @@ class Check:
 class WeightsReport:
     """What was found in *folder*.
 
-    *bytes* are those of all tensors' data. *bits_per_weight* is None where the packing is not known.
+    *bytes* are of all tensors' data. *bits_per_weight* is None if the packing is unknown.
     *errors* are empty without a source; with one, the worst comes first.
     """
 
@@ -85,12 +85,12 @@ class WeightsReport:
 def check_weights(
     folder: Path, source: Path | None = None, progress: Progress = lambda done, total: None
 ) -> WeightsReport:
-    """Check that *folder* is a whole MLX model, and with *source* (a Hugging Face checkpoint) how far it is from it.
+    """Check that *folder* is a complete MLX model, and with *source* (a Hugging Face checkpoint) how far it is from it.
 
-    What is wrong with a model's folder is in the report. Values are read in chunks: memory does not grow with them.
+    What is wrong with a model's folder goes into the report. Values are read in chunks, so memory use stays small.
 
     Raises:
-        CheckpointError: *folder* holds no model at all, or *source* is no whole checkpoint of a family that we know.
+        CheckpointError: *folder* does not hold a model, or *source* is not a complete checkpoint of a known family.
     """
     contents = _read_contents(folder)
     checkpoint = read_checkpoint(ModelFolder(source)) if source else None
@@ -118,7 +118,7 @@ def check_weights(
 
 @dataclass(frozen=True)
 class _Contents:
-    """What could be read of a folder. *tensors* are those of all sound shards; *config* is None if it is damaged."""
+    """What could be read from a folder. *tensors* are those of all sound shards; *config* is None if it is damaged."""
 
     folder: Path
     config: dict[str, Any] | None
@@ -134,11 +134,11 @@ class _Contents:
 
 def _read_contents(folder: Path) -> _Contents:
     if not is_folder(folder):
-        raise CheckpointError(f"{folder} is no folder that can be read; give the folder of an MLX model")
+        raise CheckpointError(f"{folder} is not a readable folder; give the folder of an MLX model")
     refuse_links_out(folder)
     files = _shard_files(folder)
     if not files and not (folder / "config.json").exists():
-        raise CheckpointError(f"{folder} holds no model: it has no config.json and no *.safetensors files")
+        raise CheckpointError(f"{folder} does not hold a model: it has no config.json and no *.safetensors files")
     config, config_problem = _read_config(folder)
     shards, problems = {}, []
     for name in files:
@@ -195,7 +195,7 @@ def _bits_per_weight(contents: _Contents, packing: PackedModules | None) -> floa
 
 
 def _result(name: str, problems: Sequence[str], good: str) -> Check:
-    """Return a check that was made: *good* is what to say of it if it found nothing."""
+    """Return a finished check; *good* is its text if it found nothing."""
     if not problems:
         return Check(name, True, good)
     return Check(name, False, f"{len(problems)} problem{'s' * (len(problems) > 1)}", tuple(problems))
@@ -241,7 +241,7 @@ def _check_index(contents: _Contents) -> Check:
 
 
 def _missing_numbers(contents: _Contents) -> list[str]:
-    """Return the files that are missing by the names of the others, where no index names them."""
+    """Return the missing files, judging by the others' names, if no index names them."""
     problems = []
     numbered = [match for name in contents.shard_files if (match := _NUMBERED.fullmatch(name))]
     for stem, count in sorted({(match["stem"], match["count"]) for match in numbered}):
@@ -255,7 +255,7 @@ def _read_index(path: Path) -> dict[str, Any]:
     """Return the index.
 
     Raises:
-        CheckpointError: it holds no JSON object, or names a tensor twice.
+        CheckpointError: it does not hold a JSON object, or names a tensor twice.
     """
     try:
         return parse_json(path.read_bytes(), INDEX_FILE)
@@ -264,14 +264,14 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _shard_problems(contents: _Contents, named: set[str]) -> list[str]:
-    """Return what is wrong with the files themselves, by the names that the index has."""
+    """Return what is wrong with the files themselves, compared with the names in the index."""
     outside = sorted(name for name in named if Path(name).name != name)
     missing = sorted(named - {*contents.shard_files, *outside})
     extra = [name for name in contents.shard_files if name not in named]
     return [
         *(f"{INDEX_FILE} names a file outside the folder: {name}" for name in outside),
-        *(f"{name} is missing, and {INDEX_FILE} names it" for name in missing),
-        *(f"{name} is there, and {INDEX_FILE} does not name it" for name in extra),
+        *(f"{name} is missing, but {INDEX_FILE} names it" for name in missing),
+        *(f"{name} exists, but {INDEX_FILE} does not name it" for name in extra),
     ]
 
 
@@ -291,14 +291,14 @@ def _size_problems(contents: _Contents, metadata: object) -> list[str]:
     actual = sum(info.nbytes for infos in contents.shards.values() for info in infos)
     if stated is None or stated == actual or contents.shard_problems:
         return []
-    return [f"{INDEX_FILE} says that total_size is {stated}, and the tensors have {actual} bytes"]
+    return [f"{INDEX_FILE} says that total_size is {stated}, but the tensors have {actual} bytes"]
 
 
 def _check_tensors(contents: _Contents, packing: PackedModules | None) -> Check:
     if contents.config is None or packing is None:
         return Check("tensors", None, "config.json cannot be read")
     if not _is_known(contents.config):
-        reason = f"the tensors of a {_family(contents)} are not known here; loading it in mlx-vlm tells"
+        reason = f"the tensors of a {_family(contents)} are not known here; load it in mlx-vlm to find out"
         return Check("tensors", None, reason)
     try:
         config = flat_config(contents.config)
@@ -315,7 +315,7 @@ def _check_tensors(contents: _Contents, packing: PackedModules | None) -> Check:
 
 
 def _is_known(config: dict[str, Any]) -> bool:
-    return config.get("model_type") in list(FAMILIES.values())  # a list: what is asked for may be anything
+    return config.get("model_type") in list(FAMILIES.values())  # a list, since model_type may be anything
 
 
 def _tensor_problems(
@@ -329,15 +329,15 @@ def _tensor_problems(
     is_packed = f"{path}.scales" in contents.tensors
     if name not in expected:
         belongs = part in ("scales", "biases") and f"{path}.weight" in expected
-        return [] if belongs else [f"{name} {tensor.shape} is no tensor of this model"]
+        return [] if belongs else [f"{name} {tensor.shape} is not a tensor of this model"]
     if is_packed and part == "weight":
-        module = packing.modules.get(path)  # a broken one is in the packing's check
+        module = packing.modules.get(path)  # the packing's check reports a broken one
         shape = module.shape if module else expected[name]
     else:
         shape = tensor.shape
         if tensor.info.dtype not in FLOAT_DTYPES:
             return [f"{name} has dtype {tensor.info.dtype}, not one of {', '.join(FLOAT_DTYPES)}"]
-    return [] if shape == expected[name] else [f"{name} has shape {shape}, config.json asks for {expected[name]}"]
+    return [] if shape == expected[name] else [f"{name} has shape {shape}, config.json requires {expected[name]}"]
 
 
 def _check_packing(contents: _Contents, packing: PackedModules | None) -> Check:
@@ -351,7 +351,7 @@ def _check_packing(contents: _Contents, packing: PackedModules | None) -> Check:
 def _check_values(contents: _Contents, packing: PackedModules | None, read: BytesRead) -> Check:
     problems = []
     for tensor, dtype in _floats(contents, packing):
-        # Where a mode has no biases, a group of zeros has a scale of zero.
+        # In modes without biases, a group of zeros has a scale of zero.
         may_be_zero = not tensor.info.name.endswith(".scales") or dtype != tensor.info.dtype
         try:
             problems += find_bad_values(tensor, dtype, read, may_be_zero=may_be_zero)
@@ -360,12 +360,12 @@ def _check_values(contents: _Contents, packing: PackedModules | None, read: Byte
     return _result("values", problems, "all are finite, and no scale is zero")
 
 
-# What the bytes of such a mode's scales are, which are stored as U8.
+# The formats of these modes' scales, which are stored as U8.
 _SCALE_DTYPES = {"mxfp4": "F8_E8M0", "mxfp8": "F8_E8M0", "nvfp4": "F8_E4M3"}
 
 
 def _floats(contents: _Contents, packing: PackedModules | None) -> Iterator[tuple[StoredTensor, str]]:
-    """Yield the tensors whose values are floats, with the dtype that these really have."""
+    """Yield the tensors whose values are floats, with their actual dtype."""
     modes = {f"{path}.scales": module.packing.mode for path, module in packing.modules.items()} if packing else {}
     for name, tensor in contents.tensors.items():
         dtype = _SCALE_DTYPES.get(modes.get(name, ""), tensor.info.dtype)
@@ -380,13 +380,13 @@ def _check_hashes(contents: _Contents, read: BytesRead) -> Check:
     for name, digest in stated.items():
         problems += _hash_problems(contents.folder / name, digest, read)
     problems += [f"{name} is not in {HASHES_FILE}" for name in contents.shard_files if name not in stated]
-    return _result("hashes", problems, f"{len(stated)} files are as {HASHES_FILE} says")
+    return _result("hashes", problems, f"{len(stated)} files match {HASHES_FILE}")
 
 
 def read_hashes(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """Return the hash that is stated for each file, none where there is no list, and which lines are none.
+    """Return the listed hash of each file (empty without a list), and the lines that are invalid.
 
-    Of strays (``._NAME``, ``.DS_Store``), which a tool may have listed with the rest, nothing is asked.
+    Strays (``._NAME``, ``.DS_Store``), which a tool may have listed with the rest, are ignored.
     """
     file = folder / HASHES_FILE
     try:
@@ -403,13 +403,13 @@ def read_hashes(folder: Path) -> tuple[dict[str, str], list[str]]:
         elif is_stray(match["name"]):
             continue
         elif stated.setdefault(match["name"], match["hash"].lower()) != match["hash"].lower():
-            problems.append(f"{HASHES_FILE}:{number} has another hash for {match['name']} than a line before")
+            problems.append(f"{HASHES_FILE}:{number} has another hash for {match['name']} than an earlier line")
     return stated, problems
 
 
 def _hash_problems(path: Path, stated: str, read: BytesRead) -> list[str]:
     if not path.is_file():
-        return [f"{path.name} is missing, and {HASHES_FILE} names it"]
+        return [f"{path.name} is missing, but {HASHES_FILE} names it"]
     digest = hashlib.sha256()
     try:
         with path.open("rb", buffering=0) as file:
@@ -418,11 +418,11 @@ def _hash_problems(path: Path, stated: str, read: BytesRead) -> list[str]:
                 read(len(chunk))
     except OSError as error:
         return [f"{path} cannot be read: {error.strerror}"]
-    return [] if digest.hexdigest() == stated else [f"{path.name} has another SHA-256 than {HASHES_FILE} says"]
+    return [] if digest.hexdigest() == stated else [f"{path.name} has another SHA-256 than {HASHES_FILE} lists"]
 
 
 def _check_tokenizer(contents: _Contents) -> Check:
-    """Ask whether the tokenizer can be read and is the model's; weights alone, beside none, are not asked."""
+    """Check that the tokenizer can be read and is the model's; skip weights without a tokenizer beside them."""
     if not (contents.folder / TOKENIZER_FILE).exists():
         return Check("tokenizer", None, f"there is no {TOKENIZER_FILE}")
     try:
@@ -435,13 +435,13 @@ def _check_tokenizer(contents: _Contents) -> Check:
 
 
 def _beyond_embeddings(contents: _Contents, tokens: Mapping[str, int]) -> str | None:
-    """Return what to say of tokens that the model cannot be given, by the rows that its embeddings really have."""
+    """Return what to say about tokens that the model cannot take, by the actual rows of its embeddings."""
     embeddings = contents.tensors.get(EMBEDDINGS)
     return tokens_beyond(tokens, embeddings.shape[0]) if embeddings and embeddings.shape else None
 
 
 def _check_loads(contents: _Contents, checks: Sequence[Check]) -> Check:
-    """Have mlx-vlm load the folder: only one that is sound otherwise, since the reason is known else."""
+    """Have mlx-vlm load the folder, but only if it is sound otherwise; else the reason is known already."""
     try:
         refuse_code(ModelFolder(contents.folder))
         refuse_adapter(ModelFolder(contents.folder))
@@ -449,7 +449,7 @@ def _check_loads(contents: _Contents, checks: Sequence[Check]) -> Check:
         return _result("loads", [str(error)], "")
     broken = [check.name for check in checks if check.holds is False and check.name in _NEEDED_TO_LOAD]
     if broken:
-        return Check("loads", None, f"not tried, for what is said of {' and '.join(broken)}")
+        return Check("loads", None, f"not tried, because of {' and '.join(broken)}")
     if any(tensor.info.dtype == _REWRITTEN_DTYPE for tensor in contents.tensors.values()):
         return Check("loads", None, f"not tried: mlx-vlm would write to the files, which have {_REWRITTEN_DTYPE}")
     try:
@@ -476,5 +476,5 @@ def _check_source(
         difference = compare(source, contents.tensors, packing.modules, read)
     except MissingDependencyError as error:
         return Check("source", None, str(error)), ()
-    good = f"all {len(difference.errors)} tensors are those of {source.folder.path}"
+    good = f"all {len(difference.errors)} tensors match {source.folder.path}"
     return _result("source", difference.problems, good), difference.errors

@@ -1,4 +1,4 @@
-"""A converted folder against the checkpoint that it was made from: how far each tensor is from its source."""
+"""A converted folder against the checkpoint it was made from: how far each tensor is from its source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NOTHING_LEFT = 0.7
 class TensorError:
     """How far a tensor is from its source: *relative_error* is ``||w - w'|| / ||w||``.
 
-    It is None where that is no number: values that are not finite, or a source of zeros that did not stay so.
+    It is None if undefined: values that are not finite, or a source of zeros that did not stay zeros.
     *group_size* is None for a tensor that was kept; *bits* are then those of its dtype.
     """
 
@@ -38,7 +38,7 @@ class TensorError:
 
 @dataclass(frozen=True)
 class WeightsDifference:
-    """The errors, worst first, and what must not be."""
+    """The errors, worst first, and the problems."""
 
     errors: tuple[TensorError, ...]
     problems: tuple[str, ...]
@@ -104,16 +104,16 @@ def _paired(
     tensors: Mapping[str, StoredTensor],
     modules: Mapping[str, PackedModule],
 ) -> _Pair:
-    """Find what became of a source tensor.
+    """Find the counterpart of a source tensor.
 
     Raises:
-        CheckpointError: it is missing, or has another shape than padding explains.
+        CheckpointError: it is missing, or its shape differs by more than padding.
     """
     stored, module = tensors.get(name), modules.get(name.removesuffix(".weight"))
     if stored is None:
-        raise CheckpointError("it is missing, and the source has it")
+        raise CheckpointError("it is missing, but the source has it")
     if module is None and stored.info.dtype == "U32":
-        raise CheckpointError("it cannot be compared, since its packing is broken")
+        raise CheckpointError("it cannot be compared, because its packing is broken")
     pair = _Pair(
         name,
         stored,
@@ -132,7 +132,7 @@ def _stored(info: TensorInfo, source: SourceCheckpoint) -> StoredTensor:
 
 
 def _may_be_padding(pair: _Pair) -> bool:
-    """Tell whether only the vision MLP's width grew: what is added meets an activation that is zero."""
+    """Return whether only the vision MLP's width grew: the additions meet an activation that is zero."""
     axis = vision_mlp_axis(pair.name)
     mine, theirs = pair.shape, pair.source_shape
     if axis is None or len(mine) != len(theirs):
@@ -142,7 +142,7 @@ def _may_be_padding(pair: _Pair) -> bool:
 
 @dataclass
 class _Sums:
-    """What is added up over the rows of a pair."""
+    """Sums over the rows of a pair."""
 
     difference: float = 0.0
     source: float = 0.0
@@ -184,10 +184,10 @@ def _source_rows(pair: _Pair, first: int, count: int, read: BytesRead) -> Floats
 
 
 def _scale_of_rows(pair: _Pair, scale: StoredTensor, first: int, count: int, read: BytesRead) -> Floats:
-    """Return what FP8 values are multiplied by: one number for the tensor, or one for each row.
+    """Return the factor of FP8 values: one number for the tensor, or one for each row.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: it is something else.
     """
     size = math.prod(scale.shape)
     if size not in (1, pair.source.shape[0]):
@@ -226,21 +226,21 @@ def _problems(pair: _Pair, sums: _Sums, error: TensorError) -> list[str]:
     if sums.changed:
         problems.append(
             f"{pair.name} was kept, but {sums.changed} of its {math.prod(pair.source.shape)} values "
-            f"are not the source's in {pair.stored.info.dtype}"
+            f"differ from the source's in {pair.stored.info.dtype}"
         )
     if sums.padding and _padding_must_be_zero(pair):
-        problems.append(f"{pair.name} is padded to {pair.shape}, and {sums.padding} of the added values are not zero")
+        problems.append(f"{pair.name} is padded to {pair.shape}, but {sums.padding} of the added values are not zero")
     if pair.module and error.relative_error is None:
         problems.append(f"{pair.name} has no relative error: values that are not finite, or a source of zeros")
     elif pair.module and error.relative_error is not None and error.relative_error > _NOTHING_LEFT:
-        problems.append(f"{pair.name} is not its source: its relative error is {error.relative_error:.2g}")
+        problems.append(f"{pair.name} does not match its source: its relative error is {error.relative_error:.2g}")
     return problems
 
 
 def _padding_must_be_zero(pair: _Pair) -> bool:
-    """Tell whether padding has to be exactly zero.
+    """Return whether padding must be exactly zero.
 
-    Added rows make activations, which must be zero. Added columns only meet those: packed in a group with
-    other values their zeros come out as next to nothing, which is harmless.
+    Added rows make activations, which must be zero. Added columns only meet those. If they are packed in a group with
+    other values, their zeros become almost zero, which is harmless.
     """
     return pair.module is None or pair.shape[0] != pair.source_shape[0]

@@ -1,4 +1,4 @@
-"""Tensors + config.json -> which modules are quantized and how, and where the two do not agree."""
+"""Tensors + config.json -> which modules are quantized and how, and where the two disagree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from olmocr.conversion.recipe import FIXED_MODES, GROUP_SIZES
 from olmocr.tensors.dtypes import FLOAT_DTYPES
 from olmocr.validate.weights.values import StoredTensor
 
-# MLX's modes: bits and group size where a module's entry leaves them out. All but affine have no others.
+# MLX's modes: bits and group size if a module's entry omits them. Only affine allows others.
 _DEFAULTS = {"affine": (4, 64), **FIXED_MODES}
 _AFFINE_BITS = (1, 2, 3, 4, 5, 6, 8)
 _GLOBAL_SETTINGS = ("bits", "group_size", "mode")
@@ -18,7 +18,7 @@ _GLOBAL_SETTINGS = ("bits", "group_size", "mode")
 
 @dataclass(frozen=True)
 class Packing:
-    """How a module's weight is packed, in config.json's words; what our recipes do not make can be said, too."""
+    """How a module's weight is packed, in config.json's words; includes what our recipes do not make."""
 
     bits: int
     group_size: int
@@ -39,20 +39,20 @@ class PackedModule:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the weight that is packed."""
+        """The shape of the packed weight."""
         return (*self.weight.shape[:-1], self.weight.shape[-1] * 32 // self.packing.bits)
 
 
 @dataclass(frozen=True)
 class PackedModules:
-    """The quantized modules by path, those left out that have a problem."""
+    """The quantized modules by path, without those that have a problem."""
 
     modules: dict[str, PackedModule]
     problems: tuple[str, ...]
 
 
 def read_packing(tensors: Mapping[str, StoredTensor], config: dict[str, Any]) -> PackedModules:
-    """Match the tensors with what *config* says of the quantization."""
+    """Match the tensors with the quantization in *config*."""
     settings, problems = _settings(config)
     modules = {}
     packed = [name.removesuffix(".scales") for name in tensors if name.endswith(".scales")]
@@ -70,10 +70,10 @@ def read_packing(tensors: Mapping[str, StoredTensor], config: dict[str, Any]) ->
 
 
 def _settings(config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the quantization that *config* names, empty if none. MLX writes it twice, since the Hub reads one."""
+    """Return the quantization in *config*, or an empty one. MLX writes it twice, since the Hub reads one."""
     names = [name for name in ("quantization", "quantization_config") if config.get(name) is not None]
     problems = [
-        f"config.json has a {name} that is no group of settings" for name in names if not _is_group(config[name])
+        f"config.json has a {name} that is not a group of settings" for name in names if not _is_group(config[name])
     ]
     found = [config[name] for name in names if _is_group(config[name])]
     if len(found) == 2 and found[0] != found[1]:
@@ -100,10 +100,10 @@ def _module(path: str, tensors: Mapping[str, StoredTensor], settings: dict[str, 
 
 
 def _packing(path: str, settings: dict[str, Any]) -> Packing | str:
-    """Return how *settings* say that *path* is packed, or why they do not say it."""
+    """Return how *path* is packed according to *settings*, or why they do not say."""
     if not settings:
-        return f"{path} has scales, but config.json names no quantization"
-    # A text model's own config, taken over as it was, has paths without the wrapper's prefix.
+        return f"{path} has scales, but config.json does not name a quantization"
+    # A text model's own config, copied unchanged, has paths without the wrapper's prefix.
     entry = settings.get(path, settings.get(path.removeprefix("language_model.")))
     if entry is False:
         return f"{path} has scales, but config.json says that it is not quantized"
@@ -114,7 +114,7 @@ def _packing(path: str, settings: dict[str, Any]) -> Packing | str:
     default_bits, default_group = _DEFAULTS[mode]
     bits, group_size = entry.get("bits", default_bits), entry.get("group_size", default_group)
     if type(bits) is not int or type(group_size) is not int or not _exists(bits, group_size, mode):
-        return f"{path} has {bits!r} bits in groups of {group_size!r} in config.json, which {mode} does not know"
+        return f"{path} has {bits!r} bits in groups of {group_size!r} in config.json, which {mode} does not support"
     return Packing(bits, group_size, mode)
 
 
@@ -141,7 +141,7 @@ def _part_problems(path: str, packing: Packing, scales: StoredTensor, biases: St
     if scales.info.dtype not in dtypes:
         problems.append(f"{path}.scales has dtype {scales.info.dtype}; {packing.mode} has {' or '.join(dtypes)}")
     if packing.mode != "affine":
-        return [*problems, f"{path} has biases, and {packing.mode} has none"] if biases else problems
+        return [*problems, f"{path} has biases, but {packing.mode} has none"] if biases else problems
     if biases is None:
         return [*problems, f"{path} has scales but no biases"]
     if biases.shape != scales.shape:
@@ -158,9 +158,9 @@ def _unmatched_settings(settings: dict[str, Any], tensors: Mapping[str, StoredTe
         if path in _GLOBAL_SETTINGS or not (isinstance(entry, dict) or (entry is False and "." in path)):
             continue
         if not any(f"{name}.weight" in tensors for name in names):
-            problems.append(f"config.json names {path} in its quantization, and there is no such module")
+            problems.append(f"config.json names {path} in its quantization, but there is no such module")
         elif entry is not False and not any(f"{name}.scales" in tensors for name in names):
-            problems.append(f"config.json says that {path} is quantized, and it has no scales")
+            problems.append(f"config.json says that {path} is quantized, but it has no scales")
     return problems
 
 
@@ -173,5 +173,5 @@ def _unmatched_tensors(tensors: Mapping[str, StoredTensor]) -> list[str]:
         if part == "biases":
             problems.append(f"{name} has no scales beside it")
         elif part == "weight" and tensor.info.dtype == "U32":
-            problems.append(f"{name} is packed (U32) and has no scales")
+            problems.append(f"{name} is packed (U32) but has no scales")
     return problems

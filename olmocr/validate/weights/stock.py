@@ -1,6 +1,6 @@
-"""What stock MLX makes of a folder: the numbers that packed weights are, and whether mlx-vlm loads it.
+"""What stock MLX makes of a folder: the values of packed weights, and whether mlx-vlm loads it.
 
-The door to MLX and mlx-vlm here. Import it after ``start_mlx``.
+The only module here that uses MLX and mlx-vlm. Import it after ``start_mlx``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from olmocr.validate.weights.packing import Packing
 
 
 def dequantized(weight: Elements, scales: Elements, biases: Floats | None, packing: Packing) -> Floats:
-    """Return rows of a packed weight as MLX dequantizes them in float32, on its CPU backend whatever the machine.
+    """Return rows of a packed weight as MLX dequantizes them in float32, always on its CPU backend.
 
-    *scales* are floats, or of a mode without *biases* the bytes that are stored.
+    *scales* are floats or, in a mode without *biases*, the stored bytes.
     """
     with mx.stream(mx.cpu):
         values = mx.dequantize(
@@ -37,7 +37,7 @@ def dequantized(weight: Elements, scales: Elements, biases: Floats | None, packi
 
 
 def why_not_loaded(folder: Path) -> str | None:
-    """Have mlx-vlm load *folder* without reading its weights; return its reason if it does not, else None.
+    """Have mlx-vlm load *folder* without reading its weights; return its reason if it fails, else None.
 
     Raises:
         MissingDependencyError: mlx-vlm is not installed.
@@ -51,7 +51,7 @@ def why_not_loaded(folder: Path) -> str | None:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # standard output is for the report
             load_model(folder, lazy=True)
-    except Exception as error:  # mlx-vlm has no errors of its own: a bad folder surfaces as any built-in one
+    except Exception as error:  # mlx-vlm has no error classes: a bad folder can raise any built-in one
         lines = str(error).strip().splitlines()
         return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
     return None

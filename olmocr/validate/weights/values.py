@@ -1,4 +1,4 @@
-"""Tensors in safetensors files -> their values, some rows at a time, and which of these no model can use."""
+"""Tensors in safetensors files -> their values, some rows at a time, and the values that no model can use."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from olmocr.tensors.floats import NUMPY_DTYPES, Elements, Floats, narrowed, not_
 from olmocr.tensors.header import TensorInfo
 
 BytesRead = Callable[[int], None]
-"""Called with the number of bytes that were just read."""
+"""Called with the number of bytes just read."""
 
-# Elements in memory at once: what is computed of them stays in the processor's cache.
+# Elements in memory at once: results stay in the processor's cache.
 _CHUNK = 1 << 19
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor, and the file that it lies in."""
+    """A tensor, and the file it is in."""
 
     file: Path
     info: TensorInfo
@@ -36,7 +36,7 @@ class StoredTensor:
 
 
 def row_steps(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Yield (first row, number of rows): *shape* cut along its first axis, little enough at once for any tensor."""
+    """Yield (first row, number of rows): *shape* cut along its first axis, small enough pieces for any tensor."""
     rows, row_size = shape[0] if shape else 1, max(1, math.prod(shape[1:]))
     step = max(1, _CHUNK // row_size)
     for first in range(0, rows, step):
@@ -47,7 +47,7 @@ def read_rows(tensor: StoredTensor, first: int, count: int, read: BytesRead) -> 
     """Return *count* rows from *first* on.
 
     Raises:
-        CheckpointError: the file cannot be read, or its dtype is none of those that we know.
+        CheckpointError: the file cannot be read, or its dtype is unknown.
     """
     info = tensor.info
     shape = info.shape or (1,)
@@ -68,7 +68,7 @@ def _read(tensor: StoredTensor, first: int, count: int, read: BytesRead) -> Elem
     except OSError as error:
         raise CheckpointError(f"{tensor.file} cannot be read: {error.strerror}") from error
     if len(raw) != count * size:
-        raise CheckpointError(f"{tensor.file} became shorter while it was read; download it again")
+        raise CheckpointError(f"{tensor.file} became shorter while it was being read; download it again")
     read(len(raw))
     return np.frombuffer(raw, kind)
 
@@ -77,15 +77,15 @@ def as_float32(elements: Elements, dtype: str) -> Floats:
     """Return stored floats of *dtype* (safetensors' name) as numbers.
 
     Raises:
-        CheckpointError: *dtype* is no float that a checkpoint of ours has.
+        CheckpointError: *dtype* is not a float that our checkpoints have.
     """
     if dtype not in (*FLOAT_DTYPES, FP8_DTYPE):
-        raise CheckpointError(f"dtype {dtype} is no float that can be compared")
+        raise CheckpointError(f"dtype {dtype} is not a float that can be compared")
     return widened(elements)
 
 
 def rounded(values: Floats, dtype: str) -> Floats:
-    """Return *values* as they are after a cast to *dtype*, if a model's weights may have that, as MLX does it."""
+    """Return *values* after a cast to *dtype*, as in MLX, if a model's weights may have that."""
     return widened(narrowed(values, dtype)) if dtype in FLOAT_DTYPES else values
 
 

@@ -260,6 +260,6 @@ def test_a_source_with_a_value_that_is_no_number_is_refused_and_nothing_is_left(
 
     source = tiny_checkpoint(tmp_path / "source", SPECIAL, spoil)
     targets = targets_of(source, tmp_path / "model")
-    with pytest.raises(CheckpointError, match="infinite or NaN"):
+    with pytest.raises(CheckpointError, match="infinite values or NaN"):
         write_models(targets, calibration=calibration_of(targets))
     assert not (tmp_path / "model").exists()

@@ -106,7 +106,7 @@ def test_an_index_that_points_outside_the_folder_is_refused(name, tmp_path):
 
 
 def test_a_folder_of_something_else_is_no_checkpoint(tmp_path):
-    assert "is no checkpoint: it has no config.json" in refusal(tmp_path)
+    assert "is not a checkpoint: it has no config.json" in refusal(tmp_path)
 
 
 def test_a_folder_without_weights_is_no_checkpoint(tmp_path):
@@ -257,7 +257,7 @@ def test_an_architecture_that_cannot_be_converted_is_refused_with_those_that_can
     (folder / "config.json").write_text(json.dumps(TINY | {"architectures": [name]}))
     text = refusal(folder)
     known = "Qwen2VLForConditionalGeneration or Qwen2_5_VLForConditionalGeneration or Qwen3VLForConditionalGeneration"
-    assert f"is a {name}, which is not supported; what can be read here is a {known}" in text
+    assert f"is a {name}, which is not supported; supported is {known}" in text
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ OTHER_QUANTIZATION = {
 def test_another_quantization_is_refused_with_advice_that_names_no_other_model(reason, tmp_path):
     folder = tiny_checkpoint(tmp_path / "source", {"quantization_config": OTHER_QUANTIZATION[reason]}, fp8_tensors)
     assert refusal(folder).endswith(f"({reason}); convert the weights that it was made from")
-    assert refusal(folder, repo_id="my/model-FP8").endswith("was made from, by its name my/model")
+    assert refusal(folder, repo_id="my/model-FP8").endswith("was made from, according to its name my/model")
     assert "allenai" not in refusal(folder, repo_id="my/other")
 
 

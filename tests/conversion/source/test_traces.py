@@ -136,7 +136,7 @@ def test_an_adapter_beside_weights_is_asked_about(tmp_path, caplog):
     folder = tiny_checkpoint(tmp_path / "source")
     adapter_config(folder)
     text = refusal(folder)
-    assert "holds weights and beside them an adapter (adapter_config.json) for me/my-base: transformers would" in text
+    assert "holds weights and also an adapter (adapter_config.json) for me/my-base: transformers would" in text
     assert text.endswith("`leave_out='adapter_config.json'`")
     assert read_checkpoint(ModelFolder(folder, left_out=("adapter_config.json",))).tensors
 

@@ -59,9 +59,9 @@ def test_what_hides_or_is_about_something_else_does_not_count(tmp_path, bench):
 
 
 def test_a_folder_without_one_answer_is_refused(tmp_path, bench):
-    with pytest.raises(InputError, match="is not a folder; `answers` names one"):
+    with pytest.raises(InputError, match="is not a folder; `answers` must be a folder"):
         read_answers(tmp_path / "nothing", bench)
-    with pytest.raises(InputError, match=r"has no answer for any page .* files like old/a_pg1_repeat1\.md"):
+    with pytest.raises(InputError, match=r"does not have an answer for any page .* files like old/a_pg1_repeat1\.md"):
         found(tmp_path, bench, **{"c.md": "z"})
 
 
@@ -74,5 +74,5 @@ def test_a_document_that_cannot_be_opened_has_no_page_for_its_markdown(tmp_path,
 def test_bytes_that_are_not_text_are_named(tmp_path, bench):
     (tmp_path / "answers/old").mkdir(parents=True)
     (tmp_path / "answers/old/a.md").write_bytes(b"\xff")
-    with pytest.raises(InputError, match=r"old/a\.md is no UTF-8 text"):
+    with pytest.raises(InputError, match=r"old/a\.md is not UTF-8 text"):
         read_answers(tmp_path / "answers", bench)

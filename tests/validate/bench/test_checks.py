@@ -56,16 +56,16 @@ def test_every_document_gets_a_baseline_check_unless_it_has_one(bench):
         ({"type": "presnt"}, "no type of check 'presnt'; there are present, absent"),
         ({"type": None}, "type is None, not a text"),
         ({"text": ""}, "text is '', not a text"),
-        ({"text": "****"}, "nothing but marks"),
+        ({"text": "****"}, "consists only of formatting marks"),
         ({"text": 7}, "text is 7, not a text"),
         ({"page": 0}, "page is 0, not a whole number from 1"),
         ({"page": True}, "page is True"),
         ({"max_diffs": -1}, "max_diffs is -1"),
         ({"max_diffs": 1.5}, "max_diffs is 1.5"),
         ({"case_sensitive": "no"}, "case_sensitive is 'no', not true or false"),
-        ({"max_diff": 2}, "has no field 'max_diff'"),
-        ({"pdf": "../a.pdf"}, "does not lie in pdfs"),
-        ({"pdf": "/etc/a.pdf"}, "does not lie in pdfs"),
+        ({"max_diff": 2}, "does not have a field 'max_diff'"),
+        ({"pdf": "../a.pdf"}, "is not inside pdfs"),
+        ({"pdf": "/etc/a.pdf"}, "is not inside pdfs"),
         ({"pdf": "text/c.pdf"}, "'text/c.pdf', which is not in pdfs"),
         ({"id": None}, "id is None"),
     ],
@@ -78,13 +78,13 @@ def test_a_line_that_is_no_check_is_named(bench, change, reason):
 
 @pytest.mark.parametrize("line", ['{"pdf": ', "[]", "7", "[" * 100_000, "NaN", '"\\ud800"'])
 def test_a_line_that_is_no_json_object_is_named(bench, line):
-    with pytest.raises(InputError, match=r"text\.jsonl:2 is no check: it is no JSON"):
+    with pytest.raises(InputError, match=r"text\.jsonl:2 is not a check: it is not JSON"):
         read_bench_set(bench(PRESENT, line))
 
 
 def test_an_id_that_stands_twice_is_named_with_both_places(bench):
     bench(PRESENT, category="more")
-    with pytest.raises(InputError, match=r"text\.jsonl:1 has the id of .*more\.jsonl:1, 'one'"):
+    with pytest.raises(InputError, match=r"text\.jsonl:1 has the same id as .*more\.jsonl:1, 'one'"):
         read_bench_set(bench(PRESENT))
 
 
@@ -119,11 +119,11 @@ def test_checks_of_formulas_formats_and_footnotes_are_read(fields, rule):
     ("fields", "reason"),
     [
         ({"type": "math", "math": " "}, "math is ' ', not a text"),
-        ({"type": "math", "math": "x", "text": "x"}, "a check of type math has no field 'text'"),
+        ({"type": "math", "math": "x", "text": "x"}, "a check of type math does not have a field 'text'"),
         ({"type": "format", "format": "red", "text": "a"}, "format is 'red', none of heading, bold, italic"),
         ({"type": "footnote"}, "marker is missing"),
-        ({"type": "footnote", "marker": "1 2"}, "marker is '1 2', which no footnote has"),
-        ({"type": "footnote", "marker": "1", "appears_before_marker": "**"}, "nothing but marks"),
+        ({"type": "footnote", "marker": "1 2"}, "marker is '1 2', which is not a footnote's mark"),
+        ({"type": "footnote", "marker": "1", "appears_before_marker": "**"}, "consists only of formatting marks"),
     ],
 )
 def test_those_that_cannot_be_meant_are_refused(fields, reason):
@@ -134,7 +134,7 @@ def test_those_that_cannot_be_meant_are_refused(fields, reason):
 
 @pytest.mark.parametrize(
     ("remove", "reason"),
-    [("pdfs", "it has no folder pdfs"), ("text.jsonl", "no *.jsonl"), ("pdfs/text", "holds no PDF")],
+    [("pdfs", "it has no folder pdfs"), ("text.jsonl", "no *.jsonl"), ("pdfs/text", "does not hold PDFs")],
 )
 def test_a_folder_that_is_no_benchmark_is_refused(bench, remove, reason):
     folder = bench(PRESENT)
@@ -145,14 +145,14 @@ def test_a_folder_that_is_no_benchmark_is_refused(bench, remove, reason):
 
 
 def test_the_automatic_checks_names_are_not_taken(bench):
-    with pytest.raises(InputError, match="call it something else"):
+    with pytest.raises(InputError, match="rename it"):
         read_bench_set(bench(PRESENT, category="baseline"))
 
 
 def test_bytes_that_are_no_text_are_refused(bench):
     folder = bench(PRESENT)
     (folder / "text.jsonl").write_bytes(b"\xff")
-    with pytest.raises(InputError, match="no UTF-8 text: byte 0 is 0xff"):
+    with pytest.raises(InputError, match="not UTF-8 text: byte 0 is 0xff"):
         read_bench_set(folder)
 
 

@@ -96,7 +96,7 @@ def test_each_category_has_its_score_and_all_of_them_a_mean(model, bench, tmp_pa
     assert report.interval.low <= report.score <= report.interval.high
     lines = "\n".join(bench_lines(report))
     assert "66.7%  old: 2 of 3 checks of 2 documents" in lines
-    assert "no full run: 1 checks of type math were not scored" in lines
+    assert "not a full run: 1 checks of type math were not scored" in lines
 
 
 def test_the_report_is_as_its_schema_says_and_holds_no_text_of_a_page(model, bench, tmp_path):
@@ -144,7 +144,7 @@ def test_a_page_with_another_formula_or_with_none_fails_its_check(model, bench, 
     (bench / "maths.jsonl").write_text(maths)
     run, _ = tried(model, bench, tmp_path / "bad", draftsman=tools)
     assert outcomes_of(run)["formula"] is False
-    assert "1 formulas that are asked for cannot be drawn, the first by formula" in caplog.text
+    assert "1 formulas in checks cannot be drawn, the first in formula" in caplog.text
 
 
 def test_a_browser_that_breaks_down_leaves_formulas_unscored(model, bench, tmp_path):
@@ -199,7 +199,7 @@ def test_a_page_without_an_answer_passes_nothing_and_the_run_is_not_complete(ben
     run = score_answers(answers, bench)
     assert outcomes_of(run)["another"] is False
     assert run.report.pages_without_answer == 1
-    assert run.report.incomplete[0] == "1 pages have no answer in the folder: nothing passed there"
+    assert run.report.incomplete[0] == "1 pages have no answer in the folder, so all their checks failed"
 
 
 def test_a_model_is_compared_with_answers_as_with_another_model(model, bench, answers, tmp_path):
@@ -236,7 +236,7 @@ def test_what_is_not_to_be_there_passes_in_an_empty_answer_and_is_counted_apart(
     found = outcomes_of(run)
     assert (found["there"], found["not there"], found["old/a.pdf_baseline"]) == (False, True, False)
     assert run.report.absent_in_nothing == 1
-    assert any("1 checks for what is not to be there passed" in line for line in bench_lines(run.report))
+    assert any("1 checks that a text is absent passed" in line for line in bench_lines(run.report))
 
 
 def test_a_document_that_cannot_be_opened_fails_its_checks_and_no_others(model, bench, tmp_path):
@@ -296,7 +296,7 @@ def test_every_field_is_what_four_pages_and_nine_checks_come_to(model, tmp_path)
     old, every, all_of_them = (
         {"low": low, "high": 1.0, "confidence": 0.95, "resamples": 2000} for low in (0.0, 1 / 3, 4 / 9)
     )
-    why = "formulas are compared as a browser draws them with KaTeX, and nothing to draw them with was named"
+    why = "formulas are compared as drawn by a browser with KaTeX, but no program to draw them was given"
     score = (1 + 2 / 4 + 2 / 3) / 3
     assert 5 * 0.02 / 4 <= report.pop("seconds") <= time.monotonic() - started
     assert report == {
@@ -355,7 +355,8 @@ def test_every_field_is_what_four_pages_and_nine_checks_come_to(model, tmp_path)
         "only_this": 1,
         "only_other": 0,
         "mcnemar_p_value": 1.0,
-        "verdict": "model is not told apart from other by these 8 checks: +8.3 points, 95%: +0.0 to +16.7, p 1.000",
+        "verdict": "model does not differ significantly from other in these 8 checks: "
+        "+8.3 points, 95%: +0.0 to +16.7, p 1.000",
     }
 
 
@@ -370,7 +371,7 @@ def test_two_models_are_compared_by_the_checks_that_both_have(model, bench, tmp_
     found = compared(run, read_earlier(other)).report.comparison
     assert (found.checks, found.documents, found.only_this, found.only_other) == (7, 3, 2, 0)
     assert found.difference == pytest.approx(run.report.score - found.other_score)
-    assert found.verdict.startswith("model is not told apart from other by these 7 checks: +44.4 points")
+    assert found.verdict.startswith("model does not differ significantly from other in these 7 checks: +44.4 points")
     assert compared(run, read_earlier(other / "bench_report.json")).report.comparison == found
 
 
@@ -379,15 +380,15 @@ def test_runs_that_were_asked_other_things_are_not_compared(model, bench, tmp_pa
     earlier = read_earlier(model)
     with pytest.raises(UsageError, match="with other checks"):
         compared(run, dataclasses.replace(earlier, checks_sha256="another"))
-    with pytest.raises(UsageError, match="no check was scored both"):
+    with pytest.raises(UsageError, match="no check was scored for both"):
         compared(run, dataclasses.replace(earlier, outcomes=()))
 
 
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("bench_report.json", None, "is not there; run the benchmark on that model first"),
-        ("bench_checks.jsonl", None, "is not there"),
+        ("bench_report.json", None, "is missing; run the benchmark on that model first"),
+        ("bench_checks.jsonl", None, "is missing"),
         ("bench_report.json", "[]", "cannot be used"),
         ("bench_report.json", '{"model": "m", "weights": {}, "checks_sha256": "x"}', "other weights"),
         ("bench_checks.jsonl", '{"id": 7}', "cannot be used: id is not text"),
@@ -427,10 +428,10 @@ def test_the_command_scores_answers_and_says_what_formulas_lack(bench, answers, 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "name either the folder of a model, or with --answers one of answers"),
-        (["model", "--answers", "a"], "name either"),
-        (["--answers", "a", "--server", "b"], "leave one of the two out"),
-        (["model", "--output", "a"], "--output is for that on --answers"),
+        ([], "give either a model's folder, or a folder of answers as --answers"),
+        (["model", "--answers", "a"], "give either"),
+        (["--answers", "a", "--server", "b"], "leave out one of the two"),
+        (["model", "--output", "a"], "use --output only with --answers"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(arguments, reason):

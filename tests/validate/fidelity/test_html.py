@@ -74,22 +74,22 @@ def test_the_verdict_of_the_limits_is_told_in_words(tmp_path):
     reports = tuple(dataclasses.replace(each, gate=check_gates(each, gates)) for each in found.reports)
     found = dataclasses.replace(found, reports=reports)
     html = fidelity_html(found)
-    assert "1 of 2 models hold their limits; 8bit breaks them." in html
+    assert "1 of 2 models meet their limits; 8bit breaks them." in html
     assert "8bit broke most_mean_kl of 8bit (gates.yaml): it is 0.001, measured was 0.1" in html
 
 
 def test_it_is_refused_in_a_models_folder_and_a_folder_that_has_it_is_not_published(tmp_path):
     model = tmp_path / "model"
     model.mkdir()
-    with pytest.raises(UsageError, match="name a file outside of it"):
+    with pytest.raises(UsageError, match="name a file outside it"):
         html_target(model / "look.html", [model])
-    with pytest.raises(UsageError, match="name a file outside of it"):
+    with pytest.raises(UsageError, match="name a file outside it"):
         html_target(model, [model])
     assert html_target(tmp_path, [model]) == tmp_path / FIDELITY_HTML_FILE
     (model / FIDELITY_HTML_FILE).write_text("pages")
     scan = scan_folder(model)
     assert scan.files == ()
-    assert scan.problems == (f"{FIDELITY_HTML_FILE} is nothing that a model consists of; take it out of the folder",)
+    assert scan.problems == (f"{FIDELITY_HTML_FILE} is not part of a model; take it out of the folder",)
 
 
 def hostile(folder, url):

@@ -111,7 +111,7 @@ def test_the_command_compares_several_models_and_ends_with_11_where_one_breaks_a
     assert done.returncode == 11, done.stderr
     assert [report["gate"]["passed"] for report in json.loads(done.stdout)] == [True, False]
     assert [json.loads((each / FIDELITY_REPORT_FILE).read_text()) for each in (eight, four)] == json.loads(done.stdout)
-    assert "1 of 2 models hold their limits; 4bit breaks them." in html.read_text()
+    assert "1 of 2 models meet their limits; 4bit breaks them." in html.read_text()
     assert "it holds the pages' images and text" in done.stderr
 
 
@@ -203,8 +203,8 @@ def test_a_report_is_told_in_words(tmp_path):
     made = made_report(mean_kl=0.2)
     made = dataclasses.replace(made, gate=check_gates(made, read_gates()))
     lines = fidelity_lines(made)
-    assert lines[0] == "model beside source: 1 pages (pages, 644 px)"
-    assert lines[-1].strip() == "most_mean_kl is 0.025, measured was 0.2"
+    assert lines[0] == "model against source: 1 pages (pages, 644 px)"
+    assert lines[-1].strip() == "most_mean_kl is 0.025, measured 0.2"
     write_fidelity_report(tmp_path, made)
     assert json.loads((tmp_path / FIDELITY_REPORT_FILE).read_text())["gate"]["passed"] is False
 

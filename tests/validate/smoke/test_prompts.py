@@ -41,7 +41,7 @@ def test_a_converted_folder_asks_as_the_model_was_trained(folder):
 def test_an_order_that_is_wrong_is_found_in_every_file(name, folder):
     change_template(folder, name, image_first)
     (problem,) = prompt_problems(folder)
-    assert problem == f"{name}: image before text, if a client lists it so; trained otherwise"
+    assert problem == f"{name}: image before text if a client lists it first, unlike in training"
 
 
 def test_the_sources_own_template_leaves_the_order_to_the_client():
@@ -51,7 +51,7 @@ def test_the_sources_own_template_leaves_the_order_to_the_client():
 def test_another_system_prompt_is_shown_where_it_differs(folder):
     change_template(folder, FILES[0], lambda text: text.replace("You are a helpful assistant", "You see all"))
     (problem,) = prompt_problems(folder)
-    assert problem.startswith(f"{FILES[0]}: another prompt than was trained, with 'see all")
+    assert problem.startswith(f"{FILES[0]}: another prompt than in training, with 'see all")
     assert "where 'are a helpful" in problem
 
 
@@ -67,9 +67,7 @@ def test_a_folder_without_a_template_says_so(folder):
     for name in FILES[:2]:
         (folder / name).unlink()
     change_template(folder, FILES[2], lambda text: None)
-    assert list(prompt_problems(folder)) == [
-        "there is no chat template, by which other clients ask: copy that of the source"
-    ]
+    assert list(prompt_problems(folder)) == ["there is no chat template, which other clients need: copy the source's"]
 
 
 def change_tokenizer(folder, change):
@@ -91,12 +89,12 @@ def test_an_image_token_that_config_knows_by_another_id_is_named(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "image_token_id": 5}))
     (problem,) = prompt_problems(folder)
-    assert problem.endswith("and config.json calls it 5")
+    assert problem.endswith("but 5 in config.json")
 
 
 def test_a_tokenizer_that_makes_another_text_of_the_prompt_is_named(folder):
     change_tokenizer(folder, lambda tokenizer: tokenizer.update(normalizer={"type": "Lowercase"}))
-    assert "tokenizer.json: the trained prompt's tokens are another text" in list(prompt_problems(folder))
+    assert "tokenizer.json: the trained prompt's tokens spell another text" in list(prompt_problems(folder))
     assert chat_prompt() != chat_prompt().lower()
 
 

@@ -113,7 +113,7 @@ def test_a_bit_in_one_scale_that_no_page_shows_is_noticed_by_the_files_hash(bit,
     change(folder, flip)
     report = tried(folder, ask=Model(answer("Anything")).ask)
     assert report.problems == (
-        "model.safetensors has another SHA-256 than SHA256SUMS says: it was changed, convert it again",
+        "model.safetensors has another SHA-256 than SHA256SUMS lists: it was changed; convert it again",
     )
     assert not report.passed
 
@@ -126,7 +126,7 @@ def test_templates_that_put_the_image_first_are_noticed_although_the_model_reads
     done = subprocess.run([*SMOKE, folder, "--quiet", "--pdf", EASY], capture_output=True, text=True)
     assert done.returncode == 11, done.stderr
     assert "1 of 1 pages" in done.stdout
-    assert "chat_template.jinja: image before text, if a client lists it so" in done.stdout
+    assert "chat_template.jinja: image before text if a client lists it first" in done.stdout
     assert len(json.loads((folder / SMOKE_REPORT_FILE).read_text())["problems"]) == 3
 
 
@@ -155,7 +155,7 @@ def test_a_report_without_a_true_text_says_only_whether_answers_hold(folder, tmp
     words = "Anything"
     (read,) = tried(folder, alone, ask=Model(answer(words)).ask).pages
     assert (read.character_error_rate, read.phrases, read.status) == (None, (), "valid")
-    assert "of the words that the file itself holds" in read.problems[0]
+    assert "of the words in the file itself" in read.problems[0]
 
 
 def test_every_field_is_what_four_pages_come_to(tmp_path):
@@ -193,7 +193,7 @@ def test_every_field_is_what_four_pages_come_to(tmp_path):
         "longest_side": 140,
         "passed": False,
         "problems": tuple(
-            f"{file}: image before text, if a client lists it so; trained otherwise"
+            f"{file}: image before text if a client lists it first, unlike in training"
             for file in ("chat_template.json", "tokenizer_config.json")
         ),
         "pages": (

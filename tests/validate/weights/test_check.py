@@ -109,13 +109,13 @@ def test_a_truncated_shard_is_named(folder):
 def test_a_header_of_absurd_length_is_named(folder):
     content = (folder / SHARD).read_bytes()
     (folder / SHARD).write_bytes(struct.pack("<Q", 1 << 60) + content[8:])
-    assert "no header is 1152921504606846976 bytes long" in problems(folder, "shards")[0]
+    assert "a header cannot have 1152921504606846976 bytes" in problems(folder, "shards")[0]
 
 
 def test_a_folder_without_shards_is_broken(folder):
     (folder / SHARD).unlink()
     assert "has no *.safetensors files" in problems(folder, "shards")[0]
-    assert f"{SHARD} is missing, and {INDEX_FILE} names it" in problems(folder, "index")
+    assert f"{SHARD} is missing, but {INDEX_FILE} names it" in problems(folder, "index")
 
 
 def test_a_config_that_is_no_json_is_broken_and_the_rest_is_checked(folder):
@@ -151,7 +151,7 @@ def test_an_index_that_names_the_wrong_shard_is_told_the_right_one(folder):
     edit_index(folder, lambda index: index["weight_map"].update({NORM: SHARD}))
     found = problems(folder, "index")
     assert f"{NORM} is not in {SHARD}, where {INDEX_FILE} has it; it is in b.safetensors" in found
-    assert f"b.safetensors is there, and {INDEX_FILE} does not name it" in found
+    assert f"b.safetensors exists, but {INDEX_FILE} does not name it" in found
 
 
 def test_an_index_that_names_a_tensor_twice_is_broken(folder):
@@ -182,7 +182,7 @@ def test_a_tensor_in_two_shards_is_broken(folder):
 
 def test_a_wrong_total_size_is_broken(folder):
     edit_index(folder, lambda index: index["metadata"].update(total_size=7))
-    assert "says that total_size is 7, and the tensors have" in problems(folder, "index")[0]
+    assert "says that total_size is 7, but the tensors have" in problems(folder, "index")[0]
 
 
 @pytest.mark.parametrize("text", ["[", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', "[" * 100_000])
@@ -235,7 +235,7 @@ def test_hashes_that_differ_are_named(folder):
 def test_hashes_of_what_is_not_there_or_not_listed_are_named(folder):
     (folder / HASHES_FILE).write_text(f"{'0' * 64}  ghost.safetensors\n")
     assert problems(folder, "hashes") == [
-        f"ghost.safetensors is missing, and {HASHES_FILE} names it",
+        f"ghost.safetensors is missing, but {HASHES_FILE} names it",
         f"{SHARD} is not in {HASHES_FILE}",
     ]
 
@@ -246,7 +246,7 @@ def test_hashes_of_what_is_not_there_or_not_listed_are_named(folder):
         (f"{'0' * 64}  ../secret", "names a file outside the folder"),
         (f"{'0' * 64}  below\\secret", "names a file outside the folder"),
         ("0123  model.safetensors", "is not a SHA-256 and a name"),
-        (f"{'0' * 64}  {SHARD}", f"has another hash for {SHARD} than a line before"),
+        (f"{'0' * 64}  {SHARD}", f"has another hash for {SHARD} than an earlier line"),
     ],
 )
 def test_a_line_of_hashes_that_is_none_is_named_by_its_number(line, problem, folder):
@@ -262,14 +262,14 @@ def test_hashes_that_are_no_text_are_broken(folder):
 
 
 def test_a_source_that_is_no_checkpoint_is_an_error(whole, tmp_path):
-    with pytest.raises(CheckpointError, match="is no checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
         check_weights(whole, tmp_path)
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("a file")])
 def test_a_folder_that_holds_no_model_is_an_error(make, tmp_path):
     make(tmp_path / "model")
-    with pytest.raises(CheckpointError, match=r"give the folder of an MLX model|holds no model"):
+    with pytest.raises(CheckpointError, match=r"give the folder of an MLX model|does not hold a model"):
         check_weights(tmp_path / "model")
 
 
@@ -322,7 +322,7 @@ def test_the_command_says_one_line_a_check_the_worst_ten_and_the_verdict(whole, 
     assert {line[:11].strip() for line in lines[: len(names)]} == {"ok"}
     assert lines[len(names)].startswith("the largest of ")
     assert len(lines) == len(names) + 1 + 10 + 1
-    assert lines[-1].startswith(f"{whole} is whole: ")
+    assert lines[-1].startswith(f"{whole} is complete: ")
     assert lines[-1].endswith("bits per weight")
 
 
@@ -354,7 +354,7 @@ def test_the_command_prints_one_object_for_machines(folder, source):
 def test_the_command_says_in_one_sentence_that_a_folder_holds_no_model(tmp_path):
     done = run(tmp_path)
     assert done.returncode == 4
-    assert done.stderr.startswith(f"error: {tmp_path} holds no model")
+    assert done.stderr.startswith(f"error: {tmp_path} does not hold a model")
 
 
 def test_without_mlx_the_rest_is_checked(whole, source, tmp_path):
@@ -386,7 +386,7 @@ def test_tokens_that_the_embeddings_do_not_have_are_said(folder):
 def test_an_adapter_beside_the_weights_is_found(folder):
     (folder / "adapter_config.json").write_text("{}")
     (problem,) = problems(folder, "loads")
-    assert "holds weights and beside them an adapter (adapter_config.json)" in problem
+    assert "holds weights and also an adapter (adapter_config.json)" in problem
 
 
 @pytest.mark.parametrize("name", ["gone", "d" * 300])

@@ -50,19 +50,19 @@ def test_a_source_with_the_names_of_newer_transformers_is_compared_too(tmp_path,
 def test_a_kept_tensor_that_is_not_its_source_is_named(folder, source):
     put(folder, NORM, 5, 0x3F00)
     (problem,) = problems(folder, "source", source)
-    assert problem == f"{NORM} was kept, but 1 of its 64 values are not the source's in BF16"
+    assert problem == f"{NORM} was kept, but 1 of its 64 values differ from the source's in BF16"
 
 
 def test_a_packed_tensor_of_another_model_is_named(whole, tmp_path):
     other = tiny_checkpoint(tmp_path / "other", change=lambda tensors: tiny_tensors(TINY, seed=1))
     found = problems(whole, "source", other)
-    assert any(each.startswith(f"{HEAD}.weight is not its source: its relative error is ") for each in found)
+    assert any(each.startswith(f"{HEAD}.weight does not match its source: its relative error is ") for each in found)
 
 
 def test_a_tensor_that_the_folder_lacks_or_adds_is_named(folder, source):
     rewrite(folder, lambda tensors: {**{k: v for k, v in tensors.items() if k != NORM}, "ghost": ("BF16", [1], b"aa")})
     found = problems(folder, "source", source)
-    assert found == [f"{NORM}: it is missing, and the source has it", "ghost is not in the source"]
+    assert found == [f"{NORM}: it is missing, but the source has it", "ghost is not in the source"]
 
 
 def test_a_tensor_of_another_shape_is_named(folder, source):
@@ -72,12 +72,12 @@ def test_a_tensor_of_another_shape_is_named(folder, source):
 
 def test_a_broken_packing_is_not_compared(folder, source):
     edit_quantization(folder, lambda each: each.update({HEAD: {"bits": 8, "group_size": 64}}))
-    assert f"{HEAD}.weight: it cannot be compared, since its packing is broken" in problems(folder, "source", source)
+    assert f"{HEAD}.weight: it cannot be compared, because its packing is broken" in problems(folder, "source", source)
 
 
 def test_a_kept_tensor_that_is_no_float_is_not_compared(folder, source):
     rewrite(folder, lambda tensors: tensors.update({NORM: ("U8", [64], bytes(64))}))
-    assert problems(folder, "source", source) == [f"{NORM}: dtype U8 is no float that can be compared"]
+    assert problems(folder, "source", source) == [f"{NORM}: dtype U8 is not a float that can be compared"]
 
 
 def test_values_that_are_not_finite_have_no_relative_error(folder, source):

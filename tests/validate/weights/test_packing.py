@@ -34,23 +34,26 @@ def test_a_packed_tensor_of_another_shape_is_named(folder):
     [
         (lambda each: each.update(bits=8), "which is not affine with 8 bits in groups of 64"),
         (lambda each: each.update(group_size=32), "which is not affine with 4 bits in groups of 32"),
-        (lambda each: each.update(mode="mxfp4", group_size=32), "has biases, and mxfp4 has none"),
+        (lambda each: each.update(mode="mxfp4", group_size=32), "has biases, but mxfp4 has none"),
         (lambda each: each.update(mode="magic"), "has mode 'magic' in config.json, not one of"),
         (lambda each: each.update(mode=["affine"]), "has mode ['affine'] in config.json, not one of"),
-        (lambda each: each.update(bits="4"), "has '4' bits in groups of 64 in config.json, which affine does not know"),
+        (
+            lambda each: each.update(bits="4"),
+            "has '4' bits in groups of 64 in config.json, which affine does not support",
+        ),
         (
             lambda each: each.update(group_size=8),
-            "has 4 bits in groups of 8 in config.json, which affine does not know",
+            "has 4 bits in groups of 8 in config.json, which affine does not support",
         ),
-        (lambda each: each.update(bits=7), "has 7 bits in groups of 64 in config.json, which affine does not know"),
+        (lambda each: each.update(bits=7), "has 7 bits in groups of 64 in config.json, which affine does not support"),
         (lambda each: each.update({HEAD: {"bits": 8, "group_size": 64}}), f"{HEAD} has a weight of shape (96, 8) and"),
         (lambda each: each.update({HEAD: False}), f"{HEAD} has scales, but config.json says that it is not quantized"),
-        (lambda each: each.update({"a.ghost": {"bits": 4}}), "config.json names a.ghost in its quantization, and"),
+        (lambda each: each.update({"a.ghost": {"bits": 4}}), "config.json names a.ghost in its quantization, but"),
         (
             lambda each: each.update({"vision_tower.merger.mlp.0": {"bits": 4, "group_size": 64}}),
-            "config.json says that vision_tower.merger.mlp.0 is quantized, and it has no scales",
+            "config.json says that vision_tower.merger.mlp.0 is quantized, but it has no scales",
         ),
-        (lambda each: each.clear(), "has scales, but config.json names no quantization"),
+        (lambda each: each.clear(), "has scales, but config.json does not name a quantization"),
     ],
 )
 def test_a_config_that_does_not_fit_the_packing_is_broken(change, problem, folder):
@@ -65,7 +68,7 @@ def test_a_quantization_that_is_said_twice_must_be_the_same(folder):
 
 def test_a_quantization_that_is_no_group_of_settings_is_broken(folder):
     edit_config(folder, lambda config: config.update(quantization=4))
-    assert problems(folder, "packing") == ["config.json has a quantization that is no group of settings"]
+    assert problems(folder, "packing") == ["config.json has a quantization that is not a group of settings"]
 
 
 def test_a_config_that_quantizes_nothing_is_broken(converted, tmp_path):
@@ -79,7 +82,7 @@ def test_a_config_that_quantizes_nothing_is_broken(converted, tmp_path):
     [
         ("biases", f"{HEAD} has scales but no biases"),
         ("weight", f"{HEAD} has scales but no weight"),
-        ("scales", f"{HEAD}.weight is packed (U32) and has no scales"),
+        ("scales", f"{HEAD}.weight is packed (U32) but has no scales"),
     ],
 )
 def test_a_part_of_a_packed_module_that_is_missing_is_named(part, problem, folder):

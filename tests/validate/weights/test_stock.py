@@ -41,7 +41,7 @@ def test_what_mlx_vlm_says_against_a_folder_is_passed_on(folder):
 def test_a_broken_folder_is_not_tried_to_load(folder):
     edit_index(folder, lambda index: index["weight_map"].pop(NORM))
     (check,) = [check for check in check_weights(folder).checks if check.name == "loads"]
-    assert (check.holds, check.detail) == (None, "not tried, for what is said of index")
+    assert (check.holds, check.detail) == (None, "not tried, because of index")
 
 
 def test_a_dtype_that_mlx_vlm_reads_by_writing_to_the_file_is_not_tried(folder):

@@ -31,7 +31,7 @@ PANEL = 1024
 """Columns of H computed at once: only those on or left of the diagonal; the rest is mirrored."""
 
 IMAGE_WEIGHT = 0.1
-"""Weight of an image token, against 1 for one that predicts the answer: they are many, and predict nothing."""
+"""Weight of an image token, against 1 for one that predicts the answer: they are many, and no output is read there."""
 
 
 def token_weights(page: CalibrationPage, image_token: int) -> Floats:

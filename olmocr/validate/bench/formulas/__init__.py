@@ -1,1 +1,1 @@
-"""Formulas of a page: found in its text, drawn by a browser, and compared by where their characters stand."""
+"""Formulas of a page: found in its text, drawn by a browser, and compared by the positions of their characters."""

@@ -1,4 +1,4 @@
-"""A page -> what a browser without a window makes of it. It is found here, or named."""
+"""A page -> its document after a headless browser ran it. The browser is found on this machine, or given."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAMES = (
 _ON_MACOS = ("Google Chrome", "Chromium", "Microsoft Edge", "Brave Browser")
 _APPLICATIONS = ("/Applications", "~/Applications")
 
-# It keeps to itself: no profile of a person's, no first run, nothing of the network, no other process to paint.
+# It stays isolated: no user profile, no first run, no network, no separate process to paint.
 _OPTIONS = (
     "--headless=new",
     "--disable-gpu",
@@ -51,12 +51,12 @@ _OPTIONS = (
 
 
 class BrowserError(Exception):
-    """A browser made nothing of a page: it did not start, broke down or took too long; the text says which."""
+    """A browser did not render a page: it did not start, crashed or took too long; the text says which."""
 
 
 @dataclass(frozen=True)
 class Browser:
-    """A browser of Chromium's family; *command* is what it is started with, and options are added."""
+    """A browser of Chromium's family; *command* starts it, and options are added."""
 
     command: tuple[str, ...]
 
@@ -65,10 +65,10 @@ class Browser:
         return self.command[0]
 
     def dump(self, page: str, seconds: float) -> str:
-        """Return the document that *page* has become once its scripts have run; nothing is left behind.
+        """Return the document that *page* has become once its scripts have run; leave nothing behind.
 
         Raises:
-            BrowserError: there is none within so many seconds.
+            BrowserError: it does not finish within this many seconds.
         """
         with temporary_folder(_folder_for(self.command)) as folder:
             path = folder / "page.html"
@@ -90,16 +90,16 @@ class Browser:
 
 
 def find_browser(named: str | Path | None = None) -> Browser | None:
-    """Return the browser that is *named*, or else one that is installed; None if none is.
+    """Return the browser *named*, or else an installed one, or None.
 
     Raises:
-        InputError: the one that is named is not there.
+        InputError: the named one is missing.
     """
     if named:
         found = shutil.which(str(Path(named).expanduser()))
         if found is None:
             raise InputError(
-                f"{named} is not a program that can be started; `browser` names a Chromium, Chrome, Edge or Brave"
+                f"{named} is not a program that can be started; give a Chromium, Chrome, Edge or Brave as `browser`"
             )
         return Browser((found,))
     return next((Browser((path,)) for path in _installed()), None)
@@ -115,12 +115,12 @@ def _installed() -> Iterator[str]:
 
 
 def _without_sandbox() -> list[str]:
-    """Return the option without which Linux' browsers do not start for root, as in containers; none for others."""
+    """Return the option without which browsers on Linux do not start for root, as in containers; none for others."""
     return ["--no-sandbox"] if sys.platform == "linux" and os.geteuid() == 0 else []
 
 
 def _folder_for(command: Sequence[str]) -> Path | None:
-    """Return where a browser can read files: one from a snap has a /tmp of its own, and no hidden folders."""
+    """Return a place where a browser can read files: one from a snap has its own /tmp, and no hidden folders."""
     program = Path(command[0]).resolve()
     if "snap" not in program.parts:
         return None
@@ -130,7 +130,7 @@ def _folder_for(command: Sequence[str]) -> Path | None:
 
 @contextlib.contextmanager
 def _started(command: Sequence[str], stderr: BinaryIO) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a browser, and end it with all that it started: it is many processes, and they wait for each other."""
+    """Start a browser, and end it with all its processes: there are many, and they wait for each other."""
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     process = subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=stderr, start_new_session=True)  # noqa: S603
     try:

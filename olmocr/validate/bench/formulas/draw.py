@@ -1,4 +1,4 @@
-"""Formulas -> their drawings, by a browser and KaTeX; or why there is no way to draw any."""
+"""Formulas -> their drawings, by a browser and KaTeX; or why they cannot be drawn."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE = 500  # formulas
 _MOST_AT_ONCE = 100_000  # characters of them
-_LONGEST = 10_000  # characters of a formula; what is longer is none that a check asks for
-_SECONDS = 60.0  # for a browser to start, on a machine that does other things as well
-_SECONDS_EACH = 0.1  # for a formula, which takes some thousandths
+_LONGEST = 10_000  # characters of a formula; the checks' formulas are shorter
+_SECONDS = 60.0  # for a browser to start on a busy machine
+_SECONDS_EACH = 0.1  # for a formula, which takes a few milliseconds
 
 _TRIAL = "x"
 
 
 class CannotDrawError(Exception):
-    """No formula can be drawn; the text says what is missing."""
+    """Formulas cannot be drawn; the text says what is missing."""
 
 
 @dataclass(frozen=True)
 class Draftsman:
-    """A browser and KaTeX, which were seen to work together; *versions* are theirs."""
+    """A browser and KaTeX that work together; *versions* are theirs."""
 
     browser: Browser
     katex: Katex
@@ -40,10 +40,11 @@ class Draftsman:
     def draw(self, formulas: Iterable[str]) -> Drawings:
         """Return the drawings of *formulas*, each drawn once.
 
-        One that takes a browser down, or all of its time, is looked for among its neighbours and left undrawn.
+        A formula that crashes a browser, or takes all of its time, is searched for among its neighbours and left
+        undrawn.
 
         Raises:
-            CannotDrawError: the browser does not work any more.
+            CannotDrawError: the browser no longer works.
         """
         drawings: dict[str, Drawing | None] = {}
         waiting = list(_batches(formulas))
@@ -66,12 +67,12 @@ class Draftsman:
 
 
 def find_draftsman(katex: Path | None = None, browser: str | Path | None = None) -> Draftsman:
-    """Return what draws formulas: KaTeX from the folder that is named, or its npm package, and a browser.
+    """Return what draws formulas: KaTeX from the given folder or its npm package, and a browser.
 
     Raises:
-        CannotDrawError: there is no KaTeX, no browser, or this one does not start, and neither was named.
-        InputError: one that was named is not there.
-        MissingDependencyError: one was named, and what was not cannot be found; or they do not work together.
+        CannotDrawError: KaTeX or a browser is missing, or does not start, and neither was given.
+        InputError: one that was given is missing.
+        MissingDependencyError: one was given, and the other cannot be found; or they do not work together.
     """
     try:
         return _found(katex, browser)
@@ -84,15 +85,15 @@ def find_draftsman(katex: Path | None = None, browser: str | Path | None = None)
 def _found(katex: Path | None, browser: str | Path | None) -> Draftsman:
     found, folder = find_browser(browser), katex or find_katex()
     if found is None:
-        raise CannotDrawError("no browser was found; name a Chromium, Chrome, Edge or Brave with `browser`")
+        raise CannotDrawError("no browser was found; give a Chromium, Chrome, Edge or Brave as `browser`")
     if folder is None:
-        raise CannotDrawError("no KaTeX was found; name the folder of one with `katex`")
+        raise CannotDrawError("no KaTeX was found; give its folder as `katex`")
     script = read_katex(folder, with_fonts=False)
     return Draftsman(found, script, _try(found, script))
 
 
 def _try(browser: Browser, katex: Katex) -> Mapping[str, str]:
-    """Return the versions of both, after one formula was drawn."""
+    """Return the versions of both, after drawing one formula."""
     try:
         drawn = _draw(browser, katex, [_TRIAL])
     except (BrowserError, NotDrawnError) as error:

@@ -1,7 +1,7 @@
-"""A formula as it was drawn -> whether another one can be seen in it, as olmOCR-bench compares them.
+"""A drawn formula -> whether another one can be seen in it, compared as in olmOCR-bench.
 
-Two formulas that look alike may be written in many ways, and in MathML, too. What is compared is which character stands
-next to which: above, below, left and right.
+Formulas that look alike can be written in many ways, also in MathML. So the comparison is about which character is next
+to which: above, below, left and right.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 import numpy.typing as npt
 
 _NEAR = 5.0
-"""CSS pixels, at 24 to the em, by which two characters of one row or column may be out of line."""
+"""CSS pixels, at 24 to the em, by which two characters of one row or column may be misaligned."""
 
 _MOST_STEPS = 100_000
-"""Characters that are tried at a place before two formulas count as different; an answer may ask for any number."""
+"""Characters tried at a place before two formulas count as different; an answer may require any number."""
 
 Places = npt.NDArray[np.float64]
 Neighbours = tuple[int, int, int, int]
-"""Which character is next above, below, left and right, by its number; -1 where there is none."""
+"""Which character is next above, below, left and right, by its number; -1 for none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """A formula as a browser has drawn it.
+    """A formula as a browser drew it.
 
-    *mathml* is KaTeX's MathML for it, without white space. *characters* are all that can be seen, (n) of them, and
+    *mathml* is KaTeX's MathML for it, without white space. *characters* are the n visible ones, and
     *x* and *y* (n) the middle of each in CSS pixels, float64.
     """
 
@@ -45,7 +45,7 @@ class Drawing:
 
     @functools.cached_property
     def counts(self) -> Counter[str]:
-        """How often each character is there."""
+        """How often each character occurs."""
         return Counter(self.characters)
 
     @functools.cached_property
@@ -68,7 +68,7 @@ class Drawing:
 
 
 Drawings = Mapping[str, Drawing | None]
-"""Formulas as they are written, and as they are drawn; None for one that cannot be."""
+"""Formulas as written, and as drawn; None for one that cannot be drawn."""
 
 
 def _nearest(distances: Places, among: npt.NDArray[np.bool_]) -> int:
@@ -78,8 +78,8 @@ def _nearest(distances: Places, among: npt.NDArray[np.bool_]) -> int:
 def shows(drawing: Drawing, wanted: Drawing) -> bool:
     """Return whether *wanted* can be seen in *drawing*, which may show more.
 
-    It can if its MathML is a part of the other's, or if each of its characters has one of the other's for itself, which
-    has the same neighbours wherever *wanted* has any.
+    It can if its MathML is a part of the other's. It also can if each of its characters matches a different one of the
+    other's, with the same neighbours wherever *wanted* has any.
     """
     if wanted.mathml and wanted.mathml in drawing.mathml:
         return True
@@ -89,7 +89,7 @@ def shows(drawing: Drawing, wanted: Drawing) -> bool:
 
 
 def _can_be_placed(drawing: Drawing, wanted: Drawing) -> bool:
-    """Return whether all of *wanted*'s characters find a place, tried one after the other and taken back."""
+    """Return whether all of *wanted*'s characters find a place, by trying with backtracking."""
     size = len(wanted.characters)
     candidates = [_candidates(drawing, wanted, number) for number in range(size)]
     if not all(candidates):
@@ -118,7 +118,7 @@ def _can_be_placed(drawing: Drawing, wanted: Drawing) -> bool:
 
 
 def _candidates(drawing: Drawing, wanted: Drawing, number: int) -> list[int]:
-    """Return which of *drawing*'s characters are the same, and have the same ones beside them."""
+    """Return which of *drawing*'s characters are the same, and have the same neighbours."""
     beside = [(way, wanted.characters[other]) for way, other in enumerate(wanted.neighbours[number]) if other >= 0]
     return [
         place

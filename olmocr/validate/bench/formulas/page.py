@@ -1,4 +1,4 @@
-"""Formulas -> a page that draws them with KaTeX; what a browser makes of it -> Drawings."""
+"""Formulas -> a page that draws them with KaTeX; a browser's result for it -> Drawings."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from olmocr.viewer.katex import Katex
 
 _HERE = "olmocr.validate.bench.formulas"
 
-_MOST_SPANS = 20_000  # of one formula; macros can make any number of them of a short one
+_MOST_SPANS = 20_000  # of one formula; macros can make any number from a short one
 
-_CHROME = re.compile(r"Chrome/([0-9.]+)")  # in what each browser of the family calls itself
+_CHROME = re.compile(r"Chrome/([0-9.]+)")  # in the user agent of each browser of the family
 
-# White space, and what is as good as that: thin spaces, joiners and marks of no width.
+# White space and similar characters: thin spaces, joiners and marks of no width.
 _SPACE = re.compile("[\\s\u200a-\u200d\u2060\ufeff]+")
 
 
 class NotDrawnError(ValueError):
-    """A browser did not come to the end of a page; the text says what it left."""
+    """A browser did not finish a page; the text says what it left."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Drawn:
 
 
 def formula_page(formulas: Sequence[str], katex: Katex, token: str) -> str:
-    """Return a page whose script draws *formulas*, and leaves what was seen in an element with the id *token*.
+    """Return a page whose script draws *formulas*, and puts the result into an element with the id *token*.
 
-    Formulas come from answers of a model, and are hostile: they are in it as JSON, no part of which can be a tag.
+    Formulas come from a model's answers and may be hostile. They are included as JSON that cannot form a tag.
     """
     style, script = (asset(_HERE, f"formulas.{kind}") for kind in ("css", "js"))
     styles, scripts = (style, katex.style), (katex.script, script)
@@ -61,10 +61,10 @@ def formula_page(formulas: Sequence[str], katex: Katex, token: str) -> str:
 
 
 def parse_drawn(dump: str, token: str, count: int) -> Drawn:
-    """Return what a browser left of a page with *count* formulas.
+    """Return a browser's result for a page with *count* formulas.
 
     Raises:
-        NotDrawnError: that is no such page, or its script did not come to its end.
+        NotDrawnError: it is not such a page, or its script did not finish.
     """
     before, _, rest = dump.partition(f'<pre id="{token}">')
     try:
@@ -90,7 +90,7 @@ def _drawing(value: Any) -> Drawing | None:
         text = _SPACE.sub("", text)
         for number, character in enumerate(text):
             characters.append(character)
-            # Each of several characters in one box counts as having an equal share of its width.
+            # Each of several characters in one box counts with an equal share of its width.
             across.append(left + (width * number) / len(text) + width / len(text) / 2)
             down.append(top + height / 2)
     return Drawing(

@@ -7,9 +7,9 @@ _WITH_DOLLARS = (("$$", "$$"), ("$", "$"))
 
 
 def formulas_in(text: str, *, with_dollars: bool = True) -> list[str]:
-    r"""Return what stands between ``\(`` and ``\)``, ``\[`` and ``\]``, and with *with_dollars* ``$$`` or ``$``.
+    r"""Return the content between ``\(`` and ``\)``, ``\[`` and ``\]``, and with *with_dollars* ``$$`` or ``$``.
 
-    One kind after the other, each in what the ones before it left, as olmOCR-bench looks for them.
+    One kind after the other, each in what the earlier ones left, as olmOCR-bench does.
     """
     found: list[str] = []
     for opening, closing in (*_WITH_BACKSLASH, *(_WITH_DOLLARS if with_dollars else ())):
@@ -18,7 +18,7 @@ def formulas_in(text: str, *, with_dollars: bool = True) -> list[str]:
 
 
 def _take_out(text: str, opening: str, closing: str, found: list[str]) -> str:
-    """Add to *found* what stands between these marks, at least a character each, and return the rest."""
+    """Add to *found* what is between these marks, at least one character each, and return the rest."""
     rest, done = [], 0
     while (start := text.find(opening, done)) >= 0:
         begin = start + len(opening)

@@ -162,7 +162,7 @@ def test_two_hundred_matrices_take_a_few_thousand_steps(monkeypatch):
 @pytest.mark.parametrize("measured", [0.0059, 0.0161, 0.0, float("nan")])
 def test_a_measured_kl_far_from_the_predicted_one_is_refused(measured):
     with pytest.raises(
-        DisagreementError, match=r"predicted a KL of 0\.01 nats, and .* measured .*outside 0\.6 to 1\.6"
+        DisagreementError, match=r"predicted a KL of 0\.01 nats, but .* measured .*outside 0\.6 to 1\.6"
     ):
         require_agreement(0.01, measured)
 

@@ -25,7 +25,7 @@ def test_one_that_is_named_is_taken_and_one_that_is_not_there_refused(tmp_path, 
     assert find_browser(named) == Browser((str(named),))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_browser("a browser") == Browser((str(named),))
-    with pytest.raises(InputError, match="is not a program that can be started; `browser` names"):
+    with pytest.raises(InputError, match="is not a program that can be started; give a Chromium"):
         find_browser(tmp_path / "nothing")
 
 

@@ -65,7 +65,7 @@ def test_where_nothing_is_named_the_reason_says_what_to_name(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("sys.platform", "linux")
-    with pytest.raises(CannotDrawError, match="no browser was found; name a Chromium"):
+    with pytest.raises(CannotDrawError, match="no browser was found; give a Chromium"):
         find_draftsman()
     with pytest.raises(MissingDependencyError, match="no browser was found"):
         find_draftsman(write_katex(tmp_path / "katex"))
