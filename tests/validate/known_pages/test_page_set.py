@@ -12,5 +12,5 @@ def test_pages_come_with_their_own_true_text(tmp_path):
     assert [page.page_number for page in pages] == [1, 2, 3, 1]
     assert pages[2].truth == ""
     assert pages[3].truth.startswith("# Harbour Library Newsletter")
-    with pytest.raises(InputError, match="holds no documents"):
+    with pytest.raises(InputError, match="contains no documentss"):
         read_page_set([tmp_path])
