@@ -356,7 +356,7 @@ HARD_FILES = {
     "content-none.pdf": HardFile(lambda: pdf(contents=b"null"), 1, PORTRAIT),
     "form-in-itself.pdf": HardFile(form_in_itself, 1, PORTRAIT),
     "empty.pdf": HardFile(lambda: b"", "is empty"),
-    "text.pdf": HardFile(lambda: b"These are plain words.\n", "is no PDF and no picture"),
+    "text.pdf": HardFile(lambda: b"These are plain words.\n", "is not a PDF, and not a picture"),
     "login.pdf": HardFile(lambda: b"<!DOCTYPE html><title>Please log in</title>", "is a web page"),
     "really-a-pdf.png": HardFile(pdf, 1, PORTRAIT, "Top left"),
     "unicode.pdf": HardFile(pdf, 1, PORTRAIT, name="\u4e2d\u6587 \u00fcber \U0001f4c4.pdf"),

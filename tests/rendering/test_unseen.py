@@ -80,7 +80,7 @@ def test_a_scan_that_is_whole_is_read(scan, tmp_path):
     assert is_read(opened(with_image(scan), tmp_path))
 
 
-LOST = "page 1 of a.pdf holds what cannot be drawn: a part of the file is missing or damaged; " + (
+LOST = "page 1 of a.pdf has content that cannot be drawn: a part of the file is missing or damaged; " + (
     "open the file in a viewer to see what it shows"
 )
 
