@@ -205,7 +205,7 @@ def test_on_a_disk_of_another_machine_no_memory_is_shared_and_it_is_said(tmp_pat
         records.add_page(SHA, page())
         assert records.lock("a")
         assert not list(tmp_path.glob("*-shm"))
-    assert "lies on a disk of another machine (nfs4), whose locks may not hold" in caplog.text
+    assert "is on a disk of another machine (nfs4), whose locks may not hold" in caplog.text
 
 
 @pytest.mark.parametrize(
