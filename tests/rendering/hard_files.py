@@ -349,7 +349,7 @@ HARD_FILES = {
     ),
     "font-nowhere.pdf": HardFile(lambda: pdf(font=b"null"), 1, PORTRAIT),
     "content-damaged.pdf": HardFile(
-        lambda: pdf(contents=stream(b"this is not deflated", b"/Filter /FlateDecode")), "holds what cannot be drawn"
+        lambda: pdf(contents=stream(b"this is not deflated", b"/Filter /FlateDecode")), "has content that cannot be"
     ),
     "content-unbalanced.pdf": HardFile(lambda: pdf(LETTER, b"q " * 5000 + DRAWING + b" Q" * 9000), 1, PORTRAIT),
     "content-nested.pdf": HardFile(lambda: pdf(LETTER, b"[" * 20000 + b"]" * 20000 + DRAWING), 1, PORTRAIT),
