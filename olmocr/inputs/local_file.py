@@ -104,7 +104,7 @@ async def fetched(source: Source, scratch: Path) -> AsyncIterator[Path]:
 
 
 def version_of(source: Source) -> str:
-    """Return what cheaply shows that a file, or its archive, has not changed; nothing where nothing cheap shows it.
+    """Return a cheap proof that a file, or its archive, has not changed; nothing if there is no cheap one.
 
     Nothing is returned for a file from a web server, for a file in a store that was named and not found in a list, and
     for a file on a disk that keeps times in seconds, as FAT does: there a file may change twice within one second. The
@@ -169,7 +169,7 @@ def _pieces(source: Source, scratch: Path, limits: InputLimits) -> Iterator[byte
 def _while_wanted(pieces: Iterator[bytes], is_over: Callable[[], bool]) -> Iterator[bytes]:
     for piece in pieces:
         if is_over():
-            raise InputError("nobody wants this copy any more")
+            raise InputError("this copy is no longer needed")
         yield piece
 
 

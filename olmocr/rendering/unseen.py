@@ -59,7 +59,7 @@ def why_not_pages(document: pypdfium2.PdfDocument) -> str | None:
         )
     attached = int(pdfium.FPDFDoc_GetAttachmentCount(document.raw))
     if attached > 0 and _holds(document, _PORTFOLIO):
-        files = "1 file lies" if attached == 1 else f"{attached} files lie"
+        files = "1 file is" if attached == 1 else f"{attached} files are"
         return f"is a PDF portfolio: {files} in it, and its pages are only a cover; take them out and give them"
     return None
 
@@ -90,7 +90,7 @@ def why_unseen(
             if why := pictures.why_unseen(item):
                 return why
         elif is_blank and item.type == pdfium.FPDF_PAGEOBJ_TEXT and _is_meant_to_be_seen(item, page, scale):
-            return "holds text in a font that cannot be drawn"
+            return "has text in a font that cannot be drawn"
     if is_blank and not found:
         return _why_content_unseen(document, index)
     return None

@@ -97,7 +97,7 @@ def in_a_lasting_thread(work: Callable[[], T]) -> Future[T]:
 
     MLX, mlx-vlm and what they compile keep Python objects for the thread that imports them and for each that draws
     random numbers, and take the GIL to release them when such a thread ends. Before Python 3.13 a thread can be joined
-    before that, and Python aborts a process whose interpreter is ending by then. A thread that stays releases nothing.
+    before that, and Python aborts a process whose interpreter is ending by then. A permanent thread releases nothing.
     """
     with _CHOOSING:
         thread = next((each for each in _THREADS if each.has_done_all), None)
@@ -112,18 +112,18 @@ def _do(work: Callable[[], T], done: Future[T]) -> None:
         result = work()
     except BaseException as error:
         done.set_exception(error)
-        del error  # with the frames that it came from, and what they hold
+        del error  # with the frames that it came from, and their variables
     else:
         done.set_result(result)
 
 
 @atexit.register
 def _let_all_wait() -> None:
-    """Have each thread that has done its work wait for more, without the GIL, before the interpreter ends.
+    """Make each thread that has done its work wait for more, without the GIL, before the interpreter ends.
 
-    One that takes the GIL later is ended by Python, and that aborts the process. No thread is told to hand over the GIL
-    here, so one that has done its last work keeps it until it waits. A thread still at work, as one whose model nobody
-    closed, waits without the GIL already.
+    If a thread takes the GIL later, Python ends it, and that aborts the process. Nothing asks a thread to release the
+    GIL here, so one that has done its last work keeps it until it waits. A thread that is still working, such as one
+    whose model was never closed, already waits without the GIL.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_A_MINUTE)

@@ -45,7 +45,7 @@ def serve(
         str | None,
         typer.Option(
             envvar="OLMOCR_API_KEY",
-            help="The key that clients must send. Others may see a command line: better set it in the environment.",
+            help="The key that clients must send. Others may see a command line, so prefer the environment.",
             show_default=False,
         ),
     ] = None,
@@ -61,7 +61,7 @@ def serve(
         bool,
         typer.Option(
             "--drop-system-messages",
-            help="Ignore system and developer messages. Default: refuse them, since olmOCR has none.",
+            help="Ignore system and developer messages. Default: refuse them, since olmOCR has its own.",
         ),
     ] = False,
     allow_host: Annotated[

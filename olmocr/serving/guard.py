@@ -170,7 +170,7 @@ class Guard:
 
 
 class Stay:
-    """What one request holds while it is here: its bytes, and, once they are complete, a place."""
+    """What one request uses while it is here: its bytes, and, once they are complete, a place."""
 
     def __init__(self, asking: Asking, bodies: Bodies, *, is_counted: bool) -> None:
         self._asking = asking

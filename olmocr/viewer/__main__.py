@@ -48,7 +48,7 @@ def view(
         typer.Option(help="Folder of a KaTeX release for typesetting equations; it is put into each page."),
     ] = None,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Documents that failed; with --poor, both kinds.", rich_help_panel=_CHOICE)
+        bool, typer.Option("--failed", help="Only failed documents; with --poor, both kinds.", rich_help_panel=_CHOICE)
     ] = False,
     poor: Annotated[
         bool,

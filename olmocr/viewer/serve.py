@@ -128,4 +128,4 @@ def address(server: ThreadingHTTPServer) -> str:
 
 
 def _port(server: BaseServer) -> int:
-    return int(server.server_address[1])  # type: ignore[index]  # (host, port): it is no Unix socket
+    return int(server.server_address[1])  # type: ignore[index]  # (host, port): it is not a Unix socket

@@ -426,14 +426,14 @@ class Records:
             if kind in _NO_LOCKS:
                 raise OutputError(
                     f"{self._path} could not be {what}: {error}; this disk lacks the locks that a workspace needs, "
-                    "as some network disks do: name a workspace on a disk of this machine (`output_dir` may lie there)"
+                    "as some network disks do: name a workspace on a disk of this machine (`output_dir` may be there)"
                 ) from error
             if kind.startswith("SQLITE_READONLY") or (kind in _NOT_WRITABLE and self._path.parent.is_dir()):
                 raise OutputError(
                     f"the workspace {self._path.parent} may not be written ({error}): name another folder; "
                     "`stats` also works on a read-only one"
                 ) from error
-            way_out = "; move it away to begin anew" if kind in _NO_DATABASE else ""
+            way_out = "; move it away to start again" if kind in _NO_DATABASE else ""
             raise OutputError(f"{self._path} could not be {what}: {error}{way_out}") from error
 
 

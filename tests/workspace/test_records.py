@@ -286,7 +286,7 @@ def test_what_a_later_version_wrote_is_left_alone(tmp_path):
 
 def test_a_file_that_is_no_database_is_one_sentence_and_is_left_alone(tmp_path):
     (tmp_path / RECORDS_FILE).write_text("my diary " * 1000)
-    with pytest.raises(OutputError, match="could not be used: file is not a database; move it away to begin anew"):
+    with pytest.raises(OutputError, match="could not be used: file is not a database; move it away to start again"):
         Records(tmp_path)
     assert (tmp_path / RECORDS_FILE).read_text() == "my diary " * 1000
 

@@ -2,7 +2,7 @@
 
 A page's object is named for its number, how often the page was kept before, its status and a hash of its content. Of
 several, all machines choose the same one, whoever wrote them: a page that was read before one that fell back, then the
-one that was kept last. Pages to be read anew are noted in an object beside them, until they are read.
+one that was kept last. Pages to be read again are noted in an object beside them, until they are read.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _Kept = tuple[int, PageRecord]  # how often it was kept before, and the page
 
 @dataclass
 class DocumentPages:
-    """What a store has of one document: pages by number, the objects they are in, and which to read anew.
+    """What a store has of one document: pages by number, the objects they are in, and which to read again.
 
-    For each page to be read anew, *anew* has how often it had been kept by then.
+    For each page to be read again, *anew* has how often it had been kept by then.
     """
 
     kept: dict[int, _Kept] = field(default_factory=dict)
