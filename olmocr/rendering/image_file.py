@@ -44,7 +44,7 @@ _UNKNOWN = (
     "too large",
 )
 
-_SAVE_AS_PNG = "save it as a PNG of 8 bits and give that"
+_SAVE_AS_PNG = "save it as an 8-bit PNG and give that"
 
 
 def open_image(path: Path, name: str, kind: Kind) -> ImageFile:

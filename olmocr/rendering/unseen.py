@@ -54,13 +54,13 @@ def why_not_pages(document: pypdfium2.PdfDocument) -> str | None:
     """
     if pdfium.FPDF_GetFormType(document.raw) in _XFA_FORMS and _is_dynamic(document):
         return (
-            "is a dynamic XFA form, whose pages are made by Adobe's readers alone; "
+            "is a dynamic XFA form, whose pages only Adobe's readers can make; "
             "open it there, print it to a PDF and give that"
         )
     attached = int(pdfium.FPDFDoc_GetAttachmentCount(document.raw))
     if attached > 0 and _holds(document, _PORTFOLIO):
         files = "1 file is" if attached == 1 else f"{attached} files are"
-        return f"is a PDF portfolio: {files} in it, and its pages are only a cover; take them out and give them"
+        return f"is a PDF portfolio: {files} in it, and its own pages are only a cover; extract and give the files"
     return None
 
 

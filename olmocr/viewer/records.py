@@ -22,7 +22,7 @@ Status = Literal["valid", "retried", "blank", "fallback", "failed"]
 STATUSES: dict[Status, str] = {
     "valid": "read at the first attempt",
     "retried": "read, but not at the first attempt",
-    "blank": "read, and without text",
+    "blank": "read; it has no text",
     "fallback": "no good answer: the file's own text",
     "failed": "no good answer, and no text in the file",
 }

@@ -29,7 +29,7 @@ def workspace_place(name: str | Path | StorePlace) -> Path | StorePlace:
     except UsageError:
         raise
     except ValueError as error:
-        raise UsageError(f"the workspace {name!r} cannot be: {error}") from error
+        raise UsageError(f"the workspace {name!r} is not possible: {error}") from error
 
 
 @contextlib.contextmanager

@@ -170,7 +170,7 @@ def xfa(packet, content=DRAWING, catalog=b"", entry=b"6 0 R", entries=b""):
 
 
 DYNAMIC = (
-    "a.pdf is a dynamic XFA form, whose pages are made by Adobe's readers alone; "
+    "a.pdf is a dynamic XFA form, whose pages only Adobe's readers can make; "
     "open it there, print it to a PDF and give that"
 )
 
@@ -217,7 +217,7 @@ def with_attachments(count, *, is_portfolio, password=None):
 @pytest.mark.parametrize("password", [None, ""])
 def test_a_portfolio_is_not_read_for_its_cover(password, tmp_path):
     assert opened(with_attachments(2, is_portfolio=True, password=password), tmp_path) == (
-        "a.pdf is a PDF portfolio: 2 files are in it, and its pages are only a cover; take them out and give them"
+        "a.pdf is a PDF portfolio: 2 files are in it, and its own pages are only a cover; extract and give the files"
     )
 
 
