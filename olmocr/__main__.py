@@ -1,6 +1,6 @@
-"""The command ``olmocr``: its first word says which command follows; without one of these it reads documents.
+"""The command ``olmocr``: its first word names a command; any other first word is a document to read.
 
-A workspace or a document that is called like a command is given as ./serve.
+A workspace or a document with the name of a command is given as ./serve.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ olmocr WORKSPACE --pdfs FILE.pdf ...  read any number into a folder of results""
 
 @dataclass(frozen=True)
 class Command:
-    """A command: *module* has its ``app``, *group* is where help lists it, and *does* says what for."""
+    """A command: *module* has its ``app``, *group* is where help lists it, and *does* is its purpose."""
 
     module: str
     group: str
@@ -31,17 +31,17 @@ COMMANDS = {
     "read": Command("olmocr.pipeline.__main__", "Read", "read documents; the same as without a command"),
     "serve": Command("olmocr.serving.__main__", "Read", "keep a model in memory, and serve it to other programs"),
     "view": Command("olmocr.viewer.__main__", "Read", "look at what was read, beside its pages"),
-    "convert": Command("olmocr.convert_to_mlx", "Make weights", "make 4-bit, 8-bit or mixed weights of a checkpoint"),
-    "validate": Command("olmocr.validate.__main__", "Make weights", "prove that weights are right and still read"),
-    "publish": Command("olmocr.publish.__main__", "Make weights", "model cards, and uploads to the Hub"),
+    "convert": Command("olmocr.convert_to_mlx", "Make weights", "make 4-bit, 8-bit or mixed weights from a checkpoint"),
+    "validate": Command("olmocr.validate.__main__", "Make weights", "prove that weights are correct and still read"),
+    "publish": Command("olmocr.publish.__main__", "Make weights", "write model cards, and upload to the Hub"),
     "doctor": Command(
-        "olmocr.doctor.__main__", "This machine", "what it has and lacks, whether a model fits, how fast it reads"
+        "olmocr.doctor.__main__", "This machine", "show what it has and lacks, whether a model fits, how fast it is"
     ),
 }
 
 
 def main() -> None:
-    """Run what the first argument says."""
+    """Run the command that the first argument names."""
     if len(sys.argv) == 1:
         print(overview(), file=sys.stderr)
         sys.exit(2)
@@ -49,7 +49,7 @@ def main() -> None:
     if first == "help" and rest and rest[0] in COMMANDS:
         first, rest = rest[0], ["--help"]
     if first in ("help", "--help", "-h"):
-        from olmocr.terminal.command import say  # a reader that has seen enough, like `head`, is no fault
+        from olmocr.terminal.command import say  # a reader that has seen enough, like `head`, is not a fault
 
         say(overview())
     elif first in COMMANDS:
@@ -62,9 +62,9 @@ def main() -> None:
 
 
 def misspelt(first: str, rest: Sequence[str]) -> str | None:
-    """Return what to say where *first* is a command's name with a slip in it; None where it is something else.
+    """Return a suggestion if *first* is a misspelled command; None otherwise.
 
-    A word for which ``--pdfs`` names documents is a workspace, and so is anything that is there.
+    A word is a workspace if ``--pdfs`` names documents, or if something of that name exists.
     """
     if not first.replace("_", "").replace("-", "").isalpha() or first.startswith("-") or os.path.exists(first):  # noqa: PTH110
         return None

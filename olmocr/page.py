@@ -1,10 +1,10 @@
-"""The page contract in one place: the prompt that asks for the format, and the parser that reads it.
+"""The page contract in one place: the prompt that requests the format, and the parser that reads it.
 
-olmOCR-2 (``allenai/olmOCR-2-7B-1025``) is asked with :data:`PAGE_PROMPT` and the page's image, in this
-order, and answers in markdown under a YAML front matter of five fields. Prompt and fields are those of
-the public ``allenai/olmocr`` source, version 0.4.27 (``build_no_anchoring_v4_yaml_prompt``).
+olmOCR-2 (``allenai/olmOCR-2-7B-1025``) gets :data:`PAGE_PROMPT` and the page's image, in this order, and
+answers in markdown with a YAML front matter of five fields. Prompt and fields are those of the public
+``allenai/olmocr`` source, version 0.4.27 (``build_no_anchoring_v4_yaml_prompt``).
 
-PyYAML is imported where an answer is parsed: processes that only make pictures of pages import this module, too.
+PyYAML is imported where an answer is parsed: processes that only render pages import this module, too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PAGE_PROMPT = (
     "Return your output as markdown, with a front matter section on top specifying values for the "
     "primary_language, is_rotation_valid, rotation_correction, is_table, and is_diagram parameters."
 )
-"""What olmOCR-2 was trained to be asked ("LateX" is spelled so)."""
+"""The prompt that olmOCR-2 was trained with ("LateX" is spelled so)."""
 
 END_OF_TURN = "<|im_end|>"
 
@@ -41,14 +41,14 @@ TARGET_LONGEST_IMAGE_DIM = 1288
 """Pixels on the longest side of a page's image, as in training."""
 
 MOST_PAGE_PIXELS = TARGET_LONGEST_IMAGE_DIM * TARGET_LONGEST_IMAGE_DIM
-"""What a page has at most when olmOCR-2 is asked. Base models allow 12.8 million pixels: an image of that
-size, sent by any other client, takes all memory that a small machine has."""
+"""The most pixels of a page when olmOCR-2 is asked. Base models allow 12.8 million pixels: an image of that
+size, sent by another client, takes all the memory of a small machine."""
 
 MAX_TOTAL_TOKENS = 16384
-"""The context that olmOCR-2 is served with; a longer exchange, prompt and answer, is not accepted."""
+"""The context that olmOCR-2 is served with; a longer exchange, of prompt and answer, is not accepted."""
 
 TEMPERATURES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 0.9, 1.0)
-"""Sampling temperature by attempt. Upstream's ladder, but that the first attempt is greedy."""
+"""Sampling temperature by attempt: upstream's ladder, except that the first attempt is greedy."""
 
 ROTATIONS = (0, 90, 180, 270)
 
@@ -66,19 +66,19 @@ FIELDS = {
 FRONT_MATTER_REGEX = (
     r"---\n" + "".join(rf"{name}: (?:{exact.pattern})\n" for name, exact in FIELDS.items()) + r"(?:---|---\n[\s\S]+)"
 )
-"""What a guided answer is made to match: upstream's expression, which does not know ``None``, and that."""
+"""What a guided answer must match: upstream's expression, which lacks ``None``, with that added."""
 
 LONGEST_FRONT_MATTER = 4096
-"""Characters. A front matter has some 110; one that is longer is none, and is not read: reading YAML is slow."""
+"""Characters. A front matter has some 110; a longer one is not read, since reading YAML is slow."""
 
 _MOST_BREAKS_SHOWN = 8
-_LONGEST_SHOWN = 60  # characters of an answer's own in a sentence about it
+_LONGEST_SHOWN = 60  # characters that a sentence quotes of an answer
 
 ParseMode = Literal["strict", "lenient"]
 
 
 def chat_prompt(prompt: str = PAGE_PROMPT) -> str:
-    """Return *prompt* as the model is asked in training: system line, text, then the image's placeholder."""
+    """Return *prompt* as the model gets it in training: system line, text, then the image's placeholder."""
     return (
         f"<|im_start|>system\nYou are a helpful assistant.{END_OF_TURN}\n"
         f"<|im_start|>user\n{prompt}{IMAGE_PLACEHOLDER}{END_OF_TURN}\n"
@@ -96,11 +96,11 @@ class PageImage:
 
 @dataclass(frozen=True)
 class PageRequest:
-    """One question to a model. *temperature* 0 means greedy; *seed* matters above 0 only.
+    """One question to a model. *temperature* 0 means greedy; *seed* matters only above 0.
 
-    *guided* asks for the front matter's form to be forced, where whatever answers can do that. *draft_text* is what
-    the answer may be alike, such as the text that the page's PDF has: it may make an answer faster, and never changes
-    it. *time_limit* is in seconds, from when the model begins with the page, and not from when it begins to wait.
+    *guided* requests that the front matter's form be forced, if the model's engine or server can do that. *draft_text*
+    is text that the answer may resemble, such as the PDF's own text of the page: it may make an answer faster, and
+    never changes it. *time_limit* is in seconds, from when the model begins the page, not from when it begins to wait.
     """
 
     image: PageImage
@@ -114,15 +114,15 @@ class PageRequest:
 
 
 FinishReason = Literal["stop", "length", "loop", "time"]
-"""Stopped by the model, cut at the token limit, stopped by us since it went round in circles, or took too long."""
+"""Stopped by the model, cut at the token limit, stopped by us because it looped, or took too long."""
 
 
 @dataclass(frozen=True)
 class ModelResponse:
-    """A model's answer. Only an answer whose *finish_reason* is ``stop`` is whole. Token counts include all.
+    """A model's answer. It is complete only if its *finish_reason* is ``stop``. Token counts include everything.
 
-    *passes* over the model's weights were made for it, beside those that read the question; 0 where that is not told.
-    *server* is the address of whoever gave it, where that is not this process.
+    *passes* counts the passes over the model's weights that wrote it, without those that read the question; 0 if not
+    known. *server* is the address of the server that gave it, if that is not this process.
     """
 
     text: str
@@ -134,7 +134,7 @@ class ModelResponse:
 
 
 Ask = Callable[[PageRequest], Awaitable[ModelResponse]]
-"""The whole interface between the pipeline and whatever answers."""
+"""The complete interface between the pipeline and a model."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def make_front_matter(values: Mapping[str, object]) -> str:
 
 @dataclass(frozen=True)
 class RuleBreak:
-    """One rule of the format that an answer breaks, and in which line (from 1) of the answer."""
+    """One rule of the format that an answer breaks, and the line (from 1) of the answer."""
 
     line: int
     rule: str
@@ -168,7 +168,7 @@ class RuleBreak:
 
 
 class PageResponseError(OlmocrError):
-    """An answer is not in olmOCR's format. ``breaks`` holds all rules that it breaks, the text the first eight."""
+    """An answer is not in olmOCR's format. ``breaks`` has all rules that it breaks, the text the first eight."""
 
     exit_code = ExitCode.UNREADABLE_INPUT
 
@@ -201,25 +201,25 @@ def parse_page_response(raw: str, mode: ParseMode = "lenient") -> PageResponse:
 
 
 def text_below(raw: str) -> str:
-    """Return an answer without its front matter, whether that is right or not; all of it, where it has none."""
+    """Return an answer without its front matter, whether that is valid or not; all of it if it has none."""
     answer, _ = _opened(raw, "lenient")
     return raw if answer is None else answer.body
 
 
 def text_so_far(written: str) -> str:
-    """Return with what :func:`text_below` of a whole answer begins, of which so much is written.
+    """Return the beginning of :func:`text_below` of a complete answer, of which only *written* exists so far.
 
-    Of an answer that begins with anything but its front matter nothing is said before it is whole.
+    Nothing is returned for an answer that does not begin with its front matter, until it is complete.
     """
     end = written.find(_CLOSER, 4, 4 + LONGEST_FRONT_MATTER + len(_CLOSER)) if written.startswith("---\n") else -1
     return "" if end < 0 else written[end + len(_CLOSER) :].strip()
 
 
 def stated_turn(raw: str) -> int:
-    """Return by how many degrees an answer says that its page has to be turned; 0 if it does not say so.
+    """Return by how many degrees an answer says that its page must be turned; 0 if it does not say so.
 
-    The answer may be cut, even within its front matter, and break any other rule: which way up the page is, the model
-    has seen all the same.
+    The answer may be cut, even within its front matter, and break any other rule: the model has still seen which way up
+    the page is.
     """
     text, line, _, _ = _without_wrapping(raw)
     end = text.find(_CLOSER, 4, 4 + LONGEST_FRONT_MATTER)
@@ -253,7 +253,7 @@ _CLOSER = "\n---"
 
 
 def _opened(raw: str, mode: ParseMode) -> tuple[_SplitAnswer | None, list[RuleBreak]]:
-    """Cut *raw* in two, mending what stands before the first ``---``, where *mode* allows that."""
+    """Cut *raw* in two, correcting what precedes the first ``---``, if *mode* allows that."""
     text, line, fenced, mended = _without_wrapping(raw)
     breaks = mended if mode == "strict" else []
     if not text.startswith("---\n"):
@@ -274,7 +274,7 @@ def _opened(raw: str, mode: ParseMode) -> tuple[_SplitAnswer | None, list[RuleBr
 
 
 def _without_wrapping(raw: str) -> tuple[str, int, bool, list[RuleBreak]]:
-    """Return the answer from its first ``---``, that line's number, whether it was fenced, and what was mended."""
+    """Return the answer from its first ``---``, that line's number, whether it was fenced, and what was corrected."""
     if raw.startswith("---\n"):
         return raw, 1, False, []
     text, line, breaks = raw, 1, []
@@ -282,7 +282,7 @@ def _without_wrapping(raw: str) -> tuple[str, int, bool, list[RuleBreak]]:
         text = text[1:]
         breaks.append(RuleBreak(line, "byte-order-mark", "the answer begins with a byte order mark"))
     fenced = False
-    for _ in range(2):  # blank lines may stand before a fence, and within it
+    for _ in range(2):  # blank lines may precede a fence, and follow it
         bare = text.lstrip()
         if bare != text:
             blank = text[: len(text) - len(bare)]
@@ -307,7 +307,7 @@ def _without_fence(body: str) -> str:
     """Drop the fence that closes the one before the front matter: at the body's end, or at its beginning."""
     lines = body.split("\n")
     if sum(line.startswith("```") for line in lines) % 2 == 0:
-        return body  # every fence in the body has its pair there: the outer one was never closed
+        return body  # every fence in the body has its partner there: the outer one was never closed
     if lines[-1].strip() == "```":
         return "\n".join(lines[:-1]).strip()
     if lines[0].strip() == "```":
@@ -343,7 +343,7 @@ def _strict_entries(answer: _SplitAnswer, breaks: list[RuleBreak]) -> list[_Entr
 
 
 def _yaml_entries(answer: _SplitAnswer, breaks: list[RuleBreak]) -> list[_Entry]:
-    """Read the front matter as YAML, down to nodes: nothing in it is ever constructed, aliases are not followed."""
+    """Read the front matter as YAML, only to nodes: no values are constructed, and aliases are not followed."""
     import yaml
 
     try:
@@ -363,7 +363,7 @@ def _yaml_entries(answer: _SplitAnswer, breaks: list[RuleBreak]) -> list[_Entry]
     return [_entry(key, value, answer.first_line) for key, value in root.value]
 
 
-@functools.lru_cache(maxsize=64)  # reading YAML takes as long as all else here, and pages have few front matters
+@functools.lru_cache(maxsize=64)  # reading YAML takes as long as everything else here, and front matters repeat
 def _composed(front_matter: str) -> yaml.Node | None:
     import yaml
 
@@ -385,7 +385,7 @@ def _entry(key: yaml.Node, value: yaml.Node, first_line: int) -> _Entry:
 def _typed(
     entries: list[_Entry], answer: _SplitAnswer, mode: ParseMode, breaks: list[RuleBreak]
 ) -> dict[str, str | bool | int | None]:
-    """Turn entries into the five fields; of a field given twice the last counts."""
+    """Turn entries into the five fields; if a field is given twice, the last counts."""
     found = {entry.key: entry for entry in entries}
     for entry in entries:
         if entry.key not in FIELDS:
@@ -421,7 +421,7 @@ def _language(entry: _Entry) -> str | None:
 
 
 def _is_text(value: str) -> bool:
-    """Say whether *value* can be written as UTF-8: YAML spells halves of characters, too."""
+    """Return whether *value* can be written as UTF-8: YAML can also spell halves of characters."""
     return not any("\ud800" <= each <= "\udfff" for each in value)
 
 

@@ -29,7 +29,7 @@ from olmocr.workspace.document import AttachedFile, Document, PageRecord
 from olmocr.workspace.folder import require_local
 
 OnPage = Callable[[PageRecord], None]
-"""Called with each page as soon as it is read, as the model wrote it; pages of one document may come in any order."""
+"""Called with each page as soon as it is read, as the model wrote it; pages may come in any order."""
 
 _OF_A_DOCUMENT = ("pages", "figures", "tables", "headers", "files_folder", "on_page")
 
@@ -48,19 +48,19 @@ class Reader:
     """
 
     def __init__(self, model: str | Path | None = None, *, ask: Ask | None = None, **settings: Any) -> None:
-        """Take what is to answer.
+        """Prepare a reader; nothing is loaded yet.
 
         Args:
             model: a converted model's folder, or a repository on the Hub; with *server*, the name of its model.
-            ask: answers instead of a model; for tests, and for models of your own.
+            ask: answers instead of a model; for tests, and for your own models.
             **settings: the other fields of :class:`~olmocr.pipeline.config.ReadingConfig`, such as *server*.
 
         Raises:
             UsageError: a setting is out of its range, or neither a model nor a server is named.
-            TypeError: there is no such setting.
+            TypeError: a setting does not exist.
         """
         if unknown := sorted(settings.keys() - {field.name for field in fields(ReadingConfig)}):
-            where = "; it is said with each document: reader.read(name, …)" if unknown[0] in _OF_A_DOCUMENT else ""
+            where = "; give it with each document: reader.read(name, …)" if unknown[0] in _OF_A_DOCUMENT else ""
             raise TypeError(f"a Reader has no setting {unknown[0]!r}{where}")
         name = str(model) if model is not None else None
         if ask is not None and name is None:
@@ -107,7 +107,7 @@ class Reader:
     ) -> Document:
         """Return what :meth:`read_async` returns. Ctrl-C, or a notebook's Stop, ends it at once."""
         if self._loop is None:
-            raise RuntimeError("a Reader is used in a with block: with Reader(model) as reader: reader.read(name)")
+            raise RuntimeError("use a Reader in a with block: with Reader(model) as reader: reader.read(name)")
         return self._loop.run(
             self.read_async(
                 document,
@@ -137,17 +137,17 @@ class Reader:
             document: a PDF or a picture: a path, a URL, a member of an archive (``a.zip::b.pdf``), or ``-`` for
                 standard input.
             pages: only these: ``"1-5,9,12-"``.
-            figures: whether figures are cut out; the document's ``files`` has them, as PNG.
-            tables: ``"html"``, ``"markdown"``, or ``"csv"``: these are in ``files``, and the text has HTML as well.
-            headers: ``"keep"`` or ``"drop"`` running heads and page numbers, as far as the file's own text tells them.
-            files_folder: where figures and tables are written, made if it is not there, instead of kept in memory; the
-                text's links begin with it as it is given here. A file that is there is never replaced: where a name
-                is taken, the next one that is free is used.
+            figures: whether to cut out figures; the document's ``files`` has them, as PNG.
+            tables: ``"html"``, ``"markdown"``, or ``"csv"``, which puts CSV into ``files`` and keeps HTML in the text.
+            headers: ``"keep"`` or ``"drop"`` running heads and page numbers, as far as the file's own text shows them.
+            files_folder: where to write figures and tables instead of keeping them in memory; it is made if it is
+                missing, and the text's links begin with it as given here. An existing file is never replaced: if a name
+                is taken, the next free one is used.
             on_page: called with each page as soon as it is read, as the model wrote it.
 
         Raises:
             InputError: it cannot be read, or has none of those pages.
-            ServerError: nobody answers.
+            ServerError: the server does not answer.
             UsageError: it stands for several documents, or an argument makes no sense.
             OutputError: *files_folder* cannot be written.
             OlmocrError: the model cannot be loaded.
@@ -181,7 +181,7 @@ class Reader:
             return read if form.is_as_read else await self._shown(read, path, form, folder)
 
     async def _shown(self, document: Document, path: Path, form: TextForm, folder: Path | None) -> Document:
-        """Return the *document*, which was read from the file at *path*, in the form that is asked for."""
+        """Return the *document*, which was read from the file at *path*, in the requested form."""
         with temporary_folder(self._scratch) as temporary:
             looked = await look_into(document, path, self._pool, temporary, form)
             showing = Showing(document, looked, form)
@@ -267,11 +267,11 @@ def _only_source(name: str) -> Source:
 
 
 def _folder_for_files(name: str | Path | None, form: TextForm) -> Path | None:
-    """Return the folder that is to have figures and tables, which is there then; None if they stay in memory."""
+    """Return the folder for figures and tables, created if it was missing; None if they stay in memory."""
     if name is None:
         return None
     if not form.makes_files:
-        raise UsageError("`files_folder` has nothing to hold: choose `figures=True` or `tables='csv'`, or leave it out")
+        raise UsageError("`files_folder` would stay empty: choose `figures=True` or `tables='csv'`, or leave it out")
     folder = require_local(name, "the folder for figures and tables")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -289,7 +289,7 @@ def _kept(file: AttachedFile, folder: Path | None) -> AttachedFile:
 
 
 def _placed(file: AttachedFile, folder: Path) -> Path:
-    """Write *file* into *folder* under the first name that is free, or that has its very bytes already."""
+    """Write *file* into *folder* under the first name that is free, or that already has the same bytes."""
     for path in _names_for(file, folder):
         try:
             with path.open("xb") as target, _removed_if_cut(path), file.open() as source:

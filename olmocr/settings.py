@@ -1,4 +1,4 @@
-"""A field of a configuration says once what it is: to readers, to the check of its range, and to the command line."""
+"""A field of a configuration, described once: for readers, for the check of its range, and for the command line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from olmocr.errors import UsageError
 T = TypeVar("T")
 
 SETTING = "setting"
-"""Under which name a field's metadata has its :class:`Setting`."""
+"""The key of a field's :class:`Setting` in its metadata."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from *least*, or from above it, to *most*; *unit* is of what."""
+    """The numbers from *least*, or from above it, to *most*; *unit* is what they count."""
 
     least: float
     most: float = math.inf
@@ -39,7 +39,7 @@ class Setting:
     """What is known of a field.
 
     *help* is for everybody, *note* for callers from Python. A command lists it under *panel*, and shows *metavar* in
-    the place of a value. None may be allowed beside *range*.
+    place of a value. None may be allowed besides *range*.
     """
 
     help: str
@@ -64,10 +64,10 @@ def settings_of(config: Any) -> dict[str, Setting]:
 
 
 def require_settings(config: Any) -> None:
-    """See to it that each field's value is one that it may have.
+    """Check that each field has an allowed value.
 
     Raises:
-        UsageError: one is not.
+        UsageError: one does not.
     """
     for name, each in settings_of(config).items():
         value = getattr(config, name)
@@ -78,7 +78,7 @@ def require_settings(config: Any) -> None:
 
 
 def documented(config_class: type[T]) -> type[T]:
-    """Let a dataclass's docstring tell of its fields, for :func:`help`."""
+    """Add a description of its fields to a dataclass's docstring, for :func:`help`."""
     told = (f"{name}: {each}" for name, each in settings_of(config_class).items())
     wrapped = (textwrap.fill(each, 112, initial_indent="    ", subsequent_indent="        ") for each in told)
     config_class.__doc__ = "\n".join(

@@ -1,4 +1,4 @@
-"""What happens before there are pages, as data: what a run tells whoever watches it."""
+"""What happens before there are pages, as data: what a run reports to whoever watches it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FindingDocuments:
-    """Documents are being found; so many are."""
+    """Documents are being found; this is the number so far."""
 
     documents: int
 
 
 @dataclass(frozen=True)
 class Downloading:
-    """A repository is on its way from the Hub: *done_bytes* of *total_bytes* are on this disk."""
+    """A repository is being downloaded from the Hub: *done_bytes* of *total_bytes* are on this disk."""
 
     repository: str
     done_bytes: int
@@ -23,20 +23,20 @@ class Downloading:
 
     @property
     def is_done(self) -> bool:
-        """Whether all of it is here."""
+        """Whether the download is complete."""
         return self.done_bytes >= self.total_bytes
 
 
 @dataclass(frozen=True)
 class Loading:
-    """A model is being loaded, or a server of it is being started."""
+    """A model is being loaded, or a server for it is starting."""
 
     model: str
 
 
 @dataclass(frozen=True)
 class FirstText:
-    """What the model has written so far of the first page that it was asked for."""
+    """What the model has written so far of the first page."""
 
     text: str
 
@@ -44,8 +44,8 @@ class FirstText:
 Stage = FindingDocuments | Downloading | Loading | FirstText
 
 OnStage = Callable[[Stage], None]
-"""Called with each stage, and again while it lasts; a download and a model's loading call it in threads of theirs."""
+"""Called with each stage, and again while it lasts; a download and a model's loading call it from their own threads."""
 
 
 def unwatched(stage: Stage) -> None:
-    """Tell nobody."""
+    """Ignore all stages."""

@@ -1,7 +1,7 @@
-"""Names of files that systems and other programs put into a person's folders: they are no part of what lies there.
+"""Names of files that systems and other programs put into a person's folders: they do not belong to the content.
 
-The one list of them. A disk that cannot keep what macOS knows of a file gets ``._NAME`` beside it, whoever writes it;
-Windows, network disks, synchronizers, editors and git leave names of their own.
+This is the only list of them. A disk that cannot store what macOS knows of a file gets ``._NAME`` beside it, whoever
+writes it; Windows, network disks, synchronizers, editors and git leave files of their own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 NOT_TO_READ = ".olmocr-files"
-"""A file whose folder holds what we wrote, pictures among it, and no document of a person's."""
+"""A file that marks its folder as written by us: there may be pictures in it, but none of a person's documents."""
 
-# What shows, indexes or undoes: a system makes it again by itself, so that a folder with nothing else in it is empty.
+# Thumbnails, indexes, undo data: a system makes them again by itself, so a folder with nothing else counts as empty.
 _METADATA = (
     # macOS: https://developer.apple.com/library/archive/documentation/FileManagement/Conceptual/FileSystemProgrammingGuide
     "._*",
@@ -51,7 +51,7 @@ _OTHERS = (
     "icon\r",
     "icon\uf00d",
     ".volumeicon.icns",
-    # What was thrown away, snapshots, and what a check of the disk found.
+    # Deleted files, snapshots, and what a disk check found.
     ".trash",
     ".trashes",
     ".trash-*",
@@ -95,9 +95,9 @@ _OTHERS = (
     ".vscode",
     ".ipynb_checkpoints",
     "__pycache__",
-    # Archives that were packed on macOS.
+    # Archives packed on macOS.
     "__macosx",
-    # Version control, and what the Hub's client leaves in a folder that it downloads into.
+    # Version control, and what the Hub's client leaves in its download folders.
     ".git",
     ".gitattributes",
     ".gitignore",
@@ -120,28 +120,28 @@ _PLACEHOLDER = re.compile(r"\.(?P<name>.+)\.icloud", re.DOTALL)
 
 
 def is_stray(name: str) -> bool:
-    """Say whether a file or folder of this name is one that a system or another program keeps for itself."""
+    """Return whether a system or another program keeps a file or folder of this name for itself."""
     return _IS_STRAY.match(name.casefold()) is not None
 
 
 def is_metadata(name: str) -> bool:
-    """Say whether it is one that the system makes again by itself, so that nobody would miss it."""
+    """Return whether the system makes it again by itself, so that nobody would miss it."""
     return _IS_METADATA.match(name.casefold()) is not None
 
 
 def is_passed_over(name: str) -> bool:
-    """Say whether a file or folder that nobody named is left out: a hidden one, or a stray."""
+    """Return whether a file or folder that nobody named is left out: a hidden one, or a stray."""
     return (name.startswith(".") and name not in (".", "..")) or is_stray(name)
 
 
 def awaited(name: str) -> str | None:
-    """Return the name of the file that iCloud's placeholder *name* stands for: it is not on this disk; else None."""
+    """Return the name of the file that iCloud's placeholder *name* stands for, as it is not on this disk; else None."""
     match = _PLACEHOLDER.fullmatch(name)
     return match["name"] if match else None
 
 
 def files_in(folder: Path, ending: str) -> list[Path]:
-    """Return what lies in *folder* under a name with that *ending* (``.safetensors``), in order, strays left out.
+    """Return what is in *folder* under a name with that *ending* (``.safetensors``), in order, without strays.
 
     Raises:
         OSError: the folder cannot be read.
@@ -150,10 +150,10 @@ def files_in(folder: Path, ending: str) -> list[Path]:
 
 
 def own_parts(path: Path, folder: Path) -> bool:
-    """Say whether *path*, below *folder*, is neither hidden nor a stray, nor in such a folder."""
+    """Return whether *path*, below *folder*, is neither hidden nor a stray, nor in such a folder."""
     return not any(is_passed_over(part) for part in path.relative_to(folder).parts)
 
 
 def in_stray(path: Path, folder: Path) -> bool:
-    """Say whether *path*, below *folder*, is a stray or in one."""
+    """Return whether *path*, below *folder*, is a stray or in one."""
     return any(is_stray(part) for part in path.relative_to(folder).parts)

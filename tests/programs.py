@@ -70,7 +70,7 @@ def interrupted(command, *arguments, when, signals=(signal.SIGINT,)):
         time.sleep(0.02)
     _, errors = process.communicate(timeout=30)
     assert "Traceback" not in errors
-    assert "interrupted: what was finished stays" in errors
+    assert "interrupted: finished work is kept" in errors
     return process.returncode
 
 

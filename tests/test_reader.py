@@ -289,7 +289,7 @@ def test_running_heads_are_dropped_and_told(tmp_path):
         ({"figures": "out"}, "figures must be True or False"),
         ({"tables": "xlsx"}, "html, markdown, csv"),
         ({"headers": "none"}, "keep, drop"),
-        ({"files_folder": "out"}, "`files_folder` has nothing to hold"),
+        ({"files_folder": "out"}, "`files_folder` would stay empty"),
         ({"files_folder": "s3://a/b", "figures": True}, "not on this disk"),
     ],
 )

@@ -1,4 +1,4 @@
-"""An archive -> its members that can be read, and the bytes of each."""
+"""An archive -> its readable members, and the bytes of each."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ log = logging.getLogger(__name__)
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 
 Found = tuple[str, ZipMember | TarMember | Refused]
-"""A member's name, and where its bytes lie, or why they are not read."""
+"""A member's name, and where its bytes are, or why they are not read."""
 
 _PIECE = 1 << 20
 _HEADER_BYTES = 1 << 20  # the longest name or comment of a member that is read into memory
 _DIGITS = re.compile(rb"[0-9]+")
-_MOST_DIGITS = 1024  # one after the other in a member's header; tarfile looks for them in quadratic time
+_MOST_DIGITS = 1024  # in a row in a member's header; tarfile searches for digits in quadratic time
 _ZIP = b"PK"
 _GZIP = b"\x1f\x8b"
 _ENCRYPTED = 0x1
 _UTF8 = 0x800
-_ENTRY, _ENTRY_LENGTH = b"PK\x01\x02", 46  # an entry of a zip's directory begins so, and has so much before its name
-_HEADER, _HEADER_LENGTH = b"PK\x03\x04", 30  # so does what comes before a member
+_ENTRY, _ENTRY_LENGTH = b"PK\x01\x02", 46  # how an entry of a zip's directory begins, and its bytes before the name
+_HEADER, _HEADER_LENGTH = b"PK\x03\x04", 30  # the same for the header before a member
 
-# What the standard library raises for an archive that is damaged, or made to look so.
+# What the standard library raises for an archive that is damaged, or crafted to look so.
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -58,15 +58,15 @@ _DAMAGE = (
     ValueError,
     LookupError,
     OverflowError,
-    RuntimeError,  # of which RecursionError and NotImplementedError are kinds
+    RuntimeError,  # includes RecursionError and NotImplementedError
 )
 
 
 def list_members(archive: Path, name: str, limits: InputLimits) -> list[Found]:
-    """Return the documents that *archive*, called *name*, holds; one that may not be read, with why.
+    """Return the documents in *archive*, which is called *name*; a document that may not be read comes with the reason.
 
-    Hidden members are left out, and so is what is no document by its ending or its first bytes. Of a tar that is
-    damaged or cut, what comes before is found, and then the archive's own name with what is the matter.
+    Hidden members are left out, and so are members that are not documents by ending or first bytes. From a tar that is
+    damaged or cut, the members before the damage are returned, and then the archive's own name with what is wrong.
 
     Raises:
         InputError: it is damaged, or unpacks to more than *limits* allow.
@@ -75,7 +75,7 @@ def list_members(archive: Path, name: str, limits: InputLimits) -> list[Found]:
         with archive.open("rb") as file:
             is_zip = file.read(2) == _ZIP
         found = _list_zip(archive, name, limits) if is_zip else _list_tar(archive, name, limits)
-    return list(dict(found).items())  # of two members with one name the later counts, as where they are unpacked
+    return list(dict(found).items())  # of two members with one name the later counts, as when they are unpacked
 
 
 def read_zip_member(origin: ZipMember) -> Iterator[bytes]:
@@ -91,12 +91,12 @@ def read_zip_member(origin: ZipMember) -> Iterator[bytes]:
 
 
 def _opened_zip(path: str | Path) -> zipfile.ZipFile:
-    """Return a zip, open, and kept so for the next member; members' names need not be what they are said to be."""
+    """Return an open zip, kept open for the next member; members' names may differ from what their flags claim."""
     status = os.stat(path)  # noqa: PTH116
     return _zip_as_it_was(str(path), status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-@functools.lru_cache(maxsize=1)  # to open one reads what all its members are called, and each member is read by itself
+@functools.lru_cache(maxsize=1)  # opening one reads the names of all members, and each member is read by itself
 def _zip_as_it_was(path: str, *version: int) -> zipfile.ZipFile:
     file = Path(path).open("rb")  # noqa: SIM115
     try:
@@ -104,12 +104,12 @@ def _zip_as_it_was(path: str, *version: int) -> zipfile.ZipFile:
     except BaseException:
         file.close()
         raise
-    weakref.finalize(archive, file.close)  # and not before: members may still be read elsewhere
+    weakref.finalize(archive, file.close)  # not earlier: members may still be read elsewhere
     return archive
 
 
 def read_tar_member(origin: TarMember, scratch: Path, limits: InputLimits) -> Iterator[bytes]:
-    """Yield the bytes of a tar's member; an archive that is packed is unpacked into *scratch* once, and stays there.
+    """Yield the bytes of a tar's member; a packed archive is unpacked into *scratch* once, and stays there.
 
     Raises:
         InputError: it is damaged, or unpacks to more than *limits* allow.
@@ -135,7 +135,7 @@ def _damage(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"there is no file {name}") from error
     except _DAMAGE as error:
-        raise InputError(f"{name} is damaged, or no archive that can be read: {one_line(str(error), 200)}") from error
+        raise InputError(f"{name} is damaged, or not a readable archive: {one_line(str(error), 200)}") from error
 
 
 def _refuse_bomb(name: str, members: int, unpacked: int, packed: int, limits: InputLimits) -> None:
@@ -148,7 +148,7 @@ def _refuse_bomb(name: str, members: int, unpacked: int, packed: int, limits: In
 def _why_refused(label: str, member: str, size: int, limits: InputLimits) -> str | None:
     parts = PurePosixPath(member).parts
     if ".." in parts or member.startswith("/"):
-        return f"{label} leads out of its archive"
+        return f"{label} points outside its archive"
     if size > limits.document_bytes:
         return f"{label} has {size} bytes, more than {limits.document_bytes}"
     return None
@@ -167,7 +167,7 @@ def _list_zip(path: Path, name: str, limits: InputLimits) -> list[Found]:
 
 
 class _TrueNames:
-    """A zip's file, in which no name claims to be UTF-8 that is not: zipfile would refuse the whole archive for one."""
+    """A zip's file with true flags: zipfile refuses a complete archive if one name falsely claims to be UTF-8."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -177,7 +177,7 @@ class _TrueNames:
         data = self._file.read(size)
         if data.startswith(_ENTRY):
             return _with_true_flags(data)
-        if data.startswith(_HEADER) and len(data) == _HEADER_LENGTH:  # its name is read after it
+        if data.startswith(_HEADER) and len(data) == _HEADER_LENGTH:  # the name is read after it
             at = self._file.tell()
             name = self._file.read(struct.unpack_from("<H", data, 26)[0])
             self._file.seek(at)
@@ -186,7 +186,7 @@ class _TrueNames:
 
 
 def _with_true_flags(directory: bytes) -> bytes:
-    """Return a zip's *directory* with the flag for UTF-8 cleared where a name is none."""
+    """Return a zip's *directory* with the UTF-8 flag cleared where a name is not UTF-8."""
     pieces, at = [], 0
     while directory.startswith(_ENTRY, at) and len(directory) >= at + _ENTRY_LENGTH:
         lengths = struct.unpack_from("<HHH", directory, at + 28)
@@ -220,7 +220,7 @@ def _zip_member(
             return b""
         with contextlib.suppress(*_DAMAGE), archive.open(info) as file:
             return file.read(FIRST_BYTES)
-        return b""  # one that cannot be opened is no reason to do without the others
+        return b""  # one that cannot be opened does not stop the others
 
     if info.is_dir() or _is_hidden(info.filename) or not looks_readable(info.filename, start):
         return None
@@ -232,13 +232,13 @@ def _zip_member(
 
 
 class _Headers:
-    """A tar as it may be read to list it: never much at once, and never past what an archive may unpack to."""
+    """What listing may read of a tar: never much at once, and never past what an archive may unpack to."""
 
     def __init__(self, file: BinaryIO, name: str, packed: int, limits: InputLimits) -> None:
         self._file, self._name, self._packed, self._limits = file, name, packed, limits
 
     def read(self, size: int = -1) -> bytes:
-        """Return what tarfile takes for a header, or for a part of one."""
+        """Return what tarfile takes for a header, or for part of one."""
         if not 0 <= size <= _HEADER_BYTES:
             raise InputError(f"{self._name} has a header of {size} bytes, which no tar needs")
         header = self.read_content(size)
@@ -288,7 +288,7 @@ def _list_tar(path: Path, name: str, limits: InputLimits) -> list[Found]:
 
 
 def _refuse_cut(archive: tarfile.TarFile, headers: _Headers) -> None:
-    """Refuse a tar that goes on with what is no header: tarfile takes that for its end.
+    """Refuse a tar that continues with something other than a header: tarfile takes that for the end.
 
     Raises:
         ReadError: it does.
@@ -296,7 +296,7 @@ def _refuse_cut(archive: tarfile.TarFile, headers: _Headers) -> None:
     headers.seek(archive.offset)
     block = headers.read(tarfile.BLOCKSIZE)
     if block.strip(b"\0") or len(block) % tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("what follows is no header of a member")
+        raise tarfile.ReadError("what follows is not a member's header")
 
 
 def _tar_members(
@@ -304,7 +304,7 @@ def _tar_members(
 ) -> Iterator[Found]:
     count = 0
     while info := archive.next():
-        archive.members = []  # type: ignore[attr-defined]  # or it would remember every one
+        archive.members = []  # type: ignore[attr-defined]  # or it would remember each of them
         count += 1
         _refuse_bomb(name, count, 0, 0, limits)
         if info.isdir() or _is_hidden(info.name):
@@ -326,7 +326,7 @@ def _tar_members(
 
 
 def _unpacked(archive: Path, scratch: Path, limits: InputLimits) -> Path:
-    """Return the tar inside a packed *archive*, unpacked into *scratch* unless an earlier call did that."""
+    """Return the tar inside a packed *archive*, unpacked into *scratch* unless an earlier call did so."""
     with _damage(str(archive)):
         status = archive.stat()
     identity = f"{os.path.abspath(archive)}\0{status.st_mtime_ns}\0{status.st_size}"  # noqa: PTH100
@@ -334,7 +334,7 @@ def _unpacked(archive: Path, scratch: Path, limits: InputLimits) -> Path:
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("wb") as lock:
-            with contextlib.suppress(OSError):  # a disk without locks: then it is unpacked twice, at worst
+            with contextlib.suppress(OSError):  # a disk without locks: at worst it is unpacked twice
                 fcntl.flock(lock, fcntl.LOCK_EX)  # several documents of one archive may be wanted at once
             if not path.exists():
                 _unpack(archive, path, status.st_size, limits)
@@ -347,8 +347,8 @@ def _unpack(archive: Path, path: Path, packed: int, limits: InputLimits) -> None
     with whole_file(path) as target:
         try:
             with gzip.open(archive) as source:
-                while piece := source.read1(_PIECE):  # and not read, which loses what comes before damage
+                while piece := source.read1(_PIECE):  # not read, which loses what comes before damage
                     _refuse_bomb(str(archive), 0, target.tell() + len(piece), packed, limits)
                     target.write(piece)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            log.debug("%s is damaged: %s", archive, error)  # what comes before is whole, and what does not, says so
+            log.debug("%s is damaged: %s", archive, error)  # what comes before is complete; what is missing fails later

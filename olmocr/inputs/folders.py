@@ -1,4 +1,4 @@
-"""A folder, or a pattern that the shell left alone -> the files to read."""
+"""A folder, or a pattern that the shell did not expand -> the files to read."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _EVERY_DEPTH = "**"
 
 
 def files_below(folder: str, apart_from: Path | None = None) -> Iterator[tuple[str, Path | Refused]]:
-    """Yield every document below *folder*, in order of its path; one that may not be looked at, with why.
+    """Yield every document below *folder*, in order of its path; one that cannot be examined comes with the reason.
 
-    Hidden files and folders and strays are left out, and so is what is no document by its ending or its first bytes.
-    A document that iCloud keeps elsewhere is there, too: as one that cannot be read.
-    A folder that is reached again, through a link, is not entered twice, and *apart_from* is not entered at all.
+    Hidden files and folders and strays are left out, and so are files that are not documents by ending or first bytes.
+    A document that is only in iCloud is included, as one that cannot be read.
+    A folder that a link reaches again is not entered twice, and *apart_from* is not entered at all.
     """
     for path, origin in _walk(folder, apart_from):
         if isinstance(origin, Refused) or is_readable(path):
@@ -30,15 +30,15 @@ def files_below(folder: str, apart_from: Path | None = None) -> Iterator[tuple[s
 
 
 def files_matching(pattern: str, apart_from: Path | None = None) -> Iterator[str]:
-    """Yield the files that match *pattern*, in order; ``**`` is folders of any depth, but hidden ones."""
+    """Yield the files that match *pattern*, in order; ``**`` stands for folders of any depth, except hidden ones."""
     parts = pattern.split("/")
-    # Of several ** in a row one is enough, and each further one would multiply the work.
+    # Of several ** in a row one is enough, and each one more would multiply the work.
     parts = [part for at, part in enumerate(parts) if part != _EVERY_DEPTH or parts[at - 1 : at] != [part]]
     if _EVERY_DEPTH not in parts:
         found = (path for path in sorted(glob.iglob(pattern)) if os.path.isfile(path))  # noqa: PTH113, PTH207
         yield from (path for path in found if not _is_met_by_the_way(path, pattern))
         return
-    # The standard library's ** follows links for ever, so it is the walk above that finds the files.
+    # The standard library's ** follows links for ever, so the walk above finds the files.
     depth = next(at for at, part in enumerate(parts) if glob.has_magic(part))
     base = "/".join(parts[:depth]) + "/" if depth else ""
     for path, origin in _walk(base or ".", apart_from):
@@ -48,18 +48,18 @@ def files_matching(pattern: str, apart_from: Path | None = None) -> Iterator[str
 
 
 def _is_met_by_the_way(path: str, pattern: str) -> bool:
-    """Say whether *path* matches *pattern* by a stray's name that the pattern does not spell."""
+    """Return whether *path* matches *pattern* through a stray's name that the pattern does not spell out."""
     pairs = zip(reversed(path.split("/")), reversed(pattern.split("/")), strict=False)
     return any(glob.has_magic(part) and is_stray(name) for name, part in pairs)
 
 
 def is_readable(path: str) -> bool:
-    """Say whether a file that nobody named is a document."""
+    """Return whether a file that was found, not named, is a document."""
     return looks_readable(path, lambda: read_start(path))
 
 
 def read_start(path: str) -> bytes:
-    """Return a file's first bytes; none of a file that cannot be read."""
+    """Return a file's first bytes, or none if it cannot be read."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             return file.read(FIRST_BYTES)
@@ -79,7 +79,7 @@ def _walk(folder: str, apart_from: Path | None) -> Iterator[tuple[str, Path | Re
             elif stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
                 names = sorted(os.listdir(path))  # noqa: PTH208
-                if NOT_TO_READ in names and path != folder:  # figures of ours; who names the folder means them
+                if NOT_TO_READ in names and path != folder:  # our own figures, unless that folder was named
                     continue
                 yield from _elsewhere(path, names)
                 own = [name for name in names if not is_passed_over(name)]
@@ -90,7 +90,7 @@ def _walk(folder: str, apart_from: Path | None) -> Iterator[tuple[str, Path | Re
 
 
 def _elsewhere(folder: str, names: list[str]) -> Iterator[tuple[str, Refused]]:
-    """Yield the documents that lie in iCloud only, for which macOS keeps a placeholder here."""
+    """Yield the documents that are in iCloud only, for which macOS keeps a placeholder here."""
     for name in filter(None, map(awaited, names)):
         if name not in names and not is_passed_over(name) and has_ending(name):
             path = os.path.join(folder, name)  # noqa: PTH118
@@ -98,7 +98,7 @@ def _elsewhere(folder: str, names: list[str]) -> Iterator[tuple[str, Refused]]:
 
 
 def _identity(folder: Path | None) -> set[tuple[int, int]]:
-    """Return what tells a folder from all others on this machine; nothing of one that is not there."""
+    """Return what identifies a folder on this machine, or nothing if it does not exist."""
     try:
         status = folder.stat() if folder else None
     except OSError:
@@ -107,11 +107,11 @@ def _identity(folder: Path | None) -> set[tuple[int, int]]:
 
 
 def _matches(parts: list[str], pattern: list[str]) -> bool:
-    """Say whether a path's *parts* match *pattern* one by one, ``**`` standing for any number of folders.
+    """Return whether a path's *parts* match *pattern* one by one, with ``**`` as any number of folders.
 
-    Every way through the pattern is followed at once, as far as the parts so far allow it.
+    All ways through the pattern are followed at once, as far as the parts seen so far allow.
     """
-    reached = {0}  # so many parts of the path are matched
+    reached = {0}  # how many parts of the path may be matched
     for piece in pattern[:-1]:
         if piece == _EVERY_DEPTH:
             reached = set(range(min(reached), len(parts) + 1)) if reached else set()

@@ -8,11 +8,11 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 
 FIRST_BYTES = 1024
-"""As many bytes as it takes to tell a file's kind: readers allow that much before a PDF's header."""
+"""How many bytes it takes to recognise a file's kind: readers allow that much before a PDF's header."""
 
 
 class Kind(StrEnum):
-    """A kind of document, by the name that a person knows it by."""
+    """A kind of document, by its everyday name."""
 
     PDF = "PDF"
     PNG = "PNG"
@@ -65,16 +65,16 @@ def kind_of(start: bytes) -> Kind | None:
 
 
 def is_document(start: bytes) -> bool:
-    """Say whether a file that begins with *start* is a document and not one that has one in it, or speaks of one."""
+    """Return whether a file that begins with *start* is a document, and not one that contains or mentions one."""
     kind = kind_of(start)
     return kind is not None and (kind != Kind.PDF or start.lstrip(_BLANKS).startswith(b"%PDF-"))
 
 
 def has_ending(name: str) -> bool:
-    """Say whether a file's name ends as a document's does."""
+    """Return whether a file's name ends as a document's does."""
     return PurePosixPath(name).suffix.lower() in ENDINGS
 
 
 def looks_readable(name: str, read_start: Callable[[], bytes]) -> bool:
-    """Say whether a file that nobody named, met in a folder or an archive, is to be read: by its ending, or content."""
+    """Return whether a file found in a folder or an archive is to be read: by its ending, or else its content."""
     return has_ending(name) or is_document(read_start())

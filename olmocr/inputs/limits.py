@@ -1,4 +1,4 @@
-"""How much one input may hold, and how long a download may take."""
+"""How large one input may be, and how long a download may take."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class InputLimits:
-    """What is past these is refused, with a sentence.
+    """Limits on inputs. What exceeds one is refused, with a sentence that says why.
 
     Attributes:
         document_bytes: of one document that is downloaded, unpacked or read from standard input.
-        archive_members: of one archive.
+        archive_members: in one archive.
         archive_bytes: of one archive, unpacked.
-        archive_ratio: bytes unpacked for each byte of an archive, where they are more than ``harmless_bytes``.
-        harmless_bytes: an archive that unpacks to so little may be packed as tightly as it likes.
+        archive_ratio: unpacked bytes for each byte of an archive, checked above ``harmless_bytes``.
+        harmless_bytes: an archive that unpacks to no more than this may be packed at any ratio.
         stall_seconds: between two pieces of a download.
-        download_seconds: for one whole download.
+        download_seconds: for one complete download.
     """
 
     document_bytes: int = 2 * _GIB
@@ -31,11 +31,11 @@ class InputLimits:
     download_seconds: float = 3600.0
 
     def is_bomb(self, unpacked: int, packed: int) -> bool:
-        """Say whether an archive of *packed* bytes that unpacks to *unpacked* ones is refused."""
+        """Return whether an archive of *packed* bytes that unpacks to *unpacked* bytes is refused."""
         if unpacked > self.archive_bytes:
             return True
         return unpacked > self.harmless_bytes and unpacked > self.archive_ratio * packed
 
 
 LIMITS = InputLimits()
-"""What holds where nothing else is said."""
+"""The limits that apply by default."""

@@ -1,4 +1,4 @@
-"""Source -> a file on this disk that holds its bytes, their hash, and whether they may have changed."""
+"""Source -> a file on this disk with its bytes, their hash, and whether they may have changed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SECOND = 10**9  # nanoseconds
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield a folder for copies of what does not lie on this disk; those of runs that were killed are removed.
+    """Yield a folder for copies of documents that are not on this disk; remove folders that killed runs left behind.
 
     Raises:
         OutputError: none can be made.
@@ -60,13 +60,14 @@ def local_file(
     stdin: BinaryIO | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Path]:
-    """Yield the path of a file that holds the document's bytes: its own, or a copy in *scratch*, removed afterwards.
+    """Yield the path of a file with the document's bytes: its own, or a copy in *scratch*, removed afterwards.
 
-    Standard input and a pipe can be read once only: their copy stays in *scratch*, which is the caller's to remove.
-    *stdin* is read instead of the process's. *is_over* says, between two pieces, that nobody wants a copy any more.
+    Standard input and a pipe can be read only once: their copy stays in *scratch*, and the caller removes it.
+    *stdin* is read instead of the process's own. *is_over* returns True once nobody needs the copy; it is called
+    between two pieces.
 
     Raises:
-        InputError: it is not there, cannot be downloaded or unpacked, or is larger than *limits* allow.
+        InputError: it does not exist, cannot be downloaded or unpacked, or is larger than *limits* allow.
         OutputError: *scratch* cannot be written, or the disk is full.
     """
     if isinstance(source.origin, Path):
@@ -88,7 +89,7 @@ def local_file(
 
 @contextlib.asynccontextmanager
 async def fetched(source: Source, scratch: Path) -> AsyncIterator[Path]:
-    """Yield what :func:`local_file` does, by threads: a download may take long, and ends when this is cancelled."""
+    """Yield what :func:`local_file` yields, from a thread: a download may take long, and stops on cancellation."""
     is_over = threading.Event()  # a thread cannot be cancelled
     manager = local_file(source, scratch, is_over=is_over.is_set)
     try:
@@ -103,11 +104,11 @@ async def fetched(source: Source, scratch: Path) -> AsyncIterator[Path]:
 
 
 def version_of(source: Source) -> str:
-    """Return what tells cheaply that a file, or its archive, has not changed; nothing where nothing cheap tells it.
+    """Return a cheap proof that a file, or its archive, has not changed; nothing if there is no cheap one.
 
-    That is so of what a web server gives, of a file in a store that was named and not found in a list, and of a file on
-    a disk that keeps times of whole seconds only, as FAT does: there a file may change twice within one of them. The
-    time of the last change to what is known of the file is asked, too, since no program can set it back.
+    Nothing is returned for a file from a web server, for a file in a store that was named and not found in a list, and
+    for a file on a disk that keeps times in seconds, as FAT does: there a file may change twice within one second. The
+    time of the last change to the file's metadata counts too, since no program can set it back.
     """
     match source.origin:
         case Path() as path:
@@ -126,12 +127,12 @@ def version_of(source: Source) -> str:
 
 
 def is_elsewhere(source: Source) -> bool:
-    """Say whether a document lies on another machine, which may give something else for a while."""
+    """Return whether a document is on another machine, which may serve something else for a while."""
     return isinstance(source.origin, WebFile | StoredFile)
 
 
 def version_by(status: os.stat_result) -> str:
-    """Return :func:`version_of` by what the system says of a file."""
+    """Return :func:`version_of` from a file's status."""
     times = status.st_mtime_ns, status.st_ctime_ns
     if not any(time % _SECOND for time in times):
         return ""
@@ -139,7 +140,7 @@ def version_by(status: os.stat_result) -> str:
 
 
 def content_hash(path: Path, name: str) -> str:
-    """Return SHA-256 of a file's bytes.
+    """Return the SHA-256 of a file's bytes.
 
     Raises:
         InputError: it cannot be read.
@@ -168,7 +169,7 @@ def _pieces(source: Source, scratch: Path, limits: InputLimits) -> Iterator[byte
 def _while_wanted(pieces: Iterator[bytes], is_over: Callable[[], bool]) -> Iterator[bytes]:
     for piece in pieces:
         if is_over():
-            raise InputError("nobody wants this copy any more")
+            raise InputError("this copy is no longer needed")
         yield piece
 
 
@@ -183,25 +184,25 @@ def _read_once(source: Source, scratch: Path, limits: InputLimits, pieces: Calla
 
 
 def _piped(pipe: Pipe, name: str, limits: InputLimits) -> Iterator[bytes]:
-    """Yield what is written into a pipe, and nothing (``b""``) while there is nothing, until it is closed.
+    """Yield what is written into a pipe until it is closed, and ``b""`` while there is nothing to read.
 
     Raises:
-        InputError: it cannot be opened, or nobody has written into it for a while.
+        InputError: it cannot be opened, or nothing was written into it for a while.
     """
     own = own_descriptor(pipe.path)
     try:
-        # Not waiting: it would for one who writes, and for ever.
+        # Without waiting: opening would otherwise wait for a writer, perhaps for ever.
         file = os.open(pipe.path, os.O_RDONLY | os.O_NONBLOCK) if own is None else os.dup(own)
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from error
-    # What has been open for long was begun by one who may have ended by now: its end is no beginning.
+    # A pipe that has been open for long may have lost its writer by now: then its end comes before any data.
     is_begun, ticks = own is not None, int(limits.stall_seconds / _TICK)
     try:
         while is_begun or ticks > 0:
             ready, _, _ = select.select([file], [], [], _TICK)
             try:
                 piece = os.read(file, _PIECE) if ready else None
-            except BlockingIOError:  # somebody has it open, and has not written yet
+            except BlockingIOError:  # a writer has it open, and has not written yet
                 piece = None
             if piece:
                 is_begun = True
@@ -218,7 +219,7 @@ def _piped(pipe: Pipe, name: str, limits: InputLimits) -> Iterator[bytes]:
 
 
 def _write(pieces: Iterator[bytes], path: Path, name: str, limits: InputLimits) -> None:
-    """Write *pieces* to *path* as they come, as far as the limit."""
+    """Write *pieces* to *path* as they come, up to the limit."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:

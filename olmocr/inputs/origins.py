@@ -1,4 +1,4 @@
-"""Where a document's bytes lie."""
+"""Where a document's bytes are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ZipMember:
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A member of a tar archive on this disk: *size* bytes from *offset* on, once the archive is unpacked."""
+    """A member of a tar archive on this disk: *size* bytes from *offset*, once the archive is unpacked."""
 
     archive: str
     member: str
@@ -28,7 +28,7 @@ class TarMember:
 
 @dataclass(frozen=True, slots=True)
 class WebFile:
-    """What a web server gives for a URL, its user name and password included."""
+    """What a web server returns for a URL, which includes its user name and password."""
 
     url: str
 
@@ -37,7 +37,7 @@ class WebFile:
 class StoredFile:
     """A file in an object store. *store* is a URL that leads there, shared by many; *path* has no scheme.
 
-    *version* is what changes when the file does, by what the store's list said; empty where it was not listed.
+    *version* changes when the file does, according to the store's list; it is empty if the file was not listed.
     """
 
     store: str
@@ -52,14 +52,14 @@ class StandardInput:
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
-    """What another program writes into a pipe that has a name, as ``<(…)`` and ``/dev/stdin`` have: one document."""
+    """What another program writes into a named pipe, such as ``<(…)`` and ``/dev/stdin``: one document."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nowhere: it was named, but cannot be read, and *why* says so in a sentence."""
+    """Nowhere: it was named, but cannot be read; *why* is a sentence that says why."""
 
     why: str
 
@@ -73,9 +73,9 @@ _STANDARD_DESCRIPTORS = {"/dev/stdin": 0}
 
 
 def own_descriptor(path: str) -> int | None:
-    """Return the number of the open file of this process that a path stands for, as ``/dev/fd/63`` does for 63.
+    """Return the number of this process's open file that a path stands for: 63 for ``/dev/fd/63``.
 
-    In another process, which may be one that renders, the same path is another file.
+    In another process, such as one that renders, the same path is another file.
     """
     if (match := _DESCRIPTOR.fullmatch(path)) is not None:
         return int(match[1])

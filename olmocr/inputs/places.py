@@ -1,4 +1,4 @@
-"""A name -> the one place that it stands for, however it is spelled: what makes two names one document."""
+"""A name -> the one place it stands for, however it is spelled, so that two names of one document are recognised."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 _ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-# Schemes by which one store is called, all but the first only other names of it.
+# Schemes of one store; all but the first are only other names for it.
 _ONE_STORE = {"abfs": "az", "abfss": "az", "az": "az"}
 
 
 def spelled_place(path: str | Path) -> str:
-    """Return a file's absolute path as it is spelled, links and all."""
+    """Return a file's absolute path as spelled, links included."""
     return os.path.abspath(path)  # noqa: PTH100
 
 
 def place_of_file(path: str | Path) -> str:
     """Return a file's absolute path without links, each part spelled as its folder spells it.
 
-    A Mac's disk takes ``A.PDF`` for ``a.pdf``, and either way to write an accent for the other.
+    A Mac's disk takes ``A.PDF`` for ``a.pdf``, and one way to write an accent for the other.
     """
     try:
         real = os.path.realpath(path)
         # /dev/fd/63 is a link to a pipe, which has no path.
         if os.path.exists(path) and not os.path.lexists(real):  # noqa: PTH110
             return spelled_place(path)
-    except (OSError, ValueError):  # a name that can be no file's
+    except (OSError, ValueError):  # not a possible name of a file
         return spelled_place(path)
     found, *parts = Path(real).parts
     for part in parts:
@@ -42,7 +42,7 @@ def place_of_file(path: str | Path) -> str:
 
 
 def place_of_url(url: str) -> str:
-    """Return the URL of a web server's file, spelled in one way, and without a password."""
+    """Return the URL of a file on a web server, in one spelling and without a password."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     user, _, host = parts.netloc.rpartition("@")
@@ -55,22 +55,22 @@ def place_of_url(url: str) -> str:
 
 
 def place_in_store(store: str, path: str) -> str:
-    """Return the URL of a file in an object store; an account may be named in *store*."""
+    """Return the URL of a file in an object store; *store* may name an account."""
     scheme, colon, rest = store.partition(":")
     return f"{_ONE_STORE.get(scheme.lower(), scheme.lower())}{colon}{rest}/{path}"
 
 
 def folded(name: str) -> str:
-    """Return what a name has in common with all that some disk takes for the same."""
+    """Return one form for all spellings of a name that some disk takes for the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
 def _spelled_by_folder(folder: str, name: str) -> str:
-    """Return an entry of *folder* as it is listed there; *name* itself, where no other spelling leads to it."""
+    """Return an entry of *folder* as it is listed there, or *name* itself if no other spelling leads to it."""
     path = os.path.join(folder, name)  # noqa: PTH118
     spellings = {name.swapcase(), unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)} - {name}
     if not any(_is_same(path, os.path.join(folder, each)) for each in spellings):  # noqa: PTH118
-        return name  # this disk takes each spelling for another file, or there is no file
+        return name  # this disk takes each spelling for a different file, or the file does not exist
     entries = _entries(folder, _changed(folder))
     if name in entries.get(folded(name), ()):
         return name
@@ -95,12 +95,12 @@ def _changed(folder: str) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _entries(folder: str, changed: int) -> dict[str, tuple[str, ...]]:
-    """Return a folder's entries by their folded names. Many documents lie in one folder, which is listed once."""
+    """Return a folder's entries by their folded names. The folder is listed once for all documents in it."""
     found: dict[str, tuple[str, ...]] = {}
     try:
         for name in os.listdir(folder):  # noqa: PTH208
             found[folded(name)] = (*found.get(folded(name), ()), name)
-    except OSError:  # a folder that may be entered and not listed
+    except OSError:  # a folder that may be entered but not listed
         return {}
     return found
 

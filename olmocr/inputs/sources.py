@@ -39,16 +39,16 @@ _LIST_ENDING = ".txt"
 _MEMBER = "::"
 STANDARD_INPUT = "-"
 
-_TOLD_EVERY = 100  # documents, while they are found
+_TOLD_EVERY = 100  # documents, while they are being found
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """A document to read.
 
-    *name* is how it was given or found. *key* is one for each place, however it is spelled: SHA-1 of the place, in
-    hexadecimal, and the document's name in a workspace; a file's place is its path without links. *spellings* are the
-    keys of the place as it was spelled, which a link may lead elsewhere later.
+    *name* is how it was given or found. *key* identifies its place, however that is spelled: the SHA-1 of the place, in
+    hexadecimal. It is also the document's name in a workspace. The place of a file is its path without links.
+    *spellings* are the keys of the place as it was spelled; a link may lead elsewhere later.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Source:
 
 
 def key_of_archive(source: Source) -> str | None:
-    """Return the key that the archive of a member has where all of it cannot be read; None of other documents."""
+    """Return the key of a member's archive, which stands for it if it cannot be read; None for other documents."""
     match source.origin:
         case ZipMember(archive, _) | TarMember(archive, _):
             return _key(place_of_file(archive))
@@ -75,7 +75,7 @@ def _key(place: str) -> str:
 
 
 def _bytes(place: str) -> bytes:
-    """Return a place as the system has it; of a name that no file can have, the nearest thing."""
+    """Return a place as the system knows it; for a name that no file can have, the nearest equivalent."""
     try:
         return place.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -83,7 +83,7 @@ def _bytes(place: str) -> bytes:
 
 
 def _places(name: str, origin: Origin) -> tuple[str, str]:
-    """Return where a document lies, as it is spelled and as it is."""
+    """Return where a document is, as spelled and as resolved."""
     match origin:
         case Path() as path:
             return spelled_place(path), place_of_file(path)
@@ -97,7 +97,7 @@ def _places(name: str, origin: Origin) -> tuple[str, str]:
             return STANDARD_INPUT, STANDARD_INPUT
         case Pipe(path):
             return path, path
-        case Refused() if scheme_of(name) is None:  # what is wrong with it may be put right: then it is this document
+        case Refused() if scheme_of(name) is None:  # its fault may be corrected: then it is this document
             archive, separator, member = name.partition(_MEMBER)
             path = path_of(archive)
             return f"{spelled_place(path)}{separator}{member}", f"{place_of_file(path)}{separator}{member}"
@@ -111,7 +111,7 @@ def find_sources(
     apart_from: Path | None = None,
     on_stage: OnStage = unwatched,
 ) -> tuple[Source, ...]:
-    """Return the documents of :func:`list_sources`, which takes the same, in memory: where there are not very many."""
+    """Return the documents of :func:`list_sources`, with the same arguments, in memory: for when there are not many."""
     return tuple(list_sources(names, limits, apart_from, on_stage).values())
 
 
@@ -124,16 +124,16 @@ def list_sources(
 ) -> DiskDict[Source]:
     """Return the documents that *names* stand for, in this order, each place once: by their keys, and on the disk.
 
-    A name is a file's, a folder's (all documents below it), a pattern that the shell left alone, a ``.txt`` list of
-    such names, an archive's, one member's (``archive.zip::inner/a.pdf``), a URL, or ``-`` for standard input.
-    *apart_from* is a folder of which nothing is read by the way: the workspace may lie in a folder that is given.
-    Documents whose names begin with *not_below* are left out: it may lie in a store.
-    What is wrong with an archive or in a list becomes the failure of the document that it concerns, when it is read.
-    *on_stage* hears, now and then, how many are found.
+    A name is that of a file, a folder (all documents below it), a pattern that the shell did not expand, a ``.txt``
+    list of names, an archive, a member (``archive.zip::inner/a.pdf``) or a URL, or it is ``-`` for standard input.
+    *apart_from* is a folder that is skipped unless it is named: the workspace may be inside a given folder.
+    Documents whose names begin with *not_below* are left out: the workspace may be in a store.
+    A fault in an archive or a list becomes the failure of the document that it concerns, when that is read.
+    *on_stage* is called now and then with how many were found.
 
     Raises:
-        InputError: some names stand for nothing; nothing should be started then, since a typing error is likely.
-        MissingDependencyError: a URL is of a kind that an extra of this package reads, which is not installed.
+        InputError: some names stand for nothing. Then nothing should be started, since a typing error is likely.
+        MissingDependencyError: a URL needs an extra of this package that is not installed.
     """
     finder = _Finder(limits, apart_from)
     found: DiskDict[Source] = DiskDict()
@@ -175,18 +175,18 @@ def _with_spellings(source: Source, more: Iterable[str]) -> Source:
 
 @dataclass(frozen=True)
 class _Finder:
-    """What a name stands for, each kind of name in a method; one that stands for nothing is an InputError."""
+    """What a name stands for, with a method for each kind of name; one that stands for nothing is an InputError."""
 
     limits: InputLimits
     apart_from: Path | None
 
     def sources(self, name: str) -> Iterator[Source]:
-        """Yield what a name stands for; what is there and cannot be looked at is a document that cannot be read."""
+        """Yield what a name stands for; what exists but cannot be examined is a document that cannot be read."""
         try:
             yield from self._sources(name)
         except OSError as error:
             yield Source(name, Refused(f"{name} cannot be read: {error.strerror}"))
-        except ValueError as error:  # no name that the system knows: one with a NUL, or of characters it has not
+        except ValueError as error:  # not a name that the system allows: it has a NUL, or characters it cannot encode
             raise InputError(f"there is no file {name!a}: {error}") from error
 
     def _sources(self, name: str) -> Iterator[Source]:
@@ -198,7 +198,7 @@ class _Finder:
             yield from self._documents(name)
 
     def _documents(self, name: str) -> Iterator[Source]:
-        """Yield what a name stands for that is neither a list nor standard input."""
+        """Yield what a name that is neither a list nor standard input stands for."""
         scheme = scheme_of(name)
         if scheme is None:
             yield from self._on_disk(name)
@@ -233,7 +233,7 @@ class _Finder:
             empty = False
             yield Source(name, origin)
         if empty:
-            raise InputError(f"the folder {folder} holds no document")
+            raise InputError(f"the folder {folder} contains no documents")
 
     def _matching(self, pattern: str) -> Iterator[Source]:
         empty = True
@@ -255,7 +255,7 @@ class _Finder:
             yield Source(name, Refused(str(error)))
             return
         if not found:
-            yield Source(name, Refused(f"the archive {name} holds no document"))
+            yield Source(name, Refused(f"the archive {name} contains no documents"))
         yield from (Source(*each) for each in found)
 
     def _only_member(self, archive: str, member: str) -> Iterator[Source]:
@@ -278,7 +278,7 @@ class _Finder:
     def _entry(self, entry: str, line: str, folder: Path, place: str) -> Iterator[Source]:
         """Yield what a line stands for, seen from the working folder, or else from the list's own *folder*.
 
-        Spaces around a name are mostly not of it; where nothing is called so, they may be.
+        Spaces around a name are usually not part of it; if nothing has the name without them, they may be.
         """
         spellings = [entry] if scheme_of(entry) else [entry, str(folder / entry)]
         if line != entry and not scheme_of(entry):
@@ -287,7 +287,7 @@ class _Finder:
         for spelling in spellings:
             try:
                 if _is_list(spelling):
-                    raise InputError(f"{spelling} is a list within a list; give it by itself")
+                    raise InputError(f"{spelling} is a list within a list; give it on its own")
                 yield from self._documents(spelling)
             except OlmocrError as error:
                 wrong.append(str(error))
@@ -300,12 +300,12 @@ class _Finder:
 
 def _standard_input() -> Source:
     if sys.stdin is None or sys.stdin.isatty():
-        raise InputError("- stands for standard input, and nothing is piped into it")
+        raise InputError("- stands for standard input, but nothing is piped into it")
     return Source(STANDARD_INPUT, StandardInput())
 
 
 def _pipe(name: str, path: Path) -> Pipe:
-    """Return the pipe at *path*, or what was put in its place for this process alone: it is read once, too."""
+    """Return the pipe at *path*, or what stands in its place for this process alone: it, too, is read once."""
     mode = path.stat().st_mode
     if not (stat.S_ISFIFO(mode) or (stat.S_ISREG(mode) and own_descriptor(name) is not None)):
         raise InputError(f"{name} is {'a socket' if stat.S_ISSOCK(mode) else 'a device'}, not a file")
@@ -313,7 +313,7 @@ def _pipe(name: str, path: Path) -> Pipe:
 
 
 def path_of(name: str) -> Path:
-    """Return the path that a name is, its ``~`` followed where there is such a user."""
+    """Return the path that a name means, with ``~`` expanded if such a user exists."""
     try:
         return Path(name).expanduser()
     except RuntimeError:  # ~nobody
@@ -321,21 +321,21 @@ def path_of(name: str) -> Path:
 
 
 def _encoding_of(path: Path, name: str) -> str:
-    """Return how a list's text is written: as UTF-8, with other bytes kept, or as Windows' programs do.
+    """Return the encoding of a list: UTF-8, with other bytes kept, or what Windows programs use.
 
     Raises:
-        InputError: it is no text.
+        InputError: it is not text.
     """
     start = read_start(str(path))
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if b"\0" in start:
-        raise InputError(f"{name} is no list of names: it is no text")
+        raise InputError(f"{name} is not a list of names: it is not text")
     return "utf-8-sig"
 
 
 def _is_file(path: Path) -> bool:
-    """Say whether there is such a file.
+    """Return whether such a file exists.
 
     Raises:
         OSError: that cannot be known, as in a folder that may not be entered.
@@ -347,7 +347,7 @@ def _is_there(path: Path, is_so: Callable[[Path], bool]) -> bool:
     try:
         return is_so(path)
     except OSError as error:
-        if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ):  # nothing is called so; a member of an archive may be
+        if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ):  # not a file's name, but perhaps a member's
             raise
         return False
 

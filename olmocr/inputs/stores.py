@@ -1,4 +1,4 @@
-"""URLs of web servers and object stores -> the files there, and the bytes of each. The one door to fsspec."""
+"""URLs of web servers and object stores -> the files there, and the bytes of each. Only this module imports fsspec."""
 
 from __future__ import annotations
 
@@ -23,50 +23,50 @@ if TYPE_CHECKING:
 
 WEB_SCHEMES = frozenset(("http", "https"))
 
-# The extra that brings each scheme's file system; what reads the Hub comes with this package.
+# The extra that provides each scheme's file system; what reads the Hub comes with this package.
 _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 _SCHEMES = (*_EXTRAS, "hf")
 
-# What stores tell of a file, by the names that fsspec's file systems have for it: first what is of its content.
+# What stores report about a file, under the names that fsspec's file systems use: those about its content first.
 _VERSIONS = ("ETag", "etag", "blob_id", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _MAGIC = re.compile(r"[*?\[]")
 _PIECE = 1 << 20
-_BLOCK = 8 << 20  # bytes asked for at once
+_BLOCK = 8 << 20  # bytes requested at once
 
 
 def scheme_of(name: str) -> str | None:
-    """Return the scheme of a name that is a URL, in small letters, or None."""
+    """Return the scheme of a name that is a URL, in lower case, or None."""
     match = _SCHEME.match(name)
     return match[1].lower() if match else None
 
 
 def missing_extra(scheme: str) -> MissingDependencyError:
-    """Return the error that names the extra of this package which brings a store's file system."""
+    """Return the error that names the extra that provides a store's file system."""
     extra = install_command(_EXTRAS.get(scheme, "mlx"))
     return MissingDependencyError(f"{scheme}:// needs an extra of this package: {extra}")
 
 
 def web_file(name: str) -> tuple[str, WebFile]:
-    """Return the name that a URL is shown by, which holds no password, and the URL. Nothing is asked yet."""
+    """Return the name that a URL is shown by, without its password, and the URL. No request is made yet."""
     url = name.partition("#")[0]
     try:
         authority = urlsplit(url).netloc
     except ValueError as error:
-        raise InputError(f"{name} is no URL: {error}") from error
+        raise InputError(f"{name} is not a URL: {error}") from error
     return name.replace(authority, authority.rpartition("@")[2], 1), WebFile(url)
 
 
 def find_stored(name: str) -> list[tuple[str, StoredFile | Refused]]:
     """Return the files that a URL of an object store means: one, all below a prefix, or those that match a pattern.
 
-    Where the store does not say, that is the URL's failure.
+    If the store does not answer, that is the URL's failure.
 
-    A URL with a document's ending is not looked for; it is found out when it is read.
+    A URL with a document's ending is not looked up: whether it exists is seen when it is read.
 
     Raises:
-        InputError: there is none.
+        InputError: there are none.
         MissingDependencyError: the extra for this kind of store is not installed.
     """
     filesystem, path = _open_store(name)
@@ -76,11 +76,11 @@ def find_stored(name: str) -> list[tuple[str, StoredFile | Refused]]:
     try:
         with _faults_of(name):
             found = {name: info for name, info in _list(filesystem, path).items() if has_ending(name)}
-            filesystem.invalidate_cache()  # or it would remember all that it has listed
+            filesystem.invalidate_cache()  # or it would remember everything that it has listed
     except InputError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise
-        return [(name, Refused(str(error)))]  # a store that is away, or says no, is no typing error
+        return [(name, Refused(str(error)))]  # a store that is unreachable or refuses is not a typing error
     if not found:
         raise InputError(f"there is no document at {name}")
     scheme = scheme_of(name)
@@ -113,7 +113,7 @@ def read_stored(origin: StoredFile, name: str) -> Iterator[bytes]:
     """Yield the bytes of a file in an object store.
 
     Raises:
-        InputError: it is not there, or the store refuses it.
+        InputError: it does not exist, or the store refuses it.
     """
     filesystem, _ = _open_store(origin.store)
     with _faults_of(name), filesystem.open(origin.path, "rb", block_size=_BLOCK) as file:
@@ -122,13 +122,13 @@ def read_stored(origin: StoredFile, name: str) -> Iterator[bytes]:
 
 
 def read_web_file(origin: WebFile, name: str, limits: InputLimits) -> Iterator[bytes]:
-    """Yield what a web server gives for a URL, redirections followed.
+    """Yield what a web server returns for a URL, following redirections.
 
     Raises:
         InputError: the server refuses it, is silent for ``stall_seconds``, takes more than ``download_seconds``,
             announces more than ``document_bytes``, or stops before the end.
     """
-    import httpx  # here, since it takes a while and few runs need it
+    import httpx  # here, since it is slow to import and few runs need it
 
     deadline = time.monotonic() + limits.download_seconds
     headers = {"User-Agent": f"olmocr/{__version__}"}
@@ -147,7 +147,7 @@ def read_web_file(origin: WebFile, name: str, limits: InputLimits) -> Iterator[b
         raise InputError(f"{name} cannot be downloaded: no answer for {limits.stall_seconds:g} s") from error
     except OlmocrError:
         raise
-    except Exception as error:  # whatever a server sends, or an environment's proxies and certificates bring about
+    except Exception as error:  # whatever a server sends, or an environment's proxies and certificates cause
         raise InputError(f"{name} cannot be downloaded: {_one_line(error)}") from error
 
 
@@ -161,13 +161,13 @@ def _refuse_announced(length: str, name: str, limits: InputLimits) -> None:
 
 
 def _store_of(url: str) -> str:
-    """Return the URL as far as its store: scheme, bucket, and an account where it names one."""
+    """Return the part of a URL that names its store: scheme, bucket, and an account if it has one."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.partition('/')[0]}"
 
 
 def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
-    """Return the file system that a URL is of, and the path there."""
+    """Return the file system of a URL, and the path in it."""
     import fsspec.core
 
     scheme = scheme_of(url)
@@ -175,7 +175,7 @@ def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
         schemes = ", ".join(f"{each}://" for each in ("http", "https", *_SCHEMES))
         raise InputError(f"{url} cannot be read: only {schemes} and files can")
     if not url.partition("://")[2].strip("/"):
-        raise InputError(f"{url} names no place in a store")
+        raise InputError(f"{url} does not name a place in a store")
     try:
         with _faults_of(url):
             filesystem, path = fsspec.core.url_to_fs(url)
@@ -185,14 +185,14 @@ def _open_store(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 def version_told(info: dict[str, Any]) -> str:
-    """Return what changes when a file in a store does, by what its store's list says of it; nothing if that is not."""
+    """Return a value that changes when a file in a store does, from the store's list; nothing if the list has none."""
     told = (info.get(name) for name in _VERSIONS)
     version = next((str(each) for each in told if each), "")
     return f"{info.get('size')} {version}" if version else ""
 
 
 def _list(filesystem: AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:
-    """Return what the store says of each file that a URL's path stands for."""
+    """Return what the store reports about each file that a URL's path stands for."""
     if _MAGIC.search(path):
         matching = filesystem.glob(path, detail=True)
         return {name: info for name, info in matching.items() if not is_passed_over(PurePosixPath(name).name)}
@@ -205,7 +205,7 @@ def _list(filesystem: AbstractFileSystem, path: str) -> dict[str, dict[str, Any]
 
 @contextlib.contextmanager
 def _faults_of(name: str) -> Iterator[None]:
-    """Make sentences of a store's faults: each store's library has classes of its own for them."""
+    """Turn a store's errors into sentences: each store's library has its own classes for them."""
     try:
         yield
     except (OlmocrError, ImportError):

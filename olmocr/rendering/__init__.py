@@ -1,1 +1,1 @@
-"""Makes pixels of pages."""
+"""Turns pages into pixels."""

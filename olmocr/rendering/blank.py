@@ -1,28 +1,28 @@
-"""A page's pixels and its own text -> whether there is nothing on it to read."""
+"""A page's pixels and its own text -> whether it has nothing to read."""
 
 from __future__ import annotations
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 _CELL = 2  # pixels a side: means of 2 x 2 keep the thinnest line and halve the noise
-_PAPER_CELLS = 16  # paper is the mean of 32 x 32 pixels, between which it may change slowly, as under a scanner's lamp
+_PAPER_CELLS = 16  # paper is the mean of 32 x 32 pixels; it may change slowly from one to the next, as under a lamp
 _WINDOW_REACH = 2  # cells around one: 10 x 10 pixels, a letter of 6 points
 
-_DARK = 48  # of 255: what differs so much from the paper is a mark, however small
-_LEAST_NOISE = 6  # of 255: blocks of a JPEG differ by so much on the cleanest paper; no reader sees a line so faint
-_NOISE_MARGIN = 6  # standard deviations; among a page's 300,000 cells not one in a thousand pages goes so far by chance
-_LARGEST_NOISE = 24  # of 255: noise that hides faint text is no paper
-_LARGEST_SHADE = 64  # of 255: the range within which paper may change over a page
+_DARK = 48  # of 255: what differs this much from the paper is a mark, however small
+_LEAST_NOISE = 6  # of 255: blocks of a JPEG differ by this much on the cleanest paper; nobody can see so faint a line
+_NOISE_MARGIN = 6  # standard deviations; of a thousand pages (300,000 cells each) not one gets so far by chance
+_LARGEST_NOISE = 24  # of 255: noise that hides faint text is not paper
+_LARGEST_SHADE = 64  # of 255: how far paper may change across a page
 _CERTAIN_CONTRAST = 160  # of 255: more than shade and the largest noise together
 _SPECK_CELLS = 4  # in one window: 3 x 3 pixels; the smallest letter covers more, and so does a line
 _SPECKS_CELLS = 64  # on a page; a dotted line has more
 
 
 def is_blank(pixels: Image.Image, text_layer: str | None) -> bool:
-    """Say whether an RGB page is nothing but paper, of any colour; when in doubt it is not.
+    """Return whether an RGB page shows nothing but paper, of any colour; in doubt, return False.
 
-    Noise of a scanner, slow shading, and a few light specks of less than a letter's size belong to the paper. Text in
-    the file, a line, a page number and a dark dot do not.
+    A scanner's noise, slow shading, and a few light specks smaller than a letter count as paper. Text in the file, a
+    line, a page number and a dark dot do not.
     """
     if text_layer or _has_contrast(pixels):
         return False
@@ -39,7 +39,7 @@ def is_blank(pixels: Image.Image, text_layer: str | None) -> bool:
 
 
 def _has_contrast(pixels: Image.Image) -> bool:
-    """Say whether a glance, at every 16th pixel, shows more than paper can be: so most pages are known in no time."""
+    """Return whether a glance at every 16th pixel shows more than paper can: this settles most pages in no time."""
     width, height = pixels.size
     glance = pixels.resize((-(-width // 4), -(-height // 4)), Image.Resampling.NEAREST)
     return max(high - low for low, high in _extrema(glance)) > _CERTAIN_CONTRAST
@@ -51,25 +51,25 @@ def _extrema(image: Image.Image) -> list[tuple[float, float]]:
 
 
 def _strongest_channel(image: Image.Image) -> Image.Image:
-    """Return the largest of the three: yellow on white is seen in blue alone."""
+    """Return the largest of the three: yellow on white shows in blue alone."""
     red, green, blue = image.split()
     return ImageChops.lighter(red, ImageChops.lighter(green, blue))
 
 
 def _deviation(difference: Image.Image) -> float:
-    """Return the standard deviation of normal noise with this median: marks, which are fewer, do not count.
+    """Return the standard deviation of normal noise with this median; marks do not count, since they are fewer.
 
-    Half a step is added, since values are whole: a median of 0 may be of anything up to that.
+    Half a step is added, since values are integers: a median of 0 may come from anything up to that.
     """
     counts = difference.histogram()
     left, median = difference.width * difference.height / 2, 0
     while (left := left - counts[median]) > 0:
         median += 1
-    return (median + 0.5) / 0.6745  # half of normal noise is nearer than 0.6745 deviations
+    return (median + 0.5) / 0.6745  # half of normal noise is within 0.6745 deviations
 
 
 def _are_specks(marks: Image.Image) -> bool:
-    """Say whether the cells that are marked (255) are few, and few in each window."""
+    """Return whether the marked cells (255) are few, and few in each window."""
     if marks.histogram()[255] > _SPECKS_CELLS:
         return False
     padded = ImageOps.expand(marks, _WINDOW_REACH)

@@ -1,7 +1,7 @@
 """A page's text and its picture -> the figures that the text names, cut out of the picture.
 
-olmOCR-2 is asked to write ``![what it shows](page_startx_starty_width_height.png)``. Nothing says in what the numbers
-are counted, and models place boxes badly (allenai/olmocr, issues 408 and 437): a box is looked at before it is cut.
+olmOCR-2 is asked to write ``![what it shows](page_startx_starty_width_height.png)``. Nothing says in which units the
+numbers are, and models place boxes badly (allenai/olmocr, issues 408 and 437), so a box is checked before it is cut.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 NAMED_SIDE = 2048
-"""Pixels on the longest side of the picture in which a figure's numbers count, from its upper left corner.
+"""Pixels on the longest side of the picture that a figure's numbers refer to, from its upper left corner.
 
-The texts that olmOCR-2 was trained on were written by GPT-4.1. It was shown each page at this size and told its width
-and height in these pixels (allenai/olmocr, ``olmocr/data/build_openai_batch_from_olmocrmix.py``, with the prompt
+GPT-4.1 wrote the texts that olmOCR-2 was trained on. It was shown each page at this size and was given its width and
+height in these pixels (allenai/olmocr, ``olmocr/data/build_openai_batch_from_olmocrmix.py``, with the prompt
 ``build_openai_silver_data_prompt_v3_simple``). In training and in use a page has 1288 pixels, and ``dataloader.py``
 leaves the numbers as they are.
 """
 
 SMALLEST = 16
-"""Of the same pixels: a box that is narrower or lower than that, 0.8 per cent of a page, holds no figure."""
+"""In the same pixels: a narrower or lower box, less than 0.8 per cent of a page, contains no figure."""
 
 OUTSIDE = 0.05
-"""So much of a page's longest side a box may reach beyond the page; it is cut at the page's edge then."""
+"""How far beyond the page a box may reach, in parts of the page's longest side; it is then cut at the edge."""
 
 WHOLE = 0.95
-"""Of a page's area: a box with more of it cuts nothing out."""
+"""In parts of a page's area: a larger box cuts nothing out."""
 
 SAME = 0.5
-"""Of the area that two boxes cover together: where they share more, they are one place with two names."""
+"""In parts of the area that two boxes cover together: if they share more, they are one place with two names."""
 
 _NAME = re.compile(r"(?<=\]\()page[^\s()<>\[\]]{0,80}\.png(?=\))", re.IGNORECASE)
 _BOX = re.compile(r"page_(-?\d{1,9})_(-?\d{1,9})_(-?\d{1,9})_(-?\d{1,9})\.png", re.IGNORECASE)
@@ -45,7 +45,7 @@ _BOX = re.compile(r"page_(-?\d{1,9})_(-?\d{1,9})_(-?\d{1,9})_(-?\d{1,9})\.png", 
 
 @dataclass(frozen=True)
 class Box:
-    """Where on a page a figure lies, in parts of the page's width and height, from its upper left corner."""
+    """Where on a page a figure is, in parts of the page's width and height, from its upper left corner."""
 
     left: float
     top: float
@@ -58,7 +58,7 @@ class Box:
         return (self.right - self.left) * (self.bottom - self.top)
 
     def shares(self, other: Box) -> float:
-        """Return the part that both cover, of what one of them covers."""
+        """Return the area that both cover, as a part of what one of them covers."""
         wide = min(self.right, other.right) - max(self.left, other.left)
         high = min(self.bottom, other.bottom) - max(self.top, other.top)
         both = max(0.0, wide) * max(0.0, high)
@@ -67,7 +67,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Figures:
-    """What became of the figures that a page's text names: their pictures, or why there is none, by name."""
+    """The figures that a page's text names, by name: their pictures, or why there are none."""
 
     pictures: dict[str, Image]
     refused: dict[str, str]
@@ -79,12 +79,12 @@ def figure_names(text: str) -> list[str]:
 
 
 def with_links(text: str, links: Mapping[str, str]) -> str:
-    """Return *text* in which figures lead to *links*, by the names that it has for them; others stay as they are."""
+    """Return *text* with its figures pointing to *links*, which are keyed by name; other figures stay as they are."""
     return _NAME.sub(lambda found: links.get(found[0], found[0]), text)
 
 
 def cut_figures(text: str, image: PageImage) -> Figures:
-    """Cut the figures that a page's *text* names out of *image*, the page turned as it was read, of whatever size."""
+    """Cut the figures that a page's *text* names out of *image*: the page as it was turned for reading, of any size."""
     found = dict(figures_of(text, image))
     return Figures(
         {name: each for name, each in found.items() if not isinstance(each, str)},
@@ -93,7 +93,7 @@ def cut_figures(text: str, image: PageImage) -> Figures:
 
 
 def figures_of(text: str, image: PageImage) -> Iterator[tuple[str, Image | str]]:
-    """Yield what :func:`cut_figures` finds one by one: all figures together may have many times a page's pixels."""
+    """Yield what :func:`cut_figures` returns, one by one: all figures together may have many times a page's pixels."""
     width, height = image.pixels.size
     for name, box in figure_boxes(text, image.pixels.size).items():
         if isinstance(box, str):
@@ -102,20 +102,20 @@ def figures_of(text: str, image: PageImage) -> Iterator[tuple[str, Image | str]]
         edges = (box.left * width, box.top * height, box.right * width, box.bottom * height)
         left, top, right, bottom = map(round, edges)
         picture = image.pixels.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
-        yield name, "nothing is there but one colour" if is_blank(picture, None) else picture
+        yield name, "only one colour is there" if is_blank(picture, None) else picture
 
 
 def figure_boxes(text: str, size: tuple[int, int]) -> dict[str, Box | str]:
-    """Return where each figure lies that *text* names, or why its name is not believed, in words.
+    """Return where each figure that *text* names is, or why its name is not believed.
 
-    *size* is of the page's picture, turned as it was read: width and height, in whatever unit.
+    *size* is the width and height of the page's picture, turned as it was read, in any unit.
     """
     boxes: dict[str, Box | str] = {name: _box(name, size) for name in figure_names(text)}
     believed = {name: box for name, box in boxes.items() if isinstance(box, Box)}
     for (one, its), (other, others) in itertools.combinations(list(believed.items())[:_MOST], 2):
         if its.shares(others) > SAME:
-            boxes[one] = f"it is in the place of {other}"
-            boxes[other] = f"it is in the place of {one}"
+            boxes[one] = f"it covers the same place as {other}"
+            boxes[other] = f"it covers the same place as {one}"
     for name in list(believed)[_MOST:]:
         boxes[name] = f"the page names more than {_MOST} figures"
     return boxes
@@ -139,5 +139,5 @@ def _box(name: str, size: tuple[int, int]) -> Box | str:
         return f"it reaches to {x + wide}, {y + high}, and the page has {page_wide:.0f} by {page_high:.0f}"
     box = Box(x / page_wide, y / page_high, min(1.0, (x + wide) / page_wide), min(1.0, (y + high) / page_high))
     if (box.right - box.left) * page_wide < SMALLEST or (box.bottom - box.top) * page_high < SMALLEST:
-        return "almost all of it is outside the page"
-    return "it is the whole page" if box.area > WHOLE else box
+        return "it is almost completely outside the page"
+    return "it covers the complete page" if box.area > WHOLE else box

@@ -1,4 +1,4 @@
-"""A picture's file -> PageImage, page by page. Where Pillow opens files; the one door to pillow-heif."""
+"""A picture's file -> PageImage, page by page. Here Pillow opens files; only this module imports pillow-heif."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from olmocr.rendering.levels import on_white, pixel_shape, upright_picture
 from olmocr.runtime.extras import install_command
 
 MOST_PAGES = 100_000
-"""A document with more is refused: the number is likely to be made up."""
+"""A document with more is refused: the number is probably made up."""
 
 MOST_PIXELS = 2 * 89_478_485
-"""A picture with more is refused, which is where Pillow draws its line: 13,000 by 13,000 fit."""
+"""A picture with more is refused. This is also Pillow's limit: 13,000 by 13,000 fit."""
 
 _PILLOW_FORMATS = {Kind.WEBP: "WEBP", Kind.HEIC: "HEIF", Kind.JPEG2000: "JPEG2000"}
 
@@ -32,7 +32,7 @@ _SEPARATE, _SIGNED = 2, 2
 
 _NOT_SUPPORTED = "not supported"
 
-# What Pillow says of a file that is whole, and packed in a way that it does not know.
+# What Pillow says of a complete file that is packed in a way that it does not know.
 _UNKNOWN = (
     "unsupported",
     "unknown pixel mode",
@@ -44,11 +44,11 @@ _UNKNOWN = (
     "too large",
 )
 
-_SAVE_AS_PNG = "save it as a PNG of 8 bits and give that"
+_SAVE_AS_PNG = "save it as an 8-bit PNG and give that"
 
 
 def open_image(path: Path, name: str, kind: Kind) -> ImageFile:
-    """Open the picture at *path*; *name* stands in sentences.
+    """Open the picture at *path*; errors call it *name*.
 
     Raises:
         InputError: it is damaged, or packed in a way that cannot be read here.
@@ -58,13 +58,13 @@ def open_image(path: Path, name: str, kind: Kind) -> ImageFile:
     elif not _is_known(_PILLOW_FORMATS.get(kind, kind)):
         raise InputError(f"{name} is a picture in {kind}, which this version of Pillow cannot read; {_SAVE_AS_PNG}")
     if kind != Kind.TIFF:
-        return ImageFile(path, name, kind, (0,))  # an animation is a page, too: its first picture
+        return ImageFile(path, name, kind, (0,))  # an animation is one page: its first picture
     with _picture(path, name, kind) as image:
         return ImageFile(path, name, kind, tuple(_frames(image)) or (0,))
 
 
 class ImageFile:
-    """A picture, opened anew for each page, since it is large; each of *frames* is a page."""
+    """A picture; each of *frames* is a page. It is opened again for each page, since it is large."""
 
     def __init__(self, path: Path, name: str, kind: Kind, frames: tuple[int, ...]) -> None:
         self._path = path
@@ -76,11 +76,11 @@ class ImageFile:
 
     @property
     def has_form(self) -> bool:
-        """Whether it has text fields: a picture has none."""
+        """Whether it has text fields: a picture does not."""
         return False
 
     def render(self, page_number: int, longest_side: int) -> PageImage:
-        """Return the page as RGB pixels, its longer side *longest_side*, whatever the shape of the file's pixels is.
+        """Return the page as RGB pixels, its longer side *longest_side*, whatever the shape of the file's own pixels.
 
         Raises:
             InputError: this page is damaged, or packed in a way that cannot be read here.
@@ -98,11 +98,11 @@ class ImageFile:
             return PageImage(on_white(upright.resize((width, height), Image.Resampling.LANCZOS)))
 
     def text(self, page_number: int) -> str | None:
-        """Return None: a picture holds no text."""
+        """Return None: a picture has no text of its own."""
         return None
 
     def edges(self, page_number: int) -> tuple[list[str], list[str]]:
-        """Return no lines: a picture holds no text."""
+        """Return no lines: a picture has no text of its own."""
         return [], []
 
 
@@ -121,16 +121,16 @@ def _is_known(pillows: str) -> bool:
 
 
 def _frames(image: Image.Image) -> Iterator[int]:
-    """Yield which frames of a TIFF are pages: all that are no smaller copies of others, and no masks.
+    """Yield the frames of a TIFF that are pages: all except smaller copies of others, and masks.
 
-    A frame that cannot be read is a page that will say so; one that hides where the next one lies is the last.
+    A frame that cannot be read is a page that will fail. One that hides the next frame's position is the last.
     """
     for number in range(MOST_PAGES + 1):
         try:
             image.seek(number)
         except EOFError:
             return
-        except Exception as error:  # each of Pillow's decoders stumbles in its own way
+        except Exception as error:  # each of Pillow's decoders fails in its own way
             yield number
             if _is_unknown(reason_of(error)):
                 continue
@@ -146,7 +146,7 @@ def _is_copy(image: Image.Image) -> bool:
 
 
 def _why_misread(image: Image.Image) -> str | None:
-    """Return which bytes of a TIFF Pillow would take for others, without a word: it has the fault to this day."""
+    """Return which bytes of a TIFF Pillow would silently misread; it still has the fault."""
     tags = getattr(image, "tag_v2", None)
     if tags is None or max(tags.get(_BITS, (8,))) <= 8:
         return None
@@ -160,25 +160,25 @@ def _why_misread(image: Image.Image) -> str | None:
 
 @contextlib.contextmanager
 def _picture(path: Path, name: str, kind: Kind) -> Iterator[Image.Image]:
-    """Open a picture, and make a sentence of what Pillow raises: each of its decoders stumbles in its own way."""
+    """Open a picture, and turn what Pillow raises into a sentence: each of its decoders fails in its own way."""
     pillows = _PILLOW_FORMATS.get(kind, kind)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large scans; ours is the limit that counts
+            warnings.simplefilter("ignore")  # Pillow warns about large scans; our own limit decides
             with Image.open(path, formats=(pillows,)) as image:
                 yield image
     except InputError as error:
         raise InputError(f"{name} {error}; {_SAVE_AS_PNG}") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} has more than {MOST_PIXELS} pixels; save a smaller copy and give that") from error
-    except UnidentifiedImageError as error:  # which says no more than where the file lies
+    except UnidentifiedImageError as error:  # its text only names the file
         raise InputError(_why_unread(name, kind, path, _why_unidentified(path, pillows))) from error
     except Exception as error:
         raise InputError(_why_unread(name, kind, path, reason_of(error))) from error
 
 
 def _why_unidentified(path: Path, pillows: str) -> str:
-    """Return why Pillow's reader of this kind does not take a file."""
+    """Return why Pillow's reader for this kind does not accept a file."""
     try:
         with path.open("rb") as file:
             Image.OPEN[pillows][0](file, str(path))
@@ -192,21 +192,21 @@ def _is_unknown(reason: str) -> bool:
 
 
 def _why_unread(name: str, kind: Kind, path: Path, reason: str) -> str:
-    """Return the sentence for a picture that Pillow does not read for *reason*: damaged is only what is not whole."""
+    """Return the sentence for a picture that Pillow does not read for *reason*; only an incomplete one is damaged."""
     packing = _tiff_packing(path) if kind == Kind.TIFF else None
     if packing is not None and packing.method and ("decoder error" in reason or packing.is_foreign):
         return f"{name} is a TIFF packed with {packing.method}, which cannot be unpacked here; {_SAVE_AS_PNG}"
     if _is_unknown(reason):
         detail = packing.pixels if packing is not None else reason
         return f"{name} is a {kind} of a kind that cannot be read here ({detail}); {_SAVE_AS_PNG}"
-    if kind == Kind.JPEG2000:  # of which Pillow reads the usual kinds alone, and does not say so of the others
+    if kind == Kind.JPEG2000:  # Pillow reads only its usual kinds, and does not say so about the others
         return f"{name} is in {kind}, and damaged or of a kind that cannot be read here ({reason}); {_SAVE_AS_PNG}"
     return f"{name} is a damaged picture" + (f": {reason}" if reason else "")
 
 
 @dataclass(frozen=True)
 class _TiffPacking:
-    """How a TIFF's first frame is packed: *method* is one that not every libtiff knows, *pixels* says the rest."""
+    """How a TIFF's first frame is packed. Not every libtiff knows *method*; *pixels* describes the rest."""
 
     method: str | None
     is_foreign: bool
@@ -243,7 +243,7 @@ _PHOTOMETRIC = {
 
 
 def _tiff_packing(path: Path) -> _TiffPacking | None:
-    """Return how a TIFF says that it is packed; None where not even that can be read."""
+    """Return how a TIFF says that it is packed; None if not even that can be read."""
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")

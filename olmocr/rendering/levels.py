@@ -1,4 +1,4 @@
-"""A picture's pixels, of any depth and colours -> as they are to be seen: upright, 8 bits, ink dark and paper light."""
+"""A picture's pixels, of any depth and colours -> pixels to look at: upright, 8 bits, ink dark and paper light."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from PIL import Image, ImageChops, ImageFile, ImageOps
 
 from olmocr.errors import InputError
 
-_ORIENTATION = 0x0112  # of EXIF; from 5 on, rows and columns change places
+_ORIENTATION = 0x0112  # of EXIF; from 5 on, rows and columns are swapped
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF 6.0
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 
-_MOST_UNEQUAL = 4.0  # times; a fax has 204 by 98 dots an inch, and what is further apart is a slip of the pen
-_DISPLAY_GAMMA = 1 / 2.2  # what a PNG is made for where it says nothing
-_GAMMAS = (0.2, 2.5)  # beyond these a file's gamma is a slip of the pen, too
-_SAME_GAMMA = 0.1  # no eye sees so small a share of it
+_MOST_UNEQUAL = 4.0  # times; a fax has 204 by 98 dots an inch, and a larger ratio is a mistake
+_DISPLAY_GAMMA = 1 / 2.2  # what a PNG is made for if it does not say
+_GAMMAS = (0.2, 2.5)  # a file's gamma outside this range is a mistake, too
+_SAME_GAMMA = 0.1  # a relative difference that nobody can see
 _DIMMED = 4  # times darker than its depth allows; a deep picture whose brightest pixel is darker is brightened
 _FLAT = 2  # of 255: less is one colour
 
 
 @dataclass(frozen=True)
 class _Depth:
-    """What a file says of its numbers, which Pillow tells only before it has read them.
+    """What a file says about its numbers; Pillow reports it only before it has read them.
 
-    *bits* are those of a channel, 0 where nothing is said. *hole* is the colour that stands for transparent.
+    *bits* is the number of bits of a channel, 0 if the file does not say. *hole* is the colour that means transparent.
     """
 
     bits: int
@@ -66,9 +66,9 @@ def upright_picture(image: Image.Image) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Return RGB; what is transparent becomes paper: white, but black where white would hide all that is drawn.
+    """Return RGB; what is transparent becomes paper: white, or black where white would hide everything that is drawn.
 
-    Where nothing at all is opaque, a program that knows of no transparency left its channel empty: colours are shown.
+    If no pixel is opaque, a program that does not know transparency left its channel empty: then colours are shown.
     """
     if image.mode != "RGBA":
         return image.convert("RGB")
@@ -82,7 +82,7 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def pixel_shape(image: Image.Image) -> tuple[float, float]:
-    """Return how wide and how high a pixel is once the picture is upright, to each other: a fax's may be 1 by 2."""
+    """Return a pixel's width and height relative to each other once the picture is upright: a fax's may be 1 by 2."""
     per_inch = image.info.get("dpi") or image.info.get("resolution") or image.info.get("aspect")
     if not per_inch and image.info.get("jfif_unit") == 0:
         per_inch = image.info.get("jfif_density")
@@ -91,7 +91,7 @@ def pixel_shape(image: Image.Image) -> tuple[float, float]:
         height = across / down
     except (TypeError, ValueError, ZeroDivisionError):
         return 1.0, 1.0
-    if not 1 / _MOST_UNEQUAL <= height <= _MOST_UNEQUAL:  # which is so of what is not a number, too
+    if not 1 / _MOST_UNEQUAL <= height <= _MOST_UNEQUAL:  # also true if it is not a number
         return 1.0, 1.0
     return (height, 1.0) if image.getexif().get(_ORIENTATION, 1) >= 5 else (1.0, height)
 
@@ -104,20 +104,20 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _first(value: object) -> int | None:
-    """Return the first number of a TIFF's tag; None where there is none."""
+    """Return the first number of a TIFF's tag; None if it has none."""
     first = value[0] if isinstance(value, tuple) and value else value
     return first if isinstance(first, int) else None
 
 
 def _inks_upright(image: Image.Image) -> Image.Image:
-    """Return *image*; inks that Pillow turned upside down as Adobe does, but that Adobe did not write, turned back."""
+    """Return *image*, with inks turned back that Pillow inverted as Adobe's although Adobe did not write them."""
     if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
         return ImageChops.invert(image)
     return image
 
 
 def _in_8_bits(image: Image.Image, depth: _Depth) -> Image.Image:
-    """Return *image* with pixels that can be averaged, of as few bytes as it takes: a large scan has many."""
+    """Return *image* with pixels that can be averaged, in as few bytes as possible: a large scan has many."""
     if image.mode.startswith("I") or image.mode == "F":
         return _with_hole(_grey(image, depth), image, depth.hole)
     if image.mode in ("La", "RGBa"):
@@ -125,7 +125,7 @@ def _in_8_bits(image: Image.Image, depth: _Depth) -> Image.Image:
     if image.has_transparency_data:
         return image.convert("RGBA")
     if depth.is_signed and image.mode == "L":
-        return image.point(lambda value: value ^ 0x80)  # the sign's bit: less than zero is darkest
+        return image.point(lambda value: value ^ 0x80)  # the sign's bit: negative numbers are darkest
     shown = image.convert("L" if image.mode in ("1", "L") else "RGB")
     return _brightened(shown) if depth.bits > 8 else shown
 
@@ -138,7 +138,7 @@ def _grey(image: Image.Image, depth: _Depth) -> Image.Image:
     low, high = cast(tuple[float, float], image.getextrema())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError("has pixels that are not numbers")
-    if image.mode == "I" and low < 0 and not depth.is_signed:  # Pillow's I has a sign, and the file's numbers have not
+    if image.mode == "I" and low < 0 and not depth.is_signed:  # Pillow's I is signed, the file's numbers are not
         shown = Image.frombytes("L", image.size, image.tobytes()[(3 if sys.byteorder == "little" else 0) :: 4])
     else:
         black, white = _ends(image.mode, low, high, depth)
@@ -148,11 +148,11 @@ def _grey(image: Image.Image, depth: _Depth) -> Image.Image:
 
 
 def _ends(mode: str, low: float, high: float, depth: _Depth) -> tuple[float, float]:
-    """Return which values are black and white where a picture's own go from *low* to *high*.
+    """Return the values of black and white for a picture whose own values range from *low* to *high*.
 
-    White (or black, where white is zero) is what the depth says. Many a camera keeps 12 bits in 16, though, and nobody
-    reads ink of 255 on paper of 4095 where white is 65535: what stays far below is seen by its highest number, and so
-    is what goes beyond.
+    The depth defines white (or black, if white is zero). Many cameras, though, keep 12 bits in 16, and nobody can read
+    ink of 255 on paper of 4095 if white is 65535. A picture that stays far below the depth, or goes beyond it, is
+    therefore shown relative to its highest number.
     """
     full = 1.0 if mode == "F" else 2.0 ** ((depth.bits or 32) - depth.is_signed) - 1
     if low < 0 and mode != "F":
@@ -162,7 +162,7 @@ def _ends(mode: str, low: float, high: float, depth: _Depth) -> tuple[float, flo
 
 
 def _with_hole(shown: Image.Image, wide: Image.Image, hole: object) -> Image.Image:
-    """Return *shown*, RGBA where it has pixels that are *hole* in the *wide* picture that it comes from."""
+    """Return *shown*, as RGBA if the *wide* picture that it comes from has pixels of the colour *hole*."""
     if not isinstance(hole, int) or not 0 <= hole < 2**16 or wide.mode == "F":
         return shown
     pixels = (wide if wide.mode == "I;16" else wide.convert("I").convert("I;16")).tobytes()
@@ -177,7 +177,7 @@ def _with_hole(shown: Image.Image, wide: Image.Image, hole: object) -> Image.Ima
 
 
 def _brightened(image: Image.Image) -> Image.Image:
-    """Return *image*, of which a file with deeper pixels may hold only the darkest: 12 bits in 16."""
+    """Return *image*, brightened if a deeper file uses only its darkest values, such as 12 bits in 16."""
     brightest = max(cast(tuple[int, int], band.getextrema())[1] for band in image.split())
     if not 0 < brightest < 256 // _DIMMED:
         return image
@@ -185,7 +185,7 @@ def _brightened(image: Image.Image) -> Image.Image:
 
 
 def _for_display(shown: Image.Image, file: Image.Image) -> Image.Image:
-    """Return *shown* as a display shows it: a PNG may say that its numbers are light and not what a display is sent."""
+    """Return *shown* as a display shows it: a PNG may say that its numbers are light, not what a display is sent."""
     gamma = file.info.get("gamma")
     if file.format != "PNG" or not isinstance(gamma, float) or {"srgb", "icc_profile"} & file.info.keys():
         return shown

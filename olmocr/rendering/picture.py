@@ -1,4 +1,4 @@
-"""A page's image -> a picture that HTML can hold: a data URI."""
+"""A page's image -> a picture that HTML can contain: a data URI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from olmocr.page import PageImage
 
 @dataclass(frozen=True)
 class Picture:
-    """A page as an image. *uri* holds its bytes; *width* and *height* are pixels."""
+    """A page as an image: its bytes as *uri*, its *width* and *height* in pixels."""
 
     uri: str
     width: int

@@ -29,7 +29,7 @@ _Answer = tuple[dict[str, Any], bytes]
 
 _FOLDER_OF_PACKAGE = Path(__file__).parents[2]
 
-# Not "-m": that would put the current folder, which may be one of untrusted documents, before all other modules.
+# Not "-m": that would search the current folder, which may contain untrusted documents, before all other modules.
 WORKER_COMMAND = (
     sys.executable,
     "-P",
@@ -41,16 +41,16 @@ TIME_LIMIT = 60.0
 """Seconds that one page may take to be rendered, or a document to be opened."""
 
 MEMORY_LIMIT = 4 * 2**30
-"""Bytes of address space of one worker, where the system can bound it."""
+"""Bytes of address space of one worker, where the system can limit it."""
 
 GROWN = 256 * 2**20
 """Bytes; PDFium keeps what it has read of a file, and does not give all of it back."""
 
 _STEPS = 60
-"""Into so many a time limit is cut. A step counts once it is over, however long it took: see :func:`_within`."""
+"""How many steps a time limit is cut into. A step counts once it is over, however long it took: see :func:`_within`."""
 
-_FEWEST_PAGES = 20  # of one process, so that its start is a small part of the work even where each page is huge
-_STARTS = 3  # of one process; what kills it there is not the page
+_FEWEST_PAGES = 20  # of one process, so that its start is a small part of the work even if each page is huge
+_STARTS = 3  # of one process; if it is killed before it is ready, the page is not the cause
 _PAUSE = 0.2  # seconds before it is started again
 _START_LIMIT = 60.0  # seconds; a worker needs a fraction of one on a machine that is not swapping
 _FROM_OUTSIDE = {"SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGXCPU"}
@@ -60,7 +60,7 @@ _LONGEST_ANSWER = 64 * 2**20  # bytes, without pixels
 
 @dataclass(frozen=True)
 class RenderedPage:
-    """A page as pixels, and the text that the file itself holds for it, if any. A blank page need not be read."""
+    """A page as pixels, and the text that the file itself has for it, if any. A blank page need not be read."""
 
     image: PageImage
     text_layer: str | None
@@ -68,19 +68,20 @@ class RenderedPage:
 
 
 def default_workers() -> int:
-    """Return how many workers keep a model busy without taking its processors: all but one, at most 4."""
+    """Return how many workers keep a model busy without taking its processors: all except one, at most 4."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return min(4, max(1, cores - 1))
 
 
 class RenderPool:
-    """Renders pages in *workers* processes, which are started when they are first needed and end with the context.
+    """Renders pages in *workers* processes, which start when they are first needed and end with the context.
 
-    Requests are answered in the order in which they were made, as workers become free. *time_limit* is in seconds a
-    request, *memory_limit* in bytes a worker. A worker that has *grown* to so many bytes is replaced between two pages.
+    Requests are answered in the order in which they were made, as workers become free. *time_limit* is in seconds for
+    each request, *memory_limit* in bytes for each worker. A worker that has *grown* to that many bytes is replaced
+    between two pages.
 
-    A request that crashes a worker, or takes too long, is made once more. A document whose form is to blame is drawn
-    without it from then on: its fields look as the file says.
+    A request that crashes a worker, or takes too long, is repeated once. If a document's form is to blame, the document
+    is drawn without the form from then on: its fields look as the file says.
     """
 
     def __init__(
@@ -123,12 +124,12 @@ class RenderPool:
         return int(answer["page_count"])
 
     async def has_form(self, path: Path, name: str) -> bool:
-        """Return whether the document has text fields to be filled in; errors as of `page_count`."""
+        """Return whether the document has text fields to fill in; errors as of `page_count`."""
         answer, _ = await self._ask({"path": str(path), "name": name, "asks_form": True}, name)
         return bool(answer["has_form"])
 
     async def edges(self, path: Path, name: str, page_number: int) -> tuple[list[str], list[str]]:
-        """Return the lines of the page's own text at its upper and at its lower edge; errors as of `render`."""
+        """Return the lines of the page's own text at its upper and its lower edge; errors as of `render`."""
         request = {"path": str(path), "name": name, "page_number": page_number, "asks_edges": True}
         answer, _ = await self._ask(request, f"page {page_number} of {name}")
         top, bottom = answer["edges"]
@@ -139,7 +140,7 @@ class RenderPool:
 
         Raises:
             InputError: the document or this page is damaged, or it crashes or hangs the renderer.
-            OutputError: there is no room on the disk for the pixels.
+            OutputError: the disk has no room for the pixels.
         """
         request = {"path": str(path), "name": name, "page_number": page_number, "longest_side": longest_side}
         answer, pixels = await self._ask(request, f"page {page_number} of {name}")
@@ -148,7 +149,7 @@ class RenderPool:
         return RenderedPage(image, answer["text"], answer["is_blank"])
 
     async def _ask(self, request: dict[str, Any], what: str) -> _Answer:
-        """Return what a worker answers, and the pixels. *what* is asked for is named in errors."""
+        """Return a worker's answer, and the pixels. Errors name *what* was requested."""
         worker = await self._idle.get()
         try:
             answer, pixels = await self._answer(worker, request, what)
@@ -180,8 +181,8 @@ class RenderPool:
         except _DeathError as death:
             if death.was_killed:
                 raise InputError(
-                    f"{what} was not rendered: the PDF renderer was killed twice ({death}), for want of memory or by "
-                    "another program; run it again"
+                    f"{what} was not rendered: the PDF renderer was killed twice ({death}), because memory "
+                    "ran out or by another program; run it again"
                 ) from death
             raise InputError(
                 f"{what} crashed the PDF renderer ({death}); open the file in a viewer and save it again"
@@ -193,9 +194,10 @@ class RenderPool:
             ) from error
 
     async def _tried_again(self, worker: _Worker, request: dict[str, Any]) -> _Answer:
-        """Return the answer to *request*: to the same again after a death, and without the document's form at last.
+        """Return the answer to *request*: repeated after a death, and without the document's form at last.
 
-        Once more in a new process: a page before may have damaged the old one. A form that hangs does so again.
+        The repetition is in a new process: an earlier page may have damaged the old one. A form that hangs will
+        hang again.
         """
         path = request["path"]
         if path in self._formless:
@@ -209,7 +211,7 @@ class RenderPool:
         if answer[0].get("lacks_form") and path not in self._formless:
             self._formless.add(path)
             log.warning(
-                "%s is drawn without its form, which is damaged: what has no look of its own is missing",
+                "%s is drawn without its form, which is damaged: fields without an appearance of their own are missing",
                 request["name"],
             )
         return answer
@@ -228,11 +230,11 @@ class RenderPool:
 
 
 async def _within(seconds: float, exchange: Coroutine[Any, Any, _Answer]) -> _Answer:
-    """Return what *exchange* does, within so many seconds in which the other process could work.
+    """Return what *exchange* returns, within as many seconds in which the other process could work.
 
-    What stops that process mostly stops this one, too: Ctrl-Z, a lid that is closed, a virtual machine that is paused.
-    Seconds by the clock would be over then, with nothing done. So the time is counted in steps, and what happens
-    within a step counts for no more than it.
+    What stops that process usually stops this one, too: Ctrl-Z, a closed lid, a paused virtual machine. By the clock
+    the seconds would then be over, with nothing done. So the time is counted in steps, and a step counts the same
+    whatever happens within it.
 
     Raises:
         TimeoutError: it took longer.
@@ -250,11 +252,11 @@ async def _within(seconds: float, exchange: Coroutine[Any, Any, _Answer]) -> _An
 
 
 class _DeathError(Exception):
-    """A worker ended, or spoke nonsense, where it owed an answer. The text says how."""
+    """A worker ended, or sent nonsense, when it owed an answer. The text says how."""
 
     @property
     def was_killed(self) -> bool:
-        """Whether it was ended from outside: by the system, which had no memory left, or by a person."""
+        """Whether it was ended from outside: by the system, which had run out of memory, or by a person."""
         return str(self) in _FROM_OUTSIDE
 
 
@@ -263,7 +265,7 @@ class _StartError(_DeathError):
 
 
 class _Worker:
-    """One process; started when it is asked and does not run."""
+    """One process; it is started when a request finds it not running."""
 
     def __init__(self, command: Sequence[str], memory_limit: int, grown: int) -> None:
         self._command = command
@@ -277,17 +279,17 @@ class _Worker:
         self._stderr = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
 
     async def ask(self, request: dict[str, Any], time_limit: float) -> _Answer:
-        """Return the answer and the pixels that belong to it.
+        """Return the answer and its pixels.
 
         Raises:
-            TimeoutError: it took too long; the process was ended.
+            TimeoutError: it took too long, and the process was ended.
             _DeathError: the process died, or cannot be started.
         """
         try:
             process = await self._running()
             answer, pixels = await _within(time_limit, self._exchange(process, request))
         except BaseException:
-            await self._stop()  # or its late answer would be taken for that to the next request
+            await self._stop()  # or its late answer would be taken for the next request's
             raise
         self._pages += "size" in answer
         if self._pages >= _FEWEST_PAGES and answer.get("peak_memory", 0) > self._grown:
@@ -295,14 +297,14 @@ class _Worker:
         return answer, pixels
 
     async def close(self) -> None:
-        """End the process, for good."""
+        """End the process permanently."""
         self._is_closed = True
         await self._stop()
         self._pixels.close()
         self._stderr.close()
 
     async def _running(self) -> asyncio.subprocess.Process:
-        """Return the process, started again if it died while nothing was asked of it."""
+        """Return the process, started again if it died between requests."""
         if self._process is not None and self._process.returncode is None:
             return self._process
         for _ in range(_STARTS - 1):
@@ -316,7 +318,7 @@ class _Worker:
         if self._is_closed:
             raise RuntimeError("the pool of renderers is closed")
         self._pages = 0
-        self._stderr.seek(0)  # where the next process goes on writing
+        self._stderr.seek(0)  # where the next process continues to write
         self._stderr.truncate(0)
         pixels = self._pixels.fileno()
         try:
@@ -331,7 +333,7 @@ class _Worker:
             )
             async with asyncio.timeout(_START_LIMIT):
                 await _read(process)
-        except TimeoutError as error:  # a kind of OSError: before it
+        except TimeoutError as error:  # a subclass of OSError, so it must come first
             raise _StartError(f"it is not ready after {_START_LIMIT:g} s") from error
         except (OSError, _DeathError) as error:
             raise _StartError(self._complaint() or reason_of(error)) from error
@@ -345,19 +347,19 @@ class _Worker:
 
     async def _exchange(self, process: asyncio.subprocess.Process, request: dict[str, Any]) -> _Answer:
         stdin = cast(asyncio.StreamWriter, process.stdin)
-        with contextlib.suppress(ConnectionError):  # it is dead then, and reading says how
+        with contextlib.suppress(ConnectionError):  # then it is dead, and reading says how
             stdin.write(frame(request))
             await stdin.drain()
         answer = await _read(process)
         if not _ANSWERS & answer.keys():
-            raise _DeathError("its answer is no answer")
+            raise _DeathError("its answer cannot be understood")
         try:
             width, height = map(int, answer.get("size", (0, 0)))
         except (TypeError, ValueError) as error:
-            raise _DeathError("its answer is no answer") from error
+            raise _DeathError("its answer cannot be understood") from error
         pixels = os.pread(self._pixels.fileno(), width * height * 3, 0)
         if len(pixels) != width * height * 3:
-            raise _DeathError("its answer is no answer")
+            raise _DeathError("its answer cannot be understood")
         return answer, pixels
 
     async def _stop(self) -> None:
@@ -366,7 +368,7 @@ class _Worker:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
-        self._process = None  # and not before: whoever is cancelled while this waits leaves it to the next
+        self._process = None  # not earlier: if this is cancelled while it waits, the next call stops the process
 
 
 async def _read(process: asyncio.subprocess.Process) -> dict[str, Any]:
@@ -386,7 +388,7 @@ async def _read(process: asyncio.subprocess.Process) -> dict[str, Any]:
     except (asyncio.IncompleteReadError, ConnectionError) as error:
         raise _DeathError(_how_it_ended(await process.wait())) from error
     except ValueError as error:
-        raise _DeathError("its answer is no answer") from error
+        raise _DeathError("its answer cannot be understood") from error
     return message
 
 

@@ -1,4 +1,4 @@
-"""PDF or image -> PageImage. The one door to pypdfium2."""
+"""PDF or image -> PageImage. Only this module imports pypdfium2."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OBJECT = re.compile(rb"(\d{1,10})\s+(\d{1,5})\s+obj\b")
 _MOST_CATALOGS, _LONGEST_CATALOG = 20, 8192  # the second in bytes
 
 EDGE = 0.12
-"""Of a page's height: where running heads and page numbers stand; a margin of an inch and a line has less."""
+"""In parts of a page's height: where running heads and page numbers stand; an inch of margin and a line take less."""
 
 _FAR = 1e6  # points; no page reaches so far
 
@@ -36,15 +36,15 @@ _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: I
 
 
 class Pages(Protocol):
-    """A document that is open. Page numbers begin at 1."""
+    """An open document. Page numbers begin at 1."""
 
     page_count: int
     lacks_form: bool
-    """Whether it has a form that is not drawn: its fields look as the file says, or not at all."""
+    """Whether it has a form that is not drawn: its fields look as the file says, or are missing."""
 
     @property
     def has_form(self) -> bool:
-        """Whether it has text fields to be filled in."""
+        """Whether it has text fields to fill in."""
 
     def render(self, page_number: int, longest_side: int) -> PageImage:
         """Return the page as RGB pixels, its longer side *longest_side*.
@@ -54,14 +54,14 @@ class Pages(Protocol):
         """
 
     def text(self, page_number: int) -> str | None:
-        """Return the text that the file itself holds for the page; None if it holds none.
+        """Return the text that the file itself has for the page; None if it has none.
 
         Raises:
             InputError: this page is damaged.
         """
 
     def edges(self, page_number: int) -> tuple[list[str], list[str]]:
-        """Return the lines of the same text that lie at the page's upper edge, and at the lower one.
+        """Return the lines of the same text at the page's upper edge, and at its lower edge.
 
         Raises:
             InputError: this page is damaged.
@@ -70,13 +70,13 @@ class Pages(Protocol):
 
 @contextlib.contextmanager
 def open_document(path: Path, name: str, *, with_form: bool = True) -> Iterator[Pages]:
-    """Open the PDF or picture at *path*, told by its first bytes and not by its name; *name* stands in sentences.
+    """Open the PDF or picture at *path*, recognised by its first bytes, not by its name; errors call it *name*.
 
-    Without its form (not *with_form*) a PDF's fields look as the file says; a field without a look is not drawn.
+    Without its form (not *with_form*) a PDF's fields look as the file says; a field without an appearance is not drawn.
 
     Raises:
         InputError: encrypted, damaged, empty, without pages or with too many, a form or a portfolio whose pages are
-            not what it holds, or of another kind.
+            not its content, or of another kind.
     """
     try:
         with path.open("rb") as file:
@@ -109,10 +109,10 @@ def _what_instead(start: bytes) -> str:
     if not start:
         return "is empty"
     if start.startswith(_APPLE_DOUBLE):
-        return "is what macOS keeps beside a file on a disk of another system; give the file without ._ in its name"
+        return "is what macOS keeps beside a file on another system's disk; give the file without ._ in its name"
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "is a web page, no PDF and no picture"
-    return f"is no PDF and no picture of a kind that can be read ({', '.join(Kind)})"
+        return "is a web page, not a PDF or a picture"
+    return f"is not a PDF, and not a picture of a kind that can be read ({', '.join(Kind)})"
 
 
 @contextlib.contextmanager
@@ -145,7 +145,7 @@ def _opened(path: Path) -> pypdfium2.PdfDocument:
 
 
 def _mended(path: Path) -> bytes | None:
-    """Return a PDF's bytes with the first line and the end that it has lost, which say where all else is; or None.
+    """Return a PDF's bytes with the first line and the end that it has lost, which locate everything else; or None.
 
     A download that was cut has lost its end; other readers search what is left for the catalog, too.
     """
@@ -222,7 +222,7 @@ class _PdfFile:
 
     @contextlib.contextmanager
     def _page(self, page_number: int) -> Iterator[pypdfium2.PdfPage]:
-        """Open a page with its whole MediaBox in view, as the model's training pages were rendered."""
+        """Open a page with its full MediaBox in view, as the model's training pages were rendered."""
         try:
             if self.lacks_form:
                 self._flatten(page_number)
@@ -230,8 +230,8 @@ class _PdfFile:
                 if page.get_mediabox(fallback_ok=False) == page.get_bbox():
                     yield page
                     return
-                # A CropBox, or a MediaBox further up in the page tree, which PDFium does not tell: of
-                # all that can be seen through the widest CropBox, the MediaBox is what is left.
+                # A CropBox, or a MediaBox further up in the page tree, which PDFium does not report: within the widest
+                # possible CropBox, all that can be seen is the MediaBox.
                 page.set_cropbox(-_FAR, -_FAR, _FAR, _FAR)
             with contextlib.closing(self._document[page_number - 1]) as page:  # the size is read when it is opened
                 yield page
@@ -239,13 +239,13 @@ class _PdfFile:
             raise InputError(f"page {page_number} of {self._name} is damaged: {error}") from error
 
     def _flatten(self, page_number: int) -> None:
-        """Make the looks of a page's fields a part of it."""
+        """Draw the appearance of a page's fields into the page itself."""
         with contextlib.closing(self._document[page_number - 1]) as page:
             pypdfium2.raw.FPDFPage_Flatten(page.raw, pypdfium2.raw.FLAT_NORMALDISPLAY)
 
 
 def _scale(size: tuple[float, float], longest_side: int, which: str) -> float:
-    """Return pixels a point such that the longer side, which is rounded up, has *longest_side* pixels."""
+    """Return the pixels for each point at which the longer side, which is rounded up, has *longest_side* pixels."""
     longest = max(size)
     if not (min(size) > 0 and longest < math.inf):
         raise InputError(f"{which} has no usable size: {size[0]:g} by {size[1]:g} points")
@@ -256,7 +256,7 @@ def _scale(size: tuple[float, float], longest_side: int, which: str) -> float:
 
 
 def _plain(text: str) -> str:
-    """Return PDFium's text with plain line ends, and its mark for a hyphen at a line's end as a hyphen."""
+    """Return PDFium's text with plain line ends, and with a hyphen for its mark of a hyphen at a line's end."""
     return text.replace("\r\n", "\n").replace("\ufffe", "-").replace("\x00", "").strip()
 
 

@@ -1,6 +1,7 @@
-"""A PDF and its drawn pages -> what the pages do not show, and would be taken for read.
+"""A PDF and its drawn pages -> what the pages do not show, although it would be taken for read.
 
-pypdf is imported where it is needed, which few pages do: it takes as long as all else that a renderer starts with.
+pypdf is imported where it is needed, which is for few pages: it takes as long as everything else that a renderer
+imports.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ _TEXT_FIELD = re.compile(rb"/FT\s*/Tx\b")
 _PORTFOLIO = re.compile(rb"/Collection\s*(?:<<|\d+\s+\d+\s+R\b)")
 _LONGEST_KEY = 64  # bytes that one of these may take, white space included
 
-_SMALLEST_TRACE = 2  # pixels; what is drawn smaller may be lost among those of the paper
+_SMALLEST_TRACE = 2  # pixels; anything drawn smaller may be lost in the paper's own pixels
 
-_DEPTH = 15  # of form XObjects in each other, which is where pypdfium2 stops
+_DEPTH = 15  # of nested form XObjects, where pypdfium2 stops
 _SMALL_PICTURE = 32 * 32  # pixels; rules, bullets and shades of boxes are pictures, too
-_LARGE_PICTURE = 40_000_000  # pixels; A4 at 600 dots an inch has 35: to unpack more twice takes too much memory
-_MOST_PIXELS_OF_PAGE = 10 * _LARGE_PICTURE  # to look at more would take longer than to draw the page
-_LEAST_OF_PICTURE = 0.98  # of its rows; what a careless program leaves off is less
+_LARGE_PICTURE = 40_000_000  # pixels; A4 at 600 dots an inch has 35 million; unpacking more twice takes too much memory
+_MOST_PIXELS_OF_PAGE = 10 * _LARGE_PICTURE  # checking more would take longer than drawing the page
+_LEAST_OF_PICTURE = 0.98  # of its rows; a careless program leaves off less
 _INVISIBLE = (pdfium.FPDF_TEXTRENDERMODE_INVISIBLE, pdfium.FPDF_TEXTRENDERMODE_CLIP)
-_LIGHT = 240  # of 255; text so light on white paper is not meant to be seen
-_CHECKSUM = 4  # bytes at the end of what was deflated
+_LIGHT = 240  # of 255; text this light on white paper is not meant to be seen
+_CHECKSUM = 4  # bytes at the end of deflated data
 _JPEG_END = b"\xff\xd9"
-_ROOM_BEHIND_JPEG = 64  # bytes that programs leave behind its end
+_ROOM_BEHIND_JPEG = 64  # bytes that programs leave after its end
 
 # The operators of a page that draw: ISO 32000-1, table 51.
 _DRAWING = frozenset(
@@ -47,40 +48,40 @@ _DRAWING = frozenset(
 
 
 def why_not_pages(document: pypdfium2.PdfDocument) -> str | None:
-    """Return why a document's pages are not what it holds, as a predicate; None where they are.
+    """Return why a document's pages are not its content, as a predicate; None if they are.
 
-    The pages of a dynamic XFA form ask for another viewer, which makes the real ones; a portfolio's are its cover.
+    A dynamic XFA form's pages ask for another viewer, which makes the real ones; a portfolio's pages are its cover.
     """
     if pdfium.FPDF_GetFormType(document.raw) in _XFA_FORMS and _is_dynamic(document):
         return (
-            "is a dynamic XFA form, whose pages are made by Adobe's readers alone; "
+            "is a dynamic XFA form, whose pages only Adobe's readers can make; "
             "open it there, print it to a PDF and give that"
         )
     attached = int(pdfium.FPDFDoc_GetAttachmentCount(document.raw))
     if attached > 0 and _holds(document, _PORTFOLIO):
-        files = "1 file lies" if attached == 1 else f"{attached} files lie"
-        return f"is a PDF portfolio: {files} in it, and its pages are only a cover; take them out and give them"
+        files = "1 file is" if attached == 1 else f"{attached} files are"
+        return f"is a PDF portfolio: {files} in it, and its own pages are only a cover; extract and give the files"
     return None
 
 
 def has_text_fields(document: pypdfium2.PdfDocument) -> bool:
-    """Say whether there are text fields to be filled in: what makes a form, as upstream's filter decides."""
+    """Return whether the document has text fields to fill in: upstream's filter calls such a document a form."""
     is_form = pdfium.FPDF_GetFormType(document.raw) != pdfium.FORMTYPE_NONE
     return is_form and _holds(document, _TEXT_FIELD)
 
 
 def is_rebuilt(document: pypdfium2.PdfDocument) -> bool:
-    """Say whether the file's own list of its objects was wrong, as a cut file's is: some may be lost."""
+    """Return whether the file's own list of its objects was wrong, as in a cut file: some objects may be lost."""
     return not pdfium.FPDF_DocumentHasValidCrossReferenceTable(document.raw)
 
 
 def why_unseen(
     document: pypdfium2.PdfDocument, page: pypdfium2.PdfPage, index: int, scale: float, *, is_blank: bool
 ) -> str | None:
-    """Return what is on a page and was not drawn, as a predicate; None where all was, as far as can be told.
+    """Return what is on a page but was not drawn, as a predicate; None if everything was drawn, as far as can be seen.
 
-    *page* is that at *index*, from 0, of *document*, drawn at *scale* pixels a point. *is_blank* says that
-    nothing at all is to be seen of it: text that is there has no usable font then.
+    *page* is the page at *index*, from 0, of *document*, drawn at *scale* pixels a point. *is_blank* means that
+    nothing at all is visible on it: any text that is there then has no usable font.
     """
     found, pictures = False, _Pictures(math.inf if is_blank else _LARGE_PICTURE)
     for item in page.get_objects(max_depth=_DEPTH):
@@ -89,14 +90,14 @@ def why_unseen(
             if why := pictures.why_unseen(item):
                 return why
         elif is_blank and item.type == pdfium.FPDF_PAGEOBJ_TEXT and _is_meant_to_be_seen(item, page, scale):
-            return "holds text in a font that cannot be drawn"
+            return "has text in a font that cannot be drawn"
     if is_blank and not found:
         return _why_content_unseen(document, index)
     return None
 
 
 def why_cut(document: pypdfium2.PdfDocument, index: int, *, is_blank: bool) -> str | None:
-    """Return what the page at *index* of a file that was rebuilt has lost, as a predicate; None if nothing."""
+    """Return what the page at *index* of a rebuilt file has lost, as a predicate; None if nothing."""
     copy = _PageCopy.of(document, index)
     if copy is None:
         return None
@@ -136,7 +137,7 @@ def _text_of_first(document: pypdfium2.PdfDocument) -> str:
 
 
 class _Search(io.RawIOBase):
-    """A file that keeps nothing of what is written, but whether *wanted* was in it."""
+    """A file that keeps nothing of what is written, except whether it contained *wanted*."""
 
     def __init__(self, wanted: re.Pattern[bytes]) -> None:
         self._wanted = wanted
@@ -151,14 +152,14 @@ class _Search(io.RawIOBase):
 
 
 def _holds(document: pypdfium2.PdfDocument, wanted: re.Pattern[bytes]) -> bool:
-    """Say whether *wanted* stands in the document, written out: no object packed with others, and none encrypted."""
+    """Return whether the document contains *wanted* in plain text, without packed objects and without encryption."""
     search = _Search(wanted)
     document.save(search, flags=pdfium.FPDF_REMOVE_SECURITY)
     return search.is_found
 
 
 class _Pictures:
-    """A page's pictures, none larger than *largest* pixels, each looked at once, however often it is drawn."""
+    """A page's pictures of at most *largest* pixels, each checked once, however often it is drawn."""
 
     def __init__(self, largest: float) -> None:
         self._largest = largest
@@ -190,9 +191,9 @@ def _why_picture_unseen(item: Any, width: int, height: int) -> str | None:
 
 
 def _why_short(item: Any, width: int, height: int) -> str | None:
-    """Return whether there are fewer rows in a picture than it says, which would be black."""
+    """Return whether a picture has fewer rows than it says; missing rows would be black."""
     facts = item.get_metadata()
-    # Of a palette PDFium says 8 bits whatever the file has, which may be 1.
+    # For a palette PDFium always says 8 bits, though the file may have 1.
     bits = 1 if facts.colorspace == pdfium.FPDF_COLORSPACE_INDEXED else facts.bits_per_pixel
     wanted = height * ((width * bits + 7) // 8)
     got = pdfium.FPDFImageObj_GetImageDataDecoded(item.raw, None, 0)
@@ -207,7 +208,7 @@ def _is_jpeg_cut(data: bytes) -> bool:
             image.load()
     except OSError as error:
         return "truncated" in str(error)
-    except Exception:  # PDFium has drawn it: what Pillow makes of it is another thing
+    except Exception:  # PDFium has drawn it; what Pillow makes of it does not matter
         return False
     return False
 
@@ -217,7 +218,7 @@ def _packing(item: Any) -> str:
 
 
 def _is_meant_to_be_seen(item: Any, page: pypdfium2.PdfPage, scale: float) -> bool:
-    """Say whether text is on the page, in ink, large enough to leave a trace, and in no layer, which may be off."""
+    """Return whether the page has text in ink, large enough to leave a trace, and outside layers, which may be off."""
     if pdfium.FPDFTextObj_GetTextRenderMode(item.raw) in _INVISIBLE or _is_in_layer(item) or _is_light(item):
         return False
     left, bottom, right, top = item.get_bounds()
@@ -267,7 +268,7 @@ def _text_of(item: Any, page: pypdfium2.PdfPage) -> str:
 class _PageCopy:
     """A page as pypdf reads it: its content streams, and what these may draw.
 
-    PDFium copies the page into a file of its own, which is small and sound, whatever the page's own file is.
+    PDFium copies the page into a new file, which is small and sound whatever the page's own file is.
     """
 
     contents: list[Any]
@@ -275,7 +276,7 @@ class _PageCopy:
 
     @classmethod
     def of(cls, document: pypdfium2.PdfDocument, index: int) -> Self | None:
-        """Return the page at *index*; None where it cannot be copied or read."""
+        """Return the page at *index*; None if it cannot be copied or read."""
         import pypdf
 
         copy, single = io.BytesIO(), pypdfium2.PdfDocument.new()
@@ -287,14 +288,14 @@ class _PageCopy:
             parts = [part.get_object() for part in (entry if isinstance(entry, list) else [entry])]
             streams = [part for part in parts if isinstance(part, pypdf.generic.StreamObject)]
             return cls(streams, page.get("/Resources", {}))
-        except Exception:  # each of pypdf's readers stumbles in its own way, and PDFium has drawn the page
+        except Exception:  # each of pypdf's readers fails in its own way, and PDFium has drawn the page
             return None
         finally:
             single.close()
 
 
 def _names_lost_content(document: pypdfium2.PdfDocument, index: int) -> bool:
-    """Say whether a page has content that is nowhere in the file, and not just none."""
+    """Return whether a page's content is missing from the file, not just empty."""
     import pypdf
 
     copy = io.BytesIO()
@@ -320,11 +321,11 @@ def _why_content_unseen(document: pypdfium2.PdfDocument, index: int) -> str | No
     copy = _PageCopy.of(document, index)
     if copy is None or not any(_is_cut(each) or _draws(each, copy.resources, _DEPTH) for each in copy.contents):
         return None
-    return "holds what cannot be drawn: a part of the file is missing or damaged"
+    return "has content that cannot be drawn: a part of the file is missing or damaged"
 
 
 def _is_cut(content: Any) -> bool:
-    """Say whether a stream that was deflated cannot be inflated to its end; a lost checksum does not matter."""
+    """Return whether a deflated stream cannot be inflated to its end; a lost checksum does not matter."""
     if not content._data or content.get("/Filter") not in ("/FlateDecode", ["/FlateDecode"]):
         return False
     inflate = zlib.decompressobj()
@@ -339,12 +340,12 @@ def _is_cut(content: Any) -> bool:
 
 
 def _draws(content: Any, resources: Any, depth: int) -> bool:
-    """Say whether a stream has operators that draw, itself or through a form XObject that it draws."""
+    """Return whether a stream has operators that draw, itself or through a form XObject that it draws."""
     import pypdf
 
     try:
         operations = pypdf.generic.ContentStream(content, None).operations
-    except Exception:  # of whatever it holds nothing was drawn
+    except Exception:  # whatever it contains, nothing of it was drawn
         return True
     return any(
         _draws_named(operands, resources, depth) if operator == b"Do" else operator in _DRAWING
@@ -358,5 +359,5 @@ def _draws_named(operands: Any, resources: Any, depth: int) -> bool:
         if drawn["/Subtype"] != "/Form" or depth == 0:
             return True
         return _is_cut(drawn) or _draws(drawn, drawn.get("/Resources", resources), depth - 1)
-    except Exception:  # it is not there, or not what it should be
+    except Exception:  # it is missing, or not what it should be
         return True

@@ -1,7 +1,7 @@
 """Requests on standard input -> answers on standard output: one process of a RenderPool, which may crash alone.
 
-A request and an answer are JSON after four bytes that say how long it is. A page's pixels do not pass through the
-pipe: they are written into a file that the parent has opened and handed down.
+Requests and answers are JSON after four bytes with its length. A page's pixels do not pass through the pipe: they are
+written into a file that the parent has opened and handed down.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from olmocr.rendering.render import Pages, open_document
 from olmocr.runtime.memory import peak_memory
 
 LENGTH = struct.Struct(">I")
-"""How many bytes of JSON follow."""
+"""The length of the JSON that follows, in bytes."""
 
 _KEPT_OPEN = 4
 
@@ -41,9 +41,9 @@ class OpenDocument(Protocol):
 def main(open_document: OpenDocument = open_document) -> None:
     """Answer until standard input ends; the two arguments are the pixels' file descriptor and a memory limit in bytes.
 
-    What is still being rendered when the parent ends is dropped.
+    A page that is still being rendered when the parent ends is dropped.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group, and what it means is the parent's
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of the group, and the parent decides
     pixels, memory_limit = (int(argument) for argument in sys.argv[1:3])
     _limit(memory_limit)
     answers = _own_stdout()
@@ -56,7 +56,7 @@ def main(open_document: OpenDocument = open_document) -> None:
 
 
 def _limit(memory: int) -> None:
-    """Bound the address space, where the system can do that (a Mac cannot), and leave no core file after a crash."""
+    """Limit the address space, where the system can (a Mac cannot), and leave no core file after a crash."""
     for kind, wanted in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(OSError, ValueError):
             hard = resource.getrlimit(kind)[1]
@@ -64,21 +64,21 @@ def _limit(memory: int) -> None:
 
 
 def _own_stdout() -> BinaryIO:
-    """Return standard output for us alone: what a library prints goes to standard error from now on."""
+    """Return standard output for our use alone: what a library prints goes to standard error from now on."""
     own = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return own
 
 
 def _read_requests(stdin: BinaryIO, requests: queue.SimpleQueue[dict[str, Any]]) -> None:
-    """Hand requests on; when there can be no more, end the process, even in the middle of a page."""
+    """Pass requests on; once there can be no more, end the process, even in the middle of a page."""
     while len(start := stdin.read(LENGTH.size)) == LENGTH.size:
         requests.put(json.loads(stdin.read(LENGTH.unpack(start)[0])))
     os._exit(0)
 
 
 def frame(message: dict[str, Any]) -> bytes:
-    """Return *message* as it goes through a pipe."""
+    """Return *message* in the form that goes through a pipe."""
     content = json.dumps(message).encode("ascii")
     return LENGTH.pack(len(content)) + content
 
@@ -103,7 +103,7 @@ def _answer(request: dict[str, Any], documents: _OpenDocuments, pixels: int) -> 
         return {"refused": str(error)}
     except MemoryError:
         return {"refused": f"{what} needs more memory to be rendered than it may have"}
-    except Exception as error:  # whatever a library trips over, this page has it, and the next one may be good
+    except Exception as error:  # whatever a library fails at, only this page is affected, and the next may be good
         return {"refused": f"{what} could not be rendered: {type(error).__name__}: {error}"}
 
 
@@ -127,7 +127,7 @@ def _rendered(pages: Pages, page_number: int, longest_side: int, pixels: int) ->
 
 
 def _write(file: int, content: bytes) -> None:
-    """Write all of it at the file's start; a disk that is filling up may take a part without a word."""
+    """Write all of *data* at the file's start; a disk that is filling up may silently take only a part."""
     done = 0
     while done < len(content):
         done += os.pwrite(file, memoryview(content)[done:], done)
@@ -141,7 +141,7 @@ class _OpenDocuments:
         self._open: OrderedDict[tuple[Any, ...], tuple[Pages, ExitStack]] = OrderedDict()
 
     def get(self, path: Path, name: str, with_form: bool) -> Pages:
-        """Return the document, opened again if the file is another one by now.
+        """Return the document, opened again if the file has changed.
 
         Raises:
             InputError: it cannot be opened.

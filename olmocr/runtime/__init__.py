@@ -1,1 +1,1 @@
-"""What this machine is, and the versions of what runs on it."""
+"""What this machine is, and the versions of the software on it."""

@@ -1,4 +1,4 @@
-"""Where MLX computes, and with which BLAS. Comes before any other import of MLX."""
+"""Where MLX computes, and with which BLAS. Import this before any other module imports MLX."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from olmocr.runtime.threads import in_a_lasting_thread
 REFERENCE_BLAS = "reference"
 
 STEP_BYTES = 3 << 29
-"""What a step takes beside weights and caches: activations, logits, and the vision tower at work on a page.
+"""The bytes of a step beside weights and caches: activations, logits, and the vision tower working on a page.
 
-MLX may keep as much of freed memory for itself, since the next step takes it again.
+MLX may keep as much freed memory for itself, since the next step needs it again.
 """
 
 GPU_LOCK = threading.Lock()
@@ -43,7 +43,7 @@ class Device:
 
 @dataclass(frozen=True)
 class MemoryLimits:
-    """Bytes that MLX keeps *wired*, that it takes as *memory* before it waits for some, and that it may *cache*."""
+    """Bytes that MLX keeps *wired*, that it uses as *memory* before it waits for some, and that it may *cache*."""
 
     wired: int
     memory: int
@@ -51,11 +51,11 @@ class MemoryLimits:
 
 
 def memory_limits(info: Mapping[str, Any]) -> MemoryLimits | None:
-    """Return the limits for a Mac whose ``mx.device_info()`` is *info*; None where that says too little.
+    """Return the limits for a Mac whose ``mx.device_info()`` is *info*; None if that says too little.
 
-    Wired is what the driver recommends, so that macOS does not push weights out between two pages; it must be less than
-    all memory, which ``sysctl iogpu.wired_limit_mb`` may have been set to. Past the same number MLX waits for memory
-    instead of letting the system swap (by itself it would at half as much again).
+    *wired* is what the driver recommends, so that macOS does not push weights out between two pages. It must be less
+    than all memory, to which ``sysctl iogpu.wired_limit_mb`` may have set it. Beyond the same number MLX waits for
+    memory instead of letting the system swap; by default it would wait only at half as much again.
     """
     recommended, physical = info.get("max_recommended_working_set_size"), info.get("memory_size")
     if not isinstance(recommended, int) or not isinstance(physical, int) or recommended <= 0 or physical <= 0:
@@ -65,21 +65,21 @@ def memory_limits(info: Mapping[str, Any]) -> MemoryLimits | None:
 
 
 WAITING = {"KMP_BLOCKTIME": "0", "OPENBLAS_THREAD_TIMEOUT": "4"}
-"""How long threads spin that wait for work, by the variables of the libraries that they are of.
+"""How long threads that wait for work spin, by the variables of their libraries.
 
-Intel's OpenMP, on which MKL runs, lets them spin for 200 ms after each product unless told otherwise (0: for none), and
+Intel's OpenMP, which MKL uses, lets them spin for 200 ms after each product by default (0: not at all), and
 OpenBLAS, which numpy brings, for 2^26 ticks of the processor (4, the least: for 2^4). A page is thousands of small
-products with other work between them. So threads that only wait would take the processors from those that work, and
-beside another busy process, where they use up what the system grants, a page takes many times as long.
+products with other work between them. So threads that only wait would take the processors from those that work. Beside
+another busy process, where they use up what the system grants, a page takes many times as long.
 """
 
 _OPENMP_WAITING = ("KMP_BLOCKTIME", "KMP_LIBRARY", "OMP_WAIT_POLICY")
 
 
 def let_waiting_threads_sleep(environment: MutableMapping[str, str]) -> None:
-    """Set in *environment* what WAITING says, but not where a person has said how OpenMP or OpenBLAS are to wait.
+    """Set WAITING in *environment*, unless somebody has already said how OpenMP or OpenBLAS are to wait.
 
-    It counts for libraries that have not begun to work: numpy's reads its variable when it is loaded.
+    It affects libraries that have not started working: numpy's reads its variable when it is loaded.
     """
     has_own = any(name in environment for name in _OPENMP_WAITING)
     for name, value in WAITING.items():
@@ -88,7 +88,7 @@ def let_waiting_threads_sleep(environment: MutableMapping[str, str]) -> None:
 
 
 def start_mlx() -> Device:
-    """Import MLX, on a Linux CPU with a fast BLAS under it, and say where it computes.
+    """Import MLX, on a Linux CPU with a fast BLAS under it, and return where it computes.
 
     Call this before anything else imports MLX: a BLAS that comes later is not used. Its threads sleep while they wait.
 
@@ -104,7 +104,7 @@ def start_mlx() -> Device:
 
 
 def gpu_limit() -> int | None:
-    """Return how many bytes the GPU's driver lets a process keep there; None where MLX is not told, as on a CPU.
+    """Return how many bytes the GPU's driver lets a process keep there; None if MLX does not know, as on a CPU.
 
     Raises:
         MissingDependencyError: MLX is not installed, or not for this machine.
@@ -132,9 +132,9 @@ _loaded_blas: str | None = None
 
 
 def _load_fast_blas() -> str:
-    """Open a fast BLAS so that its symbols come before those of the reference BLAS in MLX's CPU wheel.
+    """Load a fast BLAS so that its symbols come before those of the reference BLAS in MLX's CPU wheel.
 
-    ``OLMOCR_BLAS`` may name a library to open instead, or say ``reference`` to open none.
+    ``OLMOCR_BLAS`` may name another library to load, or be ``reference`` to load none.
     """
     global _loaded_blas
     if _loaded_blas is None:
@@ -151,7 +151,7 @@ def _blas_candidates() -> list[str]:
 
 
 def _mkl_wheel() -> list[str]:
-    """Return the path of MKL's one-library interface where the ``mkl`` wheel is installed."""
+    """Return the path of MKL's single-library interface, if the ``mkl`` wheel is installed."""
     try:
         files = importlib.metadata.files("mkl") or []
     except importlib.metadata.PackageNotFoundError:

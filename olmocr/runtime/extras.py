@@ -1,6 +1,6 @@
 """Extras of this package -> the command that installs them where it is: a clone, a tool's environment, a venv.
 
-What only a message needs is imported when there is one: every process of a renderer imports this module.
+Imports needed only for a message are made when there is one: every process of a renderer imports this module.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 DISTRIBUTION = "olmocr-mlx"
-"""What this package is called on a package index, where ``olmocr`` is upstream's."""
+"""The name of this package on a package index, where ``olmocr`` is upstream's."""
 
 REPOSITORY: str | None = None
-"""The address of this package's public repository, as every card gives it; None as long as there is none.
+"""The address of this package's public repository, as in every card; None until there is one.
 
-The one place for it: pyproject.toml repeats it as ``urls.Repository``, and tests compare that and the kept cards.
+It is defined only here: pyproject.toml repeats it as ``urls.Repository``, and tests compare that and the kept cards.
 """
 
 
@@ -30,8 +30,8 @@ The one place for it: pyproject.toml repeats it as ``urls.Repository``, and test
 class Origin:
     """Where this package came from.
 
-    *text* is a folder's path, a URL that installers take, or None for the package index. *is_editable*: what is in
-    the folder runs, not a copy.
+    *text* is a folder's path, a URL that installers accept, or None for the package index. *is_editable* means that the
+    code in the folder runs, not a copy.
     """
 
     text: str | None = None
@@ -43,8 +43,8 @@ class Origin:
 class Installation:
     """Where this package is installed.
 
-    *installer* made the environment. *python* is its interpreter; None where a bare ``pip`` is the right one. *extras*
-    are those that a tool's environment has, which a new installation of the tool would lose.
+    *installer* made the environment. *python* is its interpreter; None if a bare ``pip`` is the right one. *extras* are
+    those in a tool's environment, which a new installation of the tool would lose.
     """
 
     origin: Origin
@@ -54,7 +54,7 @@ class Installation:
 
 
 def install_command(*extras: str, installation: Installation | None = None) -> str:
-    """Return what to type, in a shell, to have *extras* of this package beside what is there."""
+    """Return the shell command that adds *extras* of this package to what is installed."""
     here = installation or find_installation()
     wanted = ",".join(dict.fromkeys((*here.extras, *extras)))
     origin = here.origin
@@ -69,7 +69,7 @@ def install_command(*extras: str, installation: Installation | None = None) -> s
 
 
 def upgrade_command(requirement: str, *, installation: Installation | None = None) -> str:
-    """Return what to type to have another version of a library: *requirement* is like ``mlx>=0.32``."""
+    """Return the shell command that installs another version of a library: *requirement* is like ``mlx>=0.32``."""
     here = installation or find_installation()
     if here.installer == "uv tool":
         return f"uv tool upgrade {DISTRIBUTION}"
@@ -103,13 +103,13 @@ def find_installation() -> Installation:
 
 
 def _folder_with_project() -> Origin | None:
-    """Return the clone that this file is in, if it is."""
+    """Return the clone that contains this file, if there is one."""
     folder = Path(__file__).parent.parent
     return Origin(str(folder), is_folder=True, is_editable=True) if (folder / "pyproject.toml").is_file() else None
 
 
 def _direct_url() -> str | None:
-    """Return what an installer left of where it had this package from; nothing where that was an index."""
+    """Return an installer's record of where this package came from; nothing for an index."""
     import importlib.metadata
 
     try:
@@ -119,7 +119,7 @@ def _direct_url() -> str | None:
 
 
 def parse_origin(direct_url: str | None) -> Origin:
-    """Return where a distribution came from, by its ``direct_url.json`` (PEP 610): the index where there is none."""
+    """Return where a distribution came from, by its ``direct_url.json`` (PEP 610); without one, the index."""
     found = recorded(direct_url)
     url = found.get("url")
     if not isinstance(url, str) or not url:
@@ -172,7 +172,7 @@ def _names(extras: Iterable[Any]) -> tuple[str, ...]:
 
 
 def recorded(text: str | None) -> dict[str, Any]:
-    """Return the JSON object that an installer recorded; an empty one where there is none."""
+    """Return the JSON object that an installer recorded; an empty one if there is none."""
     try:
         found = json.loads(text or "{}")
     except (ValueError, RecursionError):

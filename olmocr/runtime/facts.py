@@ -1,4 +1,4 @@
-"""What is installed and where it runs, as reports say it."""
+"""What is installed and where it runs, for reports."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MATTER = ("mlx", "mlx-vlm", "transformers", "numpy", "pypdfium2", "pillow")
 def versions(packages: Iterable[str] = _MATTER) -> dict[str, str]:
     """Return the versions of this package, Python, the platform and those of *packages* that are installed.
 
-    Without *packages*: of those that could matter to how a page is read.
+    Without *packages*: of those that could affect how a page is read.
     """
     found = {"olmocr": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
     return found | {package: version for package in packages if (version := installed_version(package))}
 
 
 def known_faults() -> tuple[KnownFault, ...]:
-    """Return what is known to be wrong with installed versions and would keep a model from reading well."""
+    """Return known faults of installed versions that would keep a model from reading well."""
     return tuple(
         KnownFault(package, version, bad.why)
         for package in ("mlx", "mlx-vlm", "transformers")
@@ -38,7 +38,7 @@ def known_faults() -> tuple[KnownFault, ...]:
 
 
 def machine() -> str:
-    """Return what this machine is, in one line."""
+    """Return a description of this machine in one line."""
     return f"{chip()} ({platform.machine()} {platform.system()}), {total_memory() / 2**30:.0f} GiB"
 
 
@@ -46,7 +46,7 @@ def weight_hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of weights in *folder*.
 
     Raises:
-        CheckpointError: there is none, or it cannot be read.
+        CheckpointError: there are none, or one cannot be read.
     """
     hashes = {}
     for path in files_in(folder, ".safetensors"):
@@ -55,5 +55,5 @@ def weight_hashes(folder: Path) -> dict[str, str]:
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     if not hashes:
-        raise CheckpointError(f"{folder} holds no weights: no file in it ends with .safetensors")
+        raise CheckpointError(f"{folder} contains no weights: no file in it ends with .safetensors")
     return hashes

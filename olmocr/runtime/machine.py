@@ -13,11 +13,11 @@ from pathlib import Path
 
 from olmocr.runtime.memory import physical_memory
 
-_SECONDS = 1.0  # for a program of the system to answer
+_SECONDS = 1.0  # for a system program to answer
 
 
 def chip() -> str:
-    """Return what the processor calls itself."""
+    """Return the processor's name for itself."""
     if sys.platform == "darwin":
         return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
     named = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
@@ -25,7 +25,7 @@ def chip() -> str:
 
 
 def runs_translated() -> bool:
-    """Say whether this Python was built for Intel and runs on an Apple chip, where MLX cannot be installed for it."""
+    """Return whether this Python was built for Intel and runs on an Apple chip: MLX cannot be installed for it."""
     return sys.platform == "darwin" and _output("sysctl", "-in", "sysctl.proc_translated") == "1"
 
 
@@ -37,7 +37,7 @@ def total_memory() -> int:
 
 
 def available_memory() -> int | None:
-    """Return bytes that a new process can have without anything being swapped out; None where that is not known."""
+    """Return the bytes that a new process can have before anything is swapped out; None if that is not known."""
     if sys.platform == "darwin":
         return available_on_a_mac(_output("vm_stat"))
     found = re.search(r"^MemAvailable:\s+(\d+) kB$", _read("/proc/meminfo"), re.MULTILINE)
@@ -45,17 +45,17 @@ def available_memory() -> int | None:
 
 
 def available_on_a_mac(vm_stat: str) -> int | None:
-    """Return the same from what ``vm_stat`` prints on a Mac."""
+    """Return the same from the output of ``vm_stat`` on a Mac."""
     size = re.search(r"page size of (\d+) bytes", vm_stat)
     counts = dict(re.findall(r"^Pages (free|inactive|speculative|purgeable):\s+(\d+)\.$", vm_stat, re.MULTILINE))
     if size is None or "free" not in counts:
         return None
-    # Purgeable pages are counted among the others already.
+    # Purgeable pages are already counted among the others.
     return int(size[1]) * sum(int(counts.get(kind, 0)) for kind in ("free", "inactive", "speculative"))
 
 
 def free_disk(path: Path) -> int | None:
-    """Return bytes that are free where *path* is, or would be."""
+    """Return the free bytes where *path* is, or would be."""
     try:
         there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         return shutil.disk_usage(there).free
@@ -64,7 +64,7 @@ def free_disk(path: Path) -> int | None:
 
 
 def hub_cache() -> Path:
-    """Return where the Hub's client keeps what it downloads, by the environment variables that it heeds."""
+    """Return where the Hub's client keeps its downloads, from the environment variables that it uses."""
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     if named:
         return Path(named).expanduser()
@@ -73,7 +73,7 @@ def hub_cache() -> Path:
 
 
 def is_port_free(port: int) -> bool:
-    """Say whether a server could listen at *port* of the loopback address."""
+    """Return whether a server could listen at *port* of the loopback address."""
     with socket.socket() as client:
         client.settimeout(0.2)
         if client.connect_ex(("127.0.0.1", port)) == 0:
@@ -87,7 +87,7 @@ def is_port_free(port: int) -> bool:
     return True
 
 
-# File systems that lie on another machine, or on the host of a virtual one.
+# File systems on another machine, or on the host of a virtual one.
 _NETWORK_DISKS = {
     *("9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "davfs", "fakeowner", "gfs2", "glusterfs", "gpfs", "lustre"),
     *("ncpfs", "nfs", "nfs4", "osxfs", "prl_fs", "prl_vfs", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "webdav"),
@@ -96,9 +96,9 @@ _NETWORK_FUSE = re.compile(r"fuse\..*(?:ceph|cifs|dav|drive|gcs|gluster|mount|nf
 
 
 def network_disk(path: Path, mounts: str | None = None) -> str | None:
-    """Return the kind of file system that *path* lies on, if that is another machine's, as far as is known.
+    """Return the kind of file system that *path* is on if that is another machine's, as far as is known.
 
-    *mounts* is what the system tells of its file systems: ``/proc/self/mountinfo``, or what ``mount`` prints.
+    *mounts* is the system's list of its file systems: ``/proc/self/mountinfo``, or the output of ``mount``.
     """
     if mounts is None:
         mounts = _output("/sbin/mount") if sys.platform == "darwin" else _read("/proc/self/mountinfo")
@@ -112,7 +112,7 @@ def network_disk(path: Path, mounts: str | None = None) -> str | None:
 
 
 def _mounted(mounts: str) -> list[tuple[str, str]]:
-    """Return where file systems are mounted, and their kinds; the last at a place, which hides the others, first."""
+    """Return where file systems are mounted, and their kinds; of several at one place, the visible one comes first."""
     linux = re.compile(r"\S+ \S+ \S+ \S+ (\S+) .* - (\S+) ")
     macos = re.compile(r".* on (/.*) \((\w+)")
     found = []
@@ -124,7 +124,7 @@ def _mounted(mounts: str) -> list[tuple[str, str]]:
 
 
 def _output(*command: str) -> str:
-    """Return what a program of the system prints; nothing if it cannot say."""
+    """Return the output of a system program; nothing if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):

@@ -23,7 +23,7 @@ def peak_memory() -> int:
 
 
 def resident_memory(pid: int) -> int:
-    """Return the bytes that another process has in memory now; 0 if it has ended, or the system does not tell."""
+    """Return the bytes that another process has in memory now; 0 if it has ended, or the system does not say."""
     try:
         if sys.platform == "linux":
             return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -33,11 +33,11 @@ def resident_memory(pid: int) -> int:
 
 
 def resident_memory_by_ps(pid: int) -> int:
-    """Return the same by the command that every Unix has.
+    """Return the same from the command that every Unix has.
 
     Raises:
         OSError: it cannot be run.
-        ValueError: it knows of no such process.
+        ValueError: it does not know such a process.
     """
     command = ["/bin/ps", "-o", "rss=", "-p", str(pid)]
     told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a number of ours
@@ -50,22 +50,22 @@ def physical_memory() -> int:
 
 
 def parse_size(text: str, name: str) -> int:
-    """Return the bytes that *text* says: ``4GB``, ``512MiB``, ``1.5 GiB``, or a number of them. *name* is the option's.
+    """Return the bytes that *text* means: ``4GB``, ``512MiB``, ``1.5 GiB``, or a number. *name* is the option's.
 
     Raises:
-        UsageError: it is no size, or less than one byte.
+        UsageError: it is not a size, or less than one byte.
     """
     found = _SIZE.fullmatch(text.strip())
     size = 0
     if found and (found[2] or not found[3]):
         size = int(float(found[1]) * (1024 if found[3] else 1000) ** _POWERS[found[2].upper()])
     if size < 1:
-        raise UsageError(f"{name} {text[:40]!r} is no size; give one such as 4GB or 512MiB")
+        raise UsageError(f"{name} {text[:40]!r} is not a size; give one such as 4GB or 512MiB")
     return size
 
 
 def shown_size(size: int) -> str:
-    """Return *size* in bytes as :func:`parse_size` takes it, rounded up to three digits or so: ``412MB``, ``4.2GB``."""
+    """Return *size* in bytes in the form that :func:`parse_size` reads, rounded up to about three digits: ``412MB``."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
         if size >= factor:
             tenths = math.ceil(10 * size / factor)

@@ -1,4 +1,4 @@
-"""Where this package can be had: its public address, or else what its installation recorded, without local paths."""
+"""Where to get this package: its public address, or else what its installation recorded, without local paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REPOSITORY = ("repository", "source", "source code", "homepage")
 def package_repository(name: str = DISTRIBUTION, public: str | None = REPOSITORY) -> str | None:
     """Return the *public* address of this package; without one, that of the repository that it was installed from.
 
-    None if neither is known. An address with a login, and a folder of this machine, are none.
+    None if neither is known. Addresses with a login, and folders of this machine, do not count.
     """
     if public is not None:
         return public
@@ -28,7 +28,7 @@ def package_repository(name: str = DISTRIBUTION, public: str | None = REPOSITORY
 
 
 def find_repository(direct_url: str | None, project_urls: Sequence[str]) -> str | None:
-    """Return the first address that will do: of *direct_url*, as PEP 610 has it, then of *project_urls*."""
+    """Return the first suitable address: of *direct_url*, as in PEP 610, then of *project_urls*."""
     return next((each for each in _candidates(direct_url, project_urls) if _ADDRESS.fullmatch(each)), None)
 
 

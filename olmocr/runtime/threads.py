@@ -1,4 +1,4 @@
-"""Threads with one task: an event loop for callers that are not asynchronous, and work that binds MLX to its thread."""
+"""Threads with one task: an event loop for synchronous callers, and work that binds MLX to its thread."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class EventLoopThread:
-    """Runs coroutines for scripts, and for notebooks, whose cells run in an event loop already.
+    """Runs coroutines for scripts, and for notebooks, whose cells already run in an event loop.
 
-    All coroutines of one context run in the same loop, so that what one has opened another can use.
+    All coroutines of one context run in the same loop, so that one can use what another has opened.
     """
 
     def __enter__(self) -> Self:
@@ -37,7 +37,7 @@ class EventLoopThread:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Return what *coroutine* returns, or raise what it raises.
 
-        An exception that comes while this waits, such as KeyboardInterrupt, cancels the coroutine, and is raised when
+        An exception that arrives while this waits, such as KeyboardInterrupt, cancels the coroutine. It is raised once
         the coroutine has ended.
         """
         ended: queue.SimpleQueue[None] = queue.SimpleQueue()  # an Event can be left locked by an interruption
@@ -66,7 +66,7 @@ class EventLoopThread:
 
 
 class _LastingThread:
-    """A thread that does what it is given, and waits for more until the process ends."""
+    """A thread that does the work it is given, and waits for more until the process ends."""
 
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -89,15 +89,15 @@ class _LastingThread:
 
 _THREADS: list[_LastingThread] = []
 _CHOOSING = threading.Lock()
-"""Held while work is given to one of them, so that none gets two at once."""
+"""Held while one of them is given work, so that none gets two tasks at once."""
 
 
 def in_a_lasting_thread(work: Callable[[], T]) -> Future[T]:
-    """Have a thread do *work* that does not end afterwards, but waits for more; return what comes of it.
+    """Let a thread do *work* that does not end afterwards, but waits for more; return the future result.
 
     MLX, mlx-vlm and what they compile keep Python objects for the thread that imports them and for each that draws
     random numbers, and take the GIL to release them when such a thread ends. Before Python 3.13 a thread can be joined
-    before that, and Python aborts a process whose interpreter is ending by then. A thread that stays releases nothing.
+    before that, and Python aborts a process whose interpreter is ending by then. A permanent thread releases nothing.
     """
     with _CHOOSING:
         thread = next((each for each in _THREADS if each.has_done_all), None)
@@ -112,18 +112,18 @@ def _do(work: Callable[[], T], done: Future[T]) -> None:
         result = work()
     except BaseException as error:
         done.set_exception(error)
-        del error  # with the frames that it came from, and what they hold
+        del error  # with the frames that it came from, and their variables
     else:
         done.set_result(result)
 
 
 @atexit.register
 def _let_all_wait() -> None:
-    """Have each thread that has done its work wait for more, without the GIL, before the interpreter ends.
+    """Make each thread that has done its work wait for more, without the GIL, before the interpreter ends.
 
-    One that takes the GIL later is ended by Python, and that aborts the process. No thread is told to hand over the GIL
-    here, so one that has done its last work keeps it until it waits. A thread still at work, as one whose model nobody
-    closed, waits without the GIL already.
+    If a thread takes the GIL later, Python ends it, and that aborts the process. Nothing asks a thread to release the
+    GIL here, so one that has done its last work keeps it until it waits. A thread that is still working, such as one
+    whose model was never closed, already waits without the GIL.
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_A_MINUTE)

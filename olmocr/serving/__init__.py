@@ -1,1 +1,1 @@
-"""One model in this process -> a server that other programs ask: OpenAI's two formats, and whole documents."""
+"""One model in this process -> a server for other programs: OpenAI's two formats, and complete documents."""

@@ -1,4 +1,4 @@
-"""The command ``olmocr serve``: a converted model -> a server that other programs ask."""
+"""The command ``olmocr serve``: a converted model -> a server for other programs."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def serve(
     model: Annotated[str, typer.Option(help="A converted model: its folder, or a Hub repository.")],
     host: Annotated[
-        str, typer.Option(help="Where to listen. An address that other machines reach needs an --api-key.")
+        str, typer.Option(help="The address to listen on. One that other machines can reach needs an --api-key.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any that is free.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")] = 8000,
     api_key: Annotated[
         str | None,
         typer.Option(
             envvar="OLMOCR_API_KEY",
-            help="What clients must show. On a command line others may see it: better in the environment.",
+            help="The key that clients must send. Others may see a command line, so prefer the environment.",
             show_default=False,
         ),
     ] = None,
@@ -53,7 +53,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What clients call the model, besides olmocr. Default: the folder's name.",
+            help="A name of the model for clients, besides olmocr. Default: the folder's name.",
             show_default=False,
         ),
     ] = None,
@@ -61,14 +61,14 @@ def serve(
         bool,
         typer.Option(
             "--drop-system-messages",
-            help="Leave out messages of the system and the developer. Default: refuse them, since olmOCR knows none.",
+            help="Ignore system and developer messages. Default: refuse them, since olmOCR has its own.",
         ),
     ] = False,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A name by which clients may call this machine without a key. May be given again.",
+            help="A host name under which clients may use this machine without a key. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -76,7 +76,7 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="ORIGIN",
-            help="Web pages that may ask, such as https://example.com; * (with a key) is any. May be given again.",
+            help="A web page that may send requests, such as https://example.com; * (with a key) is any. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -84,19 +84,19 @@ def serve(
         int, typer.Option(min=0, help="Requests that may wait while others are answered; more get status 429.")
     ] = ServerLimits.waiting,
     max_request_bytes: Annotated[
-        int, typer.Option(min=1, help="Bytes of one request; a larger one gets status 413.")
+        int, typer.Option(min=1, help="Largest request in bytes; a larger one gets status 413.")
     ] = ServerLimits.request_bytes,
     max_pages: Annotated[
-        int, typer.Option(min=1, help="Pages that are read of one document at POST /v1/ocr.")
+        int, typer.Option(min=1, help="Most pages to read of one document at POST /v1/ocr.")
     ] = ServerLimits.pages,
     max_concurrent_pages: Annotated[
-        int, typer.Option(min=1, help="Pages that are written at once, where memory allows; more wait.")
+        int, typer.Option(min=1, help="Most pages to read at once, if memory allows; more wait.")
     ] = ServerLimits.at_once,
     kv_budget: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Memory for keys and values: 4GB, 512MiB. Default: what the device has.",
+            help="Memory for keys and values, such as 4GB or 512MiB. Default: what the device has.",
             show_default=False,
         ),
     ] = None,
@@ -104,19 +104,19 @@ def serve(
         bool | None,
         typer.Option(
             "--drafts/--no-drafts",
-            help="Whether answers are drafted from a PDF's own text. Default: on, where that pays.",
+            help="Whether to draft answers from a PDF's own text. Default: on if that is faster.",
             show_default=False,
         ),
     ] = None,
     page_time_limit: Annotated[
-        float, typer.Option(metavar="SECONDS", help="For one answer, from when the model begins with it.")
+        float, typer.Option(metavar="SECONDS", help="Time limit for one answer, from when the model begins it.")
     ] = ServerLimits.answer_seconds or 0.0,
     grace: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="That answers in the making have at Ctrl-C.")
+        float, typer.Option(min=0, metavar="SECONDS", help="Time for unfinished answers after Ctrl-C.")
     ] = _GRACE_SECONDS,
     quiet: Quiet = False,
 ) -> None:
-    """Keep a model in memory for other programs: OpenAI's API, and whole documents at POST /v1/ocr (docs/serve.md)."""
+    """Keep a model in memory for other programs: OpenAI's API, and documents at POST /v1/ocr (docs/serve.md)."""
     if api_key is None:
         _tell_of_misspelt_keys(os.environ)
     key = _checked(api_key)
@@ -173,12 +173,12 @@ def serve(
         try:
             run_interruptibly(serve_app(served, listening, grace=grace))
         except KeyboardInterrupt as interrupt:
-            complain("stopped: no more requests are taken, and those in the making were answered or ended")
+            complain("stopped: requests in progress were answered or ended")
             raise typer.Exit(ExitCode.INTERRUPTED) from interrupt
 
 
 def _tell_of_misspelt_keys(variables: Iterable[str]) -> None:
-    """Say of variables that are called almost like that of the key that they are not heeded."""
+    """Report variables with names similar to the key's, which have no effect."""
     ours = [name for name in variables if name.startswith("OLMOCR_")]
     for name in difflib.get_close_matches("OLMOCR_API_KEY", ours, cutoff=0.85):
         complain(f"{name} is not a setting, and has no effect; did you mean OLMOCR_API_KEY?")
@@ -188,10 +188,10 @@ def _checked(api_key: str | None) -> str | None:
     """Return a key that can be sent.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: it cannot be sent.
     """
     if api_key is not None and not (api_key.strip() and api_key.isascii() and api_key.isprintable()):
-        raise UsageError("the API key is empty or has characters that cannot be sent; choose another one")
+        raise UsageError("the API key is empty or has characters that cannot be sent; choose another")
     return api_key.strip() if api_key else None
 
 
@@ -199,14 +199,14 @@ def _checked_origins(origins: list[str], *, has_key: bool) -> tuple[str, ...]:
     """Return web pages' origins as browsers write them.
 
     Raises:
-        UsageError: one is none, or so many pages are meant that a key is wanted.
+        UsageError: one is not an origin, or any page is allowed and there is no key.
     """
     for origin in origins:
         if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
-            raise UsageError(f"--allow-origin {origin} is no origin; give it as https://example.com, without a path")
+            raise UsageError(f"--allow-origin {origin} is not an origin; write it like https://example.com")
         if origin in ("*", "null") and not has_key:
             raise UsageError(
-                f"--allow-origin {origin} lets any web page ask, and no key is set; give one in OLMOCR_API_KEY"
+                f"--allow-origin {origin} lets any web page send requests, and no key is set; set one in OLMOCR_API_KEY"
             )
     return tuple(origin.rstrip("/") for origin in origins)
 

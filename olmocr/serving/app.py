@@ -1,4 +1,4 @@
-"""What answers -> a Starlette application: OpenAI's two formats, whole documents, health, models and metrics."""
+"""What answers -> a Starlette application: OpenAI's two formats, complete documents, health, models and metrics."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ from olmocr.text import one_line
 from olmocr.version import __version__
 
 UPSTREAM_NAME = "olmocr"
-"""What upstream's own server calls its model, and its client asks for."""
+"""The name of the model in upstream's own server, which its client requests."""
 
 CURRENT = "current"
-"""What asks for the model that there is, whatever it is called."""
+"""The name for the model that is there, whatever it is called."""
 
 _NOT_IN_A_FRAME = {"content-security-policy": "frame-ancestors 'none'", "referrer-policy": "no-referrer"}
-"""What a page cannot say of itself. Its own policy stands in it."""
+"""The header with a page's policy. A page that contains its own policy does not need it."""
 
 _DOCUMENT_TYPES = ("application/pdf", "application/octet-stream", "image/")
 
 _FORM_FIELDS, _LONGEST_FIELD = 8, 1000
-"""Fields of a form besides its file, and bytes in each: what is asked for is short."""
+"""The most fields of a form besides its file, and the most bytes of each: options are short."""
 
 _USUAL_LIMITS = ServerLimits()
 
@@ -71,19 +71,19 @@ def make_app(
     engine_counts: Callable[[], Mapping[str, float]] = dict,
     weights: str | None = None,
 ) -> Starlette:
-    """Return an application that has *ask* answer.
+    """Return an application in which *ask* answers.
 
     Args:
-        ask: takes a request and what is to be told all that is written so far; an engine's ``ask`` does.
-        model: what the model is called; it is listed under that.
-        other_names: by which it may be asked for, too, besides ``olmocr`` and ``current``; they are told to nobody.
-        api_key: what clients must show; None: whoever is on this machine may ask.
-        allowed_hosts: names by which clients may call this machine without a key, besides its own.
-        allowed_origins: web pages that may ask, such as ``https://example.com``; ``*`` is any.
-        drops_system: leave out messages of the system and the developer, which are refused otherwise.
-        limits: how much is taken on.
-        engine_counts: what the engine has done, for ``/metrics``.
-        weights: the SHA-256 of the model's weights, for clients that ask several servers.
+        ask: takes a request and a callback for the text written so far; an engine's ``ask`` does.
+        model: the model's name, as listed.
+        other_names: further names that clients may use, besides ``olmocr`` and ``current``; they are not listed.
+        api_key: what clients must send; None: any program on this machine may send requests.
+        allowed_hosts: host names under which clients may use this machine without a key, besides its own.
+        allowed_origins: web pages that may send requests, such as ``https://example.com``; ``*`` is any.
+        drops_system: ignore system and developer messages, which are otherwise refused.
+        limits: how much the server accepts.
+        engine_counts: the engine's counters, for ``/metrics``.
+        weights: the SHA-256 of the model's weights, for clients that use several servers.
     """
     asking = Asking(ask, at_once=limits.at_once, waiting=limits.waiting, pixels=Bound(limits.picture_bytes))
     bodies = BodiesInHand(
@@ -121,7 +121,7 @@ def make_app(
 async def _no_such_path(request: Request, error: Exception) -> Response:
     raise RequestError(
         getattr(error, "status_code", 404),
-        f"{request.method} {one_line(request.url.path, 100)} is nothing that this server does; "
+        f"{request.method} {one_line(request.url.path, 100)} is not something this server does; "
         "it does POST /v1/chat/completions, /v1/responses and /v1/ocr",
         code="unknown_url",
     )
@@ -151,7 +151,7 @@ class _Service:
 
     @contextlib.asynccontextmanager
     async def opened(self, app: Starlette) -> AsyncIterator[None]:
-        """Have what documents need while the server runs: processes that render, and a folder for uploads."""
+        """Provide what documents need while the server runs: processes that render, and a folder for uploads."""
         with scratch_folder() as self._folder:
             async with RenderPool() as pool:
                 self._reader = DocumentReader(
@@ -193,14 +193,14 @@ class _Service:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
     async def ocr(self, request: Request) -> Response:
-        """Read a document; its pages come as they are finished, as lines of JSON or events, or in order as markdown."""
+        """Read a document; its pages are sent when finished, as JSON lines or events, or in order as markdown."""
         wanted = wanted_format(",".join(request.headers.getlist("accept")))
         lines = self._document(request, sends_files=wanted != MARKDOWN)
         if wanted == MARKDOWN:
             pieces = as_markdown(lines)
         else:
             pieces = _encoded(lines, event_pieces if wanted == EVENTS else line_pieces)
-        first = await anext(pieces, b"")  # what is wrong with the whole document has a status of its own
+        first = await anext(pieces, b"")  # a fault of the complete document gets a status of its own
         return _Streamed(_continued(first, pieces), media_type=wanted)
 
     async def answer(self, request: Request, api: Api) -> Response:
@@ -211,7 +211,7 @@ class _Service:
         if not question.front_matter:
             pieces = below_front_matter(pieces)
         form = make_format(api, question)
-        first = await anext(pieces)  # and so has what goes wrong before there is any text
+        first = await anext(pieces)  # and so does a fault before there is any text
         if question.stream:
             return _Streamed(_events(form, first, pieces), media_type="text/event-stream")
         async with contextlib.aclosing(pieces):
@@ -248,7 +248,7 @@ class _Service:
             raise RequestError(
                 404,
                 f"the model {one_line(name, 100)!r} is not here; this server has one, by the names {names}, and "
-                f"{CURRENT} is that, too",
+                f"{CURRENT} is also this one",
                 code="model_not_found",
                 param="model",
             )
@@ -261,10 +261,10 @@ class _Service:
 
 @contextlib.asynccontextmanager
 async def _uploaded(request: Request, folder: Path) -> AsyncIterator[tuple[Path, str, dict[str, str]]]:
-    """Yield the document's file, its name, and what else the request says.
+    """Yield the document's file, its name, and the rest of the request.
 
     Raises:
-        RequestError: there is none in it.
+        RequestError: it has no document.
     """
     given = dict(request.query_params)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -288,15 +288,15 @@ async def _uploaded(request: Request, folder: Path) -> AsyncIterator[tuple[Path,
 
 
 class _FormParser(MultiPartParser):
-    spool_max_size = 1  # bytes that lie in memory: a document is on the disk from its beginning
+    spool_max_size = 1  # bytes in memory: a document goes to the disk from its beginning
 
 
 @contextlib.asynccontextmanager
 async def _form(request: Request) -> AsyncIterator[FormData]:
-    """Yield a form's fields, and the one file that it may have.
+    """Yield a form's fields, and its file, if it has one.
 
     Raises:
-        RequestError: it cannot be read, or has more.
+        RequestError: it cannot be read, or has more than one file.
     """
     async with contextlib.aclosing(request.stream()) as stream:
         bounds = {"max_files": 1, "max_fields": _FORM_FIELDS, "max_part_size": _LONGEST_FIELD}
@@ -313,7 +313,7 @@ async def _form(request: Request) -> AsyncIterator[FormData]:
 
 
 async def _whole_body(request: Request) -> bytearray:
-    """Return a request's body. Starlette's own way keeps it as long as the request is here."""
+    """Return a request's body. Starlette's own method would keep it until the request ends."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
@@ -332,7 +332,7 @@ async def _events(
                 yield form.piece(piece)
                 piece = await anext(pieces)
             ending = form.end(piece)
-        except Exception as error:  # the status is sent: it can only be told in the stream
+        except Exception as error:  # the status is already sent: only the stream can report it
             ending = form.fail(logged_bugs(error))
         for each in ending:
             yield each
@@ -359,7 +359,7 @@ async def _encoded(
 
 
 class _Streamed(StreamingResponse):
-    """Pieces that are sent as they come, and closed however that ends. Whether the client is there, the guard knows."""
+    """Pieces that are sent as they come, and closed however that ends. The guard knows whether the client is there."""
 
     def __init__(self, pieces: AsyncGenerator[bytes], *, media_type: str) -> None:
         super().__init__(pieces, media_type=media_type)

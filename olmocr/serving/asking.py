@@ -1,4 +1,4 @@
-"""PageRequests of many clients -> answers, some at once, some waiting, and no more: whoever comes then is sent away."""
+"""PageRequests of many clients -> answers; some requests are answered at once, some wait, and more are refused."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from olmocr.serving.refusals import RequestError
 T = TypeVar("T")
 
 OnText = Callable[[str], None]
-"""Is told all of an answer that is written so far."""
+"""Receives all of an answer that is written so far."""
 
 Write = Callable[[PageRequest, OnText], Awaitable[ModelResponse]]
-"""Answers a request and tells what it writes: the engine's ``ask``, or a scripted one in a test."""
+"""Answers a request and reports what it writes: the engine's ``ask``, or a scripted one in a test."""
 
 _MOST_SECONDS = 60.0
-"""How long, at most, somebody is asked to wait before asking again."""
+"""The longest time that a refused client is asked to wait."""
 
 
 class Asking:
-    """The one way to the model. *at_once* questions are with it, *waiting* requests may wait besides.
+    """The only way to the model. It has *at_once* questions at a time, and *waiting* more requests may wait.
 
-    A document is one request, however many of its pages are asked about. ``is_over`` is set when all were ended.
-    *pixels* are the bytes that pictures may take, of all questions, and of documents' pages, for which whoever reads
-    these takes them. What is large is read by :meth:`alone`, in one thread.
+    A document is one request, however many of its pages are asked about. ``is_over`` is set when all have ended.
+    *pixels* limits the bytes of the pictures of all questions and documents; the reader of a document takes the bytes
+    of its pages. :meth:`alone` reads large pictures, in one thread.
     """
 
     def __init__(self, write: Write, *, at_once: int, waiting: int, pixels: Bound) -> None:
@@ -41,29 +41,29 @@ class Asking:
         self._at_once = at_once
         self._places = asyncio.Semaphore(at_once)
         self._tasks: set[asyncio.Task[ModelResponse]] = set()
-        self._seconds = 1.0  # that an answer takes, of the last few
-        self.is_closing = False  # nothing new is taken on
+        self._seconds = 1.0  # that the last few answers took on average
+        self.is_closing = False  # then nothing new is accepted
         self.is_over = asyncio.Event()
         self.admitted = 0
 
     @property
     def asked(self) -> int:
-        """How many questions there are that are not answered yet, pages of documents included."""
+        """The number of questions without an answer yet, pages of documents included."""
         return len(self._tasks)
 
     def check(self) -> None:
-        """Say at once, before a request has come as a whole, that there is no place for it.
+        """Raise at once, before a request has arrived completely, if there is no place for it.
 
         Raises:
-            RequestError: there is none left.
-            ServerUnavailableError: no more are given.
+            RequestError: no places are left.
+            ServerUnavailableError: no more places are given.
         """
         if self.is_closing:
             raise closing()
         if self.admitted >= self._most:
             raise RequestError(
                 429,
-                f"{self.admitted} requests are being answered or wait, which is all that this server takes; ask later",
+                f"{self.admitted} requests are being answered or wait, which is this server's limit; ask again later",
                 code="queue_full",
                 retry_after=min(_MOST_SECONDS, self._seconds * self._most / self._at_once),
             )
@@ -74,7 +74,7 @@ class Asking:
         return Place(self)
 
     async def alone(self, work: Callable[[], T]) -> T:
-        """Return what *work* gives: one after the other, so that the memory is needed once that it takes."""
+        """Return what *work* returns: one call after another, so that only one at a time takes memory."""
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
 
     async def ask(self, request: PageRequest) -> ModelResponse:
@@ -91,10 +91,10 @@ class Asking:
         pixel_bytes: int = 0,
         when_answered: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[str | ModelResponse]:
-        """Yield an answer's text in pieces, as it is written, and then the whole; closing this ends the answer.
+        """Yield an answer's text in pieces as it is written, then the complete answer; closing this ends the answer.
 
-        *make_request* is called, in a thread, when its turn has come: a picture takes memory once it is read, and as
-        many as *pixel_bytes*. *when_answered* is called when the model has done its part, however slowly that is taken.
+        *make_request* is called, in a thread, when its turn has come: a picture takes memory once it is read, namely
+        *pixel_bytes*. *when_answered* is called when the model has finished, however slowly the client reads.
 
         Raises:
             OlmocrError: there is no answer, or it ends in the middle.
@@ -119,7 +119,7 @@ class Asking:
                     yield piece
             answer = await _result(task)
             if not answer.text.startswith(sent):
-                raise AnswerError("this answer had to be begun anew and came out otherwise; ask again")
+                raise AnswerError("this answer had to be restarted and came out differently; ask again")
             if len(answer.text) > len(sent):
                 yield answer.text[len(sent) :]
             yield answer
@@ -127,18 +127,18 @@ class Asking:
             await _end(task)
 
     def close(self) -> None:
-        """Take on no more requests."""
+        """Accept no more requests."""
         self.is_closing = True
 
     def end_all(self) -> None:
-        """End the answers in the making, too: whoever waits for them is told."""
+        """End unfinished answers, too, and report this to whoever waits for them."""
         self.is_closing = True
         self.is_over.set()
         for task in self._tasks:
             task.cancel()
 
     def close_thread(self) -> None:
-        """End the thread in which :meth:`alone` works, when it is done with what it has in hand."""
+        """End the thread of :meth:`alone` when its current work is done."""
         self._reading.shutdown(wait=False, cancel_futures=True)
 
     def _begin(
@@ -153,7 +153,7 @@ class Asking:
 
     async def _answer(self, make_request: Callable[[], PageRequest], tell: OnText, pixel_bytes: int) -> ModelResponse:
         # Pixels before places, as for documents' pages: in another order each might wait for the other.
-        async with self.pixels.taken(pixel_bytes), self._places:  # given back however slowly the answer is read
+        async with self.pixels.taken(pixel_bytes), self._places:  # released however slowly the answer is read
             request = await self.alone(make_request)
             started = time.monotonic()
             answer = await self._write(request, tell)
@@ -162,7 +162,7 @@ class Asking:
 
 
 class Place:
-    """A place among the requests in hand, until it is given back, which may be said twice."""
+    """A place among the current requests until it is given back, which may be done twice."""
 
     def __init__(self, asking: Asking) -> None:
         self._asking: Asking | None = asking
@@ -189,5 +189,5 @@ async def _end(task: asyncio.Task[ModelResponse]) -> None:
 
 
 def closing() -> ServerUnavailableError:
-    """Return what is told to those who ask while the server closes."""
+    """Return the error for requests that come while the server closes."""
     return ServerUnavailableError("this server is closing; ask again when it runs", _MOST_SECONDS)

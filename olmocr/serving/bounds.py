@@ -1,4 +1,4 @@
-"""What all requests together may hold, and how long a client is waited for."""
+"""How much all requests together may use, and how long the server waits for a client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RETRY_SECONDS = 5.0
 
 
 class Bound:
-    """So many bytes, or pages, for all together. Whoever finds too few left waits, first come, first served."""
+    """An amount of bytes, or pages, for all together. If too few are left, requests wait, first come, first served."""
 
     def __init__(self, size: int) -> None:
         self._size = self.free = size
@@ -23,7 +23,7 @@ class Bound:
 
     @asynccontextmanager
     async def taken(self, amount: int) -> AsyncIterator[None]:
-        """Hold *amount*, or all that there is if that is less."""
+        """Hold *amount*, or everything if that is less."""
         amount = min(amount, self._size)
         await self._take(amount)
         try:
@@ -56,9 +56,9 @@ class Bound:
 
 
 class Pace:
-    """How long a client may still be waited for: *seconds*, filled up again by what it moves, *rate* bytes a second.
+    """How long to wait for a client: *seconds*, refilled by what it sends or receives, at *rate* bytes a second.
 
-    Whoever keeps up that rate is waited for without end, and whoever moves a byte now and then is not.
+    A client that keeps up this rate has unlimited time; one that moves a byte now and then has not.
     """
 
     def __init__(self, seconds: float, rate: float) -> None:
@@ -66,12 +66,12 @@ class Pace:
         self._rate = rate
 
     def note(self, seconds: float, moved: int) -> None:
-        """Count *seconds* that it was waited for, in which *moved* bytes came or went."""
+        """Count *seconds* of waiting, in which *moved* bytes were sent or received."""
         self.left = min(self._most, self.left - seconds + moved / self._rate)
 
 
 class Body:
-    """One request's bytes: on their way, and then whole. ``must_go`` is set when there is no more room for them."""
+    """One request's bytes: arriving, and then complete. ``must_go`` is set when there is no more room for them."""
 
     def __init__(self, since: float) -> None:
         self.bytes = 0
@@ -81,7 +81,7 @@ class Body:
 
 
 class Bodies:
-    """All requests' bytes, *most* at a time. Where there is no room for more, what comes slowest goes."""
+    """All requests' bytes, *most* at a time. If there is no room for more, the slowest request has to go."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
@@ -95,20 +95,20 @@ class Bodies:
 
     @property
     def coming(self) -> int:
-        """How many requests have not come as a whole yet."""
+        """How many requests have not arrived completely yet."""
         return sum(not body.is_whole for body in self._all)
 
     def begin(self) -> Body:
-        """Return a request that begins to come."""
+        """Return a request that begins to arrive."""
         body = Body(self._clock())
         self._all.add(body)
         return body
 
     def grow(self, body: Body, count: int) -> None:
-        """Count that so many more bytes of it came.
+        """Count this many more bytes of it.
 
         Raises:
-            RequestError: there is no room for them, and no slower one than this.
+            RequestError: there is no room for them, and no request is slower than this one.
         """
         body.bytes += count
         while self.bytes > self._most:
@@ -119,7 +119,7 @@ class Bodies:
                 raise no_room()
 
     def end(self, body: Body) -> None:
-        """Count it no more."""
+        """Stop counting it."""
         self._all.discard(body)
 
     def _rate(self, body: Body) -> float:
@@ -135,10 +135,10 @@ class BodiesInHand:
 
 
 def no_room() -> RequestError:
-    """Return what is told to those whose bytes find no room."""
+    """Return the error for requests whose bytes find no room."""
     return RequestError(
         429,
-        "other requests hold all the bytes that this server takes at a time; ask again later",
+        "other requests use all the bytes that this server accepts at a time; ask again later",
         code="queue_full",
         retry_after=_RETRY_SECONDS,
     )

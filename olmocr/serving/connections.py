@@ -1,4 +1,4 @@
-"""Connections: how many there are, and how long one may do nothing. uvicorn's own, which waits for ever and for all."""
+"""Connections: how many may be open, and how long one may be idle. uvicorn's own wait for ever, and for everybody."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from olmocr.serving.limits import ServerLimits
 from olmocr.serving.refusals import RequestError, error_body, error_headers
 
 _OTHER_FILES = 128
-"""Files that a process needs besides its connections: the model's, pipes to those who render, uploads."""
+"""Files that a process needs besides its connections: the model's, pipes to renderers, uploads."""
 
 _MOST_FILES = 10_240
-"""What macOS allows a process at most, where no limit is set."""
+"""The most that macOS allows a process if no limit is set."""
 
 _MOST_LINGERING, _LINGER_SECONDS = 64, 2.0
-"""Connections that are refused and not closed yet, besides the others, and how long one is let read why."""
+"""How many refused connections may be still open, besides the others, and how long each has to read the reason."""
 
 _HEAD_START = 16 << 10
-"""Bytes that a connection is taken to have brought at once, when the slowest is looked for."""
+"""Bytes that a connection is assumed to have brought at once, when the slowest is looked for."""
 
 
 class Connection(H11Protocol):
-    """A connection to one client, of at most so many at a time.
+    """A connection to one client; only so many may be open at a time.
 
-    Of more, the one whose request comes slowest is closed, unless all are being answered: then the newest. Errors of
-    the protocol are told as all other errors are.
+    If there are more, the one whose request comes slowest is closed, or the newest, if all are being answered. Protocol
+    errors are reported like all other errors.
     """
 
     def __init__(self, limits: ServerLimits, *args: Any, **named: Any) -> None:
@@ -43,7 +43,7 @@ class Connection(H11Protocol):
         self._lingers_until: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, and let another one go if there are too many."""
+        """Begin, and close another connection if there are too many."""
         super().connection_made(transport)
         self._begin_to_wait()
         everybody = [each for each in self.connections if isinstance(each, Connection) and each._closing_since is None]
@@ -54,7 +54,7 @@ class Connection(H11Protocol):
             )
 
     def data_received(self, data: bytes) -> None:
-        """Go on with a request; what comes after it was refused is let pass, so that the refusal arrives."""
+        """Continue with a request; data after a refused request is ignored, so that the refusal arrives."""
         if self._lingers_until is None:
             self._bytes += len(data)
             super().data_received(data)
@@ -65,27 +65,27 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Say that what came is no HTTP, or has too large a head."""
+        """Report that the data is not HTTP, or its head is too large."""
         status = getattr(sys.exc_info()[1], "error_status_hint", 400)
-        what = "the request is no HTTP/1.1 that can be read"
+        what = "the request is not readable HTTP/1.1"
         if status == 431:
-            what = "the request's head has more bytes than this server reads"
+            what = "the request's head is larger than this server reads"
         self.close_with(RequestError(status, what, code="invalid_http"))
 
     def look(self, now: float) -> None:
-        """End it, if it has been waited for long enough."""
+        """Close it, if it has kept the server waiting for long enough."""
         if self._closing_since is None and self.transport.is_closing():
             self._closing_since = now
         if self._lingers_until is not None and now > self._lingers_until:
             self.transport.abort()
         elif self._closing_since is not None:
             if now - self._closing_since > self._limits.stall_seconds:
-                self.transport.abort()  # what it was sent it does not take
+                self.transport.abort()  # it does not read what it was sent
         elif not self._is_busy and now - self._since > self._limits.stall_seconds:
-            self.close_with(RequestError(408, "no request comes, or too slowly", code="timeout"))
+            self.close_with(RequestError(408, "no request arrives, or too slowly", code="timeout"))
 
     def close_with(self, refusal: RequestError) -> None:
-        """Say why, if nothing was said yet, and close it."""
+        """Send the reason, if nothing was sent yet, and close it."""
         self._closing_since = self.loop.time()
         if self.cycle is not None:
             self.cycle.disconnected = True
@@ -94,7 +94,7 @@ class Connection(H11Protocol):
             with contextlib.suppress(h11.LocalProtocolError):
                 self.transport.write(self._answer(refusal))
                 if len(self.connections) < self._limits.connections + _MOST_LINGERING:
-                    self.transport.write_eof()  # closed at once, it would lose its answer with what is still to come
+                    self.transport.write_eof()  # closing at once would lose the answer if more data comes
                     self._lingers_until = self.loop.time() + _LINGER_SECONDS
                     return
         self.transport.close()
@@ -116,7 +116,7 @@ class Connection(H11Protocol):
 
     @property
     def _is_busy(self) -> bool:
-        """Whether a request is being received or answered: the guard sees to how long."""
+        """Whether a request is being received or answered: the guard limits how long."""
         return self.cycle is not None and not self.cycle.response_complete
 
     @property
@@ -124,12 +124,12 @@ class Connection(H11Protocol):
         return self._is_busy and not self.cycle.more_body
 
     def _rate(self) -> float:
-        """Return how fast its request comes; who has only just come counts as fast."""
+        """Return how fast its request arrives; a new one counts as fast."""
         return (self._bytes + _HEAD_START) / max(self.loop.time() - self._since, 1e-3)
 
 
 def room_for(connections: int) -> int:
-    """Return how many connections this process may have open, up to *connections*; its limit of files is raised."""
+    """Return how many connections this process may have open, up to *connections*; raise its limit of files."""
     try:
         import resource
     except ImportError:  # not on Windows

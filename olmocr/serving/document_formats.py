@@ -1,4 +1,4 @@
-"""An Accept header -> the format in which a document's pages are sent; and these as plain markdown, in their order."""
+"""An Accept header -> the format for a document's pages; and these as plain markdown, in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DocumentFormat = Literal["application/x-ndjson", "text/event-stream", "text/mark
 
 LINES, EVENTS, MARKDOWN = "application/x-ndjson", "text/event-stream", "text/markdown"
 
-# A client that names several as good as each other gets the first of these; one that takes anything gets lines.
+# If a client names several with the same weight, the first of these is used; if it takes anything, lines are.
 _NAMES: Mapping[DocumentFormat, tuple[str, ...]] = {
     "text/markdown": (MARKDOWN,),
     "text/event-stream": (EVENTS,),
@@ -28,9 +28,9 @@ _WEIGHT = re.compile(r";\s*q\s*=\s*(0(?:\.\d*)?|1(?:\.0*)?)\s*(?:;|$)", re.IGNOR
 
 
 def wanted_format(accept: str) -> DocumentFormat:
-    """Return which format an ``Accept`` header asks for, by its media types and their q-values (RFC 9110, 12.5.1).
+    """Return the format that an ``Accept`` header requests, by its media types and their q-values (RFC 9110, 12.5.1).
 
-    Lines of JSON, where it takes anything or none of the formats, and where it is empty.
+    It is lines of JSON if the header is empty, takes anything, or names none of the formats.
     """
     weights = _weights(accept)
     best: DocumentFormat = "application/x-ndjson"
@@ -54,7 +54,7 @@ def _weights(accept: str) -> dict[str, float]:
 
 
 def _weight(name: str, weights: Mapping[str, float]) -> tuple[float, int]:
-    """Return the weight that a media type has, and how closely it is named: 2 by its name, 1 by its kind, 0 not."""
+    """Return the weight of a media type, and how closely it is named: 2 by its name, 1 by its kind, 0 not at all."""
     for closeness, known in ((2, name), (1, f"{name.partition('/')[0]}/*")):
         if known in weights:
             return weights[known], closeness
@@ -62,12 +62,12 @@ def _weight(name: str, weights: Mapping[str, float]) -> tuple[float, int]:
 
 
 def line_pieces(line: Mapping[str, Any]) -> Iterator[bytes]:
-    """Yield a line of ``DocumentReader.read`` as JSON with a line end: at once, but a file as it is read."""
+    """Yield a line of ``DocumentReader.read`` as JSON with a line end: all at once, except a file as it is read."""
     return _framed(b"", line, b"\n")
 
 
 def event_pieces(line: Mapping[str, Any]) -> Iterator[bytes]:
-    """Yield the same as a server-sent event that is called as the line's type."""
+    """Yield the same as a server-sent event, named for the line's type."""
     return _framed(f"event: {line['type']}\ndata: ".encode(), line, b"\n\n")
 
 
@@ -84,9 +84,9 @@ def _framed(head: bytes, line: Mapping[str, Any], tail: bytes) -> Iterator[bytes
 
 
 async def as_markdown(lines: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[bytes]:
-    """Yield a document's text, page by page in their order: each as soon as all before it are read.
+    """Yield a document's text, page by page in order: each page once all before it are read.
 
-    *lines* are those of ``DocumentReader.read``. All together are what its last line has as ``markdown``.
+    *lines* are those of ``DocumentReader.read``. Joined, the pieces are the ``markdown`` of the last line.
     """
     left: list[int] = []
     read: dict[int, str | None] = {}

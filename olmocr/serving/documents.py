@@ -1,4 +1,4 @@
-"""A document on this disk -> its pages, each as soon as it is read, and what came of all of them, as JSON."""
+"""A document on this disk -> its pages, each as soon as it is read, and the result of all of them, as JSON."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from olmocr.workspace.outputs import markdown_of
 from olmocr.workspace.running_heads import RunningHeads
 
 TERMS = Terms(guided="retries", is_looping=has_looped)
-"""The pipeline's own."""
+"""The pipeline's own value."""
 
-_BYTES_A_PIXEL = 4  # three, and some for what is made of them
-_FIGURE_BYTES_A_PIXEL = 12  # a page's pixels as they come, as a picture, turned, and a figure of nearly all of them
+_BYTES_A_PIXEL = 4  # three, and some for what is made from them
+_FIGURE_BYTES_A_PIXEL = 12  # a page's pixels: as they come, as a picture, turned, and as a figure of almost all
 
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentReader:
-    """Reads documents: renders pages with *pool*, asks *ask* about *at_once* of one document.
+    """Reads documents: renders pages with *pool*, and asks *ask* about *at_once* pages of one document.
 
-    *model* is what records call the model, *on_page* is called with each page. Pages are as many as *rendered* lets
-    through, of all documents together, and as large as *pixels* has room for, in bytes; *kept* is how many pages the
-    documents may have that are being read, since their text is kept until the last is there. *figure_bytes* is of one
-    page's figures, as PNG, which lie beside the document while they are sent.
+    *model* is the model's name in records; *on_page* is called with each page. *rendered* limits the number of rendered
+    pages of all documents together, *pixels* their bytes, and *kept* the number of pages of documents being read, since
+    their text is kept until the last page is done. *figure_bytes* limits one page's figures, as PNG, which are on the
+    disk beside the document while they are sent.
     """
 
     ask: Ask
@@ -61,15 +61,15 @@ class DocumentReader:
     on_page: Callable[[PageRecord], None] = lambda page: None
 
     async def read(self, path: Path, name: str, wanted: Wanted) -> AsyncGenerator[dict[str, Any]]:
-        """Yield what the document is, its pages as they are finished, and what came of all; each with its *type*.
+        """Yield what the document is, its pages as they are finished, and the result of all; each with its *type*.
 
-        A page's files follow it, each with its *content* as an :class:`~olmocr.workspace.document.AttachedFile`, which
-        goes when the next line is asked for.
+        A page's files follow it, each with its *content* as an :class:`~olmocr.workspace.document.AttachedFile`: it is
+        removed when the next line is requested.
 
         Raises:
             InputError: it cannot be read at all.
-            RequestError: it has more pages than are read, or none of those that are wanted.
-            ServerError: nobody answers any more.
+            RequestError: it has too many pages, or none of those requested.
+            ServerError: the model no longer answers.
         """
         started = time.monotonic()
         count = await self.pool.page_count(path, name)
@@ -84,7 +84,7 @@ class DocumentReader:
             self._heads(path, name, numbers, wanted.form) as heads,
             contextlib.aclosing(pages_of_it) as pages,
         ):
-            if len(numbers) > 1:  # of a single page it is not known yet whether there is anything to tell
+            if len(numbers) > 1:  # for a single page it is not yet known whether there is anything to report
                 yield about
             async for record in pages:
                 if len(numbers) == 1:
@@ -104,7 +104,7 @@ class DocumentReader:
     async def _heads(
         self, path: Path, name: str, numbers: tuple[int, ...], form: TextForm
     ) -> AsyncIterator[asyncio.Future[RunningHeads] | None]:
-        """Yield the running heads, which are looked for while the first pages are read; None if they are to stay."""
+        """Yield the running heads, found while the first pages are read; None if they are to stay."""
         if form.headers == "keep":
             yield None
             return
@@ -119,7 +119,7 @@ class DocumentReader:
     async def _shown(
         self, page: Document, path: Path, form: TextForm, heads: asyncio.Future[RunningHeads] | None
     ) -> AsyncIterator[Document]:
-        """Yield a document of one *page* in the form that is asked for; its figures lie beside the file at *path*."""
+        """Yield a document of one *page* in the requested form; its figures are beside the file at *path*."""
         if form.is_as_read:
             yield page
             return
@@ -140,18 +140,18 @@ class DocumentReader:
     def _numbers(self, count: int, wanted: Wanted) -> tuple[int, ...]:
         numbers = wanted_numbers(wanted.pages, count)
         if not numbers:
-            raise bad_request(f"the document has {count} pages and none of those that are asked for", "pages")
+            raise bad_request(f"the document has {count} pages and none of those requested", "pages")
         if len(numbers) > self.most_pages:
             raise RequestError(
                 413,
-                f"{len(numbers)} pages are to be read, and this server reads {self.most_pages} at most; ask for some",
+                f"{len(numbers)} pages are requested, and this server reads {self.most_pages} at most; ask for some",
                 code="too_many_pages",
                 param="pages",
             )
         return numbers
 
     def _pages(self, path: Path, name: str, numbers: tuple[int, ...], longest_side: int) -> AsyncGenerator[PageRecord]:
-        """Yield pages as they are finished; closing this ends those in the making."""
+        """Yield pages as they are finished; closing this ends unfinished ones."""
         reader = PageReader(path, name, self.pool, longest_side, self.terms, is_only=len(numbers) == 1)
 
         async def read(number: int) -> PageRecord:
@@ -162,9 +162,9 @@ class DocumentReader:
 
 
 def page_json(record: PageRecord, name: str) -> dict[str, Any]:
-    """Return a page of the document *name* as a client is told of it; *failure* says why its text is not the model's.
+    """Return a page of the document *name* as reported to a client.
 
-    So does *error*, in words alone.
+    *failure* says why its text is not the model's, and so does *error*, in words alone.
     """
     response = record.response
     rejected = [without_paths(why) for why in record.rejected]
@@ -195,7 +195,7 @@ def page_json(record: PageRecord, name: str) -> dict[str, Any]:
 
 
 def _beside_json(shown: Document, form: TextForm) -> dict[str, Any]:
-    """Return what is told beside a page whose text is not as it was read: its files, and what stayed or was dropped."""
+    """Return what accompanies a page whose text was changed after reading: files, and what stayed or was dropped."""
     if form.is_as_read:
         return {}
     return {
@@ -206,7 +206,7 @@ def _beside_json(shown: Document, form: TextForm) -> dict[str, Any]:
 
 
 def file_json(file: AttachedFile) -> dict[str, Any]:
-    """Return a file to which a page's text leads, with its *content* to be read."""
+    """Return a file that a page's text links to, with its *content* to be read."""
     return {
         "type": "file",
         "page_number": file.page_number,
@@ -218,7 +218,7 @@ def file_json(file: AttachedFile) -> dict[str, Any]:
 
 
 def summary_json(document: Document, seconds: float, *, markdown: bool) -> dict[str, Any]:
-    """Return what came of a document: counts, and its text as markdown."""
+    """Return the result for a document: counts, and its text as markdown."""
     pages = document.pages
     return {
         "type": "summary",

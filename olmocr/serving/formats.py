@@ -29,7 +29,7 @@ async def below_front_matter(
 ) -> AsyncGenerator[str | ModelResponse]:
     """Yield an answer's text below its front matter as it is written, and then the answer with that text alone.
 
-    An answer without a front matter, such as one that was cut within it, comes as it is.
+    An answer without complete front matter, such as one that was cut within it, is yielded as it is.
     """
     written, sent = "", ""
     async with contextlib.aclosing(pieces):
@@ -80,13 +80,13 @@ class _Chat:
 
 
 def _ending(answer: ModelResponse) -> dict[str, Any]:
-    """Return why an answer ended. One that went round in circles, or took too long, was cut: *stop_reason* says why."""
+    """Return why an answer ended. One that looped, or took too long, was cut: *stop_reason* says which."""
     why = _why_cut(answer)
     return {"finish_reason": "length" if why else answer.finish_reason, "stop_reason": why}
 
 
 def _why_cut(answer: ModelResponse) -> str | None:
-    """Return why an answer was cut for a reason that OpenAI's formats have no word for."""
+    """Return why an answer was cut, if OpenAI's formats have no word for the reason."""
     return answer.finish_reason if answer.finish_reason in ("loop", "time") else None
 
 
@@ -180,11 +180,11 @@ class _Responses:
 
 
 Format = _Chat | _Responses
-"""How one answer is told. A stream is what ``begin`` gives, ``piece`` of each text, and ``end`` or ``fail``."""
+"""The format of one answer. A stream consists of ``begin``, a ``piece`` for each text, and ``end`` or ``fail``."""
 
 
 def make_format(api: Api, question: Question) -> Format:
-    """Return how *question* is answered."""
+    """Return the format that answers *question*."""
     return _Chat(question) if api == "chat" else _Responses(question)
 
 

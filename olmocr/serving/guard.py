@@ -1,4 +1,4 @@
-"""A request -> who may ask, how much, how long; what goes wrong -> an answer; and one line in the log."""
+"""A request -> who may send it, how large, how long; what goes wrong -> an answer; and one line in the log."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ from olmocr.text import one_line
 log = logging.getLogger(__name__)
 
 OnAnswer = Callable[[str, int | None], None]
-"""Is told the path and the status of each request; None where the client left before there was one."""
+"""Receives the path and the status of each request; None if the client left before there was one."""
 
 NOTE = "olmocr.note"
-"""Where a request's scope holds what its line in the log says beside."""
+"""The key in a request's scope for additions to its line in the log."""
 
 STAY = "olmocr.stay"
-"""Where a request's scope holds its :class:`Stay`."""
+"""The key in a request's scope for its :class:`Stay`."""
 
 OPEN_PATHS = ("/health", "/")
-"""What is told without a key: whether anything runs, and the page that asks a person for the key."""
+"""What is served without a key: whether the server runs, and the page that asks a person for the key."""
 
 ON_DISK = ("/v1/ocr",)
-"""Where a body is written to the disk as it comes, and does not lie in memory."""
+"""Where a body is written to the disk as it arrives, and not kept in memory."""
 
 _CONTAINER_NAMES = frozenset(
     ("host.docker.internal", "gateway.docker.internal", "host.containers.internal", "host.lima.internal")
 )
-"""What containers call the machine that they run on; nobody else can give anything a name in ``.internal``."""
+"""The name of the host machine in containers; nobody else can register a name in ``.internal``."""
 
 _PIECE = 64 << 10
-"""Bytes that are handed on at once, so that it is known how fast a client takes them."""
+"""Bytes that are passed on at once, so that the client's speed can be measured."""
 
 
 @dataclass(frozen=True)
 class Admission:
-    """Who may ask: whoever knows *api_key*; without one, whoever calls this machine by a name of its own, or *hosts*.
+    """Who may send requests: clients with *api_key*; without one, those that use a name of this machine, or *hosts*.
 
-    *origins* are those of web pages that may ask, as browsers name them: ``https://example.com``; ``*`` is any.
+    *origins* are the web pages that may send requests, as browsers name them: ``https://example.com``; ``*`` is any.
     """
 
     api_key: str | None = None
@@ -64,10 +64,10 @@ class Admission:
 
 
 class Guard:
-    """The outermost layer of the server, as ASGI has them.
+    """The outermost ASGI layer of the server.
 
-    With a key whoever knows it may ask. Without one, whoever calls this machine by a name of its own: a web page
-    that has its own name lead here (DNS rebinding) does not. No web page may ask that is not named.
+    With a key, clients that know it may send requests. Without one, those that use a name of this machine may: this
+    excludes a web page that points its own name here (DNS rebinding). Web pages must be named to be allowed.
     """
 
     def __init__(
@@ -119,10 +119,10 @@ class Guard:
                 await exchange.refuse(logged_bugs(error))
 
     def _headers_for_page(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        """Return what lets the browser show the answer to the web page that asks; nothing, where none does.
+        """Return the headers that let a browser show the answer to the web page that requested it, if there is one.
 
         Raises:
-            RequestError: it is a page that may not ask.
+            RequestError: it is a page that is not allowed.
         """
         origin, host = headers.get("origin", ""), headers.get("host", "")
         if not origin or origin.partition("://")[2] == host:
@@ -131,8 +131,8 @@ class Guard:
             shown = one_line(origin, 100)
             raise RequestError(
                 403,
-                f"this server answers no web pages of other servers; start it with --allow-origin {shown}, if that is "
-                "a page of yours",
+                f"other servers' web pages may not use this server; start it with --allow-origin {shown} if that is "
+                "your own page",
                 code="wrong_origin",
             )
         return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
@@ -160,17 +160,17 @@ class Guard:
             raise RequestError(
                 415, "a compressed body is not read; send it without Content-Encoding", code="unsupported_media_type"
             )
-        self._asking.check()  # it is not let send all of it in vain
+        self._asking.check()  # so that it is not sent in vain
 
     def _check_key(self, authorization: bytes) -> None:
         scheme, _, given = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._key or b""):
-            what = "the API key is wrong" if authorization else "an API key is wanted: Authorization: Bearer KEY"
+            what = "the API key is wrong" if authorization else "an API key is required: Authorization: Bearer KEY"
             raise RequestError(401, what, code="invalid_api_key")
 
 
 class Stay:
-    """What one request holds while it is here: its bytes, and, once these are there as a whole, a place."""
+    """What one request uses while it is here: its bytes, and, once they are complete, a place."""
 
     def __init__(self, asking: Asking, bodies: Bodies, *, is_counted: bool) -> None:
         self._asking = asking
@@ -180,11 +180,11 @@ class Stay:
 
     @property
     def must_go(self) -> asyncio.Event:
-        """Is set when there is no room for its bytes any more."""
+        """An event that is set when there is no room for its bytes any more."""
         return self._body.must_go if self._body else asyncio.Event()
 
     def take(self, count: int, *, is_whole: bool) -> None:
-        """Count that so many more of its bytes came, with which it *is_whole* or not.
+        """Count this many more of its bytes, after which it *is_whole* or not.
 
         Raises:
             RequestError: there is no room for them, or no place for it.
@@ -198,24 +198,24 @@ class Stay:
             self._body.is_whole = True
 
     def keep(self, count: int) -> None:
-        """Count from now on only so many bytes, which are kept of it."""
+        """From now on count only as many bytes as are kept of it."""
         if self._body:
             self._body.bytes = count
 
     def leave_place(self) -> None:
-        """Let another request have its place: what is left to do is to send what there is."""
+        """Release its place: all that remains is to send the answer."""
         if self._place:
             self._place.give_back()
 
     def end(self) -> None:
-        """Let others have all."""
+        """Release everything."""
         self.leave_place()
         if self._body:
             self._bodies.end(self._body)
 
 
 class _Exchange:
-    """One request and its answer: as large as allowed, as slow as allowed, and ended when the client leaves."""
+    """One request and its answer: limited in size and time, and ended when the client leaves."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, limits: ServerLimits, stay: Stay, is_over: asyncio.Event
@@ -231,11 +231,11 @@ class _Exchange:
         self._received = 0
         self._coming, self._going = (Pace(limits.stall_seconds, limits.least_rate) for _ in range(2))
         self._is_asked = asyncio.Event()
-        self.is_gone = asyncio.Event()  # the client, or it takes nothing any more
+        self.is_gone = asyncio.Event()  # the client left, or no longer reads
         self._is_answered = False
 
     async def run(self, app: ASGIApp) -> None:
-        """Let *app* answer; when the client leaves, that is cancelled."""
+        """Run *app*; cancel it when the client leaves."""
         answering = asyncio.ensure_future(app(self.scope, self._take, self._give))
         watching = asyncio.create_task(self._watch())
         try:
@@ -251,7 +251,7 @@ class _Exchange:
             await asyncio.gather(answering, watching, return_exceptions=True)
 
     async def refuse(self, refusal: RequestError) -> None:
-        """Answer with an error, unless an answer has begun: then the connection is closed, which says it all."""
+        """Answer with an error, unless an answer has begun: then close the connection, which is enough of an error."""
         if self.status is not None:
             return
         body = json.dumps(error_body(refusal))
@@ -260,7 +260,7 @@ class _Exchange:
             await answer(self.scope, self._receive, self._give)
 
     async def allow(self, headers: Headers) -> None:
-        """Tell a browser that the web page may ask what it wants to."""
+        """Answer a browser that the web page may send the request."""
         allowed = {
             "access-control-allow-methods": "GET, POST, OPTIONS",
             "access-control-allow-headers": headers.get(
@@ -275,8 +275,8 @@ class _Exchange:
         """Return the next piece of the body.
 
         Raises:
-            RequestError: it is too large, or does not come, or there is no room or place for it.
-            ServerUnavailableError: the server does not wait for it any more.
+            RequestError: it is too large, or does not arrive, or there is no room or place for it.
+            ServerUnavailableError: the server no longer waits for it.
         """
         if self._is_asked.is_set():
             await self.is_gone.wait()
@@ -309,13 +309,13 @@ class _Exchange:
                 raise closing()
             elif ends[1].done():
                 raise no_room()
-            raise RequestError(408, "the request's body does not come, or too slowly", code="timeout")
+            raise RequestError(408, "the request's body does not arrive, or too slowly", code="timeout")
         finally:
             for each in (coming, *ends):
                 each.cancel()
 
     async def _give(self, message: Message) -> None:
-        """Send on what is answered; a client that does not take it is left."""
+        """Send the answer; drop a client that does not read it."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             await self._hand_on({**message, "headers": [*message["headers"], *_HEADERS, *self.headers]}, 0)
@@ -366,12 +366,12 @@ def _log_line(scope: Scope, status: int | None, seconds: float) -> None:
 
 
 def noted(scope: Scope, input_tokens: int, output_tokens: int) -> None:
-    """Have a request's line in the log say how many tokens were read and written."""
+    """Add the tokens read and written to a request's line in the log."""
     scope[NOTE] = f"{input_tokens} tokens read, {output_tokens} written"
 
 
 def logged_bugs(error: Exception) -> RequestError:
-    """Return what to answer; of a bug log where it comes from, and not what it says: that may quote a page."""
+    """Return the answer to an error; for a bug log where it was raised, not its text: that may quote a page."""
     if not isinstance(error, OlmocrError):
         places = traceback.extract_tb(error.__traceback__)
         where = " < ".join(f"{place.name} ({place.filename}:{place.lineno})" for place in reversed(places[-5:]))

@@ -1,4 +1,4 @@
-"""How much one server takes on, and from one request."""
+"""How much one server accepts, in all and from one request."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _MiB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class ServerLimits:
-    """What is past these is refused, with a sentence, or waits. docs/serve.md says what they come to together.
+    """What exceeds these is refused, with a sentence, or waits. docs/serve.md gives the sum of them.
 
     Attributes:
-        at_once: questions that are with the model.
-        waiting: requests that may wait besides; more are sent away.
-        connections: that are open, whatever they do; of more, the slowest is closed.
+        at_once: questions that the model has at a time.
+        waiting: more requests that may wait; any others are refused.
+        connections: open at a time, whatever they do; if there are more, the slowest is closed.
         request_bytes: of one request's body.
         held_bytes: of all questions' bodies and pictures, in memory; at least one request's.
         upload_bytes: of all documents' bodies, on the disk; at least one request's.
-        picture_bytes: of pixels that are in hand, of questions' pictures and documents' pages.
-        figure_bytes: of one page's figures, as PNG, on the disk; more are left out, and told.
+        picture_bytes: of pixels in memory, for questions' pictures and documents' pages.
+        figure_bytes: of one page's figures, as PNG, on the disk; more are left out and reported.
         pages: to be read of one document.
-        pages_in_hand: of all documents that are being read, which is how much text is kept; at least one document's.
-        stall_seconds: that a client is waited for: for a request's head, and in all for its body and its answer
+        pages_in_hand: of all documents being read, which limits the text kept; at least one document's.
+        stall_seconds: how long to wait for a client: for a request's head, and in all for its body and its answer
             unless it moves *least_rate* bytes a second.
-        least_rate: as said there.
-        answer_seconds: for one answer, from when the model begins with it; None is no limit.
+        least_rate: as above.
+        answer_seconds: for one answer, from when the model begins it; None is no limit.
 
     Raises:
         UsageError: a value is out of its range.

@@ -17,11 +17,11 @@ from olmocr.serving.bounds import BodiesInHand
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 EngineCounts = Callable[[], Mapping[str, float]]
-"""Tells what the engine has done so far, by name."""
+"""Reports the engine's counters so far, by name."""
 
 
 class Metrics:
-    """Counts requests, answers and pages. *paths* are those that have a number of their own; others are one."""
+    """Counts requests, answers and pages. *paths* are counted separately, all other paths together."""
 
     def __init__(
         self, asking: Asking, bodies: BodiesInHand, engine_counts: EngineCounts, paths: frozenset[str]
@@ -56,7 +56,7 @@ class Metrics:
 
 
 class _Now:
-    """What is not counted but looked at."""
+    """Values that are measured, not counted."""
 
     def __init__(self, asking: Asking, bodies: BodiesInHand, engine_counts: EngineCounts) -> None:
         self._asking = asking

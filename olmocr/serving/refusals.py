@@ -8,12 +8,12 @@ from typing import Any
 
 from olmocr.errors import InputError, OlmocrError, ServerError, ServerUnavailableError, UsageError
 
-# Folders, with what is in them: of this machine's kind, or of Windows.
+# Folders with what is in them: on this kind of machine, or on Windows.
 _PATH = re.compile(r"(?<![\w:/<.])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:()<>]+){2,}[/\\]?")
 
 
 class RequestError(OlmocrError):
-    """A request that is not answered: *status* is HTTP's, *param* the field at fault, *code* one word for programs.
+    """A request that is refused: *status* is HTTP's, *param* the wrong field, *code* one word for programs.
 
     *retry_after* is in seconds: asking again then may help.
     """
@@ -29,12 +29,12 @@ class RequestError(OlmocrError):
 
 
 def bad_request(message: str, param: str | None = None, code: str = "invalid_value") -> RequestError:
-    """Return the refusal of a request that would have to be another one."""
+    """Return the refusal of a request that must be changed before it can succeed."""
     return RequestError(400, message, code=code, param=param)
 
 
 def refusal_of(error: Exception) -> RequestError:
-    """Return what to answer where *error* was raised. Of a bug nothing is told but that there is one."""
+    """Return the answer to a raised *error*. Of a bug nothing is revealed except that there is one."""
     match error:
         case RequestError():
             return error
@@ -47,22 +47,22 @@ def refusal_of(error: Exception) -> RequestError:
             return RequestError(503, without_paths(str(error)), code="unavailable", retry_after=1.0)
         case OlmocrError():
             return RequestError(500, without_paths(str(error)), code="failed")
-    return RequestError(500, "this server has failed at this request, which is a bug; its log says where", code="bug")
+    return RequestError(500, "this request hit a bug in this server; the server's log says where", code="bug")
 
 
 def without_paths(sentence: str) -> str:
-    """Return *sentence*, which may be about a file of this machine's, without where that lies."""
+    """Return *sentence*, which may name a file of this machine, without the file's folder."""
     return _PATH.sub("…", sentence)
 
 
 def error_body(refusal: RequestError) -> dict[str, Any]:
-    """Return the JSON of an answer that is an error."""
+    """Return the JSON of an error."""
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     kind = "server_error" if refusal.status >= 500 else kinds.get(refusal.status, "invalid_request_error")
     return {"error": {"message": str(refusal), "type": kind, "param": refusal.param, "code": refusal.code}}
 
 
 def error_headers(refusal: RequestError) -> dict[str, str]:
-    """Return the headers that go with it."""
+    """Return the headers of an error."""
     headers = {} if refusal.retry_after is None else {"retry-after": str(max(1, math.ceil(refusal.retry_after)))}
     return headers | ({"www-authenticate": "Bearer"} if refusal.status == 401 else {})

@@ -1,4 +1,4 @@
-"""An application -> HTTP on an address, until it is told to end. The one door to uvicorn."""
+"""An application -> HTTP on an address, until it is cancelled. Only this module imports uvicorn."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ from olmocr.serving.limits import ServerLimits
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 128  # connections that wait to be accepted, and that are accepted in one go
+_BACKLOG = 128  # connections that wait to be accepted, and that are accepted at once
 
-_MARGIN_SECONDS = 5.0  # for the last bytes to be sent, once the answers are ended
+_MARGIN_SECONDS = 5.0  # to send the last bytes, once the answers have ended
 
 
 def listen(host: str, port: int, *, has_key: bool) -> socket.socket:
-    """Return a socket that listens; port 0 is any that is free.
+    """Return a socket that listens; port 0 is any free one.
 
     Raises:
-        UsageError: there is no such address, or other machines could ask and no key is set.
+        UsageError: there is no such address, or other machines could use the server and no key is set.
         ServerError: the port is taken, or may not be used.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, OverflowError, UnicodeError) as error:
-        raise UsageError(f"`host` {host} is no address of this machine: {error}") from error
+        raise UsageError(f"`host` {host} is not an address of this machine: {error}") from error
     family, _, _, _, place = found[0]
     if not has_key and not ipaddress.ip_address(str(place[0]).partition("%")[0]).is_loopback:
         raise UsageError(
-            f"at {host} other machines can ask, and no key is set; give one in OLMOCR_API_KEY, or `host='127.0.0.1'`"
+            f"at {host} other machines can use it, but no key is set; set one in OLMOCR_API_KEY, or `host='127.0.0.1'`"
         )
     try:
         return socket.create_server((str(place[0]), int(place[1])), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise ServerError(f"port {port} {why_no_port(error)}; choose another one with `port`") from error
+        raise ServerError(f"port {port} {why_no_port(error)}; choose another with `port`") from error
 
 
 def address(listening: socket.socket) -> str:
-    """Return the URL at which a socket is found."""
+    """Return the URL of a socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def serve(app: Starlette, listening: socket.socket, *, grace: float) -> None:
-    """Serve until cancelled. Answers in the making then have *grace* seconds to end; what does not is told so.
+    """Serve until cancelled. Unfinished answers then have *grace* seconds; later ones are ended with an error.
 
     Raises:
-        OlmocrError: it cannot begin, for want of a temporary folder for one.
+        OlmocrError: it cannot start, because no temporary folder could be made.
     """
     limits: ServerLimits = app.state.limits
     limits = replace(limits, connections=room_for(limits.connections))
@@ -72,7 +72,7 @@ async def serve(app: Starlette, listening: socket.socket, *, grace: float) -> No
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="critical",  # what goes wrong is in our own log, without what was asked
+            log_level="critical",  # our own log reports what goes wrong, without quoting requests
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -92,7 +92,7 @@ async def serve(app: Starlette, listening: socket.socket, *, grace: float) -> No
 
 @contextlib.asynccontextmanager
 async def _swept(server: uvicorn.Server, stall_seconds: float) -> AsyncIterator[None]:
-    """Look after connections now and then, while this is open."""
+    """Check connections now and then, while this is open."""
 
     async def sweep() -> None:
         while True:
@@ -112,7 +112,7 @@ async def _swept(server: uvicorn.Server, stall_seconds: float) -> AsyncIterator[
 async def _close(asking: Asking, grace: float) -> None:
     asking.close()
     if asking.admitted:
-        log.info("closing: %d requests have %g s to be answered", asking.admitted, grace)
+        log.info("closing: %d requests have %g s to finish", asking.admitted, grace)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(grace):
             while asking.admitted:

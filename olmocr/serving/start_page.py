@@ -11,6 +11,6 @@ _HERE = "olmocr.serving"
 
 @functools.cache
 def start_page() -> str:
-    """Return the page as HTML. It is the same for everybody: what it shows, its script asks for, with the key."""
+    """Return the page as HTML. It is the same for everybody: its script requests everything else, with the key."""
     head = page_head([asset(_HERE, "start.css")], [asset(_HERE, "start.js")], asks_its_server=True)
     return page_template(_HERE, "start.html").render(**head)

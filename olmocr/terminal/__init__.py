@@ -1,1 +1,1 @@
-"""What all commands do alike, and show."""
+"""What all commands have in common."""

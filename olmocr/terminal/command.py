@@ -1,4 +1,4 @@
-"""What every command does alike: errors as sentences, exit codes, spellings of options, progress."""
+"""What all commands have in common: errors as sentences, exit codes, spellings of options, progress."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 LINE_EVERY_SECONDS = 30.0
-"""So often a line about what goes on is logged where nobody looks."""
+"""How often progress is logged when nobody watches a display."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def ends_with_exit_code(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a command end in one sentence and its exit code where *function* raises an OlmocrError.
+    """Make a command end with one sentence and its exit code if *function* raises an OlmocrError.
 
-    Whatever becomes of the terminal or the pipe that is written to, *function* goes on; a result that could not be
-    written for want of room is told in the end.
+    Whatever becomes of the terminal or the pipe that is written to, *function* continues; a result that could not be
+    written because there was no room is reported at the end.
     """
 
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
         _interrupt_once()
-        # Read when huggingface_hub is imported, which is later: what it downloads is shown by a display of ours.
+        # Read when huggingface_hub is imported, which is later: our own display shows its downloads.
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
         with _steady_streams():
             try:
@@ -58,7 +58,7 @@ def ends_with_exit_code(function: Callable[P, R]) -> Callable[P, R]:
                 complain(f"error: {error}")
                 raise typer.Exit(error.exit_code) from error
             except KeyboardInterrupt as error:
-                complain("interrupted: what was finished stays, nothing half done is left; run it again to go on")
+                complain("interrupted: finished work is kept, and nothing is left half done; run it again to continue")
                 raise typer.Exit(ExitCode.INTERRUPTED) from error
             _refuse_unsaid()
             return result
@@ -67,10 +67,10 @@ def ends_with_exit_code(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class SteadyStream(io.TextIOBase):
-    """Standard output or error as a command writes to it: once that fails, what follows is dropped.
+    """Standard output or error as a command writes to it: once that fails, later output is dropped.
 
-    *fault* is why it failed; None if it did not, or nobody listens any more: a pipe whose reader has seen enough, a
-    terminal that was closed.
+    *fault* is why it failed; None if it did not, or if nobody listens any more: a pipe's reader has seen enough, or the
+    terminal was closed.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -80,15 +80,15 @@ class SteadyStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """How text becomes bytes."""
+        """The encoding of text."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def writable(self) -> bool:
-        """Say that it may be written to, since nothing happens where it cannot."""
+        """Claim to be writable, since a write that fails is ignored."""
         return True
 
     def isatty(self) -> bool:
-        """Say whether somebody looks."""
+        """Return whether somebody watches."""
         return self._stream is not None and self._stream.isatty()
 
     def fileno(self) -> int:
@@ -100,21 +100,21 @@ class SteadyStream(io.TextIOBase):
         return super().fileno() if self._stream is None else self._stream.fileno()
 
     def write(self, text: str) -> int:
-        """Write *text*, what the encoding has no character for as its escape."""
+        """Write *text*, with characters that the encoding lacks as escapes."""
         if self._stream is not None:
             with self._losing(self._stream):
                 self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
         return len(text)
 
     def flush(self) -> None:
-        """Have what was written go out."""
+        """Send what was written."""
         if self._stream is not None:
             with self._losing(self._stream):
                 self._stream.flush()
 
     @contextlib.contextmanager
     def _losing(self, stream: TextIO) -> Iterator[None]:
-        """Let the stream go where the block fails."""
+        """Give the stream up if the block fails."""
         try:
             yield
         except OSError as error:
@@ -130,7 +130,7 @@ _NOBODY_LISTENS = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONN
 
 
 def _divert(stream: TextIO) -> None:
-    """Send what is still buffered nowhere: when Python ends it would fail again, and change the exit code."""
+    """Discard what is still buffered: when Python ends it would fail again, and change the exit code."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -139,7 +139,7 @@ def _divert(stream: TextIO) -> None:
 
 @contextlib.contextmanager
 def _steady_streams() -> Iterator[None]:
-    """Have standard output and error be such that no fault of theirs ends work."""
+    """Replace standard output and error so that their faults never end work."""
     _open_standard_descriptors()
     before = sys.stdout, sys.stderr
     steady = SteadyStream(sys.stdout), SteadyStream(sys.stderr)
@@ -153,9 +153,9 @@ def _steady_streams() -> Iterator[None]:
 
 
 def _open_standard_descriptors() -> None:
-    """Open those of the first three descriptors that are closed: else the next file that is opened would be one.
+    """Open those of the first three descriptors that are closed: otherwise the next file opened would become one.
 
-    What any library prints would go into it then, even into the workspace's records.
+    Whatever any library prints would then go into that file, even into the workspace's records.
     """
     for number in range(3):
         try:
@@ -168,11 +168,11 @@ def _open_standard_descriptors() -> None:
             os.set_inheritable(number, True)
     for number in (1, 2):
         with contextlib.suppress(OSError):
-            os.set_blocking(number, True)  # a shell's neighbour may have set it otherwise
+            os.set_blocking(number, True)  # another program of the same shell may have set it otherwise
 
 
 def _refuse_unsaid() -> None:
-    """End with the exit code for what cannot be written if that happened to a result on standard output."""
+    """End with the exit code for output that cannot be written, if that happened to a result on standard output."""
     sys.stdout.flush()
     fault = sys.stdout.fault if isinstance(sys.stdout, SteadyStream) else None
     if fault is not None:
@@ -181,7 +181,7 @@ def _refuse_unsaid() -> None:
 
 
 def _interrupt_once() -> None:
-    """Have Ctrl-C and the signals that end a process raise KeyboardInterrupt, once: what follows is cleaning up."""
+    """Make Ctrl-C and the signals that end a process raise KeyboardInterrupt, once: after that it cleans up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in _ending_signals():
@@ -193,15 +193,15 @@ def _interrupt_once() -> None:
 
 
 def _ending_signals() -> list[signal.Signals]:
-    """Return the signals that end a process; not SIGHUP where it is to be ignored, as nohup asks."""
+    """Return the signals that end a process, without SIGHUP if it is to be ignored, as nohup requests."""
     hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 def run_interruptibly(coroutine: Coroutine[Any, Any, R]) -> R:
-    """Run *coroutine*. A signal that would end the process cancels it, once: what follows is cleaning up.
+    """Run *coroutine*. A signal that would end the process cancels it, once: after that it cleans up.
 
-    An exception out of a signal's handler could end any of its tasks, and none of the others would hear of it.
+    An exception raised in a signal's handler could end any of its tasks, and the others would not notice.
 
     Raises:
         KeyboardInterrupt: there was such a signal.
@@ -234,8 +234,8 @@ def run_interruptibly(coroutine: Coroutine[Any, Any, R]) -> R:
 def as_options(text: str, options: Mapping[str, str]) -> str:
     """Return a sentence with the command line's names: ```max_tokens=100``` becomes ``--max-tokens 100``.
 
-    Errors name settings as Python has them, between backquotes; *options* are those of a command, by these names. What
-    is none of them stays.
+    Errors name settings as Python does, between backquotes; *options* are those of a command, by these names. Other
+    names stay.
     """
 
     def as_option(match: re.Match[str]) -> str:
@@ -254,7 +254,7 @@ _SETTING = re.compile("`([a-z][a-z0-9_]*)(?:=([^`]*))?`")  # as errors name them
 
 
 def in_this_commands_words(text: str) -> str:
-    """Return a sentence with the names that the options of the command have that runs."""
+    """Return a sentence with the option names of the running command."""
     return as_options(text, _OPTIONS.get())
 
 
@@ -262,12 +262,12 @@ _OPTIONS: ContextVar[Mapping[str, str]] = ContextVar("options", default=MappingP
 
 
 def say(text: str) -> None:
-    """Print a result to standard output; that it cannot be written is told when the command ends."""
+    """Print a result to standard output; if it cannot be written, the command reports that when it ends."""
     _print(text, sys.stdout)
 
 
 def complain(text: str) -> None:
-    """Print to standard error, in the words of the command that runs."""
+    """Print to standard error, with the option names of the running command."""
     _print(in_this_commands_words(text), sys.stderr)
 
 
@@ -283,13 +283,13 @@ _REFUSAL: Any = typer.BadParameter.__mro__[1]  # of arguments; Typer gives it no
 class CommandWithBothSpellings(TyperCommand):
     """A command whose options may be spelled ``--like_this`` or ``--like-this``.
 
-    Options that are named in *several* may be given as ``--option a b c``.
+    Options named in *several* may be given as ``--option a b c``.
     """
 
     several: tuple[str, ...] = ()
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Take both spellings of an option's name."""
+        """Accept both spellings of an option's name."""
         return super().make_context(info_name, args, parent, token_normalize_func=hyphenated, **extra)
 
     def invoke(self, ctx: Any) -> Any:
@@ -309,7 +309,7 @@ class CommandWithBothSpellings(TyperCommand):
             return super().parse_args(ctx, args)
         except _REFUSAL as error:
             if alike := getattr(error, "possibilities", None):
-                error.possibilities = alike[:1]  # they come the likest first, and would be shown by the alphabet
+                error.possibilities = alike[:1]  # the closest match; several would be shown alphabetically
             raise
 
 
@@ -331,7 +331,7 @@ def several_values(args: list[str], option: str) -> list[str]:
         else:
             spread += [option, arg] if taking else [arg]
     if taking and hyphenated(args[end - 1]) == option:
-        spread.append(option)  # nothing follows: leave it to the parser to say so
+        spread.append(option)  # nothing follows: the parser reports that
     return spread + args[end:]
 
 
@@ -354,9 +354,9 @@ def start_logging(*, quiet: bool, with_time: bool = False) -> Console:
 
 
 def log_to_file(path: Path) -> None:
-    """Send this package's log, down to details, to a file as well; it is added to.
+    """Append this package's log, with all details, to a file as well.
 
-    Where the file cannot be written to later on, that is told once, and work goes on.
+    If the file cannot be written later on, this is reported once, and work continues.
 
     Raises:
         OutputError: it cannot be opened.
@@ -385,7 +385,7 @@ class _ConsoleHandler(logging.Handler):
 
 
 class _FileHandler(logging.FileHandler):
-    """A log whose disk may be full: what cannot be written is lost, and that is said once."""
+    """A log whose disk may be full: what cannot be written is lost, and this is reported once."""
 
     _is_told = False
 
@@ -393,30 +393,30 @@ class _FileHandler(logging.FileHandler):
         error = sys.exc_info()[1]
         if not self._is_told and isinstance(error, OSError):
             self._is_told = True
-            complain(f"the log {self.baseFilename} cannot be written any more ({error.strerror}); the run goes on")
+            complain(f"the log {self.baseFilename} can no longer be written ({error.strerror}); the run continues")
 
 
 class _LinesFormatter(logging.Formatter):
-    """Indents all lines of a message but the first: what a file is called cannot look like a line of the log."""
+    """Indents all lines of a message except the first: a file's name cannot look like a line of the log."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record)).replace("\n", "\n    ")
 
 
 def is_watched(console: Console) -> bool:
-    """Say whether somebody looks at *console*, with a terminal that can draw anew what it has drawn."""
+    """Return whether somebody watches *console*, on a terminal that can redraw."""
     return sys.stderr is not None and sys.stderr.isatty() and not console.is_dumb_terminal
 
 
 def counting_columns() -> list[Any]:
-    """Return a progress bar's columns for things of which some are done."""
+    """Return the columns of a progress bar for things."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
     return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
 
 
 def byte_columns() -> list[Any]:
-    """Return a progress bar's columns for bytes of which some are done."""
+    """Return the columns of a progress bar for bytes."""
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     text = TextColumn("{task.description}")
@@ -425,7 +425,7 @@ def byte_columns() -> list[Any]:
 
 @contextlib.contextmanager
 def progress_bar(console: Console, *columns: Any, quiet: bool) -> Iterator[Progress]:
-    """Yield a progress bar on *console*: an invisible one where nobody looks."""
+    """Yield a progress bar on *console*: an invisible one if nobody watches."""
     from rich.progress import Progress
 
     with Progress(*columns, console=console, transient=True, disable=quiet or not is_watched(console)) as progress:

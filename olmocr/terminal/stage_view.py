@@ -1,4 +1,4 @@
-"""A run's stages -> what a person sees of them: rows of a live display, or a line in a log."""
+"""A run's stages -> what a person sees of them: rows of a live display, or lines in a log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.text import Text
 
-_RATE_SECONDS = 15.0  # over which a download's rate is measured: what came before says little of now
+_RATE_SECONDS = 15.0  # over which a download's rate is measured: earlier times say little about now
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ Clock = Callable[[], float]
 
 
 class StageView:
-    """The stage that lasts, since when, and how fast it goes. Times are in seconds, of *clock*."""
+    """The current stage, since when, and how fast it runs. Times are in seconds, of *clock*."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -34,7 +34,7 @@ class StageView:
         self._downloaded: deque[tuple[float, int]] = deque()
 
     def show(self, stage: Stage) -> str | None:
-        """Take *stage* up; return a sentence about what it ends, where that is worth one."""
+        """Start *stage*; return a sentence about the one that it ends, if that is worth one."""
         now, before = self._clock(), self._stage
         if type(stage) is not type(before):
             self._since = now
@@ -50,12 +50,12 @@ class StageView:
         return None
 
     def end(self, *kinds: type[Stage]) -> None:
-        """Show no stage any more; with *kinds*, none of these."""
+        """Show no stage any more; with *kinds*, only none of these."""
         if not kinds or isinstance(self._stage, kinds):
             self._stage = None
 
     def line(self) -> str:
-        """Return the stage in a line of text; "" where there is none."""
+        """Return the stage in a line of text; "" if there is none."""
         took = spoken(self._clock() - self._since)
         match self._stage:
             case FindingDocuments(documents):
@@ -87,7 +87,7 @@ class StageView:
                 yield row(self.line())
 
     def _figures(self, download: Downloading) -> list[str]:
-        """Return how much of a download is there, how fast it goes, and how long that takes yet."""
+        """Return how much of a download is done, how fast it runs, and the time left."""
         done = f"{sized(download.done_bytes)} of {sized(download.total_bytes)}"
         (began, first), (now, last) = self._downloaded[0], self._downloaded[-1]
         if now - began < 1 or last <= first:
@@ -98,7 +98,7 @@ class StageView:
 
 @contextlib.contextmanager
 def shown_download(console: Console, *, quiet: bool) -> Iterator[OnStage]:
-    """Yield what shows a download: how much is there, how fast it goes, what is left; a line where nobody looks."""
+    """Yield a function that shows a download: what is done, how fast it runs, time left; a line if nobody watches."""
     from rich.console import Group
     from rich.live import Live
 
@@ -121,14 +121,14 @@ def shown_download(console: Console, *, quiet: bool) -> Iterator[OnStage]:
 
 
 def row(text: str) -> RenderableType:
-    """Return *text* as one row, cut where the terminal ends."""
+    """Return *text* as one row, cut at the edge of the terminal."""
     from rich.text import Text
 
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def bar_row(done: float, total: float | None, figures: str) -> RenderableType:
-    """Return a bar, and *figures* behind it; without a *total* it only says that something is done."""
+    """Return a bar, followed by *figures*; without a *total* it only shows that something is happening."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -156,7 +156,7 @@ class TailOf:
 
 
 def sized(nbytes: int) -> str:
-    """Return *nbytes* as a person reads them."""
+    """Return *nbytes* in a form for people."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if nbytes >= factor:
             return f"{nbytes / factor:.1f} {unit}"
@@ -164,7 +164,7 @@ def sized(nbytes: int) -> str:
 
 
 def spoken(seconds: float) -> str:
-    """Return a time as a person would tell it: ``41 s``, ``9 min``, ``2.5 h``."""
+    """Return a time in a form for people: ``41 s``, ``9 min``, ``2.5 h``."""
     if seconds < 100:
         return f"{max(0, round(seconds))} s"
     minutes = seconds / 60

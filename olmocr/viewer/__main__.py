@@ -35,22 +35,20 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(cls=CommandWithBothSpellings)
 @ends_with_exit_code
 def view(
-    workspace: Annotated[
-        str, typer.Argument(help="The folder, or the URL, that olmocr wrote its results to.", show_default=False)
-    ],
+    workspace: Annotated[str, typer.Argument(help="The folder or the URL with olmocr's results.", show_default=False)],
     output_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the HTML; WORKSPACE/viewer if it is not given, NAME-viewer here where that is a URL.",
+            help="Folder for the HTML. Default: WORKSPACE/viewer, or ./NAME-viewer if that is a URL.",
             show_default=False,
         ),
     ] = None,
     katex: Annotated[
         Path | None,
-        typer.Option(help="Folder of a KaTeX release, to typeset equations with; it is put into each page."),
+        typer.Option(help="Folder of a KaTeX release for typesetting equations; it is put into each page."),
     ] = None,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Only documents that failed; with --poor, either.", rich_help_panel=_CHOICE)
+        bool, typer.Option("--failed", help="Only failed documents; with --poor, both kinds.", rich_help_panel=_CHOICE)
     ] = False,
     poor: Annotated[
         bool,
@@ -63,20 +61,20 @@ def view(
     document: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Only this one: its path, its file's name, or a pattern.", rich_help_panel=_CHOICE
+            metavar="NAME", help="Only this document: its path, its file's name, or a pattern.", rich_help_panel=_CHOICE
         ),
     ] = None,
     sample: Annotated[
-        int | None, typer.Option(min=1, help="Only so many, drawn from the rest.", rich_help_panel=_CHOICE)
+        int | None, typer.Option(min=1, help="Only this many of the rest, drawn at random.", rich_help_panel=_CHOICE)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another one draws another --sample.", rich_help_panel=_CHOICE)] = 0,
+    seed: Annotated[int, typer.Option(help="Another number draws another --sample.", rich_help_panel=_CHOICE)] = 0,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Serve the pages to this machine until Ctrl-C, each made when it is opened.")
+        bool, typer.Option("--serve", help="Serve the pages on this machine until Ctrl-C; opening one makes it.")
     ] = False,
-    port: Annotated[int, typer.Option(help="Where --serve listens; 0 for any port that is free.")] = 8137,
+    port: Annotated[int, typer.Option(help="The port for --serve; 0 for any free port.")] = 8137,
     quiet: Quiet = False,
 ) -> None:
-    """Write HTML that shows each page's image beside what was read of it. It needs no network and no server.
+    """Write HTML that shows each page's image beside the text that was read. It needs no network and no server.
 
     Run it again to write what has changed since. With --serve no page is written.
     """
@@ -128,12 +126,12 @@ def _say_site(site: Site) -> None:
 
 
 def _serve(workspace: Path, folder: Path, choice: Choice, katex: Katex | None, port: int, *, quiet: bool) -> None:
-    """Serve until Ctrl-C, which is how one ends this: no error."""
+    """Serve until Ctrl-C, which is the usual way to end this, not an error."""
     from olmocr.viewer.pages import Look
     from olmocr.viewer.serve import ServedSite, address, make_server, set_site
     from olmocr.viewer.site import opened_catalogue, title_of
 
-    server = make_server(port)  # first, so that a port that is taken costs no time
+    server = make_server(port)  # first, so that a busy port costs no time
     try:
         with opened_catalogue(workspace, folder, choice) as catalogue:
             set_site(server, ServedSite(catalogue, Look(title_of(workspace), str(choice), katex, is_served=True)))

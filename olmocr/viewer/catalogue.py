@@ -1,7 +1,7 @@
-"""A workspace's records -> what is known of each document, in a file: who looks again reads only what has changed.
+"""A workspace's records -> what is known of each document, in a file, so that later only changes are read.
 
-The catalogue also tells which files of the viewer's folder the viewer wrote, of what, and how they were left. All of it
-is made anew where it is missing, except that: files of which it does not tell are a person's.
+The catalogue also lists which files of the viewer's folder the viewer wrote, from what, and how it left them. If the
+catalogue is missing, it is rebuilt without that list: files that are not listed belong to a person.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from olmocr.viewer.records import Record, Status, ViewedDocument, find_records, 
 CATALOGUE = ".olmocr-viewer.sqlite"
 """The catalogue's name in the viewer's folder."""
 
-_FORMAT = 1  # another one is made anew
+_FORMAT = 1  # a catalogue of another format is rebuilt
 
 _TABLES = """
     CREATE TABLE files (path BLOB PRIMARY KEY, stamp TEXT, seen INTEGER) WITHOUT ROWID;
@@ -44,12 +44,12 @@ _COLUMNS = "key, name, source_file, source, pages, counts, to_look_at, error, pa
 _AT_ONCE = 500  # files of records in one transaction, and rows in one answer
 
 
-_WORD = re.compile(r"[^\W_]+")  # as the table of texts tells words apart
+_WORD = re.compile(r"[^\W_]+")  # as the table of texts separates words
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A document as the index lists it. *source* is its file's name, as its bytes; *counts* are of pages by status."""
+    """A document as the index lists it. *source* is its file's name, as bytes; *counts* are of pages by status."""
 
     key: str
     name: str
@@ -64,7 +64,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Totals:
-    """What the documents are together."""
+    """The sums over the documents."""
 
     documents: int
     failed: int
@@ -74,10 +74,10 @@ class Totals:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which documents are to be seen; without anything, all.
+    """Which documents to show; by default all.
 
-    *failed* are documents that failed, *poor* those with a page whose text is not to be relied on; with both, either.
-    *names* are file names, paths or patterns of these. Of what all that leaves, *sample* are drawn by *seed*: the same
+    *failed* chooses documents that failed, *poor* those with a page whose text is unreliable; together, both kinds.
+    *names* are file names, paths or patterns. From the documents that remain, *sample* are drawn by *seed*: the same
     ones each time, and more of them with a larger number.
     """
 
@@ -96,7 +96,7 @@ class Choice:
 
 
 class Catalogue:
-    """The catalogue in *folder*, which is made where it is missing. Several processes may use one.
+    """The catalogue in *folder*, which is made if it is missing. Several processes may use one.
 
     Raises:
         OutputError: it cannot be written.
@@ -122,7 +122,7 @@ class Catalogue:
         db = sqlite3.connect(self._path, timeout=60, isolation_level=None, check_same_thread=False)
         db.create_function("drawn", 2, _drawn, deterministic=True)
         try:
-            db.execute("PRAGMA synchronous = OFF")  # what a power cut damages is made anew
+            db.execute("PRAGMA synchronous = OFF")  # what a power cut damages is rebuilt
             with _transaction(db):
                 version = db.execute("PRAGMA user_version").fetchone()[0]
                 if version == _FORMAT:
@@ -141,10 +141,10 @@ class Catalogue:
         return self._open()
 
     def update(self, workspace: Path, on_file: Callable[[int], None] = lambda done: None) -> None:
-        """Take up what has changed in *workspace* since the last time.
+        """Read what has changed in *workspace* since the last time.
 
         Raises:
-            InputError: it is no workspace, or cannot be read.
+            InputError: it is not a workspace, or cannot be read.
             OutputError: the catalogue cannot be written.
         """
         paths, done = find_records(workspace), 0
@@ -186,7 +186,7 @@ class Catalogue:
         self._db.execute("INSERT INTO texts (rowid, text) VALUES (?, ?)", (added.lastrowid, text))
 
     def choose(self, choice: Choice) -> None:
-        """Have :meth:`totals`, :meth:`entries` and :meth:`found` be of these documents only."""
+        """Limit :meth:`totals`, :meth:`entries` and :meth:`found` to these documents."""
         where, values = _condition(choice)
         with self._errors():
             self._db.execute("DROP TABLE IF EXISTS temp.chosen")
@@ -198,7 +198,7 @@ class Catalogue:
             )
 
     def totals(self) -> Totals:
-        """Return what the documents that are chosen are together."""
+        """Return the sums over the chosen documents."""
         sums = "count(*), count(error), coalesce(sum(pages), 0), coalesce(sum(to_look_at), 0)"
         with self._errors():
             return Totals(*self._db.execute(f"SELECT {sums} FROM chosen JOIN documents USING (id)").fetchone())  # noqa: S608
@@ -209,7 +209,7 @@ class Catalogue:
             return int(self._db.execute("SELECT count(*) FROM documents").fetchone()[0])
 
     def entries(self, start: int = 0, count: int = -1) -> Iterator[Entry]:
-        """Yield the documents that are chosen, *count* of them from *start* on, in order."""
+        """Yield the chosen documents, *count* of them from *start* on, in order."""
         end = start + count if count >= 0 else None
         while end is None or start < end:
             size = _AT_ONCE if end is None else min(_AT_ONCE, end - start)
@@ -224,7 +224,7 @@ class Catalogue:
             start += size
 
     def around(self, key: str) -> tuple[Entry | None, Entry | None, Entry | None]:
-        """Return a document that is chosen, between the one before it and the one after it."""
+        """Return a chosen document, between the one before it and the one after it."""
         with self._errors():
             row = self._db.execute("SELECT at FROM chosen JOIN documents USING (id) WHERE key = ?", (key,)).fetchone()
         if row is None:
@@ -234,7 +234,7 @@ class Catalogue:
         return (before if at > 1 else None), itself, after
 
     def found(self, words: Iterable[str]) -> Iterator[Entry]:
-        """Yield the documents that are chosen and have words that begin with all of these."""
+        """Yield the chosen documents that have words beginning with all of these."""
         query = " ".join(f'"{part}"*' for word in words for part in _WORD.findall(word))
         if not query:
             return
@@ -250,13 +250,13 @@ class Catalogue:
             yield _entry(row)
 
     def is_as_written(self, folder: Path, name: str, made_of: str) -> bool:
-        """Say whether the file *name* in *folder* was made of just that, and lies there as it was left."""
+        """Return whether the file *name* in *folder* was made from exactly that, and was not changed since."""
         with self._errors():
             row = self._db.execute("SELECT made_of, stamp FROM written WHERE path = ?", (name,)).fetchone()
         return row is not None and row[0] == made_of and row[1] == stamp(folder / name)
 
     def note_written(self, folder: Path, name: str, made_of: str, sha256: str) -> None:
-        """Remember what the file *name* was made of, and how it was left."""
+        """Remember what the file *name* was made from, and its state."""
         with self._errors():
             self._db.execute(
                 "INSERT OR REPLACE INTO written VALUES (?, ?, ?, ?)", (name, made_of, stamp(folder / name), sha256)
@@ -277,7 +277,7 @@ class Catalogue:
             after = rows[-1][0]
 
     def has(self, key: str) -> bool:
-        """Say whether there is a document of this key, chosen or not."""
+        """Return whether there is a document with this key, chosen or not."""
         with self._errors():
             return self._db.execute("SELECT 1 FROM documents WHERE key = ?", (key,)).fetchone() is not None
 
@@ -297,7 +297,7 @@ class Catalogue:
 
 
 def stamp(path: Path) -> str | None:
-    """Return what changes when a file does, without a look into it; None where there is none."""
+    """Return a value that changes when a file does, without reading it; None if the file does not exist."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -339,7 +339,7 @@ def _drawn(seed: int, key: str) -> str:
 def _source(document: ViewedDocument) -> bytes:
     try:
         return os.fsencode(document.source_file)
-    except UnicodeEncodeError:  # no file's name
+    except UnicodeEncodeError:  # not a file's name
         return b""
 
 

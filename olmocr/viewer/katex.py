@@ -13,7 +13,7 @@ from olmocr.errors import InputError
 
 _SCRIPT = "katex.min.js"
 
-# Where npm puts what is installed for all projects, and Debian its node-katex.
+# Where npm puts packages installed for all projects, and Debian its node-katex.
 _MODULES_OF_ALL = (
     "/usr/local/lib/node_modules",
     "/opt/homebrew/lib/node_modules",
@@ -29,32 +29,32 @@ _WOFF2 = re.compile(r"url\(\s*[\"']?(?:\./)?fonts/([A-Za-z0-9_-]+\.woff2)[\"']?\
 
 @dataclass(frozen=True)
 class Katex:
-    """KaTeX, fonts included, as text that can stand in a page."""
+    """KaTeX, fonts included, as text that can be put into a page."""
 
     script: str
     style: str
 
 
 def read_katex(folder: Path, *, with_fonts: bool = True) -> Katex:
-    """Read ``katex.min.js``, ``katex.min.css`` and ``fonts/*.woff2``, as KaTeX's own releases have them.
+    """Read ``katex.min.js``, ``katex.min.css`` and ``fonts/*.woff2``, as in KaTeX's own releases.
 
-    They may lie in a folder ``dist`` of *folder*, as in KaTeX's npm package. Without fonts, the style names none.
+    They may be in a folder ``dist`` of *folder*, as in KaTeX's npm package. Without fonts, the style names none.
 
     Raises:
-        InputError: one is missing, or cannot stand within a page.
+        InputError: one is missing, or cannot be put into a page.
     """
     if not (folder / _SCRIPT).is_file() and (folder / "dist" / _SCRIPT).is_file():
         folder /= "dist"
     script, style = (_read(folder / name).decode("utf-8", "replace") for name in (_SCRIPT, "katex.min.css"))
     if "</script" in script.lower() or "<!--" in script or "</style" in style.lower():
-        raise InputError(f"{folder} holds a KaTeX that cannot stand within a page; take one of its releases")
+        raise InputError(f"{folder} has a KaTeX that cannot be put into a page; use one of its releases")
     if not with_fonts:
         return Katex(_plain(script), _plain(_FONT_FACE.sub("", style)))
     return Katex(_plain(script), _plain(_SOURCES.sub(lambda match: _with_font(match[1], folder), style)))
 
 
 def find_katex() -> Path | None:
-    """Return the folder of KaTeX's npm package, of this folder, one above it or all of the machine, or None."""
+    """Return the folder of KaTeX's npm package: of this folder, one above it or the machine; or None."""
     return next((folder for folder in _packages() if (folder / "dist" / _SCRIPT).is_file()), None)
 
 
@@ -69,7 +69,7 @@ def _packages() -> Iterator[Path]:
 
 
 def _plain(text: str) -> str:
-    """Return *text* with the line ends that a browser makes of it before it computes the hash."""
+    """Return *text* with the line ends that a browser gives it before it computes the hash."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -88,5 +88,5 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); `katex` names a folder with katex.min.js, katex.min.css "
-            "and fonts/, like the one that KaTeX's releases hold"
+            "and fonts/, like the one in KaTeX's releases"
         ) from error

@@ -1,7 +1,7 @@
-"""A page's text, as a model wrote it -> HTML that is safe to show. The one door to markdown-it and nh3.
+"""A page's text, as a model wrote it -> HTML that is safe to show. Only this module imports markdown-it and nh3.
 
-Markdown may hold HTML, since olmOCR writes tables so. What is on the list below becomes HTML; every other tag is shown
-as the characters that it consists of, so that nothing a page says is lost. What results is sanitised by nh3 (ammonia).
+Markdown may contain HTML, since olmOCR writes tables that way. Tags on the list below become HTML; every other tag is
+shown as the characters that it consists of, so no text of a page is lost. nh3 (ammonia) then sanitises the result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from markdown_it.utils import OptionsDict
 from olmocr.rendering.picture import Picture
 
 LONGEST_MARKDOWN = 100_000
-"""Characters of a page's text that are taken as markdown; a longer one, which no answer is, is shown as it is."""
+"""The most characters of a page's text that are read as markdown; longer text, never an answer, is shown as it is."""
 
 _LONGEST_EQUATION = 4_000
 
@@ -50,13 +50,13 @@ _ANY_TAG = re.compile("(<[^<>]*>)")
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]{0,20})(?=[\s/>])")
 
 _EQUATIONS = (("\\(", "\\)", False), ("\\[", "\\]", True), ("$$", "$$", True), ("$", "$", False))
-"""How an equation begins and ends, and whether it stands on its own; the longer signs first."""
+"""How an equation begins and ends, and whether it stands on its own line; longer signs first."""
 
 _OPENER = re.compile(r"\\[(\[]|\$\$?")
 
 
 def to_html(text: str) -> str:
-    """Return *text* as HTML without anything that runs, loads, or reaches outside the element it is put in."""
+    """Return *text* as HTML that runs nothing, loads nothing, and stays inside the element it is put in."""
     if len(text) > LONGEST_MARKDOWN:
         return f"<pre>{html.escape(text)}</pre>"
     return _cleaner().clean(_markdown().render(text))
@@ -66,7 +66,7 @@ _FIGURE_FILE = re.compile(r'<span class="figure-file">([^<]*)</span>')
 
 
 def with_figures(markup: str, figures: Mapping[str, Picture | str]) -> str:
-    """Return what :func:`to_html` made with each figure behind its name, or why there is none, by names in the text."""
+    """Return the HTML of :func:`to_html` with each figure after its name, or why there is none; keys are the names."""
 
     def add(found: re.Match[str]) -> str:
         figure = figures.get(html.unescape(found[1]))
@@ -81,7 +81,7 @@ def with_figures(markup: str, figures: Mapping[str, Picture | str]) -> str:
 
 
 def _attribute(tag: str, name: str, value: str) -> str | None:
-    """Keep spans of cells to what a table can have, and links to addresses that are whole."""
+    """Limit the spans of cells to what a table can have, and links to complete addresses."""
     if name == "href":
         return value if _ADDRESS.match(value) else None
     if name in ("rowspan", "colspan"):
@@ -102,7 +102,7 @@ class _Renderer(RendererHTML):
     """Shows pictures as labelled boxes, equations as their source, and tags that are not allowed as text."""
 
     def image(self, tokens: Sequence[Token], at: int, options: OptionsDict, env: Any) -> str:
-        """Render a figure: the model's description of it, and the name that it gave it; nothing is loaded."""
+        """Render a figure: the model's description of it, and its name; nothing is loaded."""
         token = tokens[at]
         said = self.renderInlineAsText(token.children or [], options, env)
         return (
@@ -124,12 +124,12 @@ class _Renderer(RendererHTML):
         return _tags_as_allowed(tokens[at].content)
 
     def html_block(self, tokens: Sequence[Token], at: int, options: OptionsDict, env: Any) -> str:
-        """Render a block that begins with a tag, a table mostly, with the equations in it."""
+        """Render a block that begins with a tag, usually a table, with the equations in it."""
         return _with_equations(_tags_as_allowed(tokens[at].content))
 
 
 def _tags_as_allowed(markup: str) -> str:
-    """Return *markup* in which what begins no allowed tag is text."""
+    """Return *markup* with everything that does not begin an allowed tag as text."""
     parts = markup.split("<")
     kept = [part if (tag := _TAG.match(f"<{part}")) and tag[1].lower() in _ALLOWED else None for part in parts]
     return parts[0] + "".join(
@@ -153,7 +153,7 @@ def _mark_equations(text: str) -> str:
 
 
 class _Equation(NamedTuple):
-    """An equation's *source* with its signs, where it ends, and whether it stands on its own."""
+    """An equation's *source* with its signs, where it ends, and whether it stands on its own line."""
 
     source: str
     end: int
@@ -173,12 +173,12 @@ def _equation_at(text: str, start: int, end: int) -> _Equation | None:
 
 
 def _is_money(text: str, first: int, last: int) -> bool:
-    """Say whether two dollar signs are no equation's: one has a space within, or a number follows the second."""
+    """Return whether two dollar signs are not an equation's: one has a space within, or a number follows the second."""
     return text[first].isspace() or text[last - 1].isspace() or text[last + 1 : last + 2].isdigit()
 
 
 def _equation(state: StateInline, silent: bool) -> bool:
-    """Take an equation in a line before backslashes, underscores and asterisks in it mean something else."""
+    """Take an equation in a line before backslashes, underscores and asterisks in it get another meaning."""
     if state.src[state.pos] not in "\\$":
         return False
     found = _equation_at(state.src, state.pos, state.posMax)
@@ -191,7 +191,7 @@ def _equation(state: StateInline, silent: bool) -> bool:
 
 
 def _equation_block(state: StateBlock, first_line: int, end_line: int, silent: bool) -> bool:
-    """Take an equation that begins a line and ends another one: its lines may look like a list or a heading."""
+    """Take an equation that begins one line and ends another: its lines may look like a list or a heading."""
     start = state.bMarks[first_line] + state.tShift[first_line]
     if state.is_code_block(first_line) or not state.src.startswith(("\\[", "$$"), start):
         return False
@@ -200,7 +200,7 @@ def _equation_block(state: StateBlock, first_line: int, end_line: int, silent: b
         return False
     last_line = first_line + found.source.count("\n")
     if state.src[found.end : state.eMarks[last_line]].strip():
-        return False  # text goes on after it: it belongs to a paragraph
+        return False  # text continues after it: it belongs to a paragraph
     if not silent:
         state.push("equation_block", "", 0).content = found.source
         state.line = last_line + 1

@@ -31,12 +31,12 @@ AT_ONCE = 500
 
 _HERE = "olmocr.viewer"
 
-_MOST_SEARCHABLE = 10_000_000  # characters in one page of the index; a browser holds that
+_MOST_SEARCHABLE = 10_000_000  # characters in one page of the index; a browser can handle that
 _MOST_FOUND = 200  # places that a search shows
 
 
 class Snippet(NamedTuple):
-    """A piece of text that was found, between what stands before and after it."""
+    """A piece of text that was found, between the text before and after it."""
 
     before: str
     found: str
@@ -45,7 +45,7 @@ class Snippet(NamedTuple):
 
 @dataclass(frozen=True)
 class FoundPlace:
-    """A page that was found: of which document, its number, what was looked for, and some of its text."""
+    """A page that was found: its document, its number, what was searched, and some of its text."""
 
     entry: Entry
     number: int
@@ -55,7 +55,7 @@ class FoundPlace:
 
 @dataclass(frozen=True)
 class _ShownPage:
-    """A page with all that its part of the HTML needs; *no_picture* says why *picture* is None."""
+    """A page with everything that its part of the HTML needs; *no_picture* says why *picture* is None."""
 
     page: ViewedPage
     html: Markup
@@ -67,8 +67,8 @@ class _ShownPage:
 class Look:
     """What all pages of one site share: its *title*, which documents were *chosen*, and *katex*.
 
-    A page of the index lists *at_once* documents. Where the site *is_served*, the server is asked, which searches
-    all of them; else each page of the index searches those that it lists.
+    A page of the index lists *at_once* documents. If the site *is_served*, the server searches all documents; otherwise
+    each page of the index searches the documents that it lists.
     """
 
     title: str
@@ -79,13 +79,13 @@ class Look:
 
     @cached_property
     def made_of(self) -> str:
-        """Return what tells this look from others."""
+        """Return what distinguishes this look from others."""
         templates = [asset(_HERE, name) for name in ("viewer.html", "index.html", "document.html")]
         parts = (__version__, LONGEST_SIDE, self.title, self.chosen, *templates, *self.frame(self.katex).values())
         return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()
 
     def frame(self, katex: Katex | None) -> dict[str, Any]:
-        """Return what every page has: styles, scripts, and the policy that allows just these."""
+        """Return what every page has: styles, scripts, and the policy that allows exactly these."""
         styles = [asset(_HERE, "viewer.css"), *([katex.style] if katex else [])]
         scripts = [*([katex.script] if katex else []), asset(_HERE, "viewer.js")]
         return {
@@ -107,7 +107,7 @@ def count_of_index_pages(totals: Totals, look: Look) -> int:
 
 
 class IndexPage:
-    """The page *at*, from 1, of the index of what is chosen in *catalogue*; only the first one tells of all of them."""
+    """The page *at*, from 1, of the index of what is chosen in *catalogue*; only the first one has the totals."""
 
     def __init__(self, catalogue: Catalogue, look: Look, at: int) -> None:
         self._look, self._at = look, at
@@ -124,14 +124,14 @@ class IndexPage:
 
     @property
     def made_of(self) -> str:
-        """What tells this page from others; no record is read for it."""
+        """What distinguishes this page from others; no record is read for it."""
         first = (self._totals, self._all, self._firsts) if self._at == 1 else ()
         listed = [(entry.key, entry.record.digest) for entry in self._entries]
         parts = (self._look.made_of, self._at, self._count, first, listed)
         return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()
 
     def pieces(self, searched: str = "", places: Iterable[FoundPlace] = ()) -> Iterator[str]:
-        """Return its HTML; of a site that is served, with what was *searched* for, and the *places* of that."""
+        """Return its HTML; for a site that is served, with what was *searched* and the *places* where it was found."""
         found = list(places)
         return page_template(_HERE, "index.html").generate(
             **self._look.frame(None),
@@ -153,7 +153,7 @@ class IndexPage:
 
 
 class DocumentPage:
-    """The page of a document, and those *around* it."""
+    """The page of a document, and the documents *around* it."""
 
     def __init__(self, look: Look, entry: Entry, around: tuple[Entry | None, Entry | None]) -> None:
         self._look, self._entry, self._around = look, entry, around
@@ -165,14 +165,14 @@ class DocumentPage:
 
     @property
     def made_of(self) -> str:
-        """What tells this page from others; neither the record nor the source is read for it."""
+        """What distinguishes this page from others; neither the record nor the source is read for it."""
         around = [(each.key, each.name) if each else None for each in self._around]
         source = path_of(self._entry.source.decode("utf-8", "surrogateescape"))
         parts = (self._look.made_of, self._entry.record.digest, self._entry.error, around, str(source), stamp(source))
         return hashlib.sha256(repr(parts).encode("utf-8", "replace")).hexdigest()
 
     def pieces(self) -> Iterator[str] | None:
-        """Return its HTML, made as it is asked for, one picture at a time; None if the record is gone."""
+        """Return its HTML, made on request, one picture at a time; None if the record is gone."""
         document = read_document(self._entry.record)
         return None if document is None else _document_pieces(document, self._look, self._around)
 
@@ -200,7 +200,7 @@ def _shown_pages(document: ViewedDocument, pictures: Pictures) -> Iterator[_Show
 
 
 def _page_html(page: ViewedPage, figures: Mapping[str, Picture | str]) -> Markup:
-    """Return a page's text as HTML, with its *figures*; what a file itself held is no markdown."""
+    """Return a page's text as HTML, with its *figures*; text from the file itself is not markdown."""
     if page.status == "fallback":
         return Markup("<pre>{}</pre>").format(page.text)
     return Markup(with_figures(to_html(page.text), figures))  # noqa: S704  # to_html is what makes it safe

@@ -23,7 +23,7 @@ LONGEST_SIDE = 1000
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of one document: *pages* is None where there are none, and *why* says so."""
+    """The pictures of one document: *pages* is None if there are none; then *why* gives the reason."""
 
     pages: Pages | None
     why: str = ""
@@ -54,7 +54,7 @@ class Pictures:
 
 @contextlib.contextmanager
 def open_pictures(document: ViewedDocument) -> Iterator[Pictures]:
-    """Open a document's source, if it is still the file that was read; the pictures are made as they are asked for."""
+    """Open a document's source, if it is still the file that was read; pictures are made on request."""
     path = path_of(document.source_file)
     why = _why_not(path, document.sha256)
     if why:
@@ -70,16 +70,16 @@ def open_pictures(document: ViewedDocument) -> Iterator[Pictures]:
 
 
 def _why_not(path: Path, sha256: str | None) -> str | None:
-    """Return a sentence where the file must not be shown as the one that was read; None if it may.
+    """Return a sentence if the file must not be shown as the one that was read; None if it may.
 
-    A record can name any file: only one whose bytes it knows the hash of is opened.
+    A record can name any file, so a file is opened only if the record knows the hash of its bytes.
     """
     if sha256 is None:
         return "No picture: the record does not say which file was read."
     try:
         if not path.is_file():
-            return "No picture: the file is not here any more, or was named from another folder."
+            return "No picture: the file no longer exists, or was named from another folder."
         digest = sha256_of(path)
-    except (OSError, ValueError):  # may not be read; a name that no file can have
+    except (OSError, ValueError):  # may not be read; or not a possible name of a file
         return "No picture: the file cannot be read."
     return None if digest == sha256 else "No picture: the file has changed since it was read."

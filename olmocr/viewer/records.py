@@ -1,4 +1,4 @@
-"""A workspace's folder -> what each document's record says, page by page. Nothing in a record is trusted."""
+"""A workspace's folder -> what each document's record says, page by page. No record is trusted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Status = Literal["valid", "retried", "blank", "fallback", "failed"]
 STATUSES: dict[Status, str] = {
     "valid": "read at the first attempt",
     "retried": "read, but not at the first attempt",
-    "blank": "read, and without text",
+    "blank": "read; it has no text",
     "fallback": "no good answer: the file's own text",
     "failed": "no good answer, and no text in the file",
 }
@@ -34,7 +34,7 @@ _LANGUAGE = re.compile("[a-z]{2,3}")
 
 @dataclass(frozen=True)
 class ViewedPage:
-    """A page as its record has it. What a record does not say is None; *rotation* is counter-clockwise degrees."""
+    """A page as in its record. What a record does not say is None; *rotation* is in degrees counter-clockwise."""
 
     number: int
     text: str
@@ -51,20 +51,20 @@ class ViewedPage:
 
     @property
     def needs_a_look(self) -> bool:
-        """Whether something about the page is out of the ordinary."""
+        """Whether something about the page is unusual."""
         return self.status not in ("valid", "blank") or self.low_coverage or self.is_askew
 
     @property
     def is_poor(self) -> bool:
-        """Whether its text is not to be relied on: for want of a good answer, incomplete, or called turned."""
+        """Whether its text is unreliable: no answer was good, text is missing, or the model called it turned."""
         return self.status in ("fallback", "failed") or self.low_coverage or self.is_askew
 
 
 @dataclass(frozen=True)
 class ViewedDocument:
-    """A document as its record has it. *error* says why it failed; *key* is the name of its page, safe in a path.
+    """A document as in its record. *error* says why it failed; *key* is the name of its page, safe in a path.
 
-    *source_file* is the file's name as it was given, in which anything may stand; *sha256* is of the bytes read.
+    *source_file* is the file's name as given, which may contain anything; *sha256* is of the bytes read.
     """
 
     key: str
@@ -78,19 +78,19 @@ class ViewedDocument:
 
     @property
     def name(self) -> str:
-        """The file's name without its folders, to be shown."""
+        """The file's name without its folders, for display."""
         return visible(re.split(r"[/\\]", self.source_file.rstrip("/\\"))[-1] or self.source_file) or "without a name"
 
 
 def find_records(workspace: Path) -> Iterator[Path]:
-    """Return the files that hold a workspace's records, in the order of their names.
+    """Return the files with a workspace's records, in order of their names.
 
     Raises:
-        InputError: the folder is no workspace.
+        InputError: the folder is not a workspace.
     """
     folders = (workspace / "results", workspace / "failed")
     if not any(folder.is_dir() for folder in folders):
-        raise InputError(f"{workspace} is no workspace: it has neither results/ nor failed/; name the folder of a run")
+        raise InputError(f"{workspace} is not a workspace: it has no results/ and no failed/; name the folder of a run")
     try:
         results = sorted(name for name in _names_in(folders[0]) if _RESULT.fullmatch(name))
         failed = sorted(name for name in _names_in(folders[1]) if name.endswith(".json") and not is_passed_over(name))
@@ -108,9 +108,9 @@ def _names_in(folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Record:
-    """A document's record: *length* bytes from *start* in the file *path*, in which it is the line *number*, from 0.
+    """A document's record: *length* bytes from *start* in the file *path*, where it is line *number*, counted from 0.
 
-    *digest* is SHA-256 of these bytes. No bytes stand for a file that cannot be read.
+    *digest* is the SHA-256 of these bytes. A file that cannot be read has no bytes.
     """
 
     path: Path
@@ -121,9 +121,9 @@ class Record:
 
 
 def read_records(path: Path) -> Iterator[tuple[Record, ViewedDocument]]:
-    """Yield where each record lies in one of :func:`find_records`' files, and its document.
+    """Yield where each record is in one of :func:`find_records`' files, and its document.
 
-    A line that is no record is a document that failed.
+    A line that is not a record is a document that failed.
     """
     try:
         with path.open("rb") as file:
@@ -133,14 +133,14 @@ def read_records(path: Path) -> Iterator[tuple[Record, ViewedDocument]]:
                     yield Record(path, number, start, len(line), _digest(line)), _read_line(line, path, number)
                 start += len(line)
     except FileNotFoundError:
-        return  # a run that goes on has put its result in another place
+        return  # a continuing run has moved its result
     except OSError as error:
         document = _unreadable(path, error)
         yield Record(path, 0, 0, 0, _digest(str(document.error).encode("utf-8", "replace"))), document
 
 
 def read_document(record: Record) -> ViewedDocument | None:
-    """Return the document of a *record*; None if it does not lie there any more."""
+    """Return the document of a *record*; None if it is no longer there."""
     try:
         with record.path.open("rb") as file:
             file.seek(record.start)
@@ -169,7 +169,7 @@ def _read_line(line: bytes, path: Path, number: int) -> ViewedDocument:
             return _failed_document(record, identity)
         return _document(record, identity)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        reason = f"line {number + 1} of {path} is no record of a document: {type(error).__name__}: {error}"
+        reason = f"line {number + 1} of {path} is not a record of a document: {type(error).__name__}: {error}"
         return ViewedDocument(_key(path.stem, identity), path.name, (), visible(reason))
 
 
@@ -196,7 +196,7 @@ def _document(record: dict[str, Any], identity: str) -> ViewedDocument:
 
 
 def _key(name: str, identity: str) -> str:
-    """Return a name for a file: what is plain in the source's, for a person, and a hash, so that each has its own."""
+    """Return a file name: the plain characters of the source's name, for people, and a hash that makes it unique."""
     stem = re.sub(r"[^A-Za-z0-9]+", "-", re.split(r"[/\\]", name)[-1].rpartition(".")[0] or name).strip("-")
     digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
     return f"{stem[:40].strip('-') or 'document'}-{digest[:12]}"

@@ -1,4 +1,4 @@
-"""A workspace -> an HTTP server on this machine's own address, which makes each page when it is asked for."""
+"""A workspace -> an HTTP server on this machine's loopback address, which makes each page on request."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _DOCUMENT = re.compile(r"/documents/([A-Za-z0-9-]+)\.html", re.ASCII)
 
 
 class ServedSite:
-    """The pages of what is chosen in *catalogue*, each made when it is asked for; nothing is written."""
+    """The pages of what is chosen in *catalogue*, each made on request; nothing is written."""
 
     def __init__(self, catalogue: Catalogue, look: Look) -> None:
         self._catalogue, self._look = catalogue, look
-        self._lock = threading.Lock()  # requests come in threads of their own, and the catalogue is one
+        self._lock = threading.Lock()  # each request has its own thread, but there is one catalogue
 
     def page(self, target: str) -> Iterator[str] | None:
         """Return the HTML at the *target* of a request, piece by piece; None if there is nothing.
@@ -55,14 +55,14 @@ class ServedSite:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.0"  # the end of a page is that of the connection: its length is not known before
+    protocol_version = "HTTP/1.0"  # a page ends with its connection: its length is not known before
 
     def __init__(self, site: ServedSite, *args: Any) -> None:
         self._site = site
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        """Send a page; refuse whoever came here by another name (DNS rebinding)."""
+        """Send a page; refuse requests that use another host name (DNS rebinding)."""
         if self.headers.get("Host", "") not in self._hosts():
             self.send_error(403, "This server answers to its own address only")
             return
@@ -80,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(pieces)
 
     def _send(self, pieces: Iterator[str]) -> None:
-        """Send a page to a browser that may leave before it has it all."""
+        """Send a page to a browser that may leave before the end."""
         try:
             for piece in pieces:
                 self.wfile.write(piece.encode("utf-8", "replace"))
@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {f"{HOST}:{port}", f"localhost:{port}"}
 
     def end_headers(self) -> None:
-        """Add what keeps a page from being taken for something else, framed, or remembered."""
+        """Add headers that stop a page from being misread as another type, framed, or cached."""
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("X-Frame-Options", "DENY")
         self.send_header("Referrer-Policy", "no-referrer")
@@ -100,11 +100,11 @@ class _Handler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name is the library's
-        """Say nothing."""
+        """Log nothing."""
 
 
 def make_server(port: int) -> ThreadingHTTPServer:
-    """Return a server that listens on the loopback address; with port 0 on one that is free. It has no site yet.
+    """Return a server that listens on the loopback address, with port 0 on any free port. It has no site yet.
 
     Raises:
         UsageError: the port is taken, or may not be used.
@@ -114,18 +114,18 @@ def make_server(port: int) -> ThreadingHTTPServer:
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         reason = "is taken" if taken else f"cannot be used ({error})"
-        raise UsageError(f"port {port} {reason}; choose another one with `port`, or 0 for any that is free") from error
+        raise UsageError(f"port {port} {reason}; choose another with `port`, or 0 for any free one") from error
 
 
 def set_site(server: ThreadingHTTPServer, site: ServedSite) -> None:
-    """Have *server* answer with the pages of *site*."""
+    """Make *server* answer with the pages of *site*."""
     server.RequestHandlerClass = functools.partial(_Handler, site)  # it is called, no more
 
 
 def address(server: ThreadingHTTPServer) -> str:
-    """Return the URL at which *server* is found."""
+    """Return the URL of *server*."""
     return f"http://{HOST}:{_port(server)}/"
 
 
 def _port(server: BaseServer) -> int:
-    return int(server.server_address[1])  # type: ignore[index]  # (host, port): it is no Unix socket
+    return int(server.server_address[1])  # type: ignore[index]  # (host, port): it is not a Unix socket

@@ -1,4 +1,4 @@
-"""A workspace -> a folder of HTML: an index, and one file a document; what did not change is left as it is."""
+"""A workspace -> a folder of HTML: an index, and one file for each document; what did not change is left as it is."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from olmocr.viewer.pages import AT_ONCE, DocumentPage, IndexPage, Look, count_of
 
 @dataclass(frozen=True)
 class Site:
-    """What there is to see: *index* is the file to open, *totals* are of the documents that were chosen.
+    """What there is to see: *index* is the file to open, *totals* are of the chosen documents.
 
-    *written* and *unchanged* are of the documents' files; *removed* those of documents that are gone.
+    *written* and *unchanged* count the documents' files, *removed* those of documents that are gone.
     """
 
     index: Path
@@ -42,14 +42,14 @@ def write_site(
     on_index: Callable[[Site], None] = lambda site: None,
     on_document: OnDocument = lambda done, total: None,
 ) -> Site:
-    """Write HTML for the documents of *workspace* that are chosen into *folder*, which is made where it is missing.
+    """Write HTML for the chosen documents of *workspace* into *folder*, which is made if it is missing.
 
-    The index comes first, *at_once* documents a page, and *on_index* is called. One document is held at a time, and of
-    that one picture. Files of documents that are no longer in the workspace are removed where they are as the viewer
-    left them.
+    The index comes first, with *at_once* documents a page, and *on_index* is called. Only one document is in memory at
+    a time, with one of its pictures. Files of documents that left the workspace are removed, unless somebody changed
+    them.
 
     Raises:
-        InputError: the folder is no workspace, cannot be read, or has no document that was named.
+        InputError: the folder is not a workspace, cannot be read, or has no document with a given name.
         OutputError: *folder* cannot be written.
     """
     with opened_catalogue(workspace, folder, choice) as catalogue:
@@ -72,7 +72,7 @@ def opened_catalogue(workspace: Path, folder: Path, choice: Choice) -> Catalogue
     """Return the catalogue in *folder*, up to date, with the documents of a *choice* chosen.
 
     Raises:
-        InputError: the folder is no workspace, cannot be read, or has no document that was named.
+        InputError: the folder is not a workspace, cannot be read, or has no document with a given name.
         OutputError: *folder* cannot be written.
     """
     catalogue = Catalogue(folder)
@@ -82,8 +82,8 @@ def opened_catalogue(workspace: Path, folder: Path, choice: Choice) -> Catalogue
         if choice.names and not catalogue.totals().documents:
             also = Choice(choice.failed, choice.poor)
             raise InputError(
-                f"{workspace} has no {f'{also} ' if str(also) else ''}document that is called "
-                f"{' or '.join(map(visible, choice.names))}; give its path as the run was given it, its file's name, "
+                f"{workspace} has no {f'{also} ' if str(also) else ''}document called "
+                f"{' or '.join(map(visible, choice.names))}; give its path as in the run, its file's name, "
                 "or a pattern like '*/2024/*'"
             )
     except BaseException:
@@ -93,7 +93,7 @@ def opened_catalogue(workspace: Path, folder: Path, choice: Choice) -> Catalogue
 
 
 def title_of(workspace: Path) -> str:
-    """Return what a site calls a workspace."""
+    """Return a site's name for a workspace."""
     return visible(workspace.resolve().name)
 
 
@@ -109,13 +109,13 @@ def _document_pages(catalogue: Catalogue, look: Look) -> Iterator[DocumentPage]:
 
 
 def _write_changed(catalogue: Catalogue, folder: Path, name: str, page: DocumentPage | IndexPage) -> bool:
-    """Write a page, and return True, if it is made of something else than the file that is there."""
+    """Write a page, and return True, if it was made from something else than the existing file."""
     made_of = page.made_of
     if catalogue.is_as_written(folder, name, made_of):
         return False
     pieces = page.pieces()
     if pieces is None:
-        return False  # a run that goes on has put its record elsewhere
+        return False  # a continuing run has moved its record
     write_whole(folder / name, pieces)
     catalogue.note_written(folder, name, made_of, _sha256(folder / name))
     return True

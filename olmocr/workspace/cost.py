@@ -1,4 +1,4 @@
-"""What runs measured, and what a machine costs in an hour -> pages an hour, and what a million pages cost."""
+"""What runs measured, and what a machine costs per hour -> pages per hour, and the cost of a million pages."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _HOUR = 3600.0
 
 @dataclass(frozen=True)
 class PageCost:
-    """What a workspace's runs measured, and what follows from it for a price.
+    """What a workspace's runs measured, and what a price makes of it.
 
-    Measured are *pages* that were read, not those that were found read, in so many *runs*, and *machine_seconds*: the
-    seconds that each run spent on pages, times its machines, of which the largest run had *machines*. Loading a model
-    is not in them. *price_per_hour* is that of one machine, in any currency. *pages_per_hour* are those of one machine.
-    It and *per_million_pages* are None where no run has read a page.
+    *pages* counts the pages that the *runs* read, not those that they found already read. *machine_seconds* is the time
+    that each run spent on pages, times its machines; the largest run had *machines* of them. Loading a model is not
+    included. *price_per_hour* is the price of one machine, in any currency. *pages_per_hour*, for one machine, and
+    *per_million_pages* are None if no run has read a page.
     """
 
     runs: int
@@ -35,28 +35,28 @@ class PageCost:
 
     @property
     def pages_per_hour(self) -> float | None:
-        """Pages that one machine reads in an hour."""
+        """The pages that one machine reads in an hour."""
         return self.pages / self.machine_seconds * _HOUR if self.pages and self.machine_seconds else None
 
     @property
     def per_million_pages(self) -> float | None:
-        """What a million pages cost, in the currency of the price."""
+        """The cost of a million pages, in the currency of the price."""
         rate = self.pages_per_hour
         return None if rate is None else _MILLION / rate * self.price_per_hour
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it by name."""
+        """Return all values by name."""
         more = {"pages_per_hour": self.pages_per_hour, "per_million_pages": self.per_million_pages}
         return {**vars(self), **more}
 
 
 def read_cost(workspace: Path | StorePlace, price_per_hour: float, machines: int | None = None) -> PageCost:
-    """Compute what *workspace* cost by the numbers that its runs left there.
+    """Compute the cost of *workspace* from the numbers that its runs left there.
 
     Raises:
-        InputError: it is no workspace.
+        InputError: it is not a workspace.
         OutputError: its records cannot be opened.
-        UsageError: *price_per_hour* is no price.
+        UsageError: *price_per_hour* is not a price.
     """
     require_price(price_per_hour)
     with memory_to_read(workspace) as records:
@@ -64,7 +64,7 @@ def read_cost(workspace: Path | StorePlace, price_per_hour: float, machines: int
 
 
 def require_price(price_per_hour: float) -> None:
-    """See to it that a price is one.
+    """Check that a price is valid.
 
     Raises:
         UsageError: it is not.
@@ -76,9 +76,9 @@ def require_price(price_per_hour: float) -> None:
 
 
 def cost_of(runs: Iterable[Mapping[str, Any]], price_per_hour: float, machines: int | None = None) -> PageCost:
-    """Return what *runs* cost that left these numbers, as a workspace keeps them; what cannot be read is left out.
+    """Return the cost of the *runs* that left these numbers in a workspace; numbers that cannot be read are left out.
 
-    A run had as many machines as its servers have names of hosts, or one, unless *machines* says how many each had.
+    A run had as many machines as its servers have host names, or one, unless *machines* gives the number for each.
     """
     count = pages = most = 0
     seconds = 0.0
@@ -107,17 +107,15 @@ def _host(url: str) -> str:
 
 
 def cost_lines(cost: PageCost) -> list[str]:
-    """Return *cost* as a person reads it: what was measured, then what follows."""
+    """Return *cost* as text for people: what was measured, then what follows."""
     rate, price = cost.pages_per_hour, cost.per_million_pages
     runs = f"{cost.runs} run" if cost.runs == 1 else f"{cost.runs} runs"
     if rate is None or price is None:
-        return [
-            f"cost:      {runs} of this workspace left numbers, and read no page: there is nothing to compute it from"
-        ]
+        return [f"cost:      {runs} of this workspace left numbers but read no pages: there is nothing to compute from"]
     machines = "1 machine" if cost.machines == 1 else f"up to {cost.machines} machines"
     return [
-        f"measured:  {cost.pages} pages read in {runs} by {machines}, in {cost.machine_seconds / _HOUR:.3f} hours of a "
-        "machine without loading",
+        f"measured:  {cost.pages} pages read in {runs} by {machines}, in {cost.machine_seconds / _HOUR:.3f} "
+        "machine hours, without loading",
         f"cost:      {rate:,.1f} pages an hour for each machine; at {cost.price_per_hour:,.2f} an hour "
         f"{price:,.2f} for a million pages",
     ]

@@ -11,29 +11,29 @@ from olmocr.inputs.sources import Source
 from olmocr.page import PageResponse
 
 LOW_COVERAGE = 0.7
-"""Below this an answer has probably left text out.
+"""Below this coverage an answer has probably left text out.
 
-A page of two columns that lost one has about 0.5, one of three columns 0.67. What olmOCR leaves out on purpose,
-running heads, page numbers and labels within figures, is seldom three words in ten.
+A page of two columns that lost one has about 0.5, a page of three columns 0.67. What olmOCR leaves out on purpose
+(running heads, page numbers and labels in figures) is rarely three words in ten.
 """
 
 PageStatus = Literal["valid", "blank", "fallback"]
-"""A good answer; a page with nothing on it, which no model was asked; the file's own text, for want of an answer."""
+"""A good answer; an empty page, for which no model was asked; the file's own text, because no answer was good."""
 
 
 @dataclass(frozen=True)
 class PageRecord:
-    """What came of one page, from whatever *model* and run; the model is None if none was asked.
+    """The result for one page, from whatever *model* and run; the model is None if none was asked.
 
-    *response* is the accepted answer, or holds the file's own text; *rejected* says why of each answer that was not
+    *response* is the accepted answer, or contains the file's own text; *rejected* says why each other answer was not
     accepted. *rotation* is how far the page was turned, counter-clockwise, to be read. *input_tokens* and
-    *output_tokens* are the accepted answer's, *total_output_tokens* those of all attempts. *coverage* is the share of
-    the text layer's words that the answer has, None where there is no layer to compare. *seconds* is the time from the
-    first question to the last answer. *ends* says how each attempt ended, in order: ``stop``, ``length``, ``loop``,
-    ``time``, ``failed`` or ``cancelled``. *passes* over the model's weights were made for all attempts together, 0
-    where that is not told. *asked* tells in words how the model was asked: with which image and prompt; nothing in
-    records of before this was kept. *server* is the address of the model server that gave the accepted answer; nothing
-    where there is none, or the model was in the same process.
+    *output_tokens* count the accepted answer, *total_output_tokens* all attempts. *coverage* is the share of the text
+    layer's words that the answer has; it is None if there is no layer to compare. *seconds* is the time from the first
+    question to the last answer. *ends* says how each attempt ended, in order: ``stop``, ``length``, ``loop``, ``time``,
+    ``failed`` or ``cancelled``. *passes* counts the passes over the model's weights in all attempts; it is 0 if that is
+    not known. *asked* describes how the model was asked: with which image and prompt. It is empty in records made
+    before this was kept. *server* is the address of the model server that gave the accepted answer. It is empty if
+    there is none, or if the model ran in the same process.
     """
 
     page_number: int
@@ -58,22 +58,22 @@ class PageRecord:
 
     @property
     def text(self) -> str:
-        """The page's text, in markdown; empty where there is none."""
+        """The page's text, in markdown; empty if there is none."""
         return self.response.natural_text or ""
 
     @property
     def is_fallback(self) -> bool:
-        """Whether no answer of the model was good."""
+        """Whether none of the model's answers was good."""
         return self.status == "fallback"
 
     @property
     def is_askew(self) -> bool:
-        """Whether the model called the page turned, whichever way it was shown; its last whole answer was kept."""
+        """Whether the model called the page turned however it was shown; its last complete answer was kept."""
         return self.status == "valid" and not self.response.is_rotation_valid
 
     @property
     def is_flagged(self) -> bool:
-        """Whether ``--retry-failed`` asks for the page again."""
+        """Whether ``--retry-failed`` reads the page again."""
         return self.is_fallback or self.is_askew
 
     @property
@@ -92,12 +92,12 @@ class Failure:
 
     @property
     def as_json(self) -> dict[str, str | int | None]:
-        """The failure as every file and answer tells it (docs/outputs.md)."""
+        """The failure as every file and answer reports it (docs/outputs.md)."""
         return {"source": self.source, "page_number": self.page_number, "why": self.why}
 
 
 def page_failure(source: str, page: PageRecord) -> Failure | None:
-    """Return why the last answer for a *page* of *source* was not accepted; None if one was."""
+    """Return why the last answer for a *page* of *source* was not accepted; None if one was accepted."""
     if not page.is_fallback:
         return None
     return Failure(source, page.rejected[-1] if page.rejected else "no answer was good", page.page_number)
@@ -105,9 +105,9 @@ def page_failure(source: str, page: PageRecord) -> Failure | None:
 
 @dataclass(frozen=True)
 class AttachedFile:
-    """A file to which a document's text leads: a figure as PNG, or a table as CSV in UTF-8.
+    """A file that a document's text links to: a figure as PNG, or a table as CSV in UTF-8.
 
-    *link* is what the text has for it, its *name* or a way to its *path*, which is None where it is not on the disk.
+    *link* is how the text refers to it: by its *name*, or by a path to its *path*, which is None if it is not on disk.
     """
 
     page_number: int
@@ -119,7 +119,7 @@ class AttachedFile:
 
     @property
     def media_type(self) -> str:
-        """What the file is, as MIME calls it."""
+        """The file's MIME type."""
         return "image/png" if self.kind == "figure" else "text/csv"
 
     @property
@@ -127,24 +127,24 @@ class AttachedFile:
         """The file's bytes.
 
         Raises:
-            OSError: it lies on the disk, and cannot be read any more.
+            OSError: it is on the disk, and can no longer be read.
         """
         with self.open() as file:
             return file.read()
 
     def open(self) -> BinaryIO:
-        """Return the file to be read from its beginning; errors as of *content*."""
+        """Return the file, opened at its beginning; errors as of *content*."""
         return io.BytesIO(self.data) if self.path is None else self.path.open("rb")
 
 
 @dataclass(frozen=True)
 class Document:
-    """A document that was read, or those of its pages that were asked for, in order.
+    """A document that was read, or the requested pages of it, in order.
 
-    *content_hash* is SHA-256 of the source's bytes, *page_count* how many pages the source has. Where figures, tables
-    in another form or no running heads were asked for, the pages' text is so: *files* are those to which it leads,
-    *left_as_is* says of which figure or table that could not be done, and why, and *dropped_lines* are the running
-    heads and page numbers that were left out, each with its page's number.
+    *content_hash* is the SHA-256 of the source's bytes, *page_count* the number of pages of the source. If figures,
+    tables in another form or text without running heads were requested, the pages' text is already changed: *files*
+    are what it links to, *left_as_is* says for which figure or table this failed, and why, and *dropped_lines* are the
+    running heads and page numbers that were left out, each with its page's number.
     """
 
     source: Source
@@ -157,7 +157,7 @@ class Document:
 
     @property
     def fallback_pages(self) -> tuple[int, ...]:
-        """The numbers, from 1, of the pages that hold the file's own text."""
+        """The numbers, from 1, of the pages that contain the file's own text."""
         return tuple(page.page_number for page in self.pages if page.is_fallback)
 
     @property
@@ -168,12 +168,12 @@ class Document:
 
     @property
     def text(self) -> str:
-        """The pages' text, each but the last followed by a line end."""
+        """The pages' text; each page except the last is followed by a line end."""
         return "".join(self._texts())
 
     @property
     def spans(self) -> list[list[int]]:
-        """Each page's place in the text: [start, end) in characters, line end included, and its number."""
+        """Each page's place in the text: [start, end) in characters, with its line end, and its number."""
         spans, start = [], 0
         for page, text in zip(self.pages, self._texts(), strict=True):
             spans.append([start, start + len(text), page.page_number])
@@ -197,6 +197,6 @@ def why_failed(document: Document, max_page_error_rate: float) -> str | None:
         if len(fallbacks) == 1
         else f"{len(fallbacks)} of {len(document.pages)} pages (first: {first.page_number})"
     )
-    if first.attempts == 0:  # nobody was asked, so that the model is not to blame
+    if first.attempts == 0:  # no model was asked, so the model is not to blame
         return f"{pages} could not be drawn: {first.rejected[-1]}"
     return f"the model gave no good answer for {pages}; last: {first.rejected[-1]}"

@@ -1,4 +1,4 @@
-"""What is to do, what is done, and where everything goes."""
+"""What to do, what is done, and where everything is written."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from olmocr.workspace.owned import ITSELF, Names, OwnedFiles
 
 METRICS_FILE = "metrics.json"
 
-_MOST_CHARACTERS = 1 << 20  # of a file that is looked into, to know whose it is
+_MOST_CHARACTERS = 1 << 20  # of a file that is read to see whose it is
 
 _LONGEST_NAME = 200  # bytes; most file systems allow 255
 _LONGEST_PATH = 600  # characters of the folders below markdown/; a Mac allows 1024 bytes in all
 
-# A URL, also one that was taken for a path, which makes one slash of two.
+# A URL, also one that was taken for a path: two slashes then became one.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:s3a?|gs|gcs|az|abfss?|hf|https?|ftp|sftp|smb|file):/", re.IGNORECASE)
 
 
@@ -33,11 +33,11 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:s3a?|gs|gcs|az|abfss?|hf|https
 class Workspace:
     """A folder of results.
 
-    ``results/output_<key>.jsonl`` holds a document that was read, ``failed/<key>.json`` one that was not and
-    why. *markdown* has ``<source path>.md`` with its text, *pages* ``<source path>.md/`` with its pages, *page_records*
-    ``<source path>.json`` with what is known of them, where that is asked for. *attached* has ``<source path>.files/``
-    beside the markdown, with its figures and tables. *elsewhere* is other markdown of earlier runs, which must not grow
-    stale.
+    ``results/output_<key>.jsonl`` has a document that was read; ``failed/<key>.json`` has one that was not, and why.
+    *markdown* has ``<source path>.md`` with its text, *pages* ``<source path>.md/`` with its pages, *page_records*
+    ``<source path>.json`` with what is known of them, if requested. *attached* has ``<source path>.files/`` beside the
+    markdown, with its figures and tables. *elsewhere* lists other folders with markdown of earlier runs, which must not
+    become stale.
     """
 
     folder: Path
@@ -48,18 +48,18 @@ class Workspace:
     elsewhere: tuple[OwnedFiles, ...] = ()
 
     def with_markdown_elsewhere(self, folders: Iterable[Path]) -> Workspace:
-        """Return this workspace, and that earlier runs may have written its markdown into *folders*."""
+        """Return this workspace, noting that earlier runs may have written its markdown into *folders*."""
         others = [_markdown_within(self.folder), _attached_within(self.folder)]
         others += [files for folder in folders for files in (_markdown_in(folder), _attached_in(folder))]
         kept = {each.claims: each for each in others if not _is_one_folder(each.root, self.markdown.root)}
         return replace(self, elsewhere=tuple(kept.values()))
 
     def result_path(self, source: Source) -> Path:
-        """Return where the document's line lies once it is read."""
+        """Return where the document's line is once the document has been read."""
         return self._result_path(source.key)
 
     def result_id(self, source: Source, sha256: str | None) -> str | None:
-        """Return what the text of a document's result is known by; None if there is none of that content."""
+        """Return the hash of the text in a document's result; None if there is no result for that content."""
         line = self.result(source, sha256)
         return None if line is None else str(line.get("id") or "")
 
@@ -73,7 +73,7 @@ class Workspace:
         return line if is_same and isinstance(line.get("text"), str) else None
 
     def failed_result(self, source: Source) -> dict[str, Any] | None:
-        """Return the Dolma line of what could be read of a document that failed; None if nothing could."""
+        """Return the Dolma line of what could be read of a failed document; None if nothing could."""
         try:
             line = json.loads(self._failure_path(source.key).read_text(encoding="utf-8"))["document"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -90,7 +90,7 @@ class Workspace:
     ) -> None:
         """Keep why a document failed, and what could be read of it, apart from the results.
 
-        What an earlier run read of it, before the file changed, is removed, but with *keep*.
+        What an earlier run read of it, before the file changed, is removed, unless *keep* is true.
         """
         write_json_line(self._failure_path(source.key), {"Source-File": source.name, "error": why, "document": line})
         if not keep:
@@ -99,14 +99,14 @@ class Workspace:
                 files.remove(source.key)
 
     def forget(self, key: str) -> None:
-        """Remove all of a document whose name is another document's now."""
+        """Remove everything about a document whose name now belongs to another."""
         _remove(self._result_path(key))
         _remove(self._failure_path(key))
         for files in self._all_beside():
             files.forget(key)
 
     def remove_stale(self, source: Source, made_of: str) -> None:
-        """Remove all beside a document's result that was not made of the same text, or so that it *made_of* begins."""
+        """Remove files beside a document's result, except those of the same text whose note begins with *made_of*."""
         for files in self._all_beside():
             files.remove(source.key, unless_made_of=made_of)
 
@@ -120,14 +120,14 @@ class Workspace:
         return self.folder / "results" / f"output_{key}.jsonl"
 
     def write_markdown(self, source: Source, text: str, made_of: str = "") -> Path:
-        """Write the document's text and return where; two sources never share a path. *made_of* tells it from others.
+        """Write the document's text and return its path; two sources never share one. *made_of* identifies this text.
 
         A file that no run wrote, or that was changed since, is left alone: the text gets another name.
         """
         return self.markdown.write(source.key, names_of(source, ".md"), {ITSELF: text}, made_of)
 
     def write_pages(self, source: Source, texts: Mapping[int, str], made_of: str = "") -> None:
-        """Write each page's text by its number; those of an earlier reading go."""
+        """Write each page's text by its number; those of an earlier reading are removed."""
         files = {f"{number:04}.md": text for number, text in texts.items()}
         self.pages.write(source.key, names_of(source, ".md"), files, made_of)
 
@@ -137,14 +137,14 @@ class Workspace:
         self.page_records.write(source.key, names_of(source, ".json"), {ITSELF: text}, made_of)
 
     def write_attached(self, source: Source, files: Mapping[str, str | Path], made_of: str = "") -> Path | None:
-        """Write the document's figures and tables, and return their folder; without any, those of before go."""
+        """Write the document's figures and tables, and return their folder; earlier ones are removed in any case."""
         if not files:
             self.attached.remove(source.key)
             return None
         return self.attached.write(source.key, names_of(source, ".files"), files, made_of)
 
     def has_all_attached(self, source: Source) -> bool:
-        """Say whether all figures and tables are there that were written for the document."""
+        """Return whether all figures and tables that were written for the document still exist."""
         return all(path.is_file() for path in self.attached_paths(source))
 
     def attached_paths(self, source: Source) -> list[Path]:
@@ -156,15 +156,15 @@ class Workspace:
         return self.markdown.made_of(source.key, names_of(source, ".md"))
 
     def pages_made_of(self, source: Source) -> str | None:
-        """Return what the files of its pages were made of; None if they are not all there."""
+        """Return what the files of its pages were made of; None if some are missing."""
         return self.pages.made_of(source.key, names_of(source, ".md"))
 
     def page_records_made_of(self, source: Source) -> str | None:
-        """Return what the file of what is known of its pages was made of; None if there is none."""
+        """Return what the file with its pages' records was made of; None if there is none."""
         return self.page_records.made_of(source.key, names_of(source, ".json"))
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
-        """Write ``failures.jsonl``, a line each, with upstream's names besides; none leaves no file."""
+        """Write ``failures.jsonl``, one line each, with upstream's names as well; without failures there is no file."""
         text = failures_jsonl(failures)
         path = ours_or_beside(self.folder / "failures.jsonl", {"Source-File", "error"})
         write_whole(path, text) if text else _remove(path)
@@ -175,9 +175,9 @@ class Workspace:
         write_whole(path, strict_json(metrics, indent=2) + "\n")
 
     def markdown_path(self, source: Source) -> Path:
-        """Return the document's own markdown path: its source's, or, where that is not free, one beside it.
+        """Return the document's own markdown path: its source's, or one beside it if that is taken.
 
-        The first source that asks for a path owns it, in this run and in later ones.
+        The first source that requests a path owns it, in this run and in later ones.
         """
         return self.markdown.reserve(source.key, names_of(source, ".md"))
 
@@ -186,7 +186,7 @@ class Workspace:
         return self.pages.reserve(source.key, names_of(source, ".md"))
 
     def reserve(self, source: Source, *, markdown: bool, pages: bool, page_records: bool) -> None:
-        """Have the document own a path of each kind that is asked for."""
+        """Reserve a path for the document for each kind of output that is requested."""
         if markdown:
             self.markdown_path(source)
         if pages:
@@ -196,7 +196,7 @@ class Workspace:
 
 
 def failures_jsonl(failures: Iterable[Failure]) -> str:
-    """Return failures as lines of JSON, with upstream's names besides."""
+    """Return failures as lines of JSON, with upstream's names as well."""
     return "".join(
         strict_json({**each.as_json, "Source-File": each.source, "error": each.why}) + "\n" for each in failures
     )
@@ -210,7 +210,7 @@ def _remove(path: Path) -> None:
 
 
 def open_workspace(folder: Path, output_dir: Path | None = None) -> Workspace:
-    """Make the folder where it is missing, for its owner alone; markdown goes to *output_dir* if that is given.
+    """Make the folder if it is missing, for its owner alone; markdown goes to *output_dir* if that is given.
 
     Raises:
         OutputError: it cannot be made, or is a file.
@@ -227,7 +227,7 @@ def open_workspace(folder: Path, output_dir: Path | None = None) -> Workspace:
         markdown, attached = _markdown_in(output_dir), _attached_in(output_dir)
     pages = OwnedFiles(folder / "pages", folder / "pages-owners")
     for each in (folder, folder / "results", folder / "failed", markdown.root, markdown.claims):
-        sweep_once(each)  # what a run that was killed had half written
+        sweep_once(each)  # what a killed run left half written
     page_records = OwnedFiles(folder / "page_records", folder / "page_records-owners")
     return Workspace(folder, markdown, pages, page_records, attached).with_markdown_elsewhere(())
 
@@ -246,7 +246,7 @@ def ours_or_beside(path: Path, fields: set[str]) -> Path:
 
 
 def require_local(name: str | Path, what: str) -> Path:
-    """Return the folder that *name* is on this disk; *what* it is for goes into the sentence.
+    """Return the folder that *name* is on this disk; errors call it *what*.
 
     Raises:
         UsageError: it is a URL.
@@ -282,7 +282,7 @@ def _is_one_folder(one: Path, other: Path) -> bool:
 def names_of(source: Source, ending: str) -> Names:
     """Return paths in order of preference: the plain one, one beside it, two that no other document can want.
 
-    The plain one is the source's, without leading slash and ``..``, and with *ending* for its own.
+    The plain one is the source's path without leading slash and ``..``, with *ending* instead of its own.
     """
     path = PurePosixPath("stdin" if source.name == "-" else source.name.replace("::", "/"))
     parents = [_nameable(part) for part in path.parts[:-1] if part not in ("/", "//", "..", "~")]
@@ -293,8 +293,8 @@ def names_of(source: Source, ending: str) -> Names:
 
 
 def _nameable(part: str) -> str:
-    """Return a *part* of a source's path as a file may be called: any disk holds it, in any locale."""
+    """Return a *part* of a source's path as a valid file name on any disk and in any locale."""
     encoding = sys.getfilesystemencoding()
-    able = part.replace("\0", "").encode(encoding, "ignore")  # bytes that are no text among what is left out
+    able = part.replace("\0", "").encode(encoding, "ignore")  # this leaves out bytes that are not text, too
     name = able[:_LONGEST_NAME].decode(encoding, "ignore")
     return "_" if name in ("", ".", "..", "~") else name

@@ -1,4 +1,4 @@
-"""What a run keeps its work in, whichever kind of workspace it has: in a folder with SQLite, or in a store."""
+"""The interface to where a run keeps its work, whichever kind of workspace: a folder with SQLite, or a store."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ T = TypeVar("T")
 
 
 class Memory(Protocol):
-    """What a workspace remembers. All but *away* wait until what they do is done.
+    """What a workspace remembers. All methods except *away* wait until their work is done.
 
-    A page is a document's by the SHA-256 of its content. Each raises OutputError where that cannot be read or written.
+    A page belongs to a document by the SHA-256 of its content. Each raises OutputError if reading or writing fails.
     """
 
     is_shared: bool
-    """Whether several machines are to work in it at once."""
+    """Whether several machines may work in it at once."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exception: object) -> None: ...
 
     async def away(self, call: Callable[[], T]) -> T:
-        """Return what *call*, which uses the workspace, returns; what takes long holds up nobody meanwhile."""
+        """Return what *call*, which uses the workspace, returns; a slow call does not delay others."""
 
     def end_waiting(self) -> None:
-        """Have requests that are waited for fail at once, since the run is ended."""
+        """Make pending requests fail at once, since the run has ended."""
 
     def look_again(self) -> None:
-        """Take up what other processes have done since the last look, as soon as it is asked for."""
+        """Read what other processes have done since the last look, when it is next needed."""
 
     def has_company(self) -> bool:
-        """Say whether other machines may work on the same documents."""
+        """Return whether other machines may work on the same documents."""
 
     def add_page(self, sha256: str, page: PageRecord) -> None:
-        """Keep a page; one that fell back replaces none that was read."""
+        """Keep a page; a page that fell back does not replace one that was read."""
 
     def page(self, sha256: str, number: int) -> PageRecord | None:
         """Return what is known of one page."""
@@ -48,34 +48,34 @@ class Memory(Protocol):
         """Return what is known of a document's pages, by number, in order."""
 
     def finished_numbers(self, sha256: str, *, with_fallback: bool) -> set[int]:
-        """Return the numbers of the pages that need no model any more; those that are flagged do, unless told so."""
+        """Return the pages that need no model any more; flagged pages still do, unless told otherwise."""
 
     def readings(self, sha256: str) -> set[tuple[str, str]]:
-        """Return by which models, and how asked, a document's pages were read that have an answer."""
+        """Return with which models, and how asked, the document's pages that have an answer were read."""
 
     def only_model(self) -> str | None:
         """Return the model that read the first pages; None if there were several, or none."""
 
     def read_anew(self, sha256: str, numbers: Iterable[int]) -> None:
-        """Have pages be read again, by this run or a later one; what is known of each stays until then."""
+        """Mark pages to be read again, by this run or a later one; what is known of each stays until then."""
 
     def numbers_to_replace(self, sha256: str) -> set[int]:
-        """Return the numbers of the pages that are to be read again."""
+        """Return the numbers of the pages to be read again."""
 
     def replaced(self, sha256: str) -> None:
-        """Have no page be read again any more."""
+        """Remove the marks of pages to be read again."""
 
     def led_elsewhere(self, key: str, spellings: Iterable[str]) -> set[str]:
-        """Note that *spellings* are of the document *key*; return the documents that have no name any more."""
+        """Note that *spellings* belong to the document *key*; return the documents that have lost their last name."""
 
     def add_document(self, document: KnownDocument) -> None:
-        """Keep what came of a source, instead of what was known of it."""
+        """Keep the outcome of a source, replacing what was known of it."""
 
     def forget_document(self, key: str) -> None:
-        """Forget what came of a source; its pages stay."""
+        """Forget the outcome of a source; its pages stay."""
 
     def document(self, key: str) -> KnownDocument | None:
-        """Return what came of a source, None if it was never finished."""
+        """Return the outcome of a source, None if it was never finished."""
 
     def documents(self) -> Iterator[KnownDocument]:
         """Yield all documents by name."""
@@ -87,38 +87,38 @@ class Memory(Protocol):
         """Return a document's pages, counted."""
 
     def add_run(self, numbers: dict[str, Any]) -> None:
-        """Keep the numbers of the run that ends: what its ``metrics.json`` has."""
+        """Keep the numbers of a run that ends: the content of its ``metrics.json``."""
 
     def runs(self) -> Iterator[dict[str, Any]]:
         """Yield the numbers of each run that ended here."""
 
     def done_by_others(self, source: Source) -> bool:
-        """Say whether another program has read a document here, so that it is not to be read again."""
+        """Return whether another program has read a document here, so that it is not read again."""
 
     def others_done(self) -> int:
         """Return how many documents other programs have read here."""
 
     def lock(self, name: str) -> bool:
-        """Take a lock if it is free, ours, or that of a process that is dead or has been silent for long."""
+        """Take a lock if it is free, ours, or owned by a process that is dead or has been silent for long."""
 
     def beat(self) -> None:
-        """Say that the owner of this process's locks is alive."""
+        """Signal that the owner of this process's locks is alive."""
 
     def release(self, name: str) -> None:
-        """Give a lock back."""
+        """Release a lock."""
 
     def release_all(self) -> None:
-        """Give all locks of this process back."""
+        """Release all locks of this process."""
 
 
 class Results(Protocol):
-    """Where everything goes that a person looks at. Paths are a folder's, or a store's below the workspace."""
+    """Where everything for people is written. Paths are a folder's, or are in a store, below the workspace."""
 
     def result_id(self, source: Source, sha256: str | None) -> str | None:
-        """Return what the text of a document's result is known by; None if there is none of that content."""
+        """Return the hash of the text in a document's result; None if there is no result for that content."""
 
     def failed_result(self, source: Source) -> dict[str, Any] | None:
-        """Return the Dolma line of what could be read of a document that failed; None if nothing could."""
+        """Return the Dolma line of what could be read of a failed document; None if nothing could."""
 
     def write_result(self, source: Source, line: dict[str, Any]) -> None:
         """Keep the Dolma line of a document that was read; an earlier failure is forgotten."""
@@ -126,49 +126,49 @@ class Results(Protocol):
     def write_failure(
         self, source: Source, why: str, line: dict[str, Any] | None = None, *, keep: bool = False
     ) -> None:
-        """Keep why a document failed, and what could be read of it; what was read before goes, but with *keep*."""
+        """Keep why a document failed, and what could be read of it; what was read before is removed, unless *keep*."""
 
     def forget(self, key: str) -> None:
-        """Remove all of a document whose name is another document's now."""
+        """Remove everything about a document whose name now belongs to another."""
 
     def remove_stale(self, source: Source, made_of: str) -> None:
-        """Remove all beside a document's result that was not made of the same text, or so that it *made_of* begins."""
+        """Remove files beside a document's result, except those of the same text whose note begins with *made_of*."""
 
     def write_markdown(self, source: Source, text: str, made_of: str = "") -> PurePath:
-        """Write the document's text and return where."""
+        """Write the document's text and return its path."""
 
     def write_pages(self, source: Source, texts: Mapping[int, str], made_of: str = "") -> None:
-        """Write each page's text by its number; those of an earlier reading go."""
+        """Write each page's text by its number; those of an earlier reading are removed."""
 
     def write_page_records(self, source: Source, records: dict[str, Any], made_of: str = "") -> None:
         """Write what is known of a document's pages."""
 
     def write_attached(self, source: Source, files: Mapping[str, str | Path], made_of: str = "") -> PurePath | None:
-        """Write the document's figures and tables, and return their folder; without any, those of before go."""
+        """Write the document's figures and tables, and return their folder; earlier ones are removed in any case."""
 
     def has_all_attached(self, source: Source) -> bool:
-        """Say whether all figures and tables are there that were written for the document."""
+        """Return whether all figures and tables that were written for the document still exist."""
 
     def markdown_made_of(self, source: Source) -> str | None:
         """Return what the document's markdown was made of; None if there is none under the source's name."""
 
     def pages_made_of(self, source: Source) -> str | None:
-        """Return what the files of its pages were made of; None if they are not all there."""
+        """Return what the files of its pages were made of; None if some are missing."""
 
     def page_records_made_of(self, source: Source) -> str | None:
-        """Return what the file of what is known of its pages was made of; None if there is none."""
+        """Return what the file with its pages' records was made of; None if there is none."""
 
     def markdown_path(self, source: Source) -> PurePath:
-        """Return the document's own markdown path, whether or not anything lies there."""
+        """Return the document's own markdown path, whether or not anything is there."""
 
     def pages_path(self, source: Source) -> PurePath:
         """Return the folder of the files of the document's pages."""
 
     def reserve(self, source: Source, *, markdown: bool, pages: bool, page_records: bool) -> None:
-        """Have the document own a path of each kind that is asked for, where that is to be decided beforehand."""
+        """Reserve a path for the document for each kind of output requested, where paths are decided beforehand."""
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
-        """Write ``failures.jsonl``; none leaves no file."""
+        """Write ``failures.jsonl``; without failures there is no file."""
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write ``metrics.json``: a run's numbers."""

@@ -1,4 +1,4 @@
-"""A workspace's name -> what keeps its results and what remembers, whichever kind of workspace it is."""
+"""A workspace's name -> what keeps its results and its records, whichever kind of workspace it is."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from olmocr.workspace.records import RECORDS_FILE, Records, records_to_read
 
 
 def workspace_place(name: str | Path | StorePlace) -> Path | StorePlace:
-    """Return where a workspace is that is called *name*: a folder of this machine alone, or a place in a store.
+    """Return the place of the workspace called *name*: a folder of this machine alone, or a place in a store.
 
     Raises:
-        UsageError: it is a URL of what can be no workspace.
+        UsageError: it is a URL that cannot be a workspace.
     """
     try:
         return store_place(name) or require_local(str(name), "the workspace")
     except UsageError:
         raise
     except ValueError as error:
-        raise UsageError(f"the workspace {name!r} cannot be: {error}") from error
+        raise UsageError(f"the workspace {name!r} is not possible: {error}") from error
 
 
 @contextlib.contextmanager
 def opened_workspace(
     place: Path | StorePlace, output_dir: Path | None = None, *, objects: Objects | None = None
 ) -> Iterator[tuple[Results, Memory]]:
-    """Yield what keeps the results of a workspace, and what remembers; it is made where it is missing.
+    """Yield a workspace's results and records; the workspace is made if it is missing.
 
-    *output_dir* is where markdown of a folder's workspace goes instead. *objects* read and write the store instead of
-    what its URL says.
+    *output_dir* replaces a folder workspace's own place for markdown. *objects* read and write the store instead of
+    what its URL names.
 
     Raises:
         OutputError: it cannot be made or used.
@@ -60,20 +60,20 @@ def opened_workspace(
 
 @contextlib.contextmanager
 def memory_to_read(place: Path | StorePlace) -> Iterator[Memory]:
-    """Yield what a workspace remembers; nothing is made, and no other process is held up.
+    """Yield what a workspace remembers; nothing is created, and no other process has to wait.
 
     Raises:
-        InputError: it is no workspace.
+        InputError: it is not a workspace.
         OutputError: it cannot be read.
     """
     if isinstance(place, StorePlace):
         store = open_store(place, to_read=True)
         with ObjectRecords(store) as remembered:
             if store.get(MARK) is None and not store.names(INDEX):
-                raise InputError(f"{place} is no workspace: it has no {MARK}; run olmocr with it first")
+                raise InputError(f"{place} is not a workspace: it has no {MARK}; run olmocr with it first")
             yield remembered
         return
     if not is_file(place / RECORDS_FILE):
-        raise InputError(f"{place} is no workspace: it has no {RECORDS_FILE}; run olmocr with it first")
+        raise InputError(f"{place} is not a workspace: it has no {RECORDS_FILE}; run olmocr with it first")
     with records_to_read(place) as records:
         yield records

@@ -1,4 +1,4 @@
-"""Document -> Dolma JSONL and markdown, each file whole or absent."""
+"""Document -> Dolma JSONL and markdown, each file complete or absent."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from olmocr.text import strict_json, whole
 from olmocr.version import __version__
 from olmocr.workspace.document import Document, PageRecord
 
-# What Apache Arrow takes for a time where each value that it looks at is like that.
+# What Apache Arrow takes for a time if every value that it looks at is like this.
 _LIKE_A_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ][\d:.Z+-]*)?")
 
 
 def dolma_line(document: Document, today: datetime.date) -> dict[str, Any]:
-    """Return a document as upstream olmOCR writes it, in Dolma's format, and a few fields of ours (docs/outputs.md).
+    """Return a document as upstream olmOCR writes it, in Dolma's format, with a few fields of ours (docs/outputs.md).
 
-    Arrow guesses a column's type from the first file, so that each file must say of what type each field is: a page
-    of which something is not known has an empty string there, and a list has no empty lists.
+    Arrow guesses a column's type from the first file, so the type of each field must be visible in each file: if
+    something is not known of a page, there is an empty string, and a list never contains empty lists.
     """
     text, spans = _typed_text(document)
     pages = document.pages
@@ -64,7 +64,7 @@ def dolma_line(document: Document, today: datetime.date) -> dict[str, Any]:
 
 
 def text_id(document: Document) -> str:
-    """Return what Dolma knows a document's text by: its SHA-1, in hexadecimal."""
+    """Return the ID of a document's text in Dolma: its SHA-1, in hexadecimal."""
     return _id_of(_typed_text(document)[0])
 
 
@@ -73,9 +73,9 @@ def _id_of(text: str) -> str:
 
 
 def _typed_text(document: Document) -> tuple[str, list[list[int]]]:
-    """Return a document's text and its pages' places there.
+    """Return a document's text and its pages' places in it.
 
-    A text that is nothing but a date gets a line end: else Arrow would take it, and all other texts, for times.
+    A text that is only a date gets a line end, because Arrow would otherwise take it, and all other texts, for times.
     """
     text, spans = whole(document.text), document.spans
     if _LIKE_A_TIME.fullmatch(text):
@@ -85,7 +85,7 @@ def _typed_text(document: Document) -> tuple[str, list[list[int]]]:
 
 
 def markdown_of(document: Document, *, separator: str = "", front_matter: bool = False) -> str:
-    """Return a document as markdown: its text, or its pages with *separator* between, after what is known of it.
+    """Return a document as markdown: what is known of it, then its text, or its pages with *separator* between them.
 
     ``{page}`` in *separator* becomes the number of the page that follows.
     """
@@ -110,7 +110,7 @@ def page_markdown(page: PageRecord, *, front_matter: bool = False) -> str:
 
 
 def _front_matter(document: Document) -> str:
-    """Return a document's source, pages and languages as YAML; JSON strings are YAML's, whatever is in them."""
+    """Return a document's source, pages and languages as YAML; JSON strings are valid YAML, whatever they contain."""
     languages = sorted({page.response.primary_language for page in document.pages if page.response.primary_language})
     lines = [
         f"source: {strict_json(document.source.name)}",
@@ -123,7 +123,7 @@ def _front_matter(document: Document) -> str:
 
 
 def pages_json(document: Document) -> dict[str, Any]:
-    """Return all that is known of a document's pages."""
+    """Return everything that is known of a document's pages."""
     return {
         "source": document.source.name,
         "sha256": document.content_hash,

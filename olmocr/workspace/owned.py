@@ -1,4 +1,4 @@
-"""Files of documents below a folder: whose each is, and what was last written there. All others are a person's."""
+"""Files of documents below a folder: who owns each, and what was last written. All others belong to a person."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from olmocr.inputs.places import folded
 log = logging.getLogger(__name__)
 
 Names = tuple[PurePosixPath, ...]
-"""Paths below the folder that a document would like, in order of preference; numbers are added to the last."""
+"""The paths below the folder that a document prefers, in order; numbers are added to the last one."""
 
 ITSELF = ""
-"""Where a document has one file, which lies at its path, and not in a folder there."""
+"""The name of a document's only file, which is at its path, not in a folder there."""
 
-_FORMAT = "2"  # behind a key in a claim: the claim's document also has a list of what was written
+_FORMAT = "2"  # after a key in a claim: the claim's document also has a list of what was written
 
-_MOST = 100  # names that are tried; a folder where none of them is free has something else the matter
+_MOST = 100  # names to try; if none of them is free, something else is wrong with the folder
 
-# What memory cards, network disks and synchronized folders answer that have no second names for files.
+# The errors of memory cards, network disks and synchronized folders without hard links.
 _NO_LINKS = NOT_THERE | {errno.EMLINK, errno.EXDEV}
-_NO_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}  # a disk that cannot have a file of this name
+_NO_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}  # the disk does not allow this file name
 
 
 @dataclass
@@ -48,18 +48,18 @@ _Places = dict[PurePosixPath, _Place]
 
 @dataclass(frozen=True)
 class OwnedFiles:
-    """The files of documents below *root*. A path is the first document's that asks for it, in this run and later.
+    """The files of documents below *root*. A path belongs to the first document that requests it, then and later.
 
-    *claims* is a folder with a file for each path, which tells its document, and one for each document, which tells its
-    paths and the SHA-256 of what was written there. A file of which this tells nothing, or that was changed since, is
-    a person's: it is neither written nor removed. Processes may work in one folder at once.
+    *claims* is a folder with a file for each path, which names its document, and a file for each document, which lists
+    its paths and the SHA-256 of what was written there. A file that is not listed, or was changed since, belongs to a
+    person: it is never written or removed. Several processes may work in one folder at once.
     """
 
     root: Path
     claims: Path
 
     def reserve(self, key: str, names: Names) -> Path:
-        """Return the path of the document *key*, its own from now on; nothing is written there yet.
+        """Return the path of the document *key*, which owns it from now on; nothing is written there yet.
 
         Raises:
             OutputError: a claim cannot be written.
@@ -73,13 +73,13 @@ class OwnedFiles:
         raise self._no_name_left(names)
 
     def write(self, key: str, names: Names, files: Mapping[str, str | Path], made_of: str) -> Path:
-        """Write the files of the document *key*, and return its path. What it has elsewhere goes, and what is too much.
+        """Write the files of the document *key*, and return its path. Its files elsewhere, and extra ones, are removed.
 
         Args:
             key: which document.
             names: see :data:`Names`.
-            files: texts, or files to copy, by their names in a folder at the path; the name of one that is the path
-                itself is :data:`ITSELF`.
+            files: texts, or files to copy, by their names in a folder at the path; if the path itself is the file, its
+                name is :data:`ITSELF`.
             made_of: what the files were made of.
 
         Raises:
@@ -110,9 +110,9 @@ class OwnedFiles:
         return self.root / name
 
     def made_of(self, key: str, names: Names) -> str | None:
-        """Return what the files of the document *key* were made of; None if one is gone, or they are called otherwise.
+        """Return what the files of the document *key* were made of; None if one is missing, or the names have changed.
 
-        A file that a person has changed is there still: it is theirs, and nothing is missing.
+        A file that a person has changed still exists: it is theirs, and counts as present.
         """
         places = self._read(key)
         if len(places) != 1:
@@ -122,14 +122,14 @@ class OwnedFiles:
         return place.made_of if is_there and _is_one_of(name, names) else None
 
     def paths(self, key: str) -> list[Path]:
-        """Return the files that were written for the document *key*, in order of their names; some may be gone."""
+        """Return the files that were written for the document *key*, in order of their names; some may be missing."""
         places = self._read(key)
         return sorted(self.root / name / suffix for name, place in places.items() for suffix in place.sha256)
 
     def remove(self, key: str, unless_made_of: str | None = None) -> None:
-        """Remove the files of the document *key*, but those that begin to tell they were made of *unless_made_of*.
+        """Remove the files of the document *key*, unless what they were made of begins with *unless_made_of*.
 
-        Its paths stay its own.
+        It keeps its paths.
 
         Raises:
             OutputError: one cannot be removed.
@@ -144,7 +144,7 @@ class OwnedFiles:
             self._keep(key, places)
 
     def forget(self, key: str) -> None:
-        """Remove the files of the document *key*, and let others have its paths."""
+        """Remove the files of the document *key*, and release its paths."""
         if not self._of_document(key).exists():
             return
         with self._locked():
@@ -157,12 +157,12 @@ class OwnedFiles:
     # Which path.
 
     def _may_have(self, key: str, name: PurePosixPath) -> bool:
-        """Claim a path for a document, and say whether that could be done: no other has it, and nothing is there."""
+        """Claim a path for a document, and return whether this worked: no other owns it, and nothing is there."""
         claim = self._claim_of(name)
         owner, _, written = claim.partition(" ")
         if owner not in ("", key):
             return False
-        is_of_old = owner == key and not written  # a claim of the first format: what is there was written by it
+        is_of_old = owner == key and not written  # a claim of the first format: its owner wrote what is there
         if not is_of_old and (_exists(self.root / name) or self._is_blocked(name)):
             return False
         try:
@@ -174,7 +174,7 @@ class OwnedFiles:
         return self._claim_of(name).partition(" ")[0] == key
 
     def _take(self, key: str, name: PurePosixPath, places: _Places, names: Names) -> None:
-        """Note that a document has a path, and say so once where a person's file has the one that it would have."""
+        """Note that a document has a path, and log it once if a person's file is at the path that it prefers."""
         if name in places:
             return
         for wanted in itertools.takewhile(lambda each: each != name, names):
@@ -186,7 +186,7 @@ class OwnedFiles:
         self._keep(key, places)
 
     def _found(self, name: PurePosixPath) -> dict[str, list[str]]:
-        """Return what lies at a path that was just taken: something where the claim is of the first format only."""
+        """Return what is at a path that was just taken: something only if the claim is of the first format."""
         sha256 = _sha256(self.root / name)
         return {ITSELF: [sha256]} if sha256 else {}
 
@@ -197,12 +197,12 @@ class OwnedFiles:
         return all(not _exists(path) or _sha256(path) in place.sha256.get(suffix, ()) for suffix, path in paths.items())
 
     def _is_blocked(self, name: PurePosixPath) -> bool:
-        """Say whether a file has the name of one of the path's folders."""
+        """Return whether one of the path's folders has a file's name."""
         return any(_is_file(self.root / parent) for parent in name.parents if parent.name)
 
     def _no_name_left(self, names: Names) -> OutputError:
         return OutputError(
-            f"{self.root / names[0]} could not be written, nor under another name; choose another folder"
+            f"{self.root / names[0]} could not be written, and neither could other names; choose another folder"
         )
 
     # What is there.
@@ -212,7 +212,7 @@ class OwnedFiles:
     ) -> None:
         place = places[name]
         new = {suffix: _sha256_of_content(text) for suffix, text in files.items()}
-        # Both, the old and the new one, until all are written: a run may be killed at any moment.
+        # Both the old and the new one until all are written: a run may be killed at any moment.
         place.sha256 = {
             suffix: list(dict.fromkeys([*place.sha256.get(suffix, []), *([new[suffix]] if suffix in new else [])]))
             for suffix in (place.sha256 | new)
@@ -227,7 +227,7 @@ class OwnedFiles:
         place.sha256, place.made_of = {suffix: [sha256] for suffix, sha256 in new.items()}, made_of
 
     def _clear(self, name: PurePosixPath, place: _Place, apart_from: Mapping[str, str] | None = None) -> None:
-        """Remove what was written at a path, as far as nobody has changed it since."""
+        """Remove what was written at a path, unless somebody has changed it since."""
         for suffix in set(place.sha256) - set(apart_from or ()):
             path = self.root / name / suffix
             if _sha256(path) in place.sha256[suffix]:
@@ -238,7 +238,7 @@ class OwnedFiles:
             with contextlib.suppress(OSError):
                 (self.root / name).rmdir()  # the pages' own folder, if it is empty
 
-    # Who has what.
+    # Who owns what.
 
     def _give_up(self, key: str, name: PurePosixPath, places: _Places) -> None:
         del places[name]
@@ -252,7 +252,7 @@ class OwnedFiles:
             return ""
 
     def _of_path(self, name: PurePosixPath) -> Path:
-        # Folded, since a Mac's disk does not tell A.md from a.md, nor two ways to write an accent.
+        # Folded, since on a Mac's disk A.md is a.md, and two ways to write an accent are the same.
         digest = hashlib.sha1(folded(str(name)).encode("utf-8", "surrogateescape")).hexdigest()  # noqa: S324
         return self.claims / digest
 
@@ -260,7 +260,7 @@ class OwnedFiles:
         return self.claims / f"{key}.json"
 
     def _read(self, key: str) -> _Places:
-        """Return the paths that a document has; one that another has taken meanwhile is left out."""
+        """Return the paths that a document owns; one that another has taken meanwhile is left out."""
         try:
             found = json.loads(self._of_document(key).read_text(encoding="utf-8"))
             places = {PurePosixPath(name): _Place(each["made_of"], each["sha256"]) for name, each in found.items()}
@@ -274,7 +274,7 @@ class OwnedFiles:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Have other processes wait. A disk without such locks goes without: a claim is made by one of them anyway."""
+        """Make other processes wait. A disk without such locks does without: only one of them gets the claim anyway."""
         try:
             self.claims.mkdir(parents=True, exist_ok=True)
             lock = (self.claims / ".lock").open("wb")
@@ -287,7 +287,7 @@ class OwnedFiles:
 
 
 def _all(names: Names) -> Iterator[PurePosixPath]:
-    """Yield all paths that a document may have: those that it would like, and after them the last with numbers."""
+    """Yield all paths that a document may get: those that it prefers, and then the last with numbers."""
     yield from names
     yield from (names[-1].with_name(f"{names[-1].stem}-{number}{names[-1].suffix}") for number in range(2, _MOST))
 
@@ -297,7 +297,7 @@ def _is_one_of(name: PurePosixPath, names: Names) -> bool:
 
 
 def _candidates(places: _Places, names: Names) -> Iterator[PurePosixPath]:
-    """Yield the paths that a document may have, and first those that it has, as it has them."""
+    """Yield the paths that a document may get, beginning with those that it has, as it has them."""
     have = {folded(str(name)): name for name in places}
     wanted = [folded(str(name)) for name in _all(names)] if have else []
     yield from (have[name] for name in wanted if name in have)
@@ -305,12 +305,12 @@ def _candidates(places: _Places, names: Names) -> Iterator[PurePosixPath]:
 
 
 def _exists(path: Path) -> bool:
-    """Say whether anything is at *path*, a link to nothing included; what could not be there is not free either."""
+    """Return whether anything is at *path*, even a broken link; a path that cannot exist is not free either."""
     try:
         path.lstat()
     except FileNotFoundError:
         return False
-    except NotADirectoryError:  # told by what blocks the way
+    except NotADirectoryError:  # what blocks the way reports it
         return False
     except OSError as error:
         return error.errno in _NO_NAME
@@ -325,7 +325,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _sha256(path: Path) -> str | None:
-    """Return the SHA-256 of a file; None where there is none, or a link, which somebody else has put there."""
+    """Return the SHA-256 of a file; None if it is missing, or is a link, which somebody else has put there."""
     try:
         return None if path.is_symlink() else sha256_of(path)
     except OSError:
@@ -339,7 +339,7 @@ def _sha256_of_content(content: str | Path) -> str:
 
 
 def _write_first(path: Path, text: str) -> None:
-    """Write a file unless it is there by now. It is whole from the first: a run may be killed at any moment."""
+    """Write a file unless it already exists. It is complete from the first moment: a run may be killed at any time."""
     with file_beside(path) as (temporary, file):
         file.write(text.encode("ascii"))
         file.flush()

@@ -1,8 +1,8 @@
-"""What a workspace remembers, in SQLite: every page as soon as it is finished, every document, who reads what just now.
+"""What a workspace remembers, in SQLite: each page and document as soon as it is finished, and who is reading what.
 
 The file is ``workspace.sqlite`` in the workspace, in WAL mode; docs/workspace.md has the schema. Pages belong to the
-SHA-256 of a document's content: a file that was renamed, or lies there twice, is not read again, one that changed is.
-Each process has one connection, and writes with it from one thread; processes wait for each other a little.
+SHA-256 of a document's content: a file that was renamed, or exists twice, is not read again; one that changed is.
+Each process has one connection, and writes with it from one thread; processes wait a little for each other.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ RECORDS_FILE = "workspace.sqlite"
 SCHEMA_VERSION = 1
 
 HEARTBEAT_SECONDS = 10.0
-"""How often the owner of a lock says that it is alive."""
+"""How often the owner of a lock signals that it is alive."""
 
 STALE_SECONDS = 60.0
-"""A lock whose owner has been silent for so long, by the watch of whoever waits for it, is anybody's."""
+"""A lock is free for others once its owner has been silent for this long, by the clock of whoever waits for it."""
 
 _BUSY_SECONDS = 30.0
 
-# SQLite knows a full disk, but takes a quota and a limit for a fault of the disk.
+# SQLite recognises a full disk, but takes a quota and a limit for a fault of the disk.
 _NO_ROOM = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}
-# What disks of other machines lack: locks, or memory that processes share.
+# What network disks lack: locks, or memory that processes share.
 _NO_LOCKS = {
     *("SQLITE_PROTOCOL", "SQLITE_NOLFS", "SQLITE_IOERR_LOCK", "SQLITE_IOERR_RDLOCK", "SQLITE_IOERR_UNLOCK"),
     *("SQLITE_IOERR_CHECKRESERVEDLOCK", "SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMLOCK", "SQLITE_IOERR_SHMMAP"),
@@ -56,7 +56,7 @@ _NO_LOCKS = {
 _NOT_WRITABLE = {"SQLITE_CANTOPEN", "SQLITE_PERM"}
 _NO_DATABASE = {"SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_ERROR"}
 
-# A file's name may have bytes that are no text: they are kept as they are.
+# A file's name may have bytes that are not text: they are kept as they are.
 _DOCUMENTS = "SELECT key, CAST(name AS BLOB), stat, sha256, selection, page_count, state, why, updated FROM documents"
 
 _READINGS = """
@@ -122,7 +122,7 @@ DocumentState = Literal["done", "failed", "filtered"]
 
 @dataclass(frozen=True)
 class KnownDocument:
-    """What came of one source. *stat* tells whether the file may have changed, *selection* which pages were asked for.
+    """The outcome of one source. *stat* shows whether the file may have changed, *selection* the requested pages.
 
     *sha256* and *page_count* are None if it could not be opened; *why* is None unless it failed or was left out.
     *updated* is when it was kept, in seconds since 1970, for people to read: two runs may have clocks that differ.
@@ -150,11 +150,11 @@ class Records:
     ) -> None:
         """Open or make the file.
 
-        *clock* tells seconds that go by, whatever the time of day. *disk_of* tells the kind of a disk that is another
-        machine's, None of all others.
+        *clock* returns elapsed seconds, whatever the time of day. *disk_of* returns the kind of a network disk, and
+        None for any other disk.
 
         Raises:
-            OutputError: it cannot be made, is no database, or is of a later version of this package.
+            OutputError: it cannot be made, is not a database, or is from a later version of this package.
         """
         self._path = folder / RECORDS_FILE
         self._owner = uuid.uuid4().hex
@@ -163,8 +163,8 @@ class Records:
         self._network_disk = disk_of(folder)
         if self._network_disk:
             log.warning(
-                "the workspace %s lies on a disk of another machine (%s), whose locks may not hold between machines: "
-                "let only one work there at a time, or call a new one %s, which needs no locks",
+                "the workspace %s is on a disk of another machine (%s), whose locks may not hold between machines: "
+                "let only one work there at a time, or name a new one %s, which needs no locks",
                 folder,
                 self._network_disk,
                 folder.absolute().as_uri(),
@@ -193,7 +193,7 @@ class Records:
             time.sleep(0.02)
 
     def _choose_journal(self) -> None:
-        """WAL: a reader never waits for the writer, and what is committed survives the process, however it ends.
+        """Choose WAL: a reader never waits for the writer, and committed data survives the process, however it ends.
 
         It needs memory that all processes share, which machines do not (https://sqlite.org/wal.html).
         """
@@ -224,21 +224,21 @@ class Records:
     is_shared = False
 
     async def away(self, call: Callable[[], T]) -> T:
-        """Return what *call* returns, at once: one connection is used by one thread, and a disk takes no time."""
+        """Return what *call* returns, at once: only one thread uses the connection, and a disk is fast."""
         return call()
 
     def end_waiting(self) -> None:
-        """Have nobody be waited for any more: here nobody is."""
+        """Stop waiting for others; here nobody waits."""
 
     def look_again(self) -> None:
-        """Take up what other processes have done: nothing is remembered that the file does not say."""
+        """Read what other processes have done: nothing is cached, so there is nothing to do."""
 
     def has_company(self) -> bool:
-        """Say whether other machines may work on the same documents: those of this one wait for each other."""
+        """Return whether other machines may work on the same documents: those of this one wait for each other."""
         return False
 
     def done_by_others(self, source: Source) -> bool:
-        """Say whether another program has read a document here: none can."""
+        """Return whether another program has read a document here: none can."""
         return False
 
     def others_done(self) -> int:
@@ -250,7 +250,7 @@ class Records:
         return tally_of(self.pages(sha256).values())
 
     def add_run(self, numbers: dict[str, Any]) -> None:
-        """Keep the numbers of the run that ends, without its failures, which are told of documents."""
+        """Keep the numbers of a run that ends, without its failures, which are kept with the documents."""
         kept = {name: value for name, value in numbers.items() if name != "failures"}
         self._write("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", (self._owner, time.time(), json.dumps(kept)))
 
@@ -261,9 +261,9 @@ class Records:
                 yield json.loads(text)
 
     def add_page(self, sha256: str, page: PageRecord) -> None:
-        """Keep a page; one that was kept before under the same number is replaced, and need not be any more.
+        """Keep a page; it replaces an earlier one of the same number, and no longer needs to be read again.
 
-        A page that fell back replaces none but one that fell back, too: what was read well stays.
+        A page that fell back only replaces one that fell back, too: what was read well stays.
         """
         if page.is_fallback and (kept := self.page(sha256, page.page_number)) and not kept.is_fallback:
             return
@@ -286,12 +286,12 @@ class Records:
         return {number: page for number, page in found if page is not None and page.page_number == number}
 
     def finished_numbers(self, sha256: str, *, with_fallback: bool) -> set[int]:
-        """Return the numbers of the pages that need no model any more; those that are flagged do, unless told so."""
+        """Return the pages that need no model any more; flagged pages still do, unless told otherwise."""
         finished = {number for number, page in self.pages(sha256).items() if with_fallback or not page.is_flagged}
         return finished - self.numbers_to_replace(sha256)
 
     def readings(self, sha256: str) -> set[tuple[str, str]]:
-        """Return by which models, and how asked, a document's pages were read that have an answer."""
+        """Return with which models, and how asked, the document's pages that have an answer were read."""
         rows = self._read(_READINGS, sha256)
         return {(model, asked or "") for model, asked in rows if model}
 
@@ -301,25 +301,25 @@ class Records:
         return str(rows[0][0]) if len(rows) == 1 and rows[0][0] else None
 
     def read_anew(self, sha256: str, numbers: Iterable[int]) -> None:
-        """Have pages be read again, by this run or a later one; what is known of each stays until then."""
+        """Mark pages to be read again, by this run or a later one; what is known of each stays until then."""
         with self._errors("written"):
             values = [(sha256, number) for number in numbers]
             self._db.executemany("INSERT OR IGNORE INTO pages_to_replace VALUES (?, ?)", values)
 
     def numbers_to_replace(self, sha256: str) -> set[int]:
-        """Return the numbers of the pages that are to be read again."""
+        """Return the numbers of the pages to be read again."""
         return {number for (number,) in self._read("SELECT page_number FROM pages_to_replace WHERE sha256 = ?", sha256)}
 
     def replaced(self, sha256: str) -> None:
-        """Have no page be read again any more: what could be read better was."""
+        """Remove the marks of pages to be read again: what could be read better was."""
         self._write("DELETE FROM pages_to_replace WHERE sha256 = ?", (sha256,))
 
     def led_elsewhere(self, key: str, spellings: Iterable[str]) -> set[str]:
-        """Note that *spellings* are of the document *key*; return the documents that have no name any more."""
+        """Note that *spellings* belong to the document *key*; return the documents that have lost their last name."""
         gone = set()
         for spelling in spellings:
             rows = self._read("SELECT key FROM spellings WHERE spelling = ?", spelling)
-            # Before there was this table, a document's key was that of its spelling.
+            # Before this table existed, a document's key was that of its spelling.
             before = rows[0][0] if rows else spelling
             if not rows or before != key:
                 self._write("INSERT OR REPLACE INTO spellings VALUES (?, ?)", (spelling, key))
@@ -328,19 +328,19 @@ class Records:
         return gone
 
     def forget_document(self, key: str) -> None:
-        """Forget what came of a source; its pages stay."""
+        """Forget the outcome of a source; its pages stay."""
         self._write("DELETE FROM documents WHERE key = ?", (key,))
 
     def add_markdown_folder(self, folder: Path) -> None:
-        """Note that markdown was written into a folder that is not the workspace's."""
+        """Note that markdown was written into a folder other than the workspace's."""
         self._write("INSERT OR IGNORE INTO markdown_folders VALUES (?)", (_storable(str(folder)),))
 
     def markdown_folders(self) -> list[Path]:
-        """Return the folders that are not the workspace's, and into which its markdown was written."""
+        """Return the folders, other than the workspace's, into which its markdown was written."""
         return [Path(folder) for (folder,) in self._read("SELECT folder FROM markdown_folders ORDER BY folder")]
 
     def document(self, key: str) -> KnownDocument | None:
-        """Return what came of a source, None if it was never finished."""
+        """Return the outcome of a source, None if it was never finished."""
         rows = self._read(_DOCUMENTS + " WHERE key = ?", key)
         return _known(rows[0]) if rows else None
 
@@ -355,14 +355,14 @@ class Records:
         return (Failure(each.name, each.why or "") for each in self.documents() if each.state == "failed")
 
     def add_document(self, document: KnownDocument) -> None:
-        """Keep what came of a source, instead of what was known of it."""
+        """Keep the outcome of a source, replacing what was known of it."""
         why = _storable(document.why) if document.why else None
         key, name, *others = dataclasses.astuple(dataclasses.replace(document, why=why, updated=time.time()))
         values = (key, _bytes(name), *others)
         self._write("INSERT OR REPLACE INTO documents VALUES (?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?)", values)
 
     def lock(self, name: str) -> bool:
-        """Take a lock if it is free, ours, or that of a process that is dead or has been silent for long."""
+        """Take a lock if it is free, ours, or owned by a process that is dead or has been silent for long."""
         with self._errors("written"):
             self._db.execute("BEGIN IMMEDIATE")  # from here on nobody else takes one
             try:
@@ -385,7 +385,7 @@ class Records:
         return is_dead(host, pid) or self._seconds_silent(name, owner, heartbeat) > STALE_SECONDS
 
     def _seconds_silent(self, name: str, owner: str, heartbeat: float) -> float:
-        """Return for how long this process has seen a lock's heartbeat stand still. No two clocks are compared."""
+        """Return how long this process has seen a lock's heartbeat unchanged. No two clocks are compared."""
         now = self._clock()
         beat, since = self._seen.get(name, ((owner, heartbeat), now))
         if beat != (owner, heartbeat):
@@ -394,15 +394,15 @@ class Records:
         return now - since
 
     def beat(self) -> None:
-        """Say that the owner of this process's locks is alive: the heartbeat becomes another than it was."""
+        """Signal that the owner of this process's locks is alive, by changing the heartbeat."""
         self._write("UPDATE locks SET heartbeat = heartbeat + 1 WHERE owner = ?", (self._owner,))
 
     def release(self, name: str) -> None:
-        """Give a lock back."""
+        """Release a lock."""
         self._write("DELETE FROM locks WHERE name = ? AND owner = ?", (name, self._owner))
 
     def release_all(self) -> None:
-        """Give all locks of this process back."""
+        """Release all locks of this process."""
         with contextlib.suppress(OutputError):
             self._write("DELETE FROM locks WHERE owner = ?", (self._owner,))
 
@@ -426,20 +426,20 @@ class Records:
             if kind in _NO_LOCKS:
                 raise OutputError(
                     f"{self._path} could not be {what}: {error}; this disk lacks the locks that a workspace needs, "
-                    "as some of other machines do: name a workspace on a disk of this one (`output_dir` may lie there)"
+                    "as some network disks do: name a workspace on a disk of this machine (`output_dir` may be there)"
                 ) from error
             if kind.startswith("SQLITE_READONLY") or (kind in _NOT_WRITABLE and self._path.parent.is_dir()):
                 raise OutputError(
                     f"the workspace {self._path.parent} may not be written ({error}): name another folder; "
-                    "its `stats` can be seen also of one that is read-only"
+                    "`stats` also works on a read-only one"
                 ) from error
-            way_out = "; move it away to begin anew" if kind in _NO_DATABASE else ""
+            way_out = "; move it away to start again" if kind in _NO_DATABASE else ""
             raise OutputError(f"{self._path} could not be {what}: {error}{way_out}") from error
 
 
 @contextlib.contextmanager
 def records_to_read(folder: Path) -> Iterator[Records]:
-    """Yield what a workspace remembers; where nothing may be written, from a copy, since a log may have to be taken up.
+    """Yield what a workspace remembers; if nothing may be written, from a copy, since a log may have to be applied.
 
     Raises:
         OutputError: it cannot be read, or there is no room for the copy.
@@ -461,7 +461,7 @@ def records_to_read(folder: Path) -> Iterator[Records]:
 
 
 def is_dead(host: str, pid: int) -> bool:
-    """Return whether a lock's owner is known to be dead, which can be told of one on this machine only."""
+    """Return whether a lock's owner is known to be dead, which only works for an owner on this machine."""
     if host != this_machine():
         return False
     try:
@@ -475,9 +475,9 @@ def is_dead(host: str, pid: int) -> bool:
 
 @functools.cache
 def this_machine() -> str:
-    """Return what tells a machine, or a container with processes of its own, from others that are called the same."""
+    """Return what distinguishes a machine, or a container with its own processes, from others of the same name."""
     parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):  # no Linux
+    with contextlib.suppress(OSError):  # not Linux
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
         parts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115
     if len(parts) == 1:
@@ -493,12 +493,12 @@ def _known(row: tuple[Any, ...]) -> KnownDocument:
 def _bytes(name: str) -> bytes:
     try:
         return name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # no file's, but an URL's or a caller's
+    except UnicodeEncodeError:  # not a file's name, but a URL's or a caller's
         return _storable(name).encode()
 
 
 def _storable(text: str) -> str:
-    """Return *text* as UTF-8 can hold it."""
+    """Return *text* in a form that UTF-8 can encode."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,7 +1,7 @@
-"""Lines at the edges of a document's pages -> which of them are running heads and page numbers, and texts without them.
+"""Lines at the edges of a document's pages -> which are running heads and page numbers, and texts without them.
 
-olmOCR is trained to leave them out, and now and then it does not. Where the lines of a page lie, only the text that the
-file itself holds can tell: without it, as in most scans, nothing is known and nothing is dropped.
+olmOCR is trained to leave them out, but occasionally does not. Only the text that the file itself has shows where the
+lines of a page are: without it, as in most scans, nothing is known and nothing is dropped.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 FEWEST = 3
-"""So many pages have a line at the same edge before it is a running head."""
+"""The number of pages with a line at the same edge that make it a running head."""
 
 MOST_LINES = 2
-"""Lines at one edge of a page's text that may be dropped."""
+"""The most lines that may be dropped at one edge of a page's text."""
 
 _MARKS = re.compile(r"[*_`\s]+")
 _DIGITS = re.compile(r"[0-9]+")
@@ -24,7 +24,7 @@ _HEADING = re.compile(r"\s*#{1,6}\s")
 
 @dataclass(frozen=True)
 class Edges:
-    """The lines at the upper and at the lower edge of a page, as the file's own text has them."""
+    """The lines at the upper and the lower edge of a page, as in the file's own text."""
 
     top: tuple[str, ...] = ()
     bottom: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class Edges:
 
 @dataclass(frozen=True)
 class RunningHeads:
-    """The lines that repeat at the edges of a document's pages, by page, each as :func:`_plain` has it."""
+    """The lines that repeat at the edges of a document's pages, by page, each as returned by :func:`_plain`."""
 
     top: Mapping[int, frozenset[str]]
     bottom: Mapping[int, frozenset[str]]
@@ -40,8 +40,8 @@ class RunningHeads:
     def without(self, number: int, text: str) -> tuple[str, list[str]]:
         """Return the *text* of the page *number* without running heads, and the lines that were dropped.
 
-        Only its first and last lines are looked at, and a heading is never dropped: a chapter's title is not the
-        running head that repeats it.
+        Only its first and last lines are examined, and a heading is never dropped: a chapter's title is not the running
+        head that repeats it.
         """
         lines = text.split("\n")
         first, above = _dropped(lines, self.top.get(number, frozenset()))
@@ -55,8 +55,8 @@ class RunningHeads:
 def running_heads(edges: Mapping[int, Edges]) -> RunningHeads:
     """Find the lines that repeat, by the number of the page that has them.
 
-    Numbers in a line may differ from page to page. A line that is nothing but a number counts only where it goes up
-    with the pages: else it may be the first one of a table.
+    Numbers in a line may differ from page to page. A line that is only a number counts only if it increases with the
+    pages: otherwise it may be the first line of a table.
     """
     top = {number: each.top for number, each in edges.items()}
     bottom = {number: each.bottom for number, each in edges.items()}
@@ -78,16 +78,16 @@ def _plain(line: str) -> str:
 
 
 def _pattern(line: str, number: int) -> str:
-    """Return what a line has in common with those of other pages."""
+    """Return the part of a line that is the same on other pages."""
     plain = _plain(line)
     if any(letter.isalpha() for letter in plain):
         return _DIGITS.sub("0", plain)
-    # A page number says how far it is ahead of the page's own.
+    # A page number becomes its distance from the page's own number.
     return _DIGITS.sub(lambda found: f"{int(found[0][:9]) - number:+}", plain)
 
 
 def _dropped(lines: list[str], heads: frozenset[str]) -> tuple[int, list[str]]:
-    """Return how many lines from the first go, empty ones among them, and those that are not empty."""
+    """Return how many lines to drop from the first on, with and without counting empty ones."""
     dropped: list[str] = []
     end = 0
     for at, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""A workspace -> what it holds, in numbers."""
+"""A workspace -> its content in numbers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LONG_DOCUMENT_TOKENS = 32768
 
 @dataclass(frozen=True)
 class Stats:
-    """Documents and pages by what came of them. *attempts* counts good pages by how often the model was asked.
+    """Documents and pages by outcome. *attempts* counts good pages by how often the model was asked.
 
-    *ends* counts attempts by how they ended. *passes_a_token* is how many passes over the weights a token took that
-    this process's model wrote, None if it wrote none. *poor_pages* lack much of the file's own text; *askew_pages*
-    were called turned by every answer; *long_documents* have more than 32768 tokens. *servers* tells of each model
-    server how many pages it answered, with how many tokens, and their seconds: the time from first question to last
-    answer, added up.
+    *ends* counts attempts by how they ended. *passes_a_token* is how many passes over the weights it took to write a
+    token with this process's model; it is None if that wrote none. *poor_pages* lack much of the file's own text;
+    *askew_pages* were called turned by every answer; *long_documents* have more than 32768 tokens. *servers* gives for
+    each model server how many pages it answered, with how many tokens, and their total seconds from first question to
+    last answer.
     """
 
     documents: dict[str, int]
@@ -42,10 +42,10 @@ class Stats:
 
 
 def read_stats(workspace: Path | StorePlace) -> Stats:
-    """Count what *workspace* holds.
+    """Count what *workspace* contains.
 
     Raises:
-        InputError: it is no workspace.
+        InputError: it is not a workspace.
         OutputError: its records cannot be opened.
     """
     states: Counter[str] = Counter()
@@ -88,7 +88,7 @@ def _number(counted: tuple[str, int]) -> int:
 
 
 def stats_lines(stats: Stats) -> list[str]:
-    """Return *stats* as a person reads them."""
+    """Return *stats* as text for people."""
     passes = f", {stats.passes_a_token:.2f} passes a token" if stats.passes_a_token is not None else ""
     attempts = ", ".join(f"{count} pages after {number}" for number, count in stats.attempts.items())
     return [
@@ -105,7 +105,7 @@ def stats_lines(stats: Stats) -> list[str]:
 
 
 def server_lines(servers: ByServer) -> list[str]:
-    """Return in words what each server answered: one line, or none where there was none."""
+    """Return what each server answered, in words: one line, or none if there were no servers."""
     told = (
         f"{url} {counts['pages']:.0f} pages, {counts['seconds'] / counts['pages']:.1f} s each"
         for url, counts in sorted(servers.items())

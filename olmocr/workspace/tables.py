@@ -1,6 +1,6 @@
-"""HTML tables in a page's text -> markdown or CSV. What cannot be told in these stays HTML, and why is said.
+"""HTML tables in a page's text -> markdown or CSV. A table that neither can express stays HTML, with the reason.
 
-olmOCR-2 writes tables as HTML. Markdown and CSV have no merged cells: the text of one stands in the first of the places
+olmOCR-2 writes tables as HTML. Markdown and CSV have no merged cells: the text of one goes to the first of the places
 that it covered, and the others are empty; nothing is written twice.
 """
 
@@ -17,9 +17,9 @@ from olmocr.html_tables import TAG, spans_of
 from olmocr.text import unescaped
 
 MOST_PLACES = 10_000
-"""Of all tables of a text, spans spread out: a table past it is left as it is.
+"""The most places of all tables of a text, with spans expanded: a table beyond it is left as it is.
 
-A page's answer has 8000 tokens, and a cell takes three: no page needs more, and 99 rows of text can claim a million.
+A page's answer has 8000 tokens, and a cell takes three: no page needs more, but 99 rows of text can claim a million.
 """
 
 MERGED = "<!-- Merged cells: the text stands in the first place of each; the other places are empty. -->"
@@ -31,20 +31,20 @@ _EQUATION = re.compile(r"\\[(\[]|\$\$?")
 _ENDS = {"\\(": "\\)", "\\[": "\\]", "$$": "$$", "$": "$"}
 _LINE_BREAK = re.compile(" ?<br> ?")
 
-# What markdown takes for more than a character: an underscore within a word is none of it.
+# What markdown takes for more than a character; an underscore within a word is not.
 _ACTIVE = re.compile(r"[\\`*\[\]]|~(?=~)|(?<=~)~|(?<![^\W_])_|_(?![^\W_])")
 _TAG_LIKE = re.compile(r"<(?=[A-Za-z/!?])")
 _REFERENCE_LIKE = re.compile(r"&(?=#?\w+;)")
 
-# What a spreadsheet would compute; a number with its sign is one.
+# What a spreadsheet would compute; a number with its sign is not.
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?!-*$|[\d.,\s]*[%)]*$)")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table in which each place has a cell's HTML, or nothing. *has_head* says that the first row is of headings.
+    """A table in which each place has a cell's HTML, or nothing. *has_head* says that the first row has headings.
 
-    *html* is all that the table was.
+    *html* is the table's complete source.
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -63,11 +63,11 @@ class LeftAsItIs:
 
 
 class _UnusualError(Exception):
-    """A table is not made of rows of cells of text; the message says what is in the way."""
+    """A table does not consist of rows of cells of text; the message says what is in the way."""
 
 
 def split_at_tables(text: str) -> Iterator[str | Table | LeftAsItIs]:
-    """Yield *text* in order: what lies between tables as it is, and each table that is not within another."""
+    """Yield *text* in order: what is between tables as it is, and each table that is not within another."""
     done, start, depth, has_inner, room = 0, 0, 0, False, MOST_PLACES
     for tag in TAG.finditer(text):
         if tag["comment"] or tag["name"].lower() != "table":
@@ -94,7 +94,7 @@ def split_at_tables(text: str) -> Iterator[str | Table | LeftAsItIs]:
 
 
 def tables_as_markdown(text: str, on_left: Callable[[str], None] = lambda why: None) -> str:
-    """Return *text* with its tables as markdown; *on_left* hears why one was left as HTML."""
+    """Return *text* with its tables as markdown; *on_left* is called with why one was left as HTML."""
     pieces: list[str] = []
     is_after_table = False
     for piece in split_at_tables(text):
@@ -115,7 +115,7 @@ def tables_as_markdown(text: str, on_left: Callable[[str], None] = lambda why: N
 
 
 def _end_paragraph(pieces: list[str]) -> None:
-    """Have *pieces* end with an empty line, if there is anything."""
+    """Make *pieces* end with an empty line, if there are any."""
     if pieces and (len(pieces) > 1 or pieces[0].strip("\n")):
         pieces[-1] = pieces[-1].rstrip("\n") + "\n\n"
     else:
@@ -123,7 +123,7 @@ def _end_paragraph(pieces: list[str]) -> None:
 
 
 def as_markdown(table: Table) -> str:
-    """Return *table* in GitHub's form of markdown; its first row is empty where it has no headings."""
+    """Return *table* in GitHub's form of markdown; its first row is empty if it has no headings."""
     rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
     if not table.has_head:
         rows.insert(0, [""] * len(rows[0]))
@@ -140,9 +140,9 @@ def _line(cells: list[str]) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """Return *table* as CSV (RFC 4180, UTF-8): text without tags, a line break where the cell has one.
+    """Return *table* as CSV (RFC 4180, UTF-8): text without tags, with a line break where the cell has one.
 
-    What a spreadsheet would take for a formula begins with an apostrophe, since nobody knows who wrote it.
+    What a spreadsheet would take for a formula begins with an apostrophe, since its author is unknown.
     """
     file = io.StringIO()
     csv.writer(file, lineterminator="\r\n").writerows([_csv_cell(cell) for cell in row] for row in table.rows)
@@ -159,12 +159,12 @@ def _csv_cell(cell: str) -> str:
 
 def _markdown_cell(cell: str) -> str:
     tokens = [_escaped(unescaped(piece)) if tag is None else _kept(tag) for piece, tag in _pieces(cell)]
-    # In a row every pipe that has a backslash before it is a cell's, and loses that backslash.
+    # In a row, each pipe with a backslash before it belongs to a cell, and loses that backslash.
     return _LINE_BREAK.sub("<br>", " ".join("".join(tokens).split())).replace("|", "\\|")
 
 
 def _pieces(cell: str) -> Iterator[tuple[str, re.Match[str] | None]]:
-    """Yield what a cell's HTML consists of: text, or an empty text and a tag."""
+    """Yield the pieces of a cell's HTML: text, or an empty text and a tag."""
     done = 0
     for tag in TAG.finditer(cell):
         yield cell[done : tag.start()].replace("\0", ""), None
@@ -179,7 +179,7 @@ def _kept(tag: re.Match[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return *text* so that markdown shows these characters; equations stay, but that no tag begins in them."""
+    """Return *text* so that markdown shows these characters; equations stay, except that no tag begins in them."""
     shown, done = [], 0
     ends_from: dict[str, int] = {}
     for sign in _EQUATION.finditer(text):
@@ -214,7 +214,7 @@ class _Cell:
 
 
 class _TableReader:
-    """Collects rows of cells from a table's tags; what is anything else is refused."""
+    """Collects rows of cells from a table's tags; anything else is refused."""
 
     def __init__(self, html: str) -> None:
         self._html = html
@@ -229,18 +229,18 @@ class _TableReader:
         """Read all.
 
         Raises:
-            _UnusualError: it is no plain table.
+            _UnusualError: it is not a plain table.
         """
         tags = list(TAG.finditer(self._html))
         for before, tag in itertools.pairwise(tags):
             between = self._html[before.end() : tag.start()]
             if self._cell is None and self._caption is None and between.strip():
-                raise _UnusualError("text stands between its cells")
+                raise _UnusualError("there is text between its cells")
             self._take(tag)
 
     def _take(self, tag: re.Match[str]) -> None:
         if tag["comment"]:
-            raise _UnusualError("a comment stands in it")
+            raise _UnusualError("it contains a comment")
         name, is_end = tag["name"].lower(), bool(tag["end"])
         if name == "table":  # the last tag
             self._close_cell(tag)
@@ -259,19 +259,19 @@ class _TableReader:
         elif name not in ("colgroup", "col") and not (
             (name in _INLINE or name == "br") and (self._cell or self._caption is not None)
         ):
-            raise _UnusualError(f"<{name[:20]}> stands in it")
+            raise _UnusualError(f"<{name[:20]}> is in it")
 
     def _take_cell(self, tag: re.Match[str], *, is_end: bool) -> None:
         self._close_cell(tag)
         if is_end:
             return
         if self._row is None:
-            raise _UnusualError("a cell stands outside its rows")
+            raise _UnusualError("a cell is outside its rows")
         self._cell = tag.end(), tag
 
     def _take_caption(self, tag: re.Match[str], *, is_end: bool) -> None:
         if self._cell or self._row is not None or self.caption or is_end == (self._caption is None):
-            raise _UnusualError("its caption stands in the wrong place")
+            raise _UnusualError("its caption is in the wrong place")
         if self._caption is not None:
             self.caption, self._caption = self._html[self._caption : tag.start()].strip(), None
         else:
@@ -292,7 +292,7 @@ class _TableReader:
 
 def _read(html: str, room: int, *, has_inner: bool) -> Table | LeftAsItIs:
     if has_inner:
-        return LeftAsItIs(html, "a table stands within it")
+        return LeftAsItIs(html, "it contains another table")
     reader = _TableReader(html)
     try:
         reader.read()
@@ -302,7 +302,7 @@ def _read(html: str, room: int, *, has_inner: bool) -> Table | LeftAsItIs:
 
 
 def _spread(rows: list[list[_Cell]], caption: str, room: int) -> Table:
-    """Give each cell its places, *room* at most.
+    """Give each cell its places, at most *room* in all.
 
     Raises:
         _UnusualError: there are none, too many, or two cells want one place.

@@ -1,4 +1,4 @@
-"""A document's pages, counted: what ``--stats`` adds up, and what says whether it is to be tried again."""
+"""A document's pages, counted: what ``--stats`` adds up, and what decides whether it is tried again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from olmocr.workspace.document import PageRecord
 
 Tally = Counter[str]
-"""Counts by name. ``pages.``, ``attempts.``, ``ends.`` and ``languages.`` are followed by which: ``pages.valid``.
+"""Counts by name. ``pages.``, ``attempts.``, ``ends.`` and ``languages.`` are followed by a kind: ``pages.valid``.
 
-So are ``server_pages.``, ``server_tokens.`` and ``server_milliseconds.``, by the server's address.
+``server_pages.``, ``server_tokens.`` and ``server_milliseconds.`` are followed by the server's address.
 """
 
 ByServer = dict[str, dict[str, float]]

@@ -63,7 +63,7 @@ def test_standard_input_that_is_a_keyboard_is_refused(here):
     done = subprocess.run([sys.executable, "-c", code], stdin=terminal, capture_output=True, check=False)
     os.close(terminal)
     os.close(master)
-    assert b"InputError: - stands for standard input, and nothing is piped into it" in done.stderr
+    assert b"InputError: - stands for standard input, but nothing is piped into it" in done.stderr
 
 
 def test_standard_input_is_one_document_that_can_be_read_again(here):

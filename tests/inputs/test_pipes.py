@@ -59,7 +59,7 @@ def test_a_pipe_into_which_nobody_writes_is_given_up_with_a_sentence(pipe, tmp_p
 
 def test_a_pipe_that_nobody_wants_any_more_is_left(pipe, tmp_path):
     (source,) = find_sources([str(pipe)])
-    with pytest.raises(InputError, match="nobody wants this copy any more"):
+    with pytest.raises(InputError, match="this copy is no longer needed"):
         content(source, tmp_path / "scratch", is_over=lambda: True)
 
 

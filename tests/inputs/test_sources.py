@@ -64,7 +64,7 @@ def test_a_list_may_hold_names_that_are_no_unicode(here):
 
 def test_a_list_that_is_no_text_is_refused(here):
     write(here / "a.txt", bytes(500))
-    with pytest.raises(InputError, match=r"a\.txt is no list of names: it is no text"):
+    with pytest.raises(InputError, match=r"a\.txt is not a list of names: it is not text"):
         names("a.txt")
 
 

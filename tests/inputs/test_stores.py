@@ -235,7 +235,7 @@ def test_what_a_bucket_does_not_hold_is_one_sentence(bucket, tmp_path):
 
 
 def test_a_url_that_names_no_bucket_is_refused_and_not_taken_for_all_of_them(bucket):
-    with pytest.raises(InputError, match="names no place in a store"):
+    with pytest.raises(InputError, match="does not name a place in a store"):
         found("s3://")
 
 

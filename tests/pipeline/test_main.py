@@ -193,7 +193,7 @@ def test_help_is_grouped_by_subject_and_fits_on_a_screen():
         ),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--force", "--retry-failed"], "choose one"),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--pages", "5-2"], "5-2"),
-        (["ws", "--pdfs", "a.pdf", "--model", "m", "--kv-budget", "lots"], "--kv-budget 'lots' is no size; give one"),
+        (["ws", "--pdfs", "a.pdf", "--model", "m", "--kv-budget", "lots"], "--kv-budget 'lots' is not a size"),
         (
             ["ws", "--pdfs", "a.pdf", "--server", "x", "--kv-budget", "4GB"],
             "a KV budget is for a model in this",
@@ -357,7 +357,7 @@ def test_a_price_or_machines_that_say_nothing_are_refused(given, words):
 def test_stats_of_what_is_no_workspace_are_one_sentence_and_exit_code_7():
     done = olmocr("ws", "--stats")
     assert done.returncode == 7
-    assert "is no workspace" in sentence_of(done)
+    assert "is not a workspace" in sentence_of(done)
     assert not Path("ws").exists()
 
 

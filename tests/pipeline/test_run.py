@@ -286,7 +286,7 @@ def test_a_document_that_fails_after_it_changed_leaves_no_stale_result(tmp_path)
 def test_a_file_that_is_not_there_starts_nothing(tmp_path):
     pdf = write_pdf(tmp_path / "a.pdf")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"there is no file .*b\.pdf; the folder .*empty holds no document"):
+    with pytest.raises(InputError, match=r"there is no file .*b\.pdf; the folder .*empty contains no documents"):
         run(tmp_path / "ws", [pdf, tmp_path / "b.pdf", tmp_path / "empty"])
     assert not (tmp_path / "ws").exists()
 

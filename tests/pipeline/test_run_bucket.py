@@ -279,7 +279,7 @@ def test_what_is_no_list_of_upstreams_is_one_sentence(pdfs):
     pytest.importorskip("zstandard")
     place = memory_place()
     objects_at(place).put("work_index_list.csv.zstd", b"no list")
-    with pytest.raises(OutputError, match="is no list of upstream's olmOCR: move it away, or name another place"):
+    with pytest.raises(OutputError, match="is not a list of upstream's olmOCR; move it, or name another place"):
         run(place, pdfs)
 
 

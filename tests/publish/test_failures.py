@@ -180,7 +180,7 @@ def test_ctrl_c_in_an_upload_leaves_no_commit_and_the_same_command_goes_on(hub, 
     processes.append(command(hub, tmp_path, *args))
     out, err = processes[0].communicate(timeout=60)
     assert processes[0].returncode == ExitCode.INTERRUPTED, err
-    assert "interrupted: what was finished stays" in err
+    assert "interrupted: finished work is kept" in err
     assert len(hub.repositories["small-ocr/tiny"].branches["main"]) == 1
     again = command(hub, tmp_path, *args)
     out, err = again.communicate(timeout=60)

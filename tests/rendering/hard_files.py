@@ -349,14 +349,14 @@ HARD_FILES = {
     ),
     "font-nowhere.pdf": HardFile(lambda: pdf(font=b"null"), 1, PORTRAIT),
     "content-damaged.pdf": HardFile(
-        lambda: pdf(contents=stream(b"this is not deflated", b"/Filter /FlateDecode")), "holds what cannot be drawn"
+        lambda: pdf(contents=stream(b"this is not deflated", b"/Filter /FlateDecode")), "has content that cannot be"
     ),
     "content-unbalanced.pdf": HardFile(lambda: pdf(LETTER, b"q " * 5000 + DRAWING + b" Q" * 9000), 1, PORTRAIT),
     "content-nested.pdf": HardFile(lambda: pdf(LETTER, b"[" * 20000 + b"]" * 20000 + DRAWING), 1, PORTRAIT),
     "content-none.pdf": HardFile(lambda: pdf(contents=b"null"), 1, PORTRAIT),
     "form-in-itself.pdf": HardFile(form_in_itself, 1, PORTRAIT),
     "empty.pdf": HardFile(lambda: b"", "is empty"),
-    "text.pdf": HardFile(lambda: b"These are plain words.\n", "is no PDF and no picture"),
+    "text.pdf": HardFile(lambda: b"These are plain words.\n", "is not a PDF, and not a picture"),
     "login.pdf": HardFile(lambda: b"<!DOCTYPE html><title>Please log in</title>", "is a web page"),
     "really-a-pdf.png": HardFile(pdf, 1, PORTRAIT, "Top left"),
     "unicode.pdf": HardFile(pdf, 1, PORTRAIT, name="\u4e2d\u6587 \u00fcber \U0001f4c4.pdf"),

@@ -50,8 +50,8 @@ def test_numbers_count_in_pixels_of_a_page_whose_longest_side_has_2048():
         ("page_2048_100_500_500.png", "it begins at 2048, 100"),
         ("page_100_100_500_999999999.png", "it reaches to 600, 1000000099"),
         ("page_1800_100_500_500.png", "it reaches to 2300, 600"),
-        ("page_2040_100_50_500.png", "almost all of it is outside"),
-        ("page_0_0_2048_2048.png", "it is the whole page"),
+        ("page_2040_100_50_500.png", "it is almost completely outside"),
+        ("page_0_0_2048_2048.png", "it covers the complete page"),
     ],
 )
 def test_a_box_that_cannot_be_is_not_believed(name, why):
@@ -65,7 +65,7 @@ def test_a_box_that_reaches_a_little_beyond_the_page_is_cut_at_its_edge():
 def test_two_boxes_in_one_place_are_both_not_believed_and_a_third_is():
     boxes = figure_boxes(link(0, 0, 500, 500) + link(10, 10, 500, 500) + link(1000, 1000, 500, 500), SQUARE)
     assert [isinstance(box, Box) for box in boxes.values()] == [False, False, True]
-    assert boxes["page_0_0_500_500.png"] == "it is in the place of page_10_10_500_500.png"
+    assert boxes["page_0_0_500_500.png"] == "it covers the same place as page_10_10_500_500.png"
 
 
 def test_a_part_of_a_figure_may_lie_within_it():
@@ -76,7 +76,7 @@ def test_a_part_of_a_figure_may_lie_within_it():
 
 def test_one_colour_is_no_figure():
     figures = cut_figures(link(600, 100, 300, 300), make_page())
-    assert figures.refused == {"page_600_100_300_300.png": "nothing is there but one colour"}
+    assert figures.refused == {"page_600_100_300_300.png": "only one colour is there"}
 
 
 def test_a_page_may_name_hundreds_of_figures():

@@ -33,7 +33,7 @@ def refusal(content, folder):
     return sentence
 
 
-SAVE = "; save it as a PNG of 8 bits and give that"
+SAVE = "; save it as an 8-bit PNG and give that"
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_a_png_that_holds_light_itself_is_shown_as_a_display_shows_it(tmp_path):
 
 @pytest.mark.parametrize("white", [float("inf"), float("nan")])
 def test_pixels_that_are_no_numbers_are_refused(white, tmp_path):
-    with pytest.raises(InputError, match="a has pixels that are not numbers; save it as a PNG of 8 bits and give that"):
+    with pytest.raises(InputError, match="a has pixels that are not numbers; save it as an 8-bit PNG and give that"):
         shown(tiff([numbers("f", white, "<")], 32, kind=3), tmp_path)
 
 

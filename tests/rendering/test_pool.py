@@ -156,7 +156,7 @@ def test_a_document_whose_form_hangs_or_crashes_is_drawn_without_it_from_then_on
     without = [f"{number} without its form" for number in (2, 3, 4)]
     assert asked(path) == ["1", *["2"] * tries, *without]
     assert caplog.messages == [
-        "form.pdf is drawn without its form, which is damaged: what has no look of its own is missing"
+        "form.pdf is drawn without its form, which is damaged: fields without an appearance of their own are missing"
     ]
 
 
@@ -241,7 +241,7 @@ answers.write(b"\\xff" * 8), answers.flush(), sys.stdin.buffer.read()
 """
     error = render_all(script(tmp_path, "good"), 1, command=(sys.executable, "-c", program))[0]
     assert isinstance(error, InputError)
-    assert "crashed the PDF renderer (its answer is no answer)" in str(error)
+    assert "crashed the PDF renderer (its answer cannot be understood)" in str(error)
 
 
 def test_an_error_that_nobody_foresaw_is_that_pages(tmp_path):
@@ -334,7 +334,7 @@ answers.write({len(message).to_bytes(4, "big") + message!r}), answers.flush(), s
 """
     error = render_all(script(tmp_path, "good"), 1, command=(sys.executable, "-c", program))[0]
     assert isinstance(error, InputError)
-    assert "its answer is no answer" in str(error)
+    assert "its answer cannot be understood" in str(error)
 
 
 @pytest.mark.parametrize(

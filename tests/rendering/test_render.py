@@ -94,7 +94,7 @@ def test_the_kind_of_a_file_is_told_by_its_content_and_not_its_name(tmp_path):
     ("content", "sentence"),
     [
         (b"", "is empty"),
-        (b"hello", "is no PDF and no picture of a kind that can be read (PDF, PNG"),
+        (b"hello", "is not a PDF, and not a picture of a kind that can be read (PDF, PNG"),
         (b"%PDF-1.7\nnonsense", "is a damaged PDF"),
         (b"\x89PNG\r\n\x1a\nnonsense", "is a damaged picture"),
         (b"\xff\xd8\xff\xe0nonsense", "is a damaged picture"),

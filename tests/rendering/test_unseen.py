@@ -80,7 +80,7 @@ def test_a_scan_that_is_whole_is_read(scan, tmp_path):
     assert is_read(opened(with_image(scan), tmp_path))
 
 
-LOST = "page 1 of a.pdf holds what cannot be drawn: a part of the file is missing or damaged; " + (
+LOST = "page 1 of a.pdf has content that cannot be drawn: a part of the file is missing or damaged; " + (
     "open the file in a viewer to see what it shows"
 )
 
@@ -137,7 +137,7 @@ def test_text_without_a_drawable_font_is_not_taken_for_a_blank_page(tmp_path):
         b"/Encoding << /Differences [97 /x] >> /FirstChar 97 /LastChar 98 /Widths [600 600] >>"
     )
     content = pdf(LETTER, b"BT /F1 48 Tf 140 690 Td (abab) Tj ET", font=font)
-    assert opened(content, tmp_path).startswith("page 1 of a.pdf holds text in a font that cannot be drawn; ")
+    assert opened(content, tmp_path).startswith("page 1 of a.pdf has text in a font that cannot be drawn; ")
 
 
 def cut(content, at):
@@ -170,7 +170,7 @@ def xfa(packet, content=DRAWING, catalog=b"", entry=b"6 0 R", entries=b""):
 
 
 DYNAMIC = (
-    "a.pdf is a dynamic XFA form, whose pages are made by Adobe's readers alone; "
+    "a.pdf is a dynamic XFA form, whose pages only Adobe's readers can make; "
     "open it there, print it to a PDF and give that"
 )
 
@@ -217,7 +217,7 @@ def with_attachments(count, *, is_portfolio, password=None):
 @pytest.mark.parametrize("password", [None, ""])
 def test_a_portfolio_is_not_read_for_its_cover(password, tmp_path):
     assert opened(with_attachments(2, is_portfolio=True, password=password), tmp_path) == (
-        "a.pdf is a PDF portfolio: 2 files lie in it, and its pages are only a cover; take them out and give them"
+        "a.pdf is a PDF portfolio: 2 files are in it, and its own pages are only a cover; extract and give the files"
     )
 
 

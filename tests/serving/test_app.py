@@ -153,7 +153,7 @@ def test_an_unknown_model_is_told_which_there_is(server):
 
 def test_the_model_that_there_is_is_asked_for_as_current(server):
     assert server.post(CHAT, json=chat() | {"model": "current"}).status_code == 200
-    assert "current is that, too" in error_of(server.post(CHAT, json=chat() | {"model": "x"}))["message"]
+    assert "current is also this one" in error_of(server.post(CHAT, json=chat() | {"model": "x"}))["message"]
 
 
 def test_where_the_model_lies_is_told_to_nobody():

@@ -95,7 +95,7 @@ def many_pages(path):
     [
         (lambda path: path, 400, "is empty"),
         (lambda path: write_pdf(path, password="x"), 400, "is encrypted"),
-        (many_pages, 413, "5 pages are to be read, and this server reads 4 at most"),
+        (many_pages, 413, "5 pages are requested, and this server reads 4 at most"),
     ],
 )
 def test_a_document_that_is_not_read_gets_one_sentence(reading_server, tmp_path, make, status, words):
@@ -316,7 +316,7 @@ def test_pages_that_are_to_be_as_they_were_written_say_nothing_of_files(ask_abou
 def test_files_are_refused_by_name_where_the_answer_is_markdown(ask_about_a_book, options):
     (name,) = options
     reply = ask_about_a_book(FIGURE, "text/markdown", **options)
-    refused(reply, 400, f"{name}=", "text/markdown cannot hold")
+    refused(reply, 400, f"{name}=", "text/markdown cannot contain")
     assert reply.json()["error"]["param"] == name
 
 

@@ -18,7 +18,7 @@ from olmocr.serving.refusals import (
     without_paths,
 )
 
-BUG = "this server has failed at this request, which is a bug; its log says where"
+BUG = "this request hit a bug in this server; the server's log says where"
 
 
 def of_client(code, message, param=None, kind="invalid_request_error"):

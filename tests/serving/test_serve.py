@@ -255,7 +255,7 @@ def test_a_port_that_is_taken_is_said_before_the_model_is_loaded():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = run("serve", "--model", "no/such", "--port", taken.getsockname()[1])
     assert done.returncode == 8
-    assert done.stderr.strip().endswith("is taken; choose another one with --port")
+    assert done.stderr.strip().endswith("is taken; choose another with --port")
 
 
 def test_other_machines_are_not_served_without_a_key(tmp_path):
@@ -277,8 +277,8 @@ def test_lines_of_the_log_have_the_time(converted):
     [
         ("*", "OLMOCR_API_KEY"),
         ("null", "OLMOCR_API_KEY"),
-        ("tool.example", "is no origin"),
-        ("https://a/b", "is no origin"),
+        ("tool.example", "is not an origin"),
+        ("https://a/b", "is not an origin"),
     ],
 )
 def test_web_pages_that_nobody_could_mean_are_not_allowed(tmp_path, origin, words):

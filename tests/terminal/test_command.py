@@ -91,7 +91,7 @@ def test_results_for_which_there_is_no_room_are_told_in_the_end(tmp_path):
 def test_a_log_whose_disk_is_full_is_told_once(tmp_path):
     done = run(tmp_path, "", "--log-file /dev/full")
     assert done.returncode == 0
-    assert done.stderr.count(b"the log /dev/full cannot be written any more (No space left on device)") == 1
+    assert done.stderr.count(b"the log /dev/full can no longer be written (No space left on device)") == 1
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

@@ -65,6 +65,6 @@ def test_pages_that_are_not_chosen_this_time_stay(tmp_path):
 
 def test_a_name_that_no_document_has_is_refused(tmp_path):
     write_mixed(tmp_path)
-    with pytest.raises(InputError, match=r"has no document that is called nothing\.pdf; give its path as"):
+    with pytest.raises(InputError, match=r"has no document called nothing\.pdf; give its path as"):
         site(tmp_path, choice=Choice(names=("nothing.pdf",)))
     assert listed(site(tmp_path, choice=Choice(names=("b.pdf",)))) == ["b"], "the next time is not harmed"

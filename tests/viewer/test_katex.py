@@ -33,7 +33,7 @@ def test_katex_is_put_into_each_page_with_its_fonts(tmp_path):
 def test_a_folder_without_katex_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"katex\.min\.js cannot be read .* `katex` names a folder with"):
         read_katex(tmp_path)
-    with pytest.raises(InputError, match="cannot stand within a page"):
+    with pytest.raises(InputError, match="cannot be put into a page"):
         read_katex(write_katex_folder(tmp_path / "katex", "x = '</script>'"))
 
 

@@ -39,5 +39,5 @@ def test_a_store_without_a_workspace_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, [memory_place().url])
     assert done.exit_code == 7
-    assert "is no workspace" in done.output
+    assert "is not a workspace" in done.output
     assert list(tmp_path.iterdir()) == []

@@ -30,7 +30,7 @@ def test_a_page_that_was_turned_to_be_read_is_shown_so(tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda path: path.unlink(), "the file is not here any more"),
+        (lambda path: path.unlink(), "the file no longer exists"),
         (lambda path: path.write_bytes(path.read_bytes() + b" "), "the file has changed since it was read"),
     ],
 )
@@ -55,7 +55,7 @@ def test_a_file_that_the_record_knows_but_is_no_document_is_not_shown(tmp_path):
     secret.write_text("the secret")
     write_record(tmp_path / "ws", ["text"], name=secret, metadata={"source-sha256": sha256(secret)})
     page = only_document(site(tmp_path / "ws"))
-    assert "is no PDF and no picture" in page.text
+    assert "is not a PDF, and not a picture" in page.text
     assert "the secret" not in page.text
 
 

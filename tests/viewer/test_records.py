@@ -68,7 +68,7 @@ def test_a_document_that_could_not_be_opened_has_its_error_and_no_page(tmp_path)
     run(tmp_path / "ws", [tmp_path / "a.pdf"], answer())
     (document,) = documents(tmp_path / "ws")
     assert document.error.endswith(
-        "is no PDF and no picture of a kind that can be read "
+        "is not a PDF, and not a picture of a kind that can be read "
         "(PDF, PNG, JPEG, TIFF, WebP, GIF, BMP, HEIC, AVIF, JPEG 2000)"
     )
     assert document.pages == ()
@@ -86,7 +86,7 @@ def test_a_line_that_is_no_record_is_a_document_that_failed(tmp_path, line):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "output_a.jsonl").write_bytes(line + b"\n")
     (document,) = documents(tmp_path)
-    assert "is no record of a document" in document.error
+    assert "is not a record of a document" in document.error
 
 
 def test_spans_beyond_the_text_show_what_there_is(tmp_path):
@@ -109,7 +109,7 @@ def test_every_document_has_a_key_of_its_own_that_is_safe_in_a_path(tmp_path):
 
 
 def test_a_folder_that_is_no_workspace_is_refused(tmp_path):
-    with pytest.raises(InputError, match="is no workspace: it has neither results/ nor failed/"):
+    with pytest.raises(InputError, match="is not a workspace: it has no results/ and no failed/"):
         find_records(tmp_path)
 
 

@@ -128,7 +128,7 @@ def test_a_page_elsewhere_that_takes_this_address_for_its_own_is_refused(server)
 def test_a_port_that_is_taken_is_said_in_a_sentence(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"port {port} is taken; choose another one with `port`"):
+        with pytest.raises(UsageError, match=f"port {port} is taken; choose another with `port`"):
             make_server(port)
     with pytest.raises(UsageError, match="port 99999 cannot be used"):
         make_server(99999)
@@ -145,7 +145,7 @@ def test_the_command_writes_pages_and_says_where(tmp_path):
 def test_a_workspace_that_is_none_is_one_sentence(tmp_path):
     done = subprocess.run([*VIEWER, tmp_path, "--quiet"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (7, "")
-    assert done.stderr.startswith(f"error: {tmp_path} is no workspace")
+    assert done.stderr.startswith(f"error: {tmp_path} is not a workspace")
 
 
 def test_the_command_serves_until_it_is_interrupted(tmp_path):

@@ -55,7 +55,7 @@ def test_without_a_page_there_is_no_rate_and_no_price(runs):
     cost = cost_of(runs, price_per_hour=2.5)
     assert (cost.pages_per_hour, cost.per_million_pages) == (None, None)
     (line,) = cost_lines(cost)
-    assert "read no page: there is nothing to compute it from" in line
+    assert "read no pages: there is nothing to compute from" in line
 
 
 def test_numbers_that_cannot_be_read_are_left_out():
@@ -66,12 +66,12 @@ def test_numbers_that_cannot_be_read_are_left_out():
 
 def test_what_was_measured_is_told_before_what_follows_from_it():
     assert cost_lines(cost_of([run(120, 3600)], 2.5)) == [
-        "measured:  120 pages read in 1 run by 1 machine, in 1.000 hours of a machine without loading",
+        "measured:  120 pages read in 1 run by 1 machine, in 1.000 machine hours, without loading",
         "cost:      120.0 pages an hour for each machine; at 2.50 an hour 20,833.33 for a million pages",
     ]
     several = cost_lines(cost_of([run(120, 3600, "http://a/v1", "http://b/v1"), run(0, 0.0)], 0))
     assert several == [
-        "measured:  120 pages read in 2 runs by up to 2 machines, in 2.000 hours of a machine without loading",
+        "measured:  120 pages read in 2 runs by up to 2 machines, in 2.000 machine hours, without loading",
         "cost:      60.0 pages an hour for each machine; at 0.00 an hour 0.00 for a million pages",
     ]
 
@@ -83,7 +83,7 @@ def test_a_price_that_is_none_is_refused(price, tmp_path):
 
 
 def test_what_is_no_workspace_has_no_cost(tmp_path):
-    with pytest.raises(InputError, match="is no workspace"):
+    with pytest.raises(InputError, match="is not a workspace"):
         read_cost(tmp_path, 1.0)
 
 

@@ -163,7 +163,7 @@ def test_names_that_a_disk_cannot_have_give_way_to_one_that_it_can(owned):
     deep = (PurePosixPath(*["y" * 200] * 30, "a.md"), *OTHERS[1:])
     assert write(owned, "one", names=long) == NAMES[1]
     assert write(owned, "two", "2", deep) == OTHERS[1]
-    with pytest.raises(OutputError, match="nor under another name"):
+    with pytest.raises(OutputError, match="and neither could other names"):
         write(owned, "three", "3", (PurePosixPath("z" * 300 + ".md"),))
 
 

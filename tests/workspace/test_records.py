@@ -205,7 +205,7 @@ def test_on_a_disk_of_another_machine_no_memory_is_shared_and_it_is_said(tmp_pat
         records.add_page(SHA, page())
         assert records.lock("a")
         assert not list(tmp_path.glob("*-shm"))
-    assert "lies on a disk of another machine (nfs4), whose locks may not hold" in caplog.text
+    assert "is on a disk of another machine (nfs4), whose locks may not hold" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_what_a_later_version_wrote_is_left_alone(tmp_path):
 
 def test_a_file_that_is_no_database_is_one_sentence_and_is_left_alone(tmp_path):
     (tmp_path / RECORDS_FILE).write_text("my diary " * 1000)
-    with pytest.raises(OutputError, match="could not be used: file is not a database; move it away to begin anew"):
+    with pytest.raises(OutputError, match="could not be used: file is not a database; move it away to start again"):
         Records(tmp_path)
     assert (tmp_path / RECORDS_FILE).read_text() == "my diary " * 1000
 

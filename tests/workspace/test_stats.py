@@ -96,5 +96,5 @@ def test_pages_that_every_answer_calls_turned_are_told_where_there_are_any(tmp_p
 
 @pytest.mark.parametrize("name", ["gone", "d" * 300])
 def test_what_no_disk_has_is_no_workspace(name, tmp_path):
-    with pytest.raises(InputError, match="is no workspace"):
+    with pytest.raises(InputError, match="is not a workspace"):
         read_stats(tmp_path / name)

@@ -116,13 +116,13 @@ def test_a_caption_stands_before_its_table():
 @pytest.mark.parametrize(
     ("table", "why"),
     [
-        ("<table><tr><td><table><tr><td>a</td></tr></table></td></tr></table>", "a table stands within it"),
+        ("<table><tr><td><table><tr><td>a</td></tr></table></td></tr></table>", "it contains another table"),
         ("<table><tr><td>a", "it does not end"),
         ("<table></table>", "it has no cells"),
-        ("<table><tr><td><ul><li>a</li></ul></td></tr></table>", "<ul> stands in it"),
-        ("<table><tr>lost<td>a</td></tr></table>", "text stands between its cells"),
-        ("<table><td>a</td></table>", "a cell stands outside its rows"),
-        ("<table><tr><td>a<!-- b --></td></tr></table>", "a comment stands in it"),
+        ("<table><tr><td><ul><li>a</li></ul></td></tr></table>", "<ul> is in it"),
+        ("<table><tr>lost<td>a</td></tr></table>", "there is text between its cells"),
+        ("<table><td>a</td></table>", "a cell is outside its rows"),
+        ("<table><tr><td>a<!-- b --></td></tr></table>", "it contains a comment"),
         ("<table><caption>a<tr><td>b</td></tr></table>", "its caption does not end"),
         ("<table><tr><td>a</td><td rowspan=2>b</td></tr><tr><td colspan=2>c</td></tr></table>", "two of its cells"),
         ("<table><tr><td colspan=999999999>a</td></tr></table>", f"it has more than {MOST_PLACES} places"),

@@ -1,1 +1,1 @@
-"""A client's request -> what is asked of the model, or a refusal."""
+"""A client's request -> a question for the model, or a refusal."""

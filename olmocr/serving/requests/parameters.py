@@ -1,7 +1,7 @@
-"""What clients send beside a question -> nothing, where it changes no answer; else a RequestError that names it.
+"""The other fields of a request -> nothing, if they change no answer; otherwise a RequestError that names one.
 
-Names are those of OpenAI's two formats, and what clients of vLLM, mlx-vlm, llama.cpp, LM Studio and Ollama send beside.
-A name that is not here is refused, too: what is unknown might change an answer.
+Names are those of OpenAI's two formats, and those that clients of vLLM, mlx-vlm, llama.cpp, LM Studio and Ollama add.
+A name that is not listed here is refused, too: an unknown field might change an answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from olmocr.serving.refusals import RequestError, bad_request
 from olmocr.text import one_line
 
 MOST_LABELS, _LONGEST_NAME, _LONGEST_LABEL = 16, 64, 512
-"""Labels in *metadata* and their characters, as OpenAI allows them."""
+"""The most labels in *metadata* and characters in each, as OpenAI allows them."""
 
 _READ = frozenset((
     "model", "messages", "input", "instructions", "temperature", "seed", "stream", "stream_options", "guided_regex",
@@ -31,7 +31,7 @@ _NEEDLESS = frozenset((
     "min_keep", "n_keep", "cache_prompt", "id_slot", "slot_id", "reasoning_format", "keep_alive", "ttl",
     "thinking_start_token", "thinking_end_token",
 ))  # fmt: skip
-"""What changes no answer, whatever its value: labels, caches, and details of what is itself refused."""
+"""Fields that change no answer, whatever their value: labels, caches, and details of what is itself refused."""
 
 _SAMPLING: Mapping[str, tuple[Any, ...]] = {
     "top_p": (1,),
@@ -46,9 +46,9 @@ _SAMPLING: Mapping[str, tuple[Any, ...]] = {
     "mirostat": (0,),
     "mirostat_mode": (0,),
 }
-"""What narrows the choice of tokens, and the values at which it does not. At temperature 0 there is no choice."""
+"""Fields that narrow the choice of tokens, and the values at which they do not. At temperature 0 there is no choice."""
 
-_NO_PENALTY: tuple[Any, ...] = (0, 1)  # 1 in formats where it multiplies, and 0 is what some clients say for off
+_NO_PENALTY: tuple[Any, ...] = (0, 1)  # 1 in formats where it multiplies; some clients write 0 for off
 
 _OFF: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
@@ -119,7 +119,7 @@ _OFF: Mapping[str, tuple[Any, ...]] = {
     "truncation": ("auto", "disabled"),
     "include": ([], ["reasoning.encrypted_content"]),
 }
-"""What would change an answer, and the values at which it does not."""
+"""Fields that would change an answer, and the values at which they do not."""
 
 _INSIDE: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "stream_options": {
@@ -129,7 +129,7 @@ _INSIDE: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     },
     "text": {"verbosity": ("medium",)},
 }
-"""The same of what lies inside of a parameter; ``text.format`` is read with the other forms."""
+"""The same for the fields of a parameter; ``text.format`` is read with the other forms."""
 
 _HINTS: Mapping[str, str] = {
     "options": "give temperature, seed and max_tokens in the request itself",
@@ -137,24 +137,24 @@ _HINTS: Mapping[str, str] = {
     "input_file": "send documents to POST /v1/ocr",
     "file": "send documents to POST /v1/ocr",
     "image": "send the picture as an image_url with a data: URI",
-    "figures": "POST /v1/ocr has it",
-    "tables": "POST /v1/ocr has it",
-    "headers": "POST /v1/ocr has it",
+    "figures": "use POST /v1/ocr for it",
+    "tables": "use POST /v1/ocr for it",
+    "headers": "use POST /v1/ocr for it",
     "keep_alive": "the model stays loaded",
-    "n": "ask as many times",
-    "store": "this server stores nothing; leave it out, or say false",
+    "n": "send the request as many times",
+    "store": "this server stores nothing; leave it out, or set it to false",
     "messages": "at POST /v1/responses the question is in input",
     "input": "at POST /v1/chat/completions the question is in messages",
 }
 
 
 def check_parameters(body: Mapping[str, Any], *, question: str, samples: bool) -> None:
-    """Look at all that a request says beside its *question*, which is the field of that name.
+    """Check all fields of a request except its *question*, which is the field of that name.
 
     *samples* says whether its temperature is above 0.
 
     Raises:
-        RequestError: something in it would change the answer, and is not supported, or is unknown.
+        RequestError: a field would change the answer and is not supported, or is unknown.
     """
     other = {"messages": "input", "input": "messages"}[question]
     for name, value in body.items():
@@ -171,22 +171,22 @@ def check_parameters(body: Mapping[str, Any], *, question: str, samples: bool) -
 
 
 def unsupported(name: str) -> RequestError:
-    """Return the refusal of what would change an answer."""
+    """Return the refusal of a field that would change an answer."""
     return bad_request(f"{name} is not supported; {_HINTS.get(name, 'leave it out')}", name, "unsupported_parameter")
 
 
 def unknown(name: str) -> RequestError:
-    """Return the refusal of what nobody knows here."""
+    """Return the refusal of an unknown field."""
     shown = one_line(name, 60)
     hint = _HINTS.get(name, "leave it out")
-    return bad_request(f"{shown} is no parameter of this server; {hint}", shown, "unsupported_parameter")
+    return bad_request(f"{shown} is not a parameter of this server; {hint}", shown, "unsupported_parameter")
 
 
 def parse_labels(value: Any) -> dict[str, str]:
-    """Return the labels in *metadata*, which are told again with an answer in the Responses format.
+    """Return the labels in *metadata*, which an answer in the Responses format repeats.
 
     Raises:
-        RequestError: they are none that OpenAI allows.
+        RequestError: OpenAI does not allow them.
     """
     if value is None:
         return {}
@@ -197,7 +197,7 @@ def parse_labels(value: Any) -> dict[str, str]:
         or any(len(name) > _LONGEST_NAME or len(label) > _LONGEST_LABEL for name, label in value.items())
     ):
         raise bad_request(
-            f"metadata must hold at most {MOST_LABELS} texts of at most {_LONGEST_LABEL} characters, by names of at "
+            f"metadata must have at most {MOST_LABELS} texts of at most {_LONGEST_LABEL} characters, with names of at "
             f"most {_LONGEST_NAME}",
             "metadata",
         )
@@ -209,7 +209,7 @@ def _check_sampling(name: str, value: Any, *, samples: bool) -> None:
         raise bad_request(f"{name} must be a number", name)
     if samples and not _is_among(value, _SAMPLING[name]):
         raise bad_request(
-            f"{name} is not supported: at a temperature above 0 every token may come; leave it out, or ask at "
+            f"{name} is not supported: at a temperature above 0 any token may be chosen; leave it out, or use "
             "temperature 0",
             name,
             "unsupported_parameter",
@@ -230,5 +230,5 @@ def _check_inside(name: str, value: Any) -> None:
 
 
 def _is_among(value: Any, harmless: tuple[Any, ...]) -> bool:
-    """Say whether *value* is one of these; 1 and true are two things in JSON."""
+    """Return whether *value* is one of these; 1 and true are two things in JSON."""
     return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in harmless)

@@ -1,4 +1,4 @@
-"""A picture's bytes as they came with a question -> PageImage."""
+"""The bytes of a picture that came with a question -> PageImage."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ MOST_PIXELS = 40_000_000
 _BAND_PIXELS = 1_000_000
 
 _JPEG_SCAN, _MOST_SCANS = b"\xff\xda", 200
-"""What begins a scan of a JPEG. Each may take as long as the whole picture does; a usual one has 1 to 12."""
+"""How a scan of a JPEG begins. Each may take as long as the complete picture; a usual picture has 1 to 12."""
 
 
 def check_picture(content: bytes) -> int:
-    """Return how many pixels a picture has, by its first bytes.
+    """Return how many pixels a picture has, from its first bytes.
 
     Raises:
-        RequestError: it is none that can be read, or has too many pixels.
+        RequestError: it is not a picture that can be read, or has too many pixels.
     """
     with _opened(content) as image:
         return image.width * image.height
 
 
 def read_picture(content: bytes) -> PageImage:
-    """Return a picture as it is shown: upright, what is transparent white. It takes a tenth of a second.
+    """Return a picture as it is shown: upright, with white for what is transparent. It takes a tenth of a second.
 
     Raises:
         RequestError: as of :func:`check_picture`, or it is damaged.
@@ -46,7 +46,7 @@ def read_picture(content: bytes) -> PageImage:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Return what `on_white` does, band by band: it makes several copies of what it is given."""
+    """Return what `on_white` returns, band by band: it makes several copies of what it is given."""
     result = Image.new("RGB", image.size)
     rows = max(1, _BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
@@ -60,14 +60,14 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
     kind = kind_of(content[:FIRST_BYTES])
     if kind not in KINDS:
         raise _refused(
-            f"it is {f'a {kind}' if kind else 'something else'}, and no {', '.join(KINDS[:-1])} or {KINDS[-1]}; "
+            f"it is {f'a {kind}' if kind else 'something else'}, not a {', '.join(KINDS[:-1])} or {KINDS[-1]}; "
             "POST /v1/ocr reads a PDF, and pictures of other kinds"
         )
     if kind is Kind.JPEG and content.count(_JPEG_SCAN) > _MOST_SCANS:
         raise _refused("it is drawn over more often than any camera or scanner does")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large ones; ours is the limit that counts
+            warnings.simplefilter("ignore")  # Pillow warns about large ones; our own limit decides
             with Image.open(io.BytesIO(content), formats=(kind.upper(),)) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise _refused(f"it has more than {MOST_PIXELS} pixels; send a smaller one")
@@ -76,7 +76,7 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError as error:
         raise _refused(f"it has more than {MOST_PIXELS} pixels; send a smaller one") from error
-    except Exception as error:  # each of Pillow's decoders stumbles in its own way
+    except Exception as error:  # each of Pillow's decoders fails in its own way
         raise _refused("it is damaged") from error
 
 

@@ -22,11 +22,11 @@ from olmocr.serving.requests.parameters import check_parameters, parse_labels, u
 from olmocr.serving.requests.pictures import check_picture, read_picture
 
 MOST_TOKENS = 8000
-"""Tokens in an answer where a question does not say."""
+"""The most tokens in an answer if a question does not say."""
 
 _LONGEST_PROMPT = 100_000  # characters: the model reads some 30,000 tokens at most
 
-# Upstream's own expression for guided answers, which ours contains.
+# Upstream's own expression for guided answers, which ours includes.
 _EXPRESSIONS = (FRONT_MATTER_REGEX, FRONT_MATTER_REGEX.replace("|null|None)", "|null)"))
 
 _DATA_URI = re.compile(r"\s*data:[^,]{0,200};\s*base64\s*,", re.IGNORECASE)
@@ -34,7 +34,7 @@ _DATA_URI = re.compile(r"\s*data:[^,]{0,200};\s*base64\s*,", re.IGNORECASE)
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 _OWN_SYSTEM = "You are a helpful assistant."
-"""What the model is always told, as in training; whoever says the same says nothing else."""
+"""The system message of every question, as in training; a client may send exactly the same."""
 
 _SYSTEM_ROLES = ("system", "developer")
 
@@ -44,7 +44,7 @@ _PART_FIELDS = frozenset(("type", "text", "image_url", "detail", "uuid", "cache_
 
 _DETAILS = (None, "auto", "high", "original")
 
-# Tokens by which a model tells who speaks, and where an image is.
+# Tokens that show a model who speaks, and where an image is.
 _SPECIAL = re.compile(r"<\|(im_start|im_end|endoftext|vision_start|vision_end|vision_pad|image_pad|video_pad)\|>")
 
 _TOKENS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "n_predict")
@@ -54,10 +54,10 @@ _MOST_VALUES = 100_000  # in one request's JSON: each takes some 100 bytes, and 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked.
+    """A question to the model.
 
-    *picture* holds a file's bytes, of so many *pixels*. *usage* says whether a stream ends with the counts of tokens,
-    *front_matter* whether the answer has its front matter, or only the text below.
+    *picture* is a file's bytes, with this many *pixels*. *usage* says whether a stream ends with the counts of tokens,
+    *front_matter* whether the answer includes its front matter, or only the text below.
     """
 
     model: str
@@ -75,16 +75,16 @@ class Question:
 
     @property
     def size(self) -> int:
-        """How many bytes it takes, about."""
+        """The bytes that it takes, approximately."""
         return len(self.picture) + 4 * len(self.prompt)
 
     @property
     def pixel_bytes(self) -> int:
-        """How many bytes its picture takes once it is read, as RGB."""
+        """The bytes that its picture takes once it is read, as RGB."""
         return 3 * self.pixels
 
     def page_request(self, time_limit: float | None = None) -> PageRequest:
-        """Return it as a model is asked, who has *time_limit* seconds for it; the picture is read now.
+        """Return it as a request to the model, limited to *time_limit* seconds; the picture is read now.
 
         Raises:
             RequestError: the picture is damaged.
@@ -96,10 +96,10 @@ class Question:
 def parse_question(content: bytes | bytearray, api: Api, *, drops_system: bool = False) -> Question:
     """Read a question; large ones take a tenth of a second.
 
-    A message of the system or the developer is left out with *drops_system*; else it is refused.
+    With *drops_system*, a system or developer message is ignored; otherwise it is refused.
 
     Raises:
-        RequestError: it is no question, or asks for what there is not.
+        RequestError: it is not a question, or requests something unavailable.
     """
     body = _object(content)
     temperature = _number(body, "temperature", 0.0, 2.0, default=0.0)
@@ -126,16 +126,16 @@ def parse_question(content: bytes | bytearray, api: Api, *, drops_system: bool =
 def _object(content: bytes | bytearray) -> dict[str, Any]:
     if not content:
         raise bad_request("the request has no body; send a question as JSON", code="invalid_json")
-    if sum(content.count(mark) for mark in b",:[{") > _MOST_VALUES:  # each begins a value, or stands in a text
+    if sum(content.count(mark) for mark in b",:[{") > _MOST_VALUES:  # each begins a value, or is part of a text
         raise bad_request(f"the request's JSON has more than {_MOST_VALUES} values", code="invalid_json")
     try:
         body = msgspec.json.decode(content[3:] if content.startswith(codecs.BOM_UTF8) else content)
     except RecursionError as error:
-        raise bad_request("the request's body is JSON in too many layers", code="invalid_json") from error
-    except ValueError as error:  # it names what and where, and quotes nothing
-        raise bad_request(f"the request's body is no JSON: {reason_of(error)}", code="invalid_json") from error
+        raise bad_request("the request's body is JSON with too many levels", code="invalid_json") from error
+    except ValueError as error:  # its text says what and where, and quotes nothing
+        raise bad_request(f"the request's body is not JSON: {reason_of(error)}", code="invalid_json") from error
     if not isinstance(body, dict):
-        raise bad_request("the request's body is JSON, but no object", code="invalid_json")
+        raise bad_request("the request's body is JSON, but not an object", code="invalid_json")
     return body
 
 
@@ -155,20 +155,20 @@ def _parts(body: dict[str, Any], field: str, *, drops_system: bool) -> tuple[lis
             raise unsupported(kind)
         else:
             raise bad_request(
-                f"a question consists of text and one picture; a part of another kind is in {field}", field
+                f"a question consists of text and one picture; there is a part of another kind in {field}", field
             )
     if len(urls) != 1:
-        count = f"{len(urls)} pictures are" if urls else "no picture is"
+        count = f"{len(urls)} pictures are" if urls else "no pictures are"
         raise bad_request(
-            f"a page is asked about with one picture, and {count} in {field}; ask about each page by itself, or send a "
-            "whole document to POST /v1/ocr",
+            f"a question has one picture, and {count} in {field}; ask about each page on its own, or send a "
+            "complete document to POST /v1/ocr",
             field,
         )
     return texts, _picture(urls[0], field)
 
 
 def _pieces(messages: Any, field: str, *, drops_system: bool) -> Iterator[dict[str, Any]]:
-    """Yield the parts of the one user's message."""
+    """Yield the parts of the only user message."""
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
@@ -180,7 +180,7 @@ def _pieces(messages: Any, field: str, *, drops_system: bool) -> Iterator[dict[s
     others = [each for each in messages if each.get("role") not in _SYSTEM_ROLES]
     if len(others) != 1 or others[0].get("role") != "user":
         raise bad_request(
-            f"{field} must hold one message of the role user: a page is asked about once, with nothing before", field
+            f"{field} must have one message, with the role user: a page is one question, with nothing before", field
         )
     _check_fields(others[0], _MESSAGE_FIELDS)
     content = others[0].get("content")
@@ -201,12 +201,12 @@ def _check_fields(given: dict[str, Any], known: Set[Any]) -> None:
 
 
 def _check_system(content: Any, field: str) -> None:
-    """Refuse what a system message says, unless it is what the model is told anyway, or nothing."""
+    """Refuse a system message, unless it is empty or the one that the model gets anyway."""
     parts = content if isinstance(content, list) else [content]
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     if any(text not in (None, "") and text != _OWN_SYSTEM for text in texts):
         raise bad_request(
-            "olmOCR was trained with a system message of its own and knows no other; leave that out of "
+            "olmOCR was trained with its own system message and no other; leave yours out of "
             f"{field}, or start the server with --drop-system-messages",
             field,
         )
@@ -222,8 +222,8 @@ def _url(part: dict[str, Any], field: str) -> str:
         url = url.get("url")
     if detail not in _DETAILS:
         raise bad_request(
-            "a picture is read as large as it is; leave detail out, or say high, and send a smaller picture where less "
-            "is to be seen",
+            "a picture is read at full size; leave detail out, or set it to high, and send a smaller picture if less "
+            "detail is enough",
             field,
             "unsupported_parameter",
         )
@@ -234,7 +234,7 @@ def _url(part: dict[str, Any], field: str) -> str:
 
 def _no_data_uri(field: str) -> RequestError:
     return bad_request(
-        "a picture is taken as data:image/png;base64,… and in no other way: this server opens no files and no URLs",
+        "a picture must be sent as data:image/png;base64,…: this server opens no files and no URLs",
         field,
         "invalid_image_url",
     )
@@ -251,26 +251,26 @@ def _picture(url: str, field: str) -> bytes:
 
 
 def decoded(text: str) -> bytes:
-    """Return the bytes that base64 stands for: with line ends or none, padding or none, in either alphabet.
+    """Decode base64: with or without line ends and padding, in either alphabet.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not base64.
     """
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:  # as most write it, it is read at once; others are brought into that form
+    except binascii.Error:  # the most common form was tried first; others are brought into that form
         letters = unquote_to_bytes(text) if "%" in text else text.encode("ascii")
         letters = b"".join(letters.split()).rstrip(b"=").translate(_URL_SAFE)
         return base64.b64decode(letters + b"=" * (-len(letters) % 4), validate=True)
 
 
 def _prompt(texts: list[str]) -> str:
-    """Return what is asked; what the model was trained on, if there is no text."""
+    """Return the question's text; without one, the prompt that the model was trained on."""
     prompt = "\n".join(texts)
     if len(prompt) > _LONGEST_PROMPT:
         raise bad_request(f"the text has more than {_LONGEST_PROMPT} characters", code="context_length_exceeded")
     if found := _SPECIAL.search(prompt):
-        raise bad_request(f"the text has {found[0]} in it, which only this server may write")
+        raise bad_request(f"the text has {found[0]} in it, which only this server may use")
     return prompt if prompt.strip() else PAGE_PROMPT
 
 
@@ -307,7 +307,7 @@ def _whole(body: dict[str, Any], name: str, least: int, most: int) -> int | None
 
 
 def _max_tokens(body: dict[str, Any]) -> int:
-    """Return how long an answer may become; -1 is how other servers are told that it may be as long as it can."""
+    """Return the longest answer allowed; some clients send -1 for as long as possible."""
     for name in _TOKENS:
         if body.get(name) == -1:
             return MAX_TOTAL_TOKENS
@@ -322,7 +322,7 @@ def _seed(body: dict[str, Any]) -> int:
 
 
 def _is_guided(body: dict[str, Any]) -> bool:
-    """Say whether the front matter's form is to be forced: asked for in vLLM's two ways, or in our launcher's."""
+    """Return whether to force the front matter's form: clients request it in vLLM's two ways, or in our launcher's."""
     outputs, form = body.get("structured_outputs"), body.get("response_format")
     text = body.get("text")
     if form is None and isinstance(text, dict):
@@ -335,7 +335,7 @@ def _is_guided(body: dict[str, Any]) -> bool:
     expressions = [each for each in wanted if each is not None]
     if any(each not in _EXPRESSIONS for each in expressions):
         raise bad_request(
-            "this server can force the form of olmOCR's front matter, by its own regular expression, and no other form",
+            "this server can force only the form of olmOCR's front matter, with its own regular expression",
             "response_format" if form else "guided_regex",
             "unsupported_parameter",
         )

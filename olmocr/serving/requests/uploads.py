@@ -1,4 +1,4 @@
-"""A request with a document in it -> a temporary file, which is gone afterwards, and what is asked about it."""
+"""A request with a document -> a temporary file, removed afterwards, and what the request wants to know about it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from olmocr.text import one_line
 MOST_SIDE = 4096
 """Pixels on the longest side of a page's image; a model takes no more."""
 
-_LONGEST_RANGES = 1000  # characters: each range is looked through
+_LONGEST_RANGES = 1000  # characters: each range is examined
 
 NAMELESS = "the document"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is asked about a document. *pages* None is all; *markdown* says whether the last line has all of its text.
+    """What a request wants of a document. *pages* None is all; *markdown*: the last line includes the complete text.
 
     *longest_side* is that of a page's image, in pixels; *form* is how the text is to differ from what the model writes.
     """
@@ -44,10 +44,10 @@ _SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
 
 def parse_wanted(given: Mapping[str, str], *, sends_files: bool = True) -> Wanted:
-    """Read the options of a request, which docs/serve.md tells. *sends_files* says whether its answer can hold files.
+    """Read the options of a request (docs/serve.md). *sends_files* says whether its answer can contain files.
 
     Raises:
-        RequestError: there is no such option, or its value is none, or asks for files where there can be none.
+        RequestError: an option or its value does not exist, or it requests files where there can be none.
     """
     if unknown := sorted(given.keys() - set(_OPTIONS)):
         raise bad_request(f"there is no option {one_line(unknown[0], 40)!r}; there are {', '.join(_OPTIONS)}")
@@ -77,7 +77,7 @@ def _form(given: Mapping[str, str], *, sends_files: bool) -> TextForm:
     for name, makes_files in (("figures", form.figures), ("tables", form.tables == "csv")):
         if makes_files and not sends_files:
             raise bad_request(
-                f"{name}={one_line(given[name], 40)} makes files, which text/markdown cannot hold: "
+                f"{name}={one_line(given[name], 40)} makes files, which text/markdown cannot contain: "
                 "accept application/x-ndjson or text/event-stream, or leave it out",
                 name,
             )
@@ -99,13 +99,13 @@ def _choice(given: Mapping[str, str], name: str, choices: tuple[str, ...]) -> st
 
 
 def shown_name(name: str | None) -> str:
-    """Return what sentences call an uploaded file: its own name, which is anybody's text, without folders."""
+    """Return the name of an uploaded file for messages: its own name, which may be any text, without folders."""
     last = PurePosixPath((name or "").replace("\\", "/")).name
     return one_line(last, 100) or NAMELESS
 
 
 def kept(pieces: AsyncIterator[bytes], folder: Path) -> contextlib.AbstractAsyncContextManager[Path]:
-    """Yield a file in *folder* with these bytes; it is removed in every case.
+    """Yield a file in *folder* with these bytes; it is always removed afterwards.
 
     Raises:
         OutputError: the disk is full.
@@ -119,7 +119,7 @@ def kept(pieces: AsyncIterator[bytes], folder: Path) -> contextlib.AbstractAsync
 
 
 def kept_copy(source: BinaryIO, folder: Path) -> contextlib.AbstractAsyncContextManager[Path]:
-    """Yield a file in *folder* with what is in *source*, as of :func:`kept`."""
+    """Yield a file in *folder* with the content of *source*, as :func:`kept` does."""
     return _written(folder, lambda file: asyncio.to_thread(shutil.copyfileobj, source, file))
 
 

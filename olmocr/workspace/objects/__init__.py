@@ -1,1 +1,1 @@
-"""A workspace in an object store, or in a folder that several machines see: objects that are written once, no locks."""
+"""A workspace in an object store, or in a folder that several machines see: objects written once, without locks."""

@@ -1,8 +1,8 @@
-"""Who reads what just now: a claim on a document's content, which another may take over from one that is silent.
+"""Who is reading what: a claim on a document's content, which another process may take over if its owner is silent.
 
-A claim is an object that is written only where there is none, so that of two machines one has it. It names its owner,
-and each owner has one object more, which it writes again and again while it is alive. Where a store cannot write so,
-two may have one claim; then both read the document, and write the same.
+A claim is an object that is written only if it does not exist, so that only one of two machines gets it. It names its
+owner, and each owner has one more object, which it writes again and again while it is alive. In a store that cannot
+write this way, two machines may get one claim; then both read the document, and write the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOOKS = 3
 
 
 class Claims:
-    """The claims of this process, by names. *clock* tells seconds; no machine's time of day decides anything."""
+    """The claims of this process, by name. *clock* returns elapsed seconds; no machine's time of day matters."""
 
     def __init__(self, store: ObjectStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -37,15 +37,15 @@ class Claims:
 
     @property
     def owner(self) -> str:
-        """What this process is called in the workspace."""
+        """The process's name in the workspace."""
         return self._owner
 
     def take(self, name: str) -> bool:
-        """Take a claim if it is free, ours, or that of a process that is dead or has been silent for long."""
+        """Take a claim if it is free, ours, or owned by a process that is dead or has been silent for long."""
         if name in self._held:
             return True
         if not self._beats:
-            self.beat()  # who finds the claim can see at once that its owner is alive
+            self.beat()  # whoever finds the claim can see at once that its owner is alive
         turn = 0
         for _ in range(_LOOKS):
             if self._store.create(self._object(name, turn), self._words(owner=self._owner)):
@@ -59,12 +59,12 @@ class Claims:
         return False
 
     def beat(self) -> None:
-        """Say that this process is alive: its object becomes another than it was."""
+        """Signal that this process is alive, by changing its object."""
         self._beats += 1
         self._store.put(f"{_ALIVE}/{self._owner}.json", self._words(beat=self._beats))
 
     def release(self, name: str) -> None:
-        """Give a claim back, unless another has taken it over."""
+        """Release a claim, unless another has taken it over."""
         turn = self._held.pop(name, None)
         if turn is None:
             return
@@ -73,7 +73,7 @@ class Claims:
             self._store.remove(self._object(name, each) for each in sorted(turns))
 
     def release_all(self) -> None:
-        """Give all back, and say that this process is gone."""
+        """Release all claims, and signal that this process has ended."""
         with contextlib.suppress(OutputError):
             for name in list(self._held):
                 self.release(name)
@@ -81,7 +81,7 @@ class Claims:
                 self._store.remove([f"{_ALIVE}/{self._owner}.json"])
 
     def has_company(self) -> bool:
-        """Say whether other processes work in the workspace, or were killed there."""
+        """Return whether other processes work in the workspace, or were killed there."""
         return any(not name.endswith(f"/{self._owner}.json") for name in self._store.names(_ALIVE))
 
     def _object(self, name: str, turn: int) -> str:
@@ -92,7 +92,7 @@ class Claims:
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
     def _words(self, **more: str | int) -> bytes:
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")  # for people alone
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")  # only for people to read
         words = {"host": this_machine(), "pid": os.getpid(), "at": at, **more}
         return json.dumps(words, sort_keys=True).encode()
 
@@ -107,7 +107,7 @@ class Claims:
         return is_dead(host, pid) or self._seconds_silent(owner) > STALE_SECONDS
 
     def _seconds_silent(self, owner: str) -> float:
-        """Return for how long this process has seen an owner's object stand still. No two clocks are compared."""
+        """Return how long this process has seen an owner's object unchanged. No two clocks are compared."""
         now = self._clock()
         beat = self._store.get(f"{_ALIVE}/{owner}.json") or b""
         seen, since = self._seen.get(owner, (beat, now))

@@ -19,10 +19,10 @@ _AT_ONCE = 256
 
 
 def copied_results(place: StorePlace, folder: Path, *, objects: Objects | None = None) -> Path:
-    """Return a folder with ``results/`` and ``failed/`` as they are at *place*: the shared one, or a copy in *folder*.
+    """Return a folder with ``results/`` and ``failed/`` as at *place*: the shared one, or a copy in *folder*.
 
     Raises:
-        InputError: it is no workspace.
+        InputError: it is not a workspace.
         OutputError: it cannot be read, or there is no room for the copy.
     """
     if place.local_folder is not None:
@@ -33,10 +33,10 @@ def copied_results(place: StorePlace, folder: Path, *, objects: Objects | None =
             name: version
             for each in _FOLDERS
             for name, version in store.versions(each).items()
-            if _NAME.fullmatch(name)  # a store lets a name have dots that would lead out of the copy
+            if _NAME.fullmatch(name)  # a store allows names with dots that would lead out of the copy
         }
         if not there:
-            raise InputError(f"{place} is no workspace: it has neither results/ nor failed/; name the place of a run")
+            raise InputError(f"{place} is not a workspace: it has no results/ and no failed/; name the place of a run")
         copy = folder / (place.name or "workspace")
         before = _read(copy / _VERSIONS)
         changed = [name for name, version in there.items() if before.get(name) != version]

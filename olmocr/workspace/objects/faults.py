@@ -1,4 +1,4 @@
-"""What a store's library raises -> whether to try again, and one sentence that holds no secret."""
+"""What a store's library raises -> whether to try again, and a sentence without secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 from olmocr.text import one_line
 
 Fault = Literal["gone", "exists", "passes", "refused", "other"]
-"""Nothing there; something there; it may work later; the credentials are at fault; none of these."""
+"""Nothing there; something there; it may work later; wrong credentials; none of these."""
 
 _PASSING_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 _PASSING_CODES = {
@@ -26,7 +26,7 @@ _REFUSING_CODES = {
 }
 _EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 
-# Classes by name, since a store's library is imported by fsspec alone, and only where it is wanted.
+# Classes by name, since only fsspec imports a store's library, and only when it is needed.
 _PASSING_CLASSES = {
     *("EndpointConnectionError", "ConnectionClosedError", "ReadTimeoutError", "ConnectTimeoutError"),
     *("HTTPClientError", "IncompleteRead", "IncompleteReadError", "ClientPayloadError", "FSTimeoutError"),
@@ -40,7 +40,7 @@ _REFUSING_CLASSES = {
 }
 _PASSING_ERRNO = {
     *(errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN, errno.ESTALE, errno.EINTR),
-    getattr(errno, "EREMOTEIO", errno.EBUSY),  # what s3fs makes of an internal error; a Mac has none
+    getattr(errno, "EREMOTEIO", errno.EBUSY),  # what s3fs makes of an internal error; a Mac does not have it
 }
 
 _SECRET = re.compile(
@@ -49,12 +49,12 @@ _SECRET = re.compile(
     r"|(?<=[?&])[^\s?]*"  # a signed address's query
     r"|(?<=Bearer )\S+"
     r"|(?i:(?<=key=)|(?<=secret=)|(?<=token=)|(?<=password=)|(?<=signature=)|(?<=key: )|(?<=secret: )|(?<=token: ))\S+"
-    r"|\b[A-Za-z0-9/+_-]{32,}={0,2}"  # a key or a token by itself
+    r"|\b[A-Za-z0-9/+_-]{32,}={0,2}"  # a key or a token on its own
 )
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Return what kind of fault *error* is, by what the libraries of stores raise."""
+    """Return the kind of fault that *error* is, from what the libraries of stores raise."""
     codes, status = set(_codes(error)), _status(error)
     names = {kind.__name__ for each in _chain(error) for kind in type(each).__mro__}
     if isinstance(error, FileExistsError) or "PreconditionFailed" in codes or status == 412:
@@ -73,7 +73,7 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def reason(error: BaseException) -> str:
-    """Return why in a few words, without secrets: the store's own code, where it has one, is enough."""
+    """Return the reason in a few words, without secrets: the store's own code is enough, if it has one."""
     codes = [code for code in _codes(error) if re.fullmatch(r"[A-Za-z]{3,60}", code)]
     if codes:
         expired = " (the credentials have expired)" if codes[0] in _EXPIRED_CODES else ""
@@ -83,12 +83,12 @@ def reason(error: BaseException) -> str:
 
 
 def is_no_bucket(error: BaseException) -> bool:
-    """Say whether what is not there is all of the bucket."""
+    """Return whether the bucket itself is missing."""
     return bool({"NoSuchBucket", "ContainerNotFound"} & set(_codes(error))) or "bucket does not exist" in str(error)
 
 
 def lacks_conditions(error: BaseException) -> bool:
-    """Say whether the store, or its library, knows no writing of what is not there yet."""
+    """Return whether the store, or its library, cannot write only if an object does not exist."""
     is_unknown = isinstance(error, TypeError | NotImplementedError) or "NotImplemented" in set(_codes(error))
     return is_unknown or _status(error) == 501
 
@@ -103,7 +103,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _codes(error: BaseException) -> Iterator[str]:
-    """Yield what a store called the fault: botocore's responses have it, and Azure's errors."""
+    """Yield the store's own codes for the fault: botocore's responses have one, and Azure's errors."""
     for each in _chain(error):
         response = getattr(each, "response", None)
         if isinstance(response, dict) and isinstance(response.get("Error"), dict):

@@ -1,10 +1,10 @@
 """Entries by key in a store: what is known of ten million pages is listed and read in a few hundred requests.
 
-An entry is written as an object of its own, at once, and under a name that holds its key, its version and a hash of its
-content. Keys are spread over 256 shards by their first two digits. Where a shard has more than a few such objects, all
-of it is put together into one object, a segment, and only then is removed what the segment holds. Whoever reads at that
-moment looks again. Of two entries with one key the higher version counts, and of one version the same everywhere: so
-segments may be made by several machines at once, from lists that are not up to date, and nothing is lost by it.
+An entry is written at once, as an object of its own, under a name that contains its key, its version and a hash of its
+content. Keys are spread over 256 shards by their first two digits. When a shard has more than a few such objects, it is
+put together into one object, a segment, and only then are the objects in the segment removed. A process that reads at
+that moment looks again. Of two entries with one key the higher version counts, and of equal versions all machines
+choose the same: so several machines may make segments at once, from lists that are out of date, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from olmocr.workspace.objects.store import ObjectStore
 Entry = dict[str, Any]
 
 MOST_LOOSE = 64
-"""So many entries of a shard may lie there as objects of their own."""
+"""How many entries of a shard may be objects of their own."""
 
 MOST_LEFT = 8
-"""So many are left there when a run ends."""
+"""How many of these are left when a run ends."""
 
-_LOOKS = 4  # at a list in which there was what is not there any more
+_LOOKS = 4  # at a list with objects that have gone since
 
 _TABLE = """
 CREATE TABLE entries (key TEXT PRIMARY KEY, version INTEGER, name BLOB, sha256 TEXT, line TEXT) WITHOUT ROWID;
@@ -38,7 +38,7 @@ CREATE INDEX by_sha256 ON entries (sha256);
 
 
 class _Shard:
-    """What lies in a shard by the last list, and what of it is not read yet; one thread at a time looks."""
+    """The objects in a shard by the last list, and those that are not read yet; one thread at a time looks."""
 
     def __init__(self, listed: float) -> None:
         self.lock = threading.RLock()
@@ -48,9 +48,9 @@ class _Shard:
 
 
 class ShardedIndex:
-    """The entries below *folder*; what was read of them lies in a temporary file, which ends with the process.
+    """The entries below *folder*; those that were read are in a temporary file, which ends with the process.
 
-    *clock* tells seconds. Any thread may use it.
+    *clock* returns elapsed seconds. Any thread may use it.
     """
 
     def __init__(self, store: ObjectStore, folder: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -71,13 +71,13 @@ class ShardedIndex:
             self._db.close()
 
     def get(self, key: str, *, no_older_than: float | None = None) -> Entry | None:
-        """Return an entry; with *no_older_than* by a list that is not older than so many seconds."""
+        """Return an entry; with *no_older_than*, from a list that is at most that many seconds old."""
         self._look(key[:2], no_older_than)
         rows = self._rows("SELECT line FROM entries WHERE key = ?", key)
         return json.loads(rows[0][0]) if rows else None
 
     def put(self, key: str, entry: Entry) -> None:
-        """Keep an entry instead of the one that is known."""
+        """Keep an entry, replacing the known one."""
         shard = self._look(key[:2], None)
         with shard.lock:
             rows = self._rows("SELECT version FROM entries WHERE key = ?", key)
@@ -95,7 +95,7 @@ class ShardedIndex:
             self.compact(key[:2])
 
     def tidy(self) -> None:
-        """Put together the shards that were written to, so that who comes next has few objects to read."""
+        """Put together the shards that were written to, so that the next process has few objects to read."""
         for name in sorted(self._ours):
             self.compact(name, unless_loose=MOST_LEFT)
         self._ours.clear()
@@ -112,12 +112,12 @@ class ShardedIndex:
             after = rows[-1][1], rows[-1][2]
 
     def with_sha256(self, sha256: str) -> list[Entry]:
-        """Return the entries of a content, of those that were read."""
+        """Return those of the entries that were read that have this content."""
         rows = self._rows("SELECT line FROM entries WHERE sha256 = ? ORDER BY key", sha256)
         return [json.loads(line) for (line,) in rows]
 
     def first(self, most: int) -> list[Entry]:
-        """Return some entries, no more than *most*."""
+        """Return some entries, at most *most*."""
         for name in sorted(self._all()):
             self._look(name, None)
             if self._rows("SELECT count(*) FROM entries")[0][0] >= most:
@@ -125,7 +125,7 @@ class ShardedIndex:
         return [json.loads(line) for (line,) in self._rows("SELECT line FROM entries ORDER BY key LIMIT ?", most)]
 
     def compact(self, name: str, unless_loose: int = 0) -> None:
-        """Put all of a shard together into one object, and remove what that holds; not where so few are loose."""
+        """Put all of a shard together into one object, and remove what that contains, unless few are loose."""
         shard = self._shard(name)
         with shard.lock:
             if _loose(shard.there) > unless_loose:
@@ -141,7 +141,7 @@ class ShardedIndex:
             self._store.remove(parts - {segment})
             shard.there, shard.read = {segment}, {segment}
 
-    # What lies there, and what was read of it.
+    # What is there, and what was read of it.
 
     def _all(self) -> dict[str, _Shard]:
         with self._shards_lock:
@@ -174,14 +174,14 @@ class ShardedIndex:
             if not unread:
                 return
             if look:
-                self._list(name, shard)  # what is gone was put together meanwhile: it is in a segment
+                self._list(name, shard)  # missing objects were put together meanwhile: they are in a segment
             found = self._store.get_all(shard.there - shard.read)
             self._take(line for data in found.values() for line in _lines(data))
             shard.read |= found.keys()
         shard.there &= shard.read
 
     def _take(self, lines: Iterable[str]) -> None:
-        """Keep lines, each unless the one that is known of its key counts more."""
+        """Keep lines, each unless the known one for its key counts more."""
         with self._lock:
             self._db.execute("BEGIN")
             for line in lines:

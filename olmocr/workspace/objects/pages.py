@@ -1,8 +1,8 @@
-"""The pages of documents in a store: each an object as soon as it is read, those of a finished document one object.
+"""The pages of documents in a store: each is an object as soon as it is read; a finished document's are one object.
 
-A page's object is named for its number, how often the page was kept before, its status and a hash of its content. Which
-of several counts is the same for all who look, whoever wrote them: one that was read before one that fell back, then
-the one that was kept last. What of a document is to be read anew is an object beside them, until it was.
+A page's object is named for its number, how often the page was kept before, its status and a hash of its content. Of
+several, all machines choose the same one, whoever wrote them: a page that was read before one that fell back, then the
+one that was kept last. Pages to be read again are noted in an object beside them, until they are read.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _Kept = tuple[int, PageRecord]  # how often it was kept before, and the page
 
 @dataclass
 class DocumentPages:
-    """What lies there of one document: pages by number, the objects they are in, and which are to be read anew.
+    """What a store has of one document: pages by number, the objects they are in, and which to read again.
 
-    *anew* has for a page that is to be read anew how often it had been kept by then.
+    For each page to be read again, *anew* has how often it had been kept by then.
     """
 
     kept: dict[int, _Kept] = field(default_factory=dict)
@@ -46,22 +46,22 @@ class DocumentPages:
 
     @property
     def to_replace(self) -> set[int]:
-        """The numbers of the pages that are to be read again."""
+        """The numbers of the pages to be read again."""
         return {number for number, turn in self.anew.items() if self.turn_of(number) <= turn}
 
     def turn_of(self, number: int) -> int:
-        """Return how often a page was kept before it was kept as it is; -1 where it was not."""
+        """Return how often a page was kept before its current version; -1 if it was never kept."""
         return self.kept[number][0] if number in self.kept else -1
 
     def take(self, turn: int, page: PageRecord) -> None:
-        """Take a page, unless the one that is there counts more."""
+        """Take a page, unless the existing one counts more."""
         there = self.kept.get(page.page_number)
         if there is None or _rank(turn, page) > _rank(*there):
             self.kept[page.page_number] = turn, page
 
 
 def read_pages(store: ObjectStore, sha256: str) -> DocumentPages:
-    """Return what lies there of the document with this content; what cannot be read is left out."""
+    """Return what there is of the document with this content; what cannot be read is left out."""
     found = DocumentPages()
     for look in range(3):
         names = set(store.names(_folder(sha256)))
@@ -70,13 +70,13 @@ def read_pages(store: ObjectStore, sha256: str) -> DocumentPages:
             _take(found, name.rpartition("/")[2], content)
         found.names |= data.keys()
         if names <= found.names or look == 2:
-            break  # else pages were put together meanwhile
+            break  # otherwise pages were put together meanwhile
     found.names &= names
     return found
 
 
 def add_page(store: ObjectStore, sha256: str, document: DocumentPages, page: PageRecord) -> None:
-    """Keep a page; one that fell back replaces none that was read."""
+    """Keep a page; a page that fell back does not replace one that was read."""
     number = page.page_number
     there = document.kept.get(number)
     if page.is_fallback and there is not None and not there[1].is_fallback:
@@ -102,7 +102,7 @@ def read_anew(store: ObjectStore, sha256: str, document: DocumentPages, numbers:
 
 
 def replaced(store: ObjectStore, document: DocumentPages) -> None:
-    """Note that no page is to be read again any more."""
+    """Note that no pages are to be read again any more."""
     names = {name for name in document.names if _ANEW.fullmatch(name.rpartition("/")[2])}
     if names:
         store.remove(names)
@@ -111,7 +111,7 @@ def replaced(store: ObjectStore, document: DocumentPages) -> None:
 
 
 def put_together(store: ObjectStore, sha256: str, document: DocumentPages) -> None:
-    """Make one object of a document's pages, and remove what it holds."""
+    """Put a document's pages together into one object, and remove the objects in it."""
     parts = {name for name in document.names if not _ANEW.fullmatch(name.rpartition("/")[2])}
     if len(parts) < 2:
         return

@@ -10,15 +10,15 @@ from urllib.parse import unquote, urlsplit
 from olmocr.errors import UsageError
 
 SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "memory", "file")
-"""What may stand before ``://`` in a workspace's name; ``memory`` ends with the process, and is for tests."""
+"""What may precede ``://`` in a workspace's name; ``memory`` ends with the process, and is for tests."""
 
 STATE = "state"
-"""The folder in a store's workspace with all that is olmocr's own, and nobody else's to read."""
+"""The folder in a store's workspace with everything that only olmocr reads."""
 
 MARK = f"{STATE}/workspace.json"
-"""What tells that a folder is such a workspace."""
+"""What marks a folder as such a workspace."""
 
-# Path makes one slash of two: who passes a URL as a Path means the URL.
+# Path makes one slash of two: whoever passes a URL as a Path means the URL.
 _NAME = re.compile(rf"({'|'.join(SCHEMES)}):(//?)(?!/*\Z)(.*)", re.DOTALL | re.IGNORECASE)
 _USER = re.compile(r"(?<=://)[^/@]*@")
 
@@ -48,12 +48,12 @@ class StorePlace:
 
     @property
     def local_folder(self) -> Path | None:
-        """The folder that a ``file://`` URL names; None of others."""
+        """The folder that a ``file://`` URL names; None for others."""
         return Path(unquote(urlsplit(self.url).path)) if self.scheme == "file" else None
 
 
 def store_place(name: str | Path | StorePlace) -> StorePlace | None:
-    """Return the place in a store that *name* is a URL of, or a folder that was made as one; None if it is neither.
+    """Return the place in a store that the URL *name* means, or a folder that was made as one; None if it is neither.
 
     Raises:
         UsageError: it is a URL of a machine's folder whose path is not absolute.
@@ -67,7 +67,7 @@ def store_place(name: str | Path | StorePlace) -> StorePlace | None:
     if scheme != "file":
         return StorePlace(f"{scheme}://{rest.rstrip('/')}")
     if slashes == "//" and not rest.startswith("/"):
-        raise UsageError(f"{name} is no folder of this machine: write file:// and its absolute path")
+        raise UsageError(f"{name} is not a folder of this machine: write file:// and its absolute path")
     return StorePlace(f"file:///{rest.strip('/')}")
 
 

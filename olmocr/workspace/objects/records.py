@@ -1,4 +1,4 @@
-"""What a workspace in a store remembers: pages, documents, who reads what; by objects alone (docs/bucket.md)."""
+"""What a workspace in a store remembers: pages, documents, who reads what; in objects alone (docs/bucket.md)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from olmocr.workspace.tally import Tally, tally_of
 T = TypeVar("T")
 
 RECENT_SECONDS = 30.0
-"""So old may be what is known of the documents of others."""
+"""How old the known state of others' documents may be."""
 
 _RUNS = "metrics"
 _AT_ONCE = 32
@@ -40,7 +40,7 @@ _MODELS_OF = 100  # documents
 class ObjectRecords:
     """The memory of the workspace in *store*; use it as a context manager. Any thread may use it.
 
-    *clock* tells seconds that go by, whatever the time of day.
+    *clock* returns elapsed seconds, independent of the time of day.
     """
 
     is_shared = True
@@ -79,26 +79,26 @@ class ObjectRecords:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def end_waiting(self) -> None:
-        """Have requests that are waited for fail at once, since the run is ended."""
+        """Make pending requests fail at once, since the run has ended."""
         self._store.end_waiting()
 
     @property
     def owner(self) -> str:
-        """What this process is called in the workspace."""
+        """The process's name in the workspace."""
         return self._claims.owner
 
     def look_again(self) -> None:
-        """Take up what other processes have done since the last look, as soon as it is asked for."""
+        """Read what other processes have done since the last look, when it is next needed."""
         self._looked = self._clock()
 
     def has_company(self) -> bool:
-        """Say whether other machines may work on the same documents."""
+        """Return whether other machines may work on the same documents."""
         return self._claims.has_company()
 
     # Pages.
 
     def add_page(self, sha256: str, page: PageRecord) -> None:
-        """Keep a page; one that fell back replaces none that was read."""
+        """Keep a page; a page that fell back does not replace one that was read."""
         stored.add_page(self._store, sha256, self._pages(sha256), page)
         if page.status == "valid" and page.model:
             self._models[page.model] += 1
@@ -112,13 +112,13 @@ class ObjectRecords:
         return self._pages(sha256).pages
 
     def finished_numbers(self, sha256: str, *, with_fallback: bool) -> set[int]:
-        """Return the numbers of the pages that need no model any more; those that are flagged do, unless told so."""
+        """Return the pages that need no model any more; flagged pages still do, unless told otherwise."""
         found = self._pages(sha256)
         finished = {number for number, page in found.pages.items() if with_fallback or not page.is_flagged}
         return finished - found.to_replace
 
     def readings(self, sha256: str) -> set[tuple[str, str]]:
-        """Return by which models, and how asked, a document's pages were read that have an answer."""
+        """Return with which models, and how asked, the document's pages that have an answer were read."""
         for entry in self._noted_of(sha256):
             if isinstance(entry.get("readings"), list):
                 return {(str(model), str(asked)) for model, asked in entry["readings"]}
@@ -134,20 +134,20 @@ class ObjectRecords:
         return {(str(model), str(asked)) for entry in entries for model, asked in entry.get("readings", ())}
 
     def read_anew(self, sha256: str, numbers: Iterable[int]) -> None:
-        """Have pages be read again, by this run or a later one; what is known of each stays until then."""
+        """Mark pages to be read again, by this run or a later one; what is known of each stays until then."""
         stored.read_anew(self._store, sha256, self._pages(sha256), numbers)
         for entry in self._documents.with_sha256(sha256):
             self._documents.put(entry["key"], {**entry, "is_read_anew": True})
 
     def numbers_to_replace(self, sha256: str) -> set[int]:
-        """Return the numbers of the pages that are to be read again."""
+        """Return the numbers of the pages to be read again."""
         entries = self._noted_of(sha256)
         if entries and not any(entry.get("is_read_anew") for entry in entries):
             return set()
         return self._pages(sha256).to_replace
 
     def replaced(self, sha256: str) -> None:
-        """Have no page be read again any more: what could be read better was."""
+        """Remove the marks of pages to be read again: what could be read better was."""
         stored.replaced(self._store, self._pages(sha256))
 
     def tally(self, sha256: str) -> Tally:
@@ -158,18 +158,18 @@ class ObjectRecords:
         return tally_of(self.pages(sha256).values())
 
     def _noted_of(self, sha256: str) -> list[Entry]:
-        """Return what is noted of a document's pages, which saves reading them; nothing while they may change."""
+        """Return the counts noted of a document's pages, which saves reading them; nothing while they may change."""
         return [] if sha256 in self._held else self._documents.with_sha256(sha256)
 
     def _pages(self, sha256: str) -> DocumentPages:
-        """Return a document's pages: as they were when it was locked and what was added since, or as they are now."""
+        """Return a document's pages: as they were when it was locked, with those added since, or as they are now."""
         held = self._held.get(sha256)
         return held if held is not None else stored.read_pages(self._store, sha256)
 
     # Documents.
 
     def document(self, key: str) -> KnownDocument | None:
-        """Return what came of a source, None if it was never finished."""
+        """Return the outcome of a source, None if it was never finished."""
         entry = self._entry(key)
         return None if entry is None else _known(entry)
 
@@ -182,7 +182,7 @@ class ObjectRecords:
         return (Failure(each.name, each.why or "") for each in self.documents() if each.state == "failed")
 
     def add_document(self, document: KnownDocument) -> None:
-        """Keep what came of a source, instead of what was known of it; its pages become one object."""
+        """Keep the outcome of a source, replacing what was known of it; its pages become one object."""
         entry: Entry = {"is_read_anew": False, **dataclasses.asdict(document), "updated": time.time()}
         if (sha256 := document.sha256) is not None and document.state != "filtered":
             found = self._pages(sha256)
@@ -197,7 +197,7 @@ class ObjectRecords:
         self._documents.put(document.key, {**kept, **self._amended.pop(document.key, {}), **entry})
 
     def add_run(self, numbers: dict[str, Any]) -> None:
-        """Keep the numbers of the run that ends, in a file of its own."""
+        """Keep the numbers of a run that ends, in a file of its own."""
         self._store.put(f"{_RUNS}/{self.owner}.json", (strict_json(numbers, indent=2) + "\n").encode())
 
     def runs(self) -> Iterator[dict[str, Any]]:
@@ -209,19 +209,19 @@ class ObjectRecords:
                     yield numbers
 
     def forget_document(self, key: str) -> None:
-        """Forget what came of a source; its pages stay."""
+        """Forget the outcome of a source; its pages stay."""
         self._amended.pop(key, None)
         if self._documents.get(key) is not None:
             self._documents.put(key, {"state": "forgotten"})
 
     def led_elsewhere(self, key: str, spellings: Iterable[str]) -> set[str]:
-        """Note that *spellings* are of the document *key*; return the documents that have no name any more."""
+        """Note that *spellings* belong to the document *key*; return the documents that have lost their last name."""
         gone, spellings = set(), tuple(spellings)
         is_plain = spellings == (key,)
         for spelling in spellings:
             entry = self._spellings.get(spelling)
             before = str(entry["to"]) if entry else spelling
-            if before == key and (entry or is_plain):  # what is called by its own name alone is not noted
+            if before == key and (entry or is_plain):  # a document with only its own name is not noted
                 continue
             self._spellings.put(spelling, {"to": key})
             if before != key and not self._has_a_name(before):
@@ -236,7 +236,7 @@ class ObjectRecords:
     def _entry(self, key: str) -> Entry | None:
         return self._documents.get(key, no_older_than=min(RECENT_SECONDS, self._clock() - self._looked))
 
-    # What lies beside a document's result.
+    # What is beside a document's result.
 
     def noted(self, key: str, what: str) -> dict[str, Any]:
         """Return *what* is noted beside a document: its ``result``, or what is ``beside`` it; nothing if nothing is."""
@@ -245,7 +245,7 @@ class ObjectRecords:
         return found if isinstance(found, dict) else {}
 
     def note(self, key: str, what: str, noted: dict[str, Any]) -> None:
-        """Note something beside a document, with what comes of it next, or when this is closed."""
+        """Note something beside a document, together with its next outcome, or when this is closed."""
         self._amended.setdefault(key, {})[what] = noted
 
     def _write_amended(self) -> None:
@@ -257,7 +257,7 @@ class ObjectRecords:
     # What upstream's program has done here.
 
     def done_by_others(self, source: Source) -> bool:
-        """Say whether upstream's program has read a document here."""
+        """Return whether upstream's program has read a document here."""
         return self._upstream.has_done(source.name)
 
     def others_done(self) -> int:
@@ -267,23 +267,23 @@ class ObjectRecords:
     # Locks.
 
     def lock(self, name: str) -> bool:
-        """Take a lock if it is free, ours, or that of a process that is dead or has been silent for long."""
+        """Take a lock if it is free, ours, or owned by a process that is dead or has been silent for long."""
         is_ours = self._claims.take(name)
         if is_ours and name not in self._held:
             self._held[name] = stored.read_pages(self._store, name)
         return is_ours
 
     def beat(self) -> None:
-        """Say that the owner of this process's locks is alive."""
+        """Signal that the owner of this process's locks is alive."""
         self._claims.beat()
 
     def release(self, name: str) -> None:
-        """Give a lock back."""
+        """Release a lock."""
         self._held.pop(name, None)
         self._claims.release(name)
 
     def release_all(self) -> None:
-        """Give all locks of this process back."""
+        """Release all locks of this process."""
         self._held.clear()
         self._claims.release_all()
 

@@ -1,4 +1,4 @@
-"""Where everything goes that a person looks at, in a store: the same names as in a workspace that is a folder."""
+"""Where everything for people is written in a store: the same names as in a workspace that is a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 _OWNERS = f"{STATE}/owners"
 
-# Each kind of what lies beside a result: its folder, and how it is called.
+# Each kind of file beside a result: its folder, and its name.
 _KINDS = {
     "markdown": ("markdown", ".md"),
     "pages": ("pages", ".md"),
@@ -35,8 +35,8 @@ _KINDS = {
 class ObjectResults:
     """The results of the workspace in *store*; *records* keep what is beside each.
 
-    A path below ``markdown/`` is the first document's that wrote there. What lay there before is left alone. What
-    somebody changes there afterwards is overwritten when its document is read again.
+    A path below ``markdown/`` belongs to the first document that wrote there. Older files there are left alone. Later
+    changes by others are overwritten when the document is read again.
     """
 
     def __init__(self, store: ObjectStore, records: ObjectRecords) -> None:
@@ -44,12 +44,12 @@ class ObjectResults:
         self._records = records
 
     def result_id(self, source: Source, sha256: str | None) -> str | None:
-        """Return what the text of a document's result is known by; None if there is none of that content."""
+        """Return the hash of the text in a document's result; None if there is no result for that content."""
         result = self._records.noted(source.key, "result")
         return str(result.get("id") or "") if result and result.get("sha256") == sha256 else None
 
     def failed_result(self, source: Source) -> dict[str, Any] | None:
-        """Return the Dolma line of what could be read of a document that failed; None if nothing could."""
+        """Return the Dolma line of what could be read of a failed document; None if nothing could."""
         try:
             line = json.loads(self._store.get(_failure(source.key)) or b"{}")["document"]
         except (ValueError, KeyError, TypeError):
@@ -68,7 +68,7 @@ class ObjectResults:
     def write_failure(
         self, source: Source, why: str, line: dict[str, Any] | None = None, *, keep: bool = False
     ) -> None:
-        """Keep why a document failed, and what could be read of it; what was read before goes, but with *keep*."""
+        """Keep why a document failed, and what could be read of it; what was read before is removed, unless *keep*."""
         failure = {"Source-File": source.name, "error": why, "document": line}
         self._store.put(_failure(source.key), _encoded(strict_json(failure) + "\n"))
         if keep:
@@ -79,14 +79,14 @@ class ObjectResults:
         self.remove_stale(source, None)
 
     def forget(self, key: str) -> None:
-        """Remove all of a document whose name is another document's now."""
+        """Remove everything about a document whose name now belongs to another."""
         self._store.remove([_result(key), _failure(key)])
         for kind, place in self._beside(key).items():
             self._store.remove(_files(place))
             self._store.remove([_owner(kind, PurePosixPath(place["path"]))])
 
     def remove_stale(self, source: Source, made_of: str | None) -> None:
-        """Remove all beside a document's result that was not made of the same text, or so that it *made_of* begins."""
+        """Remove files beside a document's result, except those of the same text whose note begins with *made_of*."""
         beside = self._beside(source.key)
         stale = {
             kind: place
@@ -100,11 +100,11 @@ class ObjectResults:
             self._records.note(source.key, "beside", beside)
 
     def write_markdown(self, source: Source, text: str, made_of: str = "") -> PurePosixPath:
-        """Write the document's text and return where; two sources never share a path."""
+        """Write the document's text and return its path; two sources never share one."""
         return self._write(source, "markdown", {ITSELF: text}, made_of)
 
     def write_pages(self, source: Source, texts: Mapping[int, str], made_of: str = "") -> None:
-        """Write each page's text by its number; those of an earlier reading go."""
+        """Write each page's text by its number; those of an earlier reading are removed."""
         self._write(source, "pages", {f"{number:04}.md": text for number, text in texts.items()}, made_of)
 
     def write_page_records(self, source: Source, records: dict[str, Any], made_of: str = "") -> None:
@@ -114,7 +114,7 @@ class ObjectResults:
     def write_attached(
         self, source: Source, files: Mapping[str, str | Path], made_of: str = ""
     ) -> PurePosixPath | None:
-        """Write the document's figures and tables, and return their folder; without any, those of before go."""
+        """Write the document's figures and tables, and return their folder; earlier ones are removed in any case."""
         if files:
             return self._write(source, "attached", files, made_of)
         beside = self._beside(source.key)
@@ -124,7 +124,7 @@ class ObjectResults:
         return None
 
     def has_all_attached(self, source: Source) -> bool:
-        """Say whether all figures and tables are there that were written: what is in a store stays there."""
+        """Return whether all figures and tables that were written still exist: what is in a store stays there."""
         return True
 
     def markdown_made_of(self, source: Source) -> str | None:
@@ -136,11 +136,11 @@ class ObjectResults:
         return self._made_of(source, "pages")
 
     def page_records_made_of(self, source: Source) -> str | None:
-        """Return what the file of what is known of its pages was made of; None if there is none."""
+        """Return what the file with its pages' records was made of; None if there is none."""
         return self._made_of(source, "page_records")
 
     def markdown_path(self, source: Source) -> PurePosixPath:
-        """Return the document's own markdown path, its own from now on."""
+        """Return the document's own markdown path, which it owns from now on."""
         return self._path(source, "markdown")
 
     def pages_path(self, source: Source) -> PurePosixPath:
@@ -148,10 +148,10 @@ class ObjectResults:
         return self._path(source, "pages")
 
     def reserve(self, source: Source, *, markdown: bool, pages: bool, page_records: bool) -> None:
-        """Leave it to be decided when it is written: in a store the first that is finished has the plain name."""
+        """Leave paths to be decided when they are written: in a store the first that is finished has the plain name."""
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
-        """Write ``failures.jsonl``, a line each; none leaves no file."""
+        """Write ``failures.jsonl``, one line each; without failures there is no file."""
         text = failures_jsonl(failures)
         if text:
             self._store.put("failures.jsonl", _encoded(text))
@@ -162,7 +162,7 @@ class ObjectResults:
         """Write a run's numbers: ``metrics.json``, which is of the last run to end."""
         self._store.put("metrics.json", _encoded(strict_json(metrics, indent=2) + "\n"))
 
-    # What lies beside a result.
+    # What is beside a result.
 
     def _beside(self, key: str) -> dict[str, Any]:
         return {kind: place for kind, place in self._records.noted(key, "beside").items() if kind in _KINDS}
@@ -175,7 +175,7 @@ class ObjectResults:
         return str(place["made_of"]) if place["path"] in names else None
 
     def _path(self, source: Source, kind: str) -> PurePosixPath:
-        """Return the path of a kind; who has none yet takes the first that no other has, and where nothing lies."""
+        """Return the path of a kind; if it has none yet, take the first that is free and has no other owner."""
         place = self._beside(source.key).get(kind)
         paths = _paths(source, kind)
         if place and place["path"] in map(str, paths):
@@ -188,7 +188,7 @@ class ObjectResults:
                 break
             log.warning("%s/%s was not written by olmocr: it stays", self._store.place, path)
         else:
-            path = paths[-1]  # it is named for the document's key, so that no other can want it
+            path = paths[-1]  # it is named for the document's key, so no other can want it
         beside = self._beside(source.key)
         beside[kind] = {"path": str(path), "made_of": "", "files": []}
         self._records.note(source.key, "beside", beside)

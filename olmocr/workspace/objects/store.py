@@ -1,4 +1,4 @@
-"""Objects of a workspace: read, written once, listed; what fails for a while is tried again. A door to fsspec."""
+"""Objects of a workspace: read, written once, listed; temporary failures are retried. This module imports fsspec."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Claim = Literal["ours", "ours before", "another's"]
-"""Whose an object is that was to be written where there is none."""
+"""Whose object exists after an attempt to write it only if it did not exist."""
 
 FORMAT = 1
-"""Of the layout; docs/bucket.md has it."""
+"""Of the layout; docs/bucket.md describes it."""
 
 PATIENCE = 12
-"""How often a request is made before the store counts as away: with the waits between them, about two minutes."""
+"""How often a request is made before the store counts as unreachable: with the waits, about two minutes."""
 
 FIRST_PATIENCE = 4
-"""The same of the first request: a wrong address should not take two minutes."""
+"""The same for the first request: a wrong address should not take two minutes."""
 
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 20.0
 _AT_ONCE = 16
 
 _TRIES = 50
-"""So often a file is written whose folder goes each time."""
+"""How often to write a file whose folder disappears each time."""
 
 
 class Objects(Protocol):
@@ -56,13 +56,13 @@ class Objects(Protocol):
         """Write an object, whatever was there."""
 
     def create(self, name: str, data: bytes) -> None:
-        """Write an object that is not there yet, or raise FileExistsError."""
+        """Write an object that does not exist yet, or raise FileExistsError."""
 
     def names(self, folder: str) -> list[str]:
         """Return the names of all objects below a folder."""
 
     def versions(self, folder: str) -> dict[str, str]:
-        """Return the names of all objects below a folder, and of each what changes when it does."""
+        """Return the names of all objects below a folder, each with a value that changes when the object does."""
 
     def remove(self, name: str) -> None:
         """Remove an object."""
@@ -85,7 +85,7 @@ class FsspecObjects:
         self._filesystem.pipe_file(self._path(name), data)
 
     def create(self, name: str, data: bytes) -> None:
-        """Write an object that is not there yet; where the store cannot promise that, look whose is there after."""
+        """Write an object that does not exist yet; if the store cannot guarantee that, check afterwards whose it is."""
         if self._has_conditions:
             try:
                 self._filesystem.pipe_file(self._path(name), data, mode="create")
@@ -107,7 +107,7 @@ class FsspecObjects:
         return list(self.versions(folder))
 
     def versions(self, folder: str) -> dict[str, str]:
-        """Return the names of all objects below a folder, and of each what changes when it does."""
+        """Return the names of all objects below a folder, each with a value that changes when the object does."""
         self._filesystem.invalidate_cache()
         start = len(self._root) + 1
         try:
@@ -127,7 +127,7 @@ class FsspecObjects:
 
 
 class FolderObjects:
-    """Files below a folder that several machines see, each whole from the first moment on which it can be seen."""
+    """Files below a folder that several machines see, each complete from the moment at which it becomes visible."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -141,7 +141,7 @@ class FolderObjects:
         _though_its_folder_goes(lambda: write_whole(self._root / name, data))
 
     def create(self, name: str, data: bytes) -> None:
-        """Write a file that is not there yet."""
+        """Write a file that does not exist yet."""
         _though_its_folder_goes(lambda: self._create(self._root / name, data))
 
     def _create(self, path: Path, data: bytes) -> None:
@@ -154,7 +154,7 @@ class FolderObjects:
                 path.hardlink_to(temporary)
             except FileExistsError:
                 raise
-            except OSError:  # a disk without second names for files
+            except OSError:  # a disk without hard links
                 if path.exists():
                     raise FileExistsError(path) from None
                 temporary.replace(path)
@@ -170,7 +170,7 @@ class FolderObjects:
         return sorted(found)
 
     def versions(self, folder: str) -> dict[str, str]:
-        """Return the names of all files below a folder, and of each what changes when it does."""
+        """Return the names of all files below a folder, each with a value that changes when the file does."""
         found = {}
         for name in self.names(folder):
             with contextlib.suppress(FileNotFoundError):
@@ -179,7 +179,7 @@ class FolderObjects:
         return found
 
     def remove(self, name: str) -> None:
-        """Remove a file, and its folder if that is empty: there are a folder for each claim, and for each document."""
+        """Remove a file, and its folder if that is empty: each claim and each document has a folder."""
         path = self._root / name
         path.unlink()
         with contextlib.suppress(OSError):
@@ -187,7 +187,7 @@ class FolderObjects:
 
 
 def _though_its_folder_goes(write: Callable[[], None]) -> None:
-    """Write a file again whose folder another machine has just removed, since it was empty."""
+    """Write a file again after another machine has removed its empty folder."""
     for _ in range(_TRIES - 1):
         try:
             return write()
@@ -200,7 +200,7 @@ def _though_its_folder_goes(write: Callable[[], None]) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make *folder*, or find that it went while it was looked at, which is no claim of somebody else's."""
+    """Make *folder*; if it disappears while it is checked, that is not somebody else's claim."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -219,9 +219,9 @@ def open_objects(place: StorePlace) -> Objects:
         return FolderObjects(folder)
     import fsspec.core
 
-    # Attempts are counted here, where they can be told of, and ended by Ctrl-C.
+    # Attempts are counted here, where they can be reported, and Ctrl-C ends them.
     attempts = {"retries": {"mode": "standard", "total_max_attempts": 1}}
-    more: dict[str, Any] = {"config_kwargs": attempts, "max_concurrency": 1}  # with more it asks for the size first
+    more: dict[str, Any] = {"config_kwargs": attempts, "max_concurrency": 1}  # with more it requests the size first
     options = {"use_listings_cache": False, "skip_instance_cache": True, **(more if place.scheme == "s3" else {})}
     try:
         filesystem, root = fsspec.core.url_to_fs(place.url, **options)
@@ -235,12 +235,12 @@ def open_objects(place: StorePlace) -> Objects:
 
 
 class ObjectStore:
-    """The objects of the workspace at *place*, by any number of threads.
+    """The objects of the workspace at *place*, for any number of threads.
 
-    What fails for a while is tried again, later and later, until *patience* attempts are made; *wait* waits so many
-    seconds, and says whether the store was closed meanwhile.
+    Temporary failures are retried, at growing intervals, until *patience* attempts are made; *wait* waits the given
+    seconds, and returns whether the store was closed meanwhile.
 
-    All raise OutputError where the store stays away, refuses, or has another fault.
+    All methods raise OutputError if the store stays unreachable, refuses, or has another fault.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ class ObjectStore:
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="store")
 
     def close(self) -> None:
-        """Have nothing be tried again any more, and end the threads."""
+        """Stop all retries, and end the threads."""
         self.end_waiting()
         self._threads.shutdown(cancel_futures=True)
 
@@ -268,11 +268,11 @@ class ObjectStore:
         return self._tried(f"{name} cannot be read", lambda: self._objects.get(name))
 
     def get_all(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Return the bytes of those objects that are there."""
+        """Return the bytes of those objects that exist."""
         return {name: data for name, data in self._side_by_side(self.get, names) if data is not None}
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object; the last who writes it counts."""
+        """Write an object; the last to write it counts."""
         self._tried(f"{name} cannot be written", lambda: self._objects.put(name, data))
 
     def put_all(self, objects: dict[str, bytes]) -> None:
@@ -281,14 +281,14 @@ class ObjectStore:
             pass
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write an object unless there is one; say whether the one that is there now is of *data*.
+        """Write an object unless it exists; return whether the one that exists now consists of *data*.
 
-        The answer to a write that succeeded may be lost, so that what is there already may be ours.
+        The answer to a successful write may be lost, so an existing object may be ours.
         """
         return self.claim(name, data) != "another's"
 
     def claim(self, name: str, data: bytes) -> Claim:
-        """Write an object unless there is one, and say whose the one is that is there now, by its *data*."""
+        """Write an object unless it exists, and return whose the existing one is now, judged by its *data*."""
         try:
             self._tried(f"{name} cannot be written", lambda: self._objects.create(name, data), lets_exist=True)
         except FileExistsError:
@@ -296,20 +296,20 @@ class ObjectStore:
         return "ours"
 
     def end_waiting(self) -> None:
-        """Have nothing be tried again any more."""
+        """Stop all retries."""
         self._closing.set()
 
     def names(self, folder: str) -> list[str]:
-        """Return the names of all objects below a folder, in order; the name of an object is its own folder."""
+        """Return the names of all objects below a folder, in order; an object's name counts as its own folder."""
         found = self._tried(f"{folder}/ cannot be listed", lambda: self._objects.names(folder))
         return sorted(found or ())
 
     def versions(self, folder: str) -> dict[str, str]:
-        """Return the names of all objects below a folder, and of each what changes when it does."""
+        """Return the names of all objects below a folder, each with a value that changes when the object does."""
         return self._tried(f"{folder}/ cannot be listed", lambda: self._objects.versions(folder)) or {}
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove objects; one that is not there is no fault."""
+        """Remove objects; a missing one is not a fault."""
         for _ in self._side_by_side(self._remove, names):
             pass
 
@@ -323,7 +323,7 @@ class ObjectStore:
         return zip(names, self._threads.map(call, names), strict=True)
 
     def _tried(self, what: str, call: Callable[[], T], *, lets_exist: bool = False) -> T | None:
-        """Return what *call* returns, tried again while its fault is one that passes; None where nothing is there."""
+        """Return what *call* returns, retried while its fault is temporary; None if nothing is there."""
         for attempt in range(1, self._patience + 1):
             try:
                 found = call()
@@ -346,8 +346,8 @@ class ObjectStore:
     def _wait_before(self, attempt: int, what: str, error: Exception) -> None:
         longest = min(_FIRST_WAIT * 2 ** (attempt - 1), _LONGEST_WAIT)
         if attempt == FIRST_PATIENCE:
-            log.warning("%s: %s for now (%s); it is tried again", self.place, what, reason(error))
-        # Many machines that were slowed down at once should not come back at once.
+            log.warning("%s: %s for now (%s); trying again", self.place, what, reason(error))
+        # Many machines that were slowed down at once should not return at once.
         if self._wait(longest * random.uniform(0.5, 1)):  # noqa: S311
             raise OutputError(f"{self.place}: {what}: {reason(error)}; the run was ended meanwhile") from error
 
@@ -357,22 +357,22 @@ class ObjectStore:
         fault = fault_of(error)
         start = f"the workspace {self.place}: {what}"
         if is_no_bucket(error):
-            return OutputError(f"the workspace {self.place} is in a bucket that is not there; make it first")
+            return OutputError(f"the workspace {self.place} is in a bucket that does not exist; create it first")
         if self.place.scheme == "file" and isinstance(error, OSError):
             return output_error(error, f"the workspace {self.place}")
         if fault == "passes":
             self._is_away = True
-            return OutputError(f"{start}: {reason(error)}; the store stayed away, run it again later")
+            return OutputError(f"{start}: {reason(error)}; the store could not be reached; run it again later")
         if fault == "refused":
             return OutputError(
-                f"{start}: {reason(error)}; look at the credentials (docs/bucket.md) and run it again: "
+                f"{start}: {reason(error)}; check the credentials (docs/bucket.md) and run it again: "
                 "what was read stays"
             )
         return OutputError(f"{start}: {reason(error)}")
 
 
 def open_store(place: StorePlace, *, to_read: bool = False, objects: Objects | None = None) -> ObjectStore:
-    """Return the objects of the workspace at a place, which is made one unless it is only *to_read*.
+    """Return the objects of the workspace at a place, which becomes one unless this is only *to_read*.
 
     Raises:
         OutputError: it cannot be used, or a later version of this package wrote it.

@@ -1,7 +1,7 @@
 """A workspace of upstream's olmOCR in the same place -> which documents it has read there.
 
-Its list of work is ``work_index_list.csv.zstd``, a line for each group of documents: the group's hash and their paths.
-Beside ``done_flags/`` there is a flag for each group that was read, and in ``results/`` what came of it.
+Its list of work is ``work_index_list.csv.zstd``, with a line for each group of documents: the group's hash and their
+paths. ``done_flags/`` has a flag for each group that was read, and ``results/`` has the group's results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST_BYTES = 1 << 33  # of a list of paths, unpacked
 
 
 class UpstreamWorkspace:
-    """What upstream's program has done in *store*. Nothing is read before it is asked for."""
+    """What upstream's program has done in *store*. Nothing is read before it is needed."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -31,7 +31,7 @@ class UpstreamWorkspace:
         self._done: frozenset[str] | None = None
 
     def has_done(self, name: str) -> bool:
-        """Say whether a document of this name was read there, or was left out for want of good answers."""
+        """Return whether a document of this name was read there, or was left out because no answer was good."""
         return name in self._names()
 
     def count(self) -> int:
@@ -55,7 +55,7 @@ class UpstreamWorkspace:
                     yield from row[1:]
         except (csv.Error, UnicodeDecodeError, ValueError) as error:
             raise OutputError(
-                f"{INDEX} of {self._store.place} is no list of upstream's olmOCR: move it away, or name another place"
+                f"{INDEX} of {self._store.place} is not a list of upstream's olmOCR; move it, or name another place"
             ) from error
 
 

@@ -138,4 +138,4 @@ def test_of_a_name_that_is_there_twice_the_last_counts():
 @pytest.mark.parametrize("name", ["figures", "tables", "headers"])
 @pytest.mark.parametrize("api", BODIES)
 def test_what_is_asked_of_whole_documents_only_is_refused_and_told_where(api, name):
-    assert str(refused(api, **{name: True})) == f"{name} is no parameter of this server; POST /v1/ocr has it"
+    assert str(refused(api, **{name: True})) == f"{name} is not a parameter of this server; use POST /v1/ocr for it"

@@ -24,7 +24,7 @@ def why_refused(content):
 @pytest.mark.parametrize(("kind", "name"), [("GIF", "GIF"), ("TIFF", "TIFF"), ("BMP", "BMP"), ("PDF", "PDF")])
 def test_a_picture_of_another_kind_is_called_what_it_is_with_what_reads_it(kind, name):
     why = why_refused(picture((80, 60), kind))
-    assert f"it is a {name}, and no PNG, JPEG or WebP" in why
+    assert f"it is a {name}, not a PNG, JPEG or WebP" in why
     assert "POST /v1/ocr" in why
 
 
@@ -81,9 +81,9 @@ def chunk(kind, content):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "no PNG, JPEG or WebP"),
-        (b"GIF89a" + bytes(50), "no PNG, JPEG or WebP"),
-        (b"%PDF-1.4", "no PNG, JPEG or WebP"),
+        (b"", "not a PNG, JPEG or WebP"),
+        (b"GIF89a" + bytes(50), "not a PNG, JPEG or WebP"),
+        (b"%PDF-1.4", "not a PNG, JPEG or WebP"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "damaged"),
         (bomb(60_000, 60_000), f"more than {MOST_PIXELS} pixels"),
         (bomb(7_000, 6_000), f"more than {MOST_PIXELS} pixels"),

@@ -226,18 +226,18 @@ def test_a_system_message_that_the_model_has_anyway_is_none_too_many():
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ({"role": "user", "content": "Read.", "images": ["iVBORw0KGgo="]}, "images is no parameter"),
+        ({"role": "user", "content": "Read.", "images": ["iVBORw0KGgo="]}, "images is not a parameter"),
         ({"role": "user", "content": [{"type": "file", "file": {"file_data": "data:"}}]}, "/v1/ocr"),
         ({"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}, "opens no files"),
         ({"role": "user", "content": [{"type": "input_image", "file_id": "x"}]}, "opens no files"),
         ({"role": "user", "content": [{"type": "image", "image": "x"}]}, "data: URI"),
-        ({"role": "user", "content": [IMAGE | {"max_pixels": 5}]}, "max_pixels is no parameter"),
+        ({"role": "user", "content": [IMAGE | {"max_pixels": 5}]}, "max_pixels is not a parameter"),
         ({"role": "user", "content": [{"type": ["image_url"]}]}, "another kind"),
         ({"role": "user", "content": [{"type": {}}]}, "another kind"),
         ({"role": "user", "content": []}, "no picture"),
         ({"role": "user", "content": ""}, "no picture"),
-        ({"role": ["user"], "content": ""}, "one message of the role user"),
-        ({"role": "tool", "content": "", "tool_call_id": "x"}, "one message of the role user"),
+        ({"role": ["user"], "content": ""}, "one message, with the role user"),
+        ({"role": "tool", "content": "", "tool_call_id": "x"}, "one message, with the role user"),
         ({"role": "user", "content": None}, "text or a list"),
     ],
 )  # fmt: skip
@@ -256,7 +256,7 @@ def test_a_picture_is_seen_in_detail(detail):
 
 def test_less_detail_is_refused_with_what_helps():
     url = {"type": "image_url", "image_url": {"url": data_uri(), "detail": "low"}}
-    assert "say high" in str(refused(with_parts(url)))
+    assert "set it to high" in str(refused(with_parts(url)))
 
 
 def test_labels_come_again_with_an_answer():

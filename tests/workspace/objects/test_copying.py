@@ -39,5 +39,5 @@ def test_a_shared_folder_is_not_copied(tmp_path):
 
 
 def test_a_place_without_results_is_no_workspace(tmp_path):
-    with pytest.raises(InputError, match="is no workspace: it has neither results/ nor failed/"):
+    with pytest.raises(InputError, match="is not a workspace: it has no results/ and no failed/"):
         copied_results(memory_place(), tmp_path)

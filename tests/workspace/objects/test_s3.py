@@ -163,11 +163,11 @@ def test_credentials_that_have_expired_are_one_sentence_without_secrets(bucket, 
 def test_a_bucket_that_stays_away_is_one_sentence(bucket, place):
     store = patient(place)
     bucket.always = SLOW_DOWN
-    with pytest.raises(OutputError, match="SlowDown; the store stayed away, run it again later"):
+    with pytest.raises(OutputError, match="SlowDown; the store could not be reached; run it again later"):
         store.get("a")
     store.close()
 
 
 def test_a_bucket_that_is_not_there_is_one_sentence(bucket, pdfs):
-    with pytest.raises(OutputError, match=r"s3://nobodys/ws is in a bucket that is not there; make it first"):
+    with pytest.raises(OutputError, match=r"s3://nobodys/ws is in a bucket that does not exist; create it first"):
         run(StorePlace("s3://nobodys/ws"), pdfs)

@@ -73,7 +73,8 @@ def test_a_store_that_stays_away_is_one_sentence_and_is_not_waited_for_twice():
     with pytest.raises(OutputError) as error:
         store.put("a", b"x")
     assert str(error.value) == (
-        f"the workspace {store.place}: a cannot be written: SlowDown; the store stayed away, run it again later"
+        f"the workspace {store.place}: a cannot be written: SlowDown; "
+        "the store could not be reached; run it again later"
     )
     with pytest.raises(OutputError):
         store.get("a")
@@ -90,7 +91,7 @@ def test_credentials_that_have_expired_are_one_sentence_without_secrets_and_not_
     with pytest.raises(OutputError) as error:
         store.put("a", b"x")
     assert error.value.exit_code == ExitCode.OUTPUT
-    assert "ExpiredToken (the credentials have expired); look at the credentials" in str(error.value)
+    assert "ExpiredToken (the credentials have expired); check the credentials" in str(error.value)
     assert not any(secret in str(error.value) for secret in SECRETS)
     assert (waits, objects.counts) == ([], {"put": 1})
 
