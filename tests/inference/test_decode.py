@@ -6,10 +6,10 @@ from concurrent.futures import Future
 import pytest
 
 from olmocr.errors import InputError
-from olmocr.inference.decode import BatchLimits, Counts, Scheduler
+from olmocr.inference.decode import BatchLimits, Counts, Scheduler, pieces
 from olmocr.inference.draft import Costs
 from olmocr.inference.engine import Engine
-from olmocr.inference.row import Generation
+from olmocr.inference.row import Asked, Generation
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest
 from tests.conftest import DEVICE, PAGES
@@ -44,6 +44,24 @@ def test_a_page_that_is_sent_back_is_counted_once_for_each_time_and_its_passes_t
     assert (counts.sent_back, counts.ended_length, counts.drafts, counts.drafted, counts.accepted) == (1, 2, 0, 0, 0)
     assert counts.row_steps == counts.tokens > 2 * 200
     assert counts.steps < counts.row_steps
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(0, 64), (1, 64), (2, 32), (16, 4), (31, 4), (32, 1)])
+def test_the_fewer_answers_there_are_the_more_pieces_of_new_pages_come_before_their_next_step(rows, expected):
+    assert pieces(32, rows) == expected
+
+
+def test_where_pieces_take_long_there_is_one_before_each_step(chain):
+    """A second passes each time that this clock is looked at."""
+    seconds = iter(range(10_000))
+    scheduler = Scheduler(chain, BatchLimits(8, 1 << 30, 16, drafted_pages=0), None, clock=lambda: next(seconds))
+    for number in range(3):
+        scheduler.add(Asked(PageRequest(picture(number), max_tokens=5), Future()))
+    before = 0
+    while not scheduler.is_idle:
+        scheduler.advance()
+        assert scheduler.counts.prompt_tokens - before <= 16
+        before = scheduler.counts.prompt_tokens
 
 
 def test_pages_are_counted_by_how_they_ended():
