@@ -16,6 +16,9 @@ from olmocr.inference.prompt import PageInputs
 _FEATURE_BYTES = 128 << 20
 """How much of pages' image features is kept: about ten pages of the 7B model at 1288 pixels."""
 
+_PLANNED = 64
+"""A piece of a prompt has a multiple of so many tokens where attention is planned anew for each new number."""
+
 _SIDES = 4
 """A page may be turned as often; features of pages that were finished long ago are of no use, however small."""
 
@@ -57,6 +60,7 @@ class PromptReader:
     def __init__(self, loaded: LoadedModel, *, step: int, most_bytes: int, most: int) -> None:
         self._loaded = loaded
         self._step = step
+        self._multiple = _PLANNED if loaded.device.kind == "cuda" else 1
         self._features: Kept[mx.array] = Kept(_FEATURE_BYTES, _SIDES * most)
         self.read: Kept[_ReadPrompt] = Kept(most_bytes, most)
 
@@ -89,18 +93,24 @@ class PromptReader:
         start, text = prefill.cache.length, self._text_length(prefill.ids)
         end = min(start + self._step, len(prefill.ids) - 1, text if start < text else len(prefill.ids))
         if end > start and prefill.embeddings is not None and prefill.position_ids is not None:
-            forward(
-                self._loaded.language,
-                prefill.embeddings[:, start:end],
-                prefill.position_ids[..., start:end],
-                prefill.cache,
+            self._pass(
+                prefill.embeddings[:, start:end], prefill.position_ids[..., start:end], prefill.cache, end - start
             )
-            mx.eval(prefill.cache.arrays())
         if start < text == end:
             self._keep((b"", self._text_key(prefill.ids)), prefill.cache.beginning(end), 0)
         if prefill.is_done:
             prefill.embeddings = prefill.position_ids = None
         return prefill.cache.length - start
+
+    def _pass(self, embeddings: mx.array, positions: mx.array, cache: RowCache, count: int) -> None:
+        """Append *count* tokens to *cache*, in a pass that may have some more at its end, which are forgotten."""
+        more = -count % self._multiple
+        if more:
+            embeddings = mx.pad(embeddings, [(0, 0), (0, more), (0, 0)])
+            positions = mx.pad(positions, [(0, 0), (0, 0), (0, more)])
+        forward(self._loaded.language, embeddings, positions, cache)
+        mx.eval(cache.arrays())
+        cache.drop_last(more)
 
     def keep(self, key: tuple[bytes, bytes], beginning: Callable[[], Layers], rope_delta: int) -> None:
         """Keep a prompt without its last token, for when the same page is asked again."""
