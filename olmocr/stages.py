@@ -29,9 +29,13 @@ class Downloading:
 
 @dataclass(frozen=True)
 class Loading:
-    """A model is being loaded, or a server of it is being started."""
+    """A model is being loaded, or a server of it is being started.
+
+    Meanwhile so many *kernels* were compiled for a GPU, which happens once on a machine.
+    """
 
     model: str
+    kernels: int = 0
 
 
 @dataclass(frozen=True)
