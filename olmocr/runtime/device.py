@@ -144,13 +144,24 @@ def start_mlx() -> Device:
 
 
 def gpu_limit() -> int | None:
-    """Return how many bytes the GPU's driver lets a process keep there; None where MLX is not told, as on a CPU.
+    """Return how many bytes a process can keep on the GPU; None where there is none.
 
     Raises:
         MissingDependencyError: MLX is not installed, or not for this machine.
     """
-    told = _import_mlx().device_info().get("max_recommended_working_set_size")
-    return told if isinstance(told, int) else None
+    return limit_of(_import_mlx().device_info())
+
+
+def limit_of(info: Mapping[str, Any]) -> int | None:
+    """Return how many bytes a process can keep on the device whose ``mx.device_info()`` is *info*; None for a CPU.
+
+    A Mac's driver recommends a number. CUDA's tells all memory that there is, of which MLX takes 95 % before it frees
+    some itself (``mlx/backend/cuda/allocator.cpp``).
+    """
+    recommended, total = info.get("max_recommended_working_set_size"), info.get("total_memory")
+    if isinstance(recommended, int):
+        return recommended
+    return total * 19 // 20 if isinstance(total, int) else None
 
 
 def _import_mlx() -> Any:

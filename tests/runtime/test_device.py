@@ -11,6 +11,7 @@ from olmocr.runtime.device import (
     compiled_kernels,
     keep_kernels,
     let_waiting_threads_sleep,
+    limit_of,
     memory_limits,
 )
 from olmocr.runtime.extras import install_command
@@ -181,3 +182,15 @@ def test_where_the_users_cache_cannot_be_written_mlx_keeps_kernels_where_it_like
     environment = {}
     keep_kernels(environment)
     assert environment == {}
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"architecture": "x86_64"}, None),
+        ({"max_recommended_working_set_size": 12, "memory_size": 16}, 12),
+        ({"total_memory": 200, "free_memory": 150}, 190),
+    ],
+)
+def test_what_a_gpu_can_keep_is_what_its_driver_recommends_or_most_of_its_memory(info, expected):
+    assert limit_of(info) == expected

@@ -127,6 +127,9 @@ class BatchCache:
         is_alone = len(lengths) == 1 and (counts[0] == 1 or not self._has_plans)
         self._is_by_row = is_alone or (self._is_slow_behind_masks and max(counts) > 1)
         if self._is_by_row:
+            ends = np.cumsum(counts).tolist()
+            self._lines = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+            self._spans = [slice(start, start + count) for start, count in zip(lengths, counts, strict=True)]
             return
         most = 1 << (max(counts) - 1).bit_length() if self._has_plans else max(counts)
         starts, tokens = np.array(lengths)[:, None], np.array(counts)[:, None]
@@ -156,20 +159,19 @@ class BatchCache:
 
     def _row_by_row(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         all_keys, all_values = self._arrays[layer]
-        ends = np.cumsum(self._counts).tolist()
-        lines = [slice(end - count, end) for end, count in zip(ends, self._counts, strict=True)]
-        places = [slice(start, start + count) for start, count in zip(self._lengths, self._counts, strict=True)]
+        if len(self._spans) == 1:
+            (span,) = self._spans
+            all_keys[:, :, span], all_values[:, :, span] = _row(keys), _row(values)
+            return _attend_to_all_before(queries, all_keys[:, :, : span.stop], all_values[:, :, : span.stop], scale)
         # All are written before the first is read: MLX would copy what somebody still reads.
-        for row, (line, place) in enumerate(zip(lines, places, strict=True)):
-            all_keys[row : row + 1, :, place], all_values[row : row + 1, :, place] = (
-                _row(keys[line]),
-                _row(values[line]),
-            )
+        for row, (line, span) in enumerate(zip(self._lines, self._spans, strict=True)):
+            all_keys[row : row + 1, :, span] = _row(keys[line])
+            all_values[row : row + 1, :, span] = _row(values[line])
         found = []
-        for row, (line, place) in enumerate(zip(lines, places, strict=True)):
-            own = slice(row, row + 1), slice(None), slice(place.stop)
+        for row, (line, span) in enumerate(zip(self._lines, self._spans, strict=True)):
+            own = slice(row, row + 1), slice(None), slice(span.stop)
             found.append(_attend_to_all_before(queries[line], all_keys[own], all_values[own], scale))
-        return found[0] if len(found) == 1 else mx.concatenate(found)
+        return mx.concatenate(found)
 
     def _found(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         """Return what *queries* find, (rows, heads, tokens, width) as they are."""
