@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import mlx.core as mx
@@ -106,8 +106,8 @@ class _Prepared:
 
     @property
     def length(self) -> int:
-        """As of a row: nothing is written yet."""
-        return self.prompt_length
+        """As of a row: with what was written before the page had to wait again."""
+        return self.prompt_length + len(self.asked.written)
 
 
 @dataclass(frozen=True)
@@ -213,14 +213,15 @@ class Scheduler:
 
     def _join(self) -> None:
         """Read pieces of the pages that join, more of them the fewer answers there are."""
-        started = self._clock()
-        for number in range(pieces(self._limits.pages, len(self._rows))):
-            if number and self._clock() - started >= _LONGEST_JOINING:
+        until: float | None = None
+        for _ in range(pieces(self._limits.pages, len(self._rows))):
+            if until is not None and self._clock() >= until:
                 break
             self._ahead.begin(self._waiting)
             self._admit()
             if self._joining is None:
                 break
+            until = until or self._clock() + _LONGEST_JOINING
             self._read()
 
     def _admit(self) -> None:
@@ -234,7 +235,7 @@ class Scheduler:
             with page.asked.failing():
                 limit = page.asked.request.time_limit
                 ends_at = self._clock() + limit if limit is not None else math.inf
-                self._joining = _Joining(page, self._reader.begin(page.inputs), ends_at)
+                self._joining = _Joining(page, self._reader.begin(page.inputs, page.asked.written), ends_at)
 
     def _prepare(self, asked: Asked) -> _Prepared:
         inputs = make_inputs(self._loaded.processor, asked.request, self._ahead.take(asked))
@@ -270,7 +271,8 @@ class Scheduler:
             if not self._joining.prefill.is_done:
                 return
             self._rows.append(self._begin(self._joining))
-            self.counts.tokens += self._rows[-1].written  # those that are forced
+            already = len(self._joining.page.asked.written)
+            self.counts.tokens += self._rows[-1].written - already  # those that are forced
             self._let_go_if_finished(self._rows[-1])  # its forced tokens may be all that it may have
         self._joining = None
 
@@ -349,9 +351,6 @@ class Scheduler:
         """Keep what helps if the same page is asked again: its prompt, as read, and its answer, as a draft."""
         if row.given >= row.prompt_length - 1:
             self._reader.keep(row.key, lambda: self._runner.prompt_of(row), row.rope_delta)
-        self._keep_body(row)
-
-    def _keep_body(self, row: Row) -> None:
         self._bodies.put(row.key, row.body, 4 * len(row.body))
 
     def _make_room(self) -> None:
@@ -359,10 +358,11 @@ class Scheduler:
         for page in self._room.sent_back(self._rows, self._joining_page):
             if isinstance(page, Row):
                 self._rows.remove(page)
-                self._keep_body(page)  # then it comes as far again in a few steps
+                written = tuple(page.ids[page.prompt_length :])
+                self._send_back(replace(page.asked, written=written))
             else:
                 self._joining = None
-            self._send_back(page.asked)
+                self._send_back(page.asked)
         self._reader.read.shrink(self._room.spare(self._rows, self._joining_page))
 
     def _send_back(self, asked: Asked) -> None:

@@ -133,7 +133,7 @@ class Engine:
         """Answer *request*, beside others. Cancelling this ends the page's answer and frees its memory.
 
         *on_text* is called, in this event loop, with all that is written so far, each time that there may be more. It
-        grows by whole letters; where memory was short and the page had to wait again, it begins anew.
+        grows by whole letters.
 
         Raises:
             InputError: the model cannot read this page.

@@ -131,7 +131,7 @@ def test_a_page_that_is_larger_than_the_memory_says_how_much_it_takes(folder):
 
 def written(tokenizer, text, **options):
     """Have a row take the tokens of *text*, and return why it ended, and after how many."""
-    reading = SimpleNamespace(key=(b"", b""), cache=RowCache(1), rope_delta=0, ids=[0])
+    reading = SimpleNamespace(key=(b"", b""), cache=RowCache(1), rope_delta=0, ids=[0], prompt_length=1)
     row = Row(
         Asked(request(1), Future()),
         reading,
