@@ -73,9 +73,9 @@ def measure(bits: int, args: argparse.Namespace, device: Device) -> dict[tuple[s
     language = Language(model, has_kernels=device.kind != "cpu")
     passes: dict[tuple[str, int], Pass] = {("prompt", PROMPT_STEP): prompt_pass(language, args.context)}
     for size in args.drafts:
-        passes["draft", size] = own_pass(language, [size], args)
+        passes["draft", size] = own_pass(language, [size], args, device)
     for size in args.batches:
-        passes["batch", size] = own_pass(language, [1] * size, args)
+        passes["batch", size] = own_pass(language, [1] * size, args, device)
         passes["stock", size] = stock_pass(model, size, args.context)
     for each in passes.values():
         each()  # compiles kernels
@@ -113,7 +113,7 @@ def _random(array: Any) -> Any:
     return mx.random.normal(array.shape, scale=0.02, dtype=mx.bfloat16)
 
 
-def own_pass(language: Any, counts: list[int], args: argparse.Namespace) -> Pass:
+def own_pass(language: Any, counts: list[int], args: argparse.Namespace, device: Device) -> Pass:
     """Return a pass of the engine's: so many tokens for each of several answers.
 
     Each run finds keys that are a token longer than those of the last one, as in an answer: some devices plan attention
@@ -121,7 +121,7 @@ def own_pass(language: Any, counts: list[int], args: argparse.Namespace) -> Pass
     """
     import mlx.core as mx
 
-    from olmocr.inference.passes.cache import BatchCache, RowCache
+    from olmocr.inference.passes.cache import RowCache, cache_for
     from olmocr.inference.passes.forward import embed, forward, logits
     from olmocr.inference.sampling import Draw, choose
 
@@ -129,7 +129,7 @@ def own_pass(language: Any, counts: list[int], args: argparse.Namespace) -> Pass
     prompts = [RowCache(layers) for _ in counts]
     for prompt in prompts:
         _read(language, prompt, args.context)
-    cache = BatchCache(layers)
+    cache = cache_for(device, layers)
     cache.arrange(range(len(counts)), prompts, args.context + args.rounds + 1 + max(counts))
     draws = [Draw(0.0, 0, 0)] * sum(counts)
     lengths = itertools.count(args.context)

@@ -35,7 +35,10 @@ PAGE_PROMPT = (
 
 END_OF_TURN = "<|im_end|>"
 
-IMAGE_PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
+IMAGE_TOKEN = "<|image_pad|>"  # noqa: S105
+"""Stands for one part of an image; a prompt is given as many as the image has."""
+
+IMAGE_PLACEHOLDER = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
 
 TARGET_LONGEST_IMAGE_DIM = 1288
 """Pixels on the longest side of a page's image, as in training."""

@@ -29,9 +29,13 @@ class Downloading:
 
 @dataclass(frozen=True)
 class Loading:
-    """A model is being loaded, or a server for it is starting."""
+    """A model is being loaded, or a server for it is starting.
+
+    *kernels* have been compiled for a GPU meanwhile, which happens once on a machine.
+    """
 
     model: str
+    kernels: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from olmocr.hub.find import require_model as known_model
 from olmocr.hub.known_models import KnownModel, converted_from, known_models, warning_of
 from olmocr.model_folder import ModelFolder, read_config
 from olmocr.page import TARGET_LONGEST_IMAGE_DIM, Ask, ModelResponse, PageRequest
-from olmocr.runtime.device import REFERENCE_BLAS, start_mlx
+from olmocr.runtime.device import REFERENCE_BLAS, compiled_kernels, start_mlx
 from olmocr.runtime.extras import install_command
 from olmocr.runtime.memory import shown_size
 from olmocr.runtime.threads import in_a_lasting_thread
@@ -58,9 +59,9 @@ class Answering:
     """What answers, ready to be asked, and the model's name as records have it.
 
     *fault* tells why a server is away just now; None if it is not. *counts* tells what a model in this process has
-    done, *by_server* what each of several servers has. *pages_at_once* tells how many pages these may have in hand
-    together, None where there are not several. *ask_aloud* also hands on all that is written so far, again and again;
-    None where answers come whole.
+    done, *by_server* what each of several servers has. *pages_at_once* tells how many pages a model in this process
+    writes at once, or several servers may have in hand together; None where neither answers. *ask_aloud* also hands on
+    all that is written so far, again and again; None where answers come whole.
     """
 
     ask: Ask
@@ -75,7 +76,7 @@ class Answering:
 def open_engine(
     model: str,
     *,
-    most_pages: int,
+    most_pages: int | None,
     is_looping: IsLooping,
     kv_budget: int | None = None,
     drafts: bool | None = None,
@@ -97,17 +98,47 @@ def open_engine(
     # Only now, since it imports MLX, which must find its BLAS loaded.
     from olmocr.inference.engine import Engine
 
-    engine = Engine(
-        folder,
-        device,
-        is_looping=is_looping,
-        kv_budget=kv_budget,
-        most_pages=most_pages,
-        drafted_pages=0 if drafts is False else None,
-        longest_side=longest_side,
-    )
+    with telling_of_kernels(folder.name, on_stage) if device.kind == "cuda" else contextlib.nullcontext():
+        engine = Engine(
+            folder,
+            device,
+            is_looping=is_looping,
+            kv_budget=kv_budget,
+            most_pages=most_pages,
+            drafted_pages=0 if drafts is False else None,
+            longest_side=longest_side,
+        )
     log.info("%s: %s", folder.name, engine)
     return engine
+
+
+@contextlib.contextmanager
+def telling_of_kernels(
+    name: str, on_stage: OnStage, count: Callable[[], int] = compiled_kernels, seconds: float = 1.0
+) -> Iterator[None]:
+    """Tell *on_stage*, while the block loads the model *name*, how many kernels MLX has compiled for it since it began.
+
+    It does so once on a machine, for a minute or more, in which nothing else could be seen. *count* tells how many
+    there are, and is asked every so many *seconds*.
+    """
+    before, ended = count(), threading.Event()
+
+    def watch() -> None:
+        told = 0
+        while not ended.wait(seconds):
+            if (new := count() - before) > told:
+                if not told:
+                    log.info("MLX compiles its kernels for this GPU, once; this takes a minute or two")
+                told = new
+                on_stage(Loading(name, new))
+
+    watching = threading.Thread(target=watch, name="olmocr-kernels", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()
 
 
 def fetched_model(model: str, on_stage: OnStage = unwatched) -> ModelFolder:
@@ -228,7 +259,7 @@ async def _engine(
     opening = functools.partial(
         load,
         config.model or "",
-        most_pages=config.pages_at_once,
+        most_pages=config.max_concurrent_pages,
         is_looping=is_looping,
         kv_budget=config.kv_budget,
         drafts=config.drafts,
@@ -244,7 +275,13 @@ async def _engine(
             pass
         raise
     with engine:
-        yield Answering(engine.ask, config.model or "", counts=lambda: engine_counts(engine), ask_aloud=engine.ask)
+        yield Answering(
+            engine.ask,
+            config.model or "",
+            counts=lambda: engine_counts(engine),
+            ask_aloud=engine.ask,
+            pages_at_once=lambda: engine.most_pages,
+        )
 
 
 @contextlib.asynccontextmanager

@@ -66,9 +66,9 @@ class BackendConfig:
     )
     max_concurrent_pages: int | None = setting(
         None,
-        "Pages asked for at once. Default: 8, and 1 for mlx-vlm.",
+        "Pages asked for at once. Default: 8 or more, and 1 for mlx-vlm.",
         note="Of several servers each is asked for so many, by default for as many as it says. A model in this process "
-        "also sees to it that they fit into its memory.",
+        "also sees to it that they fit into its memory, and on a GPU by default how many at once are the fastest.",
         panel=_PANEL,
         range=Range(1),
     )
@@ -82,7 +82,7 @@ class BackendConfig:
     )
     drafts: bool | None = setting(
         None,
-        "Draft answers from the file's own text. Default: not on CUDA.",
+        "Draft answers from the file's own text. Default: if it pays.",
         note="For a model in this process; None leaves it to the device.",
         panel=_PANEL,
     )

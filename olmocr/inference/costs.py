@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from olmocr.inference.draft import Costs
 from olmocr.inference.model import LoadedModel
-from olmocr.inference.passes.cache import BatchCache, RowCache
+from olmocr.inference.passes.cache import BatchCache, RowCache, cache_for
 from olmocr.inference.passes.forward import embed, forward, logits
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -50,7 +50,7 @@ class RowPasses:
         layers = len(loaded.language.blocks)
         prompt = RowCache(layers)
         self._pass(prompt, 0, CONTEXT)
-        self._cache = BatchCache(layers, has_plans=loaded.device.kind == "cuda")
+        self._cache = cache_for(loaded.device, layers)
         self._row, self._length = object(), CONTEXT
         self._cache.arrange([self._row], [prompt], 4 * CONTEXT)
 

@@ -7,24 +7,28 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import mlx.core as mx
 
 from olmocr.errors import AnswerError, InputError, OlmocrError, UsageError, reason_of
+from olmocr.inference.ahead import Ahead
 from olmocr.inference.byte_cache import Kept
 from olmocr.inference.costs import measure_costs
 from olmocr.inference.draft import SIZES, Costs, Drafter, DraftSource
 from olmocr.inference.guided import FrontMatter
 from olmocr.inference.model import LoadedModel
-from olmocr.inference.prompt import PageInputs, make_inputs
+from olmocr.inference.prompt import PageInputs, cut_image, make_inputs
 from olmocr.inference.prompt_reader import Prefill, PromptReader
 from olmocr.inference.room import Room
 from olmocr.inference.row import Asked, Generation, GrowingText, Row
 from olmocr.inference.step import ModelRunner, Step
 from olmocr.page import PageRequest
 from olmocr.runtime.memory import shown_size
+
+_LONGEST_JOINING = 0.25
+"""Seconds of pieces of images and prompts after which the answers have a step; a slow device does one piece."""
 
 _BODY_BYTES = 4 << 20
 """How much of earlier answers is kept, as drafts: some hundred pages."""
@@ -102,8 +106,8 @@ class _Prepared:
 
     @property
     def length(self) -> int:
-        """As of a row: nothing is written yet."""
-        return self.prompt_length
+        """As of a row: with what was written before the page had to wait again."""
+        return self.prompt_length + len(self.asked.written)
 
 
 @dataclass(frozen=True)
@@ -132,17 +136,23 @@ class Scheduler:
         self._clock = clock
         self._limits = limits
         self._is_looping = is_looping
-        self._room = Room(limits.kv_bytes, _token_bytes(loaded), limits.expected_tokens)
+        self._room = Room(limits.kv_bytes, token_bytes(loaded), limits.expected_tokens)
         self._runner = ModelRunner(loaded, limits.drafted_pages)
         self._reader = PromptReader(
             loaded, step=limits.prompt_step, most_bytes=limits.kv_bytes // 2, most=2 * limits.pages
         )
+        self._ahead = Ahead(partial(cut_image, loaded.processor))
         self._waiting: deque[Asked] = deque()
         self._prepared: _Prepared | None = None
         self._joining: _Joining | None = None
         self._rows: list[Row] = []
         self._bodies: Kept[str] = Kept(_BODY_BYTES)
         self.counts = Counts()
+
+    @property
+    def most_pages(self) -> int:
+        """How many pages are written at once."""
+        return self._limits.pages
 
     @property
     def is_idle(self) -> bool:
@@ -175,11 +185,10 @@ class Scheduler:
         return f"`kv_budget` {shown_size(self._room.usual(length) * self._room.token_bytes)} or more"
 
     def advance(self) -> None:
-        """Do a bounded piece of work: at most one step of one image or prompt, and one of all answers."""
+        """Do a bounded piece of work: some steps of images and prompts, and one step of all answers."""
         self._drop_unwanted()
         self._end_overdue()
-        self._admit()
-        self._read()
+        self._join()
         self._write()
         if self.is_idle:
             mx.clear_cache()
@@ -202,6 +211,19 @@ class Scheduler:
             self._joining = None
         self._rows = [row for row in self._rows if not row.asked.answer.cancelled()]
 
+    def _join(self) -> None:
+        """Read pieces of the pages that join, more of them the fewer answers there are."""
+        until: float | None = None
+        for _ in range(pieces(self._limits.pages, len(self._rows))):
+            if until is not None and self._clock() >= until:
+                break
+            self._ahead.begin(self._waiting)
+            self._admit()
+            if self._joining is None:
+                break
+            until = until or self._clock() + _LONGEST_JOINING
+            self._read()
+
     def _admit(self) -> None:
         """Begin with the next page's prompt, if there is room for it and its answer."""
         while self._prepared is None and self._waiting:
@@ -213,10 +235,11 @@ class Scheduler:
             with page.asked.failing():
                 limit = page.asked.request.time_limit
                 ends_at = self._clock() + limit if limit is not None else math.inf
-                self._joining = _Joining(page, self._reader.begin(page.inputs), ends_at)
+                self._joining = _Joining(page, self._reader.begin(page.inputs, page.asked.written), ends_at)
 
     def _prepare(self, asked: Asked) -> _Prepared:
-        inputs = make_inputs(self._loaded.processor, asked.request)
+        inputs = make_inputs(self._loaded.processor, asked.request, self._ahead.take(asked))
+        self._ahead.begin(self._waiting)
         length = _length(inputs)
         context = self._loaded.model.config.text_config.max_position_embeddings
         if length >= context:
@@ -248,7 +271,8 @@ class Scheduler:
             if not self._joining.prefill.is_done:
                 return
             self._rows.append(self._begin(self._joining))
-            self.counts.tokens += self._rows[-1].written  # those that are forced
+            already = len(self._joining.page.asked.written)
+            self.counts.tokens += self._rows[-1].written - already  # those that are forced
             self._let_go_if_finished(self._rows[-1])  # its forced tokens may be all that it may have
         self._joining = None
 
@@ -327,9 +351,6 @@ class Scheduler:
         """Keep what helps if the same page is asked again: its prompt, as read, and its answer, as a draft."""
         if row.given >= row.prompt_length - 1:
             self._reader.keep(row.key, lambda: self._runner.prompt_of(row), row.rope_delta)
-        self._keep_body(row)
-
-    def _keep_body(self, row: Row) -> None:
         self._bodies.put(row.key, row.body, 4 * len(row.body))
 
     def _make_room(self) -> None:
@@ -337,10 +358,11 @@ class Scheduler:
         for page in self._room.sent_back(self._rows, self._joining_page):
             if isinstance(page, Row):
                 self._rows.remove(page)
-                self._keep_body(page)  # then it comes as far again in a few steps
+                written = tuple(page.ids[page.prompt_length :])
+                self._send_back(replace(page.asked, written=written))
             else:
                 self._joining = None
-            self._send_back(page.asked)
+                self._send_back(page.asked)
         self._reader.read.shrink(self._room.spare(self._rows, self._joining_page))
 
     def _send_back(self, asked: Asked) -> None:
@@ -365,6 +387,16 @@ class Scheduler:
         self._runner.clear()
 
 
+def pieces(most: int, rows: int) -> int:
+    """Return how many pieces of images and prompts are read before the next step of so many *rows* of at most *most*.
+
+    A step of few rows takes about as long as one of many, so that who waits should join soon; and where a row has just
+    left, the next page should be there before others leave, too. So there are two for each time that the rows there
+    are would fit, and one where there is no room.
+    """
+    return 1 if rows >= most else 2 * math.ceil(most / max(1, rows))
+
+
 def decode(loaded: LoadedModel, request: PageRequest) -> Generation:
     """Answer one page alone.
 
@@ -383,7 +415,7 @@ def _length(inputs: PageInputs) -> int:
     return int(inputs.input_ids.shape[1])
 
 
-def _token_bytes(loaded: LoadedModel) -> int:
+def token_bytes(loaded: LoadedModel) -> int:
     """Return what keys and values of one token take."""
     language = loaded.model.language_model
     itemsize = language.model.norm.weight.dtype.size

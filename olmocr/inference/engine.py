@@ -16,21 +16,28 @@ import mlx.core as mx
 from PIL import Image
 
 from olmocr.errors import CheckpointError, ServerError, reason_of
-from olmocr.inference.decode import BatchLimits, Counts, Scheduler, decode
+from olmocr.inference.costs import measure_costs
+from olmocr.inference.decode import BatchLimits, Counts, Scheduler, decode, token_bytes
 from olmocr.inference.draft import Costs
 from olmocr.inference.model import LoadedModel, load_model
 from olmocr.inference.row import Asked, Generation
 from olmocr.model_folder import ModelFolder
 from olmocr.page import ModelResponse, PageImage, PageRequest
-from olmocr.runtime.device import STEP_BYTES, Device, gpu_limit, memory_limits
+from olmocr.runtime.device import CUDA_STEP_BYTES, STEP_BYTES, Device, gpu_limit, memory_limits
 from olmocr.runtime.memory import physical_memory
 from olmocr.runtime.threads import in_a_lasting_thread
 
-MOST_PAGES = 8
-"""Pages that are written at once, unless the caller says otherwise."""
+_FEWEST_PAGES, _MOST_PAGES = 8, 32
+"""Pages that are written at once, unless the caller says otherwise: on a CPU the fewest, on a GPU what pays there."""
 
-PROMPT_STEP = 512
-"""Tokens of a new page's prompt that are read between two steps of the others."""
+_USUAL_TOKENS = 3072
+"""Tokens of a page at 1288 pixels and its answer, for which there should be memory."""
+
+PROMPT_STEPS = {"cpu": 512, "metal": 512, "cuda": 2048}
+"""Tokens of a new page's prompt that are read between two steps of the others, by the kind of device.
+
+On an H200 2048 take 44 ms in bfloat16, and 512 13 (benchmarks/README.md).
+"""
 
 _LEAST_KV_BYTES = 1 << 29
 """A page of the 7B model, and its answer: less would be of no use."""
@@ -49,9 +56,9 @@ class Engine:
         *,
         is_looping: Callable[[str], bool] | None = None,
         kv_budget: int | None = None,
-        most_pages: int = MOST_PAGES,
+        most_pages: int | None = None,
         drafted_pages: int | None = None,
-        prompt_step: int = PROMPT_STEP,
+        prompt_step: int | None = None,
         longest_side: int | None = None,
         costs: Costs | None = None,
         stock_vision: bool = False,
@@ -60,10 +67,11 @@ class Engine:
 
         *is_looping* says of an answer so far whether it goes round in circles, which ends it; so do 4096 tokens of one
         block of at most 64. None: nothing does. *kv_budget* is how many bytes keys and values may take, by default what
-        the device has beside the weights; *most_pages* are written at once, with drafts where they are no more than
-        *drafted_pages* (None: wherever they pay; 0: never), and *prompt_step* tokens of a new page are read between two
-        steps of the others. *costs* say how long drafts may be; by default they are measured. *longest_side* is that of
-        the pages that will come, in pixels. With *stock_vision*, images go through mlx-vlm's own vision tower.
+        the device has beside the weights; *most_pages* are written at once (None: as many as pay on this device and
+        have room), with drafts where they are no more than *drafted_pages* (None: wherever they pay; 0: never), and
+        *prompt_step* tokens of a new page are read between two steps of the others (None: what suits the device).
+        *costs* say how long drafts may be; by default they are measured. *longest_side* is that of the pages that will
+        come, in pixels. With *stock_vision*, images go through mlx-vlm's own vision tower.
 
         Raises:
             CheckpointError: *folder* holds no model that can be loaded.
@@ -73,9 +81,18 @@ class Engine:
         self._inbox: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
-        drafted = most_pages if drafted_pages is None else drafted_pages
+
+        def limits(loaded: LoadedModel) -> BatchLimits:
+            kv_bytes = kv_budget or spare_bytes(device)
+            known = costs
+            if most_pages is None and device.kind != "cpu":
+                known = costs or measure_costs(loaded)
+            most = most_pages or pages_that_pay(known, kv_bytes // token_bytes(loaded))
+            drafted = most if drafted_pages is None else drafted_pages
+            return BatchLimits(most, kv_bytes, prompt_step or PROMPT_STEPS[device.kind], drafted, known)
+
         self._make_scheduler: Callable[[LoadedModel], Scheduler] = lambda loaded: Scheduler(
-            loaded, BatchLimits(most_pages, kv_budget or _spare_bytes(), prompt_step, drafted, costs), is_looping
+            loaded, limits(loaded), is_looping
         )
         load = partial(_load, folder, device, stock_vision=stock_vision)
         loading: Future[str] = Future()
@@ -103,6 +120,11 @@ class Engine:
         return replace(self._counts)
 
     @property
+    def most_pages(self) -> int:
+        """How many pages are written at once; more wait."""
+        return self._most_pages
+
+    @property
     def peak_memory(self) -> int:
         """The most bytes that MLX's arrays have taken; on a Mac not all of them count as the process's own."""
         return mx.get_peak_memory()
@@ -111,7 +133,7 @@ class Engine:
         """Answer *request*, beside others. Cancelling this ends the page's answer and frees its memory.
 
         *on_text* is called, in this event loop, with all that is written so far, each time that there may be more. It
-        grows by whole letters; where memory was short and the page had to wait again, it begins anew.
+        grows by whole letters.
 
         Raises:
             InputError: the model cannot read this page.
@@ -146,6 +168,7 @@ class Engine:
             loaded = load()
             scheduler = self._make_scheduler(loaded)
             self._counts = scheduler.counts
+            self._most_pages = scheduler.most_pages
             if self._longest_side:
                 scheduler.require_room(_blank_page(self._longest_side))
         except BaseException as error:
@@ -172,6 +195,20 @@ class Engine:
             asked = self._inbox.get()
             if asked:
                 scheduler.add(asked)
+
+
+def pages_that_pay(costs: Costs | None, tokens: int) -> int:
+    """Return how many pages to write at once on a GPU with such *costs* and memory for so many *tokens*; None: a CPU.
+
+    Twice as many pay if a step of them takes less than half as long again, and if they and what is kept of earlier ones
+    have room.
+    """
+    pages = _FEWEST_PAGES
+    while costs and 2 * pages <= _MOST_PAGES and costs.of(2 * pages) < 1.5 * costs.of(pages):
+        if 2 * pages * _USUAL_TOKENS > tokens // 2:
+            break
+        pages *= 2
+    return pages
 
 
 def _called_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None]) -> Callable[[str], None]:
@@ -210,10 +247,15 @@ def set_limits(device: Device, mlx: Any = mx) -> None:
         mlx.set_cache_limit(limits.cache)
 
 
-def _spare_bytes() -> int:
-    """Return what the device has for keys and values, now that the weights lie in its memory."""
+def spare_bytes(device: Device) -> int:
+    """Return what *device* has for keys and values, now that the weights lie in its memory."""
     most = gpu_limit() or physical_memory() // 2
-    return max(_LEAST_KV_BYTES, most - mx.get_active_memory() - STEP_BYTES)
+    return max(_LEAST_KV_BYTES, most - mx.get_active_memory() - step_bytes(device))
+
+
+def step_bytes(device: Device) -> int:
+    """Return what a step takes beside weights, keys and values."""
+    return CUDA_STEP_BYTES if device.kind == "cuda" else STEP_BYTES
 
 
 def _closed() -> ServerError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -14,11 +15,11 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from olmocr.errors import CheckpointError, reason_of
 from olmocr.inference.passes.forward import Language
-from olmocr.inference.vision import CpuVisionTower, VisionTower
-from olmocr.inference.vision_mlx import MlxVisionTower, StockVisionTower, is_as_expected
+from olmocr.inference.vision import WHOLE, CpuVisionTower, VisionTower
+from olmocr.inference.vision_mlx import MlxVisionTower, StockVisionTower, is_as_expected, pad_mlps
 from olmocr.model_folder import ModelFolder, read_config
 from olmocr.page import END_OF_TURN, MOST_PAGE_PIXELS
-from olmocr.runtime.device import Device
+from olmocr.runtime.device import Device, gpu_limit
 from olmocr.runtime.memory import physical_memory
 from olmocr.tokenizer_file import require_tokenizer
 
@@ -42,7 +43,9 @@ class LoadedModel:
         return f"{self.device}, computing in {self.dtype}"
 
 
-def load_model(folder: ModelFolder, device: Device, *, stock_vision: bool = False) -> LoadedModel:
+def load_model(
+    folder: ModelFolder, device: Device, *, stock_vision: bool = False, is_dense: bool | None = None
+) -> LoadedModel:
     """Load *folder* for *device*. Each weight is read once, into MLX's own memory: it maps no files.
 
     With *stock_vision*, images go through mlx-vlm's own vision tower, as they do where that is not as expected.
@@ -50,6 +53,10 @@ def load_model(folder: ModelFolder, device: Device, *, stock_vision: bool = Fals
     MLX's CPU kernels for quantized and for 16-bit matrices are scalar loops, about ten times slower than
     float32, which goes to BLAS. So on a CPU every matrix is dequantized once to float32, if memory allows:
     the numbers are the quantized model's, the speed is BLAS's. The vision tower is then computed with numpy.
+
+    CUDA's quantized products are slower than 16-bit ones, for all but a single token many times (benchmarks/README.md).
+    So there every matrix is dequantized once to the 16 bits that are computed in, if that takes no more than half of
+    the GPU's memory. *is_dense* says so or not, whatever the device and its memory.
 
     Raises:
         CheckpointError: *folder* holds no model that can be loaded.
@@ -62,13 +69,17 @@ def load_model(folder: ModelFolder, device: Device, *, stock_vision: bool = Fals
         raise CheckpointError(
             f"{folder.path} cannot be loaded: {reason_of(error)}; convert the checkpoint again"
         ) from error
-    is_dense = device.kind == "cpu" and _float32_bytes(model) < physical_memory()
+    dtype = mx.float32 if device.kind == "cpu" else model.language_model.model.norm.weight.dtype
+    if is_dense is None:
+        is_dense = _dense_bytes(model, dtype) < _dense_room(device)
     if is_dense:
-        _compute_in_float32(model)
+        _make_dense(model, dtype)
+    if device.kind == "cuda":
+        pad_mlps(model.vision_tower)
     mx.eval(model.parameters())
     _bound_pixels(processor)
     stop_tokens = frozenset(processor.tokenizer.stopping_criteria.eos_token_ids) | _end_of_turn(processor.tokenizer)
-    vision = _vision_tower(model, is_dense, stock_vision)
+    vision = _vision_tower(model, device, is_dense, stock_vision)
     language = Language(model, has_kernels=device.kind != "cpu")
     return LoadedModel(model, language, processor, device, _dtype_name(model), stop_tokens, vision)
 
@@ -110,18 +121,27 @@ def _end_of_turn(tokenizer: Any) -> frozenset[int]:
     return frozenset() if token is None or token == tokenizer.unk_token_id else frozenset({token})
 
 
-def _vision_tower(model: Any, is_dense: bool, stock_vision: bool) -> VisionTower:
+def _vision_tower(model: Any, device: Device, is_dense: bool, stock_vision: bool) -> VisionTower:
     if stock_vision or not is_as_expected(model.vision_tower):
         return StockVisionTower(model)
-    return CpuVisionTower(model) if is_dense else MlxVisionTower(model)
+    if device.kind == "cuda":  # where an image takes no longer than a few steps, in one piece the least
+        return MlxVisionTower(model, WHOLE)
+    return CpuVisionTower(model) if is_dense and device.kind == "cpu" else MlxVisionTower(model)
 
 
-def _float32_bytes(model: nn.Module) -> int:
+def _dense_room(device: Device) -> int:
+    """Return the bytes that weights may have that are dequantized once: none where memory is short, as on a Mac."""
+    if device.kind == "cpu":
+        return physical_memory()
+    return (gpu_limit() or 0) // 2 if device.kind == "cuda" else 0
+
+
+def _dense_bytes(model: nn.Module, dtype: mx.Dtype) -> int:
     packed = [module for _, module in model.named_modules() if hasattr(module, "bits")]
     inside: int = sum(module.weight.size * 32 // module.bits for module in packed)
     outside: int = sum(array.size for _, array in tree_flatten(model.parameters()))
     outside -= sum(array.size for module in packed for array in _packed_arrays(module))
-    return 4 * (inside + outside)
+    return dtype.size * (inside + outside)
 
 
 def _packed_arrays(module: Any) -> list[mx.array]:
@@ -129,28 +149,31 @@ def _packed_arrays(module: Any) -> list[mx.array]:
     return [array for array in (module.weight, module.scales, module.biases) if array is not None]
 
 
-def _compute_in_float32(model: nn.Module) -> None:
+def _make_dense(model: nn.Module, dtype: mx.Dtype) -> None:
     """Replace quantized modules by dense ones and cast the rest, module by module, so that memory peaks low."""
     modules = model.named_modules()
     while modules:  # and not a loop over them, which would hold on to what was replaced
         place, packed = modules.pop()
-        dense = _dense(packed)
+        dense = _dense(packed, dtype)
         if dense is not None:
             model.update_modules(tree_unflatten([(place, dense)]))
     for _, module in model.named_modules():
         module.update(
-            tree_map(_to_float32, {name: array for name, array in module.items() if isinstance(array, mx.array)})
+            tree_map(
+                partial(_cast, dtype=dtype),
+                {name: array for name, array in module.items() if isinstance(array, mx.array)},
+            )
         )
         mx.eval(module.parameters())
 
 
-def _dense(module: Any) -> nn.Module | None:
+def _dense(module: Any, dtype: mx.Dtype) -> nn.Module | None:
     if not isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
         return None
     # The scales of the modes without biases are bytes of a format of their own, which are no numbers to be cast.
     scales, biases = module.scales, module.biases
     if biases is not None:
-        scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+        scales, biases = scales.astype(dtype), biases.astype(dtype)
     weight = mx.dequantize(
         module.weight,
         scales,
@@ -158,7 +181,7 @@ def _dense(module: Any) -> nn.Module | None:
         group_size=module.group_size,
         bits=module.bits,
         mode=module.mode,
-        dtype=mx.float32,
+        dtype=dtype,
     )
     mx.eval(weight)
     dense = nn.Linear(1, 1, bias="bias" in module) if isinstance(module, nn.QuantizedLinear) else nn.Embedding(1, 1)
@@ -168,8 +191,8 @@ def _dense(module: Any) -> nn.Module | None:
     return dense
 
 
-def _to_float32(array: mx.array) -> mx.array:
-    return array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array
+def _cast(array: mx.array, dtype: mx.Dtype) -> mx.array:
+    return array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) else array
 
 
 def _dtype_name(model: nn.Module) -> str:

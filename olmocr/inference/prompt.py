@@ -7,9 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 from olmocr.errors import InputError
-from olmocr.page import PageRequest, chat_prompt
+from olmocr.page import IMAGE_TOKEN, PageRequest, chat_prompt
+
+
+@dataclass(frozen=True)
+class CutImage:
+    """An image cut into patches: ``pixel_values`` and ``grid`` as of PageInputs, not yet MLX's, and its ``key``."""
+
+    pixel_values: npt.NDArray[np.float32]
+    grid: npt.NDArray[np.int32]
+    key: bytes
 
 
 @dataclass(frozen=True)
@@ -28,23 +39,38 @@ class PageInputs:
     prompt_key: bytes
 
 
-def make_inputs(processor: Any, request: PageRequest) -> PageInputs:
-    """Tokenize the prompt as it was trained and cut the image into patches.
+def cut_image(processor: Any, request: PageRequest) -> CutImage:
+    """Cut the image of *request* into patches. Any thread may do so: it takes neither MLX nor the tokenizer.
+
+    Raises:
+        InputError: the processor refuses the image, by its proportions for one.
+    """
+    pixels = request.image.pixels
+    try:
+        fields = processor.image_processor(images=[pixels])
+    except ValueError as error:
+        raise InputError(f"the model cannot take this page's image: {error}") from error
+    key = hashlib.sha256(f"{pixels.mode} {pixels.size} ".encode() + pixels.tobytes()).digest()
+    values = np.asarray(fields["pixel_values"], np.float32)
+    return CutImage(values, np.asarray(fields["image_grid_thw"], np.int32), key)
+
+
+def make_inputs(processor: Any, request: PageRequest, cut: CutImage | None = None) -> PageInputs:
+    """Tokenize the prompt as it was trained; *cut* is the image where that is cut into patches already.
 
     The folder's chat template is not asked: other clients may need it, we know the order.
 
     Raises:
         InputError: the processor refuses the image, by its proportions for one.
     """
-    try:
-        fields = processor(text=[chat_prompt(request.prompt)], images=[request.image.pixels], add_special_tokens=False)
-    except ValueError as error:
-        raise InputError(f"the model cannot take this page's image: {error}") from error
-    pixels = request.image.pixels
+    image = cut or cut_image(processor, request)
+    tokens = int(image.grid.prod()) // processor.image_processor.merge_size**2
+    text = chat_prompt(request.prompt).replace(IMAGE_TOKEN, IMAGE_TOKEN * tokens)
+    ids = processor.tokenizer([text], add_special_tokens=False)["input_ids"]
     return PageInputs(
-        input_ids=mx.array(fields["input_ids"]),
-        pixel_values=mx.array(fields["pixel_values"]),
-        image_grid_thw=mx.array(fields["image_grid_thw"]),
-        image_key=hashlib.sha256(f"{pixels.mode} {pixels.size} ".encode() + pixels.tobytes()).digest(),
+        input_ids=mx.array(ids),
+        pixel_values=mx.array(image.pixel_values),
+        image_grid_thw=mx.array(image.grid),
+        image_key=image.key,
         prompt_key=hashlib.sha256(request.prompt.encode()).digest(),
     )

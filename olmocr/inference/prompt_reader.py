@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -15,6 +15,9 @@ from olmocr.inference.prompt import PageInputs
 
 _FEATURE_BYTES = 128 << 20
 """How much of pages' image features is kept: about ten pages of the 7B model at 1288 pixels."""
+
+_PLANNED = 64
+"""A piece of a prompt has a multiple of so many tokens where attention is planned anew for each new number."""
 
 _SIDES = 4
 """A page may be turned as often; features of pages that were finished long ago are of no use, however small."""
@@ -31,13 +34,17 @@ class _ReadPrompt:
 class Prefill:
     """One prompt being read. Its last token is left for the step that writes the first token of the answer.
 
-    ``ids`` are the prompt's tokens; a token that follows them at place n has the position n + ``rope_delta``.
-    ``image`` are the pieces of vision work that are left, None where the image's features are there.
+    ``ids`` are the prompt's ``prompt_length`` tokens, and those of its answer that were written before it had to wait
+    again; a token of text at place n, behind the image, has the position n + ``rope_delta``. ``image`` are the pieces
+    of vision work that are left, None where the image's features are there.
     """
 
-    def __init__(self, key: tuple[bytes, bytes], ids: list[int], cache: RowCache, rope_delta: int) -> None:
+    def __init__(
+        self, key: tuple[bytes, bytes], ids: list[int], written: Sequence[int], cache: RowCache, rope_delta: int
+    ) -> None:
         self.key = key
-        self.ids = ids
+        self.ids = [*ids, *written]
+        self.prompt_length = len(ids)
         self.cache = cache
         self.rope_delta = rope_delta
         self.inputs: PageInputs | None = None
@@ -57,19 +64,23 @@ class PromptReader:
     def __init__(self, loaded: LoadedModel, *, step: int, most_bytes: int, most: int) -> None:
         self._loaded = loaded
         self._step = step
+        self._multiple = _PLANNED if loaded.device.kind == "cuda" else 1
         self._features: Kept[mx.array] = Kept(_FEATURE_BYTES, _SIDES * most)
         self.read: Kept[_ReadPrompt] = Kept(most_bytes, most)
 
-    def begin(self, inputs: PageInputs) -> Prefill:
-        """Return what is left to do for a prompt: what was read before is not read again."""
+    def begin(self, inputs: PageInputs, written: Sequence[int] = ()) -> Prefill:
+        """Return what is left to do for a prompt, and what is *written* of its answer.
+
+        What was read before of the prompt is not read again.
+        """
         ids: list[int] = inputs.input_ids[0].tolist()  # type: ignore[assignment]
         key = (inputs.image_key, inputs.prompt_key)
         whole = self.read.get(key)
         if whole:
-            return Prefill(key, ids, RowCache(whole.layers), whole.rope_delta)
+            return Prefill(key, ids, written, RowCache(whole.layers), whole.rope_delta)
         text = self.read.get((b"", self._text_key(ids)))
         layers = len(self._loaded.language.blocks)
-        prefill = Prefill(key, ids, RowCache(text.layers if text else layers), 0)
+        prefill = Prefill(key, ids, written, RowCache(text.layers if text else layers), 0)
         features = self._features.get(inputs.image_key)
         if features is None:
             prefill.inputs = inputs
@@ -81,26 +92,38 @@ class PromptReader:
     def advance(self, prefill: Prefill) -> int:
         """Do a piece of the image, or then of the prompt; return how many of the prompt's tokens that were.
 
-        A step ends where the image begins, so that all pages' prompts are read alike.
+        A step ends where the image begins, and with the prompt, so that all pages' prompts are read alike.
         """
         if prefill.image:
             self._look(prefill)
             return 0
         start, text = prefill.cache.length, self._text_length(prefill.ids)
-        end = min(start + self._step, len(prefill.ids) - 1, text if start < text else len(prefill.ids))
-        if end > start and prefill.embeddings is not None and prefill.position_ids is not None:
-            forward(
-                self._loaded.language,
-                prefill.embeddings[:, start:end],
-                prefill.position_ids[..., start:end],
-                prefill.cache,
-            )
-            mx.eval(prefill.cache.arrays())
+        ends = (each for each in (text, prefill.prompt_length) if each > start)
+        end = min(start + self._step, len(prefill.ids) - 1, *ends)
+        if end > start:
+            self._pass(*self._given(prefill, start, end), prefill.cache, end - start)
         if start < text == end:
             self._keep((b"", self._text_key(prefill.ids)), prefill.cache.beginning(end), 0)
         if prefill.is_done:
             prefill.embeddings = prefill.position_ids = None
         return prefill.cache.length - start
+
+    def _given(self, prefill: Prefill, start: int, end: int) -> tuple[mx.array, mx.array]:
+        """Return embeddings and positions of the tokens from *start* to *end*."""
+        if prefill.embeddings is not None and prefill.position_ids is not None and end <= prefill.prompt_length:
+            return prefill.embeddings[:, start:end], prefill.position_ids[..., start:end]
+        embeddings = embed(self._loaded.language, mx.array(prefill.ids[start:end], dtype=mx.int32))
+        return embeddings, mx.arange(start + prefill.rope_delta, end + prefill.rope_delta, dtype=mx.int32)
+
+    def _pass(self, embeddings: mx.array, positions: mx.array, cache: RowCache, count: int) -> None:
+        """Append *count* tokens to *cache*, in a pass that may have some more at its end, which are forgotten."""
+        more = -count % self._multiple
+        if more:
+            embeddings = mx.pad(embeddings, [(0, 0), (0, more), (0, 0)])
+            positions = mx.pad(positions, [*[(0, 0)] * (positions.ndim - 1), (0, more)])
+        forward(self._loaded.language, embeddings, positions, cache)
+        mx.eval(cache.arrays())
+        cache.drop_last(more)
 
     def keep(self, key: tuple[bytes, bytes], beginning: Callable[[], Layers], rope_delta: int) -> None:
         """Keep a prompt without its last token, for when the same page is asked again."""

@@ -40,12 +40,14 @@ class Generation:
 class Asked:
     """A page, and where its answer goes. Who does not want the answer any more cancels the future.
 
-    *on_text* is called after each step with all that is written, as far as its letters are whole.
+    *on_text* is called after each step with all that is written, as far as its letters are whole. *written* are the
+    tokens of its answer that were there when it had to wait again.
     """
 
     request: PageRequest
     answer: Future[Generation]
     on_text: Callable[[str], None] | None = None
+    written: tuple[int, ...] = ()
 
     def give(self, result: Generation | Exception) -> None:
         """Answer the page, if somebody still wants that."""
@@ -100,7 +102,7 @@ class Row:
         self.ends_at = ends_at
         self.passes = 0
         self.ids = list(prefill.ids)
-        self.prompt_length = len(prefill.ids)
+        self.prompt_length = prefill.prompt_length
         self.finish_reason: FinishReason | None = None
         self.guide = guide
         self._drafter = drafter
@@ -110,6 +112,8 @@ class Row:
         self._is_looping = is_looping
         self._next_look = _LOOKED_AT
         self._beside: Beside | None = None  # what the pass had in it for which tokens were proposed
+        if guide:
+            self._lead(guide)
         self._append_forced()
 
     @property
@@ -220,6 +224,13 @@ class Row:
         self.ids.append(token)
         if self.written >= self.most_tokens:
             self.finish_reason = "length"
+
+    def _lead(self, guide: Guide) -> None:
+        """Lead *guide* through what was written before the page had to wait again, as far as it went along."""
+        for token in self.asked.written:
+            if guide.is_over:
+                return
+            guide.take(token)
 
     def _append_forced(self) -> None:
         """Append the tokens that leave no choice: they cost one step together, and no sampling."""

@@ -32,6 +32,9 @@ PIECE = 1 << 15
 """Patches times blocks that are computed at once: 4 of the 7B model's 32 blocks at 1288 pixels, less work than a step
 of its prompt."""
 
+WHOLE = 1 << 40
+"""More of them than any image has."""
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -74,8 +74,10 @@ class Answers:
 
     @property
     def most_in_hand(self) -> int:
-        """How many pages may be in hand at most, whatever several servers say that they can hold."""
+        """How many pages may be in hand at most, whatever several servers, or a model here, say that they can hold."""
         count = len(self._config.servers)
+        if self._config.is_in_process and not self._config.max_concurrent_pages:
+            return _in_hand(MOST_ROOM)
         at_once = self._config.pages_at_once if self._config.max_concurrent_pages else count * MOST_ROOM
         return _in_hand(at_once + count) if count > 1 else self.in_hand.count
 
@@ -146,7 +148,8 @@ class Answers:
     def _make_room(self, at_once: int | None) -> None:
         """Let as many pages be asked about as several servers can hold, and one more for each to have at once.
 
-        One that comes late, or comes back, may say that it can hold more than was known.
+        One that comes late, or comes back, may say that it can hold more than was known. A model in this process says
+        how many it writes at once when it is loaded.
         """
         at_once = at_once and at_once + len(self._config.servers)
         if at_once and at_once != self._turns.count:

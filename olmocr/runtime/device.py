@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from olmocr.errors import MissingDependencyError
+from olmocr.files import cache_folder
 from olmocr.runtime.extras import install_command
 from olmocr.runtime.threads import in_a_lasting_thread
 
@@ -23,6 +25,9 @@ STEP_BYTES = 3 << 29
 
 MLX may keep as much freed memory for itself, since the next step needs it again.
 """
+
+CUDA_STEP_BYTES = 1 << 32
+"""The same on CUDA, where images and prompts are read in larger pieces (benchmarks/README.md)."""
 
 GPU_LOCK = threading.Lock()
 """Held while rows are rounded on a GPU: MLX does not promise that several threads may use one at once."""
@@ -87,14 +92,49 @@ def let_waiting_threads_sleep(environment: MutableMapping[str, str]) -> None:
             environment.setdefault(name, value)
 
 
+_KERNELS = "MLX_PTX_CACHE_DIR"
+
+
+def keep_kernels(environment: MutableMapping[str, str]) -> None:
+    """Set in *environment* that MLX keeps the kernels that it compiles for CUDA in the user's cache, by its version.
+
+    By itself it keeps them in the folder for temporary files, which is empty after each start of a machine or of a
+    container, and compiles them again then, for a minute or more. A place that a person has named stays, and MLX's own
+    if the cache cannot be written.
+    """
+    if _KERNELS in environment:
+        return
+    folder = cache_folder("kernels") / importlib.metadata.version("mlx")
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        environment[_KERNELS] = str(folder)
+
+
+def compiled_kernels(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many kernels MLX has compiled for CUDA and kept where *environment* says."""
+    folder = environment.get(_KERNELS)
+    return sum(1 for _ in Path(folder).glob("*.ptx")) if folder else 0
+
+
+def _has_cuda() -> bool:
+    """Say whether MLX is installed for CUDA; nothing else compiles kernels."""
+    for name in ("mlx-cuda-13", "mlx-cuda-12"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return bool(importlib.metadata.version(name))
+    return False
+
+
 def start_mlx() -> Device:
     """Import MLX, on a Linux CPU with a fast BLAS under it, and return where it computes.
 
     Call this before anything else imports MLX: a BLAS that comes later is not used. Its threads sleep while they wait.
+    What MLX compiles for CUDA is kept in the user's cache.
 
     Raises:
         MissingDependencyError: MLX is not installed, or not for this machine.
     """
+    if _has_cuda():
+        keep_kernels(os.environ)
     blas = _load_fast_blas() if sys.platform == "linux" else "Accelerate"
     mx = _import_mlx()
     version = importlib.metadata.version("mlx")
@@ -104,13 +144,24 @@ def start_mlx() -> Device:
 
 
 def gpu_limit() -> int | None:
-    """Return how many bytes the GPU's driver lets a process keep there; None if MLX does not know, as on a CPU.
+    """Return how many bytes a process can keep on the GPU; None if there is no GPU.
 
     Raises:
         MissingDependencyError: MLX is not installed, or not for this machine.
     """
-    told = _import_mlx().device_info().get("max_recommended_working_set_size")
-    return told if isinstance(told, int) else None
+    return limit_of(_import_mlx().device_info())
+
+
+def limit_of(info: Mapping[str, Any]) -> int | None:
+    """Return how many bytes a process can keep on the device whose ``mx.device_info()`` is *info*; None for a CPU.
+
+    A Mac's driver recommends a number. CUDA's tells all memory that there is, of which MLX takes 95 % before it frees
+    some itself (``mlx/backend/cuda/allocator.cpp``).
+    """
+    recommended, total = info.get("max_recommended_working_set_size"), info.get("total_memory")
+    if isinstance(recommended, int):
+        return recommended
+    return total * 19 // 20 if isinstance(total, int) else None
 
 
 def _import_mlx() -> Any:

@@ -62,8 +62,9 @@ class StageView:
                 return f"finding documents: {documents:,} so far"
             case Downloading(repository) as download:
                 return f"downloading {repository}: {', '.join(self._figures(download))}"
-            case Loading(model):
-                return f"loading {in_a_line(model)}: {took}"
+            case Loading(model, kernels):
+                compiling = f", compiling kernels for this GPU, once: {kernels} so far" if kernels else ""
+                return f"loading {in_a_line(model)}: {took}{compiling}"
             case FirstText(text) if text:
                 return f"reading the first page: {took}, {len(text):,} letters so far"
             case FirstText():

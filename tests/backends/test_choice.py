@@ -8,12 +8,12 @@ import threading
 
 from PIL import Image
 
-from olmocr.backends.choice import answering, remarks_on
+from olmocr.backends.choice import answering, remarks_on, telling_of_kernels
 from olmocr.backends.config import BackendConfig
 from olmocr.hub.known_models import KnownModel
 from olmocr.model_folder import ARCHITECTURE, MODEL_TYPE, ModelFolder, RemoteShard
 from olmocr.page import PageImage, PageRequest
-from olmocr.stages import unwatched
+from olmocr.stages import Loading, unwatched
 from tests.backends.chosen import read
 from tests.backends.model_server import ModelServer, responses_stream
 from tests.pipeline.program import write_program
@@ -157,9 +157,9 @@ def test_a_model_in_this_process_is_given_every_limit(tmp_path):
     }
 
 
-def test_a_model_in_this_process_reads_eight_pages_at_once_and_has_what_memory_there_is(tmp_path):
+def test_a_model_in_this_process_reads_as_many_pages_at_once_as_it_finds_best_and_has_what_memory_there_is(tmp_path):
     given = handed_on(tmp_path, model="m")
-    assert (given["most_pages"], given["kv_budget"], given["drafts"]) == (8, None, None)
+    assert (given["most_pages"], given["kv_budget"], given["drafts"]) == (None, None, None)
 
 
 def test_a_server_that_runs_is_given_the_model_the_key_and_the_format_and_is_stopped_when_it_loops(tmp_path):
@@ -212,3 +212,30 @@ def test_nothing_is_told_of_a_small_or_a_converted_model(tmp_path):
 
 def test_what_is_known_to_be_wrong_with_a_repository_is_told(tmp_path):
     assert list(remarks_on(remote(tmp_path, "X/Broken", {}, 1), KNOWN)) == ["X/Broken: it reads nothing"]
+
+
+def test_who_waits_for_kernels_to_be_compiled_is_told_how_many_are():
+    told = threading.Event()
+    stages, counts = [], iter([5, 5, 6])
+
+    def on_stage(stage):
+        stages.append(stage)
+        told.set()
+
+    with telling_of_kernels("m", on_stage, count=lambda: next(counts, 7), seconds=0.001):
+        assert told.wait(60)
+    assert stages[0] == Loading("m", kernels=1)
+
+
+def test_nobody_is_told_of_kernels_that_were_there():
+    stages, asked = [], threading.Event()
+
+    def count():
+        if asked.is_set():
+            return 5
+        asked.set()
+        return 5
+
+    with telling_of_kernels("m", stages.append, count=count, seconds=0.001):
+        assert asked.wait(60)
+    assert not stages

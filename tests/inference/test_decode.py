@@ -1,15 +1,17 @@
 """"""
 
+import itertools
 import json
 from concurrent.futures import Future
 
 import pytest
 
 from olmocr.errors import InputError
-from olmocr.inference.decode import BatchLimits, Counts, Scheduler
+from olmocr.inference.decode import BatchLimits, Counts, Scheduler, pieces
 from olmocr.inference.draft import Costs
 from olmocr.inference.engine import Engine
-from olmocr.inference.row import Generation
+from olmocr.inference.model import load_model
+from olmocr.inference.row import Asked, Generation
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest
 from tests.conftest import DEVICE, PAGES
@@ -42,8 +44,44 @@ def test_a_page_that_is_sent_back_is_counted_once_for_each_time_and_its_passes_t
     finished(scheduler, *(PageRequest(picture(number), max_tokens=200) for number in range(2)))
     counts = scheduler.counts
     assert (counts.sent_back, counts.ended_length, counts.drafts, counts.drafted, counts.accepted) == (1, 2, 0, 0, 0)
-    assert counts.row_steps == counts.tokens > 2 * 200
+    assert counts.row_steps == counts.tokens == 2 * 200  # what was written stays
     assert counts.steps < counts.row_steps
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(0, 64), (1, 64), (2, 32), (16, 4), (31, 4), (32, 1)])
+def test_the_fewer_answers_there_are_the_more_pieces_of_new_pages_come_before_their_next_step(rows, expected):
+    assert pieces(32, rows) == expected
+
+
+def test_where_pieces_take_long_there_is_one_before_each_step(chain):
+    """A second passes each time that this clock is looked at."""
+    seconds = iter(range(10_000))
+    scheduler = Scheduler(chain, BatchLimits(8, 1 << 30, 16, drafted_pages=0), None, clock=lambda: next(seconds))
+    for number in range(3):
+        scheduler.add(Asked(PageRequest(picture(number), max_tokens=5), Future()))
+    before = 0
+    while not scheduler.is_idle:
+        scheduler.advance()
+        assert scheduler.counts.prompt_tokens - before <= 16
+        before = scheduler.counts.prompt_tokens
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1.0}, {"guided": True, "temperature": 1.0}])
+def test_a_page_that_had_to_wait_again_goes_on_behind_what_was_written(folder, options):
+    loaded = load_model(folder, DEVICE)
+    pages = [request(number, max_tokens=300, **options) for number in range(3)]
+    expected = [finished(Scheduler(loaded, BatchLimits(1, 1 << 30, 64, 0), None), page)[0] for page in pages]
+    scheduler = Scheduler(loaded, BatchLimits(3, 1000 * TOKEN_BYTES, 64, drafted_pages=0, expected_tokens=1), None)
+    told = []
+    asked = [Asked(page, Future(), told.append if page is pages[2] else None) for page in pages]
+    for each in asked:
+        scheduler.add(each)
+    while not scheduler.is_idle:
+        scheduler.advance()
+    assert scheduler.counts.sent_back > 0
+    assert [each.answer.result() for each in asked] == expected
+    assert scheduler.counts.tokens == sum(len(each.tokens) for each in expected)
+    assert all(after.startswith(before) for before, after in itertools.pairwise(told))
 
 
 def test_pages_are_counted_by_how_they_ended():

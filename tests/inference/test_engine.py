@@ -14,7 +14,8 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from olmocr.errors import InputError, ServerError
-from olmocr.inference.engine import Engine, set_limits
+from olmocr.inference.draft import Costs
+from olmocr.inference.engine import Engine, pages_that_pay, set_limits
 from olmocr.inference.prompt import make_inputs
 from olmocr.inference.row import GrowingText
 from olmocr.model_folder import ModelFolder
@@ -283,6 +284,22 @@ class Limited:
     def __getattr__(self, name):
         assert callable(getattr(mx, name)), "MLX has none of that name"
         return lambda nbytes: self.limits.update({name: nbytes})
+
+
+FLAT = Costs(dict.fromkeys((1, 8, 16, 32, 64), 1.0))
+STEEP = Costs({8: 1.0, 16: 1.4, 32: 2.8, 64: 5.6})
+
+
+@pytest.mark.parametrize(
+    ("costs", "tokens", "expected"),
+    [(None, 1 << 30, 8), (FLAT, 1 << 30, 32), (STEEP, 1 << 30, 16), (FLAT, 2 * 16 * 3072, 16), (FLAT, 1000, 8)],
+)
+def test_as_many_pages_are_written_at_once_as_pay_on_a_gpu_and_have_room(costs, tokens, expected):
+    assert pages_that_pay(costs, tokens) == expected
+
+
+def test_an_engine_tells_how_many_pages_it_writes_at_once(engine):
+    assert engine.most_pages >= 1
 
 
 def test_on_metal_memory_is_wired_and_bounded_and_elsewhere_left_to_mlx():

@@ -64,6 +64,17 @@ def test_on_a_gpu_weights_stay_as_they_are_and_the_vision_tower_is_mlxs(converte
     assert isinstance(on_metal.vision, MlxVisionTower)
 
 
+def test_weights_can_be_dequantized_to_the_16_bits_that_are_computed_in(converted):
+    """As on CUDA with memory to spare; the numbers are the quantized model's, rounded once."""
+    folder = ModelFolder(converted("4bit"))
+    loaded = load_model(folder, Device("metal", None, "0"), is_dense=True)
+    assert {array.dtype for _, array in tree_flatten(loaded.model.parameters())} == {mx.bfloat16}
+    exact = load_model(folder, DEVICE, is_dense=True).language.blocks[0]
+    theirs = exact._gate_up(mx.ones((1, 1, 384)))
+    ours = loaded.language.blocks[0]._gate_up(mx.ones((1, 1, 384), dtype=mx.bfloat16)).astype(mx.float32)
+    assert mx.max(mx.abs(ours - theirs)).item() < 0.02 * mx.max(mx.abs(theirs)).item()
+
+
 def refusal(folder):
     with pytest.raises(CheckpointError) as error, Engine(ModelFolder(folder), DEVICE):
         pass

@@ -37,7 +37,7 @@ def test_fewer_tokens_than_64_and_4096_never_go_round():
 def a_row(*, drafter=None, decode=lambda tokens, **_: ""):
     return Row(
         Asked(PageRequest(image=None), Future()),
-        SimpleNamespace(key=(b"", b""), cache=RowCache(1), rope_delta=0, ids=[0]),
+        SimpleNamespace(key=(b"", b""), cache=RowCache(1), rope_delta=0, ids=[0], prompt_length=1),
         most_tokens=8000,
         stop_tokens=frozenset(),
         text=GrowingText(SimpleNamespace(decode=decode)),

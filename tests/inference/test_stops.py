@@ -50,7 +50,7 @@ class Clock:
 
 
 def answered(loaded, *requests, pages=4, prompt_step=512):
-    """Answer *requests* with a clock on which a step takes a second or two."""
+    """Answer *requests* with a clock on which a step takes a second to three."""
     limits = BatchLimits(pages, 10_000 * TOKEN_BYTES, prompt_step=prompt_step, drafted_pages=0)
     scheduler = Scheduler(loaded, limits, lambda text: False, clock=Clock())
     asked = [Asked(each, Future()) for each in requests]
@@ -63,9 +63,9 @@ def answered(loaded, *requests, pages=4, prompt_step=512):
 
 def test_an_answer_ends_when_its_time_is_over_and_the_others_go_on(folder):
     loaded = load_model(folder, DEVICE)
-    short, long = answered(loaded, request(1, time_limit=20.0, max_tokens=200), request(2, max_tokens=200))
+    short, long = answered(loaded, request(1, time_limit=30.0, max_tokens=200), request(2, max_tokens=200))
     assert short.finish_reason == "time"
-    assert 5 < len(short.tokens) < 20
+    assert 5 < len(short.tokens) < 30
     assert short.tokens == decode(loaded, request(1, max_tokens=200)).tokens[: len(short.tokens)]
     assert (long.finish_reason, len(long.tokens)) == ("length", 200)
 
@@ -131,7 +131,7 @@ def test_a_page_that_is_larger_than_the_memory_says_how_much_it_takes(folder):
 
 def written(tokenizer, text, **options):
     """Have a row take the tokens of *text*, and return why it ended, and after how many."""
-    reading = SimpleNamespace(key=(b"", b""), cache=RowCache(1), rope_delta=0, ids=[0])
+    reading = SimpleNamespace(key=(b"", b""), cache=RowCache(1), rope_delta=0, ids=[0], prompt_length=1)
     row = Row(
         Asked(request(1), Future()),
         reading,

@@ -1,6 +1,7 @@
 """Our vision towers against mlx-vlm's, with the demo checkpoint's weights."""
 
 import gc
+import itertools
 import weakref
 from concurrent.futures import Future
 from dataclasses import replace
@@ -34,11 +35,13 @@ def test_every_patch_is_in_just_one_window_and_windows_of_one_size_lie_together(
 
 @pytest.fixture(scope="module", params=[CpuVisionTower, MlxVisionTower])
 def scheduler(request, tmp_path_factory):
-    """A scheduler whose vision tower computes one block at a time, of five."""
+    """A scheduler whose vision tower computes one block at a time, of five, and takes long for each."""
     folder = random_model(tmp_path_factory.mktemp("random") / "model", vision_blocks=5)
     loaded = load_model(ModelFolder(folder), DEVICE)
     limits = BatchLimits(pages=4, kv_bytes=1 << 20, prompt_step=512, drafted_pages=0)
-    return Scheduler(replace(loaded, vision=request.param(loaded.model, piece=1)), limits, lambda text: False)
+    seconds = itertools.count(1)
+    slow = replace(loaded, vision=request.param(loaded.model, piece=1))
+    return Scheduler(slow, limits, lambda text: False, clock=lambda: next(seconds))
 
 
 def add(scheduler, number, **options):

@@ -8,7 +8,7 @@ import pytest
 
 from olmocr.inference.model import load_model
 from olmocr.inference.vision import CpuVisionTower
-from olmocr.inference.vision_mlx import MlxVisionTower, StockVisionTower, is_as_expected
+from olmocr.inference.vision_mlx import MlxVisionTower, StockVisionTower, is_as_expected, pad_mlps
 from olmocr.model_folder import ModelFolder
 from tests.conftest import DEVICE
 from tests.inference.random_models import random_model
@@ -53,6 +53,15 @@ def test_an_image_of_any_size_gets_the_features_that_mlx_vlm_computes(rows, colu
     assert theirs.shape == (rows * columns // 4, 384)
     assert_close(features(CpuVisionTower(model), rows, columns), theirs, 1e-4)
     assert_close(features(MlxVisionTower(model), rows, columns), theirs, 1e-5)
+
+
+def test_an_mlp_of_any_width_is_padded_to_a_multiple_of_64_and_computes_the_same(converted):
+    model = load_model(ModelFolder(converted("8bit")), DEVICE).model
+    before = features(MlxVisionTower(model), 8, 12)
+    pad_mlps(model.vision_tower)
+    widths = {block.mlp.down_proj.weight.shape[1] for block in model.vision_tower.blocks}
+    assert widths == {704}
+    assert_close(features(MlxVisionTower(model), 8, 12), before, 1e-5)
 
 
 def test_a_quantized_and_padded_tower_gives_mlx_vlms_features_as_exactly_as_bfloat16_has_them(quantized):

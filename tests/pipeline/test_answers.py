@@ -177,6 +177,21 @@ def test_several_servers_are_asked_for_as_many_pages_as_they_say_and_one_each_wa
     assert asyncio.run(run()) == (3 + 2, 7 + 2)
 
 
+def test_a_model_in_this_process_says_how_many_pages_it_is_asked_for_and_no_document_holds_more():
+    config = PipelineConfig(workspace="ws", pdfs="a.pdf", model="m")
+
+    async def run():
+        found = Answers(config, config.workspace)
+        found._opened = Answering(Model(answer()).ask, "m", pages_at_once=lambda: 16)
+        async with found.turn((0, 0)):
+            pass
+        return await most_at_once(found, 40), found.in_hand.count, found.most_in_hand
+
+    at_once, in_hand, most = asyncio.run(run())
+    assert at_once == 16
+    assert 16 < in_hand < most
+
+
 def test_of_one_document_as_many_pages_may_be_in_hand_as_servers_can_ever_hold():
     one = PipelineConfig(workspace="ws", pdfs="a.pdf", server="http://a")
     two = PipelineConfig(workspace="ws", pdfs="a.pdf", server=("http://a", "http://b"))

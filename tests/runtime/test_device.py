@@ -6,7 +6,14 @@ import textwrap
 
 import pytest
 
-from olmocr.runtime.device import WAITING, let_waiting_threads_sleep, memory_limits
+from olmocr.runtime.device import (
+    WAITING,
+    compiled_kernels,
+    keep_kernels,
+    let_waiting_threads_sleep,
+    limit_of,
+    memory_limits,
+)
 from olmocr.runtime.extras import install_command
 from tests.conftest import DEVICE
 
@@ -149,3 +156,41 @@ def test_the_thread_that_imports_mlx_outlives_the_one_that_asked_for_it():
     """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[(False, True)]\n"
+
+
+def test_kernels_that_mlx_compiles_are_kept_in_the_users_cache_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    environment = {}
+    keep_kernels(environment)
+    folder = tmp_path / "olmocr/kernels" / DEVICE.mlx_version
+    assert environment == {"MLX_PTX_CACHE_DIR": str(folder)}
+    for name in ("a.ptx", "b.ptx", "b.txt"):
+        (folder / name).touch()
+    assert compiled_kernels(environment) == 2
+    assert compiled_kernels({}) == 0
+
+
+def test_a_place_for_kernels_that_a_person_named_stays():
+    environment = {"MLX_PTX_CACHE_DIR": "/mine"}
+    keep_kernels(environment)
+    assert environment == {"MLX_PTX_CACHE_DIR": "/mine"}
+
+
+def test_where_the_users_cache_cannot_be_written_mlx_keeps_kernels_where_it_likes(tmp_path, monkeypatch):
+    (tmp_path / "olmocr").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    environment = {}
+    keep_kernels(environment)
+    assert environment == {}
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"architecture": "x86_64"}, None),
+        ({"max_recommended_working_set_size": 12, "memory_size": 16}, 12),
+        ({"total_memory": 200, "free_memory": 150}, 190),
+    ],
+)
+def test_what_a_gpu_can_keep_is_what_its_driver_recommends_or_most_of_its_memory(info, expected):
+    assert limit_of(info) == expected

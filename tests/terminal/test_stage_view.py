@@ -104,3 +104,10 @@ def test_a_time_is_told_as_a_person_would(seconds, told):
 
 def test_sizes_have_the_unit_that_suits():
     assert [sized(each) for each in (9, 1200, 26_100_000, 5_650_000_000)] == ["9 bytes", "1.2 kB", "26.1 MB", "5.7 GB"]
+
+
+def test_a_model_for_which_kernels_are_compiled_says_so_and_that_it_happens_once():
+    view = StageView(clock=lambda: 0.0)
+    view.show(Loading("m"))
+    view.show(Loading("m", kernels=3))
+    assert view.line().endswith("compiling kernels for this GPU, once: 3 so far")

@@ -9,6 +9,8 @@ import mlx.core as mx
 import numpy as np
 from mlx_vlm.models.cache import KVCache
 
+from olmocr.runtime.device import Device
+
 Layers = Sequence[tuple[mx.array, mx.array]]
 """Keys and values of each layer, (1, heads, positions, width)."""
 
@@ -73,10 +75,14 @@ class BatchCache:
     With *has_plans*, as on CUDA, attention is planned anew for each shape that it has not had, which takes longer than
     the pass itself. So shapes are kept: tokens are filled up to a power of two, and all positions that there is
     memory for are looked at, behind a mask.
+
+    With *is_slow_behind_masks*, as on a CPU, where MLX takes several times as long for several tokens behind a mask,
+    rows look for themselves as soon as one of them has more than one token.
     """
 
-    def __init__(self, layers: int, *, has_plans: bool = False) -> None:
+    def __init__(self, layers: int, *, has_plans: bool = False, is_slow_behind_masks: bool = False) -> None:
         self._has_plans = has_plans
+        self._is_slow_behind_masks = is_slow_behind_masks
         self._arrays: list[list[mx.array]] = [[] for _ in range(layers)]  # of each layer: keys and values
         self._rows: list[object] = []
         self._lengths: list[int] = []
@@ -118,8 +124,12 @@ class BatchCache:
         """Let the next pass bring so many tokens (*counts*) of each row, behind what it has (*lengths*)."""
         self._lengths, self._counts = list(lengths), list(counts)
         # MLX looks at a single query with other kernels, which need no plan.
-        self._is_alone = len(lengths) == 1 and (counts[0] == 1 or not self._has_plans)
-        if self._is_alone:
+        is_alone = len(lengths) == 1 and (counts[0] == 1 or not self._has_plans)
+        self._is_by_row = is_alone or (self._is_slow_behind_masks and max(counts) > 1)
+        if self._is_by_row:
+            ends = np.cumsum(counts).tolist()
+            self._lines = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+            self._spans = [slice(start, start + count) for start, count in zip(lengths, counts, strict=True)]
             return
         most = 1 << (max(counts) - 1).bit_length() if self._has_plans else max(counts)
         starts, tokens = np.array(lengths)[:, None], np.array(counts)[:, None]
@@ -128,6 +138,10 @@ class BatchCache:
         last = mx.array((starts + ahead).astype(np.int32))
         self._places = last[:, None, :, None]
         self._mask = mx.arange(self.capacity, dtype=mx.int32) <= self._places
+        if self._has_plans:
+            # CUDA's kernel adds its mask: of one of yes and no, MLX would make such a one anew in each layer.
+            dtype = self._arrays[0][0].dtype
+            self._mask = mx.where(self._mask, mx.array(0, dtype), mx.array(-mx.inf, dtype))
         self._padding: mx.array | None = None
         if min(counts) < most:
             firsts = np.cumsum([0, *counts[:-1]])[:, None]
@@ -136,15 +150,28 @@ class BatchCache:
 
     def attend(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         """As :class:`Cache` says; the rows' tokens lie one behind the other."""
-        if self._is_alone:
-            all_keys, all_values = self._arrays[layer]
-            start, end = self._lengths[0], self._lengths[0] + self._counts[0]
-            all_keys[:, :, start:end], all_values[:, :, start:end] = _row(keys), _row(values)
-            return _attend_to_all_before(queries, all_keys[:, :, :end], all_values[:, :, :end], scale)
+        if self._is_by_row:
+            return self._row_by_row(layer, queries, keys, values, scale)
         pairs = zip(self._arrays[layer], (keys, values), strict=True)
         self._arrays[layer] = [self._with(array, self._by_row(new)) for array, new in pairs]
         all_keys, all_values = self._arrays[layer]
         return self._in_line(self._found(self._by_row(queries), all_keys, all_values, scale))
+
+    def _row_by_row(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        all_keys, all_values = self._arrays[layer]
+        if len(self._spans) == 1:
+            (span,) = self._spans
+            all_keys[:, :, span], all_values[:, :, span] = _row(keys), _row(values)
+            return _attend_to_all_before(queries, all_keys[:, :, : span.stop], all_values[:, :, : span.stop], scale)
+        # All are written before the first is read: MLX would copy what somebody still reads.
+        for row, (line, span) in enumerate(zip(self._lines, self._spans, strict=True)):
+            all_keys[row : row + 1, :, span] = _row(keys[line])
+            all_values[row : row + 1, :, span] = _row(values[line])
+        found = []
+        for row, (line, span) in enumerate(zip(self._lines, self._spans, strict=True)):
+            own = slice(row, row + 1), slice(None), slice(span.stop)
+            found.append(_attend_to_all_before(queries[line], all_keys[own], all_values[own], scale))
+        return mx.concatenate(found)
 
     def _found(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         """Return what *queries* find, (rows, heads, tokens, width) as they are."""
@@ -173,6 +200,11 @@ class BatchCache:
         """Return (rows, heads, tokens of the row with most, width) as (tokens, heads, width)."""
         line = by_row.transpose(0, 2, 1, 3).reshape(-1, by_row.shape[1], by_row.shape[3])
         return line if self._padding is None else line[self._real]
+
+
+def cache_for(device: Device, layers: int) -> BatchCache:
+    """Return an empty cache of so many *layers* that suits what MLX does on *device*."""
+    return BatchCache(layers, has_plans=device.kind == "cuda", is_slow_behind_masks=device.kind == "cpu")
 
 
 def _row(line: mx.array) -> mx.array:

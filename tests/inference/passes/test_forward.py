@@ -55,13 +55,13 @@ def test_a_row_that_comes_in_two_passes_has_the_logits_of_one(loaded, language, 
     np.testing.assert_allclose(np.concatenate(found), stock_logits(loaded, row), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("has_plans", [False, True])
+@pytest.mark.parametrize("ways", [{}, {"has_plans": True}, {"is_slow_behind_masks": True}])
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1], ROWS[2:], [row[:2] for row in ROWS]])
-def test_rows_of_any_lengths_share_a_pass_and_do_not_see_each_other(loaded, language, rows, has_plans):
+def test_rows_of_any_lengths_share_a_pass_and_do_not_see_each_other(loaded, language, rows, ways):
     begun = [new_cache(language) for _ in rows]
     for row, cache in zip(rows, begun, strict=True):
         passed(language, cache, row[:1], [0])
-    batch = BatchCache(len(language.blocks), has_plans=has_plans)
+    batch = BatchCache(len(language.blocks), **ways)
     batch.arrange([object() for _ in rows], begun, 8)
     counts = [len(row) - 1 for row in rows]
     batch.expect([1] * len(rows), counts)
