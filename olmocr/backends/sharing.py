@@ -7,8 +7,9 @@ is at a run's end, or where the first server has been silent for long.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 USUAL_ROOM = 8
 """Pages that a server is asked at once, where neither it nor anybody else says how many."""
@@ -49,10 +50,17 @@ class ServerState:
 
 @dataclass(frozen=True)
 class PageState:
-    """A page that waits for an answer: since when which servers have it in hand, and which of them cannot answer it."""
+    """A page that waits for an answer: since when which servers have it in hand, and which of them cannot answer it.
+
+    Pages of one *party* go to one server, as long as that is there; None is a page for itself.
+    """
 
     asked: tuple[tuple[int, float], ...] = ()
     refused_by: frozenset[int] = frozenset()
+    party: Hashable = None
+
+
+_NOWHERE: Mapping[Hashable, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,13 @@ class Deal:
     look_again: float | None = None
 
 
-def deal(servers: Sequence[ServerState], pages: Sequence[PageState], now: float, last_page: float) -> Deal:
+def deal(
+    servers: Sequence[ServerState],
+    pages: Sequence[PageState],
+    now: float,
+    last_page: float,
+    homes: Mapping[Hashable, int] = _NOWHERE,
+) -> Deal:
     """Return which of *servers* is asked about which of *pages* now.
 
     Args:
@@ -74,8 +88,9 @@ def deal(servers: Sequence[ServerState], pages: Sequence[PageState], now: float,
         pages: those that have no answer yet; the first is the most urgent.
         now: the time.
         last_page: when the newest of all pages came.
+        homes: which server was asked last about a page of each party.
     """
-    table = _Table(servers, now)
+    table = _Table(servers, now, dict(homes))
     for page in pages:
         table.put(page)
     asks: list[tuple[int, int]] = []
@@ -85,6 +100,7 @@ def deal(servers: Sequence[ServerState], pages: Sequence[PageState], now: float,
             at = table.soonest_done(page)
             if at is not None:
                 table.give(at)
+                table.homes[page.party] = at
                 asks.append((number, at))
             else:
                 is_waiting = is_waiting or not page.asked
@@ -133,6 +149,7 @@ class _Table:
 
     servers: Sequence[ServerState]
     now: float
+    homes: dict[Hashable, int]
     in_hand: list[int] = field(default_factory=list)
     oldest: list[float | None] = field(default_factory=list)
 
@@ -169,8 +186,17 @@ class _Table:
         ]
 
     def soonest_done(self, page: PageState) -> int | None:
-        """Return who would be done first with *page*, by its rate; None where nobody has room."""
-        return min(self._free_for(page), key=self._done_in, default=None)
+        """Return who would be done first with *page*, by its rate; None where nobody has room.
+
+        Where others of its party went to a server that is there, that is the one, or nobody while it has no room.
+        """
+        free, home = self._free_for(page), self._home_of(page)
+        return min(free if home is None else {home}.intersection(free), key=self._done_in, default=None)
+
+    def _home_of(self, page: PageState) -> int | None:
+        home = None if page.party is None or page.asked else self.homes.get(page.party)
+        is_there = home is not None and self.servers[home].room > 0 and not self.is_silent(home)
+        return home if is_there and home not in page.refused_by else None
 
     def _done_in(self, at: int) -> float:
         return (self.in_hand[at] + 1) * self.seconds(at) / self.servers[at].room

@@ -253,3 +253,17 @@ def test_a_server_that_never_answers_keeps_no_page(room, pages):
     took, done = simulated([ServerState(room), ServerState(room)], pages, seconds=[None, 2.0])
     assert done == [0, pages]
     assert took <= 2.0 * pages / room + SILENT_SECONDS + 10
+
+
+def test_pages_of_a_party_wait_for_the_server_that_has_it_and_others_go_past_them():
+    servers = [ServerState(2), ServerState(2)]
+    in_hand = [PageState(((0, NOW),), party="a"), PageState(((0, NOW),), party="a")]
+    pages = [*in_hand, PageState(party="a"), PageState(party="b"), PageState(party="b"), PageState(party="b")]
+    assert deal(servers, pages, NOW, NOW, {"a": 0}).asks == ((3, 1), (4, 1))
+
+
+@pytest.mark.parametrize("state", [ServerState(0), ServerState(2, heard=NOW - 1000)], ids=["away", "silent"])
+def test_pages_of_a_party_go_elsewhere_where_its_server_is_not_there_any_more(state):
+    pages = [PageState(((0, NOW - 1000),), party="a")] if state.room else []
+    asks = deal([state, ServerState(2)], [*pages, PageState(party="a")], NOW, NOW, {"a": 0}).asks
+    assert asks[-1] == (len(pages), 1)
