@@ -64,22 +64,24 @@ class Turns:
             self.give()
 
 
-async def side_by_side(things: Iterable[S], do: Callable[[S], Awaitable[T]], at_once: int) -> AsyncGenerator[T]:
+async def side_by_side(
+    things: Iterable[S], do: Callable[[S], Awaitable[T]], at_once: int | Callable[[], int]
+) -> AsyncGenerator[T]:
     """Yield what *do* returns of each thing as it comes, *at_once* of them in hand; the first error ends them all.
 
-    They are begun in their order. Closing this ends those in hand: what must not be lost then, *do* keeps by itself.
+    *at_once* may be what tells how many that is just now. They are begun in their order. Closing this ends those in
+    hand: what must not be lost then, *do* keeps by itself.
     """
     waiting = iter(things)
     tasks: set[asyncio.Future[T]] = set()
 
     def begin_next() -> None:
-        for thing in waiting:
+        most = at_once() if callable(at_once) else at_once
+        for thing in itertools.islice(waiting, max(0, most - len(tasks))):
             tasks.add(asyncio.ensure_future(do(thing)))
-            return
 
     try:
-        for _ in range(at_once):
-            begin_next()
+        begin_next()
         while tasks:
             finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in finished:

@@ -1,0 +1,309 @@
+"""A Ray cluster -> its places for readers, and the readers there, each an actor. The one door to Ray.
+
+Nothing here is of Ray's own inside: nodes as it lists them, actors bound to a node, and what it raises. A node that is
+about to go is one on which Ray starts nothing any more; to know that, a task is asked for that needs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from olmocr.errors import (
+    InputError,
+    MissingDependencyError,
+    OlmocrError,
+    ServerError,
+    ServerUnavailableError,
+    reason_of,
+)
+from olmocr.pipeline.cluster.desk import (
+    Desk,
+    Fault,
+    OpenedThere,
+    PageQuestion,
+    ReaderInfo,
+    ReaderTerms,
+    SentDocument,
+)
+from olmocr.pipeline.cluster.reading import Cluster, State, ThereReader
+from olmocr.runtime.extras import install_command
+from olmocr.runtime.threads import EventLoopThread
+from olmocr.text import one_line
+from olmocr.workspace.document import PageRecord
+
+log = logging.getLogger(__name__)
+
+A = TypeVar("A", ReaderInfo, OpenedThere, PageRecord)
+
+LOCAL = "local"
+"""The address that starts a Ray on this machine, which ends with the run."""
+
+MLX_RESOURCE = "mlx"
+"""The resource that a Mac is started with, of which Ray knows nothing: ray start --resources='{"mlx": 1}'."""
+
+_CLOSE_SECONDS = 20.0  # for a reader to remove what it keeps, before it is ended
+_LOOK_SECONDS = 10.0  # for a node to begin with a task that needs nothing
+
+
+@dataclass(frozen=True)
+class PlaceForReader:
+    """A place for a reader: on which node, and which of its resources the reader has for itself."""
+
+    node: str
+    cpus: float = 0.0
+    gpus: float = 0.0
+    mlx: float = 0.0
+
+
+def places_on(nodes: Iterable[Mapping[str, Any]]) -> dict[str, PlaceForReader]:
+    """Return the places for readers on nodes, as Ray lists them, by names that a person can tell apart.
+
+    There is one for each GPU; where no node has any, one for each ``mlx``, as Macs are to have; else one for each node
+    with processors, all of which the reader gets, since a model on processors uses all.
+    """
+    alive = sorted((node for node in nodes if node.get("Alive")), key=lambda node: str(node["NodeID"]))
+    for resource in ("GPU", MLX_RESOURCE, "CPU"):
+        found = {
+            f"{node.get('NodeManagerHostname') or node.get('NodeManagerAddress')}-{node['NodeID'][:8]}/{number}": place
+            for node in alive
+            for number, place in enumerate(_places_of(node, resource), 1)
+        }
+        if found:
+            return found
+    return {}
+
+
+def _places_of(node: Mapping[str, Any], resource: str) -> list[PlaceForReader]:
+    count, name = int(node["Resources"].get(resource, 0)), str(node["NodeID"])
+    if resource == "CPU":
+        return [PlaceForReader(name, cpus=count)] if count else []
+    return [PlaceForReader(name, **{{"GPU": "gpus"}.get(resource, resource): 1.0})] * count
+
+
+@contextlib.asynccontextmanager
+async def ray_cluster(address: str) -> AsyncIterator[Cluster]:
+    """Yield the Ray cluster at *address*, as ``ray.init`` takes it, or one that is started here where it is ``local``.
+
+    A Ray that this process has joined before is used as it is, and stays.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        ServerError: there is no such cluster.
+    """
+    ray = _ray()
+    is_own = not ray.is_initialized()
+    if is_own:
+        # In a thread: Ray would take the signals of the main one for itself.
+        await asyncio.to_thread(_join, ray, address)
+    cluster = RayCluster(ray, address, is_ever_drained=address != LOCAL)
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+        if is_own:
+            await asyncio.to_thread(ray.shutdown)
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which sends what runs here to its makers
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Ray is not installed ({error}); install it with: {install_command('ray')}"
+        ) from error
+    return ray
+
+
+def _join(ray: Any, address: str) -> None:
+    own: dict[str, Any] = {}
+    if address == LOCAL:
+        own = {"include_dashboard": False}
+        if sys.platform == "darwin":
+            own["resources"] = {MLX_RESOURCE: 1}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+    except Exception as error:  # Ray raises what it comes upon: ConnectionError, ValueError, RuntimeError
+        what = "no Ray could be started here" if address == LOCAL else f"there is no Ray cluster at {address}"
+        raise ServerError(f"{what}: {one_line(reason_of(error), 300)}") from error
+
+
+class RayCluster:
+    """The cluster that this process has joined. Where it *is_ever_drained*, nodes are asked whether they are to go."""
+
+    def __init__(self, ray: Any, address: str, *, is_ever_drained: bool) -> None:
+        self._ray = ray
+        self._address = address
+        self._is_ever_drained = is_ever_drained
+        self._places: dict[str, PlaceForReader] = {}
+        self._draining: set[str] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Wait for readers to end."""
+        await asyncio.gather(*self._ending)
+
+    async def places(self) -> Mapping[str, State]:
+        """Return the places for readers that there are just now.
+
+        Raises:
+            ServerError: no node has anything that a model could run on.
+        """
+        nodes = await asyncio.to_thread(self._ray.nodes)
+        found = places_on(nodes)
+        if not found and not self._places:
+            raise ServerError(
+                f"no machine of the Ray cluster at {self._address} has a GPU, a resource {MLX_RESOURCE}, or a processor"
+            )
+        is_known = {name for name in found if name in self._places}
+        self._places |= found
+        if self._is_ever_drained:
+            nodes_at_work = {self._places[name].node for name in is_known} - self._draining
+            await asyncio.gather(*map(self._look_at, nodes_at_work))
+        return {name: "draining" if place.node in self._draining else "ready" for name, place in found.items()}
+
+    async def _look_at(self, node: str) -> None:
+        task = self._ray.remote(_nothing).options(num_cpus=0, max_retries=0, scheduling_strategy=self._only_on(node))
+        ref = task.remote()
+        try:
+            await asyncio.wait_for(_value(self._ray, ref), _LOOK_SECONDS)
+        except self._ray.exceptions.TaskUnschedulableError:
+            self._draining.add(node)
+            log.warning("a machine of the cluster is about to go: it finishes the pages that it has in hand")
+        except (TimeoutError, self._ray.exceptions.RayError):  # it is busy, or gone, which its readers tell
+            pass
+
+    def _only_on(self, node: str) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return NodeAffinitySchedulingStrategy(node, soft=False)
+
+    @contextlib.asynccontextmanager
+    async def reader(self, place: str, terms: ReaderTerms) -> AsyncIterator[ThereReader]:
+        """Start a reader in a place. Ray starts it again where its process ends, as long as its node is there."""
+        at = self._places[place]
+        actor_class = self._ray.remote(_Reader).options(
+            num_cpus=at.cpus,
+            num_gpus=at.gpus,
+            resources={MLX_RESOURCE: at.mlx} if at.mlx else {},
+            max_restarts=-1,
+            scheduling_strategy=self._only_on(at.node),
+        )
+        actor = actor_class.remote(terms)
+        try:
+            yield RayReader(self._ray, actor, place)
+        finally:  # all of them end side by side
+            self._ending.add(asyncio.create_task(self._end(actor)))
+
+    async def _end(self, actor: Any) -> None:
+        with contextlib.suppress(TimeoutError, self._ray.exceptions.RayError):
+            await asyncio.wait_for(_value(self._ray, actor.close.remote()), _CLOSE_SECONDS)
+        self._ray.kill(actor)
+
+    async def send(self, content: Path) -> Any:
+        """Return what brings a file's bytes to readers: they go there when one asks for them, and then once."""
+
+        def put() -> Any:
+            return self._ray.put(content.read_bytes())
+
+        try:
+            return [
+                await asyncio.to_thread(put)
+            ]  # in a list, since Ray would send what stands alone with each question
+        except OSError as error:
+            raise InputError(f"{content} cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class RayReader:
+    """A reader that is an actor."""
+
+    ray: Any = field(repr=False)
+    actor: Any
+    place: str
+
+    async def load(self) -> ReaderInfo | Fault:
+        """Load the model, and say what this reader is."""
+        return await self._given(self.actor.load.remote(), ReaderInfo)
+
+    async def open(self, document: SentDocument) -> OpenedThere | Fault:
+        """Return what a document is, which stays at hand for its pages."""
+        return await self._given(self.actor.open.remote(document), OpenedThere)
+
+    async def read(self, question: PageQuestion) -> PageRecord | Fault:
+        """Return a page, read."""
+        return await self._given(self.actor.read.remote(question), PageRecord)
+
+    async def _given(self, ref: Any, kind: type[A]) -> A | Fault:
+        try:
+            answer = await _value(self.ray, ref)
+        except self.ray.exceptions.RayTaskError as error:  # what nobody foresaw, and Ray wrapped
+            cause = error.cause
+            raise cause if isinstance(cause, Exception) else RuntimeError(reason_of(error)) from error
+        except self.ray.exceptions.RayError as error:
+            raise ServerUnavailableError(f"{self.place} is gone: {_what_ray_says(error)}") from error
+        assert isinstance(answer, Fault | kind)
+        return answer
+
+
+def _what_ray_says(error: Exception) -> str:
+    """Return what Ray says in a few words: it goes on for pages."""
+    return one_line(reason_of(error), 160)
+
+
+async def _value(ray: Any, ref: Any) -> Any:
+    """Return what *ref* stands for; if nobody waits for it any more, nobody works at it."""
+    try:
+        return await asyncio.wrap_future(ref.future())
+    except asyncio.CancelledError:
+        ray.cancel(ref)
+        raise
+
+
+def _nothing() -> None:
+    pass
+
+
+class _Reader:
+    """A reader in a process of Ray's. All that it does is done in an event loop of its own, whatever Ray's is."""
+
+    def __init__(self, terms: ReaderTerms) -> None:
+        self._loop = EventLoopThread()
+        self._loop.__enter__()
+        self._desk = Desk(terms, _bytes_of)
+        self._loop.run(self._desk.__aenter__())
+
+    async def load(self) -> ReaderInfo | Fault:
+        return await self._loop.run_beside(self._desk.load())
+
+    async def open(self, document: SentDocument) -> OpenedThere | Fault:
+        return await self._loop.run_beside(self._desk.open(document))
+
+    async def read(self, question: PageQuestion) -> PageRecord | Fault:
+        return await self._loop.run_beside(self._desk.read(question))
+
+    async def close(self) -> None:
+        await self._loop.run_beside(self._desk.__aexit__(None, None, None))
+
+
+async def _bytes_of(content: Any) -> bytes:
+    import ray
+
+    (ref,) = content
+    try:
+        data: bytes = await asyncio.wrap_future(ref.future())
+    except ray.exceptions.RayError as error:
+        raise _lost(error) from error
+    return data
+
+
+def _lost(error: Exception) -> OlmocrError:
+    return ServerUnavailableError(f"a document's bytes did not come: {_what_ray_says(error)}")
