@@ -52,7 +52,8 @@ class ServerState:
 class PageState:
     """A page that waits for an answer: since when which servers have it in hand, and which of them cannot answer it.
 
-    Pages of one *party* go to one server, as long as that is there; None is a page for itself.
+    Pages of one *party* go to one server as long as that is there, but for those that wait for it while another one has
+    nothing to do. None is a page for itself.
     """
 
     asked: tuple[tuple[int, float], ...] = ()
@@ -94,20 +95,24 @@ def deal(
     for page in pages:
         table.put(page)
     asks: list[tuple[int, int]] = []
-    is_waiting = False
+    waiting: list[int] = []
     for number, page in enumerate(pages):
         if all(table.is_silent(at) for at, _ in page.asked) and len(page.asked) < _MOST_COPIES:
             at = table.soonest_done(page)
             if at is not None:
-                table.give(at)
-                table.homes[page.party] = at
+                table.give(at, page.party)
                 asks.append((number, at))
-            else:
-                is_waiting = is_waiting or not page.asked
+            elif not page.asked:
+                waiting.append(number)
+    for number in waiting:
+        at = table.idle(pages[number])
+        if at is not None:
+            table.give(at, pages[number].party)
+            asks.append((number, at))
     if asks:
         return Deal(tuple(asks))
     times = list(table.silences())
-    if not is_waiting:
+    if not waiting:
         asks, more = _second_questions(table, pages, last_page)
         times += more
     return Deal(tuple(asks), None if asks else min(times, default=None))
@@ -165,8 +170,10 @@ class _Table:
             before = self.oldest[at]
             self.oldest[at] = since if before is None else min(before, since)
 
-    def give(self, at: int) -> None:
+    def give(self, at: int, party: Hashable = None) -> None:
         self.in_hand[at] += 1
+        if party is not None:
+            self.homes[party] = at
 
     def is_silent(self, at: int) -> bool:
         return is_silent(self.servers[at], self.oldest[at], self.now)
@@ -192,6 +199,10 @@ class _Table:
         """
         free, home = self._free_for(page), self._home_of(page)
         return min(free if home is None else {home}.intersection(free), key=self._done_in, default=None)
+
+    def idle(self, page: PageState) -> int | None:
+        """Return who has nothing in hand, and could have *page*, which waits for another one; None where nobody has."""
+        return next((at for at in self._free_for(page) if self.in_hand[at] == 0), None)
 
     def _home_of(self, page: PageState) -> int | None:
         home = None if page.party is None or page.asked else self.homes.get(page.party)

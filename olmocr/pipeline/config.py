@@ -181,10 +181,10 @@ class PipelineConfig(ReadingConfig):
     )
     ray: str | None = setting(
         None,
-        "Read by the machines of a Ray cluster: auto, HOST:PORT, or nothing for a local one.",
-        note="`local` starts one here (docs/scale.md).",
+        "Read on a Ray cluster: auto, HOST:PORT, or none to start Ray.",
+        note="In Python `local` starts one here (docs/scale.md).",
         panel=_ANSWERS,
-        metavar="[ADDRESS]",
+        metavar="[ADDR]",
     )
     retry_failed: bool = setting(
         False, "Read again what failed or fell back; without --pdfs of all the workspace.", panel=_RUN

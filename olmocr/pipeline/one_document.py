@@ -72,7 +72,7 @@ class PageReader:
             return replace(record, asked=how_asked(self.terms.prompt, self.longest_side, self.terms.guided))
 
 
-class OpenDocument(Protocol):
+class ReadableDocument(Protocol):
     """A document that is open to a run, whichever machine reads its pages."""
 
     @property

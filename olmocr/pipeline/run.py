@@ -23,7 +23,7 @@ from olmocr.pipeline.cluster.actors import ray_cluster
 from olmocr.pipeline.cluster.reading import ClusterReading, OpenCluster
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.document_filter import SAMPLE_PAGES, why_filtered
-from olmocr.pipeline.one_document import DocumentHere, OpenDocument
+from olmocr.pipeline.one_document import DocumentHere, ReadableDocument
 from olmocr.pipeline.page_ranges import wanted_numbers
 from olmocr.pipeline.shown import NOTHING, Looked, look_into
 from olmocr.pipeline.summary import RunCounts, RunSummary, metrics_of
@@ -209,7 +209,7 @@ class _Documents:
         return self.config.workers * max(1, self.cluster.readers) if self.cluster else self.config.documents_at_once
 
     @contextlib.asynccontextmanager
-    async def opened(self, source: Source, place: Place) -> AsyncIterator[OpenDocument]:
+    async def opened(self, source: Source, place: Place) -> AsyncIterator[ReadableDocument]:
         """Yield a document, to be read.
 
         Raises:
@@ -275,7 +275,7 @@ class _Run:
                 source, f"{source.name} met a fault of olmocr itself, please report it: {why}", unread, keep=True
             )
 
-    async def _read_content(self, source: Source, content: OpenDocument, version: str) -> None:
+    async def _read_content(self, source: Source, content: ReadableDocument, version: str) -> None:
         config, name, sha256 = self.config, source.name, content.sha256
         count = await content.page_count()
         numbers = wanted_numbers(config.selection, count)
@@ -306,7 +306,7 @@ class _Run:
                     looked = await look_into(document, path, self.documents.pool, folder, config.form)
             await self._finish(document, fresh, known, looked)
 
-    async def _why_filtered(self, content: OpenDocument, name: str, count: int) -> str | None:
+    async def _why_filtered(self, content: ReadableDocument, name: str, count: int) -> str | None:
         texts, pool = [], self.documents.pool
         async with content.on_this_disk() as path:
             for number in range(1, min(count, SAMPLE_PAGES) + 1):
@@ -316,7 +316,7 @@ class _Run:
         return why_filtered("\n".join(texts), has_form=has_form, languages=self.config.languages)
 
     async def _read_pages(
-        self, source: Source, content: OpenDocument, numbers: Iterable[int], *, is_only: bool
+        self, source: Source, content: ReadableDocument, numbers: Iterable[int], *, is_only: bool
     ) -> tuple[dict[int, PageRecord], dict[int, str]]:
         """Read pages and keep them; return them, and why of each that nobody answered: the next run asks for it."""
         fresh: dict[int, PageRecord] = {}

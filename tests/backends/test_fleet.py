@@ -603,7 +603,7 @@ def test_pages_of_one_party_go_to_one_server_while_that_is_there():
             together = urls(await asyncio.gather(*asks))
             home = next(server for server in servers if server.url == together[0])
             fleet.dismiss(names[home], ServerError("its machine is gone"))
-            moved = urls(await asyncio.gather(*(fleet.ask(page(number), party=0) for number in range(4))))
+            moved = urls(await asyncio.gather(*(fleet.ask(page(number), party=0) for number in range(2))))
             return together, moved
 
     together, moved = run_skipping(run())

@@ -267,3 +267,13 @@ def test_pages_of_a_party_go_elsewhere_where_its_server_is_not_there_any_more(st
     pages = [PageState(((0, NOW - 1000),), party="a")] if state.room else []
     asks = deal([state, ServerState(2)], [*pages, PageState(party="a")], NOW, NOW, {"a": 0}).asks
     assert asks[-1] == (len(pages), 1)
+
+
+def test_a_page_of_a_party_does_not_wait_while_somebody_has_nothing_to_do():
+    pages = [PageState(((0, NOW),), party="a"), PageState(party="a"), PageState(party="a"), PageState(party="b")]
+    assert deal([ServerState(1), ServerState(2)], pages, NOW, NOW, {"a": 0}).asks == ((3, 1),), (
+        "who has no server first"
+    )
+    assert deal([ServerState(1), ServerState(2)], pages[:3], NOW, NOW, {"a": 0}).asks == ((1, 1),), (
+        "and one to begin with"
+    )

@@ -190,7 +190,7 @@ class RayCluster:
     async def reader(self, place: str, terms: ReaderTerms) -> AsyncIterator[ThereReader]:
         """Start a reader in a place. Ray starts it again where its process ends, as long as its node is there."""
         at = self._places[place]
-        actor_class = self._ray.remote(_Reader).options(
+        actor_class = self._ray.remote(_ReaderActor).options(
             num_cpus=at.cpus,
             num_gpus=at.gpus,
             resources={MLX_RESOURCE: at.mlx} if at.mlx else {},
@@ -272,7 +272,7 @@ def _nothing() -> None:
     pass
 
 
-class _Reader:
+class _ReaderActor:
     """A reader in a process of Ray's. All that it does is done in an event loop of its own, whatever Ray's is."""
 
     def __init__(self, terms: ReaderTerms) -> None:

@@ -1,0 +1,56 @@
+"""Ray's nodes -> places for readers; and what a person is told who has no Ray, or names a cluster that is not there."""
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+from olmocr.errors import ExitCode, MissingDependencyError, ServerError
+from olmocr.pipeline.cluster.actors import PlaceForReader, places_on, ray_cluster
+
+A, B = "a" * 56, "b" * 56
+
+
+def node(name, alive=True, **resources):
+    return {"NodeID": name, "Alive": alive, "NodeManagerHostname": "host", "Resources": resources}
+
+
+def test_each_gpu_is_a_place_and_machines_without_one_have_none_beside_them():
+    found = places_on([node(B, CPU=8.0, GPU=2.0), node(A, CPU=64.0)])
+    assert found == {f"host-bbbbbbbb/{number}": PlaceForReader(B, gpus=1.0) for number in (1, 2)}
+
+
+def test_where_no_machine_has_a_gpu_each_mac_is_a_place():
+    assert places_on([node(A, CPU=8.0), node(B, CPU=8.0, mlx=1.0)]) == {"host-bbbbbbbb/1": PlaceForReader(B, mlx=1.0)}
+
+
+def test_where_there_are_only_processors_each_machine_is_a_place_and_its_reader_gets_all_of_them():
+    found = places_on([node(B, CPU=2.0), node(A, CPU=4.0), node("c" * 56), node("d" * 56, alive=False, CPU=4.0)])
+    assert found == {"host-aaaaaaaa/1": PlaceForReader(A, cpus=4), "host-bbbbbbbb/1": PlaceForReader(B, cpus=2)}
+
+
+def test_nothing_is_a_place_where_there_is_nothing():
+    assert places_on([node(A, alive=False, CPU=1.0), node(B)]) == {}
+
+
+async def join(address):
+    async with ray_cluster(address):
+        pass
+
+
+def test_without_ray_a_person_is_told_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingDependencyError, match=r"Ray is not installed .*; install it with: .*\[ray\]") as end:
+        asyncio.run(join("local"))
+    assert end.value.exit_code == ExitCode.MISSING_DEPENDENCY
+
+
+def test_a_cluster_that_is_not_there_is_told_of_in_a_sentence(monkeypatch, tmp_path):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # in which no Ray of this machine is noted
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ServerError, match=r"there is no Ray cluster at auto: ") as end:
+        asyncio.run(join("auto"))
+    assert end.value.exit_code == ExitCode.SERVER
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"

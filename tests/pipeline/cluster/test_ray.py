@@ -1,0 +1,209 @@
+"""Three nodes of a real Ray on this machine, the demo model and a bucket: what is killed, and what comes of it.
+
+What Ray needs of the environment is set for the whole module: it is not to look for this machine's own address, which
+cannot be reached everywhere, and to tell nobody that it runs.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from olmocr import PipelineConfig, run_pipeline
+from olmocr.errors import ExitCode
+from olmocr.pipeline.cluster.actors import ray_cluster
+from olmocr.workspace.opening import opened_workspace
+from tests.conftest import PAGES, ROOT
+
+pytest.importorskip("ray")
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+PDFS = [PAGES / f"digital_0{number}.pdf" for number in range(1, 7)]
+
+
+@pytest.fixture(scope="module")
+def model(converted):
+    return converted("8bit", "stock")
+
+
+@pytest.fixture(scope="module")
+def alone(model, tmp_path_factory):
+    """Return what one process makes of the documents: the bytes of its results and markdown, by their names."""
+    folder = tmp_path_factory.mktemp("alone") / "ws"
+    config = PipelineConfig(workspace=folder, pdfs=PDFS, model=str(model), markdown=True)
+    assert asyncio.run(run_pipeline(config)).exit_code == ExitCode.OK
+    return files(folder)
+
+
+def files(folder):
+    kinds = (folder / "results", folder / "markdown")
+    found = [path for kind in kinds for path in kind.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+class ThreeNodes:
+    """A cluster of three nodes on this machine. The first is where the driver is, and has no processor for readers."""
+
+    def __init__(self, folder):
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster()
+        self.cluster.add_node(num_cpus=0, include_dashboard=False, temp_dir=str(folder))
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+
+    @property
+    def address(self):
+        return self.cluster.address
+
+    def kill_a_node(self):
+        self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+
+    def add_a_node(self):
+        self.nodes.append(self.cluster.add_node(num_cpus=1))
+
+
+@pytest.fixture
+def nodes(monkeypatch, tmp_path_factory):
+    import ray
+
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    folder = tmp_path_factory.mktemp("r")  # short: a socket's path has 107 characters at most
+    nodes = ThreeNodes(folder)
+    yield nodes
+    ray.shutdown()
+    nodes.cluster.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def readers():
+    """Return the processes of readers, which Ray names after what they do."""
+    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(None, 1) for line in found.splitlines() if "ray::" in line and "_ReaderActor" in line]
+    return [int(pid) for pid, _ in lines]
+
+
+def read(nodes, place, model, meanwhile=None, **options):
+    """Read the documents; *meanwhile* is called after the first page."""
+    config = PipelineConfig(
+        workspace=place, pdfs=PDFS, model=str(model), ray=nodes.address, markdown=True, workers=2, **options
+    )
+    calls = [meanwhile] if meanwhile else []
+
+    def on_page(source, page):
+        while calls:
+            calls.pop()()
+
+    return asyncio.run(run_pipeline(config, on_page=on_page))
+
+
+def test_documents_are_byte_for_byte_those_of_one_process(nodes, model, alone, tmp_path):
+    summary = read(nodes, tmp_path / "ws", model)
+    assert (summary.exit_code, summary.pages) == (ExitCode.OK, len(PDFS))
+    assert files(tmp_path / "ws") == alone
+    metrics = json.loads((tmp_path / "ws/metrics.json").read_text())["servers"]
+    assert [each["answered"] > 0 for each in metrics.values()] == [True, True]
+
+
+def test_a_node_that_is_killed_costs_no_page(nodes, model, alone, tmp_path):
+    summary = read(nodes, tmp_path / "ws", model, nodes.kill_a_node)
+    assert (summary.exit_code, summary.fallback_pages) == (ExitCode.OK, 0)
+    assert files(tmp_path / "ws") == alone
+
+
+def test_a_reader_that_is_killed_costs_no_page_and_is_started_again(nodes, model, alone, tmp_path):
+    def kill():
+        os.kill(readers()[0], signal.SIGKILL)
+
+    summary = read(nodes, tmp_path / "ws", model, kill)
+    assert (summary.exit_code, summary.fallback_pages) == (ExitCode.OK, 0)
+    assert files(tmp_path / "ws") == alone
+
+
+def test_a_node_that_comes_later_is_used(nodes, model, alone, tmp_path):
+    nodes.kill_a_node()
+    summary = read(nodes, tmp_path / "ws", model, nodes.add_a_node)
+    assert summary.exit_code == ExitCode.OK
+    assert files(tmp_path / "ws") == alone
+
+
+def test_a_node_that_is_drained_is_seen_and_gets_nothing_new(nodes):
+    async def run():
+        async with ray_cluster(nodes.address) as cluster:
+            before = await cluster.places()
+            node = nodes.nodes[0].node_id
+            drain(nodes.address, node)
+            return before, await cluster.places(), node
+
+    before, after, node = asyncio.run(run())
+    assert set(before.values()) == {"ready"}
+    assert {name: state for name, state in after.items() if node[:8] in name} == {
+        name: "draining" for name in before if node[:8] in name
+    }
+    assert sorted(after.values()) == ["draining", "ready"]
+
+
+def drain(address, node):
+    ray = str(ROOT / ".venv/bin/ray") if (ROOT / ".venv/bin/ray").exists() else shutil.which("ray")
+    reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    command = [ray, "drain-node", "--address", address, "--node-id", node, *reason]
+    subprocess.run([*command, "--deadline-remaining-seconds", "300"], check=True, capture_output=True)
+
+
+def command(nodes, place, model, *options):
+    return [
+        *(sys.executable, "-m", "olmocr", str(place), "--model", str(model), "--ray", nodes.address, "--workers", "2"),
+        *("--markdown", *options, "--pdfs", *map(str, PDFS)),
+    ]
+
+
+@contextlib.contextmanager
+def driver(nodes, place, model):
+    """Start a run as a process of its own; yield it when it has kept a page."""
+    process = subprocess.Popen(command(nodes, place, model), stderr=subprocess.PIPE, text=True)
+    try:
+        while not list((place / "results").glob("*.jsonl")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_driver_that_is_killed_is_resumed_and_its_readers_end(nodes, model, alone, tmp_path):
+    with driver(nodes, tmp_path / "ws", model) as process:
+        process.kill()
+        process.wait()
+    summary = read(nodes, tmp_path / "ws", model)
+    assert (summary.exit_code, summary.skipped > 0) == (ExitCode.OK, True)
+    assert files(tmp_path / "ws") == alone
+
+
+def test_ctrl_c_ends_a_run_as_ever(nodes, model, alone, tmp_path):
+    with driver(nodes, tmp_path / "ws", model) as process:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "interrupted: what was finished stays" in errors
+    assert "Traceback" not in errors
+    assert read(nodes, tmp_path / "ws", model).exit_code == ExitCode.OK
+    assert files(tmp_path / "ws") == alone
+
+
+def test_a_cluster_writes_into_a_bucket_what_one_process_writes_into_a_folder(nodes, model, alone, tmp_path, s3_bucket):
+    place = f"s3://{s3_bucket}/ws"
+    assert read(nodes, place, model, nodes.kill_a_node).exit_code == ExitCode.OK
+    with opened_workspace(PipelineConfig(workspace=place, pdfs=PDFS, model="m").workspace) as (results, _):
+        store = results._store
+        found = {name: store.get(name) for kind in ("results", "markdown") for name in store.names(kind)}
+    assert found == alone
