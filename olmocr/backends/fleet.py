@@ -21,6 +21,7 @@ from olmocr.backends.sharing import (
     PageState,
     ServerState,
     deal,
+    done_in,
     grown,
     halved,
     is_silent,
@@ -38,9 +39,11 @@ PATIENCE = 8
 """So many attempts at each server, about two minutes, when all are away; so many servers may go away over a page."""
 
 _STRIKES = 3  # answers in a row that are none, and the server is taken for away
+_MANY = 64  # pages, and each is not weighed against each server whenever one is answered: that would take all the time
+_PAUSE = 1e-4  # seconds for each page, until all are weighed again; ten times as long while pages wait for room
 _OPINIONS = 2  # so many servers must find that a page cannot be answered
 
-_MOST_HOMES = 10_000  # parties of which is known who has them; the oldest are forgotten
+_MOST_HOMES = 100_000  # parties of which is known who has them; the oldest are forgotten
 
 Q = TypeVar("Q")
 """What servers are asked, and what they answer: mostly a PageRequest and a ModelResponse."""
@@ -84,11 +87,14 @@ Status = Literal["ready", "on trial", "away", "resting", "left out"]
 
 @dataclass
 class _Member(Generic[Q, A]):
-    """One of the servers. *room* is what it gets just now, *most* what it may get.
+    """One of the servers, at a place *at* among them. *room* is what it gets just now, *most* what it may get.
 
+    *in_hand* are its pages, and since when it has each, the oldest first; *queue* are those that wait for it, since it
+    has others of their party.
     *in_a_row* counts its failures since it answered last, *in_vain* those since pages began to wait for it.
     """
 
+    at: int
     server: NamedServer
     most: int
     room: float = 1.0
@@ -102,6 +108,8 @@ class _Member(Generic[Q, A]):
     in_vain: int = 0
     strikes: int = 0
     tally: Counter[str] = field(default_factory=Counter)
+    in_hand: dict[_AskedPage[Q, A], float] = field(default_factory=dict)
+    queue: dict[_AskedPage[Q, A], None] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -114,6 +122,10 @@ class _Member(Generic[Q, A]):
     def state(self) -> ServerState:
         room = {"ready": int(self.room), "on trial": 1}.get(self.status, 0)
         return ServerState(room, self.seconds, self.heard)
+
+    def is_silent(self, now: float) -> bool:
+        """Say whether it has answered nothing for long, though it was asked."""
+        return is_silent(self.state(), next(iter(self.in_hand.values()), None), now)
 
     def begin(self, now: float) -> None:
         """Be asked from *now* on, without limits."""
@@ -196,15 +208,22 @@ class Fleet(Generic[Q, A]):
             room: pages at once for each server; None: what it says, or :data:`USUAL_ROOM`.
             sleep: waits for a server that is away.
         """
-        self._members: list[_Member[Q, A]] = [_Member(server, room or USUAL_ROOM) for server in servers]
+        self._members: list[_Member[Q, A]] = [
+            _Member(at, server, room or USUAL_ROOM) for at, server in enumerate(servers)
+        ]
         self._room = room
         self._connect_to = connect
         self._look_at = look
         self._model = model
         self._sleep = sleep
-        self._questions: list[_AskedPage[Q, A]] = []
+        self._questions: dict[_AskedPage[Q, A], None] = {}  # in this order
+        self._waiting: dict[_AskedPage[Q, A], None] = {}  # those of them that no server has in hand
+        self._for_anybody: dict[_AskedPage[Q, A], None] = {}  # those of them that are in no server's queue
+        self._refused_pages: dict[_AskedPage[Q, A], None] = {}
         self._homes: dict[Hashable, int] = {}
+        self._perhaps_free: set[int] = set()  # all servers that have room are among these
         self._last_page = 0.0
+        self._weigh_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._returning: set[asyncio.Task[None]] = set()
         self._is_known = asyncio.Event()
@@ -235,7 +254,7 @@ class Fleet(Generic[Q, A]):
 
     def join(self, server: NamedServer) -> None:
         """Let one more server be asked, as soon as it is there."""
-        member: _Member[Q, A] = _Member(server, self._room or USUAL_ROOM)
+        member: _Member[Q, A] = _Member(len(self._members), server, self._room or USUAL_ROOM)
         self._members.append(member)
         self._keep(self._bring_in(member))
 
@@ -244,17 +263,17 @@ class Fleet(Generic[Q, A]):
         member = self._member_of(server)
         if member.status != "left out":
             member.status = "resting"
-            self._deal()
+            self._weigh_all()
 
     def dismiss(self, server: NamedServer, why: OlmocrError) -> None:
         """Leave a server out for good, since it is gone; what it had in hand is asked of others."""
         member = self._member_of(server)
-        at = self._members.index(member)
         self._leave_out(member, why)
-        for question in self._questions:
-            if (copy := question.copies.pop(at, None)) is not None:
-                copy.task.cancel()
-        self._deal()
+        for question in list(member.in_hand):
+            copy = question.copies[member.at]
+            self._is_back(question, member.at)
+            copy.task.cancel()
+        self._weigh_all()
 
     async def somebody(self) -> None:
         """Wait until a server is there.
@@ -285,18 +304,20 @@ class Fleet(Generic[Q, A]):
             if why := why_apart(self.infos()):
                 raise ServerError(why)
         except ServerUnavailableError as error:
-            member.failed(error)
-            self._bring_back_later(member)
+            if member.status == "away":
+                member.failed(error)
+                self._bring_back_later(member)
         except OlmocrError as error:
             self._leave_out(member, error)
         else:
             if member.status == "away":
                 self._model = self._model or self.infos()[0].model
                 member.begin(asyncio.get_running_loop().time())
+                self._perhaps_free.add(member.at)
                 self._is_known.set()
         if self._are_all_left_out():
             self._is_known.set()
-        self._deal()
+        self._weigh_all()
 
     @property
     def model(self) -> str:
@@ -345,11 +366,12 @@ class Fleet(Generic[Q, A]):
             AnswerError: what two servers sent, or all that there are, is no answer.
         """
         loop = asyncio.get_running_loop()
-        if all(each.copies for each in self._questions):  # no page has been waiting
+        if not self._waiting:
             for member in self._members:
                 member.in_vain = 0
         question: _AskedPage[Q, A] = _AskedPage(request, loop.create_future(), party, is_page)
-        self._questions.append(question)
+        self._questions[question] = None
+        self._let_wait(question)
         self._last_page = loop.time()
         self._deal()
         try:
@@ -376,6 +398,7 @@ class Fleet(Generic[Q, A]):
                 member.failed(fault)
             else:
                 member.begin(now)
+                self._perhaps_free.add(member.at)
         if len(faults) == len(self._members):
             raise self.fault() or faults[0]
         self._model = self.infos()[0].model
@@ -394,18 +417,86 @@ class Fleet(Generic[Q, A]):
         """Ask about whatever can be asked now, and look again when there may be more."""
         if not self._is_open:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._give_up_what_nobody_can_answer()
         loop = asyncio.get_running_loop()
+        if len(self._questions) > _MANY and loop.time() < self._weigh_at:
+            self._hand_out(loop.time())
+            self._look_again(self._weigh_at)
+            return
         found = self._dealt(loop.time())
         while found.asks:
+            questions = list(self._questions)
             for number, at in found.asks:
-                self._send(self._questions[number], at, loop.time())
+                self._send(questions[number], at, loop.time())
             found = self._dealt(loop.time())
-        if found.look_again is not None:
-            self._timer = loop.call_at(found.look_again, self._deal)
+        self._weigh_at = loop.time() + len(self._questions) * _PAUSE * (10 if self._waiting else 1)
+        if found.look_again is None or len(self._questions) <= _MANY:
+            self._look_again(found.look_again)
+        else:
+            self._look_again(max(found.look_again, self._weigh_at))
+
+    def _weigh_all(self) -> None:
+        """Deal with all pages and all servers weighed anew, since servers came or went."""
+        self._weigh_at = 0.0
+        self._deal()
+
+    def _let_wait(self, question: _AskedPage[Q, A]) -> None:
+        """Take down that no server has a page in hand, and for whom it waits."""
+        self._waiting[question] = None
+        home = None if question.party is None else self._homes.get(question.party)
+        is_there = home is not None and self._members[home].is_usable and home not in question.refusals
+        queue = self._members[home].queue if home is not None and is_there else self._for_anybody
+        queue[question] = None
+
+    def _wait_no_more(self, question: _AskedPage[Q, A]) -> None:
+        if question in self._waiting:
+            del self._waiting[question]
+            home = None if question.party is None else self._homes.get(question.party)
+            queues = [self._for_anybody, *([] if home is None else [self._members[home].queue])]
+            for queue in queues:
+                queue.pop(question, None)
+
+    def _look_again(self, when: float | None) -> None:
+        """Deal again at the time *when*, or when there is a reason."""
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if when is not None and self._timer.when() == when > loop.time():
+                return
+            self._timer.cancel()
+        self._timer = None if when is None else loop.call_at(when, self._deal)
+
+    def _hand_out(self, now: float) -> None:
+        """Ask about pages that wait, in their order, as long as somebody has room; who has a queue takes from it first.
+
+        What waits for a server that is away by now, while others have nothing to do, waits until all are weighed.
+        """
+        for at in [at for at in self._perhaps_free if self._members[at].queue]:
+            for question in list(self._members[at].queue):
+                if not self._has_room(at, now):
+                    break
+                self._send(question, at, now)
+        free = {at for at in self._perhaps_free if self._has_room(at, now)}
+        for question in list(self._for_anybody) if free else ():
+            may = free - question.refusals.keys()
+            if may and question in self._for_anybody:  # and not in a queue since another one of its party was sent
+                at = min(sorted(may), key=self._done_in)
+                self._send(question, at, now)
+                free = free if self._has_room(at, now) else free - {at}
+            if not free:
+                break
+        self._perhaps_free = free
+
+    def _has_room(self, at: int, now: float) -> bool:
+        member = self._members[at]
+        return len(member.in_hand) < member.state().room and not member.is_silent(now)
+
+    def _done_in(self, at: int) -> float:
+        member = self._members[at]
+        return done_in(len(member.in_hand), member.seconds or self._usual_seconds(), member.state().room)
+
+    def _usual_seconds(self) -> float:
+        known = [member.seconds for member in self._members if member.seconds is not None]
+        return sum(known) / len(known) if known else 1.0
 
     def _dealt(self, now: float) -> Deal:
         servers = [member.state() for member in self._members]
@@ -416,12 +507,27 @@ class Fleet(Generic[Q, A]):
         member = self._members[at]
         member.tally["asked"] += question.is_page
         member.tally["asked_second"] += bool(question.copies)
+        self._wait_no_more(question)
         if question.party is not None and not question.copies:
-            self._homes.pop(question.party, None)
-            self._homes[question.party] = at
-            if len(self._homes) > _MOST_HOMES:
-                del self._homes[next(iter(self._homes))]
+            self._move_home(question.party, at)
+        member.in_hand[question] = now
         question.copies[at] = _Copy(asyncio.ensure_future(self._ask_at(question, at)), now)
+
+    def _move_home(self, party: Hashable, at: int) -> None:
+        """Take down which server has a party; pages of it that wait for another one wait for this."""
+        before = self._homes.pop(party, None)
+        self._homes[party] = at
+        if before != at:
+            queue = self._for_anybody if before is None else self._members[before].queue
+            for question in [each for each in queue if each.party == party]:
+                del queue[question]
+                self._members[at].queue[question] = None
+        if len(self._homes) > _MOST_HOMES:
+            oldest = next(iter(self._homes))
+            queue = self._members[self._homes.pop(oldest)].queue
+            for question in [each for each in queue if each.party == oldest]:
+                del queue[question]
+                self._for_anybody[question] = None
 
     async def _ask_at(self, question: _AskedPage[Q, A], at: int) -> None:
         member, loop = self._members[at], asyncio.get_running_loop()
@@ -431,7 +537,7 @@ class Fleet(Generic[Q, A]):
             try:
                 answer = await member.ask(question.request)
             finally:
-                question.copies.pop(at, None)
+                self._is_back(question, at)
         except ServerUnavailableError as error:
             self._failed_over(question, member, error)
         except ServerError as error:
@@ -445,17 +551,26 @@ class Fleet(Generic[Q, A]):
             self._answer(question, answer)
         self._deal()
 
+    def _is_back(self, question: _AskedPage[Q, A], at: int) -> None:
+        """Take down that a server has a page in hand no more."""
+        if question.copies.pop(at, None) is None:
+            return
+        self._members[at].in_hand.pop(question, None)
+        self._perhaps_free.add(at)
+        if question in self._questions and not question.copies:
+            self._let_wait(question)
+
     def _answer(self, question: _AskedPage[Q, A], answer: A) -> None:
         """Give a page its answer, the first that came."""
         if question not in self._questions:
             return
-        silent = [at for at in question.copies if self._is_silent(at)]
+        now = asyncio.get_running_loop().time()
+        silent = [self._members[at] for at in question.copies if self._members[at].is_silent(now)]
         self._take_back(question)
         if question.answer.done():
             return
         question.answer.set_result(answer)
-        for at in silent:
-            member = self._members[at]
+        for member in silent:
             self._went_away(member, ServerUnavailableError(f"{member.url} has not answered for long"))
 
     def _settle(self, question: _AskedPage[Q, A], why: Exception) -> None:
@@ -467,17 +582,16 @@ class Fleet(Generic[Q, A]):
 
     def _take_back(self, question: _AskedPage[Q, A]) -> None:
         """Ask no server about a page any more."""
-        self._questions.remove(question)
+        self._wait_no_more(question)
+        for pages in (self._questions, self._refused_pages):
+            pages.pop(question, None)
         now = asyncio.get_running_loop().time()
         for at, copy in question.copies.items():
             member = self._members[at]
+            member.in_hand.pop(question, None)
+            self._perhaps_free.add(at)
             member.seconds = usual_at_least(member.seconds, now - copy.since)
             copy.task.cancel()
-
-    def _is_silent(self, at: int) -> bool:
-        since = [each.copies[at].since for each in self._questions if at in each.copies]
-        now = asyncio.get_running_loop().time()
-        return is_silent(self._members[at].state(), min(since, default=None), now)
 
     def _failed_over(self, question: _AskedPage[Q, A], member: _Member[Q, A], error: ServerUnavailableError) -> None:
         """Let a page be asked elsewhere, after the others: it may be what its server went away over."""
@@ -486,13 +600,18 @@ class Fleet(Generic[Q, A]):
         if question.failures >= PATIENCE:
             self._settle(question, error)
         elif question in self._questions:
-            self._questions.remove(question)
-            self._questions.append(question)
+            del self._questions[question]
+            self._questions[question] = None
+            if question in self._waiting:
+                self._wait_no_more(question)
+                self._let_wait(question)
 
     def _refused(self, question: _AskedPage[Q, A], at: int, error: OlmocrError) -> None:
         """Take down that a server has no answer for a page. Another one may have, and it may be the server's fault."""
         member = self._members[at]
         question.refusals[at] = error
+        if question in self._questions:
+            self._refused_pages[question] = None
         if len(question.refusals) >= _OPINIONS and not question.copies:
             self._settle(question, error)
         member.strikes += 1
@@ -545,6 +664,7 @@ class Fleet(Generic[Q, A]):
                 if member.status == "away":
                     member.status = "on trial"
                     member.heard = asyncio.get_running_loop().time()
+                    self._perhaps_free.add(member.at)
                     self._is_known.set()
                 break
             self._deal()
@@ -552,13 +672,11 @@ class Fleet(Generic[Q, A]):
 
     def _give_up_what_nobody_can_answer(self) -> None:
         """Settle pages that were refused by all who are there, and, when all were away for long, all that wait."""
-        usable = {at for at, member in enumerate(self._members) if member.is_usable}
-        waiting = [question for question in self._questions if not question.copies]
-        if usable:
-            for question in waiting:
-                if question.refusals and not usable - question.refusals.keys():
+        if any(member.is_usable for member in self._members):
+            for question in [each for each in self._refused_pages if not each.copies]:
+                if all(member.at in question.refusals for member in self._members if member.is_usable):
                     self._settle(question, list(question.refusals.values())[-1])
         elif all(member.status == "left out" or member.in_vain >= PATIENCE for member in self._members):
             fault = None if self._are_all_left_out() else self.fault()
-            for question in waiting:
+            for question in list(self._waiting):
                 self._settle(question, fault or self._end())

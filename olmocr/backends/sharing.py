@@ -7,6 +7,7 @@ is at a run's end, or where the first server has been silent for long.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -94,25 +95,12 @@ def deal(
     table = _Table(servers, now, dict(homes))
     for page in pages:
         table.put(page)
-    asks: list[tuple[int, int]] = []
-    waiting: list[int] = []
-    for number, page in enumerate(pages):
-        if all(table.is_silent(at) for at, _ in page.asked) and len(page.asked) < _MOST_COPIES:
-            at = table.soonest_done(page)
-            if at is not None:
-                table.give(at, page.party)
-                asks.append((number, at))
-            elif not page.asked:
-                waiting.append(number)
-    for number in waiting:
-        at = table.idle(pages[number])
-        if at is not None:
-            table.give(at, pages[number].party)
-            asks.append((number, at))
+    table.open()
+    asks, is_waiting = _first_questions(table, pages)
     if asks:
         return Deal(tuple(asks))
     times = list(table.silences())
-    if not waiting:
+    if not is_waiting:
         asks, more = _second_questions(table, pages, last_page)
         times += more
     return Deal(tuple(asks), None if asks else min(times, default=None))
@@ -123,8 +111,36 @@ def is_silent(server: ServerState, oldest: float | None, now: float) -> bool:
     return oldest is not None and now >= max(oldest, server.heard) + _patience(server)
 
 
+def done_in(in_hand: int, seconds: float, room: int) -> float:
+    """Return when a server would be done with one more page than it has *in_hand*, by its rate, in seconds."""
+    return (in_hand + 1) * seconds / room
+
+
+def _taken(page: PageState) -> set[int]:
+    """Return who need not be asked about a page: who has it in hand, or refused it."""
+    return {at for at, _ in page.asked} | page.refused_by
+
+
 def _patience(server: ServerState) -> float:
     return max(SILENT_SECONDS, _SILENT_ANSWERS * (server.seconds or 0.0))
+
+
+def _first_questions(table: _Table, pages: Sequence[PageState]) -> tuple[list[tuple[int, int]], bool]:
+    """Return who is asked about which page that nobody has in hand, or a silent one, and whether some have to wait."""
+    asks: list[tuple[int, int]] = []
+    waiting: list[int] = []
+    for number, page in enumerate(pages):
+        if all(table.is_silent(at) for at, _ in page.asked) and len(page.asked) < _MOST_COPIES:
+            at = table.given_to_the_soonest(page)
+            if at is not None:
+                asks.append((number, at))
+            elif not page.asked:
+                waiting.append(number)
+    for number in waiting:
+        at = table.given_to_an_idle_one(pages[number])
+        if at is not None:
+            asks.append((number, at))
+    return asks, bool(waiting)
 
 
 def _second_questions(
@@ -134,9 +150,10 @@ def _second_questions(
     alone = [number for number, page in enumerate(pages) if len(page.asked) == 1]
     alone.sort(key=lambda number: -table.left(pages[number]))
     asks, times = [], []
+    quickest_first = table.free_and_known()
     for number in alone:
         page = pages[number]
-        at = table.quickest(page)
+        at = table.quickest(page, quickest_first)
         if at is None:
             continue
         when = max(table.worth_from(page, at), last_page + _LULL * table.seconds(at))
@@ -150,13 +167,14 @@ def _second_questions(
 
 @dataclass
 class _Table:
-    """The servers with what they have in hand, while pages are dealt out."""
+    """The servers with what they have in hand, while pages are dealt out. *free* is a heap of those that have room."""
 
     servers: Sequence[ServerState]
     now: float
     homes: dict[Hashable, int]
     in_hand: list[int] = field(default_factory=list)
     oldest: list[float | None] = field(default_factory=list)
+    free: list[tuple[float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.in_hand = [0] * len(self.servers)
@@ -170,10 +188,17 @@ class _Table:
             before = self.oldest[at]
             self.oldest[at] = since if before is None else min(before, since)
 
-    def give(self, at: int, party: Hashable = None) -> None:
+    def open(self) -> None:
+        """Begin to deal: all pages that servers have in hand were put."""
+        places = range(len(self.servers))
+        self.free = [(self._done_in(at), at) for at in places if self._has_room(at) and not self.is_silent(at)]
+        heapq.heapify(self.free)
+
+    def give(self, at: int) -> None:
         self.in_hand[at] += 1
-        if party is not None:
-            self.homes[party] = at
+
+    def _has_room(self, at: int) -> bool:
+        return self.in_hand[at] < self.servers[at].room
 
     def is_silent(self, at: int) -> bool:
         return is_silent(self.servers[at], self.oldest[at], self.now)
@@ -184,38 +209,65 @@ class _Table:
             if oldest is not None and not is_silent(server, oldest, self.now):
                 yield max(oldest, server.heard) + _patience(server)
 
-    def _free_for(self, page: PageState) -> list[int]:
-        taken = {at for at, _ in page.asked} | page.refused_by
-        return [
-            at
-            for at, server in enumerate(self.servers)
-            if self.in_hand[at] < server.room and at not in taken and not self.is_silent(at)
-        ]
-
-    def soonest_done(self, page: PageState) -> int | None:
-        """Return who would be done first with *page*, by its rate; None where nobody has room.
+    def given_to_the_soonest(self, page: PageState) -> int | None:
+        """Give *page* to who would be done first with it, by its rate; None where nobody has room.
 
         Where others of its party went to a server that is there, that is the one, or nobody while it has no room.
         """
-        free, home = self._free_for(page), self._home_of(page)
-        return min(free if home is None else {home}.intersection(free), key=self._done_in, default=None)
+        home = self.home_of(page)
+        if home is None:
+            return self._given(page, self._pop_free(_taken(page)))
+        return self._given(page, home if self._has_room(home) else None)
 
-    def idle(self, page: PageState) -> int | None:
-        """Return who has nothing in hand, and could have *page*, which waits for another one; None where nobody has."""
-        return next((at for at in self._free_for(page) if self.in_hand[at] == 0), None)
+    def given_to_an_idle_one(self, page: PageState) -> int | None:
+        """Give *page*, whose party's server has no room, to one that has nothing in hand; None where all have some."""
+        taken = _taken(page)
+        self.free = [each for each in self.free if self._has_room(each[1])]
+        idle = (at for _, at in self.free if self.in_hand[at] == 0 and at not in taken)
+        return self._given(page, next(idle, None))
 
-    def _home_of(self, page: PageState) -> int | None:
+    def home_of(self, page: PageState) -> int | None:
+        """Return which server has pages of the same party, and is there; None where none is."""
         home = None if page.party is None or page.asked else self.homes.get(page.party)
         is_there = home is not None and self.servers[home].room > 0 and not self.is_silent(home)
         return home if is_there and home not in page.refused_by else None
 
-    def _done_in(self, at: int) -> float:
-        return (self.in_hand[at] + 1) * self.seconds(at) / self.servers[at].room
+    def _given(self, page: PageState, at: int | None) -> int | None:
+        if at is not None:
+            self.give(at)
+            if page.party is not None:
+                self.homes[page.party] = at
+        return at
 
-    def quickest(self, page: PageState) -> int | None:
-        """Return who answers soonest of those that have room and have shown how long they take."""
-        known = [at for at in self._free_for(page) if self.servers[at].seconds is not None]
-        return min(known, key=self.seconds, default=None)
+    def _pop_free(self, taken: set[int]) -> int | None:
+        """Return who of the others would be done first with one more page; who has got one since is weighed anew."""
+        passed_over, found = [], None
+        while self.free and found is None:
+            weighed, at = heapq.heappop(self.free)
+            if not self._has_room(at):
+                continue
+            if weighed != self._done_in(at):
+                heapq.heappush(self.free, (self._done_in(at), at))
+            elif at in taken:
+                passed_over.append((weighed, at))
+            else:
+                found = at
+                passed_over.append((weighed, at))
+        for each in passed_over:
+            heapq.heappush(self.free, each)
+        return found
+
+    def _done_in(self, at: int) -> float:
+        return done_in(self.in_hand[at], self.seconds(at), self.servers[at].room)
+
+    def free_and_known(self) -> list[int]:
+        """Return who has room and has shown how long an answer takes, the quickest first."""
+        return sorted((at for _, at in self.free if self.servers[at].seconds is not None), key=self.seconds)
+
+    def quickest(self, page: PageState, quickest_first: list[int]) -> int | None:
+        """Return the first of these that has room for *page*."""
+        taken = _taken(page)
+        return next((at for at in quickest_first if self._has_room(at) and at not in taken), None)
 
     def seconds(self, at: int) -> float:
         """Return what an answer takes at a server; who has not shown that yet is taken to be as the others are."""

@@ -13,7 +13,7 @@ from olmocr.backends.fleet import PATIENCE, Fleet, why_apart
 from olmocr.backends.server_list import NamedServer
 from olmocr.errors import AnswerError, CheckpointError, InputError, ServerError, ServerUnavailableError
 from olmocr.page import PageImage, PageRequest
-from tests.clocks import run_skipping
+from tests.clocks import run_skipping, skip_until
 from tests.pipeline.doubles import answer
 
 IMAGE = PageImage(Image.new("RGB", (4, 4)))
@@ -623,3 +623,58 @@ def test_what_is_asked_beside_pages_says_nothing_of_how_fast_a_server_is():
 
     seconds, counts = run_skipping(run())
     assert (seconds, counts["asked"], counts["answered"]) == (None, 0, 0)
+
+
+def test_of_many_servers_whoever_has_answered_gets_the_page_that_has_waited_longest():
+    """With hundreds of pages not all are weighed against all servers each time: room that comes free is used."""
+    servers = [Server(str(number), asyncio.Event(), room=1) for number in range(100)]
+
+    async def run():
+        async with fleet_of(*servers) as fleet:
+            asks = [asyncio.ensure_future(fleet.ask(page(number))) for number in range(150)]
+            await settle()
+            before = [len(server.asked) for server in servers]
+            gate, servers[70].script = servers[70].script[0], [asyncio.Event()]
+            gate.set()
+            await settle()
+            after = list(servers[70].asked)
+            for server in servers:
+                server.script[0].set()
+            return before, after, await asyncio.gather(*asks)
+
+    before, after, answers = run_skipping(run())
+    assert before == [1] * 100
+    assert after[1:] == ["100"]
+    assert len(answers) == 150
+    assert max(server.most_at_once for server in servers) == 1
+
+
+def test_of_many_servers_some_may_go_away_or_refuse_and_each_page_is_answered_once():
+    servers = [Server(str(number), room=3) for number in range(60)]
+    for number in (3, 30, 33):
+        servers[number].script = [AWAY, AWAY, answer()]
+    for number in (4, 40):
+        servers[number].script = [AnswerError("that is none"), answer()]
+    answers, fleet = read(*servers, pages=600)
+    assert [type(each).__name__ for each in answers] == ["ModelResponse"] * 600
+    assert sum(each["answered"] for each in fleet.counts().values()) == 600
+    assert max(server.most_at_once for server in servers) <= 3
+
+
+def test_of_many_servers_one_that_is_silent_for_long_keeps_no_page():
+    never = Server("never", asyncio.Event(), room=2)
+    gate = asyncio.Event()
+    others = [Server(str(number), gate, room=2) for number in range(50)]
+
+    async def run():
+        async with fleet_of(never, *others) as fleet:
+            asks = [asyncio.ensure_future(fleet.ask(page(number))) for number in range(200)]
+            await settle()
+            gate.set()
+            await settle()
+            await skip_until(asyncio.ensure_future(asyncio.wait(asks)), 20)
+            return [task.result() for task in asks]
+
+    answers = run_skipping(run())
+    assert never.url not in urls(answers)
+    assert len(never.asked) == 2, "those that it had from the first"

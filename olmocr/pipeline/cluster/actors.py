@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from olmocr.errors import (
 from olmocr.pipeline.cluster.desk import (
     Desk,
     Fault,
+    Fetch,
     OpenedThere,
     PageQuestion,
     ReaderInfo,
@@ -42,6 +43,9 @@ from olmocr.workspace.document import PageRecord
 log = logging.getLogger(__name__)
 
 A = TypeVar("A", ReaderInfo, OpenedThere, PageRecord)
+
+MakeDesk = Callable[[ReaderTerms, Fetch], Desk]
+"""Makes what a reader is, in its own process."""
 
 LOCAL = "local"
 """The address that starts a Ray on this machine, which ends with the run."""
@@ -89,10 +93,10 @@ def _places_of(node: Mapping[str, Any], resource: str) -> list[PlaceForReader]:
 
 
 @contextlib.asynccontextmanager
-async def ray_cluster(address: str) -> AsyncIterator[Cluster]:
+async def ray_cluster(address: str, make_desk: MakeDesk = Desk) -> AsyncIterator[Cluster]:
     """Yield the Ray cluster at *address*, as ``ray.init`` takes it, or one that is started here where it is ``local``.
 
-    A Ray that this process has joined before is used as it is, and stays.
+    A Ray that this process has joined before is used as it is, and stays. What readers do, *make_desk* makes.
 
     Raises:
         MissingDependencyError: Ray is not installed.
@@ -103,7 +107,7 @@ async def ray_cluster(address: str) -> AsyncIterator[Cluster]:
     if is_own:
         # In a thread: Ray would take the signals of the main one for itself.
         await asyncio.to_thread(_join, ray, address)
-    cluster = RayCluster(ray, address, is_ever_drained=address != LOCAL)
+    cluster = RayCluster(ray, address, make_desk, is_ever_drained=address != LOCAL)
     try:
         yield cluster
     finally:
@@ -139,9 +143,10 @@ def _join(ray: Any, address: str) -> None:
 class RayCluster:
     """The cluster that this process has joined. Where it *is_ever_drained*, nodes are asked whether they are to go."""
 
-    def __init__(self, ray: Any, address: str, *, is_ever_drained: bool) -> None:
+    def __init__(self, ray: Any, address: str, make_desk: MakeDesk, *, is_ever_drained: bool) -> None:
         self._ray = ray
         self._address = address
+        self._make_desk = make_desk
         self._is_ever_drained = is_ever_drained
         self._places: dict[str, PlaceForReader] = {}
         self._draining: set[str] = set()
@@ -197,7 +202,7 @@ class RayCluster:
             max_restarts=-1,
             scheduling_strategy=self._only_on(at.node),
         )
-        actor = actor_class.remote(terms)
+        actor = actor_class.remote(terms, self._make_desk)
         try:
             yield RayReader(self._ray, actor, place)
         finally:  # all of them end side by side
@@ -275,10 +280,10 @@ def _nothing() -> None:
 class _ReaderActor:
     """A reader in a process of Ray's. All that it does is done in an event loop of its own, whatever Ray's is."""
 
-    def __init__(self, terms: ReaderTerms) -> None:
+    def __init__(self, terms: ReaderTerms, make_desk: MakeDesk) -> None:
         self._loop = EventLoopThread()
         self._loop.__enter__()
-        self._desk = Desk(terms, _bytes_of)
+        self._desk = make_desk(terms, _bytes_of)
         self._loop.run(self._desk.__aenter__())
 
     async def load(self) -> ReaderInfo | Fault:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from olmocr.errors import ExitCode, MissingDependencyError, ServerError
-from olmocr.pipeline.cluster.actors import PlaceForReader, places_on, ray_cluster
+from olmocr.pipeline.cluster.actors import PlaceForReader, _join, _ray, places_on, ray_cluster
 
 A, B = "a" * 56, "b" * 56
 
@@ -46,11 +46,34 @@ def test_without_ray_a_person_is_told_how_to_install_it(monkeypatch):
     assert end.value.exit_code == ExitCode.MISSING_DEPENDENCY
 
 
-def test_a_cluster_that_is_not_there_is_told_of_in_a_sentence(monkeypatch, tmp_path):
+class NoCluster:
+    """What Ray does where there is no cluster."""
+
+    def __init__(self):
+        self.asked_for = None
+
+    def init(self, **options):
+        self.asked_for = options
+        raise ConnectionError("Could not find any running Ray instance.\nPlease specify the one to connect to")
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("10.0.0.1:6379", "there is no Ray cluster at 10.0.0.1:6379: Could not find any running Ray instance."),
+        ("local", "no Ray could be started here: Could not find any running Ray instance."),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_told_of_in_a_sentence(address, sentence):
+    ray = NoCluster()
+    with pytest.raises(ServerError) as end:
+        _join(ray, address)
+    assert (str(end.value), end.value.exit_code) == (sentence, ExitCode.SERVER)
+    assert ray.asked_for["address"] == address
+
+
+def test_ray_tells_nobody_that_it_runs_here(monkeypatch):
     pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # in which no Ray of this machine is noted
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ServerError, match=r"there is no Ray cluster at auto: ") as end:
-        asyncio.run(join("auto"))
-    assert end.value.exit_code == ExitCode.SERVER
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    _ray()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
