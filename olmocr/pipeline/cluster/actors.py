@@ -11,10 +11,11 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from olmocr.errors import (
     InputError,
@@ -108,12 +109,43 @@ async def ray_cluster(address: str, make_desk: MakeDesk = Desk) -> AsyncIterator
         # In a thread: Ray would take the signals of the main one for itself.
         await asyncio.to_thread(_join, ray, address)
     cluster = RayCluster(ray, address, make_desk, is_ever_drained=address != LOCAL)
+    with _to_the_log():
+        try:
+            yield cluster
+        finally:
+            await cluster.close()
+            if is_own:
+                await asyncio.to_thread(ray.shutdown)
+
+
+@contextlib.contextmanager
+def _to_the_log() -> Iterator[None]:
+    """Have the log take, as details, what Ray prints to standard output of nodes that die: results may go there."""
+    before, sys.stdout = sys.stdout, _WithoutRay(sys.stdout)
+    ours = sys.stdout
     try:
-        yield cluster
+        yield
     finally:
-        await cluster.close()
-        if is_own:
-            await asyncio.to_thread(ray.shutdown)
+        if sys.stdout is ours:
+            sys.stdout = before
+
+
+class _WithoutRay:
+    """A stream that is as it was for everybody but threads of Ray's, by whose name these are known."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if not threading.current_thread().name.startswith("ray_"):
+            return self._stream.write(text)
+        for line in text.splitlines():
+            if line.strip():
+                log.debug("%s", line)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _ray() -> Any:

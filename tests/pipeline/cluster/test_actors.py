@@ -1,13 +1,15 @@
 """Ray's nodes -> places for readers; and what a person is told who has no Ray, or names a cluster that is not there."""
 
 import asyncio
+import logging
 import os
 import sys
+import threading
 
 import pytest
 
 from olmocr.errors import ExitCode, MissingDependencyError, ServerError
-from olmocr.pipeline.cluster.actors import PlaceForReader, _join, _ray, places_on, ray_cluster
+from olmocr.pipeline.cluster.actors import PlaceForReader, _join, _ray, _to_the_log, places_on, ray_cluster
 
 A, B = "a" * 56, "b" * 56
 
@@ -77,3 +79,15 @@ def test_ray_tells_nobody_that_it_runs_here(monkeypatch):
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
     _ray()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_what_ray_prints_of_nodes_that_die_goes_to_the_log_and_results_to_standard_output(capsys, caplog):
+    caplog.set_level(logging.DEBUG)
+    with _to_the_log():
+        print("a result")
+        thread = threading.Thread(target=print, args=("(raylet) Raylet is terminated.\n",), name="ray_listen")
+        thread.start()
+        thread.join()
+    print("another")
+    assert capsys.readouterr().out == "a result\nanother\n"
+    assert [record.message for record in caplog.records] == ["(raylet) Raylet is terminated."]

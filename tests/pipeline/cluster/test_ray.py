@@ -1,14 +1,9 @@
-"""Three nodes of a real Ray on this machine, the demo model and a bucket: what is killed, and what comes of it.
-
-What Ray needs of the environment is set for the whole module: it is not to look for this machine's own address, which
-cannot be reached everywhere, and to tell nobody that it runs.
-"""
+"""Three nodes of a real Ray on this machine, the demo model and a bucket: what is killed, and what comes of it."""
 
 import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +15,8 @@ from olmocr import PipelineConfig, run_pipeline
 from olmocr.errors import ExitCode
 from olmocr.pipeline.cluster.actors import ray_cluster
 from olmocr.workspace.opening import opened_workspace
-from tests.conftest import PAGES, ROOT
+from tests.conftest import PAGES
+from tests.pipeline.cluster.nodes import nodes_here
 
 pytest.importorskip("ray")
 
@@ -49,47 +45,10 @@ def files(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
-class ThreeNodes:
-    """A cluster of three nodes on this machine. The first is where the driver is, and has no processor for readers."""
-
-    def __init__(self, folder):
-        from ray.cluster_utils import Cluster
-
-        self.cluster = Cluster()
-        self.cluster.add_node(num_cpus=0, include_dashboard=False, temp_dir=str(folder))
-        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
-
-    @property
-    def address(self):
-        return self.cluster.address
-
-    def kill_a_node(self):
-        self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
-
-    def add_a_node(self):
-        self.nodes.append(self.cluster.add_node(num_cpus=1))
-
-
 @pytest.fixture
-def nodes(monkeypatch, tmp_path_factory):
-    import ray
-
-    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    folder = tmp_path_factory.mktemp("r")  # short: a socket's path has 107 characters at most
-    nodes = ThreeNodes(folder)
-    yield nodes
-    ray.shutdown()
-    nodes.cluster.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def readers():
-    """Return the processes of readers, which Ray names after what they do."""
-    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    lines = [line.split(None, 1) for line in found.splitlines() if "ray::" in line and "_ReaderActor" in line]
-    return [int(pid) for pid, _ in lines]
+def nodes():
+    with nodes_here(2) as nodes:
+        yield nodes
 
 
 def read(nodes, place, model, meanwhile=None, **options):
@@ -122,7 +81,7 @@ def test_a_node_that_is_killed_costs_no_page(nodes, model, alone, tmp_path):
 
 def test_a_reader_that_is_killed_costs_no_page_and_is_started_again(nodes, model, alone, tmp_path):
     def kill():
-        os.kill(readers()[0], signal.SIGKILL)
+        os.kill(nodes.readers()[0], signal.SIGKILL)
 
     summary = read(nodes, tmp_path / "ws", model, kill)
     assert (summary.exit_code, summary.fallback_pages) == (ExitCode.OK, 0)
@@ -140,8 +99,7 @@ def test_a_node_that_is_drained_is_seen_and_gets_nothing_new(nodes):
     async def run():
         async with ray_cluster(nodes.address) as cluster:
             before = await cluster.places()
-            node = nodes.nodes[0].node_id
-            drain(nodes.address, node)
+            node = nodes.drain_a_node()
             return before, await cluster.places(), node
 
     before, after, node = asyncio.run(run())
@@ -150,13 +108,6 @@ def test_a_node_that_is_drained_is_seen_and_gets_nothing_new(nodes):
         name: "draining" for name in before if node[:8] in name
     }
     assert sorted(after.values()) == ["draining", "ready"]
-
-
-def drain(address, node):
-    ray = str(ROOT / ".venv/bin/ray") if (ROOT / ".venv/bin/ray").exists() else shutil.which("ray")
-    reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
-    command = [ray, "drain-node", "--address", address, "--node-id", node, *reason]
-    subprocess.run([*command, "--deadline-remaining-seconds", "300"], check=True, capture_output=True)
 
 
 def command(nodes, place, model, *options):
