@@ -12,6 +12,7 @@ import asyncio
 import functools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from tests.rendered_here import PoolHere
 
 DOCUMENTS, PAGES, LONG = 12, 4, 24
 SIDE = 64
+_PAGE = re.compile(r"[0-9a-f]{40} \d+\n")  # as a driver tells one that it has kept
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def main() -> None:
         )
         print(f"| --- |{' ---: |' * 5}")
         with nodes_here(2) as nodes:
-            for what, kill in _kills(nodes).items():
+            for what, kill in ((kind, _kills(nodes)[kind]) for kind in args.kinds):
                 print(
                     _row(what, [_tried(nodes, folder / f"{what}-{at}", kill, wanted, args) for at in range(args.times)])
                 )
@@ -60,6 +62,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=10, help="each kill (default: %(default)s)")
+    parser.add_argument("--kinds", nargs="+", default=["node", "reader", "driver"], help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=0.5, help="of an answer (default: %(default)s)")
     parser.add_argument("--drive", nargs=2, metavar=("ADDRESS", "WORKSPACE"), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -115,30 +118,29 @@ def _kills(nodes: Any) -> dict[str, Callable[[subprocess.Popen[str]], bool]]:
         driver.kill()
         return False
 
-    return {"a node": node, "a reader": reader, "the driver": the_driver}
+    return {"node": node, "reader": reader, "driver": the_driver}
 
 
 def _tried(
     nodes: Any, workspace: Path, kill: Any, wanted: dict[str, bytes], args: argparse.Namespace
 ) -> dict[str, Any]:
     """Read all documents, and kill something after a few pages; where that was the driver, run it again."""
-    workspace = workspace.parent / workspace.name.replace(" ", "-")
     while len(nodes.nodes) < 2:
         nodes.add_a_node()
     started, kept = time.monotonic(), []
     driver = _driver(nodes.address, workspace, args)
     after = random.randrange(3, 40)
     assert driver.stdout is not None
-    for line in driver.stdout:
+    for line in filter(_PAGE.fullmatch, driver.stdout):
         kept.append(line)
         if len(kept) == after and not kill(driver):
             break
     code = driver.wait()
     if code == -signal.SIGKILL:
-        kept += list(driver.stdout)
+        kept += filter(_PAGE.fullmatch, driver.stdout)
         driver = _driver(nodes.address, workspace, args)
         assert driver.stdout is not None
-        kept += list(driver.stdout)
+        kept += filter(_PAGE.fullmatch, driver.stdout)
         code = driver.wait()
     return {
         "ended_well": code == 0,

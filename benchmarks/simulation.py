@@ -2,12 +2,12 @@
 
 The driver is the real one, with the real code of a workspace in a bucket and of several servers: it reads a list of
 documents, claims them, asks 1,000 workers about their pages, keeps each page and writes results. Simulated are the
-workers, whose answers are scripted and take time of a virtual clock, the store, which is a file here that counts requests,
-each of which takes time of that clock, and rendering, which takes none and makes pictures of one pixel.
+workers, whose answers are scripted and take time of a virtual clock; the store, a file that counts requests, each of
+which takes time of that clock; and rendering, which takes none and makes pictures of one pixel.
 
     python benchmarks/simulation.py --pages 200000
 
-With ``--own-time`` the processor time of this process goes by on that clock, too: workers wait for a driver that is slow.
+With ``--own-time`` the processor time of this process goes by on that clock, too: workers wait where it is slow.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ from olmocr.backends.client import ServerInfo
 from olmocr.backends.fleet import Fleet
 from olmocr.backends.server_list import NamedServer
 from olmocr.errors import ServerUnavailableError
-from olmocr.page import Ask, ModelResponse, PageImage, PageRequest
+from olmocr.inputs.sources import list_sources
+from olmocr.page import Ask, ModelResponse, PageImage
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.run import run_pipeline
 from olmocr.rendering.pool import RenderedPage, RenderPool
 from olmocr.runtime.memory import resident_memory
+from olmocr.stages import FindingDocuments, Stage
 from olmocr.workspace.objects.place import StorePlace
 from olmocr.workspace.objects.records import ObjectRecords
 from olmocr.workspace.objects.results import ObjectResults
@@ -91,6 +93,7 @@ def _arguments() -> argparse.Namespace:
         "--network", type=float, default=0.05, help="seconds, to a worker and back (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--only-list", action="store_true", help="read nothing: find the documents of the list")
     parser.add_argument("--own-time", action="store_true", help="let the driver's processor time go by, too")
     return parser.parse_args()
 
@@ -218,7 +221,7 @@ class Workers:
     """What all workers do.
 
     *answered* are the seconds in which they had those pages in hand that they answered, *in_vain* of those that were
-    taken back. *busy* are all such seconds up to *now*, and *busy_before_end* up to *last_begun*, when a page was begun.
+    taken back. *busy* are all such seconds up to *now*, *busy_before_end* up to *last_begun*, when a page was begun.
     """
 
     args: argparse.Namespace
@@ -317,7 +320,10 @@ async def _simulated(folder: Path, args: argparse.Namespace) -> None:
     assert isinstance(loop, VirtualLoop)
     fsspec.register_implementation("s3", Scans, clobber=True)
     pages = _write_list(folder / "all.txt", args)
-    workers = Workers(args, random.Random(args.seed))  # noqa: S311
+    if args.only_list:
+        _list_alone(folder / "all.txt")
+        return
+    workers = Workers(args, random.Random(args.seed))
     objects = CountedFile(loop, args.request)
     watch = Watch(pages, workers, objects)
     names = [f"http://worker-{number}:8000" for number in range(args.workers)]
@@ -345,6 +351,19 @@ async def _simulated(folder: Path, args: argparse.Namespace) -> None:
     _tell(workers, objects, args, summary.done, pages, seconds)
 
 
+def _list_alone(path: Path) -> None:
+    """Find the documents of a list as a run does, and print the memory that this takes."""
+    print("| documents found | memory, MiB | processor, ms a document |\n| ---: | ---: | ---: |")
+    started = time.process_time()
+
+    def tell(stage: Stage) -> None:
+        if isinstance(stage, FindingDocuments) and (stage.found == 1000 or stage.found % 20000 == 0):
+            cost = 1000 * (time.process_time() - started) / max(1, stage.found)
+            print(f"| {stage.found:,} | {resident_memory(os.getpid()) / 2**20:.0f} | {cost:.2f} |", flush=True)
+
+    list_sources([str(path)], on_stage=tell)
+
+
 @contextlib.contextmanager
 def _opened(objects: CountedFile) -> Iterator[tuple[ObjectResults, ObjectRecords]]:
     store = open_store(PLACE, objects=objects)
@@ -365,11 +384,8 @@ def _tell(
     )
     print(f"asked in vain: {100 * workers.in_vain / workers.busy:.2f} % of the time in which workers had pages in hand")
     print(f"start: {began:.1f} s until the first page was asked")
-    print(
-        f"end: {end - workers.last_begun:.1f} s after the last page was begun; lost at start and end, and by being idle: ",
-        end="",
-    )
-    print(f"{seconds - workers.answered / slots:.1f} s of {seconds:.0f} s")
+    print(f"end: {end - workers.last_begun:.1f} s after the last page was begun")
+    print(f"lost by all that: {seconds - workers.answered / slots:.1f} s of {seconds:.0f} s")
     print(
         "requests a page: "
         + ", ".join(f"{count / pages:.3f} {kind}" for kind, count in sorted(objects.requests.items()))

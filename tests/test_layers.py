@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "olmocr"
 FLOORS = (
     {"errors", "stages", "strays", "text", "version", "reports"},
-    {"page", "html_tables", "files", "settings", "tensors", "model_folder"},
+    {"page", "html_tables", "files", "disk_dict", "settings", "tensors", "model_folder"},
     {"runtime", "terminal", "tokenizer_file"},
     {"inputs"},
     {"workspace", "rendering", "inference", "hub", "html"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
@@ -119,9 +120,14 @@ class _Member(Generic[Q, A]):
     def is_usable(self) -> bool:
         return self.status in ("ready", "on trial")
 
+    @property
+    def room_now(self) -> int:
+        if self.status == "ready":
+            return int(self.room)
+        return 1 if self.status == "on trial" else 0
+
     def state(self) -> ServerState:
-        room = {"ready": int(self.room), "on trial": 1}.get(self.status, 0)
-        return ServerState(room, self.seconds, self.heard)
+        return ServerState(self.room_now, self.seconds, self.heard)
 
     def is_silent(self, now: float) -> bool:
         """Say whether it has answered nothing for long, though it was asked."""
@@ -221,7 +227,8 @@ class Fleet(Generic[Q, A]):
         self._for_anybody: dict[_AskedPage[Q, A], None] = {}  # those of them that are in no server's queue
         self._refused_pages: dict[_AskedPage[Q, A], None] = {}
         self._homes: dict[Hashable, int] = {}
-        self._perhaps_free: set[int] = set()  # all servers that have room are among these
+        self._free: list[tuple[float, int]] = []  # a heap, by when who has room would be done with one page more
+        self._perhaps_free: set[int] = set()  # the servers that are in it: all that have room, and others
         self._last_page = 0.0
         self._weigh_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -313,7 +320,7 @@ class Fleet(Generic[Q, A]):
             if member.status == "away":
                 self._model = self._model or self.infos()[0].model
                 member.begin(asyncio.get_running_loop().time())
-                self._perhaps_free.add(member.at)
+                self._may_be_free(member.at)
                 self._is_known.set()
         if self._are_all_left_out():
             self._is_known.set()
@@ -398,7 +405,7 @@ class Fleet(Generic[Q, A]):
                 member.failed(fault)
             else:
                 member.begin(now)
-                self._perhaps_free.add(member.at)
+                self._may_be_free(member.at)
         if len(faults) == len(self._members):
             raise self.fault() or faults[0]
         self._model = self.infos()[0].model
@@ -470,29 +477,52 @@ class Fleet(Generic[Q, A]):
 
         What waits for a server that is away by now, while others have nothing to do, waits until all are weighed.
         """
-        for at in [at for at in self._perhaps_free if self._members[at].queue]:
-            for question in list(self._members[at].queue):
-                if not self._has_room(at, now):
+        for own in [at for at in self._perhaps_free if self._members[at].queue]:
+            for question in list(self._members[own].queue):
+                if not self._has_room(own, now):
                     break
+                self._send(question, own, now)
+        for question in list(self._for_anybody) if self._free else ():
+            if question not in self._for_anybody:  # but in a queue, since another one of its party was sent
+                continue
+            refused = []
+            at = self._soonest_done(now)
+            while at is not None and at in question.refusals:
+                refused.append(at)
+                at = self._soonest_done(now)
+            if at is not None:
                 self._send(question, at, now)
-        free = {at for at in self._perhaps_free if self._has_room(at, now)}
-        for question in list(self._for_anybody) if free else ():
-            may = free - question.refusals.keys()
-            if may and question in self._for_anybody:  # and not in a queue since another one of its party was sent
-                at = min(sorted(may), key=self._done_in)
-                self._send(question, at, now)
-                free = free if self._has_room(at, now) else free - {at}
-            if not free:
+                self._may_be_free(at)
+            for each in refused:
+                self._may_be_free(each)
+            if not self._free:
                 break
-        self._perhaps_free = free
+
+    def _may_be_free(self, at: int) -> None:
+        """Have a server be among those that are looked at when a page waits."""
+        if at not in self._perhaps_free:
+            self._perhaps_free.add(at)
+            heapq.heappush(self._free, (self._done_in(at), at))
+
+    def _soonest_done(self, now: float) -> int | None:
+        """Take who would be done first with one page more from those that may be free; None if none of them is."""
+        while self._free:
+            when, at = heapq.heappop(self._free)
+            self._perhaps_free.discard(at)
+            if self._has_room(at, now):
+                if self._done_in(at) <= when:
+                    return at
+                self._may_be_free(at)  # it has got pages since it was put there
+        return None
 
     def _has_room(self, at: int, now: float) -> bool:
         member = self._members[at]
-        return len(member.in_hand) < member.state().room and not member.is_silent(now)
+        return len(member.in_hand) < member.room_now and not member.is_silent(now)
 
     def _done_in(self, at: int) -> float:
         member = self._members[at]
-        return done_in(len(member.in_hand), member.seconds or self._usual_seconds(), member.state().room)
+        seconds = self._usual_seconds() if member.seconds is None else member.seconds
+        return done_in(len(member.in_hand), seconds, max(1, member.room_now))
 
     def _usual_seconds(self) -> float:
         known = [member.seconds for member in self._members if member.seconds is not None]
@@ -556,7 +586,7 @@ class Fleet(Generic[Q, A]):
         if question.copies.pop(at, None) is None:
             return
         self._members[at].in_hand.pop(question, None)
-        self._perhaps_free.add(at)
+        self._may_be_free(at)
         if question in self._questions and not question.copies:
             self._let_wait(question)
 
@@ -589,7 +619,7 @@ class Fleet(Generic[Q, A]):
         for at, copy in question.copies.items():
             member = self._members[at]
             member.in_hand.pop(question, None)
-            self._perhaps_free.add(at)
+            self._may_be_free(at)
             member.seconds = usual_at_least(member.seconds, now - copy.since)
             copy.task.cancel()
 
@@ -664,7 +694,7 @@ class Fleet(Generic[Q, A]):
                 if member.status == "away":
                     member.status = "on trial"
                     member.heard = asyncio.get_running_loop().time()
-                    self._perhaps_free.add(member.at)
+                    self._may_be_free(member.at)
                     self._is_known.set()
                 break
             self._deal()

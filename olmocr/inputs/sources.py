@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from olmocr.disk_dict import DiskDict
 from olmocr.errors import InputError, OlmocrError
 from olmocr.inputs.archives import ENDINGS as ARCHIVE_ENDINGS
 from olmocr.inputs.archives import list_members
@@ -110,11 +111,23 @@ def find_sources(
     apart_from: Path | None = None,
     on_stage: OnStage = unwatched,
 ) -> tuple[Source, ...]:
-    """Return the documents that *names* stand for, in this order, each place once.
+    """Return the documents of :func:`list_sources`, which takes the same, in memory: where there are not very many."""
+    return tuple(list_sources(names, limits, apart_from, on_stage).values())
+
+
+def list_sources(
+    names: Iterable[str],
+    limits: InputLimits = LIMITS,
+    apart_from: Path | None = None,
+    on_stage: OnStage = unwatched,
+    not_below: str | None = None,
+) -> DiskDict[Source]:
+    """Return the documents that *names* stand for, in this order, each place once: by their keys, and on the disk.
 
     A name is a file's, a folder's (all documents below it), a pattern that the shell left alone, a ``.txt`` list of
     such names, an archive's, one member's (``archive.zip::inner/a.pdf``), a URL, or ``-`` for standard input.
     *apart_from* is a folder of which nothing is read by the way: the workspace may lie in a folder that is given.
+    Documents whose names begin with *not_below* are left out: it may lie in a store.
     What is wrong with an archive or in a list becomes the failure of the document that it concerns, when it is read.
     *on_stage* hears, now and then, how many are found.
 
@@ -123,13 +136,14 @@ def find_sources(
         MissingDependencyError: a URL is of a kind that an extra of this package reads, which is not installed.
     """
     finder = _Finder(limits, apart_from)
-    found: dict[str, Source] = {}
+    found: DiskDict[Source] = DiskDict()
     wrong: list[str] = []
     for name in names:
         try:
             for source in finder.sources(name):
-                known = found.get(source.key)
-                found[source.key] = _with_spellings(known, source.spellings) if known else source
+                if not_below and source.name.startswith(not_below):
+                    continue
+                _add(found, source)
                 if len(found) % _TOLD_EVERY == 0:
                     on_stage(FindingDocuments(len(found)))
         except InputError as error:
@@ -138,7 +152,20 @@ def find_sources(
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise InputError(f"{'; '.join(wrong[:5])}{more}; nothing was started")
-    return tuple(found.values())
+    return found
+
+
+def listed(sources: Iterable[Source]) -> DiskDict[Source]:
+    """Return *sources* as :func:`list_sources` does: by their keys, each place once."""
+    found: DiskDict[Source] = DiskDict()
+    for source in sources:
+        _add(found, source)
+    return found
+
+
+def _add(found: DiskDict[Source], source: Source) -> None:
+    known = found.get(source.key)
+    found[source.key] = _with_spellings(known, source.spellings) if known else source
 
 
 def _with_spellings(source: Source, more: Iterable[str]) -> Source:

@@ -230,6 +230,23 @@ def ocr(
     stats: Annotated[
         bool, typer.Option("--stats", help="Print what the workspace holds, and read nothing.", rich_help_panel=_RUN)
     ] = False,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PRICE",
+            help="With --stats: what one machine costs in an hour; prints what a million pages cost.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    machines: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="With --price-per-hour: machines of each run. Default: those of its servers, or 1.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -273,8 +290,10 @@ def ocr(
     for note in _misspelt(os.environ, context.command.params):
         complain(note)
     if stats:
-        _say_stats(settings["workspace"], as_json=as_json)
+        _say_stats(settings["workspace"], price_per_hour, machines, as_json=as_json)
         return
+    if price_per_hour is not None or machines is not None:
+        raise UsageError("--price-per-hour and --machines say what runs cost that have ended; give --stats as well")
     values = {name: _FORMS[name].value(value) if name in _FORMS else value for name, value in settings.items()}
     if servers is not None:
         named = read_server_list(servers.expanduser())
@@ -469,8 +488,9 @@ def _log_page(source: Source, page: PageRecord) -> None:
     log.debug("%s, page %d: %s after %d attempts", name, page.page_number, page.status, page.attempts)
 
 
-def _summary_json(summary: RunSummary | Stats) -> str:
-    return strict_json({**vars(summary), "failures": [each.as_json for each in summary.failures]}, indent=2)
+def _summary_json(summary: RunSummary | Stats, more: Mapping[str, Any] = {}) -> str:
+    numbers = {**vars(summary), "failures": [each.as_json for each in summary.failures], **more}
+    return strict_json(numbers, indent=2)
 
 
 def _say_summary(summary: Any, config: PipelineConfig) -> None:
@@ -505,12 +525,22 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
         say("           run it again to try these again")
 
 
-def _say_stats(workspace: str, *, as_json: bool) -> None:
+def _say_stats(workspace: str, price: float | None, machines: int | None, *, as_json: bool) -> None:
+    from olmocr.workspace.cost import cost_lines, read_cost, require_price
     from olmocr.workspace.opening import workspace_place
     from olmocr.workspace.stats import read_stats, stats_lines
 
-    stats = read_stats(workspace_place(workspace))
-    say(_summary_json(stats) if as_json else "\n".join(stats_lines(stats)))
+    if price is None and machines is not None:
+        raise UsageError("--machines is for what they cost: give --price-per-hour as well")
+    if price is not None:
+        require_price(price)
+    place = workspace_place(workspace)
+    stats = read_stats(place)
+    cost = None if price is None else read_cost(place, price, machines)
+    if as_json:
+        say(_summary_json(stats, {} if cost is None else {"cost": cost.as_json()}))
+    else:
+        say("\n".join([*stats_lines(stats), *(() if cost is None else cost_lines(cost))]))
 
 
 if __name__ == "__main__":

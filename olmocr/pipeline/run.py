@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from olmocr.backends.choice import Sleep
+from olmocr.disk_dict import DiskDict
 from olmocr.errors import InputError, OlmocrError, OutputError, ServerUnavailableError, UnwritableNameError, reason_of
 from olmocr.files import cache_folder, temporary_folder
 from olmocr.inputs.local_file import content_hash, fetched, is_elsewhere, scratch_folder, version_of
-from olmocr.inputs.sources import Source, find_sources
+from olmocr.inputs.sources import Source, list_sources
 from olmocr.page import Ask
 from olmocr.pipeline.answers import Answers
 from olmocr.pipeline.cluster.actors import ray_cluster
@@ -92,7 +93,7 @@ async def run_pipeline(
         if not config.pdfs:
             sources = sources_to_retry(records)
         if config.writes_beside:
-            for source in sources:  # in this order, and not in that in which they are finished
+            for source in sources.values():  # in this order, and not in that in which they are finished
                 workspace.reserve(
                     source,
                     markdown=config.markdown_folder is not None,
@@ -105,13 +106,13 @@ async def run_pipeline(
         answers = Answers(config, _local(config.workspace), ask, sleep, on_stage, opening)
         unfinished = Unfinished(config, workspace, records, sources, lambda: counts.add_document("skipped"))
         try:
-            if waiting := unfinished.find():
+            if unfinished.find():
                 async with open_pool() as pool, answers, _beating(records):
                     documents = _Documents(config, scratch, pool, answers, cluster)
                     run = _Run(config, workspace, records, scratch, unfinished, counts, documents, on_page, on_document)
                     with counts.timed(apart_from=lambda: answers.seconds):
                         await documents.get_ready()
-                        await run.read_all(waiting)
+                        await run.read_all(unfinished.found())
             if cluster is None:  # whose machines may have a model that this one has not
                 await answers.require_model()
         except asyncio.CancelledError:
@@ -120,17 +121,18 @@ async def run_pipeline(
         finally:  # what ended the run is one thing, what failed before another
             unfinished.tell_what_was_read_otherwise(answers.model)
             workspace.write_failures(records.failures())
-            workspace.write_metrics(metrics_of(counts, answers.counts(), answers.by_server()))
+            numbers = metrics_of(counts, answers.counts(), answers.by_server())
+            workspace.write_metrics(numbers)
+            records.add_run(numbers)
         return counts.summary()
 
 
-def _find_sources(config: PipelineConfig, on_stage: OnStage) -> tuple[Source, ...]:
+def _find_sources(config: PipelineConfig, on_stage: OnStage) -> DiskDict[Source]:
     """Return the documents that are given, without those that lie in the workspace itself."""
     place = config.workspace
     if isinstance(place, Path):
-        return find_sources(config.pdfs, apart_from=place, on_stage=on_stage)
-    found = find_sources(config.pdfs, apart_from=place.local_folder, on_stage=on_stage)
-    return tuple(source for source in found if not source.name.startswith(f"{place}/"))
+        return list_sources(config.pdfs, apart_from=place, on_stage=on_stage)
+    return list_sources(config.pdfs, apart_from=place.local_folder, on_stage=on_stage, not_below=f"{place}/")
 
 
 def _local(place: Path | StorePlace) -> Path:

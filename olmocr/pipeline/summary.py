@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal
 
+from olmocr.disk_dict import DiskDict
 from olmocr.errors import ExitCode
 from olmocr.inputs.sources import Source
 from olmocr.runtime.memory import peak_memory
@@ -54,8 +55,8 @@ class RunSummary:
 class RunCounts:
     """Counts what a run over *sources* does; failures are told in their order. *clock* tells seconds."""
 
-    def __init__(self, sources: Iterable[Source], clock: Callable[[], float] = time.monotonic) -> None:
-        self._order = {source.key: number for number, source in enumerate(sources)}
+    def __init__(self, sources: DiskDict[Source], clock: Callable[[], float] = time.monotonic) -> None:
+        self._sources = sources
         self._clock = clock
         self._counts: Counter[str] = Counter()
         self._failures: dict[str, Failure] = {}
@@ -95,7 +96,7 @@ class RunCounts:
 
     def summary(self) -> RunSummary:
         """Return what was done so far."""
-        failures = tuple(self._failures[key] for key in sorted(self._failures, key=self._order.__getitem__))
+        failures = tuple(self._failures[key] for key in sorted(self._failures, key=self._sources.place))
         names = {each.name for each in fields(RunSummary)} - {"failures", "seconds", "servers"}
         numbers = {name: self._counts[name] for name in names}
         return RunSummary(failures=failures, seconds=self._seconds, servers=by_server(self._servers), **numbers)

@@ -74,20 +74,22 @@ async def side_by_side(
     """
     waiting = iter(things)
     tasks: set[asyncio.Future[T]] = set()
+    finished: asyncio.Queue[asyncio.Future[T]] = asyncio.Queue()
 
-    def begin_next() -> None:
+    def begin() -> None:
         most = at_once() if callable(at_once) else at_once
         for thing in itertools.islice(waiting, max(0, most - len(tasks))):
-            tasks.add(asyncio.ensure_future(do(thing)))
+            task = asyncio.ensure_future(do(thing))
+            tasks.add(task)
+            task.add_done_callback(finished.put_nowait)
 
     try:
-        begin_next()
+        begin()
         while tasks:
-            finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in finished:
-                tasks.discard(task)
-                begin_next()
-                yield task.result()
+            task = await finished.get()
+            tasks.discard(task)
+            begin()
+            yield task.result()
     finally:
         for task in tasks:
             task.cancel()

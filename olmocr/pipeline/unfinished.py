@@ -8,13 +8,14 @@ import json
 import logging
 import random
 import threading
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
+from olmocr.disk_dict import DiskDict
 from olmocr.errors import InputError
 from olmocr.inputs.local_file import version_of
-from olmocr.inputs.sources import STANDARD_INPUT, Source, find_sources, key_of_archive
+from olmocr.inputs.sources import STANDARD_INPUT, Source, find_sources, key_of_archive, listed
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.page_ranges import wanted_numbers
 from olmocr.pipeline.page_records import how_asked
@@ -30,16 +31,18 @@ log = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS = 2.0
 
 
-def sources_to_retry(records: Memory) -> tuple[Source, ...]:
+def sources_to_retry(records: Memory) -> DiskDict[Source]:
     """Return all documents that failed, or have pages that fell back, and are there still."""
-    found: list[Source] = []
+    return listed(_to_retry(records))
+
+
+def _to_retry(records: Memory) -> Iterator[Source]:
     for document in records.documents():
         if document.name != STANDARD_INPUT and _wants_retry(document, records):
             try:
-                found += find_sources([document.name])
+                yield from find_sources([document.name])
             except InputError as error:
                 log.warning("%s is left as it is: %s", document.name, error)
-    return tuple(found)
 
 
 def _wants_retry(document: KnownDocument, records: Memory) -> bool:
@@ -89,6 +92,26 @@ def _is_one_model(one: str, other: str) -> bool:
         return False
 
 
+class _Turns:
+    """One after the other for each name; names that nobody uses are forgotten."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._users: Counter[str] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        """Hold the turn of a name."""
+        self._users[name] += 1
+        try:
+            async with self._locks.setdefault(name, asyncio.Lock()):
+                yield
+        finally:
+            self._users[name] -= 1
+            if not self._users[name]:
+                del self._users[name], self._locks[name]
+
+
 class Unfinished:
     """What a run over *sources* finds to do in its workspace, beside other processes that work there.
 
@@ -100,32 +123,40 @@ class Unfinished:
         config: PipelineConfig,
         workspace: Results,
         records: Memory,
-        sources: Iterable[Source],
+        sources: DiskDict[Source],
         on_skipped: Callable[[], None],
     ) -> None:
         self._config = config
         self._workspace = workspace
         self._records = records
-        self._order = {source: number for number, source in enumerate(sources)}
-        self._keys = {source.key for source in self._order}
+        self._sources = sources
+        self._found: DiskDict[Source] = DiskDict()
         self._on_skipped = on_skipped
         self._waiting = 0
-        self._updated_before: dict[str, float | None] = {}
-        self._kept: dict[tuple[str, str], list[str]] = defaultdict(list)
-        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._begun_anew: set[str] = set()
+        self._updated_before: DiskDict[float | None] = DiskDict()
+        self._kept: Counter[tuple[str, str]] = Counter()
+        self._first_kept: dict[tuple[str, str], str] = {}
+        self._turns = _Turns()
+        self._begun_anew: DiskDict[None] = DiskDict()
         self._archives: set[str] = set()
         self._left_to_others: list[Source] = []
         self._counting = threading.Lock()
 
-    def find(self) -> list[Source]:
-        """Return the documents that are to be read; what is asked for only now is written for the others."""
-        found = [source for source in self._order if not self._skipped(source, self._is_done(source))]
-        self._waiting = len(found)
-        if self._records.is_shared and found and self._records.has_company():
-            start = random.randrange(len(found))  # noqa: S311
-            return found[start:] + found[:start]  # or all machines would want the same document at the same time
-        return found
+    def find(self) -> int:
+        """Find the documents to be read, and say how many; for the others what is asked for only now is written."""
+        for source in self._sources.values():
+            if not self._skipped(source, self._is_done(source)):
+                self._found[source.key] = source
+        self._waiting = len(self._found)
+        return self._waiting
+
+    def found(self) -> Iterator[Source]:
+        """Yield these documents in their order; where there is company, from any one of them on."""
+        start = 0
+        if self._records.is_shared and len(self._found) and self._records.has_company():
+            start = random.randrange(len(self._found))  # noqa: S311
+        yield from self._found.values(start)
+        yield from self._found.values(0, start)  # or all machines would want the same document at the same time
 
     async def is_done_by_now(self, source: Source) -> bool:
         """Say whether another machine has read a document since this run began."""
@@ -141,13 +172,14 @@ class Unfinished:
 
     def place(self, source: Source, number: int) -> Place:
         """Return a page's place in the order: documents are finished as they were given, one after the other."""
-        return self._order[source], number
+        return self._sources.place(source.key), number
 
     def _is_done(self, source: Source) -> bool:
         if not self._config.force and self._records.done_by_others(source):
             return True
         known = self._records.document(source.key)
-        self._updated_before.setdefault(source.key, known.updated if known else None)
+        if source.key not in self._updated_before:
+            self._updated_before[source.key] = known.updated if known else None
         if known is None or known.sha256 is None or not self._is_as_asked(known, source):
             return False
         text_id = self._workspace.result_id(source, known.sha256)
@@ -190,7 +222,7 @@ class Unfinished:
     @contextlib.asynccontextmanager
     async def held(self, source: Source, sha256: str) -> AsyncIterator[bool]:
         """Hold a document's content while its pages are read; yield whether it is ours, or left to another process."""
-        async with self._turns[sha256]:  # of two files with one content the second finds all pages read
+        async with self._turns.turn(sha256):  # of two files with one content the second finds all pages read
             if not await self._records.away(lambda: self._records.lock(sha256)):
                 self._left_to_others.append(source)
                 yield False
@@ -220,8 +252,10 @@ class Unfinished:
         """
         known = self._records.document(source.key)
         updated = known.updated if known else None
-        is_first = sha256 not in self._begun_anew and updated == self._updated_before.get(source.key, updated)
-        self._begun_anew.add(sha256)
+        was_looked_at = source.key in self._updated_before
+        is_as_it_was = not was_looked_at or updated == self._updated_before.get(source.key)
+        is_first = sha256 not in self._begun_anew and is_as_it_was
+        self._begun_anew[sha256] = None
         if self._config.force and is_first:
             self._records.read_anew(sha256, numbers)
         # What fell back is asked again where it made the document fail, or where that is asked for.
@@ -236,8 +270,9 @@ class Unfinished:
 
     def forget_what_had_the_name(self, source: Source) -> None:
         """Forget documents that had *source*'s names before, through links that lead to it now, and have no other."""
-        for key in self._records.led_elsewhere(source.key, source.spellings) - self._keys:
-            self._forget(key)
+        for key in self._records.led_elsewhere(source.key, source.spellings):
+            if key not in self._sources:
+                self._forget(key)
         archive = key_of_archive(source)
         if archive is not None and archive not in self._archives:  # it was damaged once, and is not any more
             self._archives.add(archive)
@@ -251,12 +286,13 @@ class Unfinished:
 
     def _note_readings(self, source: Source, sha256: str) -> None:
         for reading in self._records.readings(sha256):
-            self._kept[reading].append(source.name)
+            self._kept[reading] += 1
+            self._first_kept.setdefault(reading, source.name)
 
     def tell_what_was_read_otherwise(self, model: str | None) -> None:
         """Say which documents have pages that were read before, and not as this run with *model* would read them."""
         asked = how_asked(self._config.prompt, self._config.target_longest_image_dim, self._config.guided_decoding)
-        for (other, how), names in sorted(self._kept.items()):
+        for (other, how), count in sorted(self._kept.items()):
             if model and not _is_one_model(other, model):
                 differs = f"{other} and not with {model}"
             elif how and how != asked:
@@ -265,7 +301,7 @@ class Unfinished:
                 continue
             log.warning(
                 "%d documents (first: %s) have pages that were read with %s: they stay, `force=True` reads them again",
-                len(names), names[0], differs,
+                count, self._first_kept[other, how], differs,
             )  # fmt: skip
 
     def assembled(self, source: Source, sha256: str, page_count: int) -> Document | None:

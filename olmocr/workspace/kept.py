@@ -86,6 +86,12 @@ class Memory(Protocol):
     def tally(self, sha256: str) -> Tally:
         """Return a document's pages, counted."""
 
+    def add_run(self, numbers: dict[str, Any]) -> None:
+        """Keep the numbers of the run that ends: what its ``metrics.json`` has."""
+
+    def runs(self) -> Iterator[dict[str, Any]]:
+        """Yield the numbers of each run that ended here."""
+
     def done_by_others(self, source: Source) -> bool:
         """Say whether another program has read a document here, so that it is not to be read again."""
 

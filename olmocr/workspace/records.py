@@ -107,6 +107,11 @@ CREATE TABLE IF NOT EXISTS spellings (
     spelling    TEXT    PRIMARY KEY,
     key         TEXT    NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (
+    run         TEXT    PRIMARY KEY,
+    ended       REAL    NOT NULL,
+    numbers     TEXT    NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS markdown_folders (
     folder      TEXT    PRIMARY KEY
 ) WITHOUT ROWID;
@@ -244,6 +249,17 @@ class Records:
         """Return a document's pages, counted."""
         return tally_of(self.pages(sha256).values())
 
+    def add_run(self, numbers: dict[str, Any]) -> None:
+        """Keep the numbers of the run that ends, without its failures, which are told of documents."""
+        kept = {name: value for name, value in numbers.items() if name != "failures"}
+        self._write("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", (self._owner, time.time(), json.dumps(kept)))
+
+    def runs(self) -> Iterator[dict[str, Any]]:
+        """Yield the numbers of each run that ended here."""
+        for (text,) in self._read("SELECT numbers FROM runs ORDER BY ended, run"):
+            with contextlib.suppress(ValueError):
+                yield json.loads(text)
+
     def add_page(self, sha256: str, page: PageRecord) -> None:
         """Keep a page; one that was kept before under the same number is replaced, and need not be any more.
 
@@ -330,8 +346,9 @@ class Records:
 
     def documents(self) -> Iterator[KnownDocument]:
         """Yield all documents by name."""
-        for row in self._read(_DOCUMENTS + " ORDER BY name, key"):
-            yield _known(row)
+        with self._errors("read"):
+            for row in self._db.execute(_DOCUMENTS + " ORDER BY name, key"):  # they may be too many for memory
+                yield _known(row)
 
     def failures(self) -> Iterator[Failure]:
         """Yield all documents that failed, by name, and why."""

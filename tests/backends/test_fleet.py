@@ -626,7 +626,7 @@ def test_what_is_asked_beside_pages_says_nothing_of_how_fast_a_server_is():
 
 
 def test_of_many_servers_whoever_has_answered_gets_the_page_that_has_waited_longest():
-    """With hundreds of pages not all are weighed against all servers each time: room that comes free is used."""
+    """With hundreds of pages not all are weighed against all servers each time: room is used as soon as it is free."""
     servers = [Server(str(number), asyncio.Event(), room=1) for number in range(100)]
 
     async def run():

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from olmocr.errors import ExitCode
-from olmocr.inputs.sources import Source
+from olmocr.inputs.sources import Source, listed
 from olmocr.pipeline.summary import RunCounts, RunSummary, metrics_of, pages_per_minute
 from olmocr.workspace.document import Failure
 from olmocr.workspace.folder import open_workspace
@@ -16,7 +16,7 @@ SOURCES = [Source(name, Path(name)) for name in ("a.pdf", "b.pdf", "c.pdf", "d.p
 def counts_of_four_pages():
     """Return the counts of a run of 30 seconds over two documents that it read, one skipped, one left out, two bad."""
     ticks = iter([100.0, 130.5])
-    counts = RunCounts(SOURCES, clock=lambda: next(ticks))
+    counts = RunCounts(listed(SOURCES), clock=lambda: next(ticks))
     with counts.timed(apart_from=lambda: 0.5):
         for page in FOUR:
             counts.add_page(page)
@@ -48,7 +48,7 @@ def test_a_summary_counts_each_kind_of_page_and_of_document():
 
 
 def test_a_run_that_did_nothing_has_counted_nothing_and_divides_by_nothing():
-    summary = RunCounts([]).summary()
+    summary = RunCounts(listed([])).summary()
     assert summary == RunSummary(0, 0, 0, (), 0, 0, 0, 0, 0, 0, 0, 0, 0.0)
     assert (pages_per_minute(summary), summary.exit_code) == (0.0, ExitCode.OK)
 
@@ -63,7 +63,7 @@ def test_four_pages_in_half_a_minute_are_eight_a_minute():
 
 def test_the_time_of_a_run_that_an_error_ends_counts():
     ticks = iter([0.0, 7.0])
-    counts = RunCounts([], clock=lambda: next(ticks))
+    counts = RunCounts(listed([]), clock=lambda: next(ticks))
     with pytest.raises(ZeroDivisionError), counts.timed(apart_from=lambda: 2.0):
         raise ZeroDivisionError
     assert counts.summary().seconds == 5.0

@@ -24,7 +24,8 @@ class Tally:
         self._started = started
         self._pages = self._retried = self._fallback = self._blank = self._tokens = 0
         self._expected = self._waiting = self._documents_done = 0
-        self._left: dict[str, int] = {}  # pages of each document that was begun
+        self._begun = 0
+        self._left: dict[str, int] = {}  # pages of each document that was begun and is not done
         self._last = ""
 
     def start(self, now: float) -> None:
@@ -33,7 +34,9 @@ class Tally:
 
     def begin(self, document: str, pages: int, waiting: int) -> None:
         """Count a *document* (its key) that is begun: *pages* are to be read, and *waiting* documents are behind it."""
-        self._left[document] = pages
+        self._begun += 1
+        if pages:
+            self._left[document] = pages
         self._documents_done += not pages
         self._expected += pages
         self._waiting = waiting
@@ -46,8 +49,11 @@ class Tally:
         self._blank += page.status == "blank"
         self._tokens += page.total_output_tokens
         self._last = f"{in_a_line(name)}, page {page.page_number}"
-        self._left[document] = self._left.get(document, 1) - 1
-        self._documents_done += self._left[document] == 0
+        self._begun += document not in self._left
+        left = self._left.pop(document, 1) - 1
+        if left:
+            self._left[document] = left
+        self._documents_done += not left
 
     @property
     def has_pages(self) -> bool:
@@ -62,8 +68,7 @@ class Tally:
     @property
     def pages_left(self) -> float:
         """Pages that are left, supposing that documents still to come have as many as those that were begun."""
-        begun = max(len(self._left), 1)
-        return max(0, self._expected - self._pages) + self._waiting * self._expected / begun
+        return max(0, self._expected - self._pages) + self._waiting * self._expected / max(self._begun, 1)
 
     def line(self, now: float) -> str:
         """Return pages, those that took more than one attempt or got no good answer, how fast it goes, what is left."""
@@ -82,7 +87,7 @@ class Tally:
         return f"{self._pages} of {self._expected}" + ("+" if self._waiting else "")
 
     def _documents_of(self) -> str:
-        return f"{self._documents_done} of {len(self._left) + self._waiting}"
+        return f"{self._documents_done} of {self._begun + self._waiting}"
 
     def _kinds(self) -> list[str]:
         kinds = {"retried": self._retried, "failed": self._fallback, "blank": self._blank}

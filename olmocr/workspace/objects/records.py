@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from olmocr.inputs.sources import Source
 from olmocr.reports.typed_json import WrongTypeError, parse_as
+from olmocr.text import strict_json
 from olmocr.workspace.document import Failure, PageRecord
 from olmocr.workspace.objects import pages as stored
 from olmocr.workspace.objects.claims import Claims
@@ -31,6 +32,7 @@ T = TypeVar("T")
 RECENT_SECONDS = 30.0
 """So old may be what is known of the documents of others."""
 
+_RUNS = "metrics"
 _AT_ONCE = 32
 _MODELS_OF = 100  # documents
 
@@ -193,6 +195,18 @@ class ObjectRecords:
             name: value for name, value in (self._entry(document.key) or {}).items() if name in ("result", "beside")
         }
         self._documents.put(document.key, {**kept, **self._amended.pop(document.key, {}), **entry})
+
+    def add_run(self, numbers: dict[str, Any]) -> None:
+        """Keep the numbers of the run that ends, in a file of its own."""
+        self._store.put(f"{_RUNS}/{self.owner}.json", (strict_json(numbers, indent=2) + "\n").encode())
+
+    def runs(self) -> Iterator[dict[str, Any]]:
+        """Yield the numbers of each run that ended here."""
+        for _, data in sorted(self._store.get_all(self._store.names(_RUNS)).items()):
+            with contextlib.suppress(ValueError):
+                numbers = json.loads(data)
+                if isinstance(numbers, dict):
+                    yield numbers
 
     def forget_document(self, key: str) -> None:
         """Forget what came of a source; its pages stay."""

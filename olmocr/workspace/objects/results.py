@@ -159,9 +159,8 @@ class ObjectResults:
             self._store.remove(["failures.jsonl"])
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write a run's numbers: ``metrics.json``, which is of the last run to end, and one file for each run."""
-        data = _encoded(strict_json(metrics, indent=2) + "\n")
-        self._store.put_all({"metrics.json": data, f"metrics/{self._records.owner}.json": data})
+        """Write a run's numbers: ``metrics.json``, which is of the last run to end."""
+        self._store.put("metrics.json", _encoded(strict_json(metrics, indent=2) + "\n"))
 
     # What lies beside a result.
 

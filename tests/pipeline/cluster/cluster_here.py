@@ -61,12 +61,16 @@ class ClusterHere:
         self.load_faults = load_faults or {}
         self.readers = {}
         self.sent = []
+        self.ending = []
         self.address = None
 
     @contextlib.asynccontextmanager
     async def opened(self, address):
         self.address = address
-        yield self
+        try:
+            yield self
+        finally:
+            await asyncio.gather(*self.ending)
 
     async def places(self):
         if not self.states:
@@ -77,8 +81,11 @@ class ClusterHere:
     async def reader(self, place, terms):
         model = self.models.setdefault(place, Reader())
         self.readers[place] = reader = ReaderThere(place, terms, model, self.load_faults.get(place))
-        async with reader.desk:
+        await reader.desk.__aenter__()
+        try:
             yield reader
+        finally:  # and whoever waits for it may be cancelled
+            self.ending.append(asyncio.create_task(reader.desk.__aexit__(None, None, None)))
 
     async def send(self, content):
         self.sent.append(content.name)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ from olmocr.pipeline.cluster.actors import ray_cluster
 from olmocr.workspace.opening import opened_workspace
 from tests.conftest import PAGES
 from tests.pipeline.cluster.nodes import nodes_here
+from tests.pipeline.cluster.scripted import ScriptedDesk
+from tests.pipeline.doubles import write_numbered_pdf
 
 pytest.importorskip("ray")
 
@@ -95,19 +98,27 @@ def test_a_node_that_comes_later_is_used(nodes, model, alone, tmp_path):
     assert files(tmp_path / "ws") == alone
 
 
-def test_a_node_that_is_drained_is_seen_and_gets_nothing_new(nodes):
-    async def run():
-        async with ray_cluster(nodes.address) as cluster:
-            before = await cluster.places()
-            node = nodes.drain_a_node()
-            return before, await cluster.places(), node
+def test_a_node_that_is_about_to_go_finishes_its_pages_and_gets_no_more(nodes, tmp_path, caplog):
+    pdfs = [write_numbered_pdf(tmp_path / f"{at}.pdf", range(4 * at + 1, 4 * at + 5)) for at in range(12)]
+    settings = {"model": "m", "ray": nodes.address, "target_longest_image_dim": 64, "max_concurrent_pages": 2}
+    config = PipelineConfig(workspace=tmp_path / "ws", pdfs=pdfs, **settings)
+    calls = [nodes.drain_a_node]
 
-    before, after, node = asyncio.run(run())
-    assert set(before.values()) == {"ready"}
-    assert {name: state for name, state in after.items() if node[:8] in name} == {
-        name: "draining" for name in before if node[:8] in name
-    }
-    assert sorted(after.values()) == ["draining", "ready"]
+    def on_page(source, page):
+        while calls:
+            calls.pop()()
+
+    async def shortly(seconds):
+        await asyncio.sleep(min(seconds, 1))
+
+    opening = functools.partial(ray_cluster, make_desk=functools.partial(ScriptedDesk, 2))
+    summary = asyncio.run(run_pipeline(config, open_cluster=opening, on_page=on_page, sleep=shortly))
+    assert (summary.exit_code, summary.pages, summary.fallback_pages) == (ExitCode.OK, 48, 0)
+    assert "is about to go: it finishes the pages that it has in hand" in caplog.text
+    counts = json.loads((tmp_path / "ws/metrics.json").read_text())["servers"]
+    drained = counts[next(name for name in counts if nodes.nodes[-1].node_id[:8] in name)]
+    assert (drained["went_away"], drained["asked"]) == (0, drained["answered"])
+    assert drained["answered"] < 24
 
 
 def command(nodes, place, model, *options):
