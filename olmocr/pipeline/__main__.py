@@ -9,7 +9,6 @@ import inspect
 import itertools
 import logging
 import os
-import re
 import sys
 import tomllib
 import typing
@@ -38,6 +37,7 @@ from olmocr.terminal.command import (
     say,
     several_values,
     start_logging,
+    with_ray_address,
 )
 from olmocr.text import in_a_line, strict_json
 from olmocr.version import __version__
@@ -77,22 +77,9 @@ class _OcrCommand(CommandWithBothSpellings):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
-        found = translated(several_values(_with_ray_address(args[:end]), "--pdfs"))
+        found = translated(several_values(with_ray_address(args[:end]), "--pdfs"))
         ctx.obj = _Given(found, tuple(args[end + 1 :]))
         return super().parse_args(ctx, found.args)
-
-
-_RAY_ADDRESS = re.compile(r"auto|local|[\w.-]+:\d+|\[[\d:a-fA-F]+\]:\d+|ray://.*")
-
-
-def _with_ray_address(args: list[str]) -> list[str]:
-    """Return *args* with ``--ray local`` for ``--ray`` without an address: what follows may well be a document."""
-    spread = []
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
-        spread.append(arg)
-        if arg == "--ray" and not _RAY_ADDRESS.fullmatch(following):
-            spread.append("local")
-    return spread
 
 
 def _settings(path: Path, options: list[Any]) -> dict[str, Any]:

@@ -100,7 +100,9 @@ async def run_pipeline(
                     pages=config.page_files,
                     page_records=config.page_records,
                 )
-        cluster = ClusterReading(config, scratch, open_cluster, sleep) if config.ray and not ask else None
+        cluster = None
+        if config.ray and not ask:
+            cluster = ClusterReading(config, scratch, open_cluster, sleep, on_stage)
         opening = cluster.answering if cluster else None
         counts = RunCounts(sources)
         answers = Answers(config, _local(config.workspace), ask, sleep, on_stage, opening)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from olmocr.backends.config import one_or_several
 from olmocr.errors import ExitCode, UsageError
 from olmocr.terminal.command import (
     CommandWithBothSpellings,
@@ -22,6 +23,7 @@ from olmocr.terminal.command import (
     progress_bar,
     say,
     start_logging,
+    with_ray_address,
 )
 from olmocr.terminal.options import JsonObject, MadeFrom, MaxTokens, ModelFolder, Quiet
 from olmocr.text import printable
@@ -293,7 +295,14 @@ def _say_fidelity(reports: Sequence[FidelityReport], *, as_json: bool, markdown:
         say("\n".join(ladder_lines(reports) if len(reports) > 1 else fidelity_lines(reports[0])))
 
 
-@app.command(cls=CommandWithBothSpellings)
+class _BenchCommand(CommandWithBothSpellings):
+    """Takes ``--ray`` without an address."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_ray_address(args))
+
+
+@app.command(cls=_BenchCommand)
 @ends_with_exit_code
 def bench(
     directory: Annotated[
@@ -335,10 +344,15 @@ def bench(
     max_tokens: MaxTokens = 8000,
     max_attempts: Annotated[int, typer.Option(min=1, help="Attempts at a page, the first one counted.")] = 8,
     server: Annotated[
-        str | None, typer.Option(metavar="URL", help="A server that has the model and reads the pages.")
+        list[str] | None,
+        typer.Option(metavar="URL", help="A server that has the model and reads the pages; again for more."),
     ] = None,
     server_model: Annotated[
         str | None, typer.Option(help="What the model is called there, if the server has several.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="[ADDR]", help="Read on a Ray cluster: auto, HOST:PORT, or none to start Ray."),
     ] = None,
     work: Annotated[
         Path | None,
@@ -359,8 +373,9 @@ def bench(
 
     if (folder is None) == (answers is None):
         raise UsageError("name either the folder of a model, or with `answers` one of answers")
-    if answers and server:
-        raise UsageError("`answers` are there already, and no `server` is asked; leave one of the two out")
+    if answers and (server or ray):
+        asked = "`server`" if server else "`ray`"
+        raise UsageError(f"`answers` are there already, and no {asked} is asked; leave one of the two out")
     if output and not answers:
         raise UsageError("a model's report lies beside its weights; `output` is for that on `answers`")
     console = start_logging(quiet=quiet)
@@ -370,8 +385,9 @@ def bench(
         work=work.expanduser() if work else None,
         max_tokens=max_tokens,
         max_attempts=max_attempts,
-        server=server,
+        server=one_or_several(server),
         server_model=server_model,
+        ray=ray,
         draftsman=functools.cache(lambda: find_draftsman(katex.expanduser() if katex else None, browser)),
     )
     directory = directory.expanduser()

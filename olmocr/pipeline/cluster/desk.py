@@ -101,8 +101,8 @@ OpenAnswering = Callable[[], AbstractAsyncContextManager[Answering]]
 
 
 def reader_terms(config: ReadingConfig) -> ReaderTerms:
-    """Return what readers on other machines are to use: without what only a run has, a folder's path from the root."""
-    values = {each.name: getattr(config, each.name) for each in fields(ReadingConfig)}
+    """Return what readers on other machines are to use: without keys and what only a run has, paths from the root."""
+    values = {each.name: getattr(config, each.name) for each in fields(ReadingConfig)} | {"api_key": None}
     named = config.model or ""
     folder = Path(named).expanduser()
     if named and is_folder(folder):

@@ -34,6 +34,7 @@ from olmocr.pipeline.cluster.desk import (
 )
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.turns import Place
+from olmocr.stages import Loading, OnStage, unwatched
 from olmocr.version import __version__
 from olmocr.workspace.document import PageRecord
 
@@ -97,16 +98,23 @@ Sleep = Callable[[float], Awaitable[None]]
 class ClusterReading:
     """Reads documents of a run with *config* by the readers of the cluster that *open_cluster* connects to.
 
-    :meth:`answering` is what :class:`~olmocr.pipeline.answers.Answers` open. *sleep* waits for what is away.
+    :meth:`answering` is what :class:`~olmocr.pipeline.answers.Answers` open. *sleep* waits for what is away, and
+    *on_stage* hears that models are loaded.
     """
 
     def __init__(
-        self, config: PipelineConfig, scratch: Path, open_cluster: OpenCluster, sleep: Sleep = asyncio.sleep
+        self,
+        config: PipelineConfig,
+        scratch: Path,
+        open_cluster: OpenCluster,
+        sleep: Sleep = asyncio.sleep,
+        on_stage: OnStage = unwatched,
     ) -> None:
         self._config = config
         self._scratch = scratch
         self._open_cluster = open_cluster
         self._sleep = sleep
+        self._on_stage = on_stage
         self._terms = reader_terms(config)
         self._known: dict[str, NamedServer] = {}
         self._gone: set[str] = set()
@@ -132,7 +140,8 @@ class ClusterReading:
             async with fleet:
                 self._fleet = fleet
                 self._follow(await cluster.places(), fleet)
-                log.info("%d readers are started; the first that has its model begins", self.readers)
+                log.info("readers that are started: %d; whoever has its model begins", self.readers)
+                self._on_stage(Loading(self._terms.named))
                 watch = asyncio.create_task(self._watch(cluster, fleet))
                 try:
                     await fleet.somebody()

@@ -164,6 +164,10 @@ def test_a_models_folder_is_named_from_the_root_for_others_and_as_it_was_in_reco
     assert reader_terms(replace(CONFIG, model="org/name")).config.model == "org/name"
 
 
+def test_a_key_is_sent_to_no_reader():
+    assert reader_terms(replace(CONFIG, api_key="secret")).config.api_key is None
+
+
 @pytest.mark.parametrize("backend", ["mlx-vlm", "vllm"])
 def test_servers_that_readers_start_have_ports_of_their_own(backend):
     config = ReadingConfig(model="m", backend=backend)

@@ -146,6 +146,8 @@ def test_a_driver_that_is_killed_is_resumed_and_its_readers_end(nodes, model, al
     with driver(nodes, tmp_path / "ws", model) as process:
         process.kill()
         process.wait()
+        while nodes.readers():
+            time.sleep(0.1)
     summary = read(nodes, tmp_path / "ws", model)
     assert (summary.exit_code, summary.skipped > 0) == (ExitCode.OK, True)
     assert files(tmp_path / "ws") == alone
