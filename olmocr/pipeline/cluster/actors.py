@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +58,9 @@ MLX_RESOURCE = "mlx"
 
 _CLOSE_SECONDS = 20.0  # for a reader to remove what it keeps, before it is ended
 _LOOK_SECONDS = 10.0  # for a node to begin with a task that needs nothing
+_DRAIN_SECONDS = (
+    30.0  # between two such tasks on a node: each may start a process there; clouds tell two minutes before
+)
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,13 @@ def _places_of(node: Mapping[str, Any], resource: str) -> list[PlaceForReader]:
 
 
 @contextlib.asynccontextmanager
-async def ray_cluster(address: str, make_desk: MakeDesk = Desk) -> AsyncIterator[Cluster]:
+async def ray_cluster(
+    address: str, make_desk: MakeDesk = Desk, drain_seconds: float = _DRAIN_SECONDS
+) -> AsyncIterator[Cluster]:
     """Yield the Ray cluster at *address*, as ``ray.init`` takes it, or one that is started here where it is ``local``.
 
-    A Ray that this process has joined before is used as it is, and stays. What readers do, *make_desk* makes.
+    A Ray that this process has joined before is used as it is, and stays. What readers do, *make_desk* makes. Every
+    *drain_seconds* each node is asked whether it is about to go.
 
     Raises:
         MissingDependencyError: Ray is not installed.
@@ -108,7 +116,7 @@ async def ray_cluster(address: str, make_desk: MakeDesk = Desk) -> AsyncIterator
     if is_own:
         # In a thread: Ray would take the signals of the main one for itself.
         await asyncio.to_thread(_join, ray, address)
-    cluster = RayCluster(ray, address, make_desk, is_ever_drained=address != LOCAL)
+    cluster = RayCluster(ray, address, make_desk, math.inf if address == LOCAL else drain_seconds)
     with _to_the_log():
         try:
             yield cluster
@@ -173,13 +181,14 @@ def _join(ray: Any, address: str) -> None:
 
 
 class RayCluster:
-    """The cluster that this process has joined. Where it *is_ever_drained*, nodes are asked whether they are to go."""
+    """The cluster that this process has joined. Every *drain_seconds* nodes are asked whether they are to go."""
 
-    def __init__(self, ray: Any, address: str, make_desk: MakeDesk, *, is_ever_drained: bool) -> None:
+    def __init__(self, ray: Any, address: str, make_desk: MakeDesk, drain_seconds: float) -> None:
         self._ray = ray
         self._address = address
         self._make_desk = make_desk
-        self._is_ever_drained = is_ever_drained
+        self._drain_seconds = drain_seconds
+        self._looked = time.monotonic()
         self._places: dict[str, PlaceForReader] = {}
         self._draining: set[str] = set()
         self._ending: set[asyncio.Task[None]] = set()
@@ -194,17 +203,15 @@ class RayCluster:
         Raises:
             ServerError: no node has anything that a model could run on.
         """
-        nodes = await asyncio.to_thread(self._ray.nodes)
-        found = places_on(nodes)
+        found = places_on(await asyncio.to_thread(self._ray.nodes))
         if not found and not self._places:
             raise ServerError(
                 f"no machine of the Ray cluster at {self._address} has a GPU, a resource {MLX_RESOURCE}, or a processor"
             )
-        is_known = {name for name in found if name in self._places}
         self._places |= found
-        if self._is_ever_drained:
-            nodes_at_work = {self._places[name].node for name in is_known} - self._draining
-            await asyncio.gather(*map(self._look_at, nodes_at_work))
+        if time.monotonic() - self._looked >= self._drain_seconds:
+            self._looked = time.monotonic()
+            await asyncio.gather(*map(self._look_at, {place.node for place in found.values()} - self._draining))
         return {name: "draining" if place.node in self._draining else "ready" for name, place in found.items()}
 
     async def _look_at(self, node: str) -> None:
@@ -213,8 +220,10 @@ class RayCluster:
         try:
             await asyncio.wait_for(_value(self._ray, ref), _LOOK_SECONDS)
         except self._ray.exceptions.TaskUnschedulableError:
-            self._draining.add(node)
-            log.warning("a machine of the cluster is about to go: it finishes the pages that it has in hand")
+            nodes = await asyncio.to_thread(self._ray.nodes)
+            if any(each["NodeID"] == node and each["Alive"] for each in nodes):  # and is not gone already
+                self._draining.add(node)
+                log.warning("a machine of the cluster is about to go: it finishes the pages that it has in hand")
         except (TimeoutError, self._ray.exceptions.RayError):  # it is busy, or gone, which its readers tell
             pass
 

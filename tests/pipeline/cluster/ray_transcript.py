@@ -16,7 +16,7 @@ from tests.conftest import CHECKPOINT, PAGES
 from tests.pipeline.cluster.nodes import nodes_here
 from tests.workspace.s3_server import s3_server
 
-DOCUMENTS = 12
+DOCUMENTS = 8
 
 
 def transcript():
@@ -36,7 +36,7 @@ def transcript():
 
 
 def _shown(nodes, folder):
-    command = "olmocr s3://scans/ws --pdfs s3://scans/in/ --model demo-8bit --markdown --workers 2"
+    command = "olmocr s3://scans/ws --pdfs s3://scans/in/ --model demo-8bit --markdown --target-longest-image-dim 644"
     yield f"$ {command} --ray {nodes.address}"
     yield from _run([*command.split(), "--ray", nodes.address], folder, _killer(nodes))
     yield "$ olmocr s3://scans/ws --stats"

@@ -111,7 +111,7 @@ def test_a_node_that_is_about_to_go_finishes_its_pages_and_gets_no_more(nodes, t
     async def shortly(seconds):
         await asyncio.sleep(min(seconds, 1))
 
-    opening = functools.partial(ray_cluster, make_desk=functools.partial(ScriptedDesk, 2))
+    opening = functools.partial(ray_cluster, make_desk=functools.partial(ScriptedDesk, 2), drain_seconds=1)
     summary = asyncio.run(run_pipeline(config, open_cluster=opening, on_page=on_page, sleep=shortly))
     assert (summary.exit_code, summary.pages, summary.fallback_pages) == (ExitCode.OK, 48, 0)
     assert "is about to go: it finishes the pages that it has in hand" in caplog.text
