@@ -43,7 +43,7 @@ from olmocr.backends.fleet import Fleet
 from olmocr.backends.server_list import NamedServer
 from olmocr.errors import ServerUnavailableError
 from olmocr.inputs.sources import list_sources
-from olmocr.page import Ask, ModelResponse, PageImage
+from olmocr.page import Ask, ModelResponse, PageImage, PageRequest
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.run import run_pipeline
 from olmocr.rendering.pool import RenderedPage, RenderPool
@@ -221,7 +221,8 @@ class Workers:
     """What all workers do.
 
     *answered* are the seconds in which they had those pages in hand that they answered, *in_vain* of those that were
-    taken back. *busy* are all such seconds up to *now*, *busy_before_end* up to *last_begun*, when a page was begun.
+    taken back. *busy* are all such seconds up to *now*, *busy_before_end* up to *last_begun*, when a page was begun
+    that nobody had in hand before.
     """
 
     args: argparse.Namespace
@@ -234,6 +235,7 @@ class Workers:
     busy_before_end: float = 0.0
     last_begun: float = 0.0
     began: float | None = None
+    pages: Counter[int] = field(default_factory=Counter)
     speeds: dict[str, float] = field(default_factory=dict)
     back_at: dict[str, float] = field(default_factory=dict)
 
@@ -243,7 +245,7 @@ class Workers:
 
         @contextlib.asynccontextmanager
         async def opened() -> AsyncIterator[tuple[Ask, ServerInfo]]:
-            yield lambda request: self._ask(server.url), await self.look(server, model)
+            yield lambda request: self._ask(server.url, request), await self.look(server, model)
 
         return opened()
 
@@ -254,16 +256,26 @@ class Workers:
             raise ServerUnavailableError(f"{server.url} is away")
         return ServerInfo(server.url, "m", ("m",), "scripted", "1", None, room=self.args.room)
 
-    async def _ask(self, url: str) -> ModelResponse:
+    async def _ask(self, url: str, request: PageRequest) -> ModelResponse:
+        self.pages[id(request)] += 1
+        try:
+            return await self._answer(url, is_first=self.pages[id(request)] == 1)
+        finally:
+            self.pages[id(request)] -= 1
+            if not self.pages[id(request)]:
+                del self.pages[id(request)]
+
+    async def _answer(self, url: str, *, is_first: bool) -> ModelResponse:
         loop, args = asyncio.get_running_loop(), self.args
         await asyncio.sleep(args.network)
         if loop.time() < self.back_at.get(url, 0) or self.chance.random() < args.away:
             self.back_at[url] = max(self.back_at.get(url, 0), loop.time() + 300)
             raise ServerUnavailableError(f"{url} went away")
-        started = self.last_begun = loop.time()
+        started = loop.time()
         self.began = started if self.began is None else self.began
         self._take(1)
-        self.busy_before_end = self.busy
+        if is_first:
+            self.last_begun, self.busy_before_end = started, self.busy
         length = 6 if self.chance.random() < args.long else self.chance.lognormvariate(-0.08, 0.4)
         try:
             await asyncio.sleep(args.seconds * length * self.speeds[url])
@@ -303,10 +315,9 @@ class Watch:
 
     def tell(self) -> None:
         """Print a row."""
-        hours = asyncio.get_running_loop().time() / 3600
         cells = [
             f"{self.read:,}",
-            f"{hours:.2f}",
+            f"{asyncio.get_running_loop().time():,.0f}",
             f"{resident_memory(os.getpid()) / 2**20:.0f}",
             f"{peak_bytes() / 2**20:.0f}",
             f"{1000 * time.process_time() / max(1, self.read):.2f}",
@@ -327,7 +338,7 @@ async def _simulated(folder: Path, args: argparse.Namespace) -> None:
     objects = CountedFile(loop, args.request)
     watch = Watch(pages, workers, objects)
     names = [f"http://worker-{number}:8000" for number in range(args.workers)]
-    print("| pages | hours of the clock | memory, MiB | most, MiB | processor, ms a page | requests a page |")
+    print("| pages | seconds of the clock | memory, MiB | most, MiB | processor, ms a page | requests a page |")
     print(f"|{' ---: |' * 6}")
     watch.tell()
     started = loop.time()
@@ -357,9 +368,9 @@ def _list_alone(path: Path) -> None:
     started = time.process_time()
 
     def tell(stage: Stage) -> None:
-        if isinstance(stage, FindingDocuments) and (stage.found == 1000 or stage.found % 20000 == 0):
-            cost = 1000 * (time.process_time() - started) / max(1, stage.found)
-            print(f"| {stage.found:,} | {resident_memory(os.getpid()) / 2**20:.0f} | {cost:.2f} |", flush=True)
+        if isinstance(stage, FindingDocuments) and (stage.documents == 1000 or stage.documents % 20000 == 0):
+            cost = 1000 * (time.process_time() - started) / max(1, stage.documents)
+            print(f"| {stage.documents:,} | {resident_memory(os.getpid()) / 2**20:.0f} | {cost:.2f} |", flush=True)
 
     list_sources([str(path)], on_stage=tell)
 

@@ -221,7 +221,7 @@ def ocr(
         float | None,
         typer.Option(
             metavar="PRICE",
-            help="With --stats: what one machine costs in an hour; prints what a million pages cost.",
+            help="With --stats: of one machine; tells what a million pages cost.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -230,7 +230,7 @@ def ocr(
         typer.Option(
             min=1,
             metavar="N",
-            help="With --price-per-hour: machines of each run. Default: those of its servers, or 1.",
+            help="With that: machines of each run. Default: its servers'.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -279,7 +279,7 @@ def ocr(
     if stats:
         _say_stats(settings["workspace"], price_per_hour, machines, as_json=as_json)
         return
-    if price_per_hour is not None or machines is not None:
+    if any(_is_typed(context, name) for name in ("price_per_hour", "machines")):
         raise UsageError("--price-per-hour and --machines say what runs cost that have ended; give --stats as well")
     values = {name: _FORMS[name].value(value) if name in _FORMS else value for name, value in settings.items()}
     if servers is not None:
@@ -305,6 +305,12 @@ def ocr(
             _run(PipelineConfig(**values, pdfs=tuple(names)), how)
         else:
             _read_to_text(names, output, values, how)
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Say whether an option stands in the command line; in a file or the environment it may wait for its day."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _nothing_to_read(workspace: str) -> str:

@@ -18,7 +18,7 @@ _HOUR = 3600.0
 
 
 @dataclass(frozen=True)
-class Cost:
+class PageCost:
     """What a workspace's runs measured, and what follows from it for a price.
 
     Measured are *pages* that were read, not those that were found read, in so many *runs*, and *machine_seconds*: the
@@ -50,7 +50,7 @@ class Cost:
         return {**vars(self), **more}
 
 
-def read_cost(workspace: Path | StorePlace, price_per_hour: float, machines: int | None = None) -> Cost:
+def read_cost(workspace: Path | StorePlace, price_per_hour: float, machines: int | None = None) -> PageCost:
     """Compute what *workspace* cost by the numbers that its runs left there.
 
     Raises:
@@ -75,7 +75,7 @@ def require_price(price_per_hour: float) -> None:
         )
 
 
-def cost_of(runs: Iterable[Mapping[str, Any]], price_per_hour: float, machines: int | None = None) -> Cost:
+def cost_of(runs: Iterable[Mapping[str, Any]], price_per_hour: float, machines: int | None = None) -> PageCost:
     """Return what *runs* cost that left these numbers, as a workspace keeps them; what cannot be read is left out.
 
     A run had as many machines as its servers have names of hosts, or one, unless *machines* says how many each had.
@@ -90,7 +90,7 @@ def cost_of(runs: Iterable[Mapping[str, Any]], price_per_hour: float, machines: 
         had = machines or _machines(run.get("servers"))
         count, pages, most = count + 1, pages + run_pages, max(most, had)
         seconds += run_seconds * had
-    return Cost(count, pages, most, round(seconds, 3), price_per_hour)
+    return PageCost(count, pages, most, round(seconds, 3), price_per_hour)
 
 
 def _machines(servers: object) -> int:
@@ -106,7 +106,7 @@ def _host(url: str) -> str:
         return url
 
 
-def cost_lines(cost: Cost) -> list[str]:
+def cost_lines(cost: PageCost) -> list[str]:
     """Return *cost* as a person reads it: what was measured, then what follows."""
     rate, price = cost.pages_per_hour, cost.per_million_pages
     runs = f"{cost.runs} run" if cost.runs == 1 else f"{cost.runs} runs"

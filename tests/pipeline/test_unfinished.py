@@ -134,3 +134,19 @@ def test_what_failed_or_fell_back_and_is_there_still_is_tried_again(tmp_path, re
         records.add_document(KnownDocument(source.key, source.name, "", None, "", None, "failed", "broken"))
     Path(gone.name).unlink()
     assert tuple(sources_to_retry(records).values()) == (fell_back, failed)
+
+
+def test_nothing_is_kept_in_memory_of_a_content_that_was_held(tmp_path, records):
+    unfinished = make_unfinished(tmp_path, records, make_sources(tmp_path, "a.pdf", "b.pdf"))
+
+    async def hold(source):
+        async with unfinished.held(source, SHA) as is_ours:
+            assert is_ours
+            assert len(unfinished._turns._locks) == 1
+            await asyncio.sleep(0)
+
+    async def hold_both():
+        await asyncio.gather(*map(hold, unfinished._sources.values()))
+
+    asyncio.run(hold_both())
+    assert (unfinished._turns._locks, unfinished._turns._users) == ({}, {})

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from olmocr.errors import InputError, UsageError
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.run import run_pipeline
-from olmocr.workspace.cost import Cost, cost_lines, cost_of, read_cost
+from olmocr.workspace.cost import PageCost, cost_lines, cost_of, read_cost
+from tests.conftest import ROOT
 from tests.pipeline.doubles import answer, write_numbered_pdf
 from tests.rendered_here import PoolHere
 
@@ -60,7 +61,7 @@ def test_without_a_page_there_is_no_rate_and_no_price(runs):
 def test_numbers_that_cannot_be_read_are_left_out():
     broken = [{}, {"pages": None, "seconds": 1}, {"pages": "x", "seconds": 1}, {"pages": 5}]
     odd = {"pages": 10, "seconds": 36.0, "servers": {"http://[": {}}}
-    assert cost_of([*broken, odd], 1) == Cost(1, 10, 1, 36.0, 1)
+    assert cost_of([*broken, odd], 1) == PageCost(1, 10, 1, 36.0, 1)
 
 
 def test_what_was_measured_is_told_before_what_follows_from_it():
@@ -84,6 +85,16 @@ def test_a_price_that_is_none_is_refused(price, tmp_path):
 def test_what_is_no_workspace_has_no_cost(tmp_path):
     with pytest.raises(InputError, match="is no workspace"):
         read_cost(tmp_path, 1.0)
+
+
+def test_the_table_in_the_docs_is_computed_as_the_command_computes_it():
+    text = (ROOT / "docs/scale.md").read_text().partition("| machine, and what it reads |")[2].partition("\n\n")[0]
+    rows = [[cell.strip().replace(",", "") for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    known = [row for row in rows if row[1]]
+    assert len(known) == 5
+    for _, pages, _, price, million in known:
+        cost = cost_of([run(int(pages), 3600.0)], float(price))
+        assert f"{cost.per_million_pages:.2f}" == million
 
 
 @pytest.mark.parametrize("is_shared", [False, True])

@@ -312,6 +312,16 @@ def test_all_of_a_document_can_be_forgotten_and_its_path_is_anothers(kind, sourc
     assert kind.read("markdown/scans/a.md") == "another"
 
 
+def test_the_numbers_of_each_run_are_kept(kind):
+    for pages in (3, 5):
+        with kind.open() as (_, memory):
+            memory.add_run({"pages": pages, "seconds": 1.5, "servers": {}, "failures": []})
+    with kind.open() as (_, memory):
+        found = list(memory.runs())
+    assert sorted(run["pages"] for run in found) == [3, 5]
+    assert {run["seconds"] for run in found} == {1.5}
+
+
 def test_failures_and_metrics_are_files_of_their_own(kind):
     with kind.open() as (results, _):
         results.write_failures([Failure("a.pdf", "broken")])
