@@ -475,7 +475,7 @@ class Fleet(Generic[Q, A]):
     def _hand_out(self, now: float) -> None:
         """Ask about pages that wait, in their order, as long as somebody has room; who has a queue takes from it first.
 
-        What waits for a server that is away by now, while others have nothing to do, waits until all are weighed.
+        What waits for a server that is away by now, while others have little to do, waits until all are weighed.
         """
         for own in [at for at in self._perhaps_free if self._members[at].queue]:
             for question in list(self._members[own].queue):

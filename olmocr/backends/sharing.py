@@ -53,8 +53,8 @@ class ServerState:
 class PageState:
     """A page that waits for an answer: since when which servers have it in hand, and which of them cannot answer it.
 
-    Pages of one *party* go to one server as long as that is there, but for those that wait for it while another one has
-    nothing to do. None is a page for itself.
+    Pages of one *party* go to one server as long as that is there, except those that wait for it while another one has
+    less than half of what it can hold. None is a page for itself.
     """
 
     asked: tuple[tuple[int, float], ...] = ()
@@ -220,10 +220,10 @@ class _Table:
         return self._given(page, home if self._has_room(home) else None)
 
     def given_to_an_idle_one(self, page: PageState) -> int | None:
-        """Give *page*, whose party's server has no room, to one that has nothing in hand; None where all have some."""
+        """Give *page*, whose party's server has no room, to one that has less than half of its room in hand, if any."""
         taken = _taken(page)
         self.free = [each for each in self.free if self._has_room(each[1])]
-        idle = (at for _, at in self.free if self.in_hand[at] == 0 and at not in taken)
+        idle = (at for _, at in self.free if 2 * self.in_hand[at] < self.servers[at].room and at not in taken)
         return self._given(page, next(idle, None))
 
     def home_of(self, page: PageState) -> int | None:

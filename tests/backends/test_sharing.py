@@ -269,7 +269,7 @@ def test_pages_of_a_party_go_elsewhere_where_its_server_is_not_there_any_more(st
     assert asks[-1] == (len(pages), 1)
 
 
-def test_a_page_of_a_party_does_not_wait_while_somebody_has_nothing_to_do():
+def test_a_page_of_a_party_does_not_wait_while_somebody_has_less_than_half_of_what_it_can_hold():
     pages = [PageState(((0, NOW),), party="a"), PageState(party="a"), PageState(party="a"), PageState(party="b")]
     assert deal([ServerState(1), ServerState(2)], pages, NOW, NOW, {"a": 0}).asks == ((3, 1),), (
         "who has no server first"
@@ -277,3 +277,12 @@ def test_a_page_of_a_party_does_not_wait_while_somebody_has_nothing_to_do():
     assert deal([ServerState(1), ServerState(2)], pages[:3], NOW, NOW, {"a": 0}).asks == ((1, 1),), (
         "and one to begin with"
     )
+
+
+@pytest.mark.parametrize(("in_hand", "moved"), [(0, 3), (1, 2), (2, 1), (3, 0)])
+def test_who_has_half_of_what_it_can_hold_leaves_pages_to_the_server_that_has_their_party(in_hand, moved):
+    own = [PageState(((0, NOW),), party=party) for party in "abc"]
+    others = [PageState(((1, NOW),))] * in_hand
+    waiting = [PageState(party=party) for party in "abcabc"]
+    asks = deal([ServerState(3), ServerState(5)], [*own, *others, *waiting], NOW, NOW, dict.fromkeys("abc", 0)).asks
+    assert asks[:moved] == tuple((3 + in_hand + number, 1) for number in range(moved))

@@ -41,7 +41,7 @@ from olmocr.workspace.document import PageRecord
 log = logging.getLogger(__name__)
 
 SHORT_PAGES = 16
-"""A document of so many pages is read by one reader, unless another one has nothing else to do."""
+"""A document of so many pages is read by one reader, unless another one has little else to do."""
 
 TOGETHER_PAGES = 8
 """So many pages in a row of a longer one are read by one reader, which fetches the document once for them."""
