@@ -31,8 +31,7 @@ def transcript():
         for pdf in sorted(PAGES.glob("digital_*.pdf"))[:DOCUMENTS]:
             store.upload_file(str(pdf), "scans", f"in/{pdf.name}")
         with nodes_here(2) as nodes:
-            lines = list(_shown(nodes, folder))
-    return "\n".join(lines).replace(nodes.address, "10.0.0.1:6379")
+            return "\n".join(_shown(nodes, folder)).replace(nodes.address, "10.0.0.1:6379")
 
 
 def _shown(nodes, folder):
