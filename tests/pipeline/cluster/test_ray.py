@@ -20,6 +20,7 @@ from tests.conftest import PAGES
 from tests.pipeline.cluster.nodes import nodes_here
 from tests.pipeline.cluster.scripted import ScriptedDesk
 from tests.pipeline.doubles import write_numbered_pdf
+from tests.workspace.s3_server import s3_server
 
 pytest.importorskip("ray")
 
@@ -164,8 +165,16 @@ def test_ctrl_c_ends_a_run_as_ever(nodes, model, alone, tmp_path):
     assert files(tmp_path / "ws") == alone
 
 
-def test_a_cluster_writes_into_a_bucket_what_one_process_writes_into_a_folder(nodes, model, alone, tmp_path, s3_bucket):
-    place = f"s3://{s3_bucket}/ws"
+@pytest.fixture
+def bucket():
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
+    with s3_server("scans"):
+        yield "scans"
+
+
+def test_a_cluster_writes_into_a_bucket_what_one_process_writes_into_a_folder(bucket, nodes, model, alone):
+    place = f"s3://{bucket}/ws"
     assert read(nodes, place, model, nodes.kill_a_node).exit_code == ExitCode.OK
     with opened_workspace(PipelineConfig(workspace=place, pdfs=PDFS, model="m").workspace) as (results, _):
         store = results._store
