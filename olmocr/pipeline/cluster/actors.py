@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import os
+import socket
 import sys
 import threading
 import time
@@ -39,7 +40,7 @@ from olmocr.pipeline.cluster.desk import (
 )
 from olmocr.pipeline.cluster.reading import Cluster, State, ThereReader
 from olmocr.runtime.extras import install_command
-from olmocr.runtime.threads import EventLoopThread
+from olmocr.runtime.threads import EventLoopThread, in_a_lasting_thread
 from olmocr.text import one_line
 from olmocr.workspace.document import PageRecord
 
@@ -56,6 +57,7 @@ LOCAL = "local"
 MLX_RESOURCE = "mlx"
 """The resource that a Mac is started with, of which Ray knows nothing: ray start --resources='{"mlx": 1}'."""
 
+_CONNECT_SECONDS = 10.0
 _CLOSE_SECONDS = 20.0  # for a reader to remove what it keeps, before it is ended
 _LOOK_SECONDS = 10.0  # for a node to begin with a task that needs nothing
 _DRAIN_SECONDS = (
@@ -114,8 +116,8 @@ async def ray_cluster(
     ray = _ray()
     is_own = not ray.is_initialized()
     if is_own:
-        # In a thread: Ray would take the signals of the main one for itself.
-        await asyncio.to_thread(_join, ray, address)
+        # In a thread, since Ray would take the signals of the main one for itself; and in one that nobody waits for.
+        await asyncio.wrap_future(in_a_lasting_thread(lambda: _join(ray, address)))
     cluster = RayCluster(ray, address, make_desk, math.inf if address == LOCAL else drain_seconds)
     with _to_the_log():
         try:
@@ -173,11 +175,23 @@ def _join(ray: Any, address: str) -> None:
         own = {"include_dashboard": False}
         if sys.platform == "darwin":
             own["resources"] = {MLX_RESOURCE: 1}
+    _require_listener(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except Exception as error:  # Ray raises what it comes upon: ConnectionError, ValueError, RuntimeError
         what = "no Ray could be started here" if address == LOCAL else f"there is no Ray cluster at {address}"
         raise ServerError(f"{what}: {one_line(reason_of(error), 300)}") from error
+
+
+def _require_listener(address: str) -> None:
+    """Find out in seconds that nobody listens at HOST:PORT: Ray tries for many minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ServerError(f"there is no Ray cluster at {address}: {reason_of(error)}") from error
 
 
 class RayCluster:

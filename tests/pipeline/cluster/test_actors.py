@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 import sys
 import threading
 
@@ -62,7 +63,7 @@ class NoCluster:
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
-        ("10.0.0.1:6379", "there is no Ray cluster at 10.0.0.1:6379: Could not find any running Ray instance."),
+        ("auto", "there is no Ray cluster at auto: Could not find any running Ray instance."),
         ("local", "no Ray could be started here: Could not find any running Ray instance."),
     ],
 )
@@ -72,6 +73,16 @@ def test_a_cluster_that_is_not_there_is_told_of_in_a_sentence(address, sentence)
         _join(ray, address)
     assert (str(end.value), end.value.exit_code) == (sentence, ExitCode.SERVER)
     assert ray.asked_for["address"] == address
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "[::1]:{port}", "127.0.0.1:99999"])
+def test_where_nobody_listens_ray_is_not_asked_which_would_try_for_minutes(address):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ray = NoCluster()
+    with pytest.raises(ServerError, match="there is no Ray cluster at "):
+        _join(ray, address.format(port=port))
+    assert ray.asked_for is None
 
 
 def test_ray_tells_nobody_that_it_runs_here(monkeypatch):
