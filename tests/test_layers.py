@@ -120,6 +120,7 @@ DOORS = {
     "pypdf": {"rendering.unseen"},
     "pypdfium2": {"rendering.render", "rendering.unseen"},
     "rapidfuzz": {"validate.score"},
+    "ray": {"pipeline.cluster.actors"},
     "threadpoolctl": {"conversion.calibrated.rounding.matrix"},
     "tokenizers": {"validate.smoke.prompts"},
     "torch": {"validate.fidelity.reference"},

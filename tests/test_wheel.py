@@ -117,7 +117,7 @@ def test_what_a_missing_extra_is_installed_with_names_the_wheel(built, installed
 def test_all_has_every_extra_of_a_mac_and_mlx_has_what_its_smoke_test_needs():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     (named,) = re.findall(r"\[(.+)\]", extras["all"][0])
-    elsewhere = {"all", "cuda", "torch", "s3", "gcs", "azure", "dev", "validate"}
+    elsewhere = {"all", "cuda", "torch", "s3", "gcs", "azure", "ray", "dev", "validate"}
     assert set(named.split(",")) == extras.keys() - elsewhere
     assert "olmocr-mlx[validate]" in extras["mlx"]
     assert "olmocr-mlx[validate]" in extras["cuda"]

@@ -288,18 +288,14 @@ async def _engine(
 async def _server(config: BackendConfig, server: NamedServer, is_looping: IsLooping) -> AsyncIterator[Answering]:
     async with _connected(config, is_looping, server, config.model) as (ask, info):
         _tell_of(info, config)
-
-        async def signed(request: PageRequest) -> ModelResponse:
-            return replace(await ask(request), server=info.url)
-
-        yield Answering(signed, info.model)
+        yield Answering(ask, info.model)
 
 
 @contextlib.asynccontextmanager
 async def _fleet(
     config: BackendConfig, servers: Sequence[NamedServer], is_looping: IsLooping, sleep: Sleep
 ) -> AsyncIterator[Answering]:
-    fleet = Fleet(
+    fleet: Fleet[PageRequest, ModelResponse] = Fleet(
         servers,
         connect=functools.partial(_connected, config, is_looping),
         look=lambda server, model: probe(server.url, model=model, api_key=server.api_key),
@@ -314,10 +310,18 @@ async def _fleet(
         yield Answering(fleet.ask, fleet.model, fleet.fault, by_server=fleet.counts, pages_at_once=lambda: fleet.room)
 
 
-def _connected(
+@contextlib.asynccontextmanager
+async def _connected(
     config: BackendConfig, is_looping: IsLooping, server: NamedServer, model: str | None
-) -> contextlib.AbstractAsyncContextManager[tuple[Ask, ServerInfo]]:
-    return connected(server.url, model=model, api_key=server.api_key, api=config.api, is_looping=is_looping)
+) -> AsyncIterator[tuple[Ask, ServerInfo]]:
+    """Yield what asks a server, whose answers say that it gave them, and what it is."""
+    opening = connected(server.url, model=model, api_key=server.api_key, api=config.api, is_looping=is_looping)
+    async with opening as (ask, info):
+
+        async def signed(request: PageRequest) -> ModelResponse:
+            return replace(await ask(request), server=info.url)
+
+        yield signed, info
 
 
 def _tell_of(info: ServerInfo, config: BackendConfig) -> None:

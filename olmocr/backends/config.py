@@ -38,7 +38,7 @@ class BackendConfig:
     )
     backend: str = setting(
         "mlx",
-        f"{', '.join(BACKENDS)}: the model in this process, or a server started for it.",
+        f"{', '.join(BACKENDS)}: in this process, or a server started for it.",
         note="Such a server is stopped afterwards.",
         panel=_PANEL,
         choices=BACKENDS,

@@ -1,4 +1,4 @@
-"""Several servers -> one Ask: each page is asked of whoever has room, and no server's end is a page's."""
+"""Several servers -> one to ask: each page is asked of whoever has room, and no server's end is a page's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import contextlib
 import heapq
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from olmocr.backends.backoff import pause
 from olmocr.backends.client import ServerInfo
@@ -30,7 +30,6 @@ from olmocr.backends.sharing import (
     usual_at_least,
 )
 from olmocr.errors import AnswerError, InputError, OlmocrError, ServerError, ServerUnavailableError
-from olmocr.page import Ask, ModelResponse, PageRequest
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,16 @@ _MANY = 64  # pages, and each is not weighed against each server whenever one is
 _PAUSE = 1e-4  # seconds for each page, until all are weighed again; ten times as long while pages wait for room
 _OPINIONS = 2  # so many servers must find that a page cannot be answered
 
-Open = Callable[[NamedServer, str | None], AbstractAsyncContextManager[tuple[Ask, ServerInfo]]]
+_MOST_HOMES = 100_000  # parties of which is known who has them; the oldest are forgotten
+
+Q = TypeVar("Q")
+"""What servers are asked, and what they answer: mostly a PageRequest and a ModelResponse."""
+
+A = TypeVar("A")
+
+AskOne = Callable[[Q], Awaitable[A]]
+
+Open = Callable[[NamedServer, str | None], AbstractAsyncContextManager[tuple[AskOne[Q, A], ServerInfo]]]
 """Connects to a server that is to have a model of this name, if one is named."""
 
 Look = Callable[[NamedServer, str | None], Awaitable[ServerInfo]]
@@ -75,14 +83,15 @@ def _places(found: dict[str, list[str]]) -> str:
     return "; ".join(f"{plain(what)} at {', '.join(urls)}" for what, urls in found.items())
 
 
-Status = Literal["ready", "on trial", "away", "left out"]
+Status = Literal["ready", "on trial", "away", "resting", "left out"]
 
 
 @dataclass
-class _Member:
+class _Member(Generic[Q, A]):
     """One of the servers, at a place *at* among them. *room* is what it gets just now, *most* what it may get.
 
-    *in_hand* are its pages, and since when it has each, the oldest first.
+    *in_hand* are its pages, and since when it has each, the oldest first; *queue* are those that wait for it, since it
+    has others of their party.
     *in_a_row* counts its failures since it answered last, *in_vain* those since pages began to wait for it.
     """
 
@@ -90,7 +99,7 @@ class _Member:
     server: NamedServer
     most: int
     room: float = 1.0
-    ask: Ask | None = None
+    ask: AskOne[Q, A] | None = None
     info: ServerInfo | None = None
     status: Status = "away"
     fault: OlmocrError | None = None
@@ -100,7 +109,8 @@ class _Member:
     in_vain: int = 0
     strikes: int = 0
     tally: Counter[str] = field(default_factory=Counter)
-    in_hand: dict[_AskedPage, float] = field(default_factory=dict)
+    in_hand: dict[_AskedPage[Q, A], float] = field(default_factory=dict)
+    queue: dict[_AskedPage[Q, A], None] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -127,11 +137,13 @@ class _Member:
         """Be asked from *now* on, without limits."""
         self.status, self.room, self.heard = "ready", float(self.most), now
 
-    def answered(self, seconds: float, now: float) -> None:
-        """Take down an answer; a server on trial has passed it."""
-        self.seconds, self.heard = usual(self.seconds, seconds), now
+    def answered(self, seconds: float | None, now: float) -> None:
+        """Take down an answer, and how long it took where it was a page's; a server on trial has passed it."""
+        self.heard = now
         self.strikes = 0
-        self.tally["answered"] += 1
+        if seconds is not None:
+            self.seconds = usual(self.seconds, seconds)
+            self.tally["answered"] += 1
         if self.status == "on trial":
             self.status = "ready"
             log.info("%s answers again", self.url)
@@ -156,32 +168,37 @@ class _Copy:
 
 
 @dataclass(eq=False)
-class _AskedPage:
+class _AskedPage(Generic[Q, A]):
     """A page that waits for its answer. *copies* are with servers, by their places; *refusals* those that have none."""
 
-    request: PageRequest
-    answer: asyncio.Future[ModelResponse]
+    request: Q
+    answer: asyncio.Future[A]
+    party: Hashable = None
+    is_page: bool = True
     copies: dict[int, _Copy] = field(default_factory=dict)
     refusals: dict[int, OlmocrError] = field(default_factory=dict)
     failures: int = 0
 
     def state(self) -> PageState:
-        return PageState(tuple((at, copy.since) for at, copy in self.copies.items()), frozenset(self.refusals))
+        asked = tuple((at, copy.since) for at, copy in self.copies.items())
+        return PageState(asked, frozenset(self.refusals), self.party)
 
 
-class Fleet:
+class Fleet(Generic[Q, A]):
     """Asks several servers. Use it as an async context manager.
 
     A server that is away is left out and tried again, with growing pauses; what it had in hand is asked of the others.
     One that is back has to answer one page before it gets more. One that is found with another model, or refuses its
     key, is left out for good. While all are away pages wait, for about two minutes.
+
+    Servers may also join later, rest, which is to take no new page, and be dismissed.
     """
 
     def __init__(
         self,
         servers: Sequence[NamedServer],
         *,
-        connect: Open,
+        connect: Open[Q, A],
         look: Look,
         model: str | None = None,
         room: int | None = None,
@@ -190,35 +207,41 @@ class Fleet:
         """Take down whom to ask; nothing is sent yet.
 
         Args:
-            servers: these; at least one.
+            servers: these; where there are none, some are to :meth:`join` before anything is asked.
             connect: opens a connection to one.
             look: finds out what one is, that was connected before.
             model: the name by which all are asked; None: that which all have.
             room: pages at once for each server; None: what it says, or :data:`USUAL_ROOM`.
             sleep: waits for a server that is away.
         """
-        self._members = [_Member(at, server, room or USUAL_ROOM) for at, server in enumerate(servers)]
+        self._members: list[_Member[Q, A]] = [
+            _Member(at, server, room or USUAL_ROOM) for at, server in enumerate(servers)
+        ]
         self._room = room
         self._connect_to = connect
         self._look_at = look
         self._model = model
         self._sleep = sleep
-        self._questions: dict[_AskedPage, None] = {}  # in this order
-        self._waiting: dict[_AskedPage, None] = {}  # those of them that no server has in hand
-        self._refused_pages: dict[_AskedPage, None] = {}
+        self._questions: dict[_AskedPage[Q, A], None] = {}  # in this order
+        self._waiting: dict[_AskedPage[Q, A], None] = {}  # those of them that no server has in hand
+        self._for_anybody: dict[_AskedPage[Q, A], None] = {}  # those of them that are in no server's queue
+        self._refused_pages: dict[_AskedPage[Q, A], None] = {}
+        self._homes: dict[Hashable, int] = {}
         self._free: list[tuple[float, int]] = []  # a heap, by when who has room would be done with one page more
         self._perhaps_free: set[int] = set()  # the servers that are in it: all that have room, and others
         self._last_page = 0.0
         self._weigh_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._returning: set[asyncio.Task[None]] = set()
+        self._is_known = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
         self._is_open = False
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_exit(self._stack)
-            await self._connect_all()
+            if self._members:
+                await self._connect_all()
             stack.pop_all()
         self._is_open = True
         for member in self._members:
@@ -235,6 +258,73 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._stack.__aexit__(*exception)
+
+    def join(self, server: NamedServer) -> None:
+        """Let one more server be asked, as soon as it is there."""
+        member: _Member[Q, A] = _Member(len(self._members), server, self._room or USUAL_ROOM)
+        self._members.append(member)
+        self._keep(self._bring_in(member))
+
+    def rest(self, server: NamedServer) -> None:
+        """Ask a server nothing new; what it has in hand it finishes."""
+        member = self._member_of(server)
+        if member.status != "left out":
+            member.status = "resting"
+            self._weigh_all()
+
+    def dismiss(self, server: NamedServer, why: OlmocrError) -> None:
+        """Leave a server out for good, since it is gone; what it had in hand is asked of others."""
+        member = self._member_of(server)
+        self._leave_out(member, why)
+        for question in list(member.in_hand):
+            copy = question.copies[member.at]
+            self._is_back(question, member.at)
+            copy.task.cancel()
+        self._weigh_all()
+
+    async def somebody(self) -> None:
+        """Wait until a server is there.
+
+        Raises:
+            OlmocrError: none is, and none comes back.
+        """
+        await self._is_known.wait()
+        if self._are_all_left_out():
+            raise self._end()
+
+    def _member_of(self, server: NamedServer) -> _Member[Q, A]:
+        return next(member for member in self._members if member.server == server)
+
+    def _are_all_left_out(self) -> bool:
+        return all(member.status == "left out" for member in self._members)
+
+    def _end(self) -> OlmocrError:
+        """Return why nobody can be asked any more: what is wrong with a model is so at each server."""
+        faults = [member.fault for member in self._members if member.fault is not None]
+        own = next((fault for fault in faults if not isinstance(fault, ServerError)), None)
+        return own or ServerError("; ".join(dict.fromkeys(map(str, faults))) or "no server is left")
+
+    async def _bring_in(self, member: _Member[Q, A]) -> None:
+        """Connect to a server that joins."""
+        try:
+            await self._connect(member)
+            if why := why_apart(self.infos()):
+                raise ServerError(why)
+        except ServerUnavailableError as error:
+            if member.status == "away":
+                member.failed(error)
+                self._bring_back_later(member)
+        except OlmocrError as error:
+            self._leave_out(member, error)
+        else:
+            if member.status == "away":
+                self._model = self._model or self.infos()[0].model
+                member.begin(asyncio.get_running_loop().time())
+                self._may_be_free(member.at)
+                self._is_known.set()
+        if self._are_all_left_out():
+            self._is_known.set()
+        self._weigh_all()
 
     @property
     def model(self) -> str:
@@ -268,8 +358,13 @@ class Fleet:
             for member in self._members
         }
 
-    async def ask(self, request: PageRequest) -> ModelResponse:
-        """Answer *request*; the answer says which server gave it.
+    async def ask(self, request: Q, party: Hashable = None, *, is_page: bool = True) -> A:
+        """Answer *request*.
+
+        Args:
+            request: what to ask.
+            party: what is asked with the same party goes to the same server, as long as that is there.
+            is_page: whether it is a page, whose time tells how fast a server is.
 
         Raises:
             ServerUnavailableError: no server answers for now.
@@ -281,8 +376,9 @@ class Fleet:
         if not self._waiting:
             for member in self._members:
                 member.in_vain = 0
-        question = _AskedPage(request, loop.create_future())
-        self._questions[question] = self._waiting[question] = None
+        question: _AskedPage[Q, A] = _AskedPage(request, loop.create_future(), party, is_page)
+        self._questions[question] = None
+        self._let_wait(question)
         self._last_page = loop.time()
         self._deal()
         try:
@@ -314,7 +410,7 @@ class Fleet:
             raise self.fault() or faults[0]
         self._model = self.infos()[0].model
 
-    async def _connect(self, member: _Member) -> None:
+    async def _connect(self, member: _Member[Q, A]) -> None:
         if member.ask is None:
             opening = self._connect_to(member.server, self._model)
             member.ask, info = await self._stack.enter_async_context(opening)
@@ -346,6 +442,27 @@ class Fleet:
         else:
             self._look_again(max(found.look_again, self._weigh_at))
 
+    def _weigh_all(self) -> None:
+        """Deal with all pages and all servers weighed anew, since servers came or went."""
+        self._weigh_at = 0.0
+        self._deal()
+
+    def _let_wait(self, question: _AskedPage[Q, A]) -> None:
+        """Take down that no server has a page in hand, and for whom it waits."""
+        self._waiting[question] = None
+        home = None if question.party is None else self._homes.get(question.party)
+        is_there = home is not None and self._members[home].is_usable and home not in question.refusals
+        queue = self._members[home].queue if home is not None and is_there else self._for_anybody
+        queue[question] = None
+
+    def _wait_no_more(self, question: _AskedPage[Q, A]) -> None:
+        if question in self._waiting:
+            del self._waiting[question]
+            home = None if question.party is None else self._homes.get(question.party)
+            queues = [self._for_anybody, *([] if home is None else [self._members[home].queue])]
+            for queue in queues:
+                queue.pop(question, None)
+
     def _look_again(self, when: float | None) -> None:
         """Deal again at the time *when*, or when there is a reason."""
         loop = asyncio.get_running_loop()
@@ -356,8 +473,18 @@ class Fleet:
         self._timer = None if when is None else loop.call_at(when, self._deal)
 
     def _hand_out(self, now: float) -> None:
-        """Ask about pages that wait, in their order, as long as somebody has room."""
-        for question in list(self._waiting) if self._free else ():
+        """Ask about pages that wait, in their order, as long as somebody has room; who has a queue takes from it first.
+
+        What waits for a server that is away by now, while others have little to do, waits until all are weighed.
+        """
+        for own in [at for at in self._perhaps_free if self._members[at].queue]:
+            for question in list(self._members[own].queue):
+                if not self._has_room(own, now):
+                    break
+                self._send(question, own, now)
+        for question in list(self._for_anybody) if self._free else ():
+            if question not in self._for_anybody:  # but in a queue, since another one of its party was sent
+                continue
             refused = []
             at = self._soonest_done(now)
             while at is not None and at in question.refusals:
@@ -403,17 +530,36 @@ class Fleet:
 
     def _dealt(self, now: float) -> Deal:
         servers = [member.state() for member in self._members]
-        return deal(servers, [question.state() for question in self._questions], now, self._last_page)
+        pages = [question.state() for question in self._questions]
+        return deal(servers, pages, now, self._last_page, self._homes)
 
-    def _send(self, question: _AskedPage, at: int, now: float) -> None:
+    def _send(self, question: _AskedPage[Q, A], at: int, now: float) -> None:
         member = self._members[at]
-        member.tally["asked"] += 1
+        member.tally["asked"] += question.is_page
         member.tally["asked_second"] += bool(question.copies)
-        self._waiting.pop(question, None)
+        self._wait_no_more(question)
+        if question.party is not None and not question.copies:
+            self._move_home(question.party, at)
         member.in_hand[question] = now
         question.copies[at] = _Copy(asyncio.ensure_future(self._ask_at(question, at)), now)
 
-    async def _ask_at(self, question: _AskedPage, at: int) -> None:
+    def _move_home(self, party: Hashable, at: int) -> None:
+        """Take down which server has a party; pages of it that wait for another one wait for this."""
+        before = self._homes.pop(party, None)
+        self._homes[party] = at
+        if before != at:
+            queue = self._for_anybody if before is None else self._members[before].queue
+            for question in [each for each in queue if each.party == party]:
+                del queue[question]
+                self._members[at].queue[question] = None
+        if len(self._homes) > _MOST_HOMES:
+            oldest = next(iter(self._homes))
+            queue = self._members[self._homes.pop(oldest)].queue
+            for question in [each for each in queue if each.party == oldest]:
+                del queue[question]
+                self._for_anybody[question] = None
+
+    async def _ask_at(self, question: _AskedPage[Q, A], at: int) -> None:
         member, loop = self._members[at], asyncio.get_running_loop()
         started = loop.time()
         assert member.ask is not None
@@ -431,20 +577,21 @@ class Fleet:
         except Exception as error:
             self._settle(question, error)
         else:
-            member.answered(loop.time() - started, loop.time())
-            self._settle(question, replace(answer, server=member.url))
+            member.answered(loop.time() - started if question.is_page else None, loop.time())
+            self._answer(question, answer)
         self._deal()
 
-    def _is_back(self, question: _AskedPage, at: int) -> None:
+    def _is_back(self, question: _AskedPage[Q, A], at: int) -> None:
         """Take down that a server has a page in hand no more."""
-        question.copies.pop(at, None)
+        if question.copies.pop(at, None) is None:
+            return
         self._members[at].in_hand.pop(question, None)
         self._may_be_free(at)
         if question in self._questions and not question.copies:
-            self._waiting[question] = None
+            self._let_wait(question)
 
-    def _settle(self, question: _AskedPage, result: ModelResponse | Exception) -> None:
-        """Give a page its answer, the first that came, or say why it has none."""
+    def _answer(self, question: _AskedPage[Q, A], answer: A) -> None:
+        """Give a page its answer, the first that came."""
         if question not in self._questions:
             return
         now = asyncio.get_running_loop().time()
@@ -452,16 +599,21 @@ class Fleet:
         self._take_back(question)
         if question.answer.done():
             return
-        if isinstance(result, Exception):
-            question.answer.set_exception(result)
-        else:
-            question.answer.set_result(result)
-        for member in silent if isinstance(result, ModelResponse) else ():
+        question.answer.set_result(answer)
+        for member in silent:
             self._went_away(member, ServerUnavailableError(f"{member.url} has not answered for long"))
 
-    def _take_back(self, question: _AskedPage) -> None:
+    def _settle(self, question: _AskedPage[Q, A], why: Exception) -> None:
+        """Say why a page has no answer."""
+        if question in self._questions:
+            self._take_back(question)
+            if not question.answer.done():
+                question.answer.set_exception(why)
+
+    def _take_back(self, question: _AskedPage[Q, A]) -> None:
         """Ask no server about a page any more."""
-        for pages in (self._questions, self._waiting, self._refused_pages):
+        self._wait_no_more(question)
+        for pages in (self._questions, self._refused_pages):
             pages.pop(question, None)
         now = asyncio.get_running_loop().time()
         for at, copy in question.copies.items():
@@ -471,19 +623,20 @@ class Fleet:
             member.seconds = usual_at_least(member.seconds, now - copy.since)
             copy.task.cancel()
 
-    def _failed_over(self, question: _AskedPage, member: _Member, error: ServerUnavailableError) -> None:
+    def _failed_over(self, question: _AskedPage[Q, A], member: _Member[Q, A], error: ServerUnavailableError) -> None:
         """Let a page be asked elsewhere, after the others: it may be what its server went away over."""
         question.failures += member.status == "ready"
         self._went_away(member, error)
         if question.failures >= PATIENCE:
             self._settle(question, error)
         elif question in self._questions:
-            for pages in (self._questions, self._waiting):
-                if question in pages:
-                    del pages[question]
-                    pages[question] = None
+            del self._questions[question]
+            self._questions[question] = None
+            if question in self._waiting:
+                self._wait_no_more(question)
+                self._let_wait(question)
 
-    def _refused(self, question: _AskedPage, at: int, error: OlmocrError) -> None:
+    def _refused(self, question: _AskedPage[Q, A], at: int, error: OlmocrError) -> None:
         """Take down that a server has no answer for a page. Another one may have, and it may be the server's fault."""
         member = self._members[at]
         question.refusals[at] = error
@@ -497,29 +650,31 @@ class Fleet:
             why = f"{member.url} gave {member.strikes} answers in a row that are none, the last: {error}"
             self._went_away(member, ServerUnavailableError(why))
 
-    def _went_away(self, member: _Member, error: ServerUnavailableError) -> None:
+    def _went_away(self, member: _Member[Q, A], error: ServerUnavailableError) -> None:
         if not member.is_usable:  # other pages were in its hands
             return
         member.failed(error)
         member.tally["went_away"] += 1
         self._bring_back_later(member)
 
-    def _leave_out(self, member: _Member, error: OlmocrError) -> None:
+    def _leave_out(self, member: _Member[Q, A], error: OlmocrError) -> None:
         if member.status != "left out":
             member.status, member.fault = "left out", error
             log.warning("%s; %s is left out from now on", error, member.url)
 
-    def _bring_back_later(self, member: _Member) -> None:
-        task = asyncio.ensure_future(self._bring_back(member))
+    def _bring_back_later(self, member: _Member[Q, A]) -> None:
+        self._keep(self._bring_back(member))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let *work* go on beside all else, until this is closed."""
+        task = asyncio.ensure_future(work)
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
 
-    async def _bring_back(self, member: _Member) -> None:
+    async def _bring_back(self, member: _Member[Q, A]) -> None:
         """Try a server again until it is there, and has the model that the others have."""
         is_told = False
-        while True:
-            fault = member.fault
-            assert isinstance(fault, ServerUnavailableError)
+        while isinstance(fault := member.fault, ServerUnavailableError):  # and was not dismissed meanwhile
             seconds = pause(member.in_a_row - 1, fault.retry_after)
             level = logging.DEBUG if is_told else logging.WARNING
             log.log(level, "%s; it is left out, and tried again in %.0f s", fault, seconds)
@@ -530,14 +685,17 @@ class Fleet:
                 if why := why_apart(self.infos()):
                     raise ServerError(why)
             except ServerUnavailableError as error:
-                member.failed(error)
+                if member.status == "away":
+                    member.failed(error)
             except OlmocrError as error:
                 self._leave_out(member, error)
                 break
             else:
-                member.status = "on trial"
-                member.heard = asyncio.get_running_loop().time()
-                self._may_be_free(member.at)
+                if member.status == "away":
+                    member.status = "on trial"
+                    member.heard = asyncio.get_running_loop().time()
+                    self._may_be_free(member.at)
+                    self._is_known.set()
                 break
             self._deal()
         self._deal()
@@ -549,8 +707,6 @@ class Fleet:
                 if all(member.at in question.refusals for member in self._members if member.is_usable):
                     self._settle(question, list(question.refusals.values())[-1])
         elif all(member.status == "left out" or member.in_vain >= PATIENCE for member in self._members):
-            fault: ServerError | None = self.fault()
-            if all(member.status == "left out" for member in self._members):
-                fault = ServerError(str(fault))
+            fault = None if self._are_all_left_out() else self.fault()
             for question in list(self._waiting):
-                self._settle(question, fault or ServerError("no server is left"))
+                self._settle(question, fault or self._end())

@@ -8,8 +8,9 @@ is at a run's end, or where the first server has been silent for long.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 USUAL_ROOM = 8
 """Pages that a server is asked at once, where neither it nor anybody else says how many."""
@@ -50,10 +51,18 @@ class ServerState:
 
 @dataclass(frozen=True)
 class PageState:
-    """A page that waits for an answer: since when which servers have it in hand, and which of them cannot answer it."""
+    """A page that waits for an answer: since when which servers have it in hand, and which of them cannot answer it.
+
+    Pages of one *party* go to one server as long as that is there, except those that wait for it while another one has
+    less than half of what it can hold. None is a page for itself.
+    """
 
     asked: tuple[tuple[int, float], ...] = ()
     refused_by: frozenset[int] = frozenset()
+    party: Hashable = None
+
+
+_NOWHERE: Mapping[Hashable, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,13 @@ class Deal:
     look_again: float | None = None
 
 
-def deal(servers: Sequence[ServerState], pages: Sequence[PageState], now: float, last_page: float) -> Deal:
+def deal(
+    servers: Sequence[ServerState],
+    pages: Sequence[PageState],
+    now: float,
+    last_page: float,
+    homes: Mapping[Hashable, int] = _NOWHERE,
+) -> Deal:
     """Return which of *servers* is asked about which of *pages* now.
 
     Args:
@@ -75,20 +90,13 @@ def deal(servers: Sequence[ServerState], pages: Sequence[PageState], now: float,
         pages: those that have no answer yet; the first is the most urgent.
         now: the time.
         last_page: when the newest of all pages came.
+        homes: which server was asked last about a page of each party.
     """
-    table = _Table(servers, now)
+    table = _Table(servers, now, dict(homes))
     for page in pages:
         table.put(page)
     table.open()
-    asks: list[tuple[int, int]] = []
-    is_waiting = False
-    for number, page in enumerate(pages):
-        if all(table.is_silent(at) for at, _ in page.asked) and len(page.asked) < _MOST_COPIES:
-            at = table.given_to_the_soonest(page)
-            if at is not None:
-                asks.append((number, at))
-            else:
-                is_waiting = is_waiting or not page.asked
+    asks, is_waiting = _first_questions(table, pages)
     if asks:
         return Deal(tuple(asks))
     times = list(table.silences())
@@ -115,6 +123,24 @@ def _taken(page: PageState) -> set[int]:
 
 def _patience(server: ServerState) -> float:
     return max(SILENT_SECONDS, _SILENT_ANSWERS * (server.seconds or 0.0))
+
+
+def _first_questions(table: _Table, pages: Sequence[PageState]) -> tuple[list[tuple[int, int]], bool]:
+    """Return who is asked about which page that nobody has in hand, or a silent one, and whether some have to wait."""
+    asks: list[tuple[int, int]] = []
+    waiting: list[int] = []
+    for number, page in enumerate(pages):
+        if all(table.is_silent(at) for at, _ in page.asked) and len(page.asked) < _MOST_COPIES:
+            at = table.given_to_the_soonest(page)
+            if at is not None:
+                asks.append((number, at))
+            elif not page.asked:
+                waiting.append(number)
+    for number in waiting:
+        at = table.given_to_an_idle_one(pages[number])
+        if at is not None:
+            asks.append((number, at))
+    return asks, bool(waiting)
 
 
 def _second_questions(
@@ -145,6 +171,7 @@ class _Table:
 
     servers: Sequence[ServerState]
     now: float
+    homes: dict[Hashable, int]
     in_hand: list[int] = field(default_factory=list)
     oldest: list[float | None] = field(default_factory=list)
     free: list[tuple[float, int]] = field(default_factory=list)
@@ -183,19 +210,49 @@ class _Table:
                 yield max(oldest, server.heard) + _patience(server)
 
     def given_to_the_soonest(self, page: PageState) -> int | None:
-        """Give *page* to who would be done first with it, by its rate; None where nobody has room."""
+        """Give *page* to who would be done first with it, by its rate; None where nobody has room.
+
+        Where others of its party went to a server that is there, that is the one, or nobody while it has no room.
+        """
+        home = self.home_of(page)
+        if home is None:
+            return self._given(page, self._pop_free(_taken(page)))
+        return self._given(page, home if self._has_room(home) else None)
+
+    def given_to_an_idle_one(self, page: PageState) -> int | None:
+        """Give *page*, whose party's server has no room, to one that has less than half of its room in hand, if any."""
         taken = _taken(page)
+        self.free = [each for each in self.free if self._has_room(each[1])]
+        idle = (at for _, at in self.free if 2 * self.in_hand[at] < self.servers[at].room and at not in taken)
+        return self._given(page, next(idle, None))
+
+    def home_of(self, page: PageState) -> int | None:
+        """Return which server has pages of the same party, and is there; None where none is."""
+        home = None if page.party is None or page.asked else self.homes.get(page.party)
+        is_there = home is not None and self.servers[home].room > 0 and not self.is_silent(home)
+        return home if is_there and home not in page.refused_by else None
+
+    def _given(self, page: PageState, at: int | None) -> int | None:
+        if at is not None:
+            self.give(at)
+            if page.party is not None:
+                self.homes[page.party] = at
+        return at
+
+    def _pop_free(self, taken: set[int]) -> int | None:
+        """Return who of the others would be done first with one more page; who has got one since is weighed anew."""
         passed_over, found = [], None
         while self.free and found is None:
-            soonest = heapq.heappop(self.free)
-            if soonest[1] in taken:
-                passed_over.append(soonest)
+            weighed, at = heapq.heappop(self.free)
+            if not self._has_room(at):
+                continue
+            if weighed != self._done_in(at):
+                heapq.heappush(self.free, (self._done_in(at), at))
+            elif at in taken:
+                passed_over.append((weighed, at))
             else:
-                found = soonest[1]
-        if found is not None:
-            self.give(found)
-            if self._has_room(found):
-                passed_over.append((self._done_in(found), found))
+                found = at
+                passed_over.append((weighed, at))
         for each in passed_over:
             heapq.heappush(self.free, each)
         return found

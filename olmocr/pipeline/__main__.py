@@ -37,6 +37,7 @@ from olmocr.terminal.command import (
     say,
     several_values,
     start_logging,
+    with_ray_address,
 )
 from olmocr.text import in_a_line, strict_json
 from olmocr.version import __version__
@@ -76,7 +77,7 @@ class _OcrCommand(CommandWithBothSpellings):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
-        found = translated(several_values(args[:end], "--pdfs"))
+        found = translated(several_values(with_ray_address(args[:end]), "--pdfs"))
         ctx.obj = _Given(found, tuple(args[end + 1 :]))
         return super().parse_args(ctx, found.args)
 

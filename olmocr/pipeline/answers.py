@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -31,8 +32,8 @@ class Answers:
     """What answers the pages of a run, so many at once as *config* says. A pile that was read before loads no model.
 
     *folder* keeps what a server of our own prints. *seconds* is what loading the model, or starting its server, took.
-    With *ask* there is nothing to open. Pages that are rendered or asked have turns *in_hand*: ahead of the model is
-    as much as the renderers have in hand.
+    With *ask* there is nothing to open, with *opening* that is opened instead of what *config* says. Pages that are
+    rendered or asked have turns *in_hand*: ahead of the model is as much as the renderers have in hand.
 
     *on_stage* hears what is downloaded and loaded, and the first page's text as a model in this process writes it.
     That page is begun alone, so that there is soon something to see: the others wait until it has
@@ -46,8 +47,10 @@ class Answers:
         ask: Ask | None = None,
         sleep: Sleep = asyncio.sleep,
         on_stage: OnStage = unwatched,
+        opening: Callable[[], AbstractAsyncContextManager[Answering]] | None = None,
     ) -> None:
         self._config = config
+        self._open_it = opening or self._answering
         self._folder = folder
         self._sleep = sleep
         self._opened = Answering(ask, config.model or "") if ask else None
@@ -109,7 +112,7 @@ class Answers:
         async with self._turns.turn(place):
             if self._end:
                 raise self._end
-            answers = await self._open()
+            answers = await self.open()
             self._make_room(answers.pages_at_once())
             try:
                 async with self._first.alone(answers) as asked:
@@ -125,20 +128,27 @@ class Answers:
                 raise self._end from error
             self._unanswered = 0
 
-    async def _open(self) -> Answering:
+    def _answering(self) -> AbstractAsyncContextManager[Answering]:
+        return answering(
+            self._config,
+            folder=self._folder,
+            longest_side=self._config.target_longest_image_dim,
+            is_looping=is_looping,
+            sleep=self._sleep,
+            on_stage=self._on_stage,
+        )
+
+    async def open(self) -> Answering:
+        """Return what answers, opened if it is not yet.
+
+        Raises:
+            OlmocrError: it cannot be opened.
+        """
         async with self._opening:
             if self._opened is None:
                 started = time.monotonic()
                 try:
-                    opening = answering(
-                        self._config,
-                        folder=self._folder,
-                        longest_side=self._config.target_longest_image_dim,
-                        is_looping=is_looping,
-                        sleep=self._sleep,
-                        on_stage=self._on_stage,
-                    )
-                    self._opened = await self._stack.enter_async_context(opening)
+                    self._opened = await self._stack.enter_async_context(self._open_it())
                 except ServerUnavailableError as error:
                     # Away from the first: a wrong address rather than a fault that passes, and no page's.
                     raise ServerError(str(error)) from error

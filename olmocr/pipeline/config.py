@@ -18,7 +18,7 @@ from olmocr.workspace.opening import workspace_place
 TABLES = ("html", "markdown", "csv")
 HEADERS = ("keep", "drop")
 
-_PAGES, _OUTPUT, _RUN = "Pages", "Output", "Run"
+_PAGES, _OUTPUT, _RUN, _ANSWERS = "Pages", "Output", "Run", "What answers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,14 @@ class PipelineConfig(ReadingConfig):
         ("en",), "What --apply-filter lets through: en,de", note="ISO 639-1 codes.", panel=_RUN, metavar="CODES"
     )
     workers: int = setting(
-        4, "Documents at once.", note="So many for each of several servers.", panel=_RUN, range=Range(1)
+        4, "Documents at once.", note="So many for each of several servers or readers.", panel=_RUN, range=Range(1)
+    )
+    ray: str | None = setting(
+        None,
+        "Read on a Ray cluster: auto, HOST:PORT, or none to start Ray.",
+        note="In Python `local` starts one here (docs/scale.md).",
+        panel=_ANSWERS,
+        metavar="[ADDR]",
     )
     retry_failed: bool = setting(
         False, "Read again what failed or fell back; without --pdfs of all the workspace.", panel=_RUN
@@ -198,6 +205,13 @@ class PipelineConfig(ReadingConfig):
         if self.force and self.retry_failed:
             raise UsageError("`force` reads everything anew and `retry_failed` only what failed; choose one")
         super().__post_init__()
+        self._set("ray", str(self.ray) if self.ray else None)
+        if self.ray and self.server:
+            raise UsageError("the machines of `ray` read pages with a model of their own; leave `server` out, or `ray`")
+        if self.ray and "://" in self.ray:
+            raise UsageError(
+                f"`ray` is auto, local, or HOST:PORT, not {self.ray!r}; run this on a machine of the cluster"
+            )
         _ = self.selection  # refused here if it is none
 
     @property

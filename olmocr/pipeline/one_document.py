@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from olmocr.backends.choice import Answering
 from olmocr.errors import InputError
+from olmocr.pipeline.answers import Answers
 from olmocr.pipeline.config import ReadingConfig
 from olmocr.pipeline.ocr_page import Terms, ocr_page
 from olmocr.pipeline.page_records import blank_record, how_asked, record_of, unrendered_record
 from olmocr.pipeline.repetition import has_looped
+from olmocr.pipeline.turns import Place
 from olmocr.rendering.pool import RenderPool
 from olmocr.workspace.document import PageRecord
 
@@ -65,3 +70,51 @@ class PageReader:
                 raise fault  # the page ran out of time while it waited for a server: that says nothing of the page
             record = record_of(number, result, rendered.text_layer, answers.model)
             return replace(record, asked=how_asked(self.terms.prompt, self.longest_side, self.terms.guided))
+
+
+class ReadableDocument(Protocol):
+    """A document that is open to a run, whichever machine reads its pages."""
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of its bytes."""
+
+    async def page_count(self) -> int:
+        """Return how many pages it has.
+
+        Raises:
+            InputError: it cannot be opened.
+        """
+
+    async def read(self, number: int, place: Place, *, is_only: bool) -> PageRecord:
+        """Return a page, whose *place* in the order says when it is its turn; errors as of :meth:`PageReader.read`."""
+
+    def on_this_disk(self) -> AbstractAsyncContextManager[Path]:
+        """Yield the path of its file on this machine."""
+
+
+@dataclass(frozen=True)
+class DocumentHere:
+    """A document that this process reads: the file at *path*, called *name*, asked of *answers* as *config* says."""
+
+    path: Path
+    name: str
+    sha256: str
+    pool: RenderPool
+    answers: Answers
+    config: ReadingConfig
+
+    async def page_count(self) -> int:
+        """Return how many pages it has; errors as of :meth:`~olmocr.rendering.pool.RenderPool.page_count`."""
+        return await self.pool.page_count(self.path, self.name)
+
+    async def read(self, number: int, place: Place, *, is_only: bool) -> PageRecord:
+        """Return a page; errors as of :meth:`PageReader.read`."""
+        terms, side = terms_of(self.config), self.config.target_longest_image_dim
+        reader = PageReader(self.path, self.name, self.pool, side, terms, is_only)
+        return await reader.read(number, self.answers.turn(place))
+
+    @contextlib.asynccontextmanager
+    async def on_this_disk(self) -> AsyncIterator[Path]:
+        """Yield its path."""
+        yield self.path

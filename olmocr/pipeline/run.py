@@ -20,13 +20,15 @@ from olmocr.inputs.local_file import content_hash, fetched, is_elsewhere, scratc
 from olmocr.inputs.sources import Source, list_sources
 from olmocr.page import Ask
 from olmocr.pipeline.answers import Answers
+from olmocr.pipeline.cluster.actors import ray_cluster
+from olmocr.pipeline.cluster.reading import ClusterReading, OpenCluster
 from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.document_filter import SAMPLE_PAGES, why_filtered
-from olmocr.pipeline.one_document import PageReader, terms_of
+from olmocr.pipeline.one_document import DocumentHere, ReadableDocument
 from olmocr.pipeline.page_ranges import wanted_numbers
 from olmocr.pipeline.shown import NOTHING, Looked, look_into
 from olmocr.pipeline.summary import RunCounts, RunSummary, metrics_of
-from olmocr.pipeline.turns import side_by_side
+from olmocr.pipeline.turns import Place, side_by_side
 from olmocr.pipeline.unfinished import Unfinished, sources_to_retry, write_beside
 from olmocr.rendering.pool import RenderPool
 from olmocr.runtime.threads import EventLoopThread
@@ -62,6 +64,7 @@ async def run_pipeline(
     sleep: Sleep = asyncio.sleep,
     open_pool: Callable[[], AbstractAsyncContextManager[RenderPool]] = RenderPool,
     open_workspace: OpenWorkspace = opened_workspace,
+    open_cluster: OpenCluster = ray_cluster,
 ) -> RunSummary:
     """Read every document of *config* that its workspace does not hold yet.
 
@@ -78,6 +81,7 @@ async def run_pipeline(
         sleep: waits before a server that is away is asked again.
         open_pool: opens what renders pages.
         open_workspace: opens what keeps results, and what remembers pages.
+        open_cluster: connects to the machines that read pages, where the config names a cluster.
 
     Raises:
         OlmocrError: nothing could be started, nobody answers any more, or nothing more can be written.
@@ -96,17 +100,23 @@ async def run_pipeline(
                     pages=config.page_files,
                     page_records=config.page_records,
                 )
-        counts, answers = RunCounts(sources), Answers(config, _local(config.workspace), ask, sleep, on_stage)
+        cluster = None
+        if config.ray and not ask:
+            cluster = ClusterReading(config, scratch, open_cluster, sleep, on_stage)
+        opening = cluster.answering if cluster else None
+        counts = RunCounts(sources)
+        answers = Answers(config, _local(config.workspace), ask, sleep, on_stage, opening)
         unfinished = Unfinished(config, workspace, records, sources, lambda: counts.add_document("skipped"))
         try:
             if unfinished.find():
                 async with open_pool() as pool, answers, _beating(records):
-                    run = _Run(
-                        config, workspace, records, scratch, unfinished, counts, answers, pool, on_page, on_document
-                    )
+                    documents = _Documents(config, scratch, pool, answers, cluster)
+                    run = _Run(config, workspace, records, scratch, unfinished, counts, documents, on_page, on_document)
                     with counts.timed(apart_from=lambda: answers.seconds):
+                        await documents.get_ready()
                         await run.read_all(unfinished.found())
-            await answers.require_model()
+            if cluster is None:  # whose machines may have a model that this one has not
+                await answers.require_model()
         except asyncio.CancelledError:
             records.end_waiting()
             raise
@@ -184,6 +194,42 @@ async def _beating(records: Memory) -> AsyncIterator[None]:
 
 
 @dataclass(frozen=True)
+class _Documents:
+    """Opens documents: here, with *pool* and *answers*, or by the machines of *cluster*."""
+
+    config: PipelineConfig
+    scratch: Path
+    pool: RenderPool
+    answers: Answers
+    cluster: ClusterReading | None
+
+    async def get_ready(self) -> None:
+        """Have machines found: how many documents are read at once depends on it."""
+        if self.cluster is not None:
+            await self.answers.open()
+
+    def at_once(self) -> int:
+        """Return how many documents are read side by side, just now."""
+        return self.config.workers * max(1, self.cluster.readers) if self.cluster else self.config.documents_at_once
+
+    @contextlib.asynccontextmanager
+    async def opened(self, source: Source, place: Place) -> AsyncIterator[ReadableDocument]:
+        """Yield a document, to be read.
+
+        Raises:
+            InputError: it cannot be fetched, or be opened where that is tried at once.
+            ServerUnavailableError: no machine answers for now.
+        """
+        if self.cluster is not None:
+            async with self.cluster.opened(source, place, self.answers) as document:
+                yield document
+            return
+        async with fetched(source, self.scratch) as path:
+            sha256 = await asyncio.to_thread(content_hash, path, source.name)
+            yield DocumentHere(path, source.name, sha256, self.pool, self.answers, self.config)
+
+
+@dataclass(frozen=True)
 class _Run:
     """What it takes to read the documents of a run."""
 
@@ -193,14 +239,13 @@ class _Run:
     scratch: Path
     unfinished: Unfinished
     counts: RunCounts
-    answers: Answers
-    pool: RenderPool
+    documents: _Documents
     on_page: OnPage
     on_document: OnDocument
 
     async def read_all(self, waiting: Iterable[Source]) -> None:
         """Read documents side by side, then what other processes left."""
-        async for _ in side_by_side(waiting, self._read, self.config.documents_at_once):
+        async for _ in side_by_side(waiting, self._read, self.documents.at_once):
             pass
         async for source in self.unfinished.left_to_others():
             await self._read(source)
@@ -212,15 +257,17 @@ class _Run:
         version, sha256 = version_of(source), None
         unread = KnownDocument(source.key, source.name, version, None, "", None, "failed")
         try:
-            async with fetched(source, self.scratch) as path:
-                sha256 = await asyncio.to_thread(content_hash, path, source.name)
+            async with self.documents.opened(source, self.unfinished.place(source, 0)) as document:
+                sha256 = document.sha256
                 async with self.unfinished.held(source, sha256) as is_ours:
                     if is_ours:
-                        await self._read_content(source, path, sha256, version)
+                        await self._read_content(source, document, version)
         except (InputError, UnwritableNameError) as error:
             # A server may answer anything for a while; a file here that is no document any more has changed.
             stays = sha256 is None or is_elsewhere(source) or await self._has_result(source, sha256)
             await self._fail(source, str(error), unread, keep=stays)
+        except ServerUnavailableError as error:
+            await self._fail(source, f"{source.name} had no answer: {error}", unread, keep=True)
         except OlmocrError:
             raise
         except _CallbackError as error:
@@ -232,14 +279,14 @@ class _Run:
                 source, f"{source.name} met a fault of olmocr itself, please report it: {why}", unread, keep=True
             )
 
-    async def _read_content(self, source: Source, path: Path, sha256: str, version: str) -> None:
-        config, name = self.config, source.name
-        count = await self.pool.page_count(path, name)
+    async def _read_content(self, source: Source, content: ReadableDocument, version: str) -> None:
+        config, name, sha256 = self.config, source.name, content.sha256
+        count = await content.page_count()
         numbers = wanted_numbers(config.selection, count)
         if not numbers:
             raise InputError(f"{name} has no page {config.pages}: it ends with page {count}")
         known = KnownDocument(source.key, name, version, sha256, config.pages or "", count, "done")
-        why = await self._why_filtered(path, name, count) if config.apply_filter else None
+        why = await self._why_filtered(content, name, count) if config.apply_filter else None
         if why:
             filtered = replace(known, state="filtered", why=why)
             await self.records.away(lambda: self.records.add_document(filtered))
@@ -249,8 +296,7 @@ class _Run:
         missing, behind = await self.records.away(lambda: self.unfinished.begin(source, sha256, numbers))
         with _callers_own():
             self.on_document(source, len(missing), behind)
-        reader = PageReader(path, name, self.pool, config.target_longest_image_dim, terms_of(config), count == 1)
-        fresh, unanswered = await self._read_pages(source, sha256, reader, missing)
+        fresh, unanswered = await self._read_pages(source, content, missing, is_only=count == 1)
         if unanswered:
             await self._fail(source, _why_unanswered(name, unanswered), known, keep=True)
             return
@@ -260,29 +306,32 @@ class _Run:
         with temporary_folder(self.scratch) as folder:
             looked = NOTHING
             if config.form.looks_into_pages:
-                looked = await look_into(document, path, self.pool, folder, config.form)
+                async with content.on_this_disk() as path:
+                    looked = await look_into(document, path, self.documents.pool, folder, config.form)
             await self._finish(document, fresh, known, looked)
 
-    async def _why_filtered(self, path: Path, name: str, count: int) -> str | None:
-        texts = []
-        for number in range(1, min(count, SAMPLE_PAGES) + 1):
-            with contextlib.suppress(InputError):  # a damaged page says nothing
-                texts.append((await self.pool.render(path, name, number, _SMALL)).text_layer or "")
-        has_form = await self.pool.has_form(path, name)
+    async def _why_filtered(self, content: ReadableDocument, name: str, count: int) -> str | None:
+        texts, pool = [], self.documents.pool
+        async with content.on_this_disk() as path:
+            for number in range(1, min(count, SAMPLE_PAGES) + 1):
+                with contextlib.suppress(InputError):  # a damaged page says nothing
+                    texts.append((await pool.render(path, name, number, _SMALL)).text_layer or "")
+            has_form = await pool.has_form(path, name)
         return why_filtered("\n".join(texts), has_form=has_form, languages=self.config.languages)
 
     async def _read_pages(
-        self, source: Source, sha256: str, reader: PageReader, numbers: Iterable[int]
+        self, source: Source, content: ReadableDocument, numbers: Iterable[int], *, is_only: bool
     ) -> tuple[dict[int, PageRecord], dict[int, str]]:
         """Read pages and keep them; return them, and why of each that nobody answered: the next run asks for it."""
         fresh: dict[int, PageRecord] = {}
         unanswered: dict[int, str] = {}
+        answers, sha256 = self.documents.answers, content.sha256
 
         async def read(number: int) -> None:
             place = self.unfinished.place(source, number)
-            async with self.answers.in_hand.turn(place):
+            async with answers.in_hand.turn(place):
                 try:
-                    page = await reader.read(number, self.answers.turn(place))
+                    page = await content.read(number, place, is_only=is_only)
                 except ServerUnavailableError as error:
                     unanswered[number] = str(error)
                     log.warning("page %d of %s: %s", number, in_a_line(source.name), error)
@@ -293,7 +342,7 @@ class _Run:
                 with _callers_own():
                     self.on_page(source, page)
 
-        async for _ in side_by_side(numbers, read, self.answers.most_in_hand):
+        async for _ in side_by_side(numbers, read, answers.most_in_hand):
             pass
         return fresh, unanswered
 

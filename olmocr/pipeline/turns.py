@@ -64,27 +64,31 @@ class Turns:
             self.give()
 
 
-async def side_by_side(things: Iterable[S], do: Callable[[S], Awaitable[T]], at_once: int) -> AsyncGenerator[T]:
+async def side_by_side(
+    things: Iterable[S], do: Callable[[S], Awaitable[T]], at_once: int | Callable[[], int]
+) -> AsyncGenerator[T]:
     """Yield what *do* returns of each thing as it comes, *at_once* of them in hand; the first error ends them all.
 
-    They are begun in their order. Closing this ends those in hand: what must not be lost then, *do* keeps by itself.
+    *at_once* may be what tells how many that is just now. They are begun in their order. Closing this ends those in
+    hand: what must not be lost then, *do* keeps by itself.
     """
     waiting = iter(things)
     tasks: set[asyncio.Future[T]] = set()
     finished: asyncio.Queue[asyncio.Future[T]] = asyncio.Queue()
 
-    def begin(most: int) -> None:
-        for thing in itertools.islice(waiting, most):
+    def begin() -> None:
+        most = at_once() if callable(at_once) else at_once
+        for thing in itertools.islice(waiting, max(0, most - len(tasks))):
             task = asyncio.ensure_future(do(thing))
             tasks.add(task)
             task.add_done_callback(finished.put_nowait)
 
     try:
-        begin(at_once)
+        begin()
         while tasks:
             task = await finished.get()
             tasks.discard(task)
-            begin(1)
+            begin()
             yield task.result()
     finally:
         for task in tasks:

@@ -34,6 +34,10 @@ class EventLoopThread:
         self._thread.join()
         self._loop.close()
 
+    async def run_beside(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Return what *coroutine* returns, or raise what it raises, from another loop; cancelling this cancels it."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Return what *coroutine* returns, or raise what it raises.
 

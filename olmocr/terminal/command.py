@@ -335,6 +335,19 @@ def several_values(args: list[str], option: str) -> list[str]:
     return spread + args[end:]
 
 
+_RAY_ADDRESS = re.compile(r"auto|local|[\w.-]+:\d+|\[[\d:a-fA-F]+\]:\d+|ray://.*")
+
+
+def with_ray_address(args: list[str]) -> list[str]:
+    """Return *args* with ``--ray local`` for ``--ray`` without an address: what follows may well be a document."""
+    spread = []
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        spread.append(arg)
+        if arg == "--ray" and not _RAY_ADDRESS.fullmatch(following):
+            spread.append("local")
+    return spread
+
+
 def start_logging(*, quiet: bool, with_time: bool = False) -> Console:
     """Send this package's log to standard error, above any progress bar; with *quiet* only warnings.
 

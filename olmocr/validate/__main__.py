@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from olmocr.backends.config import one_or_several
 from olmocr.errors import ExitCode, UsageError
 from olmocr.terminal.command import (
     CommandWithBothSpellings,
@@ -22,6 +23,7 @@ from olmocr.terminal.command import (
     progress_bar,
     say,
     start_logging,
+    with_ray_address,
 )
 from olmocr.terminal.options import JsonObject, MadeFrom, MaxTokens, ModelFolder, Quiet
 from olmocr.text import printable
@@ -293,7 +295,14 @@ def _say_fidelity(reports: Sequence[FidelityReport], *, as_json: bool, markdown:
         say("\n".join(ladder_lines(reports) if len(reports) > 1 else fidelity_lines(reports[0])))
 
 
-@app.command(cls=CommandWithBothSpellings)
+class _BenchCommand(CommandWithBothSpellings):
+    """Takes ``--ray`` without an address."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_ray_address(args))
+
+
+@app.command(cls=_BenchCommand)
 @ends_with_exit_code
 def bench(
     directory: Annotated[
@@ -341,9 +350,14 @@ def bench(
     max_tokens: MaxTokens = 8000,
     max_attempts: Annotated[int, typer.Option(min=1, help="Attempts at a page, including the first.")] = 8,
     server: Annotated[
-        str | None, typer.Option(metavar="URL", help="A server with the model, which reads the pages.")
+        list[str] | None,
+        typer.Option(metavar="URL", help="A server with the model, which reads the pages; repeat it for several."),
     ] = None,
     server_model: Annotated[str | None, typer.Option(help="The model's name there, if the server has several.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="[ADDR]", help="Read on a Ray cluster: auto, HOST:PORT, or no value to start Ray."),
+    ] = None,
     work: Annotated[
         Path | None,
         typer.Option(help="Folder for stored results of pages. Default: one in the user's cache."),
@@ -372,8 +386,9 @@ def bench(
 
     if (folder is None) == (answers is None):
         raise UsageError("give either a model's folder, or a folder of answers as `answers`")
-    if answers and server:
-        raise UsageError("`answers` already exist, so a `server` is not needed; leave out one of the two")
+    if answers and (server or ray):
+        asked = "`server`" if server else "`ray`"
+        raise UsageError(f"`answers` already exist, so {asked} is not needed; leave out one of the two")
     if output and not answers:
         raise UsageError("a model's report is written beside its weights; use `output` only with `answers`")
     console = start_logging(quiet=quiet)
@@ -383,8 +398,9 @@ def bench(
         work=work.expanduser() if work else None,
         max_tokens=max_tokens,
         max_attempts=max_attempts,
-        server=server,
+        server=one_or_several(server),
         server_model=server_model,
+        ray=ray,
         draftsman=functools.cache(lambda: find_draftsman(katex.expanduser() if katex else None, browser)),
     )
     bench = bench_folder(directory, terms.work or default_bench_work())

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from olmocr.backends.client import ServerInfo
 from olmocr.backends.fleet import PATIENCE, Fleet, why_apart
 from olmocr.backends.server_list import NamedServer
-from olmocr.errors import AnswerError, InputError, ServerError, ServerUnavailableError
+from olmocr.errors import AnswerError, CheckpointError, InputError, ServerError, ServerUnavailableError
 from olmocr.page import PageImage, PageRequest
 from tests.clocks import run_skipping, skip_until
 from tests.pipeline.doubles import answer
@@ -94,7 +95,11 @@ def fleet_of(*servers, clock=None, **options):
     @contextlib.asynccontextmanager
     async def connect(named, model):
         server = by_url[named.url]
-        yield server.ask, server.look()
+
+        async def signed(request):
+            return replace(await server.ask(request), server=server.url)
+
+        yield signed, server.look()
 
     async def look(named, model):
         return by_url[named.url].look()
@@ -483,6 +488,141 @@ def test_a_page_that_nobody_waits_for_any_more_is_taken_back():
 def test_what_nobody_foresaw_is_raised_where_the_page_is_asked_for():
     answers, _ = read(Server("a", ZeroDivisionError("a bug")), Server("b", ZeroDivisionError("a bug")))
     assert isinstance(answers[0], ZeroDivisionError)
+
+
+def joining(*servers, clock=None):
+    """Return a fleet of none, and a server's name by the server, to let it join."""
+    fleet = fleet_of(*servers, clock=clock)
+    names = {server: NamedServer(server.url) for server in servers}
+    fleet._members.clear()
+    return fleet, names
+
+
+def test_servers_join_as_they_come_and_a_page_waits_for_the_first():
+    late, later = Server("late", room=1), Server("later", asyncio.Event(), room=1)
+
+    async def run():
+        fleet, names = joining(late, later)
+        async with fleet:
+            fleet.join(names[later])
+            await fleet.somebody()
+            held = asyncio.ensure_future(fleet.ask(page(0)))
+            await settle()
+            waiting = asyncio.ensure_future(fleet.ask(page(1)))
+            await settle()
+            assert not waiting.done()
+            fleet.join(names[late])
+            answers = [await waiting]
+            later.script[0].set()
+            return [*answers, await held]
+
+    assert urls(run_skipping(run())) == [late.url, later.url]
+
+
+def test_one_that_joins_with_another_model_is_left_out_and_the_others_go_on(caplog):
+    one, other = Server("one"), Server("other", model="another")
+
+    async def run():
+        fleet, names = joining(one, other)
+        async with fleet:
+            fleet.join(names[one])
+            await fleet.somebody()
+            fleet.join(names[other])
+            await settle()
+            return await asyncio.gather(*(fleet.ask(page(number)) for number in range(4)))
+
+    assert urls(run_skipping(run())) == [one.url] * 4
+    assert "do not have the same model" in caplog.text
+
+
+def test_where_nobody_can_be_used_that_joins_what_is_wrong_with_the_model_is_raised_as_it_is():
+    fault = CheckpointError("there is no such model")
+    servers = [Server("a", found=[ServerError("it refuses")]), Server("b", found=[fault])]
+
+    async def run():
+        fleet, names = joining(*servers)
+        async with fleet:
+            for server in servers:
+                fleet.join(names[server])
+            await fleet.somebody()
+
+    with pytest.raises(CheckpointError, match="there is no such model"):
+        run_skipping(run())
+
+
+def test_one_that_rests_finishes_what_it_has_in_hand_and_gets_nothing_new():
+    gate = asyncio.Event()
+    resting, other = Server("resting", gate, room=2), Server("other", gate, room=2)
+
+    async def run():
+        fleet, names = joining(resting, other)
+        async with fleet:
+            fleet.join(names[resting])
+            await fleet.somebody()
+            asks = [asyncio.ensure_future(fleet.ask(page(number))) for number in range(6)]
+            await settle()
+            fleet.join(names[other])
+            fleet.rest(names[resting])
+            await settle()
+            gate.set()
+            return await asyncio.gather(*asks)
+
+    answers = run_skipping(run())
+    assert urls(answers) == [resting.url] * 2 + [other.url] * 4
+    assert (resting.asked, resting.cancelled) == (["0", "1"], [])
+
+
+def test_what_one_had_in_hand_that_is_dismissed_is_asked_of_others():
+    gone, other = Server("gone", asyncio.Event(), room=2), Server("other", room=2)
+
+    async def run():
+        fleet, names = joining(gone, other)
+        async with fleet:
+            fleet.join(names[gone])
+            await fleet.somebody()
+            asks = [asyncio.ensure_future(fleet.ask(page(number))) for number in range(2)]
+            await settle()
+            fleet.join(names[other])
+            fleet.dismiss(names[gone], ServerError("its machine is gone"))
+            return await asyncio.gather(*asks)
+
+    assert urls(run_skipping(run())) == [other.url] * 2
+    assert gone.cancelled == ["0", "1"]
+
+
+def test_pages_of_one_party_go_to_one_server_while_that_is_there():
+    servers = [Server(name, room=2) for name in "abc"]
+
+    async def run():
+        fleet, names = joining(*servers)
+        async with fleet:
+            for server in servers:
+                fleet.join(names[server])
+            await settle()
+            asks = [fleet.ask(page(number), party=number % 3) for number in range(30)]
+            together = urls(await asyncio.gather(*asks))
+            home = next(server for server in servers if server.url == together[0])
+            fleet.dismiss(names[home], ServerError("its machine is gone"))
+            moved = urls(await asyncio.gather(*(fleet.ask(page(number), party=0) for number in range(2))))
+            return together, moved
+
+    together, moved = run_skipping(run())
+    assert [len(set(together[party::3])) for party in range(3)] == [1, 1, 1]
+    assert len(set(together)) == 3
+    assert len(set(moved)) == 1
+    assert moved[0] != together[0]
+
+
+def test_what_is_asked_beside_pages_says_nothing_of_how_fast_a_server_is():
+    server = Server("a")
+
+    async def run():
+        async with fleet_of(server) as fleet:
+            await fleet.ask(page(0), is_page=False)
+            return fleet._members[0].seconds, fleet.counts()[server.url]
+
+    seconds, counts = run_skipping(run())
+    assert (seconds, counts["asked"], counts["answered"]) == (None, 0, 0)
 
 
 def test_of_many_servers_whoever_has_answered_gets_the_page_that_has_waited_longest():

@@ -253,3 +253,36 @@ def test_a_server_that_never_answers_keeps_no_page(room, pages):
     took, done = simulated([ServerState(room), ServerState(room)], pages, seconds=[None, 2.0])
     assert done == [0, pages]
     assert took <= 2.0 * pages / room + SILENT_SECONDS + 10
+
+
+def test_pages_of_a_party_wait_for_the_server_that_has_it_and_others_go_past_them():
+    servers = [ServerState(2), ServerState(2)]
+    in_hand = [PageState(((0, NOW),), party="a"), PageState(((0, NOW),), party="a")]
+    pages = [*in_hand, PageState(party="a"), PageState(party="b"), PageState(party="b"), PageState(party="b")]
+    assert deal(servers, pages, NOW, NOW, {"a": 0}).asks == ((3, 1), (4, 1))
+
+
+@pytest.mark.parametrize("state", [ServerState(0), ServerState(2, heard=NOW - 1000)], ids=["away", "silent"])
+def test_pages_of_a_party_go_elsewhere_where_its_server_is_not_there_any_more(state):
+    pages = [PageState(((0, NOW - 1000),), party="a")] if state.room else []
+    asks = deal([state, ServerState(2)], [*pages, PageState(party="a")], NOW, NOW, {"a": 0}).asks
+    assert asks[-1] == (len(pages), 1)
+
+
+def test_a_page_of_a_party_does_not_wait_while_somebody_has_less_than_half_of_what_it_can_hold():
+    pages = [PageState(((0, NOW),), party="a"), PageState(party="a"), PageState(party="a"), PageState(party="b")]
+    assert deal([ServerState(1), ServerState(2)], pages, NOW, NOW, {"a": 0}).asks == ((3, 1),), (
+        "who has no server first"
+    )
+    assert deal([ServerState(1), ServerState(2)], pages[:3], NOW, NOW, {"a": 0}).asks == ((1, 1),), (
+        "and one to begin with"
+    )
+
+
+@pytest.mark.parametrize(("in_hand", "moved"), [(0, 3), (1, 2), (2, 1), (3, 0)])
+def test_who_has_half_of_what_it_can_hold_leaves_pages_to_the_server_that_has_their_party(in_hand, moved):
+    own = [PageState(((0, NOW),), party=party) for party in "abc"]
+    others = [PageState(((1, NOW),))] * in_hand
+    waiting = [PageState(party=party) for party in "abcabc"]
+    asks = deal([ServerState(3), ServerState(5)], [*own, *others, *waiting], NOW, NOW, dict.fromkeys("abc", 0)).asks
+    assert asks[:moved] == tuple((3 + in_hand + number, 1) for number in range(moved))

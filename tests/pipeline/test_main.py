@@ -66,6 +66,8 @@ def text_for(option):
         return None, True
     if option.multiple:
         return "some.pdf", ["some.pdf"]
+    if option.name == "ray":  # what follows is its value only where it looks like an address
+        return "head:6379", "head:6379"
     return next(value for kind, value in VALUES.items() if kind in TYPES[option.name])
 
 
@@ -201,6 +203,14 @@ def test_help_is_grouped_by_subject_and_fits_on_a_screen():
         (
             ["ws", "--pdfs", "a.pdf", "--model", "m", "--backend", "mlx-vlm", "--no-drafts"],
             "a choice of drafts is for a model in this process; leave it out, or choose --backend mlx",
+        ),
+        (
+            ["ws", "--pdfs", "a.pdf", "--ray", "--server", "http://a"],
+            "the machines of --ray read pages with a model of their own; leave --server out, or --ray",
+        ),
+        (
+            ["ws", "--pdfs", "a.pdf", "--model", "m", "--ray", "ray://head:10001"],
+            "--ray is auto, local, or HOST:PORT, not 'ray://head:10001'; run this on a machine of the cluster",
         ),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--page-time-limit", "0"], "must be more than 0 seconds"),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--prompt-file", "none.txt"], "none.txt cannot be read"),
@@ -459,3 +469,26 @@ def test_an_options_value_is_taken_as_it_is_and_nothing_after_two_dashes_is_an_o
     context = parsed("ws", "--custom_prompt", "--say_it", "--page_separator=a_b", "--", "--max_tokens=5")
     assert (context.params["custom_prompt"], context.params["page_separator"]) == ("--say_it", "a_b")
     assert (context.params["max_tokens"], context.obj.for_server) == (8000, ("--max_tokens=5",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "address", "documents"),
+    [
+        (["--ray", "--model", "m"], "local", None),
+        (["--ray"], "local", None),
+        (["--ray", "auto", "a.pdf"], "auto", ["a.pdf"]),
+        (["--ray", "10.0.0.1:6379"], "10.0.0.1:6379", None),
+        (["--ray", "[fe80::1]:6379"], "[fe80::1]:6379", None),
+        (["--ray", "a.pdf"], "local", ["a.pdf"]),
+        (["--ray", "s3://bucket/a.pdf"], "local", ["s3://bucket/a.pdf"]),
+        (["--ray=local", "a.pdf"], "local", ["a.pdf"]),
+        ([], None, None),
+    ],
+)
+def test_ray_takes_an_address_and_without_one_starts_a_local_ray(arguments, address, documents):
+    found = parsed("ws", *arguments).params
+    assert (found["ray"], found["documents"] or None) == (address, documents)
+
+
+def test_an_option_of_a_server_that_is_called_ray_stays_as_it_is():
+    assert parsed("ws", "--pdfs", "a.pdf", "--", "--ray", "x").obj.for_server == ("--ray", "x")

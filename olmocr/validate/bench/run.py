@@ -62,9 +62,10 @@ class BenchTerms:
     """The options of a run: *longest_side* is in pixels, None for what suits the model.
 
     *sample* is how many documents of each category to read, None for all. *work* is the folder for stored results of
-    pages, None for one in the user's cache. *server* is the address of one that has the model, and answers instead of
-    this process; *server_model* is its name there, None if it is the same. *ask* replaces both. *draftsman* finds a
-    program to draw formulas, and is called if there are any.
+    pages, None for one in the user's cache. *server* is the address of one that has the model, or of several that do,
+    and answers instead of this process; *server_model* is its name there, None if it is the same. *ray* is the address
+    of a Ray cluster whose machines have the folder, and read the pages. *ask* replaces all of these. *draftsman* finds
+    a program to draw formulas, and is called if there are any.
     """
 
     longest_side: int | None = None
@@ -72,8 +73,9 @@ class BenchTerms:
     work: Path | None = None
     max_tokens: int = 8000
     max_attempts: int = 8
-    server: str | None = None
+    server: str | tuple[str, ...] | None = None
     server_model: str | None = None
+    ray: str | None = None
     ask: Ask | None = None
     draftsman: Callable[[], Draftsman] = _nobody
 
@@ -345,6 +347,7 @@ def _read_pages(
         pdfs=tuple(str(path) for path in paths.values()),
         model=terms.server_model if terms.server else str(folder),
         server=terms.server,
+        ray=terms.ray,
         target_longest_image_dim=side,
         max_page_retries=terms.max_attempts,
         max_tokens=terms.max_tokens,
@@ -366,7 +369,9 @@ def _text(record: PageRecord) -> str | None:
 def _workspace(weights: dict[str, str], side: int, terms: BenchTerms) -> Path:
     """Return the folder for pages read by this model with these options and these versions of the software."""
     readers = {name: version for name, version in versions().items() if name in _READERS}
-    of_server = [terms.server, terms.server_model] if terms.server else []
+    # Several servers must have the same model, so it does not matter which they are.
+    several = terms.server if isinstance(terms.server, str) else "several"
+    of_server = [several, terms.server_model] if terms.server else []
     parts = [_FORMAT, weights, side, terms.max_tokens, terms.max_attempts, readers, *of_server]
     key = json.dumps(parts, sort_keys=True)
     return (terms.work or default_bench_work()) / hashlib.sha256(key.encode()).hexdigest()[:16]

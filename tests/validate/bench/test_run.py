@@ -208,6 +208,20 @@ def test_a_model_is_compared_with_answers_as_with_another_model(model, bench, an
     assert (found.other, found.other_weights, found.checks) == ("olmocr", {}, 7)
 
 
+def test_several_servers_share_the_pages_and_others_of_the_same_model_may_go_on(model, bench, tmp_path):
+    terms = {"longest_side": 112, "work": tmp_path / "work", "max_tokens": 500, "max_attempts": 1}
+    body = whole(chat_body(TEXT.replace("Hello", "Some words")))
+    with ModelServer(body) as one, ModelServer(body) as other:
+        run = run_bench(model, bench, BenchTerms(**terms, server=(one.url, other.url)))
+    assert (run.report.backend, run.report.pages_without_answer) == ("server", 0)
+    assert one.requests
+    assert other.requests
+    with ModelServer(body) as third, ModelServer(body) as fourth:
+        again = run_bench(model, bench, BenchTerms(**terms, server=(third.url, fourth.url)))
+        assert not [request for server in (third, fourth) for request in server.requests]
+    assert again.outcomes == run.outcomes
+
+
 def test_a_server_reads_the_pages_and_the_report_says_so(model, bench, tmp_path):
     terms = {"work": tmp_path / "work", "max_attempts": 1}
     with ModelServer(whole(chat_body(TEXT.replace("Hello", "Some words"))), models=("a", "b")) as server:
@@ -430,7 +444,8 @@ def test_the_command_scores_answers_and_says_what_formulas_lack(bench, answers, 
     [
         ([], "give either a model's folder, or a folder of answers as --answers"),
         (["model", "--answers", "a"], "give either"),
-        (["--answers", "a", "--server", "b"], "leave out one of the two"),
+        (["--answers", "a", "--server", "b"], "so --server is not needed; leave out one of the two"),
+        (["--answers", "a", "--ray"], "so --ray is not needed; leave out one of the two"),
         (["model", "--output", "a"], "use --output only with --answers"),
     ],
 )

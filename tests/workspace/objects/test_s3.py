@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import threading
 
 import pytest
 
@@ -14,6 +12,7 @@ from olmocr.workspace.objects.store import ObjectStore, open_objects, open_store
 from olmocr.workspace.stats import read_stats
 from tests.pipeline.doubles import Reader, write_numbered_pdf
 from tests.rendered_here import PoolHere
+from tests.workspace.s3_server import s3_server
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
@@ -41,49 +40,10 @@ SLOW_DOWN = refusal("503 Slow Down", "SlowDown")
 EXPIRED = refusal("400 Bad Request", "ExpiredToken")
 
 
-class Bucket:
-    """Stands before moto's application. *plan* is what becomes of the next requests, by method; None is no fault."""
-
-    def __init__(self, app):
-        self.app = app
-        self.plan = {}
-        self.always = None
-        self.lock = threading.Lock()
-
-    def __call__(self, environ, start_response):
-        with self.lock:
-            steps = self.plan.get(environ["REQUEST_METHOD"], [])
-            step = steps.pop(0) if steps else self.always
-        return step(environ, start_response, self.app) if step else self.app(environ, start_response)
-
-
 @pytest.fixture(scope="module")
 def server():
-    from moto.server import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import WSGIRequestHandler, make_server
-
-    class Silent(WSGIRequestHandler):
-        def log_request(self, *args):
-            pass
-
-    before = dict(os.environ)
-    bucket = Bucket(DomainDispatcherApplication(create_backend_app))
-    http = make_server("127.0.0.1", 0, bucket, threaded=True, request_handler=Silent)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{http.server_port}",
-        "AWS_ACCESS_KEY_ID": "nobody",
-        "AWS_SECRET_ACCESS_KEY": "hunter2",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    import boto3
-
-    boto3.client("s3").create_bucket(Bucket="scans")
-    yield bucket
-    http.shutdown()
-    http.server_close()
-    os.environ.clear()
-    os.environ.update(before)
+    with s3_server("scans") as bucket:
+        yield bucket
 
 
 @pytest.fixture
