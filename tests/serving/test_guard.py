@@ -83,5 +83,5 @@ def test_other_machines_may_ask_only_where_a_key_is_set(host):
 
 
 def test_a_host_that_is_none_is_refused():
-    with pytest.raises(UsageError, match="no address"):
+    with pytest.raises(UsageError, match="not an address"):
         listen("no.such.host.invalid", 0, has_key=True)

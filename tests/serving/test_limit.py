@@ -99,7 +99,7 @@ def test_everything_that_is_admitted_at_once_fits_beside_a_model(url):
 
 def test_the_documents_say_what_is_held_here():
     text = (ROOT / "docs" / "serve.md").read_text()
-    assert f"{MOST_BYTES >> 30} GiB beside the model" in text
+    assert f"{MOST_BYTES >> 30} GiB in addition to the model" in text
     limits = ServerLimits()
     for bytes_of in (limits.held_bytes, limits.picture_bytes, limits.request_bytes):
         assert f"{bytes_of >> 20} MiB" in text
