@@ -33,7 +33,7 @@ def hub(hub, monkeypatch):
 
 
 def test_a_card_is_written_into_the_folder(model):
-    assert "without a picture" in run("card", model, "--repo", REPO)
+    assert "without a chart" in run("card", model, "--repo", REPO)
     assert f"olmocr document.pdf --model {REPO}\n" in (model / "README.md").read_text()
 
 
@@ -42,7 +42,7 @@ def test_a_card_of_several_variants_is_written_with_its_picture(model, tiny, tmp
     file = tmp_path / "cards" / "card.md"
     file.parent.mkdir()
     out = run("card", model, "--repo", REPO, "--sibling", other, "--license", "mit", "--output", file)
-    assert "with a picture" in out
+    assert "with a chart" in out
     text = file.read_text()
     assert "| tester/other |" in text
     assert "\nlicense: mit\n" in text
@@ -86,7 +86,7 @@ def test_a_dry_run_writes_the_card_to_a_file_where_that_is_asked_for(hub, model,
 def test_a_sibling_may_be_a_repository_in_a_card_and_in_a_push(hub, model, tiny, tmp_path):
     other = model_copy(tiny, tmp_path / "theirs", mean_kl=0.3)
     run("push", other, "--repo", "tester/other", "--quiet")
-    assert "with a picture" in run("card", model, "--repo", REPO, "--sibling", "tester/other")
+    assert "with a chart" in run("card", model, "--repo", REPO, "--sibling", "tester/other")
     assert "| tester/other |" in (model / "README.md").read_text()
     run("push", model, "--repo", REPO, "--quiet", "--sibling", "tester/other")
     assert b"| tester/other |" in files_of(hub)["README.md"].content

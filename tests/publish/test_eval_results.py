@@ -184,17 +184,18 @@ def test_the_card_command_writes_it_or_says_why_not(report, is_there, model):
 def test_a_card_shows_a_part_as_a_part(model):
     card = card_of(lies(model, without_formulas()))
     assert (
-        "**No full run of olmOCR-bench**, and not to be compared with scores of it:\n2927 checks of type math" in card
+        "**This is not a full run of olmOCR-bench.** Do not compare it with such scores:\n2927 checks of type math"
+        in card
     )
     assert "| arxiv\\_math | none | none | 0 | 0 | 2927 |" in card
     assert "| old\\_scans | 81.0% | 50.0% to 90.0% | 426 | 526 | 0 |" in card
-    assert "No score of olmOCR-bench is claimed here" in card
+    assert "It claims no score of olmOCR-bench" in card
 
 
 def test_a_card_shows_a_full_run(model):
     card = card_of(lies(model, full_run()))
-    assert "No full run" not in card
-    assert "No score of olmOCR-bench" not in card
+    assert "not a full run" not in card
+    assert "claims no score of olmOCR-bench" not in card
     assert f"| bench\\_data at {REVISION} | score |" in card
 
 
