@@ -191,7 +191,8 @@ def _require_listener(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:
-        raise ServerError(f"there is no Ray cluster at {address}: {reason_of(error)}") from error
+        why = getattr(error, "strerror", None) or reason_of(error)
+        raise ServerError(f"there is no Ray cluster at {address}: {why}; name its head's HOST:PORT") from error
 
 
 class RayCluster:
