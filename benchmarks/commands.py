@@ -1,0 +1,211 @@
+"""Every command of the README, run once on one checkpoint: seconds, exit code, peak memory.
+
+``python benchmarks/commands.py CHECKPOINT --pages demo/pages --work FOLDER``. The checkpoint may have random weights of
+the true size (`crafted.py`): then a smoke test ends with 11, since such a model reads nothing, and all else with 0.
+
+Memory is what the processes of a command held together, looked at ten times a second; memory of a GPU, where
+``nvidia-smi`` tells it, is what all processes on it held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from machine import describe_machine
+
+from olmocr.version import __version__
+
+GB = 1e9
+PORT = 8765
+LONGEST_START = 300.0
+"""Seconds in which a server must be ready."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Words after ``python -m``, and the folders that are removed once it is done, since disks are small."""
+
+    words: tuple[str, ...]
+    then_remove: tuple[Path, ...] = ()
+
+
+@dataclass
+class Peak:
+    """The most bytes that were seen: of the processes, and of a GPU; None where nothing tells."""
+
+    memory: int = 0
+    gpu: int | None = None
+
+
+@dataclass
+class Cost:
+    """What a command took, and how it ended."""
+
+    exit_code: int
+    seconds: float
+    peak: Peak = field(default_factory=Peak)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--pages", type=Path, required=True, help="a folder of PDFs with their true texts")
+    parser.add_argument("--work", type=Path, required=True, help="a folder that is not there yet")
+    parser.add_argument(
+        "--recipes", nargs="+", default=["8bit,6bit,mixed-large", "4bit,mixed,mixed-small,mixed-tiny"],
+        help="each from one read; all but the last are removed after it (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--model", default="4bit", help="the recipe that reads (default: %(default)s)")
+    parser.add_argument("--method", default="fit", help="(default: %(default)s)")
+    parser.add_argument("--only", help="run the commands that have this word, and no others")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True)
+    print(f"{describe_machine()}; olmocr {__version__}\n\n| command | seconds | exit code | memory, GB | GPU, GB |")
+    print("| --- | ---: | ---: | ---: | ---: |", flush=True)
+    for command in commands(args):
+        if not args.only or args.only in command.words:
+            print(row(args, "olmocr " + " ".join(command.words[1:]), run(command, args.work)), flush=True)
+    if not args.only or args.only == "serve":
+        print(row(args, "olmocr serve, one PDF asked for", served(args)), flush=True)
+
+
+def commands(args: argparse.Namespace) -> Iterator[Command]:
+    source, work = str(args.checkpoint), args.work
+    *removed, kept = (work / f"models-{number}" for number in range(len(args.recipes)))
+    model = str(kept / f"{args.checkpoint.name}-mlx-{args.model}")
+    pdfs = sorted(map(str, args.pages.glob("*.pdf")))
+    yield _olmocr("convert", source, "--quantize", "mixed", "--method", args.method, "--dry-run")
+    for recipes, folder in zip(args.recipes, [*removed, kept], strict=True):
+        words = ("--quantize", recipes, "--method", args.method, "--output", str(folder), "--no-smoke-test")
+        yield _olmocr("convert", source, *words, then_remove=(folder,) if folder in removed else ())
+    yield _olmocr("doctor")
+    yield _olmocr("validate", "weights", model, "--source", source)
+    yield _olmocr("validate", "smoke", model)
+    yield _olmocr(pdfs[0], "--model", model)
+    yield _olmocr(str(work / "workspace"), "--pdfs", *pdfs, "--backend", "mlx", "--model", model, "--markdown")
+    yield _olmocr(str(work / "workspace"), "--stats")
+    yield _olmocr("view", str(work / "workspace"), "--output-dir", str(work / "view"))
+    asked = ("--source", source, "--pages", pdfs[0], "--max-tokens", "64", "--work", str(work / "fidelity"))
+    yield _olmocr("validate", "fidelity", model, *asked)
+    yield _olmocr("publish", "card", model)
+    yield _olmocr("publish", "audit", model)
+    yield _olmocr("publish", "push", model, "--repo", "someone/some-model", "--dry-run")
+
+
+def _olmocr(*words: str, then_remove: tuple[Path, ...] = ()) -> Command:
+    return Command(("olmocr", *words), then_remove)
+
+
+def run(command: Command, work: Path) -> Cost:
+    """Run *command*; what it prints goes to ``commands.log`` in *work*."""
+    with (work / "commands.log").open("a") as log:
+        log.write(f"\n$ {' '.join(command.words)}\n")
+        log.flush()
+        started = time.perf_counter()
+        with _start(command.words, log.fileno()) as process, _watched(process) as peak:
+            exit_code = process.wait()
+        seconds = time.perf_counter() - started
+    for folder in command.then_remove:
+        shutil.rmtree(folder)
+    return Cost(exit_code, seconds, peak)
+
+
+def served(args: argparse.Namespace) -> Cost:
+    """Start a server, have it read one PDF, stop it; seconds until its text is there."""
+    model = args.work / f"models-{len(args.recipes) - 1}" / f"{args.checkpoint.name}-mlx-{args.model}"
+    words = ("olmocr", "serve", "--model", str(model), "--port", str(PORT))
+    with (args.work / "commands.log").open("a") as log:
+        started = time.perf_counter()
+        with _start(words, log.fileno()) as process, _watched(process) as peak:
+            _wait(lambda: _answer(f"http://127.0.0.1:{PORT}/health"), process)
+            pdf = min(args.pages.glob("*.pdf"))
+            _answer(f"http://127.0.0.1:{PORT}/v1/ocr", pdf.read_bytes())
+            seconds = time.perf_counter() - started
+            process.terminate()
+            exit_code = process.wait()
+    return Cost(exit_code, seconds, peak)
+
+
+def _answer(url: str, document: bytes | None = None) -> None:
+    headers = {"Content-Type": "application/pdf"}
+    found = httpx.post(url, content=document, headers=headers, timeout=LONGEST_START) if document else httpx.get(url)
+    found.raise_for_status()
+
+
+def _wait(ask: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+    for _ in range(int(LONGEST_START / 0.2)):
+        if process.poll() is not None:
+            raise SystemExit(f"the server ended with {process.returncode}")
+        with contextlib.suppress(httpx.HTTPError):
+            ask()
+            return
+        time.sleep(0.2)
+    raise SystemExit("the server did not get ready")
+
+
+def _start(words: tuple[str, ...], log: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen((sys.executable, "-m", *words), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def _watched(process: subprocess.Popen[bytes]) -> Iterator[Peak]:
+    """Look at the memory of *process* and those it starts until the block ends."""
+    peak, ended = Peak(), threading.Event()
+
+    def watch() -> None:
+        rounds = 0
+        while not ended.wait(0.1):
+            peak.memory = max(peak.memory, _resident(process.pid))
+            if rounds % 10 == 0 and shutil.which("nvidia-smi"):
+                peak.gpu = max(peak.gpu or 0, _gpu_bytes())
+            rounds += 1
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _resident(pid: int) -> int:
+    """Return the bytes that a process and all that it started hold, as ``ps`` tells them."""
+    found = subprocess.run(("ps", "-axo", "pid=,ppid=,rss="), capture_output=True, text=True, check=False).stdout
+    rows = [tuple(map(int, line.split())) for line in found.splitlines()]
+    family = {pid}
+    for own, parent, _ in sorted(rows):
+        if parent in family:
+            family.add(own)
+    return 1024 * sum(kilobytes for own, _, kilobytes in rows if own in family)
+
+
+def _gpu_bytes() -> int:
+    words = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
+    found = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
+    return sum(int(each) for each in found if each.isdecimal()) << 20
+
+
+def row(args: argparse.Namespace, shown: str, cost: Cost) -> str:
+    for path, name in ((args.work, "WORK"), (args.checkpoint, "CHECKPOINT"), (args.pages, "PAGES")):
+        shown = shown.replace(str(path) + os.sep, f"{name}/").replace(str(path), name)
+    pdfs = [word for word in shown.split() if word.endswith(".pdf") and word.startswith("PAGES/")]
+    if len(pdfs) > 1:
+        shown = shown.replace(" ".join(pdfs), "PAGES/*.pdf")
+    gpu = "" if cost.peak.gpu is None else f"{cost.peak.gpu / GB:.1f}"
+    return f"| `{shown}` | {cost.seconds:.1f} | {cost.exit_code} | {cost.peak.memory / GB:.2f} | {gpu} |"
+
+
+if __name__ == "__main__":
+    main()
