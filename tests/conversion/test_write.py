@@ -157,7 +157,9 @@ def test_a_link_out_of_the_source_is_refused_and_nothing_of_it_is_converted(name
     (source / name).unlink(missing_ok=True)
     (tmp_path / "credentials").write_text("aws_secret_access_key = wJalr")
     (source / name).symlink_to("../credentials")
-    with pytest.raises(CheckpointError, match=rf"{name} in .* is a link out of the folder, to \.\./credentials; put"):
+    with pytest.raises(
+        CheckpointError, match=rf"{name} in .* is a link out of the folder, to \.\./credentials; replace"
+    ):
         converted_by(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

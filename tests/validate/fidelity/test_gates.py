@@ -58,7 +58,7 @@ def test_limits_of_ones_own_take_the_place_of_the_packaged_ones(tmp_path):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("default: {most_kl: 1}", "has a limit 'most_kl'; there are most_mean_kl"),
+        ("default: {most_kl: 1}", "has a limit 'most_kl'; use one of most_mean_kl"),
         ("default: {most_mean_kl: low}", "most_mean_kl is 'low', not a number"),
         ("default: {most_mean_kl: yes}", "most_mean_kl is True, not a number"),
         ("- 1", "is not a file of limits"),

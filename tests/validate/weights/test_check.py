@@ -229,7 +229,7 @@ def test_a_config_without_a_dimension_is_broken(folder):
 def test_hashes_that_differ_are_named(folder):
     write_hashes(folder)
     put(folder, NORM, 0, 0x3F00)
-    assert f"{SHARD} has another SHA-256 than {HASHES_FILE} says" in problems(folder, "hashes")
+    assert f"{SHARD} has another SHA-256 than {HASHES_FILE} lists" in problems(folder, "hashes")
 
 
 def test_hashes_of_what_is_not_there_or_not_listed_are_named(folder):
