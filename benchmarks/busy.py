@@ -28,14 +28,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from inference import DEMO, make_requests
 from machine import describe_machine
 
 from olmocr.conversion.convert import convert
+from olmocr.doctor.measure.pages import PagesToRead, make_requests
+from olmocr.doctor.measure.terms import find_demo
 from olmocr.model_folder import ModelFolder
 from olmocr.version import __version__
 
 HERE = Path(__file__).resolve()
+LONGEST_SIDE = 644
 
 
 @dataclass
@@ -89,7 +91,7 @@ def compare(args: argparse.Namespace) -> None:
         contenders.append(Contender(text, own, dict(part.split("=", 1) for part in text.split(","))))
     with tempfile.TemporaryDirectory(prefix="olmocr-busy-") as name:
         model = Path(name) / "model"
-        convert(DEMO / "checkpoint", "8bit", model)
+        convert(find_demo().checkpoint, "8bit", model)
         for number in range(args.rounds):
             for contender in contenders if number % 2 == 0 else reversed(contenders):
                 for is_beside in (False, True):
@@ -114,7 +116,7 @@ async def read(model: Path, pages: int, at_once: int, drafted_pages: int) -> dic
     """Read the demo's first *pages*; return seconds and processor seconds for each, and the hash of all texts."""
     from olmocr.runtime.device import start_mlx
 
-    requests = make_requests(pages)
+    requests = make_requests(PagesToRead(find_demo(), pages, LONGEST_SIDE))
     device = start_mlx()
     from olmocr.inference.engine import Engine
 

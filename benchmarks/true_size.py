@@ -10,6 +10,7 @@ pages' own text makes a difference to drafts.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,10 +22,10 @@ from time import perf_counter
 from typing import Any
 
 from crafted import SHAPES, make_checkpoint, make_pdf, pieces
-from inference import Job, read_with_server
 from machine import describe_machine
 
 from olmocr.conversion.convert import convert
+from olmocr.doctor.measure.reading import answered_by_server, free_port
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest
 from olmocr.rendering.render import open_document
@@ -196,7 +197,7 @@ def computed_bytes(folder: Path, wanted: Wanted, prompt: int, answer: int) -> in
 def print_server(recipe: str, folder: Path, wanted: Wanted, args: argparse.Namespace) -> None:
     """Print a line for mlx-vlm's own server, with as many pages in flight."""
     requests = tuple(replace(each, max_tokens=1000) for each in make_requests(wanted, args.side, args.words))
-    run = read_with_server(Job(folder, requests, wanted.at_once, has_drafts=False))
+    run = asyncio.run(answered_by_server(folder, requests, free_port(), wanted.at_once))
     answers = _answers(run.texts, args.words)
     _print_line(f"mlx_vlm.server, {recipe}", wanted, run.seconds, run.tokens, "", "", "", "", answers)
 

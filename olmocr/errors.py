@@ -17,6 +17,7 @@ OlmocrError                   a failure that is not a bug, in one sentence
 ├── GateFailedError           11: a model that must not be published as it is (olmocr.publish.gates)
 ├── NotAFullRunError          11: a partial benchmark, which does not give a score (olmocr.publish.eval_results)
 ├── DisagreementError         11: a divergence that is not as predicted (olmocr.conversion.calibrated.allocation.bits)
+├── PartFailedError           1: a part of a machine's measurement that failed (olmocr.doctor.measure.apart)
 └── RequestError              1: a request that the server answers with another status (olmocr.serving.refusals)
 """
 

@@ -103,7 +103,7 @@ def read_with_generate(model: Path, pages: PagesToRead) -> Round:
 def read_with_server(model: Path, pages: PagesToRead, port: int) -> Round:
     """Read all *pages* with ``mlx_vlm.server``, all requests in flight at once."""
     requests = make_requests(pages)
-    done = asyncio.run(_read_with_server(model, requests, port))
+    done = asyncio.run(answered_by_server(model, requests, port, len(requests)))
     return replace(done, peak_memory=children_peak())
 
 
@@ -113,8 +113,9 @@ def children_peak() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-async def _read_with_server(model: Path, requests: Sequence[PageRequest], port: int) -> Round:
-    command = mlx_vlm_command(str(model), port=port, max_num_seqs=len(requests))
+async def answered_by_server(model: Path, requests: Sequence[PageRequest], port: int, at_once: int) -> Round:
+    """Start ``mlx_vlm.server`` as published and ask it all *requests*, of which it writes *at_once* together."""
+    command = mlx_vlm_command(str(model), port=port, max_num_seqs=at_once)
     published = ("mlx_vlm.server" if part == "olmocr.backends.mlx_vlm_launcher" else part for part in command.arguments)
     async with serving(replace(command, arguments=tuple(published))) as ask:
         await ask(_warm_up(requests))

@@ -155,7 +155,7 @@ def test_a_goal_is_what_a_person_says(asked, goal):
     ("asked", "error"),
     [
         (("5.3GB", None, 0.1), r"`target_size='5.3GB'` and `max_kl=0.1` are two goals; give only one"),
-        (("much", None, None), r"`target_size` 'much' is no size"),
+        (("much", None, None), r"`target_size` 'much' is not a size"),
         ((None, "12GB", None), r"`fit_mac='12GB'` is not a Mac's memory; give one of 8GB, 16GB, 24GB"),
         ((None, None, -1.0), r"`max_kl=-1.0` is not a number of nats"),
         ((None, None, float("nan")), r"`max_kl=nan` is not a number of nats"),
