@@ -166,11 +166,12 @@ def test_a_store_whose_extra_is_missing_names_it(url, extra):
 @pytest.fixture(scope="module")
 def bucket():
     """A bucket on the loopback interface, with three documents, and what else buckets hold."""
-    pytest.importorskip("s3fs")
+    s3fs = pytest.importorskip("s3fs")
     moto = pytest.importorskip("moto.server")
     import boto3
 
     before = dict(os.environ)
+    s3fs.S3FileSystem.clear_instance_cache()  # those of another module's server, which is gone
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -185,6 +186,7 @@ def bucket():
     for key in ("in/a.pdf", "in/deep/b.PDF", "in/deep/c.png", "in/deep/notes.md", "in/", "other/d.pdf"):
         store.put_object(Bucket="scans", Key=key, Body=PDF + key.encode())
     yield "s3://scans"
+    s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
     os.environ.clear()
     os.environ.update(before)
