@@ -49,7 +49,7 @@ class Nodes:
 
     def readers(self):
         """Return the processes of readers, which are the children of this cluster's nodes."""
-        found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+        found = subprocess.run(["ps", "-eww", "-o", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
         lines = [line.split(None, 2) for line in found.splitlines()[1:]]
         own = {pid for pid, _, words in lines if "raylet" in words and str(self.folder) in words}
         return [int(pid) for pid, parent, words in lines if parent in own and "_ReaderActor" in words]
