@@ -10,6 +10,7 @@ from pathlib import Path
 
 from machine import describe_machine
 
+from olmocr.backends.local_server import free_port
 from olmocr.conversion.convert import convert
 from olmocr.doctor.measure.apart import Apart
 from olmocr.doctor.measure.pages import PagesToRead
@@ -17,7 +18,6 @@ from olmocr.doctor.measure.parts import as_reading
 from olmocr.doctor.measure.reading import (
     EngineSetting,
     Round,
-    free_port,
     read_with_engine,
     read_with_generate,
     read_with_server,

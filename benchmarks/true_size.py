@@ -24,8 +24,9 @@ from typing import Any
 from crafted import SHAPES, make_checkpoint, make_pdf, pieces
 from machine import describe_machine
 
+from olmocr.backends.local_server import free_port
 from olmocr.conversion.convert import convert
-from olmocr.doctor.measure.reading import answered_by_server, free_port
+from olmocr.doctor.measure.reading import answered_by_server
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest
 from olmocr.rendering.render import open_document

@@ -444,6 +444,13 @@ class LocalServer:
                 os.killpg(self._process.pid, number)
 
 
+def free_port() -> int:
+    """Return a port of the loopback address that nobody listens at now."""
+    with socket.create_server((HOST, 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
 def _refuse_taken_port(port: int) -> None:
     with contextlib.closing(socket.socket()) as there:
         there.settimeout(1)

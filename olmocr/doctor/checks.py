@@ -13,6 +13,7 @@ from olmocr.conversion.macs import running_memory
 from olmocr.conversion.source.config import flat_config
 from olmocr.errors import CheckpointError, MissingDependencyError
 from olmocr.model_folder import ModelFolder, read_config
+from olmocr.reports.machine_text import gib
 from olmocr.runtime import machine
 from olmocr.runtime.device import REFERENCE_BLAS, gpu_limit, start_mlx
 from olmocr.runtime.extras import install_command, upgrade_command
@@ -119,7 +120,7 @@ def _device() -> Finding:
 
 def _memory() -> Finding:
     total, available = machine.total_memory(), machine.available_memory()
-    value = f"{_gib(total)} in all" + ("" if available is None else f", {_gib(available)} available")
+    value = f"{gib(total)} in all" + ("" if available is None else f", {gib(available)} available")
     if total < _SMALLEST_MEMORY:
         return Finding("memory", "warning", value, "olmOCR-2 with 7 billion weights does not fit, not even at 4 bits")
     return Finding("memory", "ok", value)
@@ -171,11 +172,11 @@ def _weight_bytes(path: Path) -> int:
 
 def fit(name: str, needed: int, total: int, available: int | None) -> Finding:
     """Compare what a page needs with what the device may keep and with what is free now, all in bytes."""
-    value = f"{name} needs {_gib(needed)} to read a page, of {_gib(total)}"
+    value = f"{name} needs {gib(needed)} to read a page, of {gib(total)}"
     if needed > total:
         return Finding("model", "problem", value, "it does not fit: convert with fewer bits, like --quantize 4bit")
     if available is not None and needed > available:
-        return Finding("model", "warning", value, f"only {_gib(available)} are available now: close other programs")
+        return Finding("model", "warning", value, f"only {gib(available)} are available now: close other programs")
     return Finding("model", "ok", f"{value}: it fits")
 
 
@@ -184,7 +185,3 @@ def _limit() -> int:
         return gpu_limit() or machine.total_memory()
     except MissingDependencyError:
         return machine.total_memory()
-
-
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB"

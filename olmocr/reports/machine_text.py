@@ -76,8 +76,8 @@ def _lines(report: MachineReport) -> Iterator[str]:
     yield f"\n{CONTENTS}\n"
     yield f"- chip: {machine.chip} ({machine.architecture}), {machine.processors} processors"
     yield f"- GPU: {machine.gpu or 'none that MLX tells of'}"
-    available = "" if machine.available_memory is None else f", {_gib(machine.available_memory)} available before"
-    yield f"- memory: {_gib(machine.memory)}{available}"
+    available = "" if machine.available_memory is None else f", {gib(machine.available_memory)} available before"
+    yield f"- memory: {gib(machine.memory)}{available}"
     yield f"- system: {machine.system}; MLX: {machine.device or 'does not start'}"
     yield f"- versions: {', '.join(f'{name} {version}' for name, version in report.versions.items())}"
     yield from _parts(report)
@@ -234,7 +234,8 @@ _SECTIONS: Sequence[Callable[[MachineReport], Iterator[str]]] = (
 )
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
+    """Return *size*, in bytes, as GiB."""
     return f"{size / 2**30:.1f} GiB"
 
 

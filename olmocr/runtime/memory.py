@@ -16,9 +16,9 @@ _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([KMGT]?)(I?)B?", re.ASCII | re.IGNORECASE)
 
 
-def peak_memory() -> int:
-    """Return the most bytes that this process has had in memory."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_memory(who: int = resource.RUSAGE_SELF) -> int:
+    """Return the most bytes that this process has had in memory; or, by ``RUSAGE_CHILDREN``, one that it waited for."""
+    peak = resource.getrusage(who).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 

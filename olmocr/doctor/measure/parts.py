@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from olmocr.backends.local_server import free_port
 from olmocr.conversion.recipe import Method
 from olmocr.doctor.measure.answers import MOST_ERRORS, read_demo
 from olmocr.doctor.measure.apart import Apart
@@ -19,7 +20,6 @@ from olmocr.doctor.measure.passes import measure_passes, measure_vision
 from olmocr.doctor.measure.reading import (
     EngineSetting,
     Round,
-    free_port,
     read_guided,
     read_with_engine,
     read_with_generate,

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from olmocr.backends.local_server import HOST, mlx_vlm_command, serving
+from olmocr.backends.local_server import mlx_vlm_command, serving
 from olmocr.doctor.measure.pages import PagesToRead, make_requests
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest, PageResponseError, chat_prompt, parse_page_response
 from olmocr.reports.machine import MeasuredGuidance
 from olmocr.runtime.device import start_mlx
+from olmocr.runtime.memory import peak_memory
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,7 @@ def read_with_server(model: Path, pages: PagesToRead, port: int) -> Round:
 
 def children_peak() -> int:
     """Return the most bytes that one of the processes had in memory that this one started, and that have ended."""
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_memory(resource.RUSAGE_CHILDREN)
 
 
 async def answered_by_server(model: Path, requests: Sequence[PageRequest], port: int, at_once: int) -> Round:
@@ -151,13 +150,3 @@ def _is_valid(text: str) -> bool:
     except PageResponseError:
         return False
     return True
-
-
-def free_port() -> int:
-    """Return a port of the loopback address at which nobody listens just now."""
-    import socket
-
-    with socket.socket() as listening:
-        listening.bind((HOST, 0))
-        port: int = listening.getsockname()[1]
-        return port

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from olmocr.backends.choice import Answering, answering
+from olmocr.backends.local_server import free_port
 from olmocr.errors import InputError, OlmocrError, output_error
 from olmocr.files import is_folder
 from olmocr.hub.find import find_settings
@@ -253,5 +253,4 @@ def _with_port_of_its_own(config: ReadingConfig) -> ReadingConfig:
     """Return a config whose server, if one is started, has a port that is free: there may be several on one machine."""
     if config.is_in_process or config.port is not None:
         return config
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return replace(config, port=free.getsockname()[1])
+    return replace(config, port=free_port())
