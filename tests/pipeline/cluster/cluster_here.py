@@ -11,11 +11,15 @@ from tests.rendered_here import PoolHere
 
 
 class ReaderThere:
-    """A desk on another machine, whose model is *model*, until it is killed; *load_fault* is raised as it loads."""
+    """A desk on another machine, whose model is *model*, until it is killed; *load_fault* is raised as it loads.
 
-    def __init__(self, place, terms, model, load_fault=None):
+    What it is asked to read it adds to *all_asked* too, as (place, document, page).
+    """
+
+    def __init__(self, place, terms, model, load_fault=None, all_asked=None):
         self.place, self.model, self.load_fault = place, model, load_fault
         self.opened, self.read_numbers = [], []
+        self.all_asked = [] if all_asked is None else all_asked
         self.is_killed = asyncio.Event()
         self.desk = Desk(terms, fetch, open_pool=PoolHere, open_answering=lambda: self.answering(terms.named))
 
@@ -34,6 +38,7 @@ class ReaderThere:
 
     async def read(self, question):
         self.read_numbers.append((question.document.source.name, question.number))
+        self.all_asked.append((self.place, question.document.source.name, question.number))
         return await self._unless_killed(self.desk.read(question))
 
     async def _unless_killed(self, work):
@@ -53,14 +58,17 @@ async def fetch(content):
 
 
 class ClusterHere:
-    """Give its *opened* to a run as *open_cluster*. *models* are those of its places, by name."""
+    """Give its *opened* to a run as *open_cluster*. *models* are those of its places, by name.
+
+    *asked* is what its readers were asked to read, in order, as (place, document, page).
+    """
 
     def __init__(self, *names, models=None, load_faults=None):
         self.states = dict.fromkeys(names, "ready")
         self.models = models or {}
         self.load_faults = load_faults or {}
         self.readers = {}
-        self.sent = []
+        self.sent, self.asked = [], []
         self.ending = []
         self.address = None
 
@@ -80,7 +88,7 @@ class ClusterHere:
     @contextlib.asynccontextmanager
     async def reader(self, place, terms):
         model = self.models.setdefault(place, Reader())
-        self.readers[place] = reader = ReaderThere(place, terms, model, self.load_faults.get(place))
+        self.readers[place] = reader = ReaderThere(place, terms, model, self.load_faults.get(place), self.asked)
         await reader.desk.__aenter__()
         try:
             yield reader

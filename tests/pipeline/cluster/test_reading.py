@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from olmocr import PipelineConfig, run_pipeline
+from olmocr.backends.sharing import USUAL_ROOM
 from olmocr.errors import CheckpointError, ExitCode, OutputError, ServerError
 from olmocr.pipeline.cluster.reading import LOOK_SECONDS, SHORT_PAGES
 from tests.pipeline.cluster.cluster_here import ClusterHere
@@ -80,22 +81,28 @@ def test_results_are_byte_for_byte_those_of_one_process(pdfs, tmp_path):
     assert all(model.asked for model in cluster.models.values())
 
 
-def readers_of(pdfs, folder):
-    """Read *pdfs* with three readers; return for each document those that read pages of it."""
-    models = {name: Reader(seconds=0.001) for name in ("a/1", "b/1", "c/1")}
-    cluster = ClusterHere(*models, models=models)
+def first_readers(pdfs, pages, folder):
+    """Read *pdfs*, of *pages* in all, with three readers; return for each document those first asked for its pages.
+
+    Nothing is answered before all pages that there is room for have been asked, however slow the machine is, so that
+    no reader takes a page of another one because it has nothing left to do.
+    """
+    model = Reader(together=min(pages, 3 * USUAL_ROOM))
+    cluster = ClusterHere("a/1", "b/1", "c/1", models=dict.fromkeys(("a/1", "b/1", "c/1"), model))
     assert run(cluster, folder, pdfs).exit_code == ExitCode.OK
-    readers = cluster.readers.values()
-    return [[each.place for each in readers if str(pdf) in dict(each.read_numbers)] for pdf in pdfs]
+    first = {}
+    for place, name, number in cluster.asked:
+        first.setdefault((name, number), place)
+    return [{place for (name, _), place in first.items() if name == str(pdf)} for pdf in pdfs]
 
 
 def test_short_documents_for_which_there_is_room_stay_whole(pdfs, tmp_path):
-    assert all(len(readers) == 1 for readers in readers_of(pdfs, tmp_path / "ws"))
+    assert [len(readers) for readers in first_readers(pdfs[:2], 8, tmp_path / "ws")] == [1, 1]
 
 
 def test_a_long_document_goes_to_several_readers(tmp_path):
     long = write_numbered_pdf(tmp_path / "long.pdf", range(100, 100 + 3 * SHORT_PAGES))
-    (readers,) = readers_of([long], tmp_path / "ws")
+    (readers,) = first_readers([long], 3 * SHORT_PAGES, tmp_path / "ws")
     assert len(readers) > 1
 
 
