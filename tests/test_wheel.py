@@ -103,7 +103,7 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     said = run(installed, "python", "-P", "-c", code)
-    assert said.startswith("UsageError a machine is measured with the demo checkpoint and its pages: it is not here")
+    assert said.startswith("UsageError measuring a machine needs the demo checkpoint and its pages: they are not here")
 
 
 def test_what_a_missing_extra_is_installed_with_names_the_wheel(built, installed):

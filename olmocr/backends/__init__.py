@@ -1,1 +1,1 @@
-"""What answers: the model in this process, or a server."""
+"""What answers: a model in this process, or a server."""

@@ -1,4 +1,4 @@
-"""An Ask that waits while a model server is away, around one that does not."""
+"""Wrap an Ask so that it waits while a model server is away."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from olmocr.errors import ServerUnavailableError
 from olmocr.page import Ask, ModelResponse, PageRequest
 
 LONGEST_WAIT = 60.0
-"""Seconds between two attempts, at most, where the server names no time."""
+"""The most seconds between two attempts if the server names no time."""
 
 LONGEST_RETRY_AFTER = 300.0
-"""Seconds that a server is left alone, at most, however long it asks for."""
+"""The most seconds to wait for a server, even if it asks for more."""
 
 OnWait = Callable[[ServerUnavailableError, float], None]
-"""Called before each wait with why, and how many seconds."""
+"""Called before each wait, with the reason and the seconds."""
 
 
 def with_backoff(
@@ -26,10 +26,10 @@ def with_backoff(
     on_wait: OnWait | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Ask:
-    """Return an Ask that asks at most *attempts* times while the server is unavailable, and waits in between.
+    """Return an Ask that makes up to *attempts* attempts while the server is unavailable, and waits in between.
 
-    It waits about 1, 2, 4 … seconds, with jitter, so that pages that failed together do not return together,
-    or as long as the server asks for. Other errors, and the last one, are raised as they are.
+    It waits as long as the server asks for, or else about 1, 2, 4 … seconds. Jitter keeps pages that failed together
+    from returning together. The last error, and any other kind of error, is raised unchanged.
     """
 
     async def patient(request: PageRequest) -> ModelResponse:
@@ -47,7 +47,7 @@ def with_backoff(
 
 
 def pause(attempt: int, asked_for: float | None) -> float:
-    """Return the seconds to wait after so many attempts before this one; *asked_for* is what the server asks."""
+    """Return the seconds to wait after *attempt* earlier attempts; *asked_for* is the time that the server requests."""
     jitter = random.uniform(0, 1)  # noqa: S311
     if asked_for is not None:
         return min(asked_for, LONGEST_RETRY_AFTER) + jitter

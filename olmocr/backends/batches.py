@@ -1,4 +1,4 @@
-"""An Ask for servers that sample a whole batch as its first question wants it, around one that knows nothing of it."""
+"""Wrap an Ask for servers that sample a complete batch with the settings of its first request."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from olmocr.page import Ask, ModelResponse, PageRequest
 
 
 def sampled_alone(ask: Ask) -> Ask:
-    """Return an Ask that sends greedy questions together, and each sampled one when no other is being answered.
+    """Return an Ask that sends greedy requests together, and each sampled request alone.
 
-    mlx-vlm's server takes temperature and seed from the question that begins a batch: a page that is asked again
-    at a higher temperature while others are being read would get the same greedy answer again. Questions are sent
-    in the order in which they come, so that a sampled one is not kept waiting by greedy ones that come later.
+    mlx-vlm's server takes temperature and seed from the request that begins a batch. A page that is retried at a
+    higher temperature while others are being read would get the same greedy answer again. Requests are sent in the
+    order in which they come, so later greedy requests cannot delay a sampled one.
     """
     turn = asyncio.Lock()
     idle = asyncio.Event()
@@ -22,7 +22,7 @@ def sampled_alone(ask: Ask) -> Ask:
 
     async def answer(request: PageRequest) -> ModelResponse:
         nonlocal in_flight, is_greedy
-        async with turn:  # the first to come is the first to go on
+        async with turn:  # first come, first served
             if not (is_greedy and request.temperature == 0):
                 await idle.wait()
             is_greedy = request.temperature == 0

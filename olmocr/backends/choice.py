@@ -1,4 +1,4 @@
-"""What a run is asked to use -> what answers: a model in this process, a server started for it, or one that runs."""
+"""A run's options -> what answers: a model in this process, a server started for it, or a running server."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ log = logging.getLogger(__name__)
 SERVER_LOG = "server.log"
 
 _GROWTH_BYTES = 6 << 30
-"""What a server may take beyond its model's weights before it is started again: caches, activations, and leaks."""
+"""How far a server may grow beyond its model's weights before it is restarted: caches, activations, and leaks."""
 
 _PATIENCE = 8
-"""Attempts to reach a server that gives no answer, about two minutes in all."""
+"""Attempts to reach a server that does not answer, about two minutes in all."""
 
 _LARGE_BYTES = 1_000_000_000
-"""Weights of so many bytes are worth a word where they are not converted."""
+"""Unconverted weights of this size or more get a warning."""
 
 Load = Callable[..., Any]
 Serve = Callable[..., contextlib.AbstractAsyncContextManager[Ask]]
 Sleep = Callable[[float], Awaitable[None]]
-"""Waits for so many seconds."""
+"""Waits for a number of seconds."""
 
 AskAloud = Callable[[PageRequest, Callable[[str], None]], Awaitable[ModelResponse]]
-"""Asks about a page, and calls a function with the text so far."""
+"""Requests a page's text, and calls a function with the text so far."""
 
 
 @dataclass(frozen=True)
 class Answering:
-    """What answers, ready to be asked, and the model's name as records have it.
+    """What answers, ready for requests, and the model's name for records.
 
-    *fault* tells why a server is away just now; None if it is not. *counts* tells what a model in this process has
-    done, *by_server* what each of several servers has. *pages_at_once* tells how many pages a model in this process
-    writes at once, or several servers may have in hand together; None where neither answers. *ask_aloud* also hands on
-    all that is written so far, again and again; None where answers come whole.
+    *fault* returns why the server is away now, or None if it is there. *counts* returns the counters of a model in this
+    process, *by_server* those of each of several servers. *pages_at_once* returns how many pages a model in this
+    process reads at once, or how many several servers may have together; it returns None for a single server.
+    *ask_aloud* also reports, repeatedly, all text so far; it is None where answers come only when complete.
     """
 
     ask: Ask
@@ -83,19 +83,20 @@ def open_engine(
     longest_side: int = TARGET_LONGEST_IMAGE_DIM,
     on_stage: OnStage = unwatched,
 ) -> Any:
-    """Return an :class:`olmocr.inference.engine.Engine` of *model*, to be entered; arguments as there.
+    """Return an :class:`olmocr.inference.engine.Engine` of *model*, not yet entered; the arguments are the engine's.
 
-    *drafts* says whether there are any; None leaves that to the device. *on_stage* hears of download and load.
+    *drafts* switches drafts on or off; None decides by device. *on_stage* is told of the download and the load.
 
     Raises:
-        OlmocrError: there is no such model, it cannot be loaded, MLX is not installed, or a page has no room.
+        OlmocrError: the model does not exist or cannot be loaded, MLX is not installed, or memory is too small for
+            a page.
     """
     folder = fetched_model(model, on_stage)
     on_stage(Loading(folder.name))
     device = start_mlx()
     if device.blas == REFERENCE_BLAS:
         log.warning("MLX computes with its reference BLAS, which is slow: %s", install_command("blas"))
-    # Only now, since it imports MLX, which must find its BLAS loaded.
+    # Imported only now: this imports MLX, which must find its BLAS loaded.
     from olmocr.inference.engine import Engine
 
     with telling_of_kernels(folder.name, on_stage) if device.kind == "cuda" else contextlib.nullcontext():
@@ -116,10 +117,10 @@ def open_engine(
 def telling_of_kernels(
     name: str, on_stage: OnStage, count: Callable[[], int] = compiled_kernels, seconds: float = 1.0
 ) -> Iterator[None]:
-    """Tell *on_stage*, while the block loads the model *name*, how many kernels MLX has compiled for it since it began.
+    """While the block loads the model *name*, report to *on_stage* how many kernels MLX has compiled since it began.
 
-    It does so once on a machine, for a minute or more, in which nothing else could be seen. *count* tells how many
-    there are, and is asked every so many *seconds*.
+    MLX compiles them once on each machine. That takes a minute or more, in which nothing else could be shown.
+    *count* returns the number of kernels, and is called every *seconds*.
     """
     before, ended = count(), threading.Event()
 
@@ -128,7 +129,7 @@ def telling_of_kernels(
         while not ended.wait(seconds):
             if (new := count() - before) > told:
                 if not told:
-                    log.info("MLX compiles its kernels for this GPU, once; this takes a minute or two")
+                    log.info("MLX compiles its kernels for this GPU; this happens once, and takes a minute or two")
                 told = new
                 on_stage(Loading(name, new))
 
@@ -142,10 +143,10 @@ def telling_of_kernels(
 
 
 def fetched_model(model: str, on_stage: OnStage = unwatched) -> ModelFolder:
-    """Return the folder of *model* with its weights. What a person should know before a download is logged before it.
+    """Return the folder of *model* with its weights. Warnings about the model are logged before the download.
 
     Raises:
-        CheckpointError: it is neither a folder nor a repository's name, or has no weights.
+        CheckpointError: it is neither a folder nor the name of a repository, or has no weights.
         HubError: the repository cannot be downloaded.
         OutputError: the Hub's cache cannot be written.
     """
@@ -156,7 +157,7 @@ def fetched_model(model: str, on_stage: OnStage = unwatched) -> ModelFolder:
 
 
 def remarks_on(folder: ModelFolder, models: Sequence[KnownModel]) -> Iterator[str]:
-    """Yield what is known to be wrong with a model, and that a large one is not converted and what to do about it."""
+    """Yield the known faults of a model, and, if it is large and not converted, what to do about that."""
     if warning := warning_of(folder.where, models):
         yield f"{folder.where}: {warning}"
     nbytes = sum(file.size for file in folder.remote_files)
@@ -175,12 +176,12 @@ def remarks_on(folder: ModelFolder, models: Sequence[KnownModel]) -> Iterator[st
 def _is_unconverted(folder: ModelFolder) -> bool:
     try:
         return "quantization" not in read_config(folder)
-    except OlmocrError:  # loading it will say so
+    except OlmocrError:  # loading the model will report it
         return False
 
 
 def engine_counts(engine: Any) -> dict[str, float]:
-    """Return what an engine has done so far, and the most memory that MLX took for it, by name."""
+    """Return an engine's counters so far, and the peak of MLX's memory, by name."""
     counts = engine.counts
     return {
         **vars(counts),
@@ -206,18 +207,19 @@ async def answering(
     """Yield what answers.
 
     Args:
-        config: what is to answer.
-        folder: the workspace, which keeps what a server of our own prints.
+        config: what should answer.
+        folder: the workspace, which keeps the output of a server that is started here.
         longest_side: pixels on the longest side of a page.
-        is_looping: says whether an answer so far goes round in circles.
+        is_looping: returns whether an answer so far repeats itself endlessly.
         sleep: waits for a server that is away.
-        load: loads a model into this process, as :func:`open_engine`.
-        serve: starts a server, as :func:`~olmocr.backends.local_server.serving`.
-        on_stage: called with what is downloaded and loaded.
-        environment: has servers' keys.
+        load: loads a model into this process, as :func:`open_engine` does.
+        serve: starts a server, as :func:`~olmocr.backends.local_server.serving` does.
+        on_stage: called with each download and load.
+        environment: the variables that contain servers' keys.
 
     Raises:
-        OlmocrError: the model cannot be loaded, its server not be reached, or one of several has another model.
+        OlmocrError: the model cannot be loaded, its server cannot be reached, or one of several servers has another
+            model.
     """
     servers = named_servers(config.servers, config.api_key, environment)
     if len(servers) > 1:
@@ -234,16 +236,16 @@ async def answering(
 
 
 async def require_model(config: BackendConfig, environment: Mapping[str, str] = os.environ) -> None:
-    """Make sure that what is to answer has the model, as far as that can be told without loading or starting anything.
+    """Check that the model exists, as far as that is possible without loading or starting anything.
 
     Raises:
-        OlmocrError: there is no such model, or several servers have several.
+        OlmocrError: the model does not exist, or several servers have different models.
     """
     if config.server:
         servers = named_servers(config.servers, config.api_key, environment)
         looks = (probe(each.url, model=config.model, api_key=each.api_key) for each in servers)
         found = await asyncio.gather(*looks, return_exceptions=True)
-        for each in found:  # one that is away says nothing of its models
+        for each in found:  # a server that is away cannot list its models
             if isinstance(each, BaseException) and not isinstance(each, ServerUnavailableError):
                 raise each
         if why := why_apart(each for each in found if isinstance(each, ServerInfo)):
@@ -270,7 +272,7 @@ async def _engine(
     try:
         engine = await asyncio.shield(loading)
     except asyncio.CancelledError:
-        # Loading cannot be stopped, and a model that is loaded and that nobody closes would keep the process for ever.
+        # Loading cannot be stopped, and a loaded model that is never closed would keep the process alive for ever.
         with contextlib.suppress(OlmocrError), await loading:
             pass
         raise
@@ -314,7 +316,7 @@ async def _fleet(
 async def _connected(
     config: BackendConfig, is_looping: IsLooping, server: NamedServer, model: str | None
 ) -> AsyncIterator[tuple[Ask, ServerInfo]]:
-    """Yield what asks a server, whose answers say that it gave them, and what it is."""
+    """Yield an Ask whose answers name the server, and what the server is."""
     opening = connected(server.url, model=model, api_key=server.api_key, api=config.api, is_looping=is_looping)
     async with opening as (ask, info):
 
@@ -327,7 +329,7 @@ async def _connected(
 def _tell_of(info: ServerInfo, config: BackendConfig) -> None:
     log.info("%s", info)
     if config.guided_decoding == "always" and info.guide is None:
-        log.warning("%s cannot force the form of an answer: it is asked without", info.url)
+        log.warning("%s cannot force the form of an answer; its answers are not guided", info.url)
 
 
 @contextlib.asynccontextmanager
@@ -341,15 +343,15 @@ async def _own_server(
     prepare = functools.partial(_mlx_vlm, on_stage=on_stage) if config.backend == "mlx-vlm" else _vllm
     command, most = await asyncio.to_thread(prepare, config)
     on_stage(Loading(config.model or ""))
-    log.info("starting the %s server; what it prints goes to %s", command.name, log_file)
+    log.info("starting the %s server; its output goes to %s", command.name, log_file)
     async with serve(command, api=config.api, is_looping=is_looping, max_resident_bytes=most, log_file=log_file) as ask:
         yield Answering(ask, config.model or "")
 
 
 def _mlx_vlm(config: BackendConfig, on_stage: OnStage) -> tuple[ServerCommand, int | None]:
-    """Return how to start mlx-vlm's server, and the memory above which it is started again."""
+    """Return how to start mlx-vlm's server, and the memory above which it is restarted."""
     folder = fetched_model(config.model or "", on_stage)
-    read_config(folder)  # another family, or one with code of its own, is refused before anything starts
+    read_config(folder)  # refuses another model family, or a model with its own code, before anything starts
     weights = sum(path.stat().st_size for path in files_in(folder.path, ".safetensors"))
     command = mlx_vlm_command(
         str(folder.path),
@@ -381,7 +383,7 @@ def _patient(found: Answering, sleep: Sleep) -> Answering:
     ask = with_backoff(
         watched,
         attempts=_PATIENCE,
-        on_wait=lambda error, seconds: log.warning("%s; asked again in %.0f s", error, seconds),
+        on_wait=lambda error, seconds: log.warning("%s; trying again in %.0f s", error, seconds),
         sleep=sleep,
     )
     return Answering(ask, found.model, lambda: fault)

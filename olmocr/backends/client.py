@@ -1,4 +1,4 @@
-"""PageRequest -> ModelResponse by a model server over HTTP. The one door to httpx."""
+"""PageRequest -> ModelResponse, through a model server over HTTP. The only module that uses httpx to reach one."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from olmocr.errors import AnswerError, ServerError, ServerUnavailableError, Usag
 from olmocr.page import Ask, FinishReason, ModelResponse, PageRequest
 
 LONGEST_ANSWER = 16 << 20
-"""Bytes that are read of one answer, at most."""
+"""The most bytes to read of one answer."""
 
 _SAYS_WHAT_TO_DO = {401, 403, *range(300, 400)}
-_LOOK_EVERY = 256  # characters of an answer between two looks at whether it goes round in circles
-_LOOK_BACK = 1 << 14  # characters of its end that are looked at then
+_LOOK_EVERY = 256  # characters of an answer between two checks for endless repetition
+_LOOK_BACK = 1 << 14  # characters at its end that each check reads
 _CONNECT_SECONDS = 10.0
 _PROBE_SECONDS = 10.0
 
 _TOKENS_A_PAGE = 4096
-"""Tokens of a page in a server's cache: some 1700 of its image, and an answer that is longer than most."""
+"""Tokens of a page in a server's cache: about 1700 for its image, and an answer that is longer than most."""
 
 IsLooping = Callable[[str], bool]
-"""Says whether an answer so far goes round in circles, by its last 16,384 characters."""
+"""Returns whether an answer so far repeats itself endlessly, from its last 16,384 characters."""
 
 
 def server_url(given: str) -> str:
-    """Return a server's base URL, however much of it was given: ``localhost:8000`` is ``http://localhost:8000/v1``.
+    """Return a server's base URL, and add the parts left out: ``localhost:8000`` is ``http://localhost:8000/v1``.
 
     Raises:
-        UsageError: it is no address.
+        UsageError: *given* is not an address.
     """
     text = given.strip()
     text = text if "://" in text else f"http://{text}"
@@ -52,7 +52,7 @@ def server_url(given: str) -> str:
         is_address = False
     if not is_address or "@" in parts.netloc or parts.query or parts.fragment:
         shown = "what was given" if "@" in text else plain(given)
-        raise UsageError(f"{shown} is no address of a model server; give one such as http://localhost:8000/v1")
+        raise UsageError(f"{shown} is not the address of a model server; give one such as http://localhost:8000/v1")
     path = parts.path.rstrip("/")
     for ending in (*PATHS.values(), "/models"):
         path = path.removesuffix(ending)
@@ -60,10 +60,10 @@ def server_url(given: str) -> str:
 
 
 class ServerClient:
-    """A server and the model in it, to be asked. Use it as an async context manager.
+    """A client for one model on one server. Use it as an async context manager.
 
-    Answers are streamed, since only then does a server stop writing one that nobody waits for any more: a caller
-    that is cancelled, or *timeout* seconds, hang up. A server that does not stream is understood, too.
+    Answers are streamed, since only then can a server stop writing one that is no longer wanted: the client hangs up
+    when its caller is cancelled, or after *timeout* seconds. It also understands a server that does not stream.
     """
 
     def __init__(
@@ -77,19 +77,19 @@ class ServerClient:
         guide: Guide | None = None,
         is_looping: IsLooping | None = None,
     ) -> None:
-        """Take down what to ask; nothing is sent yet.
+        """Store the arguments; nothing is sent yet.
 
         Args:
-            url: the server's, as :func:`server_url` takes it.
-            model: the exact string by which the server calls it.
+            url: the server's address, in any form that :func:`server_url` takes.
+            model: the exact name of the model on the server.
             api_key: sent as a bearer token.
-            api: which of the two formats to speak.
-            timeout: seconds for one answer, from the question sent to the last token.
-            guide: how to ask for guided answers; None: such requests are sent as any other.
-            is_looping: asked about an answer in the making, now and then; one that loops is not waited for.
+            api: which of the two formats to use.
+            timeout: seconds for one answer, from sending the request to the last token.
+            guide: how to request guided answers; None sends such requests like any other.
+            is_looping: called now and then with an unfinished answer; if it returns True, the answer is ended.
 
         Raises:
-            UsageError: the address is none, or the key cannot be sent.
+            UsageError: the address is invalid, or the key cannot be sent.
         """
         self.url = server_url(url)
         self.model = model
@@ -110,10 +110,10 @@ class ServerClient:
         """Answer *request*.
 
         Raises:
-            ServerUnavailableError: no answer for now: refused, reset, too slow, overloaded, broken inside.
-            ServerError: this server or this model can never be asked so.
+            ServerUnavailableError: there is no answer for now: refused, reset, too slow, overloaded, or failed inside.
+            ServerError: this server or model can never answer such a request.
             InputError: the server refuses the page.
-            AnswerError: what came is no answer.
+            AnswerError: what came is not an answer.
         """
         body = await asyncio.to_thread(make_body, request, api=self._api, model=self.model, guide=self._guide)
         try:
@@ -121,7 +121,7 @@ class ServerClient:
                 with _faults(self.url):
                     return await self._post(body, request)
         except TimeoutError as error:
-            raise ServerUnavailableError(f"{self.url} gave no whole answer in {self._timeout:g} s") from error
+            raise ServerUnavailableError(f"{self.url} gave no complete answer in {self._timeout:g} s") from error
 
     async def _post(self, body: bytes, request: PageRequest) -> ModelResponse:
         async with self._http.stream("POST", PATHS[self._api], content=body) as response:
@@ -147,9 +147,9 @@ class ServerClient:
     async def _why_ended(
         self, stream: Stream, response: httpx.Response, limit: asyncio.Timeout, seconds: float | None
     ) -> FinishReason | None:
-        """Read a stream to its end, or until it goes round in circles or is too long, and return why we ended it.
+        """Read a stream until it ends, repeats itself endlessly or is too long; return why we ended it, if we did.
 
-        *limit* is set to *seconds* when the answer begins: how long the question waited before is the server's matter.
+        *limit* is set to *seconds* when the answer begins, so the time that the request waited before does not count.
         """
         looked_at = 0
         async for event in _events(response):
@@ -202,15 +202,15 @@ def _connect(url: str, api_key: str | None, timeout: float | None = None) -> htt
         },
         timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
-        # A proxy for the outside world does not lead to this machine.
+        # A proxy for other machines does not lead to this one.
         trust_env=not is_this_machine(parts.hostname or ""),
-        # Certificates take a while to load, and are of no use without TLS.
+        # Certificates take a while to load, and are useless without TLS.
         verify=parts.scheme == "https",
     )
 
 
 def is_this_machine(host: str) -> bool:
-    """Say whether *host* is a name or an address that leads to this machine wherever it is used."""
+    """Return whether *host* is a name or an address that means this machine wherever it is used."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -276,11 +276,11 @@ async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """A server that answers. *model* is the exact string to ask it by; *models* are all that it offers.
+    """A server that answers. *model* is the exact name to request; *models* are all names that it offers.
 
-    *kind* is its software where it could be recognised, and *guide* how it can be asked for guided answers, if it can.
-    *room* is how many pages it says that it answers at once, and *weights* a hash of the model's weights behind the
-    word for what was hashed: two are comparable where that is the same. None where it does not tell.
+    *kind* is its software, if recognised, and *guide* how to request guided answers, if it can give them. *room* is how
+    many pages it says that it answers at once. *weights* names what was hashed, then a hash of the model's weights; two
+    are comparable if they name the same thing. Each is None if unknown.
     """
 
     url: str
@@ -301,12 +301,12 @@ class ServerInfo:
 async def probe(
     url: str, *, model: str | None = None, api_key: str | None = None, timeout: float = _PROBE_SECONDS
 ) -> ServerInfo:
-    """Look at what runs at *url*: whether it has *model*, or which it has if none is named.
+    """Find out what runs at *url*, and whether it has *model*, or which model it has if none is named.
 
     Raises:
-        UsageError: the address is none.
-        ServerUnavailableError: it cannot be reached, or has trouble.
-        ServerError: it refuses the key, does not have the model, or has several and none was named.
+        UsageError: the address is invalid.
+        ServerUnavailableError: the server cannot be reached, or has trouble.
+        ServerError: it refuses the key, does not have the model, or has several models and none was named.
     """
     base, key = server_url(url), _checked_key(api_key)
     async with _connect(base, key, timeout) as http:
@@ -343,7 +343,8 @@ def _fault_of_list(response: httpx.Response, content: bytes, url: str, api_key: 
 
 def _no_list(url: str, found: str) -> ServerError:
     return ServerError(
-        f"{url}/models gives no list of models ({found}): this is no model server, or another path; check the address"
+        f"{url}/models returns no list of models ({found}): this is not a model server, or the path is wrong; "
+        "check the address"
     )
 
 
@@ -355,7 +356,7 @@ def _choose(url: str, names: tuple[str, ...], entries: list[dict[str, Any]], mod
         raise ServerError(f"{url} has no model loaded; load one there first")
     if model is not None:
         raise ServerError(f"{url} does not have the model {plain(model)}; it has: {listed}")
-    # mlx-vlm also lists what lies on the disk; naming that would make it unload what it has.
+    # mlx-vlm also lists models on the disk; a request for one of those would make it unload its own.
     loaded = [entry["id"] for entry in entries if entry.get("loaded") is True] or list(names)
     if len(loaded) == 1:
         return str(loaded[0])
@@ -378,7 +379,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class _Software:
-    """A server's kind and version, where it tells them, and how it takes an expression."""
+    """A server's kind and version, if it reports them, and how it takes an expression."""
 
     kind: str | None
     version: str | None = None
@@ -404,8 +405,8 @@ async def _told(
 ) -> tuple[int | None, str | None]:
     """Return how many pages a server of this kind says that it answers at once, and the hash of its weights.
 
-    vLLM tells the blocks of its cache in its metrics, llama.cpp its slots (tools/server/README.md), Ollama the digests
-    of its models (docs/api.md).
+    vLLM reports the blocks of its cache in its metrics, llama.cpp its slots (tools/server/README.md), and Ollama the
+    digests of its models (docs/api.md).
     """
     root = _root(url)
     if kind == OLMOCR:
@@ -433,7 +434,7 @@ def _hash(what: str, value: Any) -> str | None:
 
 
 def _cached_tokens(metrics: str) -> int | None:
-    """Return how many tokens the cache of a vLLM has room for."""
+    """Return how many tokens fit into the cache of a vLLM server."""
     line = re.search(r"^vllm:cache_config_info\{([^\n]{0,10000})\}", metrics, re.MULTILINE)
     labels = dict(re.findall(r'(\w{1,40})="(\d{1,12})"', line[1])) if line else {}
     if "num_gpu_blocks" not in labels or "block_size" not in labels:
@@ -455,7 +456,7 @@ def _version(answer: dict[str, Any]) -> str | None:
 
 
 async def _glance(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """Return the JSON object at *url*; an empty one if there is none: this is only to recognise a server."""
+    """Return the JSON object at *url*, or an empty one if there is none; this only helps to recognise a server."""
     try:
         answer = load_json(await _glance_text(http, url))
     except AnswerError:
@@ -464,7 +465,7 @@ async def _glance(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
 
 
 async def _glance_text(http: httpx.AsyncClient, url: str) -> str:
-    """Return the text at *url*; nothing if there is none."""
+    """Return the text at *url*, or an empty string if there is none."""
     try:
         with _faults(url):
             async with http.stream("GET", url) as response:
@@ -474,7 +475,7 @@ async def _glance_text(http: httpx.AsyncClient, url: str) -> str:
 
 
 async def has_loaded(url: str, model: str, api_key: str | None) -> bool:
-    """Say whether the server at *url* is up and has *model* in memory."""
+    """Return whether the server at *url* is up and has *model* in memory."""
     async with _connect(url, api_key, _PROBE_SECONDS) as http:
         try:
             entries = await _models(http, url, api_key)
@@ -495,7 +496,7 @@ async def connected(
     timeout: float = 1200.0,
     is_looping: IsLooping | None = None,
 ) -> AsyncIterator[tuple[Ask, ServerInfo]]:
-    """Yield what answers at *url*, and what it is; arguments and errors as of :func:`probe`, :class:`ServerClient`."""
+    """Yield an Ask for the server at *url*, and what it is; see :func:`probe`, :class:`ServerClient` for the rest."""
     info = await probe(url, model=model, api_key=api_key)
     async with ServerClient(
         url, model=info.model, api_key=api_key, api=api, timeout=timeout, guide=info.guide, is_looping=is_looping

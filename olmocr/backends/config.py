@@ -1,4 +1,4 @@
-"""What is to answer, as data."""
+"""What should answer, as data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BACKENDS = ("mlx", "mlx-vlm", "vllm")
 APIS: tuple[Api, ...] = get_args(Api)
 
 Guided = Literal["never", "retries", "always"]
-"""At which attempts at a page the form of an answer's front matter is forced."""
+"""The attempts at a page that force the form of the front matter."""
 
 _PANEL = "What answers"
 
@@ -24,7 +24,7 @@ _PANEL = "What answers"
 @documented
 @dataclass(frozen=True, kw_only=True)
 class BackendConfig:
-    """What is to answer; a combination that makes no sense is refused when it is made.
+    """What should answer; the constructor refuses a combination that makes no sense.
 
     Raises:
         UsageError: a value is out of its range.
@@ -39,42 +39,40 @@ class BackendConfig:
     backend: str = setting(
         "mlx",
         f"{', '.join(BACKENDS)}: in this process, or a server started for it.",
-        note="Such a server is stopped afterwards.",
+        note="The server is stopped afterwards.",
         panel=_PANEL,
         choices=BACKENDS,
     )
     server: str | tuple[str, ...] | None = setting(
         None,
-        "A model server that runs already; again for more (docs/scale.md).",
+        "A running model server; repeat it for more (docs/scale.md).",
         note="Its address, instead of a backend: http://localhost:1234/v1; several in a tuple.",
         panel=_PANEL,
         metavar="URL",
     )
     api_key: str | None = setting(
         None,
-        "What that server wants to be shown.",
-        note="Of several each that names no key of its own (docs/scale.md).",
+        "The API key of that server.",
+        note="With several servers, the key of each one that names none itself (docs/scale.md).",
         panel=_PANEL,
         repr=False,
     )
     port: int | None = setting(
-        None, "Port of the server that is started: mlx-vlm 8000, vllm 30024.", panel=_PANEL, range=Range(1, 65535)
+        None, "Port of the started server: mlx-vlm 8000, vllm 30024.", panel=_PANEL, range=Range(1, 65535)
     )
-    api: Api = setting("chat", f"{' or '.join(APIS)}: how servers are spoken to.", panel=_PANEL, choices=APIS)
-    server_options: tuple[str, ...] = setting(
-        (), "Further options for the server that is started, as its own command line takes them."
-    )
+    api: Api = setting("chat", f"{' or '.join(APIS)}: the API to use with servers.", panel=_PANEL, choices=APIS)
+    server_options: tuple[str, ...] = setting((), "More options for the started server, as on its own command line.")
     max_concurrent_pages: int | None = setting(
         None,
-        "Pages asked for at once. Default: 8 or more, and 1 for mlx-vlm.",
-        note="Of several servers each is asked for so many, by default for as many as it says. A model in this process "
-        "also sees to it that they fit into its memory, and on a GPU by default how many at once are the fastest.",
+        "Pages to request at once. Default: 8 or more, and 1 for mlx-vlm.",
+        note="With several servers, the limit for each, by default as many as the server says. A model in this "
+        "process also makes them fit into its memory, and on a GPU by default finds the fastest number.",
         panel=_PANEL,
         range=Range(1),
     )
     kv_budget: int | None = setting(
         None,
-        "Memory for keys and values, such as 4GB. Default: what there is.",
+        "Memory for keys and values, such as 4GB. Default: what the device has.",
         note="In bytes, for all pages that a model in this process reads at once.",
         panel=_PANEL,
         metavar="SIZE",
@@ -82,15 +80,15 @@ class BackendConfig:
     )
     drafts: bool | None = setting(
         None,
-        "Draft answers from the file's own text. Default: if it pays.",
-        note="For a model in this process; None leaves it to the device.",
+        "Draft answers from the file's own text. Default: if faster.",
+        note="For a model in this process; None decides by device.",
         panel=_PANEL,
     )
     max_tokens: int = setting(8000, "Tokens in one answer; a longer one is not accepted.", panel=_PANEL, range=Range(1))
     guided_decoding: Guided = setting(
         "retries",
         "Force the front matter's form at once, not only on retries.",
-        note="By those that can: at which attempts, never, retries or always.",
+        note="The attempts to force it at, if the server can: never, retries or always.",
         panel=_PANEL,
         choices=get_args(Guided),
     )
@@ -105,7 +103,7 @@ class BackendConfig:
             raise UsageError("no model is named; name one with `model`, or a server that has one with `server`")
         if self.server_options and (self.server or self.backend == "mlx"):
             raise UsageError(
-                "options for a server go to one that is started here: `backend='mlx-vlm'` or `backend='vllm'`"
+                "options for a server are for one that is started here; choose `backend='mlx-vlm'` or `backend='vllm'`"
             )
         if (self.kv_budget is not None or self.drafts is not None) and not self.is_in_process:
             name = "a KV budget" if self.kv_budget is not None else "a choice of drafts"
@@ -113,17 +111,17 @@ class BackendConfig:
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """The servers that run already, as they were named."""
+        """The running servers, as they were named."""
         return (self.server,) if isinstance(self.server, str) else self.server or ()
 
     @property
     def is_in_process(self) -> bool:
-        """Whether the model is in this process, and not in a server."""
+        """Whether the model is in this process, not in a server."""
         return not self.server and self.backend == "mlx"
 
     @property
     def pages_at_once(self) -> int:
-        """How many pages are asked for at once; with several servers, as long as none has told what it can hold."""
+        """How many pages to request at once; with several servers, until they report their own limits."""
         is_single = self.server is None and self.backend == "mlx-vlm"
         return max(1, len(self.servers)) * (self.max_concurrent_pages or (1 if is_single else USUAL_ROOM))
 
@@ -132,7 +130,7 @@ class BackendConfig:
 
 
 def one_or_several(server: str | Iterable[str] | None) -> str | tuple[str, ...] | None:
-    """Return one server as a text, several as a tuple, and None for none."""
+    """Return one server as a string, several as a tuple, and None for none."""
     if server is None or isinstance(server, str):
         return server or None
     several = tuple(map(str, server))

@@ -1,4 +1,4 @@
-"""What a model server answers instead of an answer -> the error that says who can help: nobody, time, or a person."""
+"""What a model server sends instead of an answer -> the error that shows what can help: nothing, time, or a person."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 from olmocr.errors import InputError, OlmocrError, ServerError, ServerUnavailableError
 from olmocr.text import one_line
 
-_LONGEST_DETAIL = 300  # characters of a server's own words in one of our sentences
+_LONGEST_DETAIL = 300  # characters of a server's own message in one of ours
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{100,}")
 
-# Servers answer 500 to these, too, though nothing is wrong with them.
+# Servers answer these with 500, too, although they work.
 _ABOUT_THE_PAGE = re.compile(
     r"(load|decode|process|identify|open|read)\b.{0,20}\bimage|image.{0,40}\b(truncated|corrupt|invalid)"
     r"|context (length|window|size|tokens)|exceed_context_size|(prompt|input) is too long|too many tokens",
     re.IGNORECASE,
 )
-# Some answer 400 or 500 to a model's name that they do not know, and not 404.
+# Some servers answer 400 or 500, not 404, if they do not know a model's name.
 _ABOUT_THE_MODEL = re.compile(
     r"failed to load model|model\b.{0,200}\b(not found|not exist|not loaded|unknown)|no models? loaded"
     r"|(invalid|unknown) model\b",
@@ -32,10 +32,10 @@ _ABOUT_THE_MODEL = re.compile(
 def fault_of_status(
     status: int, headers: Mapping[str, str], body: bytes, *, url: str, model: str, has_key: bool
 ) -> OlmocrError:
-    """Return the error for an HTTP status other than 200; *url* is the server's, *model* the one that was asked."""
+    """Return the error for an HTTP status other than 200; *url* is the server's, *model* the requested model."""
     detail = detail_of(body)
     if status in (401, 403):
-        key = "refuses the API key; give its own" if has_key else "wants an API key; give it"
+        key = "refuses the API key; give the right one" if has_key else "requires an API key; give it"
         return ServerError(f"{url} {key} with `api_key` (it says: {detail})")
     if status in (408, 425, 429):
         return ServerUnavailableError(
@@ -43,21 +43,21 @@ def fault_of_status(
         )
     if 300 <= status < 400:
         target = plain(headers.get("location", "another address"))
-        return ServerError(f"{url} sends its callers on to {target}; give that address")
+        return ServerError(f"{url} redirects to {target}; give that address")
     if status in (404, 405) and not re.search("model", detail, re.IGNORECASE):
         return ServerError(
-            f"{url} does not speak this API (HTTP {status}: {detail}); check the address, which often ends in /v1, "
+            f"{url} does not offer this API (HTTP {status}: {detail}); check the address, which often ends in /v1, "
             "or choose the other `api`"
         )
     return _fault_in_words(status, detail, parse_retry_after(headers.get("retry-after")), url=url, model=model)
 
 
 def fault_in_answer(error: Any, *, url: str, model: str) -> OlmocrError:
-    """Return the error for one that comes under status 200: in a stream that had begun, or as the answer's JSON."""
+    """Return the error for a fault reported under status 200: in a stream that had begun, or as the answer's JSON."""
     try:
         detail = _detail_in({"error": error})
     except RecursionError:
-        detail = "no reason that could be read"
+        detail = "no readable reason"
     return _fault_in_words(500, detail, None, url=url, model=model)
 
 
@@ -70,11 +70,11 @@ def _fault_in_words(status: int, detail: str, retry_after: float | None, *, url:
         return InputError(f"the server refuses the page: {detail}")
     if status >= 500:
         return ServerUnavailableError(f"{url} failed (HTTP {status}: {detail})", retry_after)
-    return ServerError(f"{url} answered HTTP {status}, which no model server should ({detail})")
+    return ServerError(f"{url} answered with an unexpected HTTP {status} ({detail}); check the address")
 
 
 def detail_of(body: bytes) -> str:
-    """Return a server's own words about a fault, from whichever of the usual places, fit to be shown."""
+    """Return a server's own message about a fault, from any of the usual places, in a form that can be shown."""
     try:
         return _detail_in(json.loads(body))
     except (ValueError, RecursionError):
@@ -86,7 +86,7 @@ def _detail_in(body: Any) -> str:
         error = body.get("error")
         nested = error.get("message") if isinstance(error, dict) else error
         body = nested or body.get("detail") or body.get("message") or body
-    if isinstance(body, list):  # FastAPI's: each says what and where, and repeats the whole input, which is left out
+    if isinstance(body, list):  # FastAPI's: each item says what and where; the input that it repeats is left out
         body = "; ".join(_where_and_what(each) for each in body[:3])
     return plain(body if isinstance(body, str) else json.dumps(body))
 
@@ -100,13 +100,13 @@ def _where_and_what(fault: Any) -> str:
 
 
 def plain(text: str) -> str:
-    """Return *text* on one line, without images in base64, cut at 300 characters."""
+    """Return *text* on one line, without base64 images, cut at 300 characters."""
     text = _BASE64.sub("…", text[:100_000])
     return one_line(text, _LONGEST_DETAIL) or "no reason given"
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, by number or by date; None if it is neither."""
+    """Return the seconds that a Retry-After header requests, as a number or a date; None if it is not valid."""
     if value is None:
         return None
     if re.fullmatch(r"\s*\d{1,9}(\.\d{0,9})?\s*", value, re.ASCII):

@@ -1,4 +1,4 @@
-"""Several servers -> one to ask: each page is asked of whoever has room, and no server's end is a page's."""
+"""Several servers -> one ask: each page goes to a server with room, and no page is lost with its server."""
 
 from __future__ import annotations
 
@@ -34,34 +34,35 @@ from olmocr.errors import AnswerError, InputError, OlmocrError, ServerError, Ser
 log = logging.getLogger(__name__)
 
 MOST_ROOM = 32
-"""Pages that a server is asked at once, at most, whatever it says that it can hold: each is a picture in memory."""
+"""The most pages to send to a server at once, even if it reports more room: each page is a picture in memory."""
 
 PATIENCE = 8
-"""So many attempts at each server, about two minutes, when all are away; so many servers may go away over a page."""
+"""How many attempts each server gets, about two minutes, while all are away; also, how often a server may go away over
+one page before that page is given up."""
 
-_STRIKES = 3  # answers in a row that are none, and the server is taken for away
-_MANY = 64  # pages, and each is not weighed against each server whenever one is answered: that would take all the time
-_PAUSE = 1e-4  # seconds for each page, until all are weighed again; ten times as long while pages wait for room
-_OPINIONS = 2  # so many servers must find that a page cannot be answered
+_STRIKES = 3  # invalid answers in a row after which a server counts as away
+_MANY = 64  # with more pages, not every answer compares each page with each server, which would take all the time
+_PAUSE = 1e-4  # seconds per page until all are compared again; ten times as long while pages wait for room
+_OPINIONS = 2  # servers that must find that a page cannot be answered
 
-_MOST_HOMES = 100_000  # parties of which is known who has them; the oldest are forgotten
+_MOST_HOMES = 100_000  # parties whose server is remembered; the oldest are forgotten
 
 Q = TypeVar("Q")
-"""What servers are asked, and what they answer: mostly a PageRequest and a ModelResponse."""
+"""The types of a request and its answer: mostly PageRequest and ModelResponse."""
 
 A = TypeVar("A")
 
 AskOne = Callable[[Q], Awaitable[A]]
 
 Open = Callable[[NamedServer, str | None], AbstractAsyncContextManager[tuple[AskOne[Q, A], ServerInfo]]]
-"""Connects to a server that is to have a model of this name, if one is named."""
+"""Connects to a server, which must have the model of this name, if one is named."""
 
 Look = Callable[[NamedServer, str | None], Awaitable[ServerInfo]]
 """Looks at such a server again."""
 
 
 def why_apart(infos: Iterable[ServerInfo]) -> str | None:
-    """Return which servers have another model than others, by its name or the hash of its weights; None if none has."""
+    """Return which servers differ in their model, by its name or the hash of its weights; None if they agree."""
     models: dict[str, list[str]] = defaultdict(list)
     weights: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for info in infos:
@@ -75,7 +76,7 @@ def why_apart(infos: Iterable[ServerInfo]) -> str | None:
         if len(found) > 1:
             (model,) = models
             shown = {digest[:12]: urls for digest, urls in found.items()}
-            return f"the servers have other weights of the model {plain(model)}: {_places(shown)}; give all the same"
+            return f"the servers have different weights of the model {plain(model)}: {_places(shown)}; use the same"
     return None
 
 
@@ -88,11 +89,11 @@ Status = Literal["ready", "on trial", "away", "resting", "left out"]
 
 @dataclass
 class _Member(Generic[Q, A]):
-    """One of the servers, at a place *at* among them. *room* is what it gets just now, *most* what it may get.
+    """One of the servers, with the index *at*. *room* is how many pages it may have now, *most* the upper limit.
 
-    *in_hand* are its pages, and since when it has each, the oldest first; *queue* are those that wait for it, since it
+    *in_hand* contains its pages and when it got each, the oldest first; *queue* the pages that wait for it because it
     has others of their party.
-    *in_a_row* counts its failures since it answered last, *in_vain* those since pages began to wait for it.
+    *in_a_row* counts its failures since its last answer, *in_vain* those since pages began to wait.
     """
 
     at: int
@@ -130,15 +131,15 @@ class _Member(Generic[Q, A]):
         return ServerState(self.room_now, self.seconds, self.heard)
 
     def is_silent(self, now: float) -> bool:
-        """Say whether it has answered nothing for long, though it was asked."""
+        """Return whether it has had pages, but has not answered, for long."""
         return is_silent(self.state(), next(iter(self.in_hand.values()), None), now)
 
     def begin(self, now: float) -> None:
-        """Be asked from *now* on, without limits."""
+        """Accept pages from *now* on, without limits."""
         self.status, self.room, self.heard = "ready", float(self.most), now
 
     def answered(self, seconds: float | None, now: float) -> None:
-        """Take down an answer, and how long it took where it was a page's; a server on trial has passed it."""
+        """Record an answer, and how long it took if it was a page's; a server on trial has passed."""
         self.heard = now
         self.strikes = 0
         if seconds is not None:
@@ -161,7 +162,7 @@ class _Member(Generic[Q, A]):
 
 @dataclass
 class _Copy:
-    """A page in a server's hands, since when, and what waits for it there."""
+    """A page that a server has: since when, and the task that waits for the answer."""
 
     task: asyncio.Task[None]
     since: float
@@ -169,7 +170,7 @@ class _Copy:
 
 @dataclass(eq=False)
 class _AskedPage(Generic[Q, A]):
-    """A page that waits for its answer. *copies* are with servers, by their places; *refusals* those that have none."""
+    """A page that waits for its answer. *copies* and *refusals* have the index of the server as their key."""
 
     request: Q
     answer: asyncio.Future[A]
@@ -185,13 +186,13 @@ class _AskedPage(Generic[Q, A]):
 
 
 class Fleet(Generic[Q, A]):
-    """Asks several servers. Use it as an async context manager.
+    """Sends requests to several servers. Use it as an async context manager.
 
-    A server that is away is left out and tried again, with growing pauses; what it had in hand is asked of the others.
-    One that is back has to answer one page before it gets more. One that is found with another model, or refuses its
-    key, is left out for good. While all are away pages wait, for about two minutes.
+    A server that is away is left out and retried, with growing pauses; its pages go to the others. When it is back, it
+    must answer one page before it gets more. A server that has another model or refuses its key is left out for good.
+    While all are away, pages wait for about two minutes.
 
-    Servers may also join later, rest, which is to take no new page, and be dismissed.
+    Servers may also join later, rest (they get no new pages), and be dismissed.
     """
 
     def __init__(
@@ -204,14 +205,14 @@ class Fleet(Generic[Q, A]):
         room: int | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Take down whom to ask; nothing is sent yet.
+        """Store the arguments; nothing is sent yet.
 
         Args:
-            servers: these; where there are none, some are to :meth:`join` before anything is asked.
-            connect: opens a connection to one.
-            look: finds out what one is, that was connected before.
-            model: the name by which all are asked; None: that which all have.
-            room: pages at once for each server; None: what it says, or :data:`USUAL_ROOM`.
+            servers: the servers; if there are none, some must :meth:`join` before the first request.
+            connect: opens a connection to a server.
+            look: looks again at a server that was connected before.
+            model: the name of the model to request; None: the one that all servers have.
+            room: pages at once for each server; None: what it reports, or :data:`USUAL_ROOM`.
             sleep: waits for a server that is away.
         """
         self._members: list[_Member[Q, A]] = [
@@ -223,12 +224,12 @@ class Fleet(Generic[Q, A]):
         self._model = model
         self._sleep = sleep
         self._questions: dict[_AskedPage[Q, A], None] = {}  # in this order
-        self._waiting: dict[_AskedPage[Q, A], None] = {}  # those of them that no server has in hand
-        self._for_anybody: dict[_AskedPage[Q, A], None] = {}  # those of them that are in no server's queue
+        self._waiting: dict[_AskedPage[Q, A], None] = {}  # the questions that no server has in hand
+        self._for_anybody: dict[_AskedPage[Q, A], None] = {}  # the waiting questions that are in no server's queue
         self._refused_pages: dict[_AskedPage[Q, A], None] = {}
         self._homes: dict[Hashable, int] = {}
-        self._free: list[tuple[float, int]] = []  # a heap, by when who has room would be done with one page more
-        self._perhaps_free: set[int] = set()  # the servers that are in it: all that have room, and others
+        self._free: list[tuple[float, int]] = []  # a heap of servers, by when each would finish one more page
+        self._perhaps_free: set[int] = set()  # the servers in this heap: all that have room, and others
         self._last_page = 0.0
         self._weigh_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -260,20 +261,20 @@ class Fleet(Generic[Q, A]):
         await self._stack.__aexit__(*exception)
 
     def join(self, server: NamedServer) -> None:
-        """Let one more server be asked, as soon as it is there."""
+        """Add one more server, which gets pages as soon as it is there."""
         member: _Member[Q, A] = _Member(len(self._members), server, self._room or USUAL_ROOM)
         self._members.append(member)
         self._keep(self._bring_in(member))
 
     def rest(self, server: NamedServer) -> None:
-        """Ask a server nothing new; what it has in hand it finishes."""
+        """Send no new pages to a server; it finishes those that it has."""
         member = self._member_of(server)
         if member.status != "left out":
             member.status = "resting"
             self._weigh_all()
 
     def dismiss(self, server: NamedServer, why: OlmocrError) -> None:
-        """Leave a server out for good, since it is gone; what it had in hand is asked of others."""
+        """Leave out a server for good, since it is gone; its pages go to others."""
         member = self._member_of(server)
         self._leave_out(member, why)
         for question in list(member.in_hand):
@@ -286,7 +287,7 @@ class Fleet(Generic[Q, A]):
         """Wait until a server is there.
 
         Raises:
-            OlmocrError: none is, and none comes back.
+            OlmocrError: no server is there, and none will come back.
         """
         await self._is_known.wait()
         if self._are_all_left_out():
@@ -299,7 +300,7 @@ class Fleet(Generic[Q, A]):
         return all(member.status == "left out" for member in self._members)
 
     def _end(self) -> OlmocrError:
-        """Return why nobody can be asked any more: what is wrong with a model is so at each server."""
+        """Return why no server is left; an error of the model itself comes first, since all servers share it."""
         faults = [member.fault for member in self._members if member.fault is not None]
         own = next((fault for fault in faults if not isinstance(fault, ServerError)), None)
         return own or ServerError("; ".join(dict.fromkeys(map(str, faults))) or "no server is left")
@@ -328,7 +329,7 @@ class Fleet(Generic[Q, A]):
 
     @property
     def model(self) -> str:
-        """The name by which all servers are asked."""
+        """The name of the model to request from all servers."""
         return self._model or ""
 
     @property
@@ -337,20 +338,20 @@ class Fleet(Generic[Q, A]):
         return sum(member.most for member in self._members)
 
     def infos(self) -> list[ServerInfo]:
-        """Return what is known of the servers that were there, and are not left out for good."""
+        """Return what is known of all servers that have been there and are not left out for good."""
         return [each.info for each in self._members if each.info is not None and each.status != "left out"]
 
     def fault(self) -> ServerUnavailableError | None:
-        """Return why no server is there just now; None if one is."""
+        """Return why no server is there now, or None if one is."""
         if any(member.is_usable for member in self._members):
             return None
         return ServerUnavailableError("; ".join(dict.fromkeys(str(each.fault) for each in self._members)))
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return what each server did, by its address.
+        """Return the counts of each server, by its address.
 
-        ``asked`` and ``answered`` are pages, ``asked_second`` those that another server had in hand already,
-        ``went_away`` tells how often it did, and ``room`` how many pages it may have in hand.
+        ``asked`` and ``answered`` count pages, ``asked_second`` the pages that another server already had in hand, and
+        ``went_away`` how often the server went away. ``room`` is how many pages it may have in hand.
         """
         names = ("asked", "answered", "asked_second", "went_away")
         return {
@@ -362,15 +363,15 @@ class Fleet(Generic[Q, A]):
         """Answer *request*.
 
         Args:
-            request: what to ask.
-            party: what is asked with the same party goes to the same server, as long as that is there.
-            is_page: whether it is a page, whose time tells how fast a server is.
+            request: the request.
+            party: requests of the same party go to the same server, as long as it is there.
+            is_page: whether it is a page, whose time shows how fast a server is.
 
         Raises:
             ServerUnavailableError: no server answers for now.
-            ServerError: none can be asked any more.
-            InputError: two servers refuse the page, or all that there are.
-            AnswerError: what two servers sent, or all that there are, is no answer.
+            ServerError: no server is left.
+            InputError: two servers refuse the page, or all servers that there are.
+            AnswerError: two servers, or all that there are, sent something that is not an answer.
         """
         loop = asyncio.get_running_loop()
         if not self._waiting:
@@ -384,7 +385,7 @@ class Fleet(Generic[Q, A]):
         try:
             return await question.answer
         finally:
-            if question in self._questions:  # nobody waits for it any more
+            if question in self._questions:  # the caller no longer waits for it
                 self._take_back(question)
                 self._deal()
 
@@ -421,7 +422,7 @@ class Fleet(Generic[Q, A]):
         member.room = min(member.room, float(member.most))
 
     def _deal(self) -> None:
-        """Ask about whatever can be asked now, and look again when there may be more."""
+        """Send all pages that can be sent now, and look again when there may be more."""
         if not self._is_open:
             return
         self._give_up_what_nobody_can_answer()
@@ -443,12 +444,12 @@ class Fleet(Generic[Q, A]):
             self._look_again(max(found.look_again, self._weigh_at))
 
     def _weigh_all(self) -> None:
-        """Deal with all pages and all servers weighed anew, since servers came or went."""
+        """Compare all pages with all servers again, since servers came or went."""
         self._weigh_at = 0.0
         self._deal()
 
     def _let_wait(self, question: _AskedPage[Q, A]) -> None:
-        """Take down that no server has a page in hand, and for whom it waits."""
+        """Record that no server has a page in hand, and which server it waits for."""
         self._waiting[question] = None
         home = None if question.party is None else self._homes.get(question.party)
         is_there = home is not None and self._members[home].is_usable and home not in question.refusals
@@ -464,7 +465,7 @@ class Fleet(Generic[Q, A]):
                 queue.pop(question, None)
 
     def _look_again(self, when: float | None) -> None:
-        """Deal again at the time *when*, or when there is a reason."""
+        """Deal again at the time *when*; None cancels that."""
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             if when is not None and self._timer.when() == when > loop.time():
@@ -473,9 +474,9 @@ class Fleet(Generic[Q, A]):
         self._timer = None if when is None else loop.call_at(when, self._deal)
 
     def _hand_out(self, now: float) -> None:
-        """Ask about pages that wait, in their order, as long as somebody has room; who has a queue takes from it first.
+        """Send waiting pages, in their order, as long as a server has room; each server takes from its queue first.
 
-        What waits for a server that is away by now, while others have little to do, waits until all are weighed.
+        Pages that wait for a server that is now away, while others have little to do, wait until all are compared.
         """
         for own in [at for at in self._perhaps_free if self._members[at].queue]:
             for question in list(self._members[own].queue):
@@ -483,7 +484,7 @@ class Fleet(Generic[Q, A]):
                     break
                 self._send(question, own, now)
         for question in list(self._for_anybody) if self._free else ():
-            if question not in self._for_anybody:  # but in a queue, since another one of its party was sent
+            if question not in self._for_anybody:  # moved to a queue when another page of its party was sent
                 continue
             refused = []
             at = self._soonest_done(now)
@@ -499,20 +500,20 @@ class Fleet(Generic[Q, A]):
                 break
 
     def _may_be_free(self, at: int) -> None:
-        """Have a server be among those that are looked at when a page waits."""
+        """Add a server to those that are checked for room when a page waits."""
         if at not in self._perhaps_free:
             self._perhaps_free.add(at)
             heapq.heappush(self._free, (self._done_in(at), at))
 
     def _soonest_done(self, now: float) -> int | None:
-        """Take who would be done first with one page more from those that may be free; None if none of them is."""
+        """Take, from the servers that may be free, the one that would finish one more page first; None if none is."""
         while self._free:
             when, at = heapq.heappop(self._free)
             self._perhaps_free.discard(at)
             if self._has_room(at, now):
                 if self._done_in(at) <= when:
                     return at
-                self._may_be_free(at)  # it has got pages since it was put there
+                self._may_be_free(at)  # it has got pages since it was put into the heap
         return None
 
     def _has_room(self, at: int, now: float) -> bool:
@@ -544,7 +545,7 @@ class Fleet(Generic[Q, A]):
         question.copies[at] = _Copy(asyncio.ensure_future(self._ask_at(question, at)), now)
 
     def _move_home(self, party: Hashable, at: int) -> None:
-        """Take down which server has a party; pages of it that wait for another one wait for this."""
+        """Record which server has a party; its pages that wait for another server now wait for this one."""
         before = self._homes.pop(party, None)
         self._homes[party] = at
         if before != at:
@@ -582,7 +583,7 @@ class Fleet(Generic[Q, A]):
         self._deal()
 
     def _is_back(self, question: _AskedPage[Q, A], at: int) -> None:
-        """Take down that a server has a page in hand no more."""
+        """Record that a server no longer has a page in hand."""
         if question.copies.pop(at, None) is None:
             return
         self._members[at].in_hand.pop(question, None)
@@ -591,7 +592,7 @@ class Fleet(Generic[Q, A]):
             self._let_wait(question)
 
     def _answer(self, question: _AskedPage[Q, A], answer: A) -> None:
-        """Give a page its answer, the first that came."""
+        """Give a page its answer, the first that comes."""
         if question not in self._questions:
             return
         now = asyncio.get_running_loop().time()
@@ -601,17 +602,17 @@ class Fleet(Generic[Q, A]):
             return
         question.answer.set_result(answer)
         for member in silent:
-            self._went_away(member, ServerUnavailableError(f"{member.url} has not answered for long"))
+            self._went_away(member, ServerUnavailableError(f"{member.url} has not answered for a long time"))
 
     def _settle(self, question: _AskedPage[Q, A], why: Exception) -> None:
-        """Say why a page has no answer."""
+        """Give a page the error that explains why it has no answer."""
         if question in self._questions:
             self._take_back(question)
             if not question.answer.done():
                 question.answer.set_exception(why)
 
     def _take_back(self, question: _AskedPage[Q, A]) -> None:
-        """Ask no server about a page any more."""
+        """Take a page back from all servers."""
         self._wait_no_more(question)
         for pages in (self._questions, self._refused_pages):
             pages.pop(question, None)
@@ -624,7 +625,7 @@ class Fleet(Generic[Q, A]):
             copy.task.cancel()
 
     def _failed_over(self, question: _AskedPage[Q, A], member: _Member[Q, A], error: ServerUnavailableError) -> None:
-        """Let a page be asked elsewhere, after the others: it may be what its server went away over."""
+        """Send a page elsewhere, after the others, since it may be the reason why its server went away."""
         question.failures += member.status == "ready"
         self._went_away(member, error)
         if question.failures >= PATIENCE:
@@ -637,7 +638,7 @@ class Fleet(Generic[Q, A]):
                 self._let_wait(question)
 
     def _refused(self, question: _AskedPage[Q, A], at: int, error: OlmocrError) -> None:
-        """Take down that a server has no answer for a page. Another one may have, and it may be the server's fault."""
+        """Record that a server cannot answer a page. Another one may, and the fault may be the server's."""
         member = self._members[at]
         question.refusals[at] = error
         if question in self._questions:
@@ -647,11 +648,11 @@ class Fleet(Generic[Q, A]):
         member.strikes += 1
         others = [each for each in self._members if each.is_usable and each is not member]
         if member.strikes >= _STRIKES and others:
-            why = f"{member.url} gave {member.strikes} answers in a row that are none, the last: {error}"
+            why = f"{member.url} gave {member.strikes} invalid answers in a row, the last: {error}"
             self._went_away(member, ServerUnavailableError(why))
 
     def _went_away(self, member: _Member[Q, A], error: ServerUnavailableError) -> None:
-        if not member.is_usable:  # other pages were in its hands
+        if not member.is_usable:  # already recorded, for another of its pages
             return
         member.failed(error)
         member.tally["went_away"] += 1
@@ -666,15 +667,15 @@ class Fleet(Generic[Q, A]):
         self._keep(self._bring_back(member))
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let *work* go on beside all else, until this is closed."""
+        """Run *work* in the background until this fleet is closed."""
         task = asyncio.ensure_future(work)
         self._returning.add(task)
         task.add_done_callback(self._returning.discard)
 
     async def _bring_back(self, member: _Member[Q, A]) -> None:
-        """Try a server again until it is there, and has the model that the others have."""
+        """Retry a server until it is there and has the same model as the others."""
         is_told = False
-        while isinstance(fault := member.fault, ServerUnavailableError):  # and was not dismissed meanwhile
+        while isinstance(fault := member.fault, ServerUnavailableError):  # that is, not dismissed meanwhile
             seconds = pause(member.in_a_row - 1, fault.retry_after)
             level = logging.DEBUG if is_told else logging.WARNING
             log.log(level, "%s; it is left out, and tried again in %.0f s", fault, seconds)
@@ -701,7 +702,7 @@ class Fleet(Generic[Q, A]):
         self._deal()
 
     def _give_up_what_nobody_can_answer(self) -> None:
-        """Settle pages that were refused by all who are there, and, when all were away for long, all that wait."""
+        """Settle pages that all present servers refused, and all waiting pages if all servers were away for long."""
         if any(member.is_usable for member in self._members):
             for question in [each for each in self._refused_pages if not each.copies]:
                 if all(member.at in question.refusals for member in self._members if member.is_usable):

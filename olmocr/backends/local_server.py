@@ -1,4 +1,4 @@
-"""A model server of our own: a command line -> a process that is started, watched, started again, and stopped."""
+"""Our own model server: a command line -> a process that is started, watched, restarted, and stopped."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ VLLM_PORT = 30024
 _LAST_LINES = 20
 
 _DEATHS_OF_A_PAGE = 2
-"""A page with which the server died so often is not asked about again."""
+"""A page over which the server died this often is given up."""
 
 
 @dataclass(frozen=True)
 class ServerCommand:
-    """How to start a server, and how to speak to it.
+    """How to start a server, and how to send requests to it.
 
-    *key_variable* is where it takes its API key from. *samples_by_batch* says that it needs
+    *key_variable* is the environment variable with its API key. *samples_by_batch* is True if it needs
     :func:`~olmocr.backends.batches.sampled_alone`.
     """
 
@@ -59,7 +59,7 @@ class ServerCommand:
 
     @property
     def url(self) -> str:
-        """Where it will answer."""
+        """The URL at which it will answer."""
         return f"http://{HOST}:{self.port}/v1"
 
 
@@ -68,7 +68,7 @@ def mlx_vlm_command(
 ) -> ServerCommand:
     """Return the command for mlx-vlm's server with *model*, a folder or a Hub repository.
 
-    It reads at most *max_num_seqs* pages at once; others wait.
+    The server reads at most *max_num_seqs* pages at once; others wait.
 
     Raises:
         MissingDependencyError: mlx-vlm is not installed.
@@ -98,16 +98,16 @@ def vllm_command(
     extra: Sequence[str] = (),
     executable: str = "vllm",
 ) -> ServerCommand:
-    """Return the command for ``vllm serve`` with *model*; *extra* options are passed through, and come last.
+    """Return the command for ``vllm serve`` with *model*; *extra* options are passed on, and come last.
 
     Raises:
-        MissingDependencyError: there is no such executable.
+        MissingDependencyError: the executable does not exist.
     """
     found = shutil.which(executable)
     if found is None:
         raise MissingDependencyError(
-            f"there is no program {executable}; install vLLM where it runs (an NVIDIA GPU under Linux), "
-            "or name a server that runs already with `server`"
+            f"there is no program {executable}; install vLLM (on Linux with an NVIDIA GPU), "
+            "or name a running server with `server`"
         )
     options = ("--host", HOST, "--port", str(port), "--served-model-name", served_model_name)
     limits = ("--max-model-len", str(max_model_len), "--limit-mm-per-prompt", '{"video": 0}')
@@ -124,17 +124,17 @@ def vllm_command(
 
 @dataclass(frozen=True)
 class Patience:
-    """How long, in seconds, and how often.
+    """Times, in seconds, and how many restarts.
 
     Attributes:
-        ready: until the model must be loaded.
-        restarts: crashes in a row after which the server is given up; one that has answered, or lived *stable* seconds,
-            starts anew.
+        ready: limit until the model must be loaded.
+        restarts: crashes in a row after which the server is given up; the count restarts once the server has answered,
+            or has lived for *stable* seconds.
         pause: before the first restart after a crash; doubled for each further one, up to a minute.
-        drain: for pages in flight, before a restart that can wait.
-        stop: from asking the server to end to killing it.
-        look: between two looks at whether it is ready.
-        weigh: between two looks at its memory.
+        drain: limit for pages in flight, before a restart that can wait.
+        stop: from the request to end until the server is killed.
+        look: between two checks whether it is ready.
+        weigh: between two checks of its memory.
     """
 
     ready: float = 600.0
@@ -148,11 +148,11 @@ class Patience:
 
 
 class LocalServer:
-    """A model server on this machine, on the loopback interface only and behind a key of its own.
+    """A model server on this machine, on the loopback interface only, and with its own API key.
 
-    Use it as an async context manager: entering waits until the model is loaded, leaving stops the server and
-    whatever it started. In between it is started again when it ends, or when it has grown past
-    *max_resident_bytes*; ask it through :meth:`guarded`.
+    Use it as an async context manager: entering waits until the model is loaded, and leaving stops the server and
+    everything that it started. In between, it is restarted when it ends, or when it has grown past
+    *max_resident_bytes*. Send requests through :meth:`guarded`.
     """
 
     def __init__(
@@ -164,14 +164,14 @@ class LocalServer:
         patience: Patience = Patience(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take down what to start; nothing is started yet.
+        """Store the arguments; nothing is started yet.
 
         Args:
             command: what to start.
-            max_resident_bytes: memory of the server's processes above which it is started again.
-            log_file: where to append all that the server prints; it goes to the log at level DEBUG, too.
-            patience: how long, and how often.
-            clock: tells the time in seconds.
+            max_resident_bytes: memory of the server's processes above which it is restarted.
+            log_file: the file to which the server's output is appended; it also goes to the log at level DEBUG.
+            patience: how long to wait, and how often to restart.
+            clock: returns the time in seconds.
         """
         self.command = command
         self.api_key = secrets.token_urlsafe(24)
@@ -187,7 +187,7 @@ class LocalServer:
         self._given_up: str | None = None
         self._in_flight = 0
         self._has_answered = False  # since it was started
-        self._deaths: dict[int, int] = {}  # of the server in the middle of a question, by its identity
+        self._deaths: dict[int, int] = {}  # of the server during a request, by the identity of the request
         self._stopped_by_us: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -219,17 +219,17 @@ class LocalServer:
             self._close()
 
     def guarded(self, ask: Ask) -> Ask:
-        """Return *ask* for while this server runs: it is not troubled while it starts again, or after it was given up.
+        """Return *ask*, guarded so that nothing is sent while this server restarts, or after it was given up.
 
-        The returned Ask raises, besides what *ask* does, ServerUnavailableError in the first case and ServerError
-        in the second; InputError where the server died each time that it was asked this.
+        The returned Ask raises what *ask* does. It also raises ServerUnavailableError during a restart, ServerError
+        after the server was given up, and InputError if the server died each time that it got this request.
         """
 
         async def answer(request: PageRequest) -> ModelResponse:
             if self._given_up:
                 raise ServerError(self._given_up)
             if not self._is_ready:
-                raise ServerUnavailableError(f"the {self.command.name} server is being started again")
+                raise ServerUnavailableError(f"the {self.command.name} server is being restarted")
             self._in_flight += 1
             process = self._process
             try:
@@ -250,7 +250,7 @@ class LocalServer:
         return answer
 
     async def _has_died(self, process: asyncio.subprocess.Process | None) -> bool:
-        """Say whether *process* is dead, and not since we ended it; what it was asked may have been too much for it."""
+        """Return whether *process* died, and not because we ended it; its request may have been too much for it."""
         if process is None:
             return False
         with contextlib.suppress(TimeoutError):
@@ -258,10 +258,10 @@ class LocalServer:
         return process.returncode is not None and process is not self._stopped_by_us
 
     def _count_death(self, request: PageRequest, error: ServerUnavailableError) -> None:
-        """Count a death of the server in the middle of *request*.
+        """Count a death of the server during *request*.
 
         Raises:
-            InputError: it was one too many.
+            InputError: the server died too often.
         """
         deaths = self._deaths.pop(id(request), 0) + 1
         if deaths >= _DEATHS_OF_A_PAGE:
@@ -269,7 +269,7 @@ class LocalServer:
         self._deaths[id(request)] = deaths
 
     async def _start_first(self) -> None:
-        """Start the process; again where it is killed, which says nothing of how it was started."""
+        """Start the process; retry if it is killed, since that does not mean that its command was wrong."""
         for killed in range(self._patience.restarts + 1):
             try:
                 await self._start()
@@ -277,7 +277,7 @@ class LocalServer:
                 code = self._process.returncode if self._process else None
                 if code is None or code >= 0 or killed == self._patience.restarts:
                     raise
-                log.warning("%s; it is started again", error)
+                log.warning("%s; it is restarted", error)
                 await self._stop()
                 await asyncio.sleep(min(self._patience.pause * 2**killed, 60))
             else:
@@ -305,17 +305,17 @@ class LocalServer:
         try:
             return await asyncio.create_subprocess_exec(
                 *self.command.arguments,
-                stdin=asyncio.subprocess.PIPE,  # ends when this process does: our launcher then ends, too
+                stdin=asyncio.subprocess.PIPE,  # closes when this process ends, and then our launcher ends, too
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,  # one group to stop, which a terminal's Ctrl-C does not reach
+                start_new_session=True,  # one process group to stop, which a terminal's Ctrl-C does not reach
                 env={**os.environ, "PYTHONUNBUFFERED": "1", self.command.key_variable: self.api_key},
             )
         except OSError as error:
             raise ServerError(f"{self.command.arguments[0]} cannot be started: {error.strerror}") from error
 
     async def _ended(self, when: str) -> ServerError:
-        """Return the error for a process that ended, with its last words."""
+        """Return the error for a process that ended, with the last lines of its output."""
         if self._reader is not None:
             await asyncio.wait([self._reader], timeout=1)
         status = self._process.returncode if self._process else None
@@ -330,7 +330,7 @@ class LocalServer:
         return "; its last lines:\n" + "\n".join(f"  {line}" for line in self._lines)
 
     async def _read_output(self, process: asyncio.subprocess.Process) -> None:
-        """Take in all that the server prints: one whose pipe is full stands still."""
+        """Read all output of the server, since it would stop at a full pipe."""
         rest = b""
         while process.stdout is not None and (piece := await process.stdout.read(1 << 16)):
             self._write_log(piece)
@@ -350,7 +350,7 @@ class LocalServer:
         try:
             if self._log is not None:
                 self._log.write(piece)
-        except OSError as error:  # the server's words are not worth its work
+        except OSError as error:  # losing the server's output must not end its work
             log.warning("%s", output_error(error, str(self._log_file)))
             self._log = None
 
@@ -366,7 +366,7 @@ class LocalServer:
             log.debug("%s: %s", self.command.name, text)
 
     async def _watch(self) -> None:
-        """Start the server again whenever it ends or has grown too large, until it crashes too often in a row."""
+        """Restart the server whenever it ends or has grown too large, until it crashes too often in a row."""
         crashes = 0
         while True:
             started = self._clock()
@@ -382,7 +382,7 @@ class LocalServer:
                 lived = self._has_answered or self._clock() - started > self._patience.stable
                 crashes = 1 if lived else crashes + 1
                 if crashes > self._patience.restarts:
-                    self._given_up = f"{error}\nit was started again {self._patience.restarts} times, in vain"
+                    self._given_up = f"{error}\nit was restarted {self._patience.restarts} times, in vain"
                     return
                 log.warning("%s", error)
             await self._stop()
@@ -390,7 +390,7 @@ class LocalServer:
                 await asyncio.sleep(min(self._patience.pause * 2 ** (crashes - 1), 60))
 
     async def _outgrown(self) -> None:
-        """Return when the server has grown past its bound.
+        """Wait until the server has grown past its limit.
 
         Raises:
             ServerError: it has ended.
@@ -404,20 +404,20 @@ class LocalServer:
             except TimeoutError:
                 resident = await _resident_bytes(process.pid) if self._max_resident_bytes else 0
                 if self._max_resident_bytes and resident > self._max_resident_bytes:
-                    log.info("the %s server holds %.1f GB and is started again", self.command.name, resident / 1e9)
+                    log.info("the %s server uses %.1f GB and is restarted", self.command.name, resident / 1e9)
                     return
             else:
                 raise await self._ended("in the middle of its work")
 
     async def _drain(self) -> None:
-        """Let in no more pages, and wait for those in flight."""
+        """Accept no more pages, and wait for those in flight."""
         self._is_ready = False
         until = self._clock() + self._patience.drain
         while self._in_flight and self._clock() < until:
             await asyncio.sleep(self._patience.look)
 
     async def _stop(self) -> None:
-        """End the process and all that it started."""
+        """End the process and everything that it started."""
         process = self._process
         if process is None:
             return
@@ -445,7 +445,7 @@ class LocalServer:
 
 
 def free_port() -> int:
-    """Return a port of the loopback address that nobody listens at now."""
+    """Return a port of the loopback address that is free now."""
     with socket.create_server((HOST, 0)) as listening:
         port: int = listening.getsockname()[1]
         return port
@@ -466,12 +466,12 @@ def _refuse_taken_port(port: int) -> None:
     if is_taken:
         raise ServerError(
             f"port {port} is taken by another program; choose another with `port`, "
-            f"or use what runs there with `server='http://{HOST}:{port}/v1'`"
+            f"or use the server that runs there with `server='http://{HOST}:{port}/v1'`"
         )
 
 
 async def _resident_bytes(group: int) -> int:
-    """Return the memory that a process group's processes hold; 0 where no ``ps`` tells."""
+    """Return the memory of the processes of a group; 0 if ``ps`` is missing or too slow."""
     ps = ("ps", "-A", "-o", "pgid=,rss=")
     try:
         done = await asyncio.to_thread(subprocess.run, ps, capture_output=True, timeout=10, check=False)
@@ -492,7 +492,7 @@ async def serving(
     log_file: Path | None = None,
     patience: Patience = Patience(),
 ) -> AsyncIterator[Ask]:
-    """Start *command*, yield what answers through it, and stop it.
+    """Start *command*, yield an Ask for its server, and stop it.
 
     Arguments and errors are those of :class:`LocalServer` and :class:`ServerClient`.
     """

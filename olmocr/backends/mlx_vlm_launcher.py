@@ -1,8 +1,8 @@
-"""mlx-vlm's own server, whose answers can be made to match a regular expression. Run it with ``python -m``.
+"""Start mlx-vlm's own server so that answers can be forced to match a regular expression. Run it with ``python -m``.
 
 It takes mlx-vlm's options. A request's ``response_format`` of type ``json_schema`` may have the schema
 ``{"x-regex": EXPRESSION}``. On machines without Metal, tokens are masked with plain MLX operations.
-It ends when its standard input does: with whoever started it, however that one ends.
+The server ends when its standard input does, so it never outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from typing import Any
 from olmocr.runtime.device import start_mlx
 
 GUIDANCE_PATH = "/olmocr/guidance"
-"""Where this server says that it takes expressions; mlx-vlm's own, which would take them for JSON, has no such path."""
+"""Where this server reports that it takes expressions. mlx-vlm's own server, which would read them as JSON, has no such
+path."""
 
 
 def main() -> None:
-    """Serve until stopped."""
+    """Serve requests until stopped."""
     device = start_mlx()
     import mlx_vlm.server as server
     import mlx_vlm.structured as structured
 
     if device.kind != "metal":
         structured._apply_llguidance_mask = masked
-    # The server looks this name up at each request.
+    # The server looks up this name at each request.
     server.build_json_schema_logits_processor = with_expressions(structured.build_json_schema_logits_processor)
     server.app.add_api_route(GUIDANCE_PATH, lambda: {"regex": True})
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
@@ -42,7 +43,7 @@ def _end_with_standard_input() -> None:
 
 
 def with_expressions(build_for_schema: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return a function as mlx-vlm's *build_for_schema*: (tokenizer, schema) -> logits processor."""
+    """Extend mlx-vlm's *build_for_schema*, (tokenizer, schema) -> logits processor, to take expressions."""
 
     def build(tokenizer: Any, schema: Any) -> Any:
         if isinstance(schema, dict) and "x-regex" in schema:
@@ -53,10 +54,10 @@ def with_expressions(build_for_schema: Callable[[Any, Any], Any]) -> Callable[[A
 
 
 def _expression_processor(tokenizer: Any, expression: Any) -> Any:
-    """Return a processor that leaves only tokens by which the answer can still match.
+    """Return a processor that allows only tokens with which the answer can still match.
 
     Raises:
-        ValueError: *expression* is none.
+        ValueError: *expression* is not a valid regular expression.
     """
     from mlx_vlm.structured import LLGuidanceLogitsProcessor
 
@@ -79,9 +80,9 @@ def _tokens(tokenizer: Any) -> Any:
 
 
 def masked(logits: Any, mask: Any) -> Any:
-    """Return *logits* (rows, vocabulary), minus infinity where *mask* (rows, words of 32 bits) has no bit set.
+    """Return *logits* (rows, vocabulary), with minus infinity where *mask* (rows, words of 32 bits) has no bit set.
 
-    mlx-vlm's own function for this is a Metal kernel. Bits that the mask does not reach count as not set.
+    mlx-vlm's own function for this is a Metal kernel. Bits beyond the end of the mask count as not set.
     """
     import mlx.core as mx
 
@@ -89,7 +90,7 @@ def masked(logits: Any, mask: Any) -> Any:
         logits = logits[None]
     if mask.ndim == 1:
         mask = mask[None]
-    # Made anew each time: an array belongs to the thread that made it.
+    # Created at each call, since an array belongs to the thread that created it.
     places = mx.arange(32, dtype=mx.uint32)
     bits = ((mask.view(mx.uint32)[..., None] >> places) & 1).reshape(mask.shape[0], -1).astype(mx.bool_)
     missing = max(0, logits.shape[-1] - bits.shape[-1])

@@ -1,7 +1,7 @@
-"""What was named as servers, one by one or in a file -> each one's address, and the key that it alone is shown.
+"""Named servers, or a file of them -> addresses, and the key for each.
 
-A name is an address, and after a blank may say whose key goes there: ``$NAME`` is that variable of the environment,
-``-`` is none. Without either it is the key that was given for all.
+A name is an address, optionally followed by a space and the source of the key: ``$NAME`` is that environment variable,
+``-`` is no key. Without either, the server gets the key that was given for all.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _COMMENT = re.compile(r"(^|\s)#.*")
 
 @dataclass(frozen=True)
 class NamedServer:
-    """A server's address as it was given, and what it is shown."""
+    """A server's address as it was given, and the key to send to it."""
 
     url: str
     api_key: str | None = field(default=None, repr=False)
 
 
 def named_servers(names: Iterable[str], api_key: str | None, environment: Mapping[str, str]) -> tuple[NamedServer, ...]:
-    """Return the servers that *names* stand for; *api_key* is shown to those that say nothing of a key.
+    """Return the servers that *names* stand for; *api_key* is for those whose name does not mention a key.
 
     Raises:
-        UsageError: a name is none, or the variable is not set that has its key.
+        UsageError: a name is invalid, or the variable with its key is not set.
     """
     return tuple(_named(name, api_key, environment) for name in names)
 
@@ -44,15 +44,17 @@ def _named(name: str, api_key: str | None, environment: Mapping[str, str]) -> Na
         return NamedServer(url)
     variable = key.removeprefix("$")
     if not environment.get(variable):
-        raise UsageError(f"the key of {_shown(url)} is to be in the variable {variable}, which is not set; set it")
+        raise UsageError(
+            f"the key of the server {_shown(url)} is expected in the variable {variable}, which is not set; set it"
+        )
     return NamedServer(url, environment[variable])
 
 
 def require_server_names(names: Iterable[str]) -> None:
-    """See to it that each of *names* has the form of one, and is there once.
+    """Check that each of *names* has a valid form, and appears once.
 
     Raises:
-        UsageError: one has not, or is there twice.
+        UsageError: a name is invalid, or appears twice.
     """
     seen = set()
     for name in names:
@@ -70,29 +72,29 @@ def _parts(name: str) -> tuple[str, str | None]:
         return url, None
     if len(more) > 1 or not (more[0] == _NO_KEY or _VARIABLE.fullmatch(more[0])):
         raise UsageError(
-            f"after the server {_shown(url)} stands more than the name of a variable that has its key; "
-            "write $NAME for one, or - for no key"
+            f"the server {_shown(url)} is followed by more than the name of the variable with its key; "
+            "write $NAME for that, or - for no key"
         )
     return url, more[0]
 
 
 def _shown(url: str) -> str:
-    """Return an address as sentences may have it: what has an @ may have a password before it."""
+    """Return an address in a form fit for messages: one with an @ is hidden, since it may contain a password."""
     return "whose address has an @" if "@" in url else one_line(url, 100)
 
 
 def read_server_list(path: Path) -> tuple[str, ...]:
-    """Return the names of servers in a file, one a line. Empty lines, and what follows a #, are left out.
+    """Return the names of servers in a file, one per line. Empty lines and comments, which begin with #, are ignored.
 
     Raises:
-        UsageError: the file cannot be read, or names none.
+        UsageError: the file cannot be read, or names no server.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        hint = "; a server itself is named with `server`" if "://" in str(path) or ":/" in str(path) else ""
+        hint = "; name a server itself with `server`" if "://" in str(path) or ":/" in str(path) else ""
         raise UsageError(f"the list of servers {path} cannot be read: {error}{hint}") from error
     names = tuple(name for name in (_COMMENT.sub("", line).strip() for line in text.splitlines()) if name)
     if not names:
-        raise UsageError(f"the list of servers {path} names none; write one address a line")
+        raise UsageError(f"the list of servers {path} names none; write one address per line")
     return names

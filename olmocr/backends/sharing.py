@@ -1,8 +1,8 @@
-"""What several servers have shown, and which pages they have in hand -> who is asked about which page next; pure.
+"""The state of several servers, and their pages -> which server gets which page next; pure.
 
-Times are in seconds, of any one clock. A page is asked once, of whoever would be done with it first. It is asked a
-second time, of another server, where that is sooner done with it in all likelihood: when no other page waits, which
-is at a run's end, or where the first server has been silent for long.
+Times are in seconds, all of one clock. Each page goes to the server that would finish it first. A page also goes to a
+second server if that one would probably finish sooner. This happens at the end of a run, when no other page waits, or
+when the first server has been silent for long.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 USUAL_ROOM = 8
-"""Pages that a server is asked at once, where neither it nor anybody else says how many."""
+"""How many pages to send to a server at once if neither the server nor the user sets a limit."""
 
 SILENT_SECONDS = 60.0
-"""A server that has answered nothing for so long, though it was asked, is not waited for alone."""
+"""A server with pages in hand counts as silent after this time without an answer; its pages may go to others, too."""
 
-_SILENT_ANSWERS = 4.0  # nor is one that has for so many times what an answer of its own takes, where that is longer
-_WORTH = 1.25  # a second question is asked where it is sooner done by so much, and is never worth less than
-_LEAST_GAIN = 1.0  # so many seconds
-_LULL = 0.25  # of an answer's time must have passed without a new page: those that are in hand are the last ones
-_NEWEST = 0.2  # the share of the newest answer in what a server has shown
+_SILENT_ANSWERS = 4.0  # it counts as silent only after this many times its usual answer time, if that is longer
+_WORTH = 1.25  # a second request must gain at least this many times the second server's usual answer time,
+_LEAST_GAIN = 1.0  # and at least this many seconds
+_LULL = 0.25  # of an answer's time without a new page shows that the pages in hand are the last ones
+_NEWEST = 0.2  # the weight of the newest answer in a server's usual answer time
 _MOST_COPIES = 2
 
 
 def usual(seconds: float | None, newest: float) -> float:
-    """Return what an answer of a server takes, in seconds, after one that took *newest*: an average that forgets."""
+    """Update a server's usual answer time, in seconds, with one that took *newest*: a moving average."""
     return newest if seconds is None else seconds + _NEWEST * (newest - seconds)
 
 
 def usual_at_least(seconds: float | None, waited: float) -> float:
-    """Return the same after a question that was given up: an answer would have taken longer than it was waited for."""
+    """Update it after an abandoned request, whose answer would have taken longer than the time *waited*."""
     return usual(seconds, waited) if seconds is None or waited > seconds else seconds
 
 
 @dataclass(frozen=True)
 class ServerState:
-    """A server: how many pages it may have in hand, 0 where it is away, and when it last answered.
+    """A server: how many pages it may have in hand (0 if it is away), and when it last answered.
 
-    *seconds* is what one answer takes there, None before the first. With the room it tells a rate: by Little's law
-    (https://doi.org/10.1287/opre.9.3.383) a server with so many pages in hand answers *room* / *seconds* in a second.
+    *seconds* is the usual time of one answer, None before the first. It gives the server's rate: by Little's law
+    (https://doi.org/10.1287/opre.9.3.383), a server with *room* pages in hand answers *room* / *seconds* per second.
     """
 
     room: int
@@ -51,10 +51,10 @@ class ServerState:
 
 @dataclass(frozen=True)
 class PageState:
-    """A page that waits for an answer: since when which servers have it in hand, and which of them cannot answer it.
+    """A page that waits for an answer: which servers have it, since when, and which servers cannot answer it.
 
-    Pages of one *party* go to one server as long as that is there, except those that wait for it while another one has
-    less than half of what it can hold. None is a page for itself.
+    Pages of one *party* go to the same server as long as it is there. If they have to wait for it, they go to another
+    server that is less than half full. A page whose party is None may go to any server.
     """
 
     asked: tuple[tuple[int, float], ...] = ()
@@ -67,9 +67,9 @@ _NOWHERE: Mapping[Hashable, int] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Deal:
-    """Whom to ask about which page: places in the two lists.
+    """Which page goes to which server, as indices into the lists of pages and servers.
 
-    Where nobody is to be asked now, there may be more to do at the time *look_again*.
+    If no page is sent now, there may be more to do at the time *look_again*.
     """
 
     asks: tuple[tuple[int, int], ...]
@@ -83,14 +83,14 @@ def deal(
     last_page: float,
     homes: Mapping[Hashable, int] = _NOWHERE,
 ) -> Deal:
-    """Return which of *servers* is asked about which of *pages* now.
+    """Return which of *pages* to send to which of *servers* now.
 
     Args:
-        servers: what is known of each.
-        pages: those that have no answer yet; the first is the most urgent.
+        servers: the state of each server.
+        pages: the pages without an answer; the first is the most urgent.
         now: the time.
         last_page: when the newest of all pages came.
-        homes: which server was asked last about a page of each party.
+        homes: the server that last got a page of each party.
     """
     table = _Table(servers, now, dict(homes))
     for page in pages:
@@ -107,17 +107,17 @@ def deal(
 
 
 def is_silent(server: ServerState, oldest: float | None, now: float) -> bool:
-    """Say whether a server that has had a page in hand since *oldest* has been silent for long."""
+    """Return whether a server that has had a page in hand since *oldest* has been silent for long."""
     return oldest is not None and now >= max(oldest, server.heard) + _patience(server)
 
 
 def done_in(in_hand: int, seconds: float, room: int) -> float:
-    """Return when a server would be done with one more page than it has *in_hand*, by its rate, in seconds."""
+    """Return in how many seconds a server, at its rate, would finish the pages *in_hand* and one more."""
     return (in_hand + 1) * seconds / room
 
 
 def _taken(page: PageState) -> set[int]:
-    """Return who need not be asked about a page: who has it in hand, or refused it."""
+    """Return the servers that cannot get a page, since they have it in hand or refused it."""
     return {at for at, _ in page.asked} | page.refused_by
 
 
@@ -126,7 +126,7 @@ def _patience(server: ServerState) -> float:
 
 
 def _first_questions(table: _Table, pages: Sequence[PageState]) -> tuple[list[tuple[int, int]], bool]:
-    """Return who is asked about which page that nobody has in hand, or a silent one, and whether some have to wait."""
+    """Return who gets the pages that are with no server or only with silent ones, and whether some have to wait."""
     asks: list[tuple[int, int]] = []
     waiting: list[int] = []
     for number, page in enumerate(pages):
@@ -146,7 +146,7 @@ def _first_questions(table: _Table, pages: Sequence[PageState]) -> tuple[list[tu
 def _second_questions(
     table: _Table, pages: Sequence[PageState], last_page: float
 ) -> tuple[list[tuple[int, int]], list[float]]:
-    """Return which pages are worth a second question, and when others may be."""
+    """Return which pages are worth a second request, and when others may become so."""
     alone = [number for number, page in enumerate(pages) if len(page.asked) == 1]
     alone.sort(key=lambda number: -table.left(pages[number]))
     asks, times = [], []
@@ -167,7 +167,7 @@ def _second_questions(
 
 @dataclass
 class _Table:
-    """The servers with what they have in hand, while pages are dealt out. *free* is a heap of those that have room."""
+    """The servers and their pages, while pages are handed out. *free* is a heap of the servers with room."""
 
     servers: Sequence[ServerState]
     now: float
@@ -189,7 +189,7 @@ class _Table:
             self.oldest[at] = since if before is None else min(before, since)
 
     def open(self) -> None:
-        """Begin to deal: all pages that servers have in hand were put."""
+        """Begin to hand out pages, after all pages that servers already have were put."""
         places = range(len(self.servers))
         self.free = [(self._done_in(at), at) for at in places if self._has_room(at) and not self.is_silent(at)]
         heapq.heapify(self.free)
@@ -204,15 +204,15 @@ class _Table:
         return is_silent(self.servers[at], self.oldest[at], self.now)
 
     def silences(self) -> Iterator[float]:
-        """Yield when servers that have pages in hand will have been silent for long."""
+        """Yield the times at which servers with pages in hand will count as silent."""
         for server, oldest in zip(self.servers, self.oldest, strict=True):
             if oldest is not None and not is_silent(server, oldest, self.now):
                 yield max(oldest, server.heard) + _patience(server)
 
     def given_to_the_soonest(self, page: PageState) -> int | None:
-        """Give *page* to who would be done first with it, by its rate; None where nobody has room.
+        """Give *page* to the server that would finish it first, by its rate; return None if no server has room.
 
-        Where others of its party went to a server that is there, that is the one, or nobody while it has no room.
+        If its party has a server that is there, only that server can get the page, and only if it has room.
         """
         home = self.home_of(page)
         if home is None:
@@ -220,14 +220,14 @@ class _Table:
         return self._given(page, home if self._has_room(home) else None)
 
     def given_to_an_idle_one(self, page: PageState) -> int | None:
-        """Give *page*, whose party's server has no room, to one that has less than half of its room in hand, if any."""
+        """Give *page*, whose party's server has no room, to another server that is less than half full, if any."""
         taken = _taken(page)
         self.free = [each for each in self.free if self._has_room(each[1])]
         idle = (at for _, at in self.free if 2 * self.in_hand[at] < self.servers[at].room and at not in taken)
         return self._given(page, next(idle, None))
 
     def home_of(self, page: PageState) -> int | None:
-        """Return which server has pages of the same party, and is there; None where none is."""
+        """Return the server that has pages of the same party, or None if it is not there."""
         home = None if page.party is None or page.asked else self.homes.get(page.party)
         is_there = home is not None and self.servers[home].room > 0 and not self.is_silent(home)
         return home if is_there and home not in page.refused_by else None
@@ -240,7 +240,7 @@ class _Table:
         return at
 
     def _pop_free(self, taken: set[int]) -> int | None:
-        """Return who of the others would be done first with one more page; who has got one since is weighed anew."""
+        """Return the server not in *taken* that would finish one more page first, with outdated entries renewed."""
         passed_over, found = [], None
         while self.free and found is None:
             weighed, at = heapq.heappop(self.free)
@@ -261,39 +261,39 @@ class _Table:
         return done_in(self.in_hand[at], self.seconds(at), self.servers[at].room)
 
     def free_and_known(self) -> list[int]:
-        """Return who has room and has shown how long an answer takes, the quickest first."""
+        """Return the servers with room and a known answer time, the quickest first."""
         return sorted((at for _, at in self.free if self.servers[at].seconds is not None), key=self.seconds)
 
     def quickest(self, page: PageState, quickest_first: list[int]) -> int | None:
-        """Return the first of these that has room for *page*."""
+        """Return the first of these servers that has room for *page*."""
         taken = _taken(page)
         return next((at for at in quickest_first if self._has_room(at) and at not in taken), None)
 
     def seconds(self, at: int) -> float:
-        """Return what an answer takes at a server; who has not shown that yet is taken to be as the others are."""
+        """Return a server's usual answer time; one that has not answered yet gets the average of the others."""
         seconds = self.servers[at].seconds
         return self.usual_seconds if seconds is None else seconds
 
     def left(self, page: PageState) -> float:
-        """Return how much longer a page takes that one server has in hand.
+        """Return how much longer a page will take that one server has in hand.
 
-        Past its usual time a page takes as much longer as it is late already: long answers are a few very long ones.
+        A late page is expected to take as long again as it is late, since few answers are long, and those very long.
         """
         ((at, since),) = page.asked
         return abs(self.seconds(at) - (self.now - since))
 
     def worth_from(self, page: PageState, at: int) -> float:
-        """Return from when on a second question to *at* is worth it: now, or once the first is too late."""
+        """Return when a second request, to server *at*, becomes worthwhile: now, or once the first is late enough."""
         ((first, since),) = page.asked
         gain, due = max(_LEAST_GAIN, _WORTH * self.seconds(at)), since + self.seconds(first)
         return self.now if due - self.now >= gain else due + gain
 
 
 def halved(room: float) -> float:
-    """Return the room that a server is given after it was away or overloaded: half, and at least one page."""
+    """Return a server's room after it was away or overloaded: half of *room*, and at least one page."""
     return max(1.0, room / 2)
 
 
 def grown(room: float, most: int) -> float:
-    """Return its room after an answer: one page more when as many were answered as it had in hand."""
+    """Return a server's room after an answer; it grows by one page for every *room* answers."""
     return min(float(most), room + 1 / room)

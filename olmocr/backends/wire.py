@@ -1,4 +1,4 @@
-"""The two formats that model servers speak: PageRequest -> JSON, JSON or a stream of events -> ModelResponse."""
+"""The two formats of model servers: PageRequest -> JSON, and JSON or a stream of events -> ModelResponse."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from olmocr.errors import AnswerError
 from olmocr.page import FRONT_MATTER_REGEX, FinishReason, ModelResponse, PageRequest
 
 Api = Literal["chat", "responses"]
-"""OpenAI's Chat Completions, which every server speaks, or its Responses."""
+"""OpenAI's Chat Completions, which every server offers, or its Responses."""
 
 Guide = Literal["vllm", "mlx-vlm"]
-"""How a server is told the expression that an answer must match: vLLM's way, or that of our own mlx-vlm launcher."""
+"""How to send a server the expression that an answer must match: as vLLM or as our own mlx-vlm launcher expects it."""
 
 LONGEST_TEXT = 1 << 20
-"""Characters of an answer that are read. A page has some thousands; 8000 tokens cannot be as many."""
+"""The most characters to read of an answer. A page has a few thousand, and 8000 tokens cannot be this long."""
 
 _LONGEST_WORD = 40
 _MOST_TOKENS = 1 << 31
 
-# How answers end: OpenAI's words, and those of text-generation-inference, Mistral, Anthropic and Ollama. Nothing said
-# is complete.
+# The reasons why answers end, as OpenAI, text-generation-inference, Mistral, Anthropic and Ollama spell them. An answer
+# without a reason counts as complete.
 _REASONS: dict[str, FinishReason] = {
     **dict.fromkeys(("", "stop", "eos", "eos_token", "stop_sequence", "end_turn"), "stop"),
     **dict.fromkeys(("length", "max_tokens", "model_length"), "length"),
@@ -33,11 +33,11 @@ _WHY_CUT = {"", "max_output_tokens", "max_tokens", "length"}
 
 PATHS: dict[Api, str] = {"chat": "/chat/completions", "responses": "/responses"}
 
-_MOST_TOKENS = 2**53  # the largest whole number that every reader of JSON knows exactly
+_MOST_TOKENS = 2**53  # the largest integer that every JSON reader represents exactly
 
 
 def make_body(request: PageRequest, *, api: Api, model: str, guide: Guide | None) -> bytes:
-    """Return the question as JSON, text first and then the image as PNG. Encoding takes a tenth of a second."""
+    """Return the request as JSON, with the text before the image, a PNG. Encoding takes a tenth of a second."""
     image = _data_uri(request)
     body: dict[str, Any]
     if api == "chat":
@@ -61,7 +61,7 @@ def _data_uri(request: PageRequest) -> str:
 def _guidance(request: PageRequest, guide: Guide | None) -> dict[str, Any]:
     if not request.guided or guide is None:
         return {}
-    if guide == "vllm":  # the first is known until 0.11, the second since 0.10.2; each ignores the other
+    if guide == "vllm":  # vLLM up to 0.11 knows the first key, from 0.10.2 the second; each ignores the other
         return {"guided_regex": FRONT_MATTER_REGEX, "structured_outputs": {"regex": FRONT_MATTER_REGEX}}
     schema = {"name": "olmocr", "schema": {"x-regex": FRONT_MATTER_REGEX}}
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
@@ -71,22 +71,22 @@ def load_json(content: bytes | str) -> Any:
     """Return JSON as Python values.
 
     Raises:
-        AnswerError: it is none.
+        AnswerError: it is not JSON.
     """
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise AnswerError(f"the server's answer is no whole JSON of {len(content)} bytes ({error})") from error
+        raise AnswerError(f"the server's answer, {len(content)} bytes, is not complete JSON ({error})") from error
 
 
 def parse_answer(body: Any, api: Api, max_tokens: int) -> ModelResponse:
-    """Read a whole answer in either format.
+    """Read a complete answer in either format.
 
-    An answer that does not say how it ended is taken as complete, unless it has *max_tokens* of them; one longer than
-    :data:`LONGEST_TEXT` is cut there.
+    An answer that does not say why it ended counts as complete, unless it has *max_tokens* tokens. One that is longer
+    than :data:`LONGEST_TEXT` is cut there.
 
     Raises:
-        AnswerError: there is no text in it, or it ended for a reason that we do not know.
+        AnswerError: it has no text, or it ended for an unknown reason.
     """
     return _parse_chat(body, max_tokens) if api == "chat" else _parse_responses(body, max_tokens)
 
@@ -107,14 +107,14 @@ def _parse_responses(body: Any, max_tokens: int) -> ModelResponse:
     if _word(status) not in _STATUSES or _word(why) not in _WHY_CUT:
         raise AnswerError(f"the server ended the answer with the status {_shown(status)}, reason {_shown(why)}")
     output_tokens = _at(body, "usage", "output_tokens")
-    # Older mlx-vlm says "completed" even of an answer that it cut.
+    # Older versions of mlx-vlm report "completed" even for an answer that they cut.
     is_cut = "incomplete" in _statuses(body) or bool(_word(why)) or _count(output_tokens) >= max_tokens
     text = _responses_text(body)
     return _response(text, "length" if is_cut else "stop", _at(body, "usage", "input_tokens"), output_tokens)
 
 
 def _statuses(body: Any) -> set[str]:
-    """Return what an answer and each of its messages say of how they ended."""
+    """Return the statuses with which an answer and each of its messages say that they ended."""
     return {_word(_at(each, "status")) for each in (body, *_messages(body))}
 
 
@@ -132,7 +132,7 @@ def _responses_text(body: Any) -> str:
 def _written_in(message: Any) -> str:
     """Return the text of a message or of a piece of one.
 
-    A server that expects a model to think before it answers takes all for thoughts that one writes which does not.
+    If a server expects a model to think first, and the model does not, the server reports its answer as thoughts.
     """
     return _text_in(_at(message, "content")) or _thought_in(message)
 
@@ -142,7 +142,7 @@ def _thought_in(message: Any) -> str:
 
 
 def _text_in(content: Any) -> str:
-    """Return the text of what is text, or a list of parts; refusals, pictures and thoughts among them are left out."""
+    """Return the text of a string or of a list of parts, without parts that are refusals, pictures or thoughts."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
@@ -158,14 +158,14 @@ def _response(text: str, reason: FinishReason, input_tokens: Any, output_tokens:
 
 
 def _whole_characters(text: str) -> str:
-    """Return *text* with the halves of characters joined that JSON's escapes can spell; one alone can't be written."""
+    """Join the surrogate halves that JSON escapes can spell; replace a lone half, which cannot be encoded."""
     if text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _word(value: Any) -> str:
-    """Return a word as it is looked up; empty if nothing is said, and not to be found if it is no word."""
+    """Return a word in the form of the tables above: empty for None, and in no table if *value* is not a string."""
     if value is None:
         return ""
     return value[:_LONGEST_WORD].strip().lower() if isinstance(value, str) else "no word"
@@ -180,7 +180,7 @@ def _count(value: Any) -> int:
 
 
 def _at(value: Any, *path: str | int) -> Any:
-    """Return what lies in JSON at *path*; None if nothing does."""
+    """Return the JSON value at *path*, or None if there is none."""
     for step in path:
         try:
             value = value[step]
@@ -190,7 +190,7 @@ def _at(value: Any, *path: str | int) -> Any:
 
 
 class Stream:
-    """An answer that comes in pieces; in the end the same JSON as if it had come whole."""
+    """An answer that comes in pieces. At its end, it is the same JSON as if it had come in one piece."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -208,16 +208,16 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """All that has come."""
+        """All text so far."""
         return _whole_characters("".join(self._written))
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more has to come."""
+        """Whether the answer is complete without another event."""
         return self._whole is not None
 
     def tail(self, characters: int) -> str:
-        """Return the last so many *characters* of what has come, in time that does not grow with all of it."""
+        """Return the last *characters* of the text so far, in a time that does not depend on the text's length."""
         pieces, length = [], 0
         for piece in reversed(self._written):
             if length >= characters:
@@ -227,16 +227,16 @@ class Stream:
         return "".join(reversed(pieces))[-characters:]
 
     def end(self) -> None:
-        """Take down that the server said that nothing more comes."""
+        """Record that the server announced the end."""
         self._is_told_over = True
 
     def add(self, event: Any) -> Any:
-        """Take in one event; return the error that it reports, if it does."""
+        """Add one event, and return the error that it reports, if any."""
         return self._add_chat(event) if self._api == "chat" else self._add_responses(event)
 
     def _add_chat(self, event: Any) -> Any:
         choice = _at(event, "choices", 0)
-        # What is whole may come at the end, after its pieces or instead of them.
+        # The complete message may come at the end, after its pieces or instead of them.
         piece = _at(choice, "delta") if _at(choice, "delta") or self._pieces else _at(choice, "message")
         self._add(self._pieces, _text_in(_at(piece, "content")))
         self._add(self._thoughts, _thought_in(piece))
@@ -264,22 +264,22 @@ class Stream:
             self.characters += len(piece)
 
     def ended(self, reason: FinishReason) -> ModelResponse:
-        """Return what has come as an answer that we ended for *reason*.
+        """Return the text so far as an answer that we ended for *reason*.
 
-        Counts come at a stream's end: the input's is not known, the output's is that of the pieces.
+        Token counts come at the end of a stream. So the input's is unknown, and the output's is the number of pieces.
         """
         text = self.text[:LONGEST_TEXT]
         return ModelResponse(text, reason, _count(_at(self._usage, "prompt_tokens")), len(self._written))
 
     def answer(self, max_tokens: int) -> ModelResponse:
-        """Return the whole answer.
+        """Return the complete answer.
 
         Raises:
             AnswerError: the stream ended too early, or as in :func:`parse_answer`.
         """
         if self._api == "chat":
             self._refuse_early_end(self._reason)
-            # Not every server counts in a stream; those that do not send one token in each piece.
+            # Some servers do not count tokens in a stream; those send one token in each piece.
             usage = self._usage or {"completion_tokens": len(self._written)}
             choice = {"message": {"content": self.text}, "finish_reason": self._reason}
             return _parse_chat({"choices": [choice], "usage": usage}, max_tokens)

@@ -43,7 +43,7 @@ def doctor(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="A converted model's folder: does it fit this machine? With --measure: the one that reads.",
+            help="A converted model's folder, to check if it fits this machine. With --measure: the model to measure.",
             show_default=False,
         ),
     ] = None,
@@ -53,7 +53,7 @@ def doctor(
         typer.Option(
             "--measure",
             help="Measure this machine with the demo of the clone: about a quarter of an hour, longer with --model. "
-            "A report is left to look at and to send (docs/doctor.md).",
+            "Writes a report to read and to send (docs/doctor.md).",
             rich_help_panel=_MEASURE,
         ),
     ] = False,
@@ -63,7 +63,7 @@ def doctor(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Where the report goes. Default: machine-report, here.",
+            help="Folder for the report. Default: machine-report, here.",
             show_default=False,
             rich_help_panel=_MEASURE,
         ),
@@ -72,36 +72,36 @@ def doctor(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Measure some parts only: names from the report, with commas between them.",
+            help="Measure only these parts: names from the report, separated by commas.",
             show_default=False,
             rich_help_panel=_MEASURE,
         ),
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Few pages, one round, nothing calibrated: minutes.", rich_help_panel=_MEASURE),
+        typer.Option("--quick", help="Few pages, one round, no calibration: minutes.", rich_help_panel=_MEASURE),
     ] = False,
     demo: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="The clone's folder demo, where neither this package lies in the clone nor it is the current folder.",
+            help="The clone's folder demo. Needed if this package is not in the clone and you do not run it there.",
             show_default=False,
             rich_help_panel=_MEASURE,
         ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Say what this machine has and lacks for olmOCR, and what to do. Ends with exit code 3 on a problem.
+    """Report what this machine has and lacks for olmOCR, and what to do. Exits with code 3 on a problem.
 
-    With --measure, how fast and how well it reads; ends with exit code 11 if something is not as it should be.
+    With --measure, report how fast and how well it reads. Exits with code 11 if a result is not as it should be.
     """
     model = model.expanduser() if model else None
     if measure:
         _measure(model, output or Path("machine-report"), parts, demo, is_quick=quick, as_json=as_json, quiet=quiet)
         return
     if output or parts or demo or quick:
-        raise UsageError("`output`, `parts`, `quick` and `demo` are about what `measure=True` measures; add that")
+        raise UsageError("`output`, `parts`, `quick` and `demo` work only with `measure=True`; add that")
     _check(model, as_json=as_json)
 
 
@@ -115,7 +115,7 @@ def _check(model: Path | None, *, as_json: bool) -> None:
     if as_json:
         say(json.dumps({"ready": not problems, "findings": [dataclasses.asdict(each) for each in findings]}))
     else:
-        say(f"to be mended: {', '.join(problems)}" if problems else "ready to read pages")
+        say(f"to fix: {', '.join(problems)}" if problems else "ready to read pages")
     if problems:
         raise typer.Exit(ExitCode.MISSING_DEPENDENCY)
 
@@ -176,7 +176,7 @@ def _shown_in(progress: Progress) -> Callable[[str, str, float, float], None]:
 
 
 def _logged() -> Callable[[str, str, float, float], None]:
-    """Return what logs a line for each part."""
+    """Return a function that logs one line for each part."""
     told: set[str] = set()
 
     def tell(part: str, what: str, done: float, left: float) -> None:
@@ -199,7 +199,7 @@ def _say_report(report: MachineReport, files: tuple[Path, Path]) -> None:
         for why in part.why:
             say(f"{'':<11} {why}")
     json_file, markdown = files
-    say(f"{markdown}: to look at; {json_file}: to send. {CONTENTS}")
+    say(f"{markdown}: to read; {json_file}: to send. {CONTENTS}")
 
 
 if __name__ == "__main__":

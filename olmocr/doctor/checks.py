@@ -1,4 +1,4 @@
-"""A machine -> Findings: what is fine, what is worth knowing, what has to be mended before pages can be read."""
+"""A machine -> Findings: what is fine, what is worth knowing, and what must be fixed before it can read pages."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ State = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. A problem keeps pages from being read.
+    """The result of one check. A problem prevents the machine from reading pages.
 
-    *advice* says what to do, unless it is ok.
+    *advice* says what to do, unless the state is ok.
     """
 
     name: str
@@ -41,7 +41,7 @@ PACKAGES = ("mlx", "mlx-vlm", "transformers", "huggingface_hub", "numpy")
 
 _NEEDED = ("mlx", "mlx-vlm")
 
-# Extra -> the packages that it brings, and what they are for.
+# Extra -> the packages that it installs, and what they are for.
 _EXTRAS = {
     "fast": (("numba",), "quantizes several times as fast"),
     "validate": (("rapidfuzz", "fuzzysearch"), "scores answers against known text"),
@@ -50,14 +50,14 @@ _EXTRAS = {
 }
 
 PORTS = {8000: "mlx-vlm", 30024: "vllm"}
-"""Where the servers that the pipeline starts listen, unless it is told otherwise."""
+"""The default ports of the servers that the pipeline starts."""
 
 _SMALLEST_MEMORY = 12 << 30
 _SOURCE_BYTES = 16_600_000_000  # of olmOCR-2's own weights
 
 
 def check_machine(model: Path | None = None) -> Iterator[Finding]:
-    """Yield what was found, one thing after the other; with *model* also whether that fits."""
+    """Yield the findings one by one; with *model*, also whether it fits."""
     yield _platform()
     yield Finding("python", "ok", f"{platform.python_version()} ({sys.executable})")
     yield Finding("olmocr", "ok", __version__)
@@ -122,14 +122,14 @@ def _memory() -> Finding:
     total, available = machine.total_memory(), machine.available_memory()
     value = f"{gib(total)} in all" + ("" if available is None else f", {gib(available)} available")
     if total < _SMALLEST_MEMORY:
-        return Finding("memory", "warning", value, "olmOCR-2 with 7 billion weights does not fit, not even at 4 bits")
+        return Finding("memory", "warning", value, "olmOCR-2 with 7 billion weights does not fit, even at 4 bits")
     return Finding("memory", "ok", value)
 
 
 def _disk(name: str, folder: Path) -> Finding:
     free = machine.free_disk(folder)
     if free is None:
-        return Finding(name, "warning", f"{folder} cannot be asked", "check that the folder can be written")
+        return Finding(name, "warning", f"unknown for {folder}", "check that the folder can be written")
     value = f"{free / 1e9:.1f} GB free in {folder}"
     if free < _SOURCE_BYTES:
         return Finding(name, "warning", value, "olmOCR-2's own weights take 16.6 GB: convert with --low-disk")
@@ -148,7 +148,7 @@ def _extras() -> Iterator[Finding]:
 def _port(port: int, server: str) -> Finding:
     if machine.is_port_free(port):
         return Finding(f"port {port}", "ok", "free")
-    return Finding(f"port {port}", "warning", "taken", f"give a server of {server} another one with --port")
+    return Finding(f"port {port}", "warning", "taken", f"give the {server} server another port with --port")
 
 
 def _model(path: Path) -> Finding:
@@ -159,7 +159,7 @@ def _model(path: Path) -> Finding:
     except CheckpointError as error:
         return Finding("model", "problem", str(path), str(error))
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        return Finding("model", "problem", str(path), f"its config.json makes no sense ({error!r}): convert it again")
+        return Finding("model", "problem", str(path), f"its config.json is invalid ({error!r}): convert it again")
     return fit(folder.name, needed, _limit(), machine.available_memory())
 
 
@@ -171,7 +171,7 @@ def _weight_bytes(path: Path) -> int:
 
 
 def fit(name: str, needed: int, total: int, available: int | None) -> Finding:
-    """Compare what a page needs with what the device may keep and with what is free now, all in bytes."""
+    """Compare the memory that a page needs with the device's limit and with what is free now, all in bytes."""
     value = f"{name} needs {gib(needed)} to read a page, of {gib(total)}"
     if needed > total:
         return Finding("model", "problem", value, "it does not fit: convert with fewer bits, like --quantize 4bit")

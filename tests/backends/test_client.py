@@ -122,7 +122,7 @@ def test_an_address_may_be_given_in_part_or_with_more(given, url):
     ["", "ftp://localhost", "http://", "localhost:port", "localhost:99999", "http://me:secret@host", "http://h/v1?k=1"],
 )
 def test_what_is_no_address_is_refused(given):
-    with pytest.raises(UsageError, match="no address of a model server") as caught:
+    with pytest.raises(UsageError, match="not the address of a model server") as caught:
         server_url(given)
     assert "secret" not in str(caught.value)
 
@@ -167,7 +167,7 @@ def test_time_that_a_question_waits_before_there_is_any_text_does_not_count(begu
 
 def test_a_server_that_is_given_up_for_its_own_slowness_is_not_taken_for_an_answer_out_of_time():
     asked = replace(REQUEST, time_limit=5.0)
-    with pytest.raises(ServerUnavailableError, match="no whole answer"):
+    with pytest.raises(ServerUnavailableError, match="no complete answer"):
         ask(events(*chat_pieces(), end="hang"), request=asked, timeout=0.1)
 
 
@@ -320,7 +320,7 @@ def test_a_server_that_dies_before_or_in_mid_answer_is_unavailable(step):
 
 def test_a_server_that_is_too_slow_is_unavailable():
     is_given_up = threading.Event()
-    with pytest.raises(ServerUnavailableError, match=r"no whole answer in 0\.1 s"):
+    with pytest.raises(ServerUnavailableError, match=r"no complete answer in 0\.1 s"):
         ask(late(is_given_up), timeout=0.1)
     is_given_up.set()
 
@@ -389,7 +389,7 @@ def test_a_list_of_models_that_is_none_is_no_crash(page):
 def test_what_is_no_model_server_is_named(page):
     with (
         ModelServer(pages={"/v1/models": page}) as server,
-        pytest.raises(ServerError, match="no model server") as caught,
+        pytest.raises(ServerError, match="not a model server") as caught,
     ):
         look(server)
     assert not isinstance(caught.value, ServerUnavailableError)
@@ -470,7 +470,7 @@ def test_what_a_server_can_hold_and_the_hash_of_its_weights_are_taken_from_those
 def test_a_key_opens_the_list_of_models():
     with ModelServer(api_key="secret") as server:
         assert look(server, api_key="secret").model == "olmocr"
-        with pytest.raises(ServerError, match="wants an API key"):
+        with pytest.raises(ServerError, match="requires an API key"):
             look(server)
 
 

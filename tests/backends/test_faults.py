@@ -41,7 +41,7 @@ def test_a_retry_after_that_makes_no_sense_is_no_time(value):
     assert caught.value.retry_after is None
 
 
-@pytest.mark.parametrize(("key", "words"), [(None, "wants an API key"), ("wrong", "refuses the API key")])
+@pytest.mark.parametrize(("key", "words"), [(None, "requires an API key"), ("wrong", "refuses the API key")])
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_server_that_wants_another_key_says_what_to_do(status, key, words):
     with pytest.raises(ServerError, match=f"{words}.*`api_key`") as caught:

@@ -301,7 +301,7 @@ def test_servers_with_other_models_are_named_and_nothing_begins():
 
 def test_servers_with_other_weights_under_the_same_name_are_named():
     servers = [Server("a", weights="safetensors 111"), Server("b", weights="safetensors 222"), Server("c")]
-    with pytest.raises(ServerError, match="other weights of the model m: 111 at http://a/v1; 222 at http://b/v1"):
+    with pytest.raises(ServerError, match="different weights of the model m: 111 at http://a/v1; 222 at http://b/v1"):
         read(*servers)
 
 
@@ -381,7 +381,7 @@ def test_a_server_that_only_talks_nonsense_does_not_get_all_pages_for_being_quic
 
     assert urls(run_skipping(run())) == [good.url] * 20
     assert len(quick.asked) == 3
-    assert "gave 3 answers in a row that are none, the last: no text" in caplog.text
+    assert "gave 3 invalid answers in a row, the last: no text" in caplog.text
 
 
 def test_a_page_over_which_servers_go_away_again_and_again_is_given_up_and_the_others_are_read():

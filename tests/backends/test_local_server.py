@@ -220,7 +220,7 @@ async def patiently(ask, on_wait=lambda why: None, request=REQUEST):
 
 def test_a_server_that_crashes_is_started_again_and_pages_wait(command, tmp_path):
     def load_when_told(why):
-        if "started again" in why:
+        if "being restarted" in why:
             (tmp_path / "loaded").touch()
 
     async def run():
@@ -230,7 +230,7 @@ def test_a_server_that_crashes_is_started_again_and_pages_wait(command, tmp_path
 
     text, turned_away = asyncio.run(run())
     assert text == "life 2"
-    assert any("started again" in why for why in turned_away)
+    assert any("being restarted" in why for why in turned_away)
     assert are_gone(tmp_path)
 
 
@@ -244,7 +244,7 @@ def test_a_server_that_crashes_on_and_on_is_given_up(command, tmp_path):
                     await ask(REQUEST)
                 await asyncio.sleep(0.01)
 
-    with pytest.raises(ServerError, match="started again 2 times, in vain"):
+    with pytest.raises(ServerError, match="restarted 2 times, in vain"):
         asyncio.run(run())
     assert len(pids(tmp_path)) == 3
     assert are_gone(tmp_path)

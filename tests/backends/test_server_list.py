@@ -16,7 +16,7 @@ def test_each_server_is_shown_the_key_that_it_names_and_no_other():
 
 @pytest.mark.parametrize("environment", [{}, {"KEY_B": ""}])
 def test_a_key_that_is_not_there_is_asked_for_and_none_is_sent_instead(environment):
-    with pytest.raises(UsageError, match="the key of http://b:2 is to be in the variable KEY_B, which is not set"):
+    with pytest.raises(UsageError, match="server http://b:2 is expected in the variable KEY_B, which is not set"):
         named_servers(["http://b:2 $KEY_B"], "for all", environment)
 
 
@@ -34,7 +34,7 @@ def test_a_file_has_a_server_a_line_and_remarks(tmp_path):
 
 def test_a_file_without_a_server_is_refused(tmp_path):
     (tmp_path / "empty").write_text("# nothing yet\n")
-    with pytest.raises(UsageError, match="names none; write one address a line"):
+    with pytest.raises(UsageError, match="names none; write one address per line"):
         read_server_list(tmp_path / "empty")
 
 
@@ -42,17 +42,17 @@ def test_a_file_without_a_server_is_refused(tmp_path):
 def test_a_file_that_is_not_there_is_refused_and_an_address_is_told_where_to_go(name, tmp_path):
     with pytest.raises(UsageError, match="cannot be read") as caught:
         read_server_list(tmp_path / name)
-    assert ("is named with `server`" in str(caught.value)) == name.startswith("http")
+    assert ("name a server itself with `server`" in str(caught.value)) == name.startswith("http")
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("http://a:1 KEY", r"write \$NAME for one, or - for no key"),
-        ("http://a:1 $KEY more", r"write \$NAME for one"),
-        ("http://a:1 $1", r"write \$NAME for one"),
+        ("http://a:1 KEY", r"write \$NAME for that, or - for no key"),
+        ("http://a:1 $KEY more", r"write \$NAME for that"),
+        ("http://a:1 $1", r"write \$NAME for that"),
         ("   ", "a server's address is empty"),
-        ("http://me:pass@a:1 KEY", "whose address has an @ stands more"),
+        ("http://me:pass@a:1 KEY", "whose address has an @ is followed by more"),
     ],
 )
 def test_a_name_with_more_than_an_address_and_a_key_is_refused(name, why):

@@ -79,10 +79,10 @@ def test_an_answer_that_responses_cut_says_so_whatever_the_status(step):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b'{"choices": [{"mess', "no whole JSON"),
-        (b"<html>Bad</html>", "no whole JSON"),
-        (b"", "no whole JSON"),
-        (b"[" * 100_000, "no whole JSON"),
+        (b'{"choices": [{"mess', "not complete JSON"),
+        (b"<html>Bad</html>", "not complete JSON"),
+        (b"", "not complete JSON"),
+        (b"[" * 100_000, "not complete JSON"),
         (b"[1, 2]", "no text"),
         ({"choices": []}, "no text"),
         ({"choices": None}, "no text"),

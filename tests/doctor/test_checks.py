@@ -109,7 +109,7 @@ def test_without_mlx_the_command_says_how_to_get_it():
     done = run(command=[sys.executable, "-c", code])
     assert done.returncode == 3
     assert "[mlx]'" in done.stdout
-    assert done.stdout.splitlines()[-1] == "to be mended: device"
+    assert done.stdout.splitlines()[-1] == "to fix: device"
 
 
 def test_it_is_quick_since_it_loads_nothing_that_is_slow_to_load():

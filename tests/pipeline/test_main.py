@@ -191,7 +191,7 @@ def test_help_is_grouped_by_subject_and_fits_on_a_screen():
         (["ws", "--pdfs", "a.pdf"], "no model is named; --yes downloads mlx-community/"),
         (
             ["ws", "--pdfs", "a.pdf", "--model", "m", "--", "--max-model-len", "5"],
-            "options for a server go to one that",
+            "options for a server are for one that",
         ),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--force", "--retry-failed"], "choose one"),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--pages", "5-2"], "5-2"),

@@ -105,8 +105,8 @@ def test_a_server_that_never_answers_ends_the_run_after_three_pages_with_exit_co
 @pytest.mark.parametrize(
     ("step", "why"),
     [
-        pytest.param(GARBAGE, "no whole JSON", id="garbage"),
-        pytest.param(whole(b'{"choices": [{"message": {"conte'), "no whole JSON", id="truncated JSON"),
+        pytest.param(GARBAGE, "not complete JSON", id="garbage"),
+        pytest.param(whole(b'{"choices": [{"message": {"conte'), "not complete JSON", id="truncated JSON"),
         pytest.param(whole(chat_body("no front matter")), "opener", id="another format"),
         pytest.param(whole(chat_body(finish_reason="length")), "finish_reason is 'length'", id="always cut"),
     ],

@@ -1,4 +1,4 @@
-"""A converted folder, and the demo's pages through the whole pipeline -> how far the texts are from the true ones."""
+"""A converted folder, and the demo's pages through the complete pipeline -> how far their texts are from the truth."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from olmocr.validate.score import character_error_rate
 from olmocr.workspace.document import PageRecord
 
 MOST_ERRORS = 0.15
-"""Character error rate of a page from which on it has not been read, as in a smoke test."""
+"""The character error rate above which a page counts as not read, as in a smoke test."""
 
 
 def read_demo(model: Path, pages: Path, longest_side: int, workspace: Path, most: int | None) -> MeasuredAnswers:
-    """Read the documents in *pages* (the first *most*, or all), as the command does, and compare with the truth."""
+    """Read the first *most* documents in *pages*, or all, as the command does, and compare them with the truth."""
     known = read_page_set([pages])
     documents = tuple(dict.fromkeys(str(page.path) for page in known))[:most]
     known = tuple(page for page in known if str(page.path) in documents)
@@ -46,7 +46,7 @@ def config_for(model: Path, documents: tuple[str, ...], longest_side: int, works
 
 
 def judge(page: KnownPage, record: PageRecord | None) -> MeasuredPage:
-    """Return what came of a page. What fell back holds the file's own text, which the model did not read."""
+    """Return the result of a page. A fallback counts as empty, since its text is the file's own, not the model's."""
     text = "" if record is None or record.is_fallback else record.text
     rate = round(character_error_rate(text, page.truth or ""), 4)
     return MeasuredPage(

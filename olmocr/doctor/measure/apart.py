@@ -1,14 +1,13 @@
-"""A function and its arguments -> what it returns, by a process of its own, which may crash or hang alone.
+"""A function and its arguments -> what it returns from its own process, which may crash or hang alone.
 
-Nothing of it shares MLX, its BLAS or its memory with another measurement, and nothing that it leaves on the disk is
-outside of one temporary folder.
+It shares neither MLX nor its BLAS nor memory with another measurement, and leaves files only in one temporary folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import pickle  # between two processes of this package, by files that only they can read
+import pickle  # between two processes of this package, through files that only they can read
 import signal
 import subprocess
 import sys
@@ -28,7 +27,7 @@ R = TypeVar("R")
 
 _FOLDER_OF_PACKAGE = Path(__file__).parents[3]
 
-# Not "-m": that would put the current folder before all other modules. What __main__ is called tells pickle nothing.
+# Not "-m": that would put the current folder before all other modules, and pickle cannot find names in __main__.
 _COMMAND = (
     sys.executable,
     "-P",
@@ -37,45 +36,45 @@ _COMMAND = (
 )
 
 _KEPT_SETTINGS = ("OLMOCR_BLAS",)
-_GRACE = 20.0  # seconds, for a process that is told to end: servers that it started have to be stopped
+_GRACE = 20.0  # seconds for a process to end after the request, since it must first stop the servers that it started
 
 
 class PartFailedError(OlmocrError):
-    """A measurement came to no end; the others go on."""
+    """A measurement did not finish; the others continue."""
 
 
 @dataclass(frozen=True)
 class Apart:
-    """Calls functions apart. What they leave lies in *scratch*; after *limit* seconds they are ended."""
+    """Calls functions in separate processes. Their files are in *scratch*; after *limit* seconds they are ended."""
 
     scratch: Path
     limit: float
 
     def call(self, function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
-        """Return what *function*, one of a module, returns there. What it prints is kept for an error's sake.
+        """Return what *function*, which must belong to a module, returns. Its output is kept for error messages.
 
         Raises:
-            MissingDependencyError: it raised that.
-            PartFailedError: it raised anything else, its process was killed, or took longer than the limit.
+            MissingDependencyError: *function* raised it.
+            PartFailedError: *function* raised anything else, or its process was killed or took longer than the limit.
         """
         with self.started(function, *arguments, **named) as running:
             return running.result(self.limit)
 
     @contextlib.contextmanager
     def started(self, function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> Iterator[Running[R]]:
-        """Yield the process in which *function* runs; it is ended with the block, and whatever it started."""
+        """Yield the process in which *function* runs; at the end of the block, it and all that it started are ended."""
         folder = self.scratch / f"call-{len(list(self.scratch.glob('call-*'))) + 1}"
         folder.mkdir()
         (folder / "question").write_bytes(pickle.dumps((function, arguments, named)))
         with (folder / "output").open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - this very Python
                 [*_COMMAND, str(folder)],
-                stdin=subprocess.PIPE,  # ends when this process does, however that ends
+                stdin=subprocess.PIPE,  # closes when this process ends, however it ends
                 stdout=output,
                 stderr=output,
                 cwd=self.scratch,
                 env=environment(self.scratch),
-                start_new_session=True,  # Ctrl-C is for the process that waits, which then ends this one
+                start_new_session=True,  # Ctrl-C reaches only the waiting process, which then ends this one
             )
             running: Running[R] = Running(process, folder)
             try:
@@ -85,14 +84,14 @@ class Apart:
 
 
 class Running(Generic[R]):
-    """A function that runs in *process* and leaves what comes of it in *folder*."""
+    """A function that runs in *process* and writes its result into *folder*."""
 
     def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         self._process = process
         self._folder = folder
 
     def result(self, limit: float) -> R:
-        """Wait for what the function returns; raises as :meth:`Apart.call`."""
+        """Wait for the function's result, and return it; raises the errors of :meth:`Apart.call`."""
         try:
             code = self._process.wait(limit)
         except subprocess.TimeoutExpired as error:
@@ -101,23 +100,23 @@ class Running(Generic[R]):
         if not answer.exists():
             how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
             raise PartFailedError(f"its process {how}{self._last_line()}")
-        value, fault, kind = pickle.loads(answer.read_bytes())  # noqa: S301 - of a process of ours
+        value, fault, kind = pickle.loads(answer.read_bytes())  # noqa: S301 - from our own process
         if fault is not None:
             raise (MissingDependencyError if kind == "missing" else PartFailedError)(fault)
         return value  # type: ignore[no-any-return]
 
     @property
     def has_ended(self) -> bool:
-        """Whether the function has come to an end, whichever."""
+        """Whether the function has ended, successfully or not."""
         return self._process.poll() is not None
 
     def kill(self) -> None:
-        """End the process at once, as a machine that is switched off would."""
+        """End the process at once, like a power failure."""
         self._signal(signal.SIGKILL)
         self._process.wait()
 
     def end(self) -> None:
-        """End the process if it has not ended, and all of its session."""
+        """End the process if it has not ended, and its complete session."""
         if self._process.stdin:
             self._process.stdin.close()
         if self._process.poll() is None:
@@ -133,11 +132,11 @@ class Running(Generic[R]):
 
     def _last_line(self) -> str:
         output = (self._folder / "output").read_text(encoding="utf-8", errors="replace").strip()
-        return f"; the last that it printed: {one_line(output.splitlines()[-1])[:300]}" if output else ""
+        return f"; its last line of output: {one_line(output.splitlines()[-1])[:300]}" if output else ""
 
 
 def environment(scratch: Path, given: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return *given* for a process that asks no network, heeds no settings of a person and leaves no files behind."""
+    """Return *given* for a process that uses no network, ignores the user's settings and leaves no files behind."""
     kept = {name: value for name, value in given.items() if not name.startswith("OLMOCR_") or name in _KEPT_SETTINGS}
     for name in ("tmp", "cache"):
         (scratch / name).mkdir(exist_ok=True)
@@ -146,11 +145,11 @@ def environment(scratch: Path, given: Mapping[str, str] = os.environ) -> dict[st
 
 
 def main() -> None:
-    """Be the process: call what the folder that is named says, and leave there what comes of it."""
+    """Run as the process: call the function that the named folder contains, and write its result there."""
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_standard_input, args=(sys.stdin,), daemon=True).start()
     folder = Path(sys.argv[1])
-    function, arguments, named = pickle.loads((folder / "question").read_bytes())  # noqa: S301 - of a process of ours
+    function, arguments, named = pickle.loads((folder / "question").read_bytes())  # noqa: S301 - from our own process
     answer: tuple[Any, str | None, str]
     try:
         answer = (function(*arguments, **named), None, "")
@@ -158,7 +157,7 @@ def main() -> None:
         answer = (None, str(error), "missing")
     except ModuleNotFoundError as error:
         answer = (None, f"{error.name} is not installed", "missing")
-    except Exception as error:  # whatever a device or a library makes of it: the other parts go on
+    except Exception as error:  # whatever a device or a library raises, the other parts continue
         answer = (None, str(error) if isinstance(error, OlmocrError) else reason_of(error), "failed")
     beside = folder / "answer.partial"
     beside.write_bytes(pickle.dumps(answer))
@@ -166,7 +165,7 @@ def main() -> None:
 
 
 def _end_with_standard_input(stream: TextIO) -> None:
-    """End this process when whoever waits for it has ended: in good order, or after a while in any case."""
+    """End this process when the process that waits for it has ended: properly, or after a while by force."""
     stream.read()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE)

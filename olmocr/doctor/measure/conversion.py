@@ -1,4 +1,4 @@
-"""The demo checkpoint -> a converted folder, and whether its bytes are those that are known."""
+"""The demo checkpoint -> a converted folder, and whether it has the known bytes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from olmocr.reports.machine import KnownBytes, MeasuredConversion
 from olmocr.runtime.device import start_mlx
 
 ANY = "any"
-"""The kind of machine of bytes that are the same on all of them: those of ``stock`` and ``fit``."""
+"""The kind of machine for bytes that are the same on all machines: those of ``stock`` and ``fit``."""
 
 
 def convert_demo(demo: Demo, recipe: str, method: Method, output: Path) -> MeasuredConversion:
-    """Convert the demo checkpoint into *output*, and compare what came of it with what is known."""
+    """Convert the demo checkpoint into *output*, and compare the result with the known bytes."""
     (report,) = convert(demo.checkpoint, recipe, output, method=method)
     digest = digest_of(report)
     return MeasuredConversion(
@@ -35,13 +35,13 @@ def convert_demo(demo: Demo, recipe: str, method: Method, output: Path) -> Measu
 
 
 def digest_of(report: ConversionReport) -> str:
-    """Return one SHA-256 for all files of weights: of lines with a hash and a name, as ``sha256sum`` prints them."""
+    """Return one SHA-256 for all weight files: that of the lines, hash and name, that ``sha256sum`` would print."""
     lines = "".join(f"{file.sha256}  {file.name}\n" for file in report.files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def compare(known: Path, conversion: str, digest: str, kind: str) -> KnownBytes:
-    """Return whether *digest* is the one that the file *known* has for this *conversion* on this *kind* of machine."""
+    """Return whether the file *known* has *digest* for this *conversion* on this *kind* of machine."""
     of_it: dict[str, list[str]] = json.loads(known.read_text(encoding="utf-8")).get(conversion, {})
     digests = [*of_it.get(ANY, []), *of_it.get(kind, [])]
     if digest in digests:
@@ -50,5 +50,5 @@ def compare(known: Path, conversion: str, digest: str, kind: str) -> KnownBytes:
 
 
 def kind_of_machine() -> str:
-    """Return what bytes of ``calibrated`` depend on, besides the processor's own instructions."""
+    """Return what the bytes of ``calibrated`` depend on, besides the processor's own instructions."""
     return f"{platform.machine()} {platform.system()}, {start_mlx().kind}"

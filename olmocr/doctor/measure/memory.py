@@ -1,6 +1,6 @@
-"""A converted folder, read by -> what memory it takes, whether limits are kept, whether it grows.
+"""A converted folder that reads pages -> how much memory it takes, whether limits are kept, and whether it grows.
 
-Each function runs in a process of its own.
+Each function runs in its own process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AT_ONCE = 8
 
 
 def measure_memory(model: Path, pages: PagesToRead) -> MeasuredMemory:
-    """Read *pages*, and say what MLX held, and what its limits were."""
+    """Read *pages*, and return how much memory MLX used, and its limits."""
     device = start_mlx()
     import mlx.core as mx
 
@@ -40,9 +40,9 @@ def measure_memory(model: Path, pages: PagesToRead) -> MeasuredMemory:
 
 
 def limits_in_force(device: Device, mlx: Any, peak: int, cached: int) -> tuple[MemoryLimit, ...]:
-    """Return what an engine sets, and what *mlx* says that it is: setting a limit returns the one before.
+    """Return each limit that an engine sets, and the one in force in *mlx*, which returns it when a new one is set.
 
-    *peak* and *cached* are the most bytes of arrays, and of freed memory that was kept.
+    *peak* is the peak of bytes in arrays, *cached* that of freed memory that was kept.
     """
     wanted = memory_limits(mlx.device_info()) if device.kind == "metal" else None
     if wanted is None:
@@ -55,7 +55,7 @@ def limits_in_force(device: Device, mlx: Any, peak: int, cached: int) -> tuple[M
 
 
 def measure_growth(model: Path, pages: PagesToRead) -> MeasuredGrowth:
-    """Read *pages* with one engine, and look at the memory after each."""
+    """Read *pages* with one engine, and record the memory after each."""
     device = start_mlx()
     import mlx.core as mx
 
@@ -77,13 +77,13 @@ def measure_growth(model: Path, pages: PagesToRead) -> MeasuredGrowth:
 
 
 def early_and_late(sizes: Sequence[int]) -> tuple[int, int]:
-    """Return the least of the second quarter of *sizes*, and of the last."""
+    """Return the minimum of the second quarter of *sizes*, and that of the last quarter."""
     quarter = max(1, len(sizes) // 4)
     return min(sizes[quarter : 2 * quarter] or sizes), min(sizes[-quarter:])
 
 
 async def _ask_all(engine: Any, requests: Sequence[PageRequest], on_answer: Callable[[], None]) -> None:
-    """Ask about all pages, so many at a time that the engine always has some that wait."""
+    """Read all pages, with enough requests at a time that some always wait."""
     waiting = iter(requests)
 
     async def ask_in_turn(mine: Iterator[PageRequest]) -> None:

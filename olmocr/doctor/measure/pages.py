@@ -1,4 +1,4 @@
-"""The demo's pages -> questions to a model, with the text that their documents hold."""
+"""The demo's pages -> requests to a model, with the text of their documents."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from olmocr.rendering.render import open_document
 
 MAX_TOKENS = 1500
 
-_SMALLER = 28  # pixels a side that become one token
+_SMALLER = 28  # the side, in pixels, of the square that becomes one token
 
 
 @dataclass(frozen=True)
 class PagesToRead:
-    """*count* of the demo's pages, of which the *first* few are meant (None: all), and how large in pixels."""
+    """The *first* few of *count* of the demo's pages (None: all of them), and their size in pixels."""
 
     demo: Demo
     count: int
@@ -26,9 +26,9 @@ class PagesToRead:
 
 
 def make_requests(pages: PagesToRead, *, guided: bool = False) -> tuple[PageRequest, ...]:
-    """Return questions about *pages*, spread over all kinds of them that are upright and not blank.
+    """Return requests for *pages*, spread over all pages that are upright and not blank.
 
-    Where there are not so many, they come again, each time a little smaller: nothing is known of a page beforehand.
+    If *pages* needs more, they are repeated, each time a little smaller, so that no cache can know a page beforehand.
     """
     entries = json.loads((pages.demo.pages / "pages.json").read_text(encoding="utf-8"))
     places = [(each["pdf"], each["page"]) for each in entries]
@@ -40,7 +40,7 @@ def make_requests(pages: PagesToRead, *, guided: bool = False) -> tuple[PageRequ
 
 
 def spread(places: Sequence[tuple[str, int]], count: int) -> list[tuple[str, int]]:
-    """Return *count* of *places*, evenly spread over them; all of them again and again where they are fewer."""
+    """Return *count* of *places*, evenly spread; if there are fewer, all of them are repeated."""
     if count <= len(places):
         return [places[number * len(places) // count] for number in range(count)]
     return [places[number % len(places)] for number in range(count)]

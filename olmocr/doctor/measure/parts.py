@@ -1,4 +1,4 @@
-"""The parts of what a machine measures: each finds some fields of the report, or says why it does not."""
+"""The parts of a measurement: each fills some fields of the report, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from olmocr.runtime.versions import installed_version
 from olmocr.strays import files_in
 
 READ_WITH = "8bit"
-"""The recipe of the conversion that reads pages where no model is named."""
+"""The recipe of the conversion that reads pages if no model is named."""
 
 SETTINGS = tuple(EngineSetting(at_once, drafts) for at_once in (1, 2, 4, 8) for drafts in (False, True))
 
 _CONVERSIONS: tuple[tuple[str, Method], ...] = (("4bit", "stock"), ("4bit", "fit"), ("mixed", "calibrated"))
-_LARGE = 200_000_000  # bytes of quantized weights with which mlx-vlm takes many minutes for a page on a CPU
-_GROWTH = 1.1  # times as much memory as before, and _SLACK bytes beside
+_LARGE = 200_000_000  # with this many bytes of quantized weights, mlx-vlm takes many minutes for a page on a CPU
+_GROWTH = 1.1  # allowed growth: 1.1 times as much memory, and _SLACK bytes more
 _SLACK = 64 << 20
-_FEATURES_DIFFER = 0.05  # of the largest one: more than any order of sums makes in 16 bits
-_MORE_ROUNDS = 3  # times as many, of what takes a fraction of a second
+_FEATURES_DIFFER = 0.05  # of the largest feature: more than another order of sums can cause in 16 bits
+_MORE_ROUNDS = 3  # times as many rounds for measurements that take a fraction of a second
 
 OnStep = Callable[[float, str], None]
-"""Called with the share of a part that is done, and what comes next."""
+"""Called with the finished share of a part, and its next step."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Fields of the report, what is *wrong* in sentences, and parts that came to *other* ends than this one."""
+    """Fields of the report, sentences about what is *wrong*, and *other* parts with their own outcome."""
 
     fields: Mapping[str, Any]
     wrong: Sequence[str] = ()
@@ -60,7 +60,7 @@ class Found:
 
 @dataclass
 class Workshop:
-    """What parts share: a folder that goes afterwards, processes, and the model that reads, made when it is needed."""
+    """What parts share: a temporary folder, processes, and the model that reads, which is made when first needed."""
 
     terms: MeasureTerms
     apart: Apart
@@ -69,7 +69,7 @@ class Workshop:
 
     @property
     def scratch(self) -> Path:
-        """The folder."""
+        """The temporary folder."""
         return self.apart.scratch
 
     @property
@@ -85,11 +85,11 @@ class Workshop:
         return self.folder_of(READ_WITH, "fit")
 
     def folder_of(self, recipe: str, method: Method) -> Path:
-        """Return where a conversion of the demo checkpoint lies."""
+        """Return the folder for a conversion of the demo checkpoint."""
         return self.scratch / f"demo-{recipe}-{method}"
 
     def convert(self, recipe: str, method: Method) -> MeasuredConversion:
-        """Return a conversion of the demo checkpoint, made once.
+        """Return a conversion of the demo checkpoint, which is made only once.
 
         Raises:
             PartFailedError: it cannot be made.
@@ -100,13 +100,13 @@ class Workshop:
         return self.converted[recipe, method]
 
     def pages(self, count: int | None = None, first: int | None = None) -> PagesToRead:
-        """Return *count* of the demo's pages, or as many as a reader reads in a round; the *first* of them only."""
+        """Return the *first* few of *count* of the demo's pages; *count* defaults to the pages of one round."""
         return PagesToRead(self.terms.demo, count or PAGES, self.terms.longest_side, first)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part: its *name*, what it *does*, and about how many *seconds* that takes of two processors: all, and quick."""
+    """A part: its *name*, what it *does*, and about how many *seconds* it takes on two processors, full and quick."""
 
     name: str
     does: str
@@ -115,25 +115,25 @@ class Part:
 
 
 def measure_conversion(work: Workshop, on_step: OnStep) -> Found:
-    """Convert the demo checkpoint in the ways that differ, and compare bytes with known ones."""
+    """Convert the demo checkpoint in all the different ways, and compare the bytes with known ones."""
     ways = (("8bit", "fit"), *_CONVERSIONS[: -1 if work.terms.is_quick else None])
     found = []
     for number, (recipe, method) in enumerate(ways):
         on_step(number / len(ways), f"converting to {recipe} by {method}")
         found.append(work.convert(recipe, method))
     wrong = [
-        f"{each.recipe} by {each.method} has other bytes than on every machine before"
+        f"{each.recipe} by {each.method} has different bytes than on all other machines"
         for each in found
         if each.method != "calibrated" and each.known == "other"
     ]
     left_out = MeasuredPart(
-        "calibrated conversion", "unmeasured", ("it takes a minute or more, and this was quick",), 0
+        "calibrated conversion", "unmeasured", ("it takes a minute or more, and this was a quick run",), 0
     )
     return Found({"conversions": tuple(found)}, wrong, [left_out] if work.terms.is_quick else [])
 
 
 def measure_answers(work: Workshop, on_step: OnStep) -> Found:
-    """Read the demo's documents as the command does, and compare the texts with the true ones."""
+    """Read the demo's documents as the command does, and compare the texts with the truth."""
     on_step(0, "reading the demo's documents")
     terms = work.terms
     most = 6 if terms.is_quick else None
@@ -148,7 +148,7 @@ def measure_answers(work: Workshop, on_step: OnStep) -> Found:
 
 
 def measure_reading(work: Workshop, on_step: OnStep) -> Found:
-    """Read the same pages by the engine in every setting, and the first of them by mlx-vlm beside it, in turn."""
+    """Read the same pages with the engine in every setting, and the first of them with mlx-vlm, in turn."""
     model, stock = work.model, StockReaders(work)
     engine: list[list[Round]] = []
     readers: list[tuple[str, Callable[[], None]]] = [
@@ -169,9 +169,9 @@ def measure_reading(work: Workshop, on_step: OnStep) -> Found:
     ]
     wrong = [
         f"{each.at_once} at once{' with drafts' if each.has_drafts else ''}: {each.pages - each.same_texts} of "
-        f"{each.pages} texts are others than one at a time"
+        f"{each.pages} texts differ from those of one at a time"
         for each in readings
-        if each.same_texts < each.pages and not work.is_gpu  # where another order of sums may choose another token
+        if each.same_texts < each.pages and not work.is_gpu  # a GPU's different order of sums may choose another token
     ]
     return Found({"readings": (*readings, *stock.readings(expected))}, wrong, [stock.as_part()])
 
@@ -179,7 +179,7 @@ def measure_reading(work: Workshop, on_step: OnStep) -> Found:
 def as_reading(
     reader: Reader, setting: EngineSetting, weights: str, rounds: Sequence[Round], expected: Sequence[str]
 ) -> MeasuredReading:
-    """Return what came of a reader's *rounds*; *expected* are texts of the same pages, and maybe of more."""
+    """Summarize a reader's *rounds*; *expected* are texts of the same pages, and possibly of more pages."""
     count = len(rounds[0].texts)
     return MeasuredReading(
         reader=reader,
@@ -196,10 +196,10 @@ def as_reading(
 
 
 class StockReaders:
-    """mlx-vlm's two ways to read, beside the engine. One that fails is not asked again; the others go on."""
+    """mlx-vlm's two ways to read, for comparison with the engine. If one fails, it is not used again."""
 
     def __init__(self, work: Workshop) -> None:
-        """See whether they can be asked at all, and make the weights with which they are fastest here."""
+        """Check whether they can be used at all, and make the weights with which they are fastest here."""
         self._work = work
         self._rounds: dict[Reader, list[Round]] = {}
         self._why: dict[Reader, str] = {}
@@ -219,11 +219,11 @@ class StockReaders:
             and not self._work.is_gpu
             and sum(each.stat().st_size for each in files_in(model, ".safetensors")) > _LARGE
         ):
-            return "on a CPU mlx-vlm takes many minutes for a page of quantized weights as large as these"
+            return "on a CPU, mlx-vlm takes many minutes per page with quantized weights as large as these"
         return None
 
     def _set_weights(self) -> None:
-        """Choose the engine's own, or on a CPU unquantized ones, with which mlx-vlm is many times as fast there."""
+        """Choose the engine's weights, or on a CPU unquantized ones, with which mlx-vlm is many times as fast there."""
         if self._work.terms.model or self._work.is_gpu:
             self._model = self._work.model
             self._weights = self._work.terms.model.name if self._work.terms.model else READ_WITH
@@ -232,7 +232,7 @@ class StockReaders:
             self._model, self._weights = self._work.folder_of("none", "fit"), "bfloat16"
 
     def read(self, name: Reader) -> None:
-        """Have one of them read, and note what came of it."""
+        """Read with one of them, and record the result."""
         if name in self._why:
             return
         pages, started = self._work.pages(first=self._work.terms.stock_pages), time.monotonic()
@@ -247,7 +247,7 @@ class StockReaders:
         self._seconds += time.monotonic() - started
 
     def readings(self, expected: Sequence[str]) -> list[MeasuredReading]:
-        """Return what came of those that never failed."""
+        """Return the results of those that never failed."""
         return [
             as_reading(
                 name,
@@ -261,7 +261,7 @@ class StockReaders:
         ]
 
     def as_part(self) -> MeasuredPart:
-        """Return mlx-vlm as a part of its own."""
+        """Return mlx-vlm as a separate part."""
         if self.why_unmeasured:
             return MeasuredPart("mlx-vlm", "unmeasured", (self.why_unmeasured,), 0.0)
         state: PartState = "failed" if self._why else "measured"
@@ -269,13 +269,13 @@ class StockReaders:
 
 
 def measure_costs(work: Workshop, on_step: OnStep) -> Found:
-    """Run passes over the weights by how many tokens they are given."""
+    """Run passes over the weights with different numbers of tokens."""
     on_step(0, "passes over the weights")
     return Found({"passes": work.apart.call(measure_passes, work.model, _MORE_ROUNDS * work.terms.rounds)})
 
 
 def measure_tower(work: Workshop, on_step: OnStep) -> Found:
-    """Bring a page through the vision tower, and through mlx-vlm's."""
+    """Run a page through the vision tower, and through mlx-vlm's."""
     on_step(0, "the vision tower")
     vision = work.apart.call(measure_vision, work.model, work.pages(), work.terms.rounds)
     wrong = (
@@ -296,21 +296,21 @@ def measure_guidance(work: Workshop, on_step: OnStep) -> Found:
 
 
 def measure_limits(work: Workshop, on_step: OnStep) -> Found:
-    """Read pages, and compare what MLX holds with its limits."""
+    """Read pages, and compare MLX's memory with its limits."""
     on_step(0, "memory and its limits")
     memory = work.apart.call(measure_memory, work.model, work.pages(2 * PAGES))
     wrong = []
     for limit in memory.limits:
         if limit.in_force != limit.wanted:
-            wrong.append(f"the limit of {limit.name} is {limit.in_force:,} bytes, and was set to {limit.wanted:,}")
+            wrong.append(f"the {limit.name} limit is {limit.in_force:,} bytes, but was set to {limit.wanted:,}")
         if limit.held is not None and limit.held > limit.wanted:
-            wrong.append(f"{limit.held:,} bytes were held against a limit of {limit.name} of {limit.wanted:,}")
+            wrong.append(f"{limit.held:,} bytes were in use, but the {limit.name} limit is {limit.wanted:,}")
     return Found({"memory": memory}, wrong)
 
 
 def measure_many(work: Workshop, on_step: OnStep) -> Found:
-    """Read many pages with one engine, and see whether it grows."""
-    on_step(0, f"{work.terms.many_pages} pages by one engine")
+    """Read many pages with one engine, and check whether it grows."""
+    on_step(0, f"{work.terms.many_pages} pages with one engine")
     growth = work.apart.call(measure_growth, work.model, work.pages(work.terms.many_pages))
     sizes = (
         ("MLX's arrays", growth.early_active, growth.late_active),
@@ -325,47 +325,50 @@ def measure_many(work: Workshop, on_step: OnStep) -> Found:
 
 
 def measure_serving(work: Workshop, on_step: OnStep) -> Found:
-    """Drive ``olmocr serve`` once."""
+    """Use ``olmocr serve`` once."""
     on_step(0, "olmocr serve")
     serving = work.apart.call(serve_once, work.model, work.terms.demo, work.terms.longest_side)
     wrong = [
-        f"the text of the {what} is not the true one"
+        f"the text of the {what} is wrong"
         for what, right in (("page", serving.page_right), ("document", serving.document_right))
         if not right
     ]
     if serving.exit_code not in (ExitCode.OK, ExitCode.INTERRUPTED):
-        wrong.append(f"olmocr serve ended with status {serving.exit_code} when it was told to end")
+        wrong.append(f"olmocr serve ended with status {serving.exit_code} when it was stopped")
     return Found({"serving": serving}, wrong)
 
 
 def measure_resumption(work: Workshop, on_step: OnStep) -> Found:
     """Kill a run in the middle, and run it again."""
-    on_step(0, "a run that is killed, and run again")
+    on_step(0, "a run that is killed and run again")
     resumption = kill_and_resume(work.apart, work.model, work.terms, work.scratch / "killed")
     wrong = [f"{resumption.missing} of {resumption.pages} pages were lost" for _ in range(resumption.missing > 0)]
-    wrong += [
-        f"{resumption.asked_again} pages were read again that were kept" for _ in range(resumption.asked_again > 0)
-    ]
+    wrong += [f"{resumption.asked_again} saved pages were read again" for _ in range(resumption.asked_again > 0)]
     if resumption.pages_before >= resumption.pages:
-        wrong.append("all pages were read before it could be killed")
+        wrong.append("all pages were read before the run could be killed")
     return Found({"resumption": resumption}, wrong)
 
 
 PARTS = (
     Part(
         "conversion",
-        "the demo checkpoint in 8 bits, 4 bits and mixed; bytes beside known ones",
+        "the demo checkpoint in 8 bits, 4 bits and mixed; bytes compared with known ones",
         (95, 15),
         measure_conversion,
     ),
-    Part("answers", "the demo's pages through the whole pipeline; texts beside true ones", (35, 15), measure_answers),
-    Part("reading", "pages at once, drafts on and off, mlx-vlm beside them", (470, 90), measure_reading),
+    Part(
+        "answers",
+        "the demo's pages through the complete pipeline; texts compared with the truth",
+        (35, 15),
+        measure_answers,
+    ),
+    Part("reading", "pages at once, drafts on and off, compared with mlx-vlm", (470, 90), measure_reading),
     Part("passes", "what a pass over 1 to 32 tokens costs, and a step of a prompt", (25, 12), measure_costs),
     Part("vision", "a page through the vision tower, and through mlx-vlm's", (15, 10), measure_tower),
-    Part("guided", "answers whose form is forced", (50, 15), measure_guidance),
-    Part("memory", "what is held, and its limits", (20, 12), measure_limits),
-    Part("growth", "many pages by one engine", (110, 30), measure_many),
-    Part("serving", "olmocr serve, driven once", (20, 15), measure_serving),
-    Part("resuming", "a run that is killed, and run again", (35, 20), measure_resumption),
+    Part("guided", "answers with a forced form", (50, 15), measure_guidance),
+    Part("memory", "memory in use, and its limits", (20, 12), measure_limits),
+    Part("growth", "many pages with one engine", (110, 30), measure_many),
+    Part("serving", "olmocr serve, used once", (20, 15), measure_serving),
+    Part("resuming", "a run that is killed and run again", (35, 20), measure_resumption),
 )
-"""All parts, in the order in which they are measured. Seconds are those of two processors without a GPU."""
+"""All parts, in the order of measurement. The seconds are for two processors without a GPU."""

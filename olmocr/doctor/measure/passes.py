@@ -1,6 +1,6 @@
-"""A converted folder -> what passes over its weights cost, by how many tokens they are given; its vision tower.
+"""A converted folder -> the time of passes over its weights, by number of tokens, and of its vision tower.
 
-Each function runs in a process of its own.
+Each function runs in its own process.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def measure_passes(model: Path, rounds: int) -> MeasuredPasses:
 
 
 def in_turn(measurements: Sequence[Timed], rounds: int) -> list[float]:
-    """Return the median seconds of each, one after the other in each round, so that what else runs falls on all.
+    """Return the median seconds of each. Every round runs all of them, so that other load on the machine hits all.
 
-    Each runs once before: kernels are compiled, and memory is taken.
+    Each runs once before that, to compile kernels and allocate memory.
     """
     for each in measurements:
         each()
@@ -78,7 +78,7 @@ def _prefill(loaded: Any, behind: int) -> Timed:
 
 
 def _read(language: Any, cache: Any, count: int) -> None:
-    """Have *cache* hold so many tokens more, which say nothing, in steps as the engine makes them."""
+    """Add *count* meaningless tokens to *cache*, in steps of the engine's size."""
     import mlx.core as mx
 
     from olmocr.inference.passes.forward import embed, forward
@@ -93,7 +93,7 @@ def _read(language: Any, cache: Any, count: int) -> None:
 
 
 def measure_vision(model: Path, pages: PagesToRead, rounds: int) -> MeasuredVision:
-    """Bring a page through the vision tower that the engine uses, and through mlx-vlm's own, in turn."""
+    """Run a page through the vision tower that the engine uses, and through mlx-vlm's own, in turn."""
     loaded = _load(model)
     import mlx.core as mx
     import numpy as np
@@ -130,7 +130,7 @@ def measure_vision(model: Path, pages: PagesToRead, rounds: int) -> MeasuredVisi
 
 
 def _load(model: Path) -> Any:
-    """Load a model as the engine does, its limits of memory included."""
+    """Load a model as the engine does, with the same memory limits."""
     device = start_mlx()
     from olmocr.inference.engine import set_limits
     from olmocr.inference.model import load_model

@@ -1,4 +1,4 @@
-"""A sentence about this machine -> the same without names of people, machines and folders."""
+"""A sentence about this machine -> the same sentence without names of people, machines and folders."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-_SHORTEST = 3  # letters of a name that is looked for: shorter ones are parts of words
+_SHORTEST = 3  # letters of a name to look for; shorter names are parts of words
 
 
 def private_names(folders: Mapping[str, Path]) -> dict[str, str]:
-    """Return what must not be told, and what is told instead; *folders* are named by what may be said of each."""
+    """Return the paths that a report must not contain, with what replaces each; the keys of *folders* replace them."""
     told = {str(folder): name for name, folder in folders.items()}
     told |= {str(folder.resolve()): name for name, folder in folders.items()}
     told |= {sys.prefix: "PYTHON", sys.base_prefix: "PYTHON", str(Path(__file__).parents[3]): "PACKAGE"}
@@ -22,7 +22,7 @@ def private_names(folders: Mapping[str, Path]) -> dict[str, str]:
 
 
 def person_and_machine() -> tuple[str, ...]:
-    """Return the names of this user and of this machine, as far as the system tells them."""
+    """Return the names of this user and this machine, as far as the system knows them."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -32,7 +32,7 @@ def person_and_machine() -> tuple[str, ...]:
 
 
 def without_names(text: str, told: Mapping[str, str], names: Iterable[str]) -> str:
-    """Return *text* with folders as *told* says, the longest first, and none of *names* as a word of its own."""
+    """Return *text* with folders replaced as in *told*, the longest first, and without *names* that stand as words."""
     for path in sorted(told, key=len, reverse=True):
         text = re.sub(rf"{re.escape(path)}(?![\w.-])", told[path], text)
     for name in names:

@@ -1,6 +1,6 @@
-"""The same pages by this package's engine, by ``mlx_vlm.generate`` and by mlx-vlm's server: how fast, which texts.
+"""The same pages with this package's engine, ``mlx_vlm.generate`` and mlx-vlm's server -> times and texts.
 
-Each function runs in a process of its own. mlx-vlm is used as published, with the BLAS that MLX's wheel brings.
+Each function runs in its own process. mlx-vlm is used as published, with the BLAS of MLX's wheel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from olmocr.runtime.memory import peak_memory
 
 @dataclass(frozen=True)
 class EngineSetting:
-    """How many pages are written at once, and whether drafts are tried."""
+    """How many pages are read at once, and whether drafts are tried."""
 
     at_once: int
     has_drafts: bool
@@ -31,7 +31,7 @@ class EngineSetting:
 
 @dataclass(frozen=True)
 class Round:
-    """All pages, once. *passes_a_token* is None where nobody counts; *peak_memory* is in bytes."""
+    """All pages, read once. *passes_a_token* is None if it is not counted; *peak_memory* is in bytes."""
 
     seconds: float
     tokens: int
@@ -41,7 +41,7 @@ class Round:
 
 
 def read_with_engine(model: Path, pages: PagesToRead, settings: Sequence[EngineSetting]) -> list[Round]:
-    """Read all *pages* once with each of *settings*, each with an engine of its own, all pages asked at once."""
+    """Read all *pages* once with each of *settings*, each with its own engine, and all pages requested at once."""
     requests = make_requests(pages)
     return [_in_a_round(model, requests, setting) for setting in settings]
 
@@ -68,7 +68,7 @@ def _in_a_round(model: Path, requests: Sequence[PageRequest], setting: EngineSet
 
 
 def _warm_up(requests: Sequence[PageRequest]) -> PageRequest:
-    """Return a question that leaves nothing behind which would help with another one."""
+    """Return a request that leaves nothing in caches that would speed up another request."""
     return replace(requests[-1], max_tokens=2, prompt="Warm up.")
 
 
@@ -108,12 +108,12 @@ def read_with_server(model: Path, pages: PagesToRead, port: int) -> Round:
 
 
 def children_peak() -> int:
-    """Return the most bytes that one of the processes had in memory that this one started, and that have ended."""
+    """Return the peak memory, in bytes, of the largest ended process that this one started."""
     return peak_memory(resource.RUSAGE_CHILDREN)
 
 
 async def answered_by_server(model: Path, requests: Sequence[PageRequest], port: int, at_once: int) -> Round:
-    """Start ``mlx_vlm.server`` as published and ask it all *requests*, of which it writes *at_once* together."""
+    """Start ``mlx_vlm.server`` as published, and send it all *requests*; it answers *at_once* together."""
     command = mlx_vlm_command(str(model), port=port, max_num_seqs=at_once)
     published = ("mlx_vlm.server" if part == "olmocr.backends.mlx_vlm_launcher" else part for part in command.arguments)
     async with serving(replace(command, arguments=tuple(published))) as ask:

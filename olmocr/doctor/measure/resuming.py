@@ -1,4 +1,4 @@
-"""A run over documents that is killed in the middle, and run again."""
+"""A run over documents that is killed in the middle and run again."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from olmocr.validate.known_pages.page_set import documents_in, read_page_set
 from olmocr.workspace.document import PageRecord
 
 _KILLED_AFTER = 3  # pages
-_LOOK = 0.05  # seconds between two looks at how far it is
+_LOOK = 0.05  # seconds between two checks of its progress
 
 
 def kill_and_resume(apart: Apart, model: Path, terms: MeasureTerms, workspace: Path) -> MeasuredResumption:
-    """Have documents read by a process that is killed when some pages are kept, and by another one to the end.
+    """Read documents in a process that is killed when some pages are saved, and finish them in another process.
 
     Raises:
         MissingDependencyError: as in `Apart.call`.
-        PartFailedError: as there.
+        PartFailedError: as in `Apart.call`.
     """
     documents = tuple(map(str, documents_in(terms.demo.pages)[:: 4 if terms.is_quick else 3]))
     ledgers = workspace.with_suffix(".first"), workspace.with_suffix(".second")
@@ -33,7 +33,7 @@ def kill_and_resume(apart: Apart, model: Path, terms: MeasureTerms, workspace: P
                 break
             time.sleep(_LOOK)
         if first.has_ended:
-            first.result(apart.limit)  # raises what went wrong, if that is why
+            first.result(apart.limit)  # raises the process's error, if it failed
         first.kill()
     before = set(lines(ledgers[0]))
     done = apart.call(read_into, workspace, documents, model, terms.longest_side, ledgers[1])
@@ -48,7 +48,7 @@ def kill_and_resume(apart: Apart, model: Path, terms: MeasureTerms, workspace: P
 
 
 def read_into(workspace: Path, documents: tuple[str, ...], model: Path, longest_side: int, ledger: Path) -> int:
-    """Read *documents*, and add a line to *ledger* for each page that is kept; return how many documents failed."""
+    """Read *documents*, and add a line to *ledger* for each saved page; return how many documents failed."""
 
     def note(source: object, record: PageRecord) -> None:
         with ledger.open("a", encoding="utf-8") as file:
@@ -59,6 +59,6 @@ def read_into(workspace: Path, documents: tuple[str, ...], model: Path, longest_
 
 
 def lines(ledger: Path) -> list[str]:
-    """Return the complete lines of *ledger*; none where it is not there yet."""
+    """Return the complete lines of *ledger*, or none if it does not exist yet."""
     text = ledger.read_text(encoding="utf-8") if ledger.exists() else ""
     return text[: text.rfind("\n") + 1].splitlines()

@@ -1,4 +1,4 @@
-"""What is to be measured -> MachineReport, part by part: one that fails does not end the others."""
+"""MeasureTerms -> MachineReport, part by part; a part that fails does not end the others."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from olmocr.runtime.facts import versions, weight_hashes
 from olmocr.runtime.machine import available_memory, chip, total_memory
 
 OnProgress = Callable[[str, str, float, float], None]
-"""Called with a part's name, what it does next, the share of all that is done, and about how many seconds are left."""
+"""Called with a part's name, its next step, the finished share of all parts, and about how many seconds are left."""
 
-_START = 20.0  # seconds that the first estimates count for, so that they do not jump
+_START = 20.0  # seconds of weight for the first estimates, so that they do not jump
 _PACKAGES = (
     "mlx",
     "mlx-cpu",
@@ -54,16 +54,16 @@ _PACKAGES = (
 def measure_machine(
     terms: MeasureTerms, on_progress: OnProgress = lambda *progress: None, parts: Sequence[Part] = PARTS
 ) -> MachineReport:
-    """Measure what *terms* say; of what comes to no end the report says why. Nothing is left on the disk.
+    """Measure as *terms* say; the report explains why a part did not finish. Nothing is left on the disk.
 
-    Ctrl-C ends the part that is measured; the report then says that this and the others were interrupted.
+    Ctrl-C ends the current part; the report then says that this part and the later ones were interrupted.
 
     Raises:
-        CheckpointError: there is no model in the folder that the terms name.
-        UsageError: they name a part that is none.
+        CheckpointError: the folder that the terms name does not contain a model.
+        UsageError: the terms name an unknown part.
     """
     chosen = chosen_parts(terms.parts, parts)
-    terms.longest_side  # noqa: B018 - raises where there is no model
+    terms.longest_side  # noqa: B018 - raises if there is no model
     weights = weight_hashes(terms.model) if terms.model else {}
     started, load = time.monotonic(), os.getloadavg()[0]
     with temporary_folder() as scratch:
@@ -72,7 +72,7 @@ def measure_machine(
         measuring.measure_all()
         demo_weights = measuring.weights() if terms.model is None else weights
     left_out = [
-        MeasuredPart(part.name, "unmeasured", ("it was not asked for",), 0.0) for part in parts if part not in chosen
+        MeasuredPart(part.name, "unmeasured", ("it was not requested",), 0.0) for part in parts if part not in chosen
     ]
     empty: dict[str, Any] = dict.fromkeys(
         ("answers", "passes", "vision", "guidance", "memory", "growth", "serving", "resumption")
@@ -92,10 +92,10 @@ def measure_machine(
 
 
 def chosen_parts(names: Sequence[str], parts: Sequence[Part] = PARTS) -> list[Part]:
-    """Return the parts that *names* name, in their own order; all where there are no names.
+    """Return the named parts in the order of *parts*, or all of them if *names* is empty.
 
     Raises:
-        UsageError: a name is none.
+        UsageError: a name is not that of a part.
     """
     known = {part.name: part for part in parts}
     for name in names:
@@ -105,7 +105,7 @@ def chosen_parts(names: Sequence[str], parts: Sequence[Part] = PARTS) -> list[Pa
 
 
 class _Measuring:
-    """Parts that are measured one after the other, and what came of those that are *done*."""
+    """Measures parts one after the other; *done* has the outcome of those that have ended."""
 
     def __init__(self, terms: MeasureTerms, apart: Apart, parts: Sequence[Part], on_progress: OnProgress) -> None:
         self._work = Workshop(terms, apart, is_gpu=False)
@@ -120,7 +120,7 @@ class _Measuring:
         self.fields: dict[str, Any] = {}
 
     def describe(self) -> DescribedMachine:
-        """Return what this machine is; where MLX does not start, nothing can be measured."""
+        """Return a description of this machine; if MLX does not start, nothing can be measured."""
         device = gpu = None
         try:
             device, kind, gpu = self._work.apart.call(describe_device)
@@ -140,7 +140,7 @@ class _Measuring:
         )
 
     def measure_all(self) -> None:
-        """Measure all parts, whatever becomes of one."""
+        """Measure all parts, even if one fails."""
         for number, part in enumerate(self._parts):
             try:
                 self._measure(part, number)
@@ -166,7 +166,7 @@ class _Measuring:
             state, why = ("wrong", tuple(found.wrong)) if found.wrong else ("measured", ())
         except MissingDependencyError as error:
             state, why = "unmeasured", (str(error),)
-        except Exception as error:  # whatever it is, what the other parts measure is worth having
+        except Exception as error:  # whatever the error, the other parts are still worth measuring
             state, why = "failed", (str(error) if isinstance(error, OlmocrError) else reason_of(error),)
         self.fields |= found.fields
         seconds = round(time.monotonic() - started, 1)
@@ -174,7 +174,7 @@ class _Measuring:
         self.done += [self._told_of(each) for each in (found_part, *found.other)]
 
     def weights(self) -> Mapping[str, str]:
-        """Return the hashes of the conversion that read, if it was made."""
+        """Return the hashes of the conversion that read the pages, if it was made."""
         folder = self._work.folder_of(READ_WITH, "fit")
         return weight_hashes(folder) if (READ_WITH, "fit") in self._work.converted else {}
 
@@ -186,16 +186,16 @@ class _Measuring:
 
 
 class Clock:
-    """How much is done of parts that take about so many *seconds* each, and how long the others will take here."""
+    """Estimates the finished share and the time left, from about how many *seconds* each part takes."""
 
     def __init__(self, seconds: Iterable[float], clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin now."""
+        """Start the clock."""
         self._seconds = list(seconds)
         self._clock = clock
         self._started = clock()
 
     def at(self, number: int, share: float) -> tuple[float, float]:
-        """Return the share that is done of all, where so much is of part *number*, and the seconds that are left."""
+        """Return the finished share of all parts and the seconds left, when *share* of part *number* is finished."""
         total = sum(self._seconds)
         done = sum(self._seconds[:number]) + share * self._seconds[number]
         pace = (self._clock() - self._started + _START) / (done + _START)
@@ -203,12 +203,12 @@ class Clock:
 
 
 def described_system() -> str:
-    """Return the operating system and its version: macOS's own, where it is that."""
+    """Return the operating system and its version; on macOS, not the kernel's version but its own."""
     return f"macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else f"{platform.system()} {platform.release()}"
 
 
 def describe_device() -> tuple[str, str, str | None]:
-    """Return where MLX computes: as a person reads it, its kind, and a GPU's name."""
+    """Return the device on which MLX computes, as text for a person, its kind, and the name of a GPU."""
     device = start_mlx()
     import mlx.core as mx
 
@@ -216,13 +216,13 @@ def describe_device() -> tuple[str, str, str | None]:
 
 
 def gpu_name(device: Device, info: Mapping[str, Any]) -> str | None:
-    """Return what the GPU is called whose ``mx.device_info()`` is *info*; None on a CPU, or where that is not told."""
+    """Return the name of the GPU whose ``mx.device_info()`` is *info*; None on a CPU, or if *info* has no name."""
     name = info.get("device_name") if device.kind != "cpu" else None
     return name if isinstance(name, str) else None
 
 
 def write_machine_report(folder: Path, report: MachineReport) -> tuple[Path, Path]:
-    """Write *report* into *folder* as JSON, and as markdown to send; return both files.
+    """Write *report* into *folder* as JSON and as markdown; return both files.
 
     Raises:
         OutputError: they cannot be written.
@@ -235,7 +235,7 @@ def write_machine_report(folder: Path, report: MachineReport) -> tuple[Path, Pat
 
 
 def make_folder(folder: Path) -> None:
-    """Make *folder* where it is not there: hours of measuring are not to end with that it cannot be.
+    """Make *folder* if it does not exist. This comes first, so that hours of measuring cannot end with this error.
 
     Raises:
         OutputError: it cannot be made.

@@ -1,4 +1,4 @@
-"""``olmocr serve``, driven once as other programs drive it; in a process of its own."""
+"""``olmocr serve``, used once as other programs use it, in its own process."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PAGE = "digital_01.pdf"
 DOCUMENT = "report_22.pdf"
 
 _SECONDS = 900.0  # for a document
-_GRACE = 30.0  # seconds, for a server that is told to end
+_GRACE = 30.0  # seconds for a server to end after the request
 
 _SERVE = f"import sys; sys.path.append({str(Path(__file__).parents[3])!r})\nfrom olmocr.__main__ import main; main()"
 
 
 def serve_once(model: Path, demo: Demo, longest_side: int) -> MeasuredServing:
-    """Start a server, ask it for a page as OpenAI's clients do, send it a document, and tell it to end."""
+    """Start a server, request a page as OpenAI's clients do, send a document, and stop the server."""
     started = time.perf_counter()
     command = [sys.executable, "-P", "-c", _SERVE, "serve", "--model", str(model), "--port", "0", "--quiet"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603
@@ -57,7 +57,7 @@ def serve_once(model: Path, demo: Demo, longest_side: int) -> MeasuredServing:
 
 
 def _address(server: subprocess.Popen[str]) -> str:
-    """Return where *server* answers, which it says when its model is loaded."""
+    """Return the address of *server*, which it prints when its model is loaded."""
     line = server.stdout.readline() if server.stdout else ""
     found = re.search(r"http://[^/\s]+", line)
     if found is None:
@@ -77,9 +77,9 @@ async def _ask(url: str, demo: Demo, longest_side: int) -> tuple[str, float]:
 def _send(url: str, demo: Demo, longest_side: int) -> tuple[str, float]:
     body = (demo.pages / DOCUMENT).read_bytes()
     headers = {"Content-Type": "application/pdf", "Accept": "text/markdown"}
-    request = Request(f"{url}/v1/ocr?longest_side={longest_side}", body, headers)  # noqa: S310 - of our own server
+    request = Request(f"{url}/v1/ocr?longest_side={longest_side}", body, headers)  # noqa: S310 - to our own server
     started = time.perf_counter()
-    with build_opener(ProxyHandler({})).open(request, timeout=_SECONDS) as answer:  # whatever proxy the shell names
+    with build_opener(ProxyHandler({})).open(request, timeout=_SECONDS) as answer:  # ignores the shell's proxy
         return answer.read().decode("utf-8"), time.perf_counter() - started
 
 

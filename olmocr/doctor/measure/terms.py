@@ -1,4 +1,4 @@
-"""What is to be measured, and on what: the demo's checkpoint and pages, and a model of a person's own."""
+"""What to measure, and with what: the demo's checkpoint and pages, or the user's own model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _OF_THE_CLONE = Path(__file__).parents[3] / "demo"
 
 TURNED = ("rotated_20.pdf", "rotated_21.pdf")
 BLANK = ("report_22.pdf", 3)
-"""The demo's pages that an engine is not asked about: the pipeline turns the ones and passes over the other."""
+"""The demo's pages that an engine does not get: the pipeline turns the former, and skips the latter."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """The demo that lies in the clone beside the package: *folder* has its checkpoint and its pages."""
+    """The demo, which is in the clone beside the package: *folder* contains its checkpoint and its pages."""
 
     folder: Path
 
@@ -29,42 +29,42 @@ class Demo:
 
     @property
     def pages(self) -> Path:
-        """Documents, and beside each the text that is true of it."""
+        """Documents, each with its true text beside it."""
         return self.folder / "pages"
 
     @property
     def known_conversions(self) -> Path:
-        """Which bytes conversions of the checkpoint are known to have."""
+        """The known bytes of conversions of the checkpoint."""
         return self.folder / "known_conversions.json"
 
 
 def find_demo(given: Path | None = None) -> Demo:
-    """Return the demo in *given*, or that of the clone which this package runs from, or which is the current folder.
+    """Return the demo in *given*, or else that of this package's clone or of the current folder.
 
     Raises:
-        UsageError: there is none; a wheel does not bring it.
+        UsageError: there is no demo; a wheel does not contain it.
     """
     for folder in [given] if given else [_OF_THE_CLONE, Path("demo")]:
         demo = Demo(folder.absolute())
         if (demo.checkpoint / "config.json").is_file() and (demo.pages / "pages.json").is_file():
             return demo
-    where = f"{given} holds no checkpoint/ and pages/" if given else "it is not here, and not part of what is installed"
+    where = f"{given} has no checkpoint/ and pages/" if given else "they are not here, nor in an installed package"
     raise UsageError(
-        f"a machine is measured with the demo checkpoint and its pages: {where}; run this in the folder of a clone, or "
+        f"measuring a machine needs the demo checkpoint and its pages: {where}; run this in the folder of a clone, or "
         "name its folder demo with `demo`"
     )
 
 
 PAGES = 8
-"""How many pages a reader reads in a round: as many as are ever read at once."""
+"""How many pages a reader reads in a round: the most that are ever read at once."""
 
 
 @dataclass(frozen=True)
 class MeasureTerms:
-    """What is measured. Without *model*, a converted folder, pages are read by a conversion of the demo checkpoint.
+    """What to measure. *model* is a converted folder; without it, a conversion of the demo checkpoint reads the pages.
 
-    *parts* are the names of some parts, all where there are none. *is_quick* has fewer pages and rounds, and does not
-    calibrate.
+    *parts* names the parts to measure; if it is empty, all are. With *is_quick*, there are fewer pages and rounds, and
+    no calibration.
     """
 
     demo: Demo
@@ -74,25 +74,25 @@ class MeasureTerms:
 
     @property
     def rounds(self) -> int:
-        """How often each reader reads."""
+        """How many rounds each reader reads."""
         return 1 if self.is_quick else 3
 
     @property
     def stock_pages(self) -> int:
-        """How many of them are read by mlx-vlm, which is slow on a CPU."""
+        """How many pages mlx-vlm reads in a round; it is slow on a CPU."""
         return 1 if self.is_quick else 2
 
     @property
     def many_pages(self) -> int:
-        """How many pages an engine reads while its memory is looked at."""
+        """How many pages an engine reads while its memory is recorded."""
         return 24 if self.is_quick else 100
 
     @property
     def longest_side(self) -> int:
-        """How large a page's image is, in pixels: what suits the model, or the demo's.
+        """The longest side of a page's image, in pixels: what suits the model, or else the demo's.
 
         Raises:
-            CheckpointError: there is no model in the folder.
+            CheckpointError: the folder does not contain a model.
         """
         if self.model is not None:
             read_config(ModelFolder(self.model))
@@ -100,5 +100,5 @@ class MeasureTerms:
 
     @property
     def limit(self) -> float:
-        """After so many seconds a process that measures something is taken for one that hangs."""
+        """The seconds after which a measuring process counts as hanging."""
         return 3600.0 if self.model is None else 14400.0

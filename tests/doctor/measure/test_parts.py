@@ -127,7 +127,7 @@ def test_texts_that_differ_by_how_many_are_read_at_once_are_wrong_on_a_cpu(is_gp
     engine = rounds(ALONE)
     engine[-1] = replace(engine[-1], texts=(*ALONE[:5], "x"))
     found = measured("reading", readers(tmp_path, is_gpu=is_gpu, engine=engine))
-    assert found.wrong == ["8 at once with drafts: 1 of 6 texts are others than one at a time"][:count]
+    assert found.wrong == ["8 at once with drafts: 1 of 6 texts differ from those of one at a time"][:count]
 
 
 def test_mlx_vlm_is_left_out_where_a_page_would_take_it_many_minutes(tmp_path):
@@ -163,12 +163,15 @@ def test_limits_that_are_not_in_force_or_not_kept_are_wrong(tmp_path):
     wired, memory, cache = FULL.memory.limits
     bad = replace(FULL.memory, limits=(replace(wired, in_force=0), memory, replace(cache, held=cache.wanted + 1)))
     first, second = measured("memory", work_with(tmp_path, measure_memory=bad)).wrong
-    assert "the limit of wired is 0 bytes" in first
-    assert "were held against a limit of cache" in second
+    assert "the wired limit is 0 bytes" in first
+    assert "were in use, but the cache limit is" in second
 
 
 def test_pages_that_are_lost_or_read_again_are_wrong(tmp_path, monkeypatch):
-    for changes, word in (({"missing": 2}, "2 of 8 pages were lost"), ({"asked_again": 1}, "1 pages were read again")):
+    for changes, word in (
+        ({"missing": 2}, "2 of 8 pages were lost"),
+        ({"asked_again": 1}, "1 saved pages were read again"),
+    ):
         monkeypatch.setattr(parts, "kill_and_resume", lambda *given, c=changes: replace(FULL.resumption, **c))
         (wrong,) = measured("resuming", work_with(tmp_path)).wrong
         assert word in wrong

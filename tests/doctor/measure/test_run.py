@@ -141,7 +141,7 @@ def test_the_command_measures_a_part_leaves_a_report_and_nothing_else(tmp_path):
     out, err = done.communicate()
     assert done.returncode == 0, out + err
     assert "measured    conversion" in out
-    assert re.search(r"^unmeasured  passes .*\n +it was not asked for$", out, re.MULTILINE)
+    assert re.search(r"^unmeasured  passes .*\n +it was not requested$", out, re.MULTILINE)
     assert err.startswith("conversion: converting to 8bit by fit; about ")
     text = (tmp_path / "found/machine_report.json").read_text()
     jsonschema.validate(json.loads(text), json.loads((ROOT / "docs/machine-report.schema.json").read_text()))

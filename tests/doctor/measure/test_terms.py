@@ -16,7 +16,7 @@ def test_the_demo_of_the_clone_is_found_from_anywhere(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_named_has_to_hold_it(tmp_path):
     assert find_demo(ROOT / "demo").checkpoint == CHECKPOINT
-    with pytest.raises(UsageError, match=r"holds no checkpoint/ and pages/; run this in the folder of a clone"):
+    with pytest.raises(UsageError, match=r"has no checkpoint/ and pages/; run this in the folder of a clone"):
         find_demo(tmp_path)
 
 
