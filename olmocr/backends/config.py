@@ -72,7 +72,7 @@ class BackendConfig:
     )
     kv_budget: int | None = setting(
         None,
-        "Memory for keys and values, such as 4GB. Default: what the device has.",
+        "Memory for keys and values, such as 4GB. Default: what fits.",
         note="In bytes, for all pages that a model in this process reads at once.",
         panel=_PANEL,
         metavar="SIZE",

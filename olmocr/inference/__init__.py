@@ -1,1 +1,1 @@
-"""A converted folder answers pages, in this process. Call ``runtime.device.start_mlx`` before importing from here."""
+"""Read pages with a converted folder, in this process. Call ``runtime.device.start_mlx`` before importing from here."""

@@ -1,4 +1,4 @@
-"""Pages that wait -> their images, cut into patches by threads ahead of the one that owns MLX."""
+"""Waiting pages -> their images, which threads cut into patches before the thread that owns MLX needs them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from olmocr.page import PageRequest
 from olmocr.runtime.threads import in_a_lasting_thread
 
 _MOST = 2
-"""Images that are cut ahead, each by a thread of its own; one of 1288 pixels takes 28 MB."""
+"""How many images to cut ahead, each in its own thread; one of 1288 pixels takes 28 MB."""
 
 
 class Ahead:
-    """Images of the pages that are next: *cut* makes them, in other threads."""
+    """The images of the next pages; *cut* makes them, in other threads."""
 
     def __init__(self, cut: Callable[[PageRequest], CutImage]) -> None:
         self._cut = cut
         self._begun: dict[int, Future[CutImage]] = {}
 
     def begin(self, waiting: Iterable[Asked]) -> None:
-        """Begin with the first of the pages that are *waiting*, in their order, and forget those that no longer are."""
+        """Begin to cut the first of the *waiting* pages, in their order, and forget pages that no longer wait."""
         self._begun = {id(asked): self._begun.get(id(asked)) or self._of(asked) for asked in islice(waiting, _MOST)}
 
     def take(self, asked: Asked) -> CutImage:
-        """Return the image of a page, which waits no more.
+        """Return the image of a page that no longer waits.
 
         Raises:
             InputError: the model cannot take it.

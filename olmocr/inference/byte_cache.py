@@ -1,4 +1,4 @@
-"""What was computed once and may be asked for again, up to so many bytes: the least recently used goes first."""
+"""A cache of computed values with a limit in bytes; it drops the least recently used values first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 class Kept(Generic[Value]):
-    """At most so many values, by key. What is larger than all of the memory is not kept."""
+    """At most *most* values, by key, in *most_bytes* together. A value larger than that is not kept."""
 
     def __init__(self, most_bytes: int, most: int = sys.maxsize) -> None:
         self._most_bytes = most_bytes
@@ -20,18 +20,18 @@ class Kept(Generic[Value]):
 
     @property
     def nbytes(self) -> int:
-        """What all of them take."""
+        """The bytes of all values together."""
         return sum(nbytes for _, nbytes in self._found.values())
 
     def get(self, key: Hashable) -> Value | None:
-        """Return the value of *key*, which counts as used now; None if it is not there."""
+        """Return the value of *key*, and mark it as used now; return None if there is none."""
         if key not in self._found:
             return None
         self._found.move_to_end(key)
         return self._found[key][0]
 
     def put(self, key: Hashable, value: Value, nbytes: int) -> None:
-        """Keep *value*, and let go of what there is no room for any more."""
+        """Keep *value*, and drop others that no longer have room."""
         self._found.pop(key, None)
         if nbytes <= self._most_bytes:
             self._found[key] = (value, nbytes)
@@ -40,6 +40,6 @@ class Kept(Generic[Value]):
             self.shrink(self._most_bytes)
 
     def shrink(self, to_bytes: int) -> None:
-        """Let go of values until they take no more than *to_bytes*."""
+        """Drop values until the rest take at most *to_bytes*."""
         while self._found and self.nbytes > to_bytes:
             self._found.popitem(last=False)

@@ -1,4 +1,4 @@
-"""A loaded model -> how long a pass over its weights takes, by how many tokens it is given."""
+"""A loaded model -> how long a pass over its weights takes, by number of tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from olmocr.inference.passes.forward import embed, forward, logits
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 CONTEXT = 256
-"""Tokens that stand before those of a pass that is measured."""
+"""How many tokens precede those of a measured pass."""
 
 _QUEUED = 4
 _LEAST_ROUNDS = 3
@@ -21,17 +21,17 @@ _SECONDS = 1.0
 
 
 def measure_costs(loaded: LoadedModel) -> Costs:
-    """Run passes of several sizes, about a second long, and return what each takes.
+    """Run passes of several sizes for about a second, and return how long each size takes.
 
-    Each pass finds a length of keys that none had before, as a pass of an answer does: some devices plan attention
-    anew for a new one. Of each size the second fastest counts, since a plan may be there by chance; what else runs on
-    this machine only adds to them, and a larger pass is never taken for a faster one. Passes of one token are queued
-    one behind the other, as they are where there are no drafts, and of those the mean counts.
+    Each pass has a new number of keys, as in a real answer, since some devices plan attention anew for each number.
+    The second fastest pass of each size counts: the fastest may have found a plan by chance, and other programs only
+    make passes slower. A larger pass never counts as faster than a smaller one. Passes of one token are queued one
+    after the other, as they are without drafts, and their mean counts.
     """
     measured = RowPasses(loaded)
     seconds: dict[int, list[float]] = {size: [] for size in _SIZES}
     for size in _SIZES:
-        measured.run(size)  # kernels are compiled, and memory is taken
+        measured.run(size)  # compiles kernels and allocates memory
     started, rounds = time.perf_counter(), 0
     while rounds < _LEAST_ROUNDS or time.perf_counter() - started < _SECONDS:
         rounds += 1
@@ -42,10 +42,10 @@ def measure_costs(loaded: LoadedModel) -> Costs:
 
 
 class RowPasses:
-    """Passes for one row, each behind a token more than the last one, from ``CONTEXT`` tokens on."""
+    """Passes for one row, each after one more token than the pass before, starting after ``CONTEXT`` tokens."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        """Read what the passes find before them: so many tokens that say nothing."""
+        """Read the tokens that precede the passes: ``CONTEXT`` meaningless ones."""
         self._language = loaded.language
         layers = len(loaded.language.blocks)
         prompt = RowCache(layers)
@@ -55,7 +55,7 @@ class RowPasses:
         self._cache.arrange([self._row], [prompt], 4 * CONTEXT)
 
     def run(self, size: int, times: int = 1) -> float:
-        """Return the seconds of one of so many passes that are queued together, each with *size* tokens."""
+        """Queue *times* passes together, each with *size* tokens; return the seconds of one pass."""
         started = time.perf_counter()
         for _ in range(times):
             self._length = max(CONTEXT, (self._length + 1) % (self._cache.capacity - _SIZES[-1]))

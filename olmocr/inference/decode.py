@@ -1,4 +1,4 @@
-"""Pages that are asked -> their answers, many at once: pages join a running batch and leave it, at any step."""
+"""Requested pages -> their answers, many at once: pages join a running batch and leave it at any step."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from olmocr.page import PageRequest
 from olmocr.runtime.memory import shown_size
 
 _LONGEST_JOINING = 0.25
-"""Seconds of pieces of images and prompts after which the answers have a step; a slow device does one piece."""
+"""The seconds for pieces of images and prompts before the answers get a step; a slow device does one piece."""
 
 _BODY_BYTES = 4 << 20
-"""How much of earlier answers is kept, as drafts: some hundred pages."""
+"""How many bytes of earlier answers to keep as drafts: several hundred pages."""
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How much a batch may hold: pages, bytes of keys and values, and tokens of a prompt between two steps.
+    """The limits of a batch: pages, bytes of keys and values, and tokens of a prompt between two steps.
 
-    Where more than *drafted_pages* are written at once, there are no drafts. *costs* say how long drafts may be; they
-    are measured before the first one, where they are None. A page joins when there is memory for *expected_tokens* of
-    its answer; few have more.
+    With more than *drafted_pages* answers at once, there are no drafts. *costs* limit the length of drafts; if None,
+    they are measured before the first draft. A page joins when there is memory for *expected_tokens* of its answer; few
+    answers have more.
     """
 
     pages: int
@@ -53,9 +53,10 @@ class BatchLimits:
 
 @dataclass
 class Counts:
-    """What has been done. A row step is one answer's part in a step: it gives a token, and what fits of a draft.
+    """Counters. A row step is one answer's part in a step: it yields a token, and the tokens of a draft that fit.
 
-    *ended_stop* to *failed* count pages by how they ended, *sent_back* how often one had to wait again for memory.
+    *ended_stop* to *failed* count pages by how they ended; *sent_back* counts how often a page had to wait again for
+    memory.
     """
 
     prompt_tokens: int = 0
@@ -75,16 +76,16 @@ class Counts:
 
     @property
     def steps_a_token(self) -> float:
-        """Passes over the weights that an answer took for each of its tokens; below 1 by drafts and forced tokens."""
+        """Passes over the weights per token of an answer; drafts and forced tokens bring it below 1."""
         return self.row_steps / max(1, self.tokens)
 
     @property
     def accepted_a_draft(self) -> float:
-        """Tokens of a draft that the model would have written itself, on average."""
+        """Tokens per draft that the model would have written itself."""
         return self.accepted / max(1, self.drafts)
 
     def count_end(self, answer: Future[Generation]) -> None:
-        """Count a page whose answer is there, or will not come."""
+        """Count a page whose answer has come, or will not come."""
         if answer.cancelled():
             self.cancelled += 1
         elif answer.exception():
@@ -106,13 +107,13 @@ class _Prepared:
 
     @property
     def length(self) -> int:
-        """As of a row: with what was written before the page had to wait again."""
+        """The tokens of the prompt, and those written before the page had to wait again, as in a row."""
         return self.prompt_length + len(self.asked.written)
 
 
 @dataclass(frozen=True)
 class _Joining:
-    """A page whose prompt is being read, until when its answer may take."""
+    """A page whose prompt is being read, and the deadline of its answer."""
 
     page: _Prepared
     prefill: Prefill
@@ -120,7 +121,7 @@ class _Joining:
 
 
 class Scheduler:
-    """Who of the pages that wait is next, who joins the answers in the making, and who leaves them.
+    """Decides which waiting page is next, and which pages join and leave the unfinished answers.
 
     It belongs to the thread that owns MLX.
     """
@@ -151,7 +152,7 @@ class Scheduler:
 
     @property
     def most_pages(self) -> int:
-        """How many pages are written at once."""
+        """How many answers may be written at once."""
         return self._limits.pages
 
     @property
@@ -164,20 +165,20 @@ class Scheduler:
         return self._joining.page if self._joining else None
 
     def add(self, asked: Asked) -> None:
-        """Let a page wait until there is room for it."""
+        """Add a page, which waits until there is room for it."""
         self._waiting.append(asked)
 
     def require_room(self, request: PageRequest) -> None:
-        """See that a page, and an answer of usual length, would fit.
+        """Check that a page and an answer of usual length fit.
 
         Raises:
-            UsageError: they would not, whatever else there is.
+            UsageError: they do not fit, even alone.
         """
         length = _length(make_inputs(self._loaded.processor, request))
         if self._room.usual(length) > self._room.tokens:
             raise UsageError(
                 f"{shown_size(self._limits.kv_bytes)} have room for keys and values of {self._room.tokens} tokens, "
-                f"and a page of {max(request.image.pixels.size)} pixels has {length}, its answer usually up to "
+                f"but a page of {max(request.image.pixels.size)} pixels has {length}, and its answer usually up to "
                 f"{self._limits.expected_tokens} more; give {self._enough_for(length)}"
             )
 
@@ -194,7 +195,7 @@ class Scheduler:
             mx.clear_cache()
 
     def _end_overdue(self) -> None:
-        """Give the answers whose time is over as far as they came."""
+        """End the answers whose time is over, and give what they have so far."""
         now = self._clock()
         for row in [row for row in self._rows if row.ends_at <= now]:
             row.finish_reason = "time"
@@ -212,7 +213,7 @@ class Scheduler:
         self._rows = [row for row in self._rows if not row.asked.answer.cancelled()]
 
     def _join(self) -> None:
-        """Read pieces of the pages that join, more of them the fewer answers there are."""
+        """Read pieces of joining pages; the fewer answers there are, the more pieces."""
         until: float | None = None
         for _ in range(pieces(self._limits.pages, len(self._rows))):
             if until is not None and self._clock() >= until:
@@ -244,18 +245,17 @@ class Scheduler:
         context = self._loaded.model.config.text_config.max_position_embeddings
         if length >= context:
             raise InputError(
-                f"this page's question has {length} tokens, and the model has room for {context}; "
-                "render the page smaller"
+                f"this page's prompt has {length} tokens, but the model has room for {context}; render the page smaller"
             )
         if length >= self._room.tokens:
             raise InputError(
-                f"this page's question has {length} tokens, and the model has room for {self._room.tokens}; "
+                f"this page's prompt has {length} tokens, but the model has room for {self._room.tokens}; "
                 f"render the page smaller, or give {self._enough_for(length)}"
             )
         return _Prepared(asked, inputs, min(asked.request.max_tokens, context - length, self._room.tokens - length))
 
     def _may_join(self, page: _Prepared) -> bool:
-        """Say whether a page may join; what was only kept makes way for it."""
+        """Return whether a page may join, and if so, drop cached prompts to make room for it."""
         if len(self._rows) >= self._limits.pages or not self._room.fits(self._rows, page):
             return False
         if (left := self._room.left(self._rows, page)) >= 0:
@@ -263,7 +263,7 @@ class Scheduler:
         return True
 
     def _read(self) -> None:
-        """Read a piece of the image or prompt of the page that joins; when it is read, its answer begins."""
+        """Read a piece of the joining page's image or prompt; when all are read, its answer begins."""
         if self._joining is None:
             return
         with self._joining.page.asked.failing():
@@ -272,8 +272,8 @@ class Scheduler:
                 return
             self._rows.append(self._begin(self._joining))
             already = len(self._joining.page.asked.written)
-            self.counts.tokens += self._rows[-1].written - already  # those that are forced
-            self._let_go_if_finished(self._rows[-1])  # its forced tokens may be all that it may have
+            self.counts.tokens += self._rows[-1].written - already  # the forced tokens
+            self._let_go_if_finished(self._rows[-1])  # its forced tokens may already reach its limit
         self._joining = None
 
     def _begin(self, joining: _Joining) -> Row:
@@ -316,11 +316,11 @@ class Scheduler:
                 self._settle(before)
             if not self._rows:
                 self._runner.clear()
-        except Exception as error:  # out of memory, for one: whatever it was, the caches cannot be trusted any more
+        except Exception as error:  # for example out of memory; after any error, the caches are no longer reliable
             self._fail_rows(error)
 
     def _settle(self, step: Step) -> None:
-        """Have each row take its tokens of a step, and let those go that are finished."""
+        """Give each row its tokens of a step, and release the finished rows."""
         for row, chosen, draft in step.settle():
             if row in self._rows:
                 self._take(row, chosen, draft, len(step.rows))
@@ -348,13 +348,13 @@ class Scheduler:
             row.asked.give(row.result())
 
     def _keep(self, row: Row) -> None:
-        """Keep what helps if the same page is asked again: its prompt, as read, and its answer, as a draft."""
+        """Keep what helps if the same page is requested again: its prompt, as read, and its answer, as a draft."""
         if row.given >= row.prompt_length - 1:
             self._reader.keep(row.key, lambda: self._runner.prompt_of(row), row.rope_delta)
         self._bodies.put(row.key, row.body, 4 * len(row.body))
 
     def _make_room(self) -> None:
-        """Send the pages that came last back to wait, while the answers would grow past the memory."""
+        """Send the newest pages back to wait, as long as the answers would outgrow the memory."""
         for page in self._room.sent_back(self._rows, self._joining_page):
             if isinstance(page, Row):
                 self._rows.remove(page)
@@ -382,17 +382,17 @@ class Scheduler:
 
     def _fail_rows(self, error: Exception) -> None:
         for row in self._rows:
-            row.asked.give(AnswerError(f"the model failed at this page and those read beside it: {reason_of(error)}"))
+            row.asked.give(AnswerError(f"the model failed at this page and those read with it: {reason_of(error)}"))
         self._rows = []
         self._runner.clear()
 
 
 def pieces(most: int, rows: int) -> int:
-    """Return how many pieces of images and prompts are read before the next step of so many *rows* of at most *most*.
+    """Return how many pieces of images and prompts to read before the next step of *rows* rows, of at most *most*.
 
-    A step of few rows takes about as long as one of many, so that who waits should join soon; and where a row has just
-    left, the next page should be there before others leave, too. So there are two for each time that the rows there
-    are would fit, and one where there is no room.
+    A step of few rows takes about as long as one of many, so waiting pages should join soon. When a row has just left,
+    the next page should join before others leave, too. So the result is twice *most* / *rows* (rounded up), or 1 if
+    there is no room.
     """
     return 1 if rows >= most else 2 * math.ceil(most / max(1, rows))
 
@@ -416,7 +416,7 @@ def _length(inputs: PageInputs) -> int:
 
 
 def token_bytes(loaded: LoadedModel) -> int:
-    """Return what keys and values of one token take."""
+    """Return the bytes of one token's keys and values."""
     language = loaded.model.language_model
     itemsize = language.model.norm.weight.dtype.size
     return int(2 * len(language.layers) * language.n_kv_heads * language.head_dim * itemsize)

@@ -1,7 +1,7 @@
-"""Texts that an answer may be alike -> the tokens that may come next, and how many of them are worth a try.
+"""Texts that an answer may resemble -> the tokens that may come next, and how many of them are worth a try.
 
-A draft is never part of an answer by itself: the model is given it in one pass, and what it would not have written
-is taken back. A good draft makes an answer faster, a bad one slower; none changes it.
+A draft never becomes part of an answer unchecked. The model gets it in one pass, and every token that the model would
+not have written is removed. A good draft makes an answer faster, a bad one slower; neither changes it.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ SIZES = {
     "metal": (1, 2, 3, 8, 16, 32),
     "cuda": (1, 3, 7, 15, 31),
 }
-"""Tokens of a draft that are considered, by the kind of device; a pass has one more.
+"""The possible lengths of a draft in tokens, by the kind of device; a pass has one token more.
 
-Metal has one kernel for attention of few queries, as many as fit into 32 with the heads that share keys (seven in the
-7B model: 4), and one for more than 8; what lies between is slower than both. On CUDA tokens are filled up to a power
-of two (:class:`~olmocr.inference.passes.cache.BatchCache`). Which of them pay is measured (``costs.py``).
+Metal has one attention kernel for few queries: queries times heads that share keys may be at most 32 (the 7B model has
+seven such heads, so 4 queries). It has another kernel for more than 8 queries; numbers in between are slower than both.
+On CUDA, tokens are padded to a power of two (:class:`~olmocr.inference.passes.cache.BatchCache`). Measurements decide
+which lengths pay (``costs.py``).
 """
 
 _TAILS = (48, 24, 12, 6)
-"""Characters of an answer's end that are looked up, the longest first."""
+"""How many characters of an answer's end to look up, the longest first."""
 
-_LETTERS_A_TOKEN = 6  # more than tokens have in a text, so that enough of them are found
+_LETTERS_A_TOKEN = 6  # more than tokens usually have, so that the text yields enough tokens
 
 _TRIED = 12
-"""Steps after which it is asked whether drafts pay."""
+"""The steps after which to decide whether drafts pay."""
 
 _LEAST_GAIN = 1.1
 _FIRST_REST = 48  # tokens
 _LONGEST_REST = 768
 
 _USUAL = make_front_matter(vars(PageResponse("en", True, 0, False, False, None)))
-"""What nearly all answers begin with."""
+"""How nearly all answers begin."""
 
 CLOSER = "\n---\n"
-"""What ends a front matter."""
+"""The end of a front matter."""
 
 _HYPHENATED = re.compile(r"(?<=[a-z])[-\u00ad\u0002\ufffe][^\S\n]*\n\s*(?=[a-z])")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>?")
@@ -51,12 +52,12 @@ _BLANK = re.compile(r"\s+")
 
 @dataclass(frozen=True)
 class Costs:
-    """How long one pass over the weights takes, by how many tokens it is given; between these it is interpolated."""
+    """How long one pass over the weights takes, by number of tokens; numbers in between are interpolated."""
 
     seconds: Mapping[int, float]
 
     def of(self, tokens: int) -> float:
-        """Return the seconds of a pass with so many tokens."""
+        """Return the seconds of a pass with this many *tokens*."""
         sizes = sorted(self.seconds)
         above = next((size for size in sizes if size >= tokens), sizes[-1])
         below = max((size for size in sizes if size < above), default=above)
@@ -68,7 +69,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Beside:
-    """What else a pass has in it: so many *tokens*, of which the answers will keep so many (*expected*)."""
+    """What else is in a pass: the number of *tokens*, and how many of them answers will probably keep (*expected*)."""
 
     tokens: int = 0
     expected: float = 0.0
@@ -77,8 +78,8 @@ class Beside:
 class DraftSource:
     """A text that may be written next, piece by piece.
 
-    *is_exact* says that it is an answer, blanks and tags and all; else it is a page's own text, whose lines end
-    elsewhere and which has no tags. Where the last piece was found is remembered: the next is looked for from there.
+    With *is_exact*, it is an answer, including blanks and tags. Otherwise it is a page's own text, which has other line
+    ends and no tags. The place of the last piece is remembered, and the search for the next begins there.
     """
 
     def __init__(self, text: str, is_exact: bool) -> None:
@@ -87,9 +88,9 @@ class DraftSource:
         self._at = 0
 
     def after(self, written: str, most: int) -> tuple[int, str]:
-        """Return what stands behind the end of *written*, at most *most* characters, and how long a match it was.
+        """Return the length of the match with the end of *written*, and up to *most* characters of the text after it.
 
-        *written* is the answer's body. Of an empty one, the text's beginning follows.
+        *written* is the answer's body. If it is empty, the beginning of the text follows.
         """
         end = written if self._is_exact else as_plain(written)
         if not end.strip():
@@ -108,12 +109,12 @@ class DraftSource:
 
     def _behind(self, written: str, most: int) -> str:
         found = self._text[self._at : self._at + most]
-        # In a page's own text a blank stands where the answer has a tag or a new line.
+        # A page's own text has a blank where the answer has a tag or a line break.
         return found.lstrip() if not self._is_exact and written[-1:] in ("\n", ">") else found
 
 
 class Drafter:
-    """Drafts for one answer: from texts that are there before it, and from its own earlier text."""
+    """Drafts for one answer, from texts that exist before it, and from its own earlier text."""
 
     def __init__(
         self, tokenizer: Any, costs: Costs, sources: list[DraftSource], sizes: Sequence[int] = SIZES["cpu"]
@@ -122,41 +123,41 @@ class Drafter:
         self._sizes = sizes
         self._costs = costs
         self._sources = sources
-        self._agreed, self._looked_at = 4.0, 5.0  # as if 4 of 5 tokens had been right: a try is cheap
+        self._agreed, self._looked_at = 4.0, 5.0  # as if 4 of 5 tokens had been right, since a try is cheap
         self._steps, self._tokens, self._seconds = 0, 0, 0.0
         self._resting, self._next_rest = 0, _FIRST_REST
 
     @property
     def is_resting(self) -> bool:
-        """Whether drafts are left alone for now, since they did not pay."""
+        """Whether drafts pause for now, since they did not pay."""
         return self._resting > 0
 
     def rest(self) -> None:
-        """Let one token pass."""
+        """Count one token of the pause."""
         self._resting -= 1
 
     @property
     def right(self) -> float:
-        """How likely a token of a draft is the right one, if those before it are."""
+        """The probability that a token of a draft is right, if those before it are."""
         return min(self._agreed / self._looked_at, 0.99)
 
     def expected(self, proposed: int) -> float:
-        """Return how many of so many proposed tokens will be right, by how it went so far."""
+        """Return how many of *proposed* tokens will probably be right, judged by earlier drafts."""
         return sum(self.right**place for place in range(1, proposed + 1))
 
     def propose(self, answer: str, beside: Beside, most: int) -> list[int]:
-        """Return at most *most* tokens that may follow *answer*, in a pass with others *beside* it; perhaps none."""
+        """Return up to *most* tokens that may follow *answer*, in a pass with others *beside* it; there may be none."""
         size = min(self._best_size(beside, self._sizes[-1]), most)
         text = self._text_after(answer, size * _LETTERS_A_TOKEN) if size > 0 else ""
         tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False)[:size] if text else []
-        if 0 < len(tokens) < size:  # fewer may not pay, or not all of them
+        if 0 < len(tokens) < size:  # fewer tokens may not pay, or only some of them
             tokens = tokens[: self._best_size(beside, len(tokens))]
         return tokens
 
     def learn(self, proposed: int, accepted: int, beside: Beside, rows: int) -> None:
-        """Take in how a step went: so many tokens were proposed, and so many of them the model wrote itself.
+        """Learn from a step: how many tokens were *proposed*, and how many of them were *accepted*.
 
-        It was one of so many *rows*. What it took is what it added to the pass, beside a plain one's part.
+        The step had *rows* rows. Its cost is what the draft added to the pass, beyond the share of a step without one.
         """
         if proposed:
             self._agreed = self._agreed * 0.9 + accepted
@@ -178,7 +179,7 @@ class Drafter:
         self._steps, self._tokens, self._seconds = 0, 0, 0.0
 
     def _best_size(self, beside: Beside, most: int) -> int:
-        """Return how many of *most* tokens give the most for their time, by how often they were right so far."""
+        """Return how many of *most* tokens give the best rate, judged by how often drafts were right so far."""
         best, best_rate = 0, (beside.expected + 1) / self._costs.of(beside.tokens + 1)
         for size in [*(size for size in self._sizes if size < most), most]:
             rate = (beside.expected + 1 + self.expected(size)) / self._costs.of(beside.tokens + 1 + size)
@@ -187,7 +188,7 @@ class Drafter:
         return best
 
     def _text_after(self, answer: str, most: int) -> str:
-        """Return the usual front matter's rest, or else what the source says that knows most of the body's end."""
+        """Return the rest of the usual front matter, or the text from the source with the longest match of the body."""
         _, closer, body = answer.partition(CLOSER)
         if not closer:
             front_matter = usual_rest(answer)
@@ -201,25 +202,25 @@ class Drafter:
 
 
 def usual_rest(answer: str) -> str:
-    """Return how a front matter usually goes on, whose last line has only begun; nothing if that is an unusual one."""
+    """Return the usual rest of an unfinished front matter; an empty string if its last line is already unusual."""
     number, begun = answer.count("\n"), answer.rpartition("\n")[2]
     rest = "".join(_USUAL.splitlines(keepends=True)[number:])
     return rest[len(begun) :] if rest.startswith(begun) else ""
 
 
 def as_written(text: str) -> str:
-    """Return a page's own text as an answer may have it: ligatures and words in one piece, lines joined."""
+    """Return a page's own text in the form of an answer: without ligatures and hyphenation, with lines joined."""
     whole = _HYPHENATED.sub("", normalized("NFKC", text.replace("\r", "")))
     return _BLANK.sub(" ", whole).strip()
 
 
 def as_plain(written: str) -> str:
-    """Return an answer's end without tags and markup, as a page's own text has it."""
+    """Return an answer's end without tags and markup, in the form of a page's own text."""
     return _BLANK.sub(" ", _TAG.sub(" ", written[-4 * _TAILS[0] :]).replace("#", " ").replace("*", ""))
 
 
 def _repeated(body: str, most: int) -> tuple[int, str]:
-    """Return what followed the last time that the answer had what it ends with now; short ends are not looked up."""
+    """Return what followed the answer's current end where that last appeared in it; short ends are not looked up."""
     for length in _TAILS[:-1]:
         at = body.rfind(body[-length:], 0, -1) if len(body) > length else -1
         if at >= 0:

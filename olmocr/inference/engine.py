@@ -1,4 +1,4 @@
-"""PageRequest -> ModelResponse by a model in this process, many pages at once."""
+"""PageRequest -> ModelResponse with a model in this process, many pages at once."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from olmocr.runtime.memory import physical_memory
 from olmocr.runtime.threads import in_a_lasting_thread
 
 _FEWEST_PAGES, _MOST_PAGES = 8, 32
-"""Pages that are written at once, unless the caller says otherwise: on a CPU the fewest, on a GPU what pays there."""
+"""The default limits of pages at once: a CPU reads the fewest, a GPU as many as pay there."""
 
 _USUAL_TOKENS = 3072
-"""Tokens of a page at 1288 pixels and its answer, for which there should be memory."""
+"""The tokens of a page at 1288 pixels and its answer, for which there should be memory."""
 
 PROMPT_STEPS = {"cpu": 512, "metal": 512, "cuda": 2048}
-"""Tokens of a new page's prompt that are read between two steps of the others, by the kind of device.
+"""How many tokens of a new page's prompt to read between two steps of the others, by the kind of device.
 
-On an H200 2048 take 44 ms in bfloat16, and 512 13 (benchmarks/README.md).
+On an H200, 2048 tokens take 44 ms in bfloat16, and 512 take 13 ms (benchmarks/README.md).
 """
 
 _LEAST_KV_BYTES = 1 << 29
-"""A page of the 7B model, and its answer: less would be of no use."""
+"""Enough for a page of the 7B model and its answer; less would be useless."""
 
 
 class Engine:
-    """A loaded model and the one thread that owns it: MLX's streams belong to the thread that made them.
+    """A loaded model and the one thread that owns it, since MLX's streams belong to the thread that made them.
 
-    Use it as a context manager; leaving it stops the answers in the making.
+    Use it as a context manager; leaving it stops unfinished answers.
     """
 
     def __init__(
@@ -65,17 +65,23 @@ class Engine:
     ) -> None:
         """Load the model.
 
-        *is_looping* says of an answer so far whether it goes round in circles, which ends it; so do 4096 tokens of one
-        block of at most 64. None: nothing does. *kv_budget* is how many bytes keys and values may take, by default what
-        the device has beside the weights; *most_pages* are written at once (None: as many as pay on this device and
-        have room), with drafts where they are no more than *drafted_pages* (None: wherever they pay; 0: never), and
-        *prompt_step* tokens of a new page are read between two steps of the others (None: what suits the device).
-        *costs* say how long drafts may be; by default they are measured. *longest_side* is that of the pages that will
-        come, in pixels. With *stock_vision*, images go through mlx-vlm's own vision tower.
+        Args:
+            folder: the converted folder.
+            device: the device to compute on.
+            is_looping: returns whether an answer so far repeats itself endlessly, which ends the answer. So do 4096
+                tokens that repeat a block of at most 64. With None, no repetition ends an answer.
+            kv_budget: the most bytes of keys and values; by default what the device has besides the weights.
+            most_pages: how many answers to write at once; None: as many as pay on this device and have room.
+            drafted_pages: the most answers at once with which there are drafts; None: wherever they pay; 0: never.
+            prompt_step: how many tokens of a new page to read between two steps of the others; None: what suits the
+                device.
+            costs: limit the length of drafts; by default they are measured.
+            longest_side: the longest side, in pixels, of the pages that will come.
+            stock_vision: whether images go through mlx-vlm's own vision tower.
 
         Raises:
-            CheckpointError: *folder* holds no model that can be loaded.
-            UsageError: there is no room for a page of *longest_side* in *kv_budget*.
+            CheckpointError: *folder* does not contain a model that can be loaded.
+            UsageError: *kv_budget* has no room for a page of *longest_side*.
         """
         self._longest_side = longest_side
         self._inbox: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
@@ -116,28 +122,28 @@ class Engine:
 
     @property
     def counts(self) -> Counts:
-        """What has been done so far."""
+        """The counters so far."""
         return replace(self._counts)
 
     @property
     def most_pages(self) -> int:
-        """How many pages are written at once; more wait."""
+        """How many pages are read at once; more wait."""
         return self._most_pages
 
     @property
     def peak_memory(self) -> int:
-        """The most bytes that MLX's arrays have taken; on a Mac not all of them count as the process's own."""
+        """The peak of MLX's arrays in bytes; on a Mac, not all of them count as the process's own."""
         return mx.get_peak_memory()
 
     async def ask(self, request: PageRequest, on_text: Callable[[str], None] | None = None) -> ModelResponse:
         """Answer *request*, beside others. Cancelling this ends the page's answer and frees its memory.
 
-        *on_text* is called, in this event loop, with all that is written so far, each time that there may be more. It
-        grows by whole letters.
+        *on_text* is called in this event loop with all text so far, each time there may be more. The text grows only by
+        complete characters.
 
         Raises:
             InputError: the model cannot read this page.
-            AnswerError: the model failed; asking again may help.
+            AnswerError: the model failed; another attempt may help.
             ServerError: the engine is closed.
         """
         asked = Asked(request, Future(), on_text and _called_in(asyncio.get_running_loop(), on_text))
@@ -162,7 +168,7 @@ class Engine:
         wait([self._running])
 
     def _run(self, device: Device, load: Callable[[], LoadedModel], loading: Future[str]) -> None:
-        """Own MLX: load the model, then answer until closed."""
+        """Own MLX: load the model, then answer requests until closed."""
         try:
             set_limits(device)
             loaded = load()
@@ -173,7 +179,7 @@ class Engine:
                 scheduler.require_room(_blank_page(self._longest_side))
         except BaseException as error:
             loading.set_exception(error)
-            del error  # with the frames that it came from, and their arrays
+            del error  # with its frames, and their arrays
         else:
             loading.set_result(str(loaded))
             try:
@@ -190,7 +196,7 @@ class Engine:
         scheduler.refuse_all(_closed())
 
     def _hand_in(self, scheduler: Scheduler) -> None:
-        """Hand on what was asked meanwhile; where there is nothing to do, wait until something is."""
+        """Pass on new requests; if there is nothing to do, wait for one."""
         while not self._inbox.empty() or (scheduler.is_idle and not self._is_closed):
             asked = self._inbox.get()
             if asked:
@@ -198,10 +204,10 @@ class Engine:
 
 
 def pages_that_pay(costs: Costs | None, tokens: int) -> int:
-    """Return how many pages to write at once on a GPU with such *costs* and memory for so many *tokens*; None: a CPU.
+    """Return how many pages to read at once with these *costs* (None on a CPU) and memory for *tokens* tokens.
 
-    Twice as many pay if a step of them takes less than half as long again, and if they and what is kept of earlier ones
-    have room.
+    Twice as many pay if their step takes less than 1.5 times as long, and if there is room for them and for what is
+    kept of earlier pages.
     """
     pages = _FEWEST_PAGES
     while costs and 2 * pages <= _MOST_PAGES and costs.of(2 * pages) < 1.5 * costs.of(pages):
@@ -212,7 +218,7 @@ def pages_that_pay(costs: Costs | None, tokens: int) -> int:
 
 
 def _called_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None]) -> Callable[[str], None]:
-    """Return a function for any thread, which has *on_text* called in *loop*."""
+    """Return a function that any thread may call, and that calls *on_text* in *loop*."""
 
     def call(text: str) -> None:
         loop.call_soon_threadsafe(on_text, text)
@@ -221,25 +227,25 @@ def _called_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None]) 
 
 
 def _blank_page(longest_side: int) -> PageRequest:
-    """Return the question about an empty page as high and as wide as A4."""
+    """Return a request for an empty page with the proportions of A4."""
     return PageRequest(PageImage(Image.new("RGB", (max(28, longest_side * 210 // 297), longest_side), "white")))
 
 
 def _load(folder: ModelFolder, device: Device, *, stock_vision: bool) -> LoadedModel:
-    """Load the model and have it begin one answer, so that a damaged one is noticed now and not at every page."""
+    """Load the model and begin one answer with it, so that a damaged model is noticed now and not at every page."""
     loaded = load_model(folder, device, stock_vision=stock_vision)
     blank = PageRequest(PageImage(Image.new("RGB", (56, 56), "white")), max_tokens=1)
     try:
         decode(loaded, blank)
-    except Exception as error:  # whatever a wrong size or setting makes of the arithmetic
+    except Exception as error:  # whatever error a wrong size or setting causes in the arithmetic
         raise CheckpointError(
-            f"{folder.path} can be loaded but not asked: {reason_of(error)}; convert it again"
+            f"{folder.path} can be loaded, but does not answer: {reason_of(error)}; convert it again"
         ) from error
     return loaded
 
 
 def set_limits(device: Device, mlx: Any = mx) -> None:
-    """Have macOS keep the weights in memory, and MLX take no more than there is and give back most of what it freed."""
+    """Make macOS keep the weights in memory, and make MLX stay within memory and return most of what it frees."""
     limits = memory_limits(mlx.device_info()) if device.kind == "metal" else None
     if limits:
         mlx.set_wired_limit(limits.wired)
@@ -248,15 +254,15 @@ def set_limits(device: Device, mlx: Any = mx) -> None:
 
 
 def spare_bytes(device: Device) -> int:
-    """Return what *device* has for keys and values, now that the weights lie in its memory."""
+    """Return the bytes that *device* has for keys and values, now that the weights are in its memory."""
     most = gpu_limit() or physical_memory() // 2
     return max(_LEAST_KV_BYTES, most - mx.get_active_memory() - step_bytes(device))
 
 
 def step_bytes(device: Device) -> int:
-    """Return what a step takes beside weights, keys and values."""
+    """Return the bytes that a step needs besides weights, keys and values."""
     return CUDA_STEP_BYTES if device.kind == "cuda" else STEP_BYTES
 
 
 def _closed() -> ServerError:
-    return ServerError("the model was closed before this page was answered; open it again to go on")
+    return ServerError("the model was closed before this page was answered; open it again to continue")

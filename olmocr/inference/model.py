@@ -1,4 +1,4 @@
-"""A converted folder -> a model in memory, in the form that this machine computes fastest."""
+"""A converted folder -> a model in memory, in the form with which this machine computes fastest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx_vlm
-import mlx_vlm.models.qwen2_5_vl  # brings the family's processor, which needs no torch
+import mlx_vlm.models.qwen2_5_vl  # registers the family's processor, which does not need torch
 import mlx_vlm.utils
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
@@ -26,9 +26,9 @@ from olmocr.tokenizer_file import require_tokenizer
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """mlx-vlm's model and processor. *dtype* is what is computed in; *stop_tokens* end an answer.
+    """mlx-vlm's model and processor. *dtype* is the type of the computation; *stop_tokens* end an answer.
 
-    *language* is the model's language half, as passes take it, and *vision* makes the features of images.
+    *language* is the model's language half in the form that passes use, and *vision* computes image features.
     """
 
     model: Any
@@ -46,26 +46,26 @@ class LoadedModel:
 def load_model(
     folder: ModelFolder, device: Device, *, stock_vision: bool = False, is_dense: bool | None = None
 ) -> LoadedModel:
-    """Load *folder* for *device*. Each weight is read once, into MLX's own memory: it maps no files.
+    """Load *folder* for *device*. MLX reads each weight once, into its own memory; it does not map files.
 
-    With *stock_vision*, images go through mlx-vlm's own vision tower, as they do where that is not as expected.
+    With *stock_vision*, images go through mlx-vlm's own vision tower. They also do if that tower is not as expected.
 
-    MLX's CPU kernels for quantized and for 16-bit matrices are scalar loops, about ten times slower than
-    float32, which goes to BLAS. So on a CPU every matrix is dequantized once to float32, if memory allows:
-    the numbers are the quantized model's, the speed is BLAS's. The vision tower is then computed with numpy.
+    MLX's CPU kernels for quantized and 16-bit matrices are scalar loops, about ten times slower than float32, which
+    BLAS computes. So on a CPU, every matrix is dequantized once to float32, if memory allows: the numbers are the
+    quantized model's, the speed is that of BLAS. Numpy then computes the vision tower.
 
-    CUDA's quantized products are slower than 16-bit ones, for all but a single token many times (benchmarks/README.md).
-    So there every matrix is dequantized once to the 16 bits that are computed in, if that takes no more than half of
-    the GPU's memory. *is_dense* says so or not, whatever the device and its memory.
+    CUDA's quantized products are slower than 16-bit ones, and many times slower for more than a single token
+    (benchmarks/README.md). So on CUDA, every matrix is dequantized once to the 16 bits of the computation, if that
+    takes at most half of the GPU's memory. *is_dense* overrides this decision for any device and memory.
 
     Raises:
-        CheckpointError: *folder* holds no model that can be loaded.
+        CheckpointError: *folder* does not contain a model that can be loaded.
     """
     config = read_config(folder)
     require_tokenizer(folder.path, config)
     try:
         model, processor = mlx_vlm.load(str(folder.path), lazy=True)
-    except Exception as error:  # mlx-vlm has no errors of its own: a bad folder surfaces as any built-in one
+    except Exception as error:  # mlx-vlm has no error classes: a bad folder can raise any built-in error
         raise CheckpointError(
             f"{folder.path} cannot be loaded: {reason_of(error)}; convert the checkpoint again"
         ) from error
@@ -85,10 +85,10 @@ def load_model(
 
 
 def load_processor(folder: ModelFolder) -> Any:
-    """Load what makes token ids and pixel values of pages, as :func:`load_model` does, and no weights.
+    """Load the processor that turns pages into token ids and pixel values, as :func:`load_model` does, without weights.
 
     Raises:
-        CheckpointError: *folder* holds no model that can be loaded, or no processor.
+        CheckpointError: *folder* does not contain a model that can be loaded, or a processor.
     """
     config = read_config(folder)
     require_tokenizer(folder.path, config)
@@ -101,9 +101,9 @@ def load_processor(folder: ModelFolder) -> Any:
 
 
 def _bound_pixels(processor: Any) -> None:
-    """Have no image become more patches than a page has, whichever of a folder's files say how many pixels it may have.
+    """Limit every image to the patches of a page, whichever of a folder's files sets the limit of pixels.
 
-    A folder that was not converted here may allow as many as a base model does.
+    A folder that was not converted here may allow as many pixels as a base model.
     """
     parts: list[Any] = [processor.image_processor, getattr(processor, "video_processor", None)]
     for part in parts:
@@ -116,7 +116,7 @@ def _bound_pixels(processor: Any) -> None:
 
 
 def _end_of_turn(tokenizer: Any) -> frozenset[int]:
-    """Return the token that ends a turn in the trained prompt, which a folder's settings may leave out."""
+    """Return the token that ends a turn in the trained prompt; a folder's settings may leave it out."""
     token = tokenizer.convert_tokens_to_ids(END_OF_TURN)
     return frozenset() if token is None or token == tokenizer.unk_token_id else frozenset({token})
 
@@ -124,13 +124,13 @@ def _end_of_turn(tokenizer: Any) -> frozenset[int]:
 def _vision_tower(model: Any, device: Device, is_dense: bool, stock_vision: bool) -> VisionTower:
     if stock_vision or not is_as_expected(model.vision_tower):
         return StockVisionTower(model)
-    if device.kind == "cuda":  # where an image takes no longer than a few steps, in one piece the least
+    if device.kind == "cuda":  # here an image takes only as long as a few steps, and least in one piece
         return MlxVisionTower(model, WHOLE)
     return CpuVisionTower(model) if is_dense and device.kind == "cpu" else MlxVisionTower(model)
 
 
 def _dense_room(device: Device) -> int:
-    """Return the bytes that weights may have that are dequantized once: none where memory is short, as on a Mac."""
+    """Return the limit in bytes for weights that are dequantized once; it is 0 where memory is scarce, as on a Mac."""
     if device.kind == "cpu":
         return physical_memory()
     return (gpu_limit() or 0) // 2 if device.kind == "cuda" else 0
@@ -145,14 +145,14 @@ def _dense_bytes(model: nn.Module, dtype: mx.Dtype) -> int:
 
 
 def _packed_arrays(module: Any) -> list[mx.array]:
-    """Return what a quantized matrix is made of; mxfp4, mxfp8 and nvfp4 have no biases."""
+    """Return the arrays of a quantized matrix; mxfp4, mxfp8 and nvfp4 have no biases."""
     return [array for array in (module.weight, module.scales, module.biases) if array is not None]
 
 
 def _make_dense(model: nn.Module, dtype: mx.Dtype) -> None:
-    """Replace quantized modules by dense ones and cast the rest, module by module, so that memory peaks low."""
+    """Replace quantized modules by dense ones and cast the rest, module by module, to keep the peak of memory low."""
     modules = model.named_modules()
-    while modules:  # and not a loop over them, which would hold on to what was replaced
+    while modules:  # not a for loop, which would keep the replaced modules in memory
         place, packed = modules.pop()
         dense = _dense(packed, dtype)
         if dense is not None:
@@ -170,7 +170,7 @@ def _make_dense(model: nn.Module, dtype: mx.Dtype) -> None:
 def _dense(module: Any, dtype: mx.Dtype) -> nn.Module | None:
     if not isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
         return None
-    # The scales of the modes without biases are bytes of a format of their own, which are no numbers to be cast.
+    # Modes without biases store their scales as bytes in their own format, which must not be cast like numbers.
     scales, biases = module.scales, module.biases
     if biases is not None:
         scales, biases = scales.astype(dtype), biases.astype(dtype)

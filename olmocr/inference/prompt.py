@@ -16,7 +16,7 @@ from olmocr.page import IMAGE_TOKEN, PageRequest, chat_prompt
 
 @dataclass(frozen=True)
 class CutImage:
-    """An image cut into patches: ``pixel_values`` and ``grid`` as of PageInputs, not yet MLX's, and its ``key``."""
+    """An image cut into patches: ``pixel_values`` and ``grid`` as in PageInputs, but not MLX's yet, and its ``key``."""
 
     pixel_values: npt.NDArray[np.float32]
     grid: npt.NDArray[np.int32]
@@ -25,11 +25,11 @@ class CutImage:
 
 @dataclass(frozen=True)
 class PageInputs:
-    """What the model is given for one page.
+    """The model's input for one page.
 
-    ``input_ids`` (1, n) int32; ``pixel_values`` (patches, values of one patch) float32, each patch one row;
-    ``image_grid_thw`` (1, 3) int32: frames, rows and columns of patches. Two pages with the same ``image_key`` have
-    the same pixels, two with the same ``prompt_key`` the same text.
+    ``input_ids`` (1, n) is int32; ``pixel_values`` (patches, values of one patch) is float32, with one row per patch;
+    ``image_grid_thw`` (1, 3) is int32: frames, rows and columns of patches. Two pages with the same ``image_key`` have
+    the same pixels, and two with the same ``prompt_key`` have the same text.
     """
 
     input_ids: mx.array
@@ -40,10 +40,10 @@ class PageInputs:
 
 
 def cut_image(processor: Any, request: PageRequest) -> CutImage:
-    """Cut the image of *request* into patches. Any thread may do so: it takes neither MLX nor the tokenizer.
+    """Cut the image of *request* into patches. Any thread may call this: it uses neither MLX nor the tokenizer.
 
     Raises:
-        InputError: the processor refuses the image, by its proportions for one.
+        InputError: the processor refuses the image, for example because of its proportions.
     """
     pixels = request.image.pixels
     try:
@@ -56,12 +56,12 @@ def cut_image(processor: Any, request: PageRequest) -> CutImage:
 
 
 def make_inputs(processor: Any, request: PageRequest, cut: CutImage | None = None) -> PageInputs:
-    """Tokenize the prompt as it was trained; *cut* is the image where that is cut into patches already.
+    """Tokenize the prompt as in training; *cut* is the image, if it is already cut into patches.
 
-    The folder's chat template is not asked: other clients may need it, we know the order.
+    This does not use the folder's chat template. Other clients may need it, but here the order is known.
 
     Raises:
-        InputError: the processor refuses the image, by its proportions for one.
+        InputError: the processor refuses the image, for example because of its proportions.
     """
     image = cut or cut_image(processor, request)
     tokens = int(image.grid.prod()) // processor.image_processor.merge_size**2

@@ -1,4 +1,4 @@
-"""PageInputs -> a cache that holds image and prompt, in steps; what was computed once is not computed again."""
+"""PageInputs -> a cache with image and prompt, in steps; nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from olmocr.inference.passes.forward import embed, forward
 from olmocr.inference.prompt import PageInputs
 
 _FEATURE_BYTES = 128 << 20
-"""How much of pages' image features is kept: about ten pages of the 7B model at 1288 pixels."""
+"""How many bytes of image features to keep: about ten pages of the 7B model at 1288 pixels."""
 
 _PLANNED = 64
-"""A piece of a prompt has a multiple of so many tokens where attention is planned anew for each new number."""
+"""A piece of a prompt has a multiple of this many tokens if attention is planned anew for each new number."""
 
 _SIDES = 4
-"""A page may be turned as often; features of pages that were finished long ago are of no use, however small."""
+"""How many ways a page may be turned. Features of pages that finished long ago are useless, however small."""
 
 
 @dataclass(frozen=True)
 class _ReadPrompt:
-    """A prompt, or its beginning, that was read: keys and values of each layer, and where positions go on."""
+    """A prompt, or its beginning, that was read: the keys and values of each layer, and where positions continue."""
 
     layers: Layers
     rope_delta: int
@@ -34,9 +34,9 @@ class _ReadPrompt:
 class Prefill:
     """One prompt being read. Its last token is left for the step that writes the first token of the answer.
 
-    ``ids`` are the prompt's ``prompt_length`` tokens, and those of its answer that were written before it had to wait
-    again; a token of text at place n, behind the image, has the position n + ``rope_delta``. ``image`` are the pieces
-    of vision work that are left, None where the image's features are there.
+    ``ids`` are the prompt's ``prompt_length`` tokens, then the answer's tokens that were written before the page had to
+    wait again. A token of text at place n, after the image, has the position n + ``rope_delta``. ``image`` are the
+    remaining pieces of vision work, or None if the image's features are there.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Prefill:
 
 
 class PromptReader:
-    """Reads prompts of one model, *step* tokens at a time; keeps what it has read of *most* pages, at *most_bytes*."""
+    """Reads prompts of one model, *step* tokens at a time; keeps up to *most* prompts in up to *most_bytes*."""
 
     def __init__(self, loaded: LoadedModel, *, step: int, most_bytes: int, most: int) -> None:
         self._loaded = loaded
@@ -69,9 +69,9 @@ class PromptReader:
         self.read: Kept[_ReadPrompt] = Kept(most_bytes, most)
 
     def begin(self, inputs: PageInputs, written: Sequence[int] = ()) -> Prefill:
-        """Return what is left to do for a prompt, and what is *written* of its answer.
+        """Return the remaining work for a prompt and for the *written* tokens of its answer.
 
-        What was read before of the prompt is not read again.
+        Parts of the prompt that were read before are not read again.
         """
         ids: list[int] = inputs.input_ids[0].tolist()  # type: ignore[assignment]
         key = (inputs.image_key, inputs.prompt_key)
@@ -90,9 +90,9 @@ class PromptReader:
         return prefill
 
     def advance(self, prefill: Prefill) -> int:
-        """Do a piece of the image, or then of the prompt; return how many of the prompt's tokens that were.
+        """Process a piece of the image, or afterwards of the prompt; return how many tokens of the prompt it read.
 
-        A step ends where the image begins, and with the prompt, so that all pages' prompts are read alike.
+        A step ends where the image begins, and at the end of the prompt, so that all prompts are read in the same way.
         """
         if prefill.image:
             self._look(prefill)
@@ -109,14 +109,14 @@ class PromptReader:
         return prefill.cache.length - start
 
     def _given(self, prefill: Prefill, start: int, end: int) -> tuple[mx.array, mx.array]:
-        """Return embeddings and positions of the tokens from *start* to *end*."""
+        """Return the embeddings and positions of the tokens from *start* to *end*."""
         if prefill.embeddings is not None and prefill.position_ids is not None and end <= prefill.prompt_length:
             return prefill.embeddings[:, start:end], prefill.position_ids[..., start:end]
         embeddings = embed(self._loaded.language, mx.array(prefill.ids[start:end], dtype=mx.int32))
         return embeddings, mx.arange(start + prefill.rope_delta, end + prefill.rope_delta, dtype=mx.int32)
 
     def _pass(self, embeddings: mx.array, positions: mx.array, cache: RowCache, count: int) -> None:
-        """Append *count* tokens to *cache*, in a pass that may have some more at its end, which are forgotten."""
+        """Append *count* tokens to *cache*, in a pass that may be padded at its end; the padding is removed again."""
         more = -count % self._multiple
         if more:
             embeddings = mx.pad(embeddings, [(0, 0), (0, more), (0, 0)])
@@ -126,7 +126,7 @@ class PromptReader:
         cache.drop_last(more)
 
     def keep(self, key: tuple[bytes, bytes], beginning: Callable[[], Layers], rope_delta: int) -> None:
-        """Keep a prompt without its last token, for when the same page is asked again."""
+        """Keep a prompt without its last token, in case the same page is requested again."""
         if self.read.get(key) is None:
             self._keep(key, beginning(), rope_delta)
 
@@ -135,14 +135,14 @@ class PromptReader:
         self.read.put(key, _ReadPrompt(layers, rope_delta), nbytes)
 
     def _text_length(self, ids: list[int]) -> int:
-        """Return how many tokens stand before the image: the same for all pages that are asked the same."""
+        """Return how many tokens precede the image; these are the same for all pages with the same prompt."""
         return ids.index(self._loaded.model.config.image_token_id)
 
     def _text_key(self, ids: list[int]) -> bytes:
         return b",".join(b"%d" % token for token in ids[: self._text_length(ids)])
 
     def _look(self, prefill: Prefill) -> None:
-        """Do one piece of vision work; after the last, the prompt can be read."""
+        """Do one piece of vision work; after the last piece, the prompt can be read."""
         if not (prefill.image and prefill.inputs):
             return
         features = next(prefill.image)
@@ -154,7 +154,7 @@ class PromptReader:
         prefill.image = prefill.inputs = None
 
     def _embed(self, prefill: Prefill, inputs: PageInputs, features: mx.array) -> None:
-        """Put the image's features into the embeddings of the prompt, and find its positions."""
+        """Insert the image's features into the embeddings of the prompt, and compute its positions."""
         model = self._loaded.model
         position_ids, deltas = model.language_model.get_rope_index(inputs.input_ids, inputs.image_grid_thw)
         prefill.position_ids, prefill.rope_delta = position_ids, int(deltas.item())

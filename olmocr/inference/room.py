@@ -1,4 +1,4 @@
-"""What answers hold and may grow to -> whether a page may join them, and which must go back to wait."""
+"""How long answers are and may become -> whether a page may join them, and which pages must wait again."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 _STEP = 256
-"""Tokens by which a KV cache grows."""
+"""The tokens by which a KV cache grows."""
 
 
 class Growing(Protocol):
-    """A page in work."""
+    """A page that is being read."""
 
     @property
     def prompt_length(self) -> int:
@@ -32,10 +32,10 @@ P = TypeVar("P", bound=Growing)
 
 @dataclass(frozen=True)
 class Room:
-    """The memory for keys and values: *kv_bytes*, of which a token takes *token_bytes*.
+    """The memory for keys and values: *kv_bytes* in all, *token_bytes* for each token.
 
-    A page is promised memory for *expected_tokens* of its answer. The rows of a batch share one array, so that each
-    takes as much as the longest.
+    A page is promised memory for *expected_tokens* of its answer. The rows of a batch share one array, so each row
+    takes as much memory as the longest.
     """
 
     kv_bytes: int
@@ -44,28 +44,28 @@ class Room:
 
     @property
     def tokens(self) -> int:
-        """For how many tokens there is memory."""
+        """How many tokens fit into memory."""
         return self.kv_bytes // self.token_bytes // _STEP * _STEP
 
     def usual(self, prompt_length: int) -> int:
-        """Return for how many tokens a page with such a prompt needs memory, if its answer is as long as expected."""
+        """Return how many tokens of memory a page with this prompt needs, if its answer is as long as expected."""
         return rounded(prompt_length + self.expected_tokens)
 
     def promised(self, page: Growing) -> int:
-        """Return for how many tokens a page has, or will have, memory."""
+        """Return how many tokens of memory a page has or is promised."""
         return max(grown(page), rounded(page.prompt_length + min(page.most_tokens, self.expected_tokens)))
 
     def left(self, rows: Sequence[Growing], page: Growing) -> int:
-        """Return the bytes that are left when *page* joins *rows*; below 0 where it does not fit."""
+        """Return the bytes that are left when *page* joins *rows*; the result is below 0 if it does not fit."""
         widest = max(map(self.promised, [*rows, page]))
         return (self.tokens - (len(rows) + 1) * widest) * self.token_bytes
 
     def fits(self, rows: Sequence[Growing], page: Growing) -> bool:
-        """Say whether *page* may join *rows*; alone, it always may."""
+        """Return whether *page* may join *rows*; alone, it always may."""
         return not rows or self.left(rows, page) >= 0
 
     def taken(self, rows: Sequence[Growing], joining: Growing | None) -> int:
-        """Return how many tokens' memory is taken after the next step, with the prompt of the page that joins."""
+        """Return how many tokens of memory are used after the next step, including the prompt of the *joining* page."""
         return (rounded(joining.length) if joining else 0) + len(rows) * max(map(grown, rows), default=0)
 
     def spare(self, rows: Sequence[Growing], joining: Growing | None) -> int:
@@ -73,7 +73,7 @@ class Room:
         return max(0, self.tokens - self.taken(rows, joining)) * self.token_bytes
 
     def sent_back(self, rows: Sequence[R], joining: P | None) -> list[R | P]:
-        """Return which pages must go back to wait since the next step would not fit: those that came last, first.
+        """Return the pages that must wait again because the next step would not fit, beginning with the newest.
 
         One page always stays.
         """
@@ -86,10 +86,10 @@ class Room:
 
 
 def rounded(tokens: int) -> int:
-    """Return for how many tokens a cache has memory that holds *tokens*."""
+    """Return how many tokens of memory a cache with *tokens* tokens has."""
     return -(-tokens // _STEP) * _STEP
 
 
 def grown(page: Growing) -> int:
-    """Return for how many tokens a row needs memory after its next step."""
+    """Return how many tokens of memory a row needs after its next step."""
     return rounded(page.length + 1)

@@ -1,4 +1,4 @@
-"""One answer in the making: its tokens, what must come next, and why it ended."""
+"""One unfinished answer: its tokens, what must come next, and why it ended."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from olmocr.inference.sampling import NOT_FINITE, Draw
 from olmocr.page import FinishReason, PageRequest
 
 _LOOKED_AT = 32
-"""Tokens between two looks for a loop."""
+"""The tokens between two checks for a loop."""
 
 _ROUND, _LONGEST_BLOCK = 4096, 64
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What a model wrote; *tokens* are without the stop token."""
+    """What a model wrote; *tokens* do not include the stop token."""
 
     text: str
     tokens: tuple[int, ...]
@@ -38,10 +38,10 @@ class Generation:
 
 @dataclass(frozen=True)
 class Asked:
-    """A page, and where its answer goes. Who does not want the answer any more cancels the future.
+    """A page, and where its answer goes. A caller who no longer wants the answer cancels the future.
 
-    *on_text* is called after each step with all that is written, as far as its letters are whole. *written* are the
-    tokens of its answer that were there when it had to wait again.
+    *on_text* is called after each step with all text so far, up to the last complete character. *written* are the
+    tokens of its answer that existed when it had to wait again.
     """
 
     request: PageRequest
@@ -50,7 +50,7 @@ class Asked:
     written: tuple[int, ...] = ()
 
     def give(self, result: Generation | Exception) -> None:
-        """Answer the page, if somebody still wants that."""
+        """Answer the page, if its caller still wants that."""
         if not self.answer.set_running_or_notify_cancel():
             return
         if isinstance(result, Exception):
@@ -60,15 +60,15 @@ class Asked:
 
     @contextmanager
     def failing(self) -> Iterator[list[Exception]]:
-        """Give what goes wrong in the block to this page, and to no other; yield a list that will hold it."""
+        """Give errors in the block to this page only; yield a list that will contain them."""
         failed: list[Exception] = []
         try:
             yield failed
         except OlmocrError as error:
             failed.append(error)
-        except ValueError as error:  # from the processor, the vision tower or a guide: what this page has does not fit
+        except ValueError as error:  # from the processor, the vision tower or a guide: this page does not fit
             failed.append(InputError(f"the model cannot read this page: {reason_of(error)}"))
-        except Exception as error:  # no memory left, for one, which may be over next time
+        except Exception as error:  # for example out of memory, which may be over next time
             failed.append(AnswerError(f"the model failed at this page: {reason_of(error)}"))
         for reason in failed:
             self.give(reason)
@@ -77,9 +77,9 @@ class Asked:
 class Row:
     """An answer in a running batch.
 
-    ``ids`` are the prompt's tokens and the answer's. The model has been given the first ``given`` of them, and the one
-    behind them where its value is not known yet. ``prompt_cache`` is what it made of the prompt, until the batch's
-    cache has that. ``ends_at`` is when its time is over, and ``passes`` how many steps it took part in.
+    ``ids`` are the prompt's tokens and the answer's. The model has been given the first ``given`` of them, and also the
+    next token while its value is not known yet. ``prompt_cache`` has the keys and values of the prompt until the
+    batch's cache has them. ``ends_at`` is the deadline, and ``passes`` the number of steps in which it took part.
     """
 
     def __init__(
@@ -111,14 +111,14 @@ class Row:
         self._text = text
         self._is_looping = is_looping
         self._next_look = _LOOKED_AT
-        self._beside: Beside | None = None  # what the pass had in it for which tokens were proposed
+        self._beside: Beside | None = None  # what else was in the pass for which tokens were proposed
         if guide:
             self._lead(guide)
         self._append_forced()
 
     @property
     def length(self) -> int:
-        """How many tokens prompt and answer have."""
+        """How many tokens the prompt and the answer have together."""
         return len(self.ids)
 
     @property
@@ -133,7 +133,7 @@ class Row:
 
     @property
     def is_drafting(self) -> bool:
-        """Whether tokens are proposed for it; that needs its last token's value."""
+        """Whether tokens are proposed for it; this needs the value of its last token."""
         return self._drafter is not None and not self._drafter.is_resting
 
     @property
@@ -143,32 +143,32 @@ class Row:
 
     @property
     def body(self) -> str:
-        """The answer so far without its front matter; empty as long as that is not closed."""
+        """The answer so far without its front matter; empty until the front matter is closed."""
         return self.text.partition(CLOSER)[2]
 
     @property
     def confidence(self) -> float:
-        """How likely a token that is proposed for it is the right one; 0 where none is."""
+        """The probability that a proposed token is right; 0 if none is proposed."""
         return self._drafter.right if self._drafter and self.is_drafting else 0.0
 
     def propose(self, beside: Beside) -> list[int]:
-        """Return tokens that may come next, in a pass with others *beside* it; the model will tell."""
+        """Return tokens that may come next, in a pass with others *beside* it; the model checks them."""
         if self._drafter is None or self._drafter.is_resting or self.guide:
             return []
         self._beside = beside
         return self._drafter.propose(self.text, beside, self.most_tokens - self.written - 1)
 
     def expected(self, proposed: int) -> float:
-        """Return how many of so many tokens that were proposed will be right, by how it went so far."""
+        """Return how many of *proposed* tokens will probably be right, judged by earlier drafts."""
         return self._drafter.expected(proposed) if self._drafter else 0.0
 
     def take_all(self, chosen: list[int], draft: list[int], rows: int) -> int:
-        """Take what the model chose behind the last token and behind each token of the *draft*; return how many fit.
+        """Take the tokens chosen after the last token and after each *draft* token; return how many of the draft fit.
 
-        What it chose behind a token that it would not have written itself is not taken, and it counts as not given.
+        A token chosen after one that the model would not have written itself is not taken, and counts as not given.
 
         Raises:
-            InputError: one of those taken stands for logits that are no numbers.
+            InputError: a taken token stands for logits that are not numbers.
         """
         accepted = 0
         self.take(chosen[0])
@@ -184,24 +184,24 @@ class Row:
         return accepted
 
     def tell(self) -> None:
-        """Tell whoever wants to know what is written so far."""
+        """Report the text so far, if the caller wants that."""
         if self.asked.on_text:
             self._text.update(self.ids[self.prompt_length :])
             self.asked.on_text(self._text.settled)
 
     def draw(self, ahead: int = 0) -> Draw:
-        """Return how the token is chosen that comes *ahead* places after the next one."""
+        """Return how to choose the token that comes *ahead* places after the next one."""
         request = self.asked.request
         return Draw(request.temperature, request.seed, self.written + ahead)
 
     def take(self, token: int) -> None:
-        """Append a token that was chosen, and what must follow it. Afterwards ``finish_reason`` may be set.
+        """Append a chosen token, and the tokens that must follow it. Afterwards ``finish_reason`` may be set.
 
         Raises:
-            InputError: it stands for logits that are no numbers.
+            InputError: the token stands for logits that are not numbers.
         """
         if token == NOT_FINITE:
-            raise InputError("the model's arithmetic gave no numbers for this page; it cannot be read by this model")
+            raise InputError("the model's arithmetic gave no numbers for this page; read it with another model")
         if token in self._stop_tokens:
             self.finish_reason = "stop"
             return
@@ -226,14 +226,14 @@ class Row:
             self.finish_reason = "length"
 
     def _lead(self, guide: Guide) -> None:
-        """Lead *guide* through what was written before the page had to wait again, as far as it went along."""
+        """Lead *guide* through the tokens written before the page had to wait again, until the guide is over."""
         for token in self.asked.written:
             if guide.is_over:
                 return
             guide.take(token)
 
     def _append_forced(self) -> None:
-        """Append the tokens that leave no choice: they cost one step together, and no sampling."""
+        """Append the tokens that are forced: together they cost one step, and no sampling."""
         while self.guide and self.finish_reason is None and (forced := self.guide.forced()):
             for token in forced:
                 if self.finish_reason is None:
@@ -244,10 +244,10 @@ class Row:
 
 
 def goes_round(tokens: list[int]) -> bool:
-    """Say whether an answer's last 4096 *tokens* are one block of 1 to 64 of them, over and over.
+    """Return whether an answer's last 4096 *tokens* repeat one block of 1 to 64 tokens.
 
-    No page has so many: 60 rows of 10 zeros, tags and all, have some 3300. What has few letters to a token gets here
-    before it is long enough, as text, to be taken for a loop.
+    No page has that many: 60 rows of 10 zeros, with their tags, have about 3300. An answer with few characters per
+    token gets here before its text is long enough to count as a loop.
     """
     if len(tokens) < _ROUND + _LONGEST_BLOCK:
         return False
@@ -257,7 +257,7 @@ def goes_round(tokens: list[int]) -> bool:
 
 
 class GrowingText:
-    """Tokens that become more -> their text, each decoded once."""
+    """A growing list of tokens -> their text; each token is decoded once."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -266,19 +266,19 @@ class GrowingText:
 
     @property
     def settled(self) -> str:
-        """The text of the last call, without a letter whose bytes are not all there yet."""
+        """The text of the last call, without a last character whose bytes are still incomplete."""
         return self._text
 
     def update(self, tokens: list[int]) -> str:
         """Return the text of *tokens*, which begin with those of the last call."""
         more = self.whole(tokens[self._count :])
         if more.endswith("\ufffd"):
-            return self._text + more  # a letter whose bytes are not all there yet, perhaps
+            return self._text + more  # perhaps a character whose bytes are still incomplete
         self._text += more
         self._count = len(tokens)
         return self._text
 
     def whole(self, tokens: list[int]) -> str:
-        """Return the text of *tokens* alone, special ones left out."""
+        """Return the text of *tokens* alone, without special tokens."""
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text

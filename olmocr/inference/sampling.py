@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 NOT_FINITE = -1
-"""Stands for a token where the logits hold a NaN."""
+"""Stands for a token whose logits contain a NaN."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How the token at one place of an answer is chosen; *index* is that place, from 0."""
+    """How to choose the token at one place of an answer; *index* is that place, from 0."""
 
     temperature: float
     seed: int
@@ -23,9 +23,9 @@ class Draw:
 def choose(logits: mx.array, draws: Sequence[Draw], allowed: mx.array | None = None) -> mx.array:
     """Return a token (positions,) for each row of *logits* (positions, vocabulary), or :data:`NOT_FINITE`.
 
-    The greatest of logits / temperature + Gumbel noise is a sample of exactly the distribution that softmax gives.
-    The noise comes from the seed and the place in the answer alone, so a page is answered in a batch as alone, and
-    with drafts as without. *allowed* (positions, vocabulary) leaves out what it is False for.
+    The maximum of logits / temperature + Gumbel noise is a sample from exactly the distribution of softmax. The noise
+    depends only on the seed and the place in the answer, so a page gets the same answer in a batch as alone, and with
+    drafts as without. *allowed* (positions, vocabulary) excludes tokens for which it is False.
     """
     is_broken = mx.any(mx.isnan(logits), axis=-1)
     scores = logits

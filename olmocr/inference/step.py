@@ -1,4 +1,4 @@
-"""Rows -> the next token of each, and what fits of its draft: one pass over the weights."""
+"""Rows -> the next token of each, and the tokens of its draft that fit: one pass over the weights."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from olmocr.inference.sampling import choose
 
 @dataclass(frozen=True)
 class Step:
-    """A pass over the weights that has been queued.
+    """A queued pass over the weights.
 
-    ``tokens`` are those chosen: for each row, in this order, one, and one more for each token of its draft.
+    ``tokens`` are the chosen tokens: for each row, in this order, one, and one more for each token of its draft.
     """
 
     rows: Sequence[Row]
@@ -33,18 +33,18 @@ class Step:
 
     @property
     def is_plain(self) -> bool:
-        """Whether each row has just one token in it, so that the next step may begin with it, still unseen."""
+        """Whether each row has only one token in it, so that the next step may begin with it before it is read."""
         return not any(self.drafts)
 
     def token_of(self, row: Row) -> mx.array | None:
-        """Return a row's one token (1,), still unseen."""
+        """Return a row's only token (1,), which is not read yet."""
         if row not in self.rows:
             return None
         place = self.rows.index(row)
         return self.tokens[place : place + 1]
 
     def settle(self) -> Iterator[tuple[Row, list[int], list[int]]]:
-        """Look at the tokens: yield each row, what was chosen for it, and its draft."""
+        """Read the tokens: yield each row, the tokens chosen for it, and its draft."""
         tokens = cast(list[int], self.tokens.tolist())
         for row, draft in zip(self.rows, self.drafts, strict=True):
             chosen, tokens = tokens[: len(draft) + 1], tokens[len(draft) + 1 :]
@@ -52,9 +52,9 @@ class Step:
 
 
 class ModelRunner:
-    """The passes of one model, and the KV cache of all rows. The last pass may be under way, its tokens unseen.
+    """The passes of one model, and the KV cache of all rows. The last pass may still run, with its tokens unread.
 
-    Where more than *drafted_pages* are written at once, there are no drafts.
+    With more than *drafted_pages* answers at once, there are no drafts.
     """
 
     def __init__(self, loaded: LoadedModel, drafted_pages: int) -> None:
@@ -64,7 +64,7 @@ class ModelRunner:
         self._flying: Step | None = None
 
     def due(self, rows: Sequence[Row]) -> Step | None:
-        """Return the pass under way if the next one of *rows* cannot begin before its tokens are known."""
+        """Return the running pass if the next one, of *rows*, cannot begin before its tokens are known."""
         flying = self._flying
         if flying is None or (flying.is_plain and not any(self._waits(row, len(rows)) for row in rows)):
             return None
@@ -72,9 +72,9 @@ class ModelRunner:
         return flying
 
     def queue(self, rows: Sequence[Row]) -> Step | None:
-        """Queue a pass that gives each of *rows* its next tokens; return the one before if it is still to be settled.
+        """Queue a pass that gives each of *rows* its next tokens; return the one before if it is not settled yet.
 
-        The next one is queued before that is looked at, so that the device never waits for Python.
+        The next pass is queued before the one before is read, so that the device never waits for Python.
         """
         before, self._flying = self._flying, None
         if rows:
@@ -82,12 +82,12 @@ class ModelRunner:
         return before
 
     def clear(self) -> None:
-        """Hold nothing; a pass under way would hold on to the cache."""
+        """Drop everything, including a running pass, which would keep the cache alive."""
         self._flying = None
         self._cache.clear()
 
     def prompt_of(self, row: Row) -> Layers:
-        """Return a copy of what the model made of a row's prompt, without its last token."""
+        """Return a copy of the keys and values of a row's prompt, without its last token."""
         count = row.prompt_length - 1
         return row.prompt_cache.beginning(count) if row.prompt_cache else self._cache.beginning(row, count)
 
@@ -110,7 +110,7 @@ class ModelRunner:
         wanted = [len(draft) + 1 for draft in drafts]
         scores = logits(self._language, _last(hidden, counts, wanted))
         draws = [
-            # A row whose last token is not seen yet has written one more than it knows of.
+            # A row whose last token is unread has written one token more than it knows of.
             row.draw(int(token is not None) + ahead)
             for row, token, count in zip(rows, unseen, wanted, strict=True)
             for ahead in range(count)
@@ -120,7 +120,7 @@ class ModelRunner:
         return Step(tuple(rows), drafts, tokens)
 
     def _arrange(self, rows: Sequence[Row], counts: Sequence[int]) -> None:
-        """Have the cache hold just *rows*, and expect so many tokens of each."""
+        """Make the cache contain exactly *rows*, and expect *counts* tokens of each."""
         new = [row.prompt_cache for row in rows if row.prompt_cache]
         lengths = [row.given for row in rows]
         self._cache.arrange(rows, new, rounded(max(map(operator.add, lengths, counts))))
@@ -130,9 +130,10 @@ class ModelRunner:
 
 
 def proposals(rows: Sequence[Row]) -> list[list[int]]:
-    """Return the tokens proposed for each of *rows*: first for those whose drafts were right most often.
+    """Return the tokens proposed for each of *rows*; rows whose drafts were right most often come first.
 
-    Each is as long as pays beside what is in the pass already, so that all together are no more than the device takes.
+    Each draft is as long as pays, given what is already in the pass, so that all together are not too much for the
+    device.
     """
     drafts: list[list[int]] = [[] for _ in rows]
     beside = Beside(len(rows) - 1, len(rows) - 1)
@@ -144,7 +145,7 @@ def proposals(rows: Sequence[Row]) -> list[list[int]]:
 
 
 def _positions(rows: Sequence[Row], counts: Sequence[int]) -> mx.array:
-    """Return the positions (tokens,) of text that goes on behind what the model was given of each row."""
+    """Return the positions (tokens,) of text that follows the tokens that the model was given of each row."""
     places = [row.given + row.rope_delta + np.arange(count) for row, count in zip(rows, counts, strict=True)]
     return mx.array(np.concatenate(places).astype(np.int32))
 
@@ -159,7 +160,7 @@ def _last(hidden: mx.array, counts: Sequence[int], wanted: Sequence[int]) -> mx.
 
 
 def _allowed(guides: Sequence[Guide | None], wanted: Sequence[int], size: int) -> mx.array | None:
-    """Return which of *size* tokens may come at each place (places, size); None if any may come at all of them."""
+    """Return which of *size* tokens are allowed at each place (places, size); None if all are allowed everywhere."""
     if not any(guides):
         return None
     rows = [

@@ -1,6 +1,6 @@
-"""Pixel values -> image features, piece by piece; and on a CPU: Qwen2.5-VL's tower, computed with numpy in float32.
+"""Pixel values -> image features, piece by piece. For a CPU: Qwen2.5-VL's tower, computed with numpy in float32.
 
-MLX's CPU kernels for exponentials (softmax, SiLU) are scalar and take most of a page's time there; numpy's are
+MLX's CPU kernels for exponentials (softmax, SiLU) are scalar and would take most of a page's time; numpy's are
 vectorized. The weights are the loaded model's own, shared and not copied. ``vision_mlx`` has the towers of a GPU.
 """
 
@@ -23,26 +23,26 @@ Indices = npt.NDArray[np.intp]
 _ROTARY_THETA = 10000.0
 _NORM_EPSILON = np.float32(1e-6)
 
-# Attention scores at once, in elements of all heads: 4 MB, about what stays in a processor's cache. Fewer
+# Attention scores at once, in elements of all heads: 4 MB, about as much as fits into a processor's cache. Fewer
 # rows than _LEAST_ROWS would make the matrix products inefficient.
 _SCORES = 1 << 20
 _LEAST_ROWS = 64
 
 PIECE = 1 << 15
-"""Patches times blocks that are computed at once: 4 of the 7B model's 32 blocks at 1288 pixels, less work than a step
+"""How many patches times blocks to compute at once: 4 of the 7B model's 32 blocks at 1288 pixels, less work than a step
 of its prompt."""
 
 WHOLE = 1 << 40
-"""More of them than any image has."""
+"""More patches times blocks than any image has."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the patches of an image of one size lie.
+    """Where the patches of an image of one size are.
 
     The processor lists patches merge block by merge block (2 x 2 patches, one image token). ``order`` (tokens,)
     sorts the tokens window by window, the largest windows first; ``windows`` are (start, end) in patches in that
-    order; ``cosines`` and ``sines`` (patches, head_dim) are the rotary embedding's, in that order, too.
+    order; ``cosines`` and ``sines`` (patches, head_dim) are the rotary embedding's, also in that order.
     """
 
     order: Indices
@@ -52,19 +52,19 @@ class Layout:
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
-        """How many windows there are of each size, and that size in patches: at most four, from the first patch on."""
+        """The number of windows of each size, and that size in patches, from the first patch on: at most four pairs."""
         sizes = groupby(end - start for start, end in self.windows)
         return [(len(list(windows)), size) for size, windows in sizes]
 
 
 class VisionTower(ABC):
-    """What makes an image's features. ``pixel_values`` are (patches, values of one patch), float32."""
+    """Computes the features of an image. ``pixel_values`` are (patches, values of one patch), float32."""
 
     @abstractmethod
     def pieces(self, pixel_values: mx.array, rows: int, columns: int) -> Iterator[mx.array | None]:
         """Compute one image of *rows* x *columns* patches piece by piece.
 
-        Yield None after each piece but the last, and after that one the features (tokens, language width).
+        Yield None after each piece except the last, and the features (tokens, language width) after the last.
         """
 
     def __call__(self, pixel_values: mx.array, image_grid_thw: mx.array) -> mx.array:
@@ -84,7 +84,7 @@ class VisionTower(ABC):
 
 
 class CpuVisionTower(VisionTower):
-    """The vision tower of *model*, whose weights must be float32. *piece* is how much it computes at once, as PIECE."""
+    """The vision tower of *model*, whose weights must be float32. *piece*, as PIECE, is how much to compute at once."""
 
     def __init__(self, model: Any, piece: int = PIECE) -> None:
         self._tower = model.vision_tower
@@ -111,12 +111,12 @@ class CpuVisionTower(VisionTower):
 
 
 def ends_piece(number: int, patches: int, piece: int) -> bool:
-    """Say whether a piece ends before block *number*, where *piece* patches times blocks are computed at once."""
+    """Return whether a piece ends before block *number*, if *piece* patches times blocks are computed at once."""
     return number > 0 and number % max(1, piece // patches) == 0
 
 
 def layout_of(config: Any, rows: int, columns: int) -> Layout:
-    """Return the layout of an image of *rows* x *columns* patches for a tower with this *config*, mlx-vlm's."""
+    """Return the layout of an image of *rows* x *columns* patches for a tower with mlx-vlm's *config*."""
     return make_layout(
         rows,
         columns,
@@ -138,7 +138,7 @@ def make_layout(rows: int, columns: int, *, merge: int, window: int, head_dim: i
 
 
 def _window_order(rows: int, columns: int, window: int) -> tuple[Indices, Indices]:
-    """Return the tokens of a *rows* x *columns* grid window by window, and how many each window holds, most first."""
+    """Return the tokens of a *rows* x *columns* grid window by window, and the size of each window, largest first."""
     high, wide = -(-rows // window), -(-columns // window)
     grid = np.full((high * window, wide * window), -1)
     grid[:rows, :columns] = np.arange(rows * columns).reshape(rows, columns)
@@ -149,7 +149,7 @@ def _window_order(rows: int, columns: int, window: int) -> tuple[Indices, Indice
 
 
 def _rotary_angles(rows: int, columns: int, merge: int, head_dim: int) -> npt.NDArray[np.float64]:
-    """Return each patch's angles (patches, head_dim): its row's, then its column's, and the same once more."""
+    """Return the angles of each patch (patches, head_dim): its row's, its column's, and both once more."""
     y, x = np.indices((rows, columns))
     blocks = (rows // merge, merge, columns // merge, merge)
     places = [axis.reshape(blocks).transpose(0, 2, 1, 3).reshape(-1, 1) for axis in (y, x)]
@@ -158,7 +158,7 @@ def _rotary_angles(rows: int, columns: int, merge: int, head_dim: int) -> npt.ND
 
 
 class _Block:
-    """One transformer block: attention and a gated MLP, each behind a norm and added to what came in."""
+    """One transformer block: attention and a gated MLP, each after a norm and added to its input."""
 
     def __init__(self, block: Any, heads: int) -> None:
         self._heads = heads
@@ -198,7 +198,7 @@ class _Linear:
 
 
 def _attend(queries: Floats, keys: Floats, values: Floats) -> Floats:
-    """Return softmax(queries keys^T) values for each head; queries are scaled already."""
+    """Return softmax(queries keys^T) values for each head; *queries* are already scaled."""
     scores: Floats = queries @ keys.transpose(0, 2, 1)
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
@@ -224,7 +224,7 @@ def _rms_norm(values: Floats, weight: Floats) -> Floats:
 
 def _silu(values: Floats) -> Floats:
     out = np.negative(values)
-    with np.errstate(over="ignore"):  # an infinite exponential is a gate that is shut
+    with np.errstate(over="ignore"):  # an infinite exponential is a closed gate
         np.exp(out, out=out)
     out += 1
     np.divide(values, out, out=out)

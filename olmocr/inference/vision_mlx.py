@@ -1,7 +1,7 @@
 """Pixel values -> image features with MLX: mlx-vlm's modules of the Qwen2.5-VL tower, all windows of a layer together.
 
-mlx-vlm's own tower cuts each layer into its windows, a hundred for a page, and attends to one after the other. Here,
-windows of the same size go in one call: the sizes are at most four, and most images have one or two.
+mlx-vlm's own tower cuts each layer into its windows, a hundred for a page, and computes their attention one by one.
+Here, one call handles all windows of the same size. There are at most four sizes, and most images have one or two.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import numpy as np
 from olmocr.inference.byte_cache import Kept
 from olmocr.inference.vision import PIECE, VisionTower, ends_piece, layout_of
 
-# Attention scores of all heads that one call may make: where MLX has no kernel that keeps them small, 16-bit ones of
-# 7B's full attention take 1.4 GB together.
+# The most attention scores, of all heads, in one call. Where MLX has no kernel that keeps them small, the 16-bit scores
+# of the 7B model's full attention would take 1.4 GB together.
 _SCORES = 1 << 28
 
 _LAYOUT_BYTES = 32 << 20
 
 _MLP_STEP = 64
 
-# What a tower, its blocks and their parts are made of: with anything more or less, it computes something else.
+# The modules of a tower, its blocks and their parts. A tower with more or fewer computes something else.
 _PARTS = {
     "": {"patch_embed", "rotary_pos_emb", "fullatt_block_indexes", "blocks", "merger"},
     "patch_embed": {"proj"},
@@ -44,7 +44,7 @@ _NUMBERS = (
 class _DeviceLayout:
     """A ``Layout`` on the device: ``order`` and its ``inverse`` (tokens,); ``windows`` are its ``shapes``.
 
-    ``cosines`` and ``sines`` (patches, 1, 1, head_dim / 2), of which a head's second half has the same.
+    ``cosines`` and ``sines`` are (patches, 1, 1, head_dim / 2); both halves of a head use the same values.
     """
 
     order: mx.array
@@ -55,7 +55,7 @@ class _DeviceLayout:
 
 
 class MlxVisionTower(VisionTower):
-    """The vision tower of *model*, whose weights may be quantized. *piece* is how much it computes at once."""
+    """The vision tower of *model*, whose weights may be quantized. *piece* is how much to compute at once."""
 
     def __init__(self, model: Any, piece: int = PIECE) -> None:
         self._tower = model.vision_tower
@@ -92,7 +92,7 @@ class MlxVisionTower(VisionTower):
 
 
 class StockVisionTower(VisionTower):
-    """mlx-vlm's own vision tower of *model*, all in one piece."""
+    """mlx-vlm's own vision tower of *model*, in one piece."""
 
     def __init__(self, model: Any) -> None:
         self._tower = model.vision_tower
@@ -106,7 +106,7 @@ class StockVisionTower(VisionTower):
 
 
 def is_as_expected(tower: Any) -> bool:
-    """Say whether mlx-vlm's *tower* is made of what we compute it with; a later version's may not be."""
+    """Return whether mlx-vlm's *tower* has exactly the parts that this module computes; a later version may differ."""
     try:
         parts = {place: set(_part(tower, place).children()) for place in _PARTS}
         attrgetter(*_NUMBERS)(tower.config)
@@ -118,10 +118,10 @@ def is_as_expected(tower: Any) -> bool:
 
 
 def pad_mlps(tower: Any) -> None:
-    """Let the width of each of *tower*'s MLPs be a multiple of 64, by rows and columns of zeros.
+    """Pad the width of each of *tower*'s MLPs to a multiple of 64, with rows and columns of zeros.
 
-    They add nothing to what it computes. NVIDIA's faster kernels take no matrix of 3420 columns, which the published
-    model has. A quantized MLP has been padded when it was quantized.
+    The zeros do not change the result. NVIDIA's faster kernels do not take a matrix of 3420 columns, as the published
+    model has. A quantized MLP was padded when it was quantized.
     """
     for block in tower.blocks:
         into = [getattr(block.mlp, name) for name in ("gate_proj", "up_proj")]
@@ -158,7 +158,7 @@ def _make_layout(config: Any, rows: int, columns: int) -> _DeviceLayout:
 
 
 def _attention(attention: Any, normed: mx.array, layout: _DeviceLayout, windows: Sequence[tuple[int, int]]) -> mx.array:
-    """Return what each patch (patches, width) takes from the others of its window."""
+    """Return the attention output (patches, width); each patch attends to the patches of its window."""
     patches, width = normed.shape
     heads = int(attention.num_heads)
     qkv = attention.qkv(normed).reshape(patches, 3, heads, width // heads)
@@ -177,7 +177,7 @@ def _attention(attention: Any, normed: mx.array, layout: _DeviceLayout, windows:
 
 
 def _attend(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> Iterator[mx.array]:
-    """Yield softmax(queries keys^T) values (windows, patches, heads, head_dim), some windows or rows at a time."""
+    """Yield softmax(queries keys^T) values (windows, patches, heads, head_dim), a few windows or rows at a time."""
     windows, heads, size, _ = queries.shape
     step = max(1, _SCORES // (heads * size * size))
     rows = size if windows > 1 else max(1, _SCORES // (heads * size))
@@ -197,16 +197,16 @@ def _rotate(heads: mx.array, layout: _DeviceLayout) -> mx.array:
 
 @partial(mx.compile, shapeless=True)
 def _turn(first: mx.array, second: mx.array, cosines: mx.array, sines: mx.array) -> tuple[mx.array, mx.array]:
-    """Turn the points (first, second); in float32, rounded once."""
+    """Rotate the points (first, second) in float32, and round once."""
     turned = first * cosines - second * sines, second * cosines + first * sines
     return turned[0].astype(first.dtype), turned[1].astype(first.dtype)
 
 
 def _without_empty_windows(tower: Any) -> None:
-    """Have mlx-vlm's vision tower leave out windows with no patch in them.
+    """Make mlx-vlm's vision tower leave out windows without patches.
 
-    It cuts some where an image's side is a multiple of a window's, and attention over nothing ends the process on CUDA
-    (a division by zero, MLX 0.32.4). They add nothing to the features.
+    It makes such windows if an image's side is a multiple of a window's. They contribute nothing to the features, and
+    on CUDA attention over nothing ends the process (a division by zero, MLX 0.32.4).
     """
     with_empty = tower.get_window_index
 

@@ -104,7 +104,7 @@ def test_a_model_that_cannot_answer_is_noticed_when_it_is_loaded(file, change, t
     for key, value in change.items():
         settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
     (folder / file).write_text(json.dumps(settings))
-    assert re.search("cannot be loaded|can be loaded but not asked", refusal(folder))
+    assert re.search("cannot be loaded|can be loaded, but does not answer", refusal(folder))
 
 
 def test_a_folder_whose_weights_are_gone_is_refused(tmp_path, converted):

@@ -116,7 +116,7 @@ def test_the_engine_counts_pages_by_how_they_ended(folder):
 def test_a_budget_without_room_for_a_page_says_how_much_it_takes(folder):
     with pytest.raises(UsageError) as error, Engine(folder, DEVICE, kv_budget=300_000, longest_side=1288):
         pass
-    assert "300KB have room for keys and values of 1024 tokens, and a page of 1288 pixels has " in str(error.value)
+    assert "300KB have room for keys and values of 1024 tokens, but a page of 1288 pixels has " in str(error.value)
     enough = str(error.value).split("give `kv_budget` ")[1].split(" ")[0]
     with Engine(folder, DEVICE, kv_budget=parse_size(enough, "it"), longest_side=1288) as engine:
         answer = asyncio.run(engine.ask(PageRequest(picture(1, (910, 1288)), max_tokens=2)))

@@ -1,4 +1,4 @@
-"""Keys and values of what a model has been given: of one prompt that is being read, or of all answers of a batch."""
+"""The keys and values of a model's input: of one prompt that is being read, or of all answers of a batch."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Layers = Sequence[tuple[mx.array, mx.array]]
 
 
 class Cache(Protocol):
-    """What a pass over the weights reads, and writes its tokens' keys and values to."""
+    """The cache that a pass over the weights reads, and to which it writes its tokens' keys and values."""
 
     def attend(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        """Append *keys* and *values*, and return what *queries* find; all are (tokens, heads, width).
+        """Append *keys* and *values*, and return the attention output of *queries*; all are (tokens, heads, width).
 
-        A token finds those of its own row that stand before it, and itself.
+        A token attends to the earlier tokens of its own row, and to itself.
         """
 
 
 class RowCache:
-    """Keys and values of one row: of each layer, for each position that the model has been given."""
+    """Keys and values of one row, in each layer, for each position that the model has read."""
 
     def __init__(self, layers: Layers | int) -> None:
-        """Begin with nothing, for so many *layers*, or with the keys and values of a prompt's beginning.
+        """Begin empty, with this number of *layers*, or with the keys and values of a prompt's beginning.
 
-        These are never written to: they fill their arrays, and a cache that grows makes new ones.
+        Those are never changed: they fill their arrays, so a cache that grows makes new ones.
         """
         if isinstance(layers, int):
             self.layers = [KVCache() for _ in range(layers)]
@@ -44,7 +44,7 @@ class RowCache:
 
     @property
     def length(self) -> int:
-        """How many positions it holds."""
+        """How many positions it contains."""
         offset: int = self.layers[0].offset
         return offset
 
@@ -54,7 +54,7 @@ class RowCache:
             layer.trim(count)
 
     def arrays(self) -> list[mx.array]:
-        """Return all that a pass writes to, for ``mx.eval``."""
+        """Return all arrays that a pass writes to, for ``mx.eval``."""
         return [array for layer in self.layers for array in (layer.keys, layer.values)]
 
     def beginning(self, count: int) -> Layers:
@@ -62,41 +62,41 @@ class RowCache:
         return _copies([(layer.keys[..., :count, :], layer.values[..., :count, :]) for layer in self.layers])
 
     def attend(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        """As :class:`Cache` says."""
+        """As in :class:`Cache`."""
         all_keys, all_values = self.layers[layer].update_and_fetch(_row(keys), _row(values))
         return _attend_to_all_before(queries, all_keys, all_values, scale)
 
 
 class BatchCache:
-    """Keys and values of several rows, in one array a layer, so that attention of all rows is one operation.
+    """Keys and values of several rows, in one array per layer, so that attention of all rows is one operation.
 
-    It has as many positions for each row as the longest one needs. *Row* is whatever a row is known by.
+    Each row has as many positions as the longest one needs. A row is identified by any object.
 
-    With *has_plans*, as on CUDA, attention is planned anew for each shape that it has not had, which takes longer than
-    the pass itself. So shapes are kept: tokens are filled up to a power of two, and all positions that there is
-    memory for are looked at, behind a mask.
+    With *has_plans*, as on CUDA, attention makes a new plan for each new shape, which takes longer than the pass
+    itself. So shapes stay the same: tokens are padded to a power of two, and attention covers all allocated positions,
+    with a mask.
 
-    With *is_slow_behind_masks*, as on a CPU, where MLX takes several times as long for several tokens behind a mask,
-    rows look for themselves as soon as one of them has more than one token.
+    With *is_slow_behind_masks*, as on a CPU, MLX takes several times as long for several tokens with a mask. So each
+    row attends separately as soon as one of them has more than one token.
     """
 
     def __init__(self, layers: int, *, has_plans: bool = False, is_slow_behind_masks: bool = False) -> None:
         self._has_plans = has_plans
         self._is_slow_behind_masks = is_slow_behind_masks
-        self._arrays: list[list[mx.array]] = [[] for _ in range(layers)]  # of each layer: keys and values
+        self._arrays: list[list[mx.array]] = [[] for _ in range(layers)]  # for each layer: keys and values
         self._rows: list[object] = []
         self._lengths: list[int] = []
         self._counts: list[int] = []
 
     @property
     def capacity(self) -> int:
-        """For how many positions of each row there is memory."""
+        """How many positions are allocated for each row."""
         return int(self._arrays[0][0].shape[2]) if self._rows else 0
 
     def arrange(self, rows: Sequence[object], new: Sequence[RowCache], capacity: int) -> None:
-        """Hold *rows* and no others, with room for at least *capacity* positions each.
+        """Contain exactly *rows*, with room for at least *capacity* positions each.
 
-        The last of them are *new*, and come with what they have; the others are in the order in which they came.
+        The last rows are *new*, and bring their own caches; the others keep the order in which they came.
         """
         if not new and self._rows == list(rows) and self.capacity >= capacity:
             return
@@ -109,7 +109,7 @@ class BatchCache:
         self._rows = list(rows)
 
     def clear(self) -> None:
-        """Hold nothing."""
+        """Drop all rows."""
         self._arrays = [[] for _ in self._arrays]
         self._rows = []
 
@@ -121,9 +121,9 @@ class BatchCache:
         )
 
     def expect(self, lengths: Sequence[int], counts: Sequence[int]) -> None:
-        """Let the next pass bring so many tokens (*counts*) of each row, behind what it has (*lengths*)."""
+        """Prepare for a pass that appends *counts* tokens to the rows, which have *lengths* positions so far."""
         self._lengths, self._counts = list(lengths), list(counts)
-        # MLX looks at a single query with other kernels, which need no plan.
+        # MLX has other kernels for a single query, which do not need a plan.
         is_alone = len(lengths) == 1 and (counts[0] == 1 or not self._has_plans)
         self._is_by_row = is_alone or (self._is_slow_behind_masks and max(counts) > 1)
         if self._is_by_row:
@@ -133,13 +133,13 @@ class BatchCache:
             return
         most = 1 << (max(counts) - 1).bit_length() if self._has_plans else max(counts)
         starts, tokens = np.array(lengths)[:, None], np.array(counts)[:, None]
-        # A row with fewer tokens than another is filled up with its last one.
+        # A row with fewer tokens than another is padded with its last token.
         ahead = np.minimum(np.arange(most)[None], tokens - 1)  # (rows, most)
         last = mx.array((starts + ahead).astype(np.int32))
         self._places = last[:, None, :, None]
         self._mask = mx.arange(self.capacity, dtype=mx.int32) <= self._places
         if self._has_plans:
-            # CUDA's kernel adds its mask: of one of yes and no, MLX would make such a one anew in each layer.
+            # CUDA's kernel adds its mask: MLX would convert a boolean one anew in each layer.
             dtype = self._arrays[0][0].dtype
             self._mask = mx.where(self._mask, mx.array(0, dtype), mx.array(-mx.inf, dtype))
         self._padding: mx.array | None = None
@@ -149,7 +149,7 @@ class BatchCache:
             self._real = mx.array(np.flatnonzero(np.arange(most)[None] < tokens))
 
     def attend(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        """As :class:`Cache` says; the rows' tokens lie one behind the other."""
+        """As in :class:`Cache`; the rows' tokens follow one another."""
         if self._is_by_row:
             return self._row_by_row(layer, queries, keys, values, scale)
         pairs = zip(self._arrays[layer], (keys, values), strict=True)
@@ -163,7 +163,7 @@ class BatchCache:
             (span,) = self._spans
             all_keys[:, :, span], all_values[:, :, span] = _row(keys), _row(values)
             return _attend_to_all_before(queries, all_keys[:, :, : span.stop], all_values[:, :, : span.stop], scale)
-        # All are written before the first is read: MLX would copy what somebody still reads.
+        # All rows are written before the first is read, since MLX would copy an array that is still being read.
         for row, (line, span) in enumerate(zip(self._lines, self._spans, strict=True)):
             all_keys[row : row + 1, :, span] = _row(keys[line])
             all_values[row : row + 1, :, span] = _row(values[line])
@@ -174,11 +174,11 @@ class BatchCache:
         return mx.concatenate(found)
 
     def _found(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        """Return what *queries* find, (rows, heads, tokens, width) as they are."""
+        """Return the attention output of *queries*, with the same shape (rows, heads, tokens, width)."""
         shape = queries.shape
         if self._has_plans and shape[2] == 1:
-            # On CUDA a single query with a mask has no kernel of its own. Those of the heads that share keys are taken
-            # for so many tokens at the same place.
+            # CUDA has no special kernel for a single query with a mask. So the queries of heads that share keys are
+            # treated as several tokens at the same place.
             queries = queries.reshape(shape[0], keys.shape[1], -1, shape[3])
         found = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=self._mask)
         return found.reshape(shape)
@@ -186,24 +186,24 @@ class BatchCache:
     def _with(self, array: mx.array, new: mx.array) -> mx.array:
         """Return *array* with *new* (rows, heads, tokens, width) in its places.
 
-        MLX writes into the memory of *array*, since nobody else has it any more when that is computed.
+        MLX reuses the memory of *array*, since nothing else refers to it when this is computed.
         """
         return mx.put_along_axis(array, mx.broadcast_to(self._places, new.shape), new, axis=2)
 
     def _by_row(self, line: mx.array) -> mx.array:
-        """Return (tokens, heads, width) as (rows, heads, tokens of the row with most, width)."""
+        """Return (tokens, heads, width) as (rows, heads, most tokens of a row, width)."""
         if self._padding is not None:
             line = line[self._padding]
         return line.reshape(len(self._counts), -1, *line.shape[1:]).transpose(0, 2, 1, 3)
 
     def _in_line(self, by_row: mx.array) -> mx.array:
-        """Return (rows, heads, tokens of the row with most, width) as (tokens, heads, width)."""
+        """Return (rows, heads, most tokens of a row, width) as (tokens, heads, width)."""
         line = by_row.transpose(0, 2, 1, 3).reshape(-1, by_row.shape[1], by_row.shape[3])
         return line if self._padding is None else line[self._real]
 
 
 def cache_for(device: Device, layers: int) -> BatchCache:
-    """Return an empty cache of so many *layers* that suits what MLX does on *device*."""
+    """Return an empty cache with this number of *layers* that suits MLX's behavior on *device*."""
     return BatchCache(layers, has_plans=device.kind == "cuda", is_slow_behind_masks=device.kind == "cpu")
 
 
@@ -213,7 +213,7 @@ def _row(line: mx.array) -> mx.array:
 
 
 def _attend_to_all_before(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-    """Return what one row's *queries* (tokens, heads, width), its last ones, find: the same shape."""
+    """Return the attention output of one row's last *queries* (tokens, heads, width), with the same shape."""
     mask = "causal" if len(queries) > 1 else None
     found = mx.fast.scaled_dot_product_attention(_row(queries), keys, values, scale=scale, mask=mask)
     return found.squeeze(0).transpose(1, 0, 2)
@@ -224,13 +224,13 @@ def _rows_of(array: mx.array, rows: Sequence[int]) -> mx.array:
 
 
 def _stacked(parts: Sequence[mx.array], capacity: int) -> mx.array:
-    """Return *parts* (rows, heads, positions, width) as one, with *capacity* positions."""
+    """Return *parts* (rows, heads, positions, width) as one array, with *capacity* positions."""
     fitting = [_fitting(part, capacity) for part in parts]
     return fitting[0] if len(fitting) == 1 else mx.concatenate(fitting)
 
 
 def _fitting(array: mx.array, capacity: int) -> mx.array:
-    """Return *array* with *capacity* positions. Those added are zero: what is masked out must still be a number."""
+    """Return *array* with *capacity* positions. Added ones are zero, since masked values must still be numbers."""
     missing = capacity - array.shape[2]
     return mx.pad(array, [(0, 0), (0, 0), (0, missing), (0, 0)]) if missing > 0 else array[:, :, :capacity]
 

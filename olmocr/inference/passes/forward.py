@@ -1,7 +1,7 @@
 """Rows of any lengths -> hidden states and logits, in one pass over the weights.
 
-The rows' new tokens lie one behind the other, so that nothing is padded: everything but attention takes them as
-one sequence, and the cache knows which belong together.
+The rows' new tokens follow one another, so that nothing is padded. Everything except attention treats them as one
+sequence, and the cache knows which tokens belong together.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from olmocr.inference.passes.rotary import Rotary, Rotate
 
 
 class Language:
-    """The language model of mlx-vlm's *model*, ready to be passed: matrices of one input are joined.
+    """The language model of mlx-vlm's *model*, prepared for passes: matrices with the same input are joined.
 
-    *model* still works by itself, with views of them. On a GPU (*has_kernels*) MLX's own kernel turns text.
+    *model* still works by itself, with views of them. On a GPU (*has_kernels*), MLX's own kernel rotates text.
     """
 
     def __init__(self, model: Any, has_kernels: bool) -> None:
@@ -40,8 +40,8 @@ def embed(language: Language, ids: mx.array) -> mx.array:
 def forward(language: Language, embeddings: mx.array, positions: mx.array, cache: Cache) -> mx.array:
     """Append tokens to *cache* and return their hidden states (1, tokens, width).
 
-    *embeddings* is (1, tokens, width): of all rows, one behind the other. So are *positions*, int32: (tokens,) of text,
-    or (3, 1, tokens) of a prompt that has an image.
+    *embeddings* (1, tokens, width) has the tokens of all rows, one row after the other. So does *positions*, int32:
+    (tokens,) for text, or (3, 1, tokens) for a prompt with an image.
     """
     rotate = language.rotary.at(positions, embeddings.dtype)
     hidden = embeddings
@@ -58,7 +58,7 @@ def logits(language: Language, hidden: mx.array) -> mx.array:
 
 
 class _LanguageBlock:
-    """One transformer block: attention and a gated MLP, each behind a norm and added to what came in."""
+    """One transformer block: attention and a gated MLP, each after a norm and added to its input."""
 
     def __init__(self, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
@@ -66,11 +66,11 @@ class _LanguageBlock:
         self._in = Joined([attention.q_proj, attention.k_proj, attention.v_proj])
         self._out, self._scale = attention.o_proj, attention.scale
         self._heads = attention.n_heads + 2 * attention.n_kv_heads
-        self._values = attention.n_heads + attention.n_kv_heads  # the first of their heads
+        self._values = attention.n_heads + attention.n_kv_heads  # the index of their first head
         self._gate_up, self._down = Joined([mlp.gate_proj, mlp.up_proj]), mlp.down_proj
 
     def __call__(self, hidden: mx.array, rotate: Rotate, cache: Cache, number: int) -> mx.array:
-        """Return what becomes of *hidden* (1, tokens, width) in this block, the *number*-th of the model."""
+        """Return the output of this block, the *number*-th of the model, for *hidden* (1, tokens, width)."""
         hidden = hidden + self._attention(self._before_attention(hidden), rotate, cache, number)
         gate, up = mx.split(self._gate_up(self._before_mlp(hidden)), 2, axis=-1)
         out: mx.array = hidden + self._down(swiglu(gate, up))

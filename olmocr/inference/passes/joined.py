@@ -1,4 +1,4 @@
-"""Matrices that are given the same input -> one, so that they are one product; the memory stays what it was."""
+"""Matrices with the same input -> one matrix and one product, in the same memory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 _PARTS = ("weight", "scales", "biases", "bias")
-"""What a matrix is made of; each has a row for each output. MLX calls the zero points of quantized ones *biases*."""
+"""The arrays of a matrix; each has a row for each output. MLX calls the zero points of quantized matrices *biases*."""
 
 
 class Joined:
-    """Several matrices of one input. Those beside each other that are stored alike are one.
+    """Several matrices of one input. Adjacent matrices with the same storage become one.
 
-    Afterwards *modules* have views of what was joined, so that they work as before and no weight is there twice.
+    Afterwards *modules* have views of the joined matrices, so that they work as before and no weight is stored twice.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
@@ -27,13 +27,13 @@ class Joined:
         return len(self._matrices)
 
     def __call__(self, values: mx.array) -> mx.array:
-        """Return the outputs (…, of all) one behind the other, of *values* (…, width)."""
+        """Return the outputs (…, of all matrices), one after the other, for *values* (…, width)."""
         parts: list[mx.array] = [matrix(values) for matrix in self._matrices]
         return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=-1)
 
 
 def _storage(module: Any) -> tuple[object, ...]:
-    """Return what two matrices must have in common to be joined."""
+    """Return the properties that two matrices must share to be joined."""
     settings = tuple(getattr(module, name, None) for name in ("group_size", "bits", "mode"))
     parts = tuple((name, module[name].dtype, module[name].shape[1:]) for name in _PARTS if _has(module, name))
     return (type(module), settings, parts)
@@ -44,7 +44,7 @@ def _has(module: Any, name: str) -> bool:
 
 
 def _joined(modules: Sequence[Any]) -> Any:
-    """Return one matrix with the outputs of *modules*, which from now on are views of it."""
+    """Return one matrix with the outputs of *modules*, which become views of it."""
     first = modules[0]
     kind: Any = type(first)
     whole = kind.__new__(kind)  # without the random weights that its __init__ makes
@@ -61,7 +61,7 @@ def _joined(modules: Sequence[Any]) -> Any:
         start = 0
         for module in modules:
             end = start + module[name].shape[0]
-            # A slice of rows is a view once it is computed: what was there before is let go.
+            # Once computed, a slice of rows is a view, and the module's old array is released.
             module[name] = array[start:end]
             mx.eval(module[name])
             start = end

@@ -1,6 +1,6 @@
-"""Positions -> what turns queries and keys by them, of all heads at once.
+"""Positions -> the rotation of queries and keys by them, for all heads at once.
 
-While text is written the three numbers of a position (time, row, column) are the same, so that M-RoPE is plain RoPE
+While text is written, the three numbers of a position (time, row, column) are the same. M-RoPE is then plain RoPE
 (https://arxiv.org/abs/2409.12191, section 2.1), for which MLX has one kernel on a GPU.
 """
 
@@ -12,14 +12,14 @@ from typing import Any
 import mlx.core as mx
 
 Rotate = Callable[[mx.array], tuple[mx.array, mx.array]]
-"""Heads (tokens, heads, width): queries, then keys, then others -> queries and keys, turned."""
+"""Heads (tokens, heads, width): queries, then keys, then others -> rotated queries and keys."""
 
 
 class Rotary:
-    """The rotary embedding of one model: *rotary* is mlx-vlm's, for so many heads of *queries* and of *keys*.
+    """The rotary embedding of one model: *rotary* is mlx-vlm's, *queries* and *keys* are the numbers of their heads.
 
-    With *is_fused*, text is turned by MLX's kernel, as on a GPU. A CPU has none: it would compute the angles anew in
-    each layer.
+    With *is_fused*, as on a GPU, MLX's kernel rotates text. A CPU has no such kernel, and would compute the angles
+    anew in each layer.
     """
 
     def __init__(self, rotary: Any, queries: int, keys: int, is_fused: bool) -> None:
@@ -27,14 +27,14 @@ class Rotary:
         self._queries, self._both = queries, queries + keys
         self._is_fused = is_fused
         self._width = int(rotary.dim)
-        # As mlx-vlm computes them, so that both have the same angles; the kernel takes their inverse.
+        # Computed as in mlx-vlm, so that both have the same angles; the kernel takes their inverse.
         self._wavelengths = rotary.base ** (mx.arange(0, self._width, 2).astype(mx.float32) / self._width)
         mx.eval(self._wavelengths)
 
     def at(self, positions: mx.array, dtype: mx.Dtype) -> Rotate:
-        """Return what turns heads of *dtype* whose tokens stand at *positions*, int32.
+        """Return a function that rotates heads of *dtype* whose tokens are at *positions*, int32.
 
-        These are (tokens,) of text, or (3, 1, tokens) of any prompt.
+        These are (tokens,) for text, or (3, 1, tokens) for any prompt.
         """
         if positions.ndim == 1:
             return self._fused(positions) if self._is_fused else self._by_angles(positions[None], dtype)
@@ -42,7 +42,7 @@ class Rotary:
 
     def _fused(self, positions: mx.array) -> Rotate:
         def rotate(heads: mx.array) -> tuple[mx.array, mx.array]:
-            # Those that need no turn are turned, too, and not used: a part of them would have to be copied first.
+            # The other heads are rotated, too, but not used: leaving them out would need a copy first.
             turned = mx.fast.rope(
                 heads[:, :, None],
                 self._width,
@@ -67,7 +67,7 @@ class Rotary:
     def _by_angles(self, positions: mx.array, dtype: mx.Dtype) -> Rotate:
         cosines, sines = (each[0, :, None] for each in self._rotary(mx.zeros(0, dtype), positions))
         half = self._width // 2
-        # The first half is turned by minus the second: with the sign here, no head needs one of its own.
+        # The first half is rotated with minus the second: with the sign here, no head has to be negated.
         sines = mx.concatenate([-sines[..., :half], sines[..., half:]], axis=-1)
 
         def rotate(heads: mx.array) -> tuple[mx.array, mx.array]:
