@@ -136,7 +136,7 @@ class Engine:
         return mx.get_peak_memory()
 
     async def ask(self, request: PageRequest, on_text: Callable[[str], None] | None = None) -> ModelResponse:
-        """Answer *request*, beside others. Cancelling this ends the page's answer and frees its memory.
+        """Answer *request*, together with others. Cancelling this call ends the page's answer and frees its memory.
 
         *on_text* is called in this event loop with all text so far, each time there may be more. The text grows only by
         complete characters.

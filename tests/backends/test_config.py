@@ -13,5 +13,7 @@ def test_a_page_has_as_much_time_as_is_said(tmp_path, model):
 
 
 def test_a_budget_in_which_a_page_has_no_room_ends_the_run_before_any_is_asked(tmp_path, model):
-    with pytest.raises(UsageError, match=r"a page of 64 pixels has \d+, and its answer .*; give `kv_budget` \d+KB or more"):
+    with pytest.raises(
+        UsageError, match=r"a page of 64 pixels has \d+, and its answer .*; give `kv_budget` \d+KB or more"
+    ):
         read(tmp_path / "ws", model, kv_budget=100_000)
