@@ -76,7 +76,9 @@ def why_apart(infos: Iterable[ServerInfo]) -> str | None:
         if len(found) > 1:
             (model,) = models
             shown = {digest[:12]: urls for digest, urls in found.items()}
-            return f"the servers have different weights of the model {plain(model)}: {_places(shown)}; use the same"
+            return (
+                f"the servers have different weights of the model {plain(model)}: {_places(shown)}; give all the same"
+            )
     return None
 
 
@@ -162,7 +164,7 @@ class _Member(Generic[Q, A]):
 
 @dataclass
 class _Copy:
-    """A page that a server has: since when, and the task that waits for the answer."""
+    """A server's copy of a page: the task that waits for the answer, and since when the server has it."""
 
     task: asyncio.Task[None]
     since: float
@@ -208,7 +210,7 @@ class Fleet(Generic[Q, A]):
         """Store the arguments; nothing is sent yet.
 
         Args:
-            servers: the servers; if there are none, some must :meth:`join` before the first request.
+            servers: the servers; if there are none, add some with :meth:`join` before the first request.
             connect: opens a connection to a server.
             look: looks again at a server that was connected before.
             model: the name of the model to request; None: the one that all servers have.
@@ -506,7 +508,7 @@ class Fleet(Generic[Q, A]):
             heapq.heappush(self._free, (self._done_in(at), at))
 
     def _soonest_done(self, now: float) -> int | None:
-        """Take, from the servers that may be free, the one that would finish one more page first; None if none is."""
+        """Take, from the servers that may be free, the one that would finish one more page first; None if all are full."""
         while self._free:
             when, at = heapq.heappop(self._free)
             self._perhaps_free.discard(at)

@@ -240,7 +240,7 @@ class _Table:
         return at
 
     def _pop_free(self, taken: set[int]) -> int | None:
-        """Return the server not in *taken* that would finish one more page first, with outdated entries renewed."""
+        """Return the server not in *taken* that would finish one more page first; this renews outdated entries."""
         passed_over, found = [], None
         while self.free and found is None:
             weighed, at = heapq.heappop(self.free)
