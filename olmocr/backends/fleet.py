@@ -77,7 +77,8 @@ def why_apart(infos: Iterable[ServerInfo]) -> str | None:
             (model,) = models
             shown = {digest[:12]: urls for digest, urls in found.items()}
             return (
-                f"the servers have different weights of the model {plain(model)}: {_places(shown)}; give all the same"
+                f"the servers have different weights of the model {plain(model)}: {_places(shown)}; "
+                "use the same weights on all"
             )
     return None
 
@@ -508,7 +509,7 @@ class Fleet(Generic[Q, A]):
             heapq.heappush(self._free, (self._done_in(at), at))
 
     def _soonest_done(self, now: float) -> int | None:
-        """Take, from the servers that may be free, the one that would finish one more page first; None if all are full."""
+        """Take, from the servers that may be free, the one that would finish one more page first; None if none is."""
         while self._free:
             when, at = heapq.heappop(self._free)
             self._perhaps_free.discard(at)

@@ -157,7 +157,7 @@ class Drafter:
     def learn(self, proposed: int, accepted: int, beside: Beside, rows: int) -> None:
         """Learn from a step: how many tokens were *proposed*, and how many of them were *accepted*.
 
-        The step had *rows* rows. Its cost is what the draft added to the pass, beyond the share of a step without one.
+        The step had *rows* rows. Its cost is that of a step without a draft, plus what the draft added to the pass.
         """
         if proposed:
             self._agreed = self._agreed * 0.9 + accepted
