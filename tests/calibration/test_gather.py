@@ -202,6 +202,7 @@ def test_a_model_that_gives_no_answer_leaves_the_true_text(tmp_path, terms):
     assert page.whose_text == "true text"
 
 
+@pytest.mark.slow
 def test_a_conversion_is_asked_once_and_what_it_answered_is_kept(tmp_path, terms):
     path = document(tmp_path / "a.pdf", "A letter to read.")
     given = terms(path, answering=CHECKPOINT)

@@ -61,7 +61,8 @@ def test_a_connection_that_breaks_is_taken_up_again(running_hub, expected, tmp_p
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
 
-@pytest.mark.parametrize("stop_in", [SHARDS[0], pytest.param(SHARDS[1], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_in", SHARDS)
 def test_an_interrupted_low_disk_conversion_goes_on_with_never_more_than_one_shard_on_the_disk(stop_in, tmp_path):
     with HubServer({"demo/olmocr": Repository({"main": Commit(CHECKPOINT)})}) as hub:
         first = low_disk(hub, tmp_path, stop_in)

@@ -66,7 +66,10 @@ def test_where_pieces_take_long_there_is_one_before_each_step(chain):
         before = scheduler.counts.prompt_tokens
 
 
-@pytest.mark.parametrize("options", [{"temperature": 1.0}, {"guided": True, "temperature": 1.0}])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({"temperature": 1.0}, marks=pytest.mark.slow), {"guided": True, "temperature": 1.0}],
+)
 def test_a_page_that_had_to_wait_again_goes_on_behind_what_was_written(folder, options):
     loaded = load_model(folder, DEVICE)
     pages = [request(number, max_tokens=300, **options) for number in range(3)]

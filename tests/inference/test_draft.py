@@ -40,6 +40,7 @@ def ask(engine, *requests):
     return asyncio.run(gather())
 
 
+@pytest.mark.slow
 def test_a_page_is_read_with_its_own_text_as_without_and_in_a_tenth_of_the_passes(converted, truth):
     image, folder = page_image("digital_04.pdf"), ModelFolder(converted("8bit"))
     text = truth["digital_04.pdf", 1]["natural_text"]

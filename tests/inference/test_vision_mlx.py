@@ -64,6 +64,7 @@ def test_an_mlp_of_any_width_is_padded_to_a_multiple_of_64_and_computes_the_same
     assert_close(features(MlxVisionTower(model), 8, 12), before, 1e-5)
 
 
+@pytest.mark.slow
 def test_a_quantized_and_padded_tower_gives_mlx_vlms_features_as_exactly_as_bfloat16_has_them(quantized):
     block = quantized.vision_tower.blocks[0]
     assert isinstance(block.attn.qkv, nn.QuantizedLinear)

@@ -51,6 +51,7 @@ def test_a_page_that_fits_into_no_memory_is_refused(folder):
             alone(engine, [PageRequest(picture(1, (560, 420)))])
 
 
+@pytest.mark.slow
 def test_keys_and_values_stay_within_their_budget(folder):
     requests = [request(number, max_tokens=100) for number in range(8)]
     with Engine(folder, DEVICE, kv_budget=1000 * TOKEN_BYTES, drafted_pages=0) as engine:

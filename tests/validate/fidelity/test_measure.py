@@ -65,6 +65,7 @@ def swap(folder):
     write_tensors(folder / "model.safetensors", tensors)
 
 
+@pytest.mark.slow
 def test_fewer_bits_are_farther_from_the_source(measured):
     eight, four = (measured(recipe).distribution for recipe in ("8bit", "4bit"))
     assert 0 < eight.mean_kl < four.mean_kl / 10
