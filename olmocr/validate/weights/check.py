@@ -8,10 +8,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
+from olmocr.conversion.shards import all_threads
 from olmocr.conversion.source.checkpoint import SourceCheckpoint, read_checkpoint
 from olmocr.conversion.source.config import flat_config
 from olmocr.conversion.source.names import EMBEDDINGS, FAMILIES, expected_shapes, mlx_name, mlx_shape
@@ -166,12 +169,13 @@ def _read_config(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
 
 
 def _counter(progress: Progress, total: int) -> BytesRead:
-    done = 0
+    done, one_at_a_time = 0, Lock()
 
     def read(nbytes: int) -> None:
         nonlocal done
-        done += nbytes
-        progress(done, total)
+        with one_at_a_time:
+            done += nbytes
+            progress(done, total)
 
     return read
 
@@ -377,8 +381,9 @@ def _check_hashes(contents: _Contents, read: BytesRead) -> Check:
     if not (contents.folder / HASHES_FILE).is_file():
         return Check("hashes", None, f"there is no {HASHES_FILE}")
     stated, problems = read_hashes(contents.folder)
-    for name, digest in stated.items():
-        problems += _hash_problems(contents.folder / name, digest, read)
+    with ThreadPoolExecutor(all_threads()) as pool:
+        for found in pool.map(lambda each: _hash_problems(contents.folder / each[0], each[1], read), stated.items()):
+            problems += found
     problems += [f"{name} is not in {HASHES_FILE}" for name in contents.shard_files if name not in stated]
     return _result("hashes", problems, f"{len(stated)} files match {HASHES_FILE}")
 
@@ -473,7 +478,7 @@ def _check_source(
     try:
         if packing.modules:
             start_mlx()
-        difference = compare(source, contents.tensors, packing.modules, read)
+        difference = compare(source, contents.tensors, packing.modules, read, all_threads())
     except MissingDependencyError as error:
         return Check("source", None, str(error)), ()
     good = f"all {len(difference.errors)} tensors match {source.folder.path}"

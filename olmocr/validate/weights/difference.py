@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -54,18 +56,20 @@ def compare(
     tensors: Mapping[str, StoredTensor],
     modules: Mapping[str, PackedModule],
     read: BytesRead,
+    threads: int = 1,
 ) -> WeightsDifference:
-    """Compare every tensor with its source, some rows at a time."""
+    """Compare every tensor with its source, some rows at a time, on *threads* cores."""
     errors: list[TensorError] = []
     problems: list[str] = []
-    for name, info in source.tensors.items():
-        try:
-            pair = _paired(name, info, source, tensors, modules)
-            error, found = _compare_pair(pair, read)
-            errors.append(error)
-            problems += found
-        except CheckpointError as error:
-            problems.append(f"{name}: {error}")
+    with ThreadPoolExecutor(threads) as pool:
+        for name, info in source.tensors.items():
+            try:
+                pair = _paired(name, info, source, tensors, modules)
+                error, found = _compare_pair(pair, read, pool, threads)
+                errors.append(error)
+                problems += found
+            except CheckpointError as error:
+                problems.append(f"{name}: {error}")
     parts = {f"{path}.{part}" for path in modules for part in ("scales", "biases")}
     problems += [f"{name} is not in the source" for name in tensors if name not in source.tensors and name not in parts]
     worst_first = sorted(errors, key=lambda each: math.inf if each.relative_error is None else each.relative_error)
@@ -140,7 +144,7 @@ def _may_be_padding(pair: _Pair) -> bool:
     return mine[axis] > theirs[axis] and (*mine[:axis], *mine[axis + 1 :]) == (*theirs[:axis], *theirs[axis + 1 :])
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Sums:
     """Sums over the rows of a pair."""
 
@@ -149,29 +153,52 @@ class _Sums:
     changed: int = 0
     padding: int = 0
 
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(
+            self.difference + other.difference,
+            self.source + other.source,
+            self.changed + other.changed,
+            self.padding + other.padding,
+        )
 
-def _compare_pair(pair: _Pair, read: BytesRead) -> tuple[TensorError, list[str]]:
+
+def _compare_pair(pair: _Pair, read: BytesRead, pool: Executor, at_once: int) -> tuple[TensorError, list[str]]:
+    """Compare a pair *at_once* pieces at a time: *pool* adds up some while this thread dequantizes the next."""
     sums = _Sums()
-    for first, count in row_steps(pair.shape):
-        mine = _rows(pair, first, count, read)
-        theirs = _source_rows(pair, first, count, read)
-        _add(sums, pair, mine, theirs)
+    adding: list[Future[_Sums]] = []
+    for steps in _batches(row_steps(pair.shape), at_once):
+        pieces = _rows(pair, steps, read)
+        # Waits for the pieces before, so that memory never holds more than two batches. The order keeps sums exact.
+        sums = sum((each.result() for each in adding), sums)
+        adding = [pool.submit(_sums, pair, rows, first, read) for rows, (first, _) in zip(pieces, steps, strict=True)]
+    sums = sum((each.result() for each in adding), sums)
     error = _tensor_error(pair, sums)
     return error, _problems(pair, sums, error)
 
 
-def _rows(pair: _Pair, first: int, count: int, read: BytesRead) -> Floats:
-    """Return rows of the folder's tensor as numbers."""
+def _batches(steps: Iterable[tuple[int, int]], count: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield *count* of *steps* at a time."""
+    left = iter(steps)
+    while batch := list(islice(left, count)):
+        yield batch
+
+
+def _rows(pair: _Pair, steps: Sequence[tuple[int, int]], read: BytesRead) -> list[Floats]:
+    """Return rows of the folder's tensor as numbers: for each of *steps*, so many from the first on."""
     module = pair.module
     if module is None:
-        return as_float32(read_rows(pair.stored, first, count, read), pair.stored.info.dtype)
-    from olmocr.validate.weights.stock import dequantized
+        dtype = pair.stored.info.dtype
+        return [as_float32(read_rows(pair.stored, first, count, read), dtype) for first, count in steps]
+    from olmocr.validate.weights.stock import PackedRows, dequantized
 
-    weight, scales = (read_rows(tensor, first, count, read) for tensor in (module.weight, module.scales))
-    if module.biases is None:
-        return dequantized(weight, scales, None, module.packing)
-    biases = as_float32(read_rows(module.biases, first, count, read), module.biases.info.dtype)
-    return dequantized(weight, as_float32(scales, module.scales.info.dtype), biases, module.packing)
+    def packed(first: int, count: int) -> PackedRows:
+        weight, scales = (read_rows(tensor, first, count, read) for tensor in (module.weight, module.scales))
+        if module.biases is None:
+            return PackedRows(weight, scales, None)
+        biases = as_float32(read_rows(module.biases, first, count, read), module.biases.info.dtype)
+        return PackedRows(weight, as_float32(scales, module.scales.info.dtype), biases)
+
+    return dequantized([packed(*step) for step in steps], module.packing)
 
 
 def _source_rows(pair: _Pair, first: int, count: int, read: BytesRead) -> Floats:
@@ -196,16 +223,31 @@ def _scale_of_rows(pair: _Pair, scale: StoredTensor, first: int, count: int, rea
     return as_float32(rows, scale.info.dtype).reshape(-1, *(1,) * (len(pair.source.shape) - 1))
 
 
-def _add(sums: _Sums, pair: _Pair, mine: Floats, theirs: Floats) -> None:
+def _sums(pair: _Pair, mine: Floats, first: int, read: BytesRead) -> _Sums:
+    """Return the sums over some rows, *mine* in the folder, from the *first* on."""
+    theirs = _source_rows(pair, first, len(mine), read)
     inside = tuple(slice(0, length) for length in theirs.shape)
-    expected = np.zeros_like(mine)
-    expected[inside] = theirs
+    expected = theirs
+    if pair.is_padded:
+        expected = np.zeros_like(mine)
+        expected[inside] = theirs
     with np.errstate(invalid="ignore", over="ignore"):
-        sums.difference += float(np.square(np.subtract(mine, expected, dtype=np.float64)).sum())
-        sums.source += float(np.square(theirs, dtype=np.float64).sum())
-    if pair.module is None:
-        sums.changed += int((mine[inside] != rounded(theirs, pair.stored.info.dtype)).sum())
-    sums.padding += int(np.count_nonzero(mine) - np.count_nonzero(mine[inside]))
+        difference, source = _squares(mine, expected), _squares(theirs)
+    is_kept = pair.module is None
+    return _Sums(
+        difference,
+        source,
+        int((mine[inside] != rounded(theirs, pair.stored.info.dtype)).sum()) if is_kept else 0,
+        int(np.count_nonzero(mine) - np.count_nonzero(mine[inside])) if pair.is_padded else 0,
+    )
+
+
+def _squares(values: Floats, away: Floats | None = None) -> float:
+    """Return the sum of the squares of *values*, or of what they are away from others, in float64."""
+    doubles = values.astype(np.float64)
+    if away is not None:
+        doubles -= away
+    return float(np.vdot(doubles, doubles))
 
 
 def _tensor_error(pair: _Pair, sums: _Sums) -> TensorError:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,22 +20,45 @@ from olmocr.tensors.floats import Elements, Floats
 from olmocr.validate.weights.packing import Packing
 
 
-def dequantized(weight: Elements, scales: Elements, biases: Floats | None, packing: Packing) -> Floats:
-    """Return rows of a packed weight as MLX dequantizes them in float32, always on its CPU backend.
+@dataclass(frozen=True, eq=False)
+class PackedRows:
+    """Some rows of a packed weight, as stored. *scales* are floats or, in a mode without *biases*, the stored bytes."""
 
-    *scales* are floats or, in a mode without *biases*, the stored bytes.
+    weight: Elements
+    scales: Elements
+    biases: Floats | None
+
+
+def dequantized(pieces: Sequence[PackedRows], packing: Packing) -> list[Floats]:
+    """Return each of *pieces* as MLX dequantizes it in float32, always on its CPU backend, several at once.
+
+    MLX runs one operation of a stream at a time, on one core, so each piece has a stream of its own.
     """
-    with mx.stream(mx.cpu):
-        values = mx.dequantize(
-            mx.array(weight),
-            mx.array(scales),
-            None if biases is None else mx.array(biases),
-            group_size=packing.group_size,
-            bits=packing.bits,
-            mode=packing.mode,
-            dtype=mx.float32,
-        )
-        return np.array(values)
+    values = []
+    for piece, stream in zip(pieces, _streams(len(pieces)), strict=True):
+        with mx.stream(stream):
+            values.append(
+                mx.dequantize(
+                    mx.array(piece.weight),
+                    mx.array(piece.scales),
+                    None if piece.biases is None else mx.array(piece.biases),
+                    group_size=packing.group_size,
+                    bits=packing.bits,
+                    mode=packing.mode,
+                    dtype=mx.float32,
+                )
+            )
+    mx.eval(values)
+    return [np.array(each) for each in values]
+
+
+_made: list[mx.Stream] = []
+
+
+def _streams(count: int) -> list[mx.Stream]:
+    """Return *count* streams of the CPU; they are kept, since MLX never ends the thread of one."""
+    _made.extend(mx.new_stream(mx.cpu) for _ in range(count - len(_made)))
+    return _made[:count]
 
 
 def why_not_loaded(folder: Path) -> str | None:
