@@ -1,4 +1,4 @@
-"""A page's own text and the answer to it -> how much of the one is in the other."""
+"""A page's own text and the model's answer -> how much of the text is in the answer."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 def coverage(text_layer: str | None, answer: str | None) -> float | None:
-    """Return the share, from 0 to 1, of the words in the file's own text that the answer has, each as often.
+    """Return the share, from 0 to 1, of the words in the file's own text that the answer has equally often.
 
-    Order, case, accents, hyphens, ligatures and markup do not matter; single letters, which formulas are full of, do
-    not count. None where the file's text is no measure: fewer than 20 words, or unreadable.
+    Order, case, accents, hyphens, ligatures and markup do not matter. Single letters, of which formulas have many, do
+    not count. None if the file's text cannot be a measure: it has fewer than 20 words, or is unreadable.
     """
     wanted = _readable_words((text_layer or "")[:_LONGEST])
     if wanted is None or wanted.total() < _FEWEST_WORDS:

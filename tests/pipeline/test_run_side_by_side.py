@@ -175,7 +175,7 @@ def test_three_pages_in_a_row_without_an_answer_end_the_run_and_a_later_one_goes
     away = Reader({number: [AWAY] for number in range(13, 40)})
     options = {"max_concurrent_pages": 1, "workers": 1}
     with pytest.raises(
-        ServerError, match=r"the server is away; the run ends after 3 pages .* go on with it later"
+        ServerError, match=r"the server is away; the run ends after 3 pages .* run it again later"
     ) as end:
         run(tmp_path / "ws", [tmp_path / "broken.pdf", *pdfs], away, **options)
     assert end.value.exit_code == ExitCode.SERVER
