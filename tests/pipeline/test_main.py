@@ -206,11 +206,11 @@ def test_help_is_grouped_by_subject_and_fits_on_a_screen():
         ),
         (
             ["ws", "--pdfs", "a.pdf", "--ray", "--server", "http://a"],
-            "the machines of --ray read pages with a model of their own; leave --server out, or --ray",
+            "the machines of --ray read pages with their own model; leave out --server or --ray",
         ),
         (
             ["ws", "--pdfs", "a.pdf", "--model", "m", "--ray", "ray://head:10001"],
-            "--ray is auto, local, or HOST:PORT, not 'ray://head:10001'; run this on a machine of the cluster",
+            "--ray must be auto, local, or HOST:PORT, not 'ray://head:10001'; run this on a machine of the cluster",
         ),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--page-time-limit", "0"], "must be more than 0 seconds"),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--prompt-file", "none.txt"], "none.txt cannot be read"),
