@@ -141,7 +141,7 @@ class PipelineConfig(ReadingConfig):
     )
     page_separator: str = setting(
         "",
-        "Text between two pages in markdown; {page} is the next page's number, \\n a line end.",
+        "Between two pages in markdown; {page} is the next page's number, \\n a line end.",
         panel=_OUTPUT,
         metavar="TEXT",
     )
