@@ -201,9 +201,9 @@ class PipelineConfig(ReadingConfig):
         self._set("pdfs", _names(self.pdfs))
         self._set("languages", tuple(self.languages))
         if not self.pdfs and not self.retry_failed:
-            raise UsageError("no document is named: `pdfs` is empty; name some")
+            raise UsageError("no document is named: `pdfs` is empty; name at least one")
         if self.force and self.retry_failed:
-            raise UsageError("`force` reads everything anew and `retry_failed` only what failed; choose one")
+            raise UsageError("`force` reads everything again, `retry_failed` only what failed; choose one")
         super().__post_init__()
         self._set("ray", str(self.ray) if self.ray else None)
         if self.ray and self.server:

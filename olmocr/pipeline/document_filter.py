@@ -26,7 +26,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 def why_filtered(text: str, *, has_form: bool, languages: Iterable[str]) -> str | None:
     """Return why a document is left out: it is a form, in none of *languages* (ISO 639-1 codes), or spam; or None.
 
-    *text* is the file's own text of its first pages. A document with too little of it to tell is not left out.
+    *text* is the file's own text of its first pages. A document with too little text to judge is not left out.
 
     Raises:
         MissingDependencyError: the extra that detects languages is not installed.

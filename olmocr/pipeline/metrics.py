@@ -38,7 +38,7 @@ def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
         from prometheus_client import CollectorRegistry, Gauge, start_http_server
     except ImportError as error:
         raise MissingDependencyError(
-            f"--metrics-port needs a client of Prometheus; install it with: {install_command('metrics')}"
+            f"--metrics-port needs the Prometheus client; install it with: {install_command('metrics')}"
         ) from error
     registry = CollectorRegistry()
     count = count_pages(registry)

@@ -51,5 +51,5 @@ def _range(part: str, text: str) -> tuple[int, int | None]:
     one, first, last = match.groups()
     begin, end = int(one or first or 1), int(one or last) if one or last else None
     if begin < 1 or (end is not None and end < begin):
-        raise UsageError(f"pages are counted from 1 upwards, and {part!r} is not")
+        raise UsageError(f"pages are counted from 1 upwards, unlike {part!r}")
     return begin, end

@@ -81,7 +81,7 @@ async def run_pipeline(
         sleep: waits before an unavailable server is asked again.
         open_pool: opens what renders pages.
         open_workspace: opens what keeps results, and what remembers pages.
-        open_cluster: connects to the machines that read pages, where the config names a cluster.
+        open_cluster: connects to the machines that read pages, if the config names a cluster.
 
     Raises:
         OlmocrError: the run cannot start, no server answers any more, or nothing more can be written.

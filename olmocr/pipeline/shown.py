@@ -30,7 +30,7 @@ from olmocr.workspace.tables import LeftAsItIs, Table, as_csv, split_at_tables, 
 log = logging.getLogger(__name__)
 
 FIGURE_SIDE = 2 * TARGET_LONGEST_IMAGE_DIM
-"""Pixels on the longest side of a page from which figures are cut: twice what the model sees, 220 to an A4's inch."""
+"""Pixels on the longest side of a page from which figures are cut: twice what the model sees, 220 per inch of A4."""
 
 _Figure = tuple[int, str]  # a page's number, and the name that its text has for a figure
 

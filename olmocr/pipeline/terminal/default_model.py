@@ -46,14 +46,14 @@ def default_model(
     """Return the model to read with, and remember it.
 
     Args:
-        is_agreed: it may be downloaded without a question.
+        is_agreed: the model may be downloaded without a question.
         confirm: asks the person at the terminal; None if there is nobody to ask.
         memory: bytes of memory to assume, instead of this machine's.
         remembered: the file that keeps the choice, instead of the user's own.
 
     Raises:
         HubError: the Hub cannot be reached.
-        UsageError: none fits, or nobody agreed.
+        UsageError: no model fits, or nobody agreed to the download.
     """
     kept = remembered or cache_folder("model.txt")
     before = _read(kept)

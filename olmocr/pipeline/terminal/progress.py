@@ -25,7 +25,7 @@ class Tally:
         self._pages = self._retried = self._fallback = self._blank = self._tokens = 0
         self._expected = self._waiting = self._documents_done = 0
         self._begun = 0
-        self._left: dict[str, int] = {}  # pages of each document that was begun and is not done
+        self._left: dict[str, int] = {}  # pages of each document that has begun but is not done
         self._last = ""
 
     def start(self, now: float) -> None:

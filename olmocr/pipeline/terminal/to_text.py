@@ -34,7 +34,7 @@ from olmocr.workspace.folder import Workspace, open_workspace
 from olmocr.workspace.records import RECORDS_FILE
 
 KEPT_DAYS = 30
-"""How long a workspace in the cache is kept after its last use."""
+"""Days that a workspace in the cache is kept after its last use."""
 
 _WRITTEN_FILE = "written.json"
 _MARKDOWN_ENDINGS = {".md", ".markdown", ".txt"}
