@@ -51,13 +51,13 @@ if TYPE_CHECKING:
 SETTINGS_FILE = "olmocr.toml"
 
 _PREFIX = "OLMOCR"  # of variables of the environment
-_OTHER_VARIABLES = {"OLMOCR_BLAS", "OLMOCR_VERSION"}  # the device's, and what a machine may have for reasons of its own
+_OTHER_VARIABLES = {"OLMOCR_BLAS", "OLMOCR_VERSION"}  # the device code's, and one that may mean something else
 
 _MODEL, _OUTPUT, _RUN = "What answers", "Output", "Run"
 
 _NOT_IN_A_FILE = {"version", "api_key", "install_completion", "show_completion"}
 
-_MOST_ASKED_AFTER = 3  # documents that are not there
+_MOST_ASKED_AFTER = 3  # missing documents for which a similar name is suggested
 _MOST_COMPARED = 1000  # names in a folder
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class _OcrCommand(CommandWithBothSpellings):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         options = [parameter for parameter in self.params if parameter.param_type_name == "option"]
-        for parameter in self.params:  # told once, in the text above them
+        for parameter in self.params:  # the text above the options says it once
             parameter.show_envvar = False  # type: ignore[attr-defined]
         settings = _settings(Path(SETTINGS_FILE), [each for each in options if each.name not in _NOT_IN_A_FILE])
         return super().make_context(info_name, args, parent, **extra, default_map=settings)
@@ -83,7 +83,7 @@ class _OcrCommand(CommandWithBothSpellings):
 
 
 def _settings(path: Path, options: list[Any]) -> dict[str, Any]:
-    """Read *options* from a file: ``max_tokens = 4000``; the command line and the environment come before it.
+    """Read *options* from a file: ``max_tokens = 4000``; the command line and the environment take precedence.
 
     Raises:
         BadParameter: it cannot be read, or names something else.
@@ -98,7 +98,7 @@ def _settings(path: Path, options: list[Any]) -> dict[str, Any]:
     given = {name.replace("-", "_"): value for name, value in settings.items()}
     unknown = sorted(given.keys() - known.keys())
     if unknown:
-        raise typer.BadParameter(f"{path} sets {', '.join(unknown)}, which is no option that it may set")
+        raise typer.BadParameter(f"{path} sets {', '.join(unknown)}, which is not an option that it may set")
     return {known[name].name: _setting(path, known[name], value) for name, value in given.items()}
 
 
@@ -118,7 +118,7 @@ def _print_version(wanted: bool) -> None:
 
 @dataclass(frozen=True)
 class _Given:
-    """What of the command line is not this command's own: upstream's options, and a server's, which follow --."""
+    """The part of the command line that is for others: upstream's options, and a server's, which follow --."""
 
     upstream: Translated
     for_server: tuple[str, ...]
@@ -126,7 +126,7 @@ class _Given:
 
 @dataclass(frozen=True, kw_only=True)
 class _How:
-    """What a run tells, and where."""
+    """What a run reports, and where."""
 
     quiet: bool
     as_json: bool
@@ -136,7 +136,7 @@ class _How:
 
 @dataclass(frozen=True)
 class _Form:
-    """What a field of PipelineConfig is on the command line, where it is something else there."""
+    """The command line's form of a field of PipelineConfig, if it differs from the field."""
 
     hint: Any
     default: Any
@@ -144,10 +144,10 @@ class _Form:
 
 
 _FORMS = {
-    "workspace": _Form(str, inspect.Parameter.empty, str),  # a path would make a folder of no name this one
+    "workspace": _Form(str, inspect.Parameter.empty, str),  # a path would turn an empty name into the current folder
     "pdfs": _Form(list[str] | None, None, lambda names: tuple(names or ())),
     "server": _Form(list[str] | None, None, one_or_several),
-    "api": _Form(str, PipelineConfig.api, str),  # the config refuses what is none
+    "api": _Form(str, PipelineConfig.api, str),  # the config refuses an unknown one
     "tables": _Form(str, PipelineConfig.tables, str),
     "headers": _Form(str, PipelineConfig.headers, str),
     "kv_budget": _Form(str | None, None, lambda size: None if size is None else parse_size(size, "--kv-budget")),
@@ -155,7 +155,7 @@ _FORMS = {
     "page_separator": _Form(str, "", lambda text: text.replace("\\n", "\n")),
     "languages": _Form(str, "en", lambda codes: tuple(code.strip() for code in codes.split(","))),
 }
-_NO_OPTIONS = {"prompt", "server_options"}  # the one has two options of its own, the others follow --
+_NO_OPTIONS = {"prompt", "server_options"}  # the first has two options of its own; the others follow --
 
 
 def _parameter(name: str, hint: Any, told: Setting) -> inspect.Parameter:
@@ -172,7 +172,7 @@ def _parameter(name: str, hint: Any, told: Setting) -> inspect.Parameter:
 
 
 def _takes_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Let *command* take each field of PipelineConfig, as its metadata tells, before its own options."""
+    """Let *command* take each field of PipelineConfig, as its metadata describes, before its own options."""
     hints, told = typing.get_type_hints(PipelineConfig), settings_of(PipelineConfig)
     settings = [_parameter(name, hints[name], told[name]) for name in told if name not in _NO_OPTIONS]
     context, *own = inspect.signature(command, eval_str=True).parameters.values()
@@ -190,7 +190,7 @@ def ocr(
     *,
     documents: Annotated[
         list[str] | None,
-        typer.Argument(help="More documents; also after a workspace, as with --pdfs.", show_default=False),
+        typer.Argument(help="More documents; after a workspace, the same as --pdfs.", show_default=False),
     ] = None,
     output: Annotated[
         str | None,
@@ -198,18 +198,19 @@ def ocr(
             "--output",
             "-o",
             metavar="FILE|FOLDER",
-            help="For documents without a workspace: markdown goes there, and not to standard output.",
+            help="Without a workspace: write markdown there, not to standard output.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
     servers: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="More servers, one address a line; # begins a remark.", rich_help_panel=_MODEL
+            metavar="FILE", help="More servers, one address a line; # begins a comment.", rich_help_panel=_MODEL
         ),
     ] = None,
     custom_prompt: Annotated[
-        str | None, typer.Option(help="Ask this instead of what the model was trained on.", rich_help_panel=_MODEL)
+        str | None,
+        typer.Option(help="Prompt, instead of the one that the model was trained on.", rich_help_panel=_MODEL),
     ] = None,
     prompt_file: Annotated[
         Path | None, typer.Option(help="The same, from a text file.", rich_help_panel=_MODEL)
@@ -221,7 +222,7 @@ def ocr(
         float | None,
         typer.Option(
             metavar="PRICE",
-            help="With --stats: of one machine; tells what a million pages cost.",
+            help="A machine's price; --stats then shows what a million pages cost.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -230,7 +231,7 @@ def ocr(
         typer.Option(
             min=1,
             metavar="N",
-            help="With that: machines of each run. Default: its servers'.",
+            help="Machines in each run, for its cost. Default: from its servers.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -243,7 +244,7 @@ def ocr(
     metrics_port: Annotated[
         int | None,
         typer.Option(
-            min=1, max=65535, help="Serve metrics for Prometheus there, to this machine.", rich_help_panel=_RUN
+            min=1, max=65535, help="Serve metrics for Prometheus on this port, to this machine.", rich_help_panel=_RUN
         ),
     ] = None,
     disk_logging: Annotated[
@@ -252,7 +253,9 @@ def ocr(
     quiet: Annotated[bool, options.quiet(_RUN)] = False,
     yes: Annotated[
         bool,
-        typer.Option("--yes", help="Where no model is named: download one that fits, unasked.", rich_help_panel=_MODEL),
+        typer.Option(
+            "--yes", help="If no model is named, download one that fits without asking.", rich_help_panel=_MODEL
+        ),
     ] = False,
     version: Annotated[
         bool,
@@ -270,9 +273,9 @@ def ocr(
 
     olmocr FILE.pdf prints its markdown. olmocr WORKSPACE --pdfs FILE.pdf... keeps results in a folder.
 
-    Run it again to resume after an interruption, or to try again what failed. Options may also be set in the
-    environment (OLMOCR_MAX_TOKENS=4000) or in olmocr.toml in the current folder; what follows -- goes to a server that
-    is started. olmocr help lists the other commands.
+    Run it again to resume after an interruption, or to retry what failed. You can also set options in the environment
+    (OLMOCR_MAX_TOKENS=4000) or in olmocr.toml in the current folder. What follows -- goes to a server that olmocr
+    starts. olmocr help lists the other commands.
     """
     for note in _misspelt(os.environ, context.command.params):
         complain(note)
@@ -280,7 +283,7 @@ def ocr(
         _say_stats(settings["workspace"], price_per_hour, machines, as_json=as_json)
         return
     if any(_is_typed(context, name) for name in ("price_per_hour", "machines")):
-        raise UsageError("--price-per-hour and --machines say what runs cost that have ended; give --stats as well")
+        raise UsageError("--price-per-hour and --machines are for the cost of finished runs; give --stats as well")
     values = {name: _FORMS[name].value(value) if name in _FORMS else value for name, value in settings.items()}
     if servers is not None:
         named = read_server_list(servers.expanduser())
@@ -297,7 +300,7 @@ def ocr(
     if not values["model"] and not values["server"] and values["backend"] != "vllm" and (names or not has_workspace):
         values["model"] = _model_of(values.get("workspace")) or _default_model(names, is_agreed=yes)
     if has_workspace and output is not None:
-        raise UsageError("--output is for documents without a workspace; --output-dir says where its markdown goes")
+        raise UsageError("--output is for documents without a workspace; use --output-dir for a workspace's markdown")
     if has_workspace and not names and not values["retry_failed"]:
         raise UsageError(_nothing_to_read(values["workspace"]))
     with _telling_more(names, values):
@@ -308,13 +311,13 @@ def ocr(
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:
-    """Say whether an option stands in the command line; in a file or the environment it may wait for its day."""
+    """Say whether an option is on the command line; one in a file or the environment may be meant for other runs."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def _nothing_to_read(workspace: str) -> str:
-    """Return what to say where no document is named: perhaps *workspace* was to be one."""
+    """Return the message if no document is named: perhaps *workspace* was meant to be one."""
     from olmocr.workspace.objects.place import store_place
 
     what = "no document is named"
@@ -325,7 +328,7 @@ def _nothing_to_read(workspace: str) -> str:
 
 @contextlib.contextmanager
 def _telling_more(documents: list[str], values: dict[str, Any]) -> Iterator[None]:
-    """Where a document is not there, ask after one with a like name, and tell of a model that is not there either."""
+    """If a document is missing, suggest one with a similar name, and report a missing model as well."""
     try:
         yield
     except InputError as error:
@@ -341,7 +344,7 @@ def _telling_more(documents: list[str], values: dict[str, Any]) -> Iterator[None
 
 
 def _alike(documents: list[str]) -> str:
-    """Return a question after files that may have been meant; nothing where none is called much alike."""
+    """Return a question that suggests files with similar names; empty if there are none."""
     meant = []
     for path in (Path(name) for name in documents[:_MOST_ASKED_AFTER]):
         with contextlib.suppress(OSError, ValueError):
@@ -352,7 +355,7 @@ def _alike(documents: list[str]) -> str:
 
 
 def _model_of(workspace: str | None) -> str | None:
-    """Return the model that a workspace was read with, where that is one that this machine can have."""
+    """Return the model that a workspace was read with, if this machine can have it."""
     from olmocr.workspace.opening import memory_to_read, workspace_place
 
     if not workspace:
@@ -360,7 +363,7 @@ def _model_of(workspace: str | None) -> str | None:
     try:
         with memory_to_read(workspace_place(workspace)) as records:
             model = records.only_model()
-    except InputError:  # it is to be made
+    except InputError:  # the workspace does not exist yet
         return None
     return model if model and (Path(model).expanduser().is_dir() or model.count("/") == 1) else None
 
@@ -372,7 +375,7 @@ def _default_model(documents: list[str], *, is_agreed: bool) -> str:
     is_person = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
     try:
         find_sources(documents)
-    except InputError as error:  # told together, so that nobody has to mend one after the other
+    except InputError as error:  # reported together, so that both can be fixed at once
         try:
             default_model(is_agreed=False, confirm=None)
         except UsageError as other:
@@ -382,7 +385,7 @@ def _default_model(documents: list[str], *, is_agreed: bool) -> str:
 
 
 def _misspelt(environment: Mapping[str, str], parameters: list[Any]) -> Iterator[str]:
-    """Yield a sentence for each OLMOCR_ variable that no option heeds."""
+    """Yield a sentence for each OLMOCR_ variable that no option reads."""
     known = {f"{_PREFIX}_{parameter.name.upper()}" for parameter in parameters} | _OTHER_VARIABLES
     known |= {parameter.envvar for parameter in parameters if isinstance(parameter.envvar, str)}
     for name in sorted(environment):
@@ -400,7 +403,7 @@ def _server_options(given: _Given, values: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _has_no_workspace(values: dict[str, Any]) -> bool:
-    """Say whether what stands in the place of the workspace is a document, or a folder of documents."""
+    """Say whether the name in place of the workspace is that of a document, or of a folder of documents."""
     from olmocr.files import is_folder
     from olmocr.pipeline.terminal.to_text import names_documents
     from olmocr.workspace.objects.place import store_place
@@ -453,7 +456,7 @@ def _run(config: PipelineConfig, how: _How) -> None:
 
 
 def _summary(config: PipelineConfig, how: _How) -> RunSummary:
-    """Run *config*, and show how far it is."""
+    """Run *config*, and show its progress."""
     from olmocr.pipeline.metrics import served_metrics
     from olmocr.pipeline.run import run_pipeline
     from olmocr.pipeline.terminal.display import shown_run
@@ -462,7 +465,7 @@ def _summary(config: PipelineConfig, how: _How) -> RunSummary:
     if how.log_file is not None:
         log_to_file(how.log_file.expanduser())
     if config.prompt != PipelineConfig.prompt:
-        log.warning("olmOCR was trained on one prompt only, and this is another")
+        log.warning("olmOCR was trained on one prompt only, and this is a different one")
     with contextlib.ExitStack() as stack:
         count = stack.enter_context(served_metrics(how.metrics_port)) if how.metrics_port else lambda page: None
         display = stack.enter_context(shown_run(console, quiet=how.quiet))
@@ -515,7 +518,7 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
     if len(summary.failures) > 20:
         say(f"           and {len(summary.failures) - 20} more, in {config.workspace / 'failures.jsonl'}")
     if summary.failures:
-        say("           run it again to try these again")
+        say("           run it again to retry these")
 
 
 def _say_stats(workspace: str, price: float | None, machines: int | None, *, as_json: bool) -> None:
@@ -524,7 +527,7 @@ def _say_stats(workspace: str, price: float | None, machines: int | None, *, as_
     from olmocr.workspace.stats import read_stats, stats_lines
 
     if price is None and machines is not None:
-        raise UsageError("--machines is for what they cost: give --price-per-hour as well")
+        raise UsageError("--machines is for the cost of runs; give --price-per-hour as well")
     if price is not None:
         require_price(price)
     place = workspace_place(workspace)

@@ -1,4 +1,4 @@
-"""What answers a run's pages: opened when the first one needs it, asked in order, given up when it is away for long."""
+"""What answers a run's pages: opened when the first one needs it, asked in order, and given up if it stays away."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from olmocr.rendering.pool import default_workers
 from olmocr.stages import FirstText, OnStage, unwatched
 
 _UNANSWERED_IN_A_ROW = 3
-"""So many pages that nobody answered, one after the other, and the server is taken for gone."""
+"""After this many unanswered pages in a row, the server is considered gone."""
 
 FIRST_LETTERS = 1000
-"""So much text of the first page, half of a dense one, is written before other pages are begun beside it."""
+"""Characters of the first page, half of a dense one, that are written before other pages begin beside it."""
 
 
 class Answers:
-    """What answers the pages of a run, so many at once as *config* says. A pile that was read before loads no model.
+    """What answers the pages of a run, as many at once as *config* says. If all pages were read before, no model loads.
 
-    *folder* keeps what a server of our own prints. *seconds* is what loading the model, or starting its server, took.
-    With *ask* there is nothing to open, with *opening* that is opened instead of what *config* says. Pages that are
-    rendered or asked have turns *in_hand*: ahead of the model is as much as the renderers have in hand.
+    *folder* keeps the output of a server that the run starts. *seconds* is how long it took to load the model, or to
+    start its server. With *ask*, there is nothing to open; with *opening*, that is opened instead of what *config*
+    says. A page holds a turn *in_hand* while it is rendered or asked about; only as many pages are ahead of the model
+    as the renderers have in hand.
 
-    *on_stage* hears what is downloaded and loaded, and the first page's text as a model in this process writes it.
-    That page is begun alone, so that there is soon something to see: the others wait until it has
-    :data:`FIRST_LETTERS` letters, or is done.
+    *on_stage* is called with what is downloaded and loaded, and with the first page's text as a model in this process
+    writes it. That page begins alone, so that there is soon something to see. The others wait until it has
+    :data:`FIRST_LETTERS` characters, or is done.
     """
 
     def __init__(
@@ -72,12 +73,12 @@ class Answers:
 
     @property
     def model(self) -> str | None:
-        """The model's name as records have it; None where only its server knows it, and was not asked."""
+        """The model's name as records have it; None if only its server knows it, and has not been asked."""
         return self._opened.model if self._opened else self._config.model
 
     @property
     def most_in_hand(self) -> int:
-        """How many pages may be in hand at most, whatever several servers, or a model here, say that they can hold."""
+        """How many pages may be in hand at most, however much room several servers, or a model here, report."""
         count = len(self._config.servers)
         if self._config.is_in_process and not self._config.max_concurrent_pages:
             return _in_hand(MOST_ROOM)
@@ -85,20 +86,20 @@ class Answers:
         return _in_hand(at_once + count) if count > 1 else self.in_hand.count
 
     async def require_model(self) -> None:
-        """Make sure that there is the model that was asked for, also where no page was left to ask it about.
+        """Make sure that the requested model exists, even if no page was left to ask it about.
 
         Raises:
-            OlmocrError: there is none of this name.
+            OlmocrError: there is no model of this name.
         """
         if self._opened is None:
             await require_model(self._config)
 
     def counts(self) -> dict[str, float]:
-        """Return what a model in this process has done so far, by name; also when this is closed."""
+        """Return what a model in this process has done so far, by name, even after this is closed."""
         return self._opened.counts() if self._opened else {}
 
     def by_server(self) -> dict[str, dict[str, int]]:
-        """Return what each of several servers has done so far, by its address; also when this is closed."""
+        """Return what each of several servers has done so far, by its address, even after this is closed."""
         return self._opened.by_server() if self._opened else {}
 
     @contextlib.asynccontextmanager
@@ -106,8 +107,8 @@ class Answers:
         """Yield what answers, when it is the turn of the page with this *place* in the order.
 
         Raises:
-            ServerUnavailableError: nobody answered this page.
-            ServerError: nobody answered the last few, or there was no server from the first.
+            ServerUnavailableError: no server answered this page.
+            ServerError: no server answered the last few pages, or there was none from the start.
         """
         async with self._turns.turn(place):
             if self._end:
@@ -122,8 +123,8 @@ class Answers:
                 if self._unanswered < _UNANSWERED_IN_A_ROW:
                     raise
                 self._end = ServerError(
-                    f"{error}; the run ends after {self._unanswered} pages in a row without an answer, "
-                    "go on with it later"
+                    f"{error}; the run ends after {self._unanswered} pages in a row without an answer; "
+                    "run it again later"
                 )
                 raise self._end from error
             self._unanswered = 0
@@ -139,7 +140,7 @@ class Answers:
         )
 
     async def open(self) -> Answering:
-        """Return what answers, opened if it is not yet.
+        """Return what answers, and open it first if necessary.
 
         Raises:
             OlmocrError: it cannot be opened.
@@ -150,16 +151,16 @@ class Answers:
                 try:
                     self._opened = await self._stack.enter_async_context(self._open_it())
                 except ServerUnavailableError as error:
-                    # Away from the first: a wrong address rather than a fault that passes, and no page's.
+                    # Away from the start: a wrong address rather than a passing fault, and not the fault of a page.
                     raise ServerError(str(error)) from error
                 self.seconds = time.monotonic() - started
         return self._opened
 
     def _make_room(self, at_once: int | None) -> None:
-        """Let as many pages be asked about as several servers can hold, and one more for each to have at once.
+        """Let as many pages be asked about as several servers have room for, and one more for each to begin at once.
 
-        One that comes late, or comes back, may say that it can hold more than was known. A model in this process says
-        how many it writes at once when it is loaded.
+        A server that joins late, or comes back, may report more room than was known. A model in this process reports
+        how many pages it writes at once when it is loaded.
         """
         at_once = at_once and at_once + len(self._config.servers)
         if at_once and at_once != self._turns.count:
@@ -172,7 +173,7 @@ def _in_hand(at_once: int) -> int:
 
 
 class FirstPage:
-    """Lets the first page go ahead of the others where a model hands on its text, to *on_stage*, as it is written."""
+    """Lets the first page go ahead of the others if a model passes its text to *on_stage* while writing it."""
 
     def __init__(self, on_stage: OnStage) -> None:
         self._on_stage = on_stage
@@ -181,7 +182,7 @@ class FirstPage:
 
     @contextlib.asynccontextmanager
     async def alone(self, answers: Answering) -> AsyncIterator[Answering]:
-        """Yield what is to be asked: at once for the first, later for all others."""
+        """Yield what to ask: at once for the first page, later for all others."""
         is_first, self._is_taken = not self._is_taken, True
         if is_first:
             self._on_stage(FirstText(""))

@@ -1,4 +1,4 @@
-"""What a run is asked to do."""
+"""The settings of a run."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _PAGES, _OUTPUT, _RUN, _ANSWERS = "Pages", "Output", "Run", "What answers"
 
 @dataclass(frozen=True, kw_only=True)
 class TextForm:
-    """How a text is to differ from what the model wrote.
+    """How a text should differ from what the model wrote.
 
     Attributes:
-        figures: cut out as files to which the text leads.
+        figures: cut figures out as files that the text links to.
         tables: ``"html"``, ``"markdown"``, or ``"csv"``, which makes files besides the HTML.
-        headers: ``"keep"`` or ``"drop"`` running heads and page numbers, as far as the file's own text tells them.
+        headers: ``"keep"`` or ``"drop"`` running heads and page numbers, as far as the file's own text shows them.
 
     Raises:
-        UsageError: a value is none of these.
+        UsageError: a value is not one of these.
     """
 
     figures: bool = False
@@ -52,7 +52,7 @@ class TextForm:
 
     @property
     def looks_into_pages(self) -> bool:
-        """Whether it needs more than what was read: the document itself."""
+        """Whether it needs the document itself, not only what was read."""
         return self.figures or self.headers == "drop"
 
     @property
@@ -64,13 +64,13 @@ class TextForm:
 @documented
 @dataclass(frozen=True, kw_only=True)
 class ReadingConfig(BackendConfig):
-    """How pages are to be read, wherever their text goes.
+    """How pages are read, wherever their text goes.
 
     Raises:
         UsageError: a value is out of its range.
     """
 
-    prompt: str = setting(PAGE_PROMPT, "What the model is asked; olmOCR-2 knows none but its own.")
+    prompt: str = setting(PAGE_PROMPT, "What the model is asked; olmOCR-2 knows only its own prompt.")
     target_longest_image_dim: int = setting(
         TARGET_LONGEST_IMAGE_DIM,
         "Pixels on the longest side of a page's image.",
@@ -79,23 +79,23 @@ class ReadingConfig(BackendConfig):
     )
     max_page_retries: int = setting(
         8,
-        "Attempts at a page, the first one counted.",
-        note="Then its text layer is taken instead.",
+        "Attempts at a page, including the first.",
+        note="If all fail, the file's own text is used instead.",
         panel=_PAGES,
         range=Range(1),
     )
     page_time_limit: float | None = setting(
         None,
-        "For one answer, from when the model begins with it.",
-        note="One that is ended then counts as an attempt; None is no limit.",
+        "Limit for one answer, from when the model begins it.",
+        note="An answer that is cut off counts as an attempt; None means no limit.",
         panel=_PAGES,
         metavar="SECONDS",
         range=Range(0, unit="seconds", is_above=True),
     )
     page_timeout: float | None = setting(
         None,
-        "For all attempts at a page together.",
-        note="None is no limit.",
+        "Limit for all attempts at a page together.",
+        note="None means no limit.",
         panel=_PAGES,
         metavar="SECONDS",
         range=Range(0, unit="seconds", is_above=True),
@@ -105,7 +105,7 @@ class ReadingConfig(BackendConfig):
 @documented
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig(ReadingConfig):
-    """What a run is asked to do; a combination that makes no sense is refused when it is made.
+    """The settings of a run; a combination that makes no sense is refused when the object is created.
 
     Raises:
         UsageError: a value is out of its range.
@@ -114,7 +114,7 @@ class PipelineConfig(ReadingConfig):
     workspace: Path | StorePlace = field(
         metadata={
             SETTING: Setting(
-                help="Folder for results, or s3://bucket/ws; made if it is not there.",
+                help="Folder for results, or s3://bucket/ws; created if it does not exist.",
                 note="Several machines may share one: docs/bucket.md.",
             )
         }
@@ -122,11 +122,11 @@ class PipelineConfig(ReadingConfig):
     pdfs: tuple[str, ...] = setting(
         (),
         "PDFs and pictures: files, folders, patterns, .txt lists, archives, URLs, - for standard input.",
-        note="Each document keeps the name it is given by (docs/inputs.md).",
+        note="Each document keeps the name that you give for it (docs/inputs.md).",
         metavar="PATH...",
     )
     pages: str | None = setting(
-        None, "Only these pages of each document: 1-5,9,12-", note="None is all.", panel=_PAGES, metavar="RANGES"
+        None, "Only these pages of each document: 1-5,9,12-", note="None means all.", panel=_PAGES, metavar="RANGES"
     )
     max_page_error_rate: float = setting(
         0.004,
@@ -137,36 +137,36 @@ class PipelineConfig(ReadingConfig):
     )
     markdown: bool = setting(False, "Also write a markdown file for each document.", panel=_OUTPUT)
     output_dir: Path | None = setting(
-        None, "Folder for markdown, instead of one in the workspace.", note="It asks for markdown, too.", panel=_OUTPUT
+        None, "Folder for markdown, instead of one in the workspace.", note="It implies `markdown`.", panel=_OUTPUT
     )
     page_separator: str = setting(
         "",
-        "Between two pages in markdown; {page} is the next one's number, \\n a line end.",
+        "Between two pages in markdown; {page} is the next page's number, \\n a line end.",
         panel=_OUTPUT,
         metavar="TEXT",
     )
-    front_matter: bool = setting(False, "Begin markdown with what is known of it.", note="As YAML.", panel=_OUTPUT)
+    front_matter: bool = setting(False, "Begin markdown with what is known about it.", note="As YAML.", panel=_OUTPUT)
     page_files: bool = setting(False, "Also write a markdown file for each page.", panel=_OUTPUT)
     page_records: bool = setting(
-        False, "Also write all that is known of pages as JSON.", note="One file for each document.", panel=_OUTPUT
+        False, "Also write all that is known about pages as JSON.", note="One file for each document.", panel=_OUTPUT
     )
     figures: bool = setting(
         False,
         "Cut figures out as files that markdown links.",
-        note="It asks for markdown, too; where the model's box is no good, its name for the figure stays.",
+        note="It implies `markdown`. If the model's box is unusable, the model's name for the figure stays.",
         panel=_OUTPUT,
     )
     tables: str = setting(
         "html",
         "Tables as html, markdown or csv.",
-        note="csv leaves them in the text as well; it asks for markdown, as markdown does without page_files.",
+        note="csv also leaves them in the text. csv implies `markdown`, as markdown does without `page_files`.",
         panel=_OUTPUT,
         choices=TABLES,
     )
     headers: str = setting(
         "keep",
         "keep or drop running heads and page numbers.",
-        note="Only the text that a file itself holds tells which these are.",
+        note="Only the file's own text shows which these are.",
         panel=_OUTPUT,
         choices=HEADERS,
     )
@@ -174,20 +174,20 @@ class PipelineConfig(ReadingConfig):
         False, "Leave out forms, advertising, and other languages.", note="(docs/inputs.md)", panel=_RUN
     )
     languages: tuple[str, ...] = setting(
-        ("en",), "What --apply-filter lets through: en,de", note="ISO 639-1 codes.", panel=_RUN, metavar="CODES"
+        ("en",), "Languages that --apply-filter keeps: en,de", note="ISO 639-1 codes.", panel=_RUN, metavar="CODES"
     )
     workers: int = setting(
-        4, "Documents at once.", note="So many for each of several servers or readers.", panel=_RUN, range=Range(1)
+        4, "Documents at once.", note="With several servers or readers, this many for each.", panel=_RUN, range=Range(1)
     )
     ray: str | None = setting(
         None,
-        "Read on a Ray cluster: auto, HOST:PORT, or none to start Ray.",
-        note="In Python `local` starts one here (docs/scale.md).",
+        "Read on a Ray cluster: auto, HOST:PORT, or no address to start Ray.",
+        note="In Python, `local` starts one here (docs/scale.md).",
         panel=_ANSWERS,
         metavar="[ADDR]",
     )
     retry_failed: bool = setting(
-        False, "Read again what failed or fell back; without --pdfs of all the workspace.", panel=_RUN
+        False, "Read again what failed or fell back; without --pdfs, in all of the workspace.", panel=_RUN
     )
     force: bool = setting(False, "Read again what was read before.", panel=_RUN)
 
@@ -197,26 +197,26 @@ class PipelineConfig(ReadingConfig):
         self._set("workspace", workspace_place(self.workspace))
         self._set("output_dir", require_local(self.output_dir, "the folder for markdown") if self.output_dir else None)
         if self.output_dir is not None and isinstance(self.workspace, StorePlace):
-            raise UsageError(f"markdown of {self.workspace} lies there, in markdown/; leave `output_dir` out")
+            raise UsageError(f"{self.workspace} keeps its markdown in markdown/; leave out `output_dir`")
         self._set("pdfs", _names(self.pdfs))
         self._set("languages", tuple(self.languages))
         if not self.pdfs and not self.retry_failed:
-            raise UsageError("no document is named: `pdfs` is empty; name some")
+            raise UsageError("no document is named: `pdfs` is empty; name at least one")
         if self.force and self.retry_failed:
-            raise UsageError("`force` reads everything anew and `retry_failed` only what failed; choose one")
+            raise UsageError("`force` reads everything again, `retry_failed` only what failed; choose one")
         super().__post_init__()
         self._set("ray", str(self.ray) if self.ray else None)
         if self.ray and self.server:
-            raise UsageError("the machines of `ray` read pages with a model of their own; leave `server` out, or `ray`")
+            raise UsageError("the machines of `ray` read pages with their own model; leave out `server` or `ray`")
         if self.ray and "://" in self.ray:
             raise UsageError(
-                f"`ray` is auto, local, or HOST:PORT, not {self.ray!r}; run this on a machine of the cluster"
+                f"`ray` must be auto, local, or HOST:PORT, not {self.ray!r}; run this on a machine of the cluster"
             )
-        _ = self.selection  # refused here if it is none
+        _ = self.selection  # invalid ranges are refused here
 
     @property
     def selection(self) -> PageRanges | None:
-        """The pages to read of each document; None is all."""
+        """The pages to read of each document; None means all."""
         return parse_page_ranges(self.pages) if self.pages is not None else None
 
     @property
@@ -226,7 +226,7 @@ class PipelineConfig(ReadingConfig):
 
     @property
     def markdown_folder(self) -> Path | StorePlace | None:
-        """Where markdown goes; None if it is not asked for."""
+        """Where markdown goes; None if it is not requested."""
         if self.output_dir is not None:
             return self.output_dir
         implied = self.figures or self.tables == "csv" or (bool(self.shown_otherwise) and not self.page_files)
@@ -234,18 +234,18 @@ class PipelineConfig(ReadingConfig):
 
     @property
     def shown_otherwise(self) -> dict[str, bool | str]:
-        """How markdown is to differ from what the model wrote: options and their values, nothing as a rule."""
+        """How markdown should differ from what the model wrote: options and their values; empty by default."""
         found: dict[str, bool | str] = {"figures": self.figures, "tables": self.tables, "headers": self.headers}
         return {name: value for name, value in found.items() if value not in (False, "html", "keep")}
 
     @property
     def form(self) -> TextForm:
-        """How markdown is to differ from what the model wrote."""
+        """How markdown should differ from what the model wrote."""
         return TextForm(figures=self.figures, tables=self.tables, headers=self.headers)
 
     @property
     def writes_beside(self) -> bool:
-        """Whether files under the documents' own names are asked for."""
+        """Whether files under the documents' own names are requested."""
         return self.markdown_folder is not None or self.page_files or self.page_records
 
 

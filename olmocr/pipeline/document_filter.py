@@ -1,4 +1,4 @@
-"""A document's own text -> why it is not worth reading in a collection, if so. The one door to py3langid."""
+"""A document's own text -> why it is not worth reading in a collection, if so. Only this module uses py3langid."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from olmocr.errors import MissingDependencyError
 from olmocr.runtime.extras import install_command
 
 SAMPLE_PAGES = 5
-"""So many of a document's first pages are looked at."""
+"""How many of a document's first pages are examined."""
 
 _FEWEST_CHARACTERS = 200
-_FEWEST_LETTERS = 0.5  # of the characters; with fewer it is a scan's rubbish, or a table, and tells no language
+_FEWEST_LETTERS = 0.5  # of the characters; with fewer it is a scan's rubbish, or a table, and has no clear language
 _MOST_SPAM = 0.004  # of the words
 
-# What pages that were made for search engines, and not for readers, are full of.
+# Words that abound on pages made for search engines rather than readers.
 _SPAM = frozenset(
     {"download", "downloads", "ebook", "ebooks", "epub", "mobi", "torrent", "casino", "casinos", "betting", "viagra"}
     | {"cialis", "porn", "forex", "coupon"}
@@ -26,10 +26,10 @@ _WORD = re.compile(r"[^\W\d_]+")
 def why_filtered(text: str, *, has_form: bool, languages: Iterable[str]) -> str | None:
     """Return why a document is left out: it is a form, in none of *languages* (ISO 639-1 codes), or spam; or None.
 
-    *text* is the file's own text of its first pages. A document with too little of it to tell is not left out.
+    *text* is the file's own text of its first pages. A document with too little text to judge is not left out.
 
     Raises:
-        MissingDependencyError: the extra that tells languages is not installed.
+        MissingDependencyError: the extra that detects languages is not installed.
     """
     if has_form:
         return "it is a form"
@@ -41,17 +41,17 @@ def why_filtered(text: str, *, has_form: bool, languages: Iterable[str]) -> str 
     words = [word.casefold() for word in _WORD.findall(text)]
     spam = sum(word in _SPAM for word in words)
     if spam > _MOST_SPAM * len(words):
-        return f"{spam} of {len(words)} words are those of advertising"
+        return f"{spam} of {len(words)} words are typical of advertising"
     return None
 
 
 def _language_of(text: str) -> str:
-    """Return the ISO 639-1 code of the language that *text* is in, most likely."""
+    """Return the ISO 639-1 code of the most likely language of *text*."""
     try:
         from py3langid.langid import classify
     except ImportError as error:
         raise MissingDependencyError(
-            f"`apply_filter` needs to tell languages apart; install what does that with: {install_command('filter')}"
+            f"`apply_filter` needs a package that detects languages; install it with: {install_command('filter')}"
         ) from error
     code: str = classify(text)[0]
     return code

@@ -1,4 +1,4 @@
-"""Pages as they are finished -> counters that Prometheus scrapes from this machine. The one door to its client."""
+"""Finished pages -> counters that Prometheus scrapes from this machine. Only this module uses its client."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 
 SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 180, 300, 600, 1200, 1800, 3600)
-"""Bounds of the histogram: a blank page takes none, one on a fast Mac some, and on a slow one, asked again, minutes."""
+"""Bounds of the histogram: a blank page takes no time, a page on a fast Mac seconds, a retry on a slow one minutes."""
 
 
 @contextlib.contextmanager
 def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
-    """Serve metrics at ``http://127.0.0.1:<port>/metrics``; yield what is to be called with each page.
+    """Serve metrics at ``http://127.0.0.1:<port>/metrics``; yield a function to call with each page.
 
     ``olmocr_pages_total`` by *status*, ``olmocr_attempts_total``, ``olmocr_attempts_ended_total`` by *end*,
     ``olmocr_input_tokens_total``, ``olmocr_output_tokens_total`` (answers that were not accepted included),
@@ -38,7 +38,7 @@ def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
         from prometheus_client import CollectorRegistry, Gauge, start_http_server
     except ImportError as error:
         raise MissingDependencyError(
-            f"--metrics-port needs a client of Prometheus; install it with: {install_command('metrics')}"
+            f"--metrics-port needs the Prometheus client; install it with: {install_command('metrics')}"
         ) from error
     registry = CollectorRegistry()
     count = count_pages(registry)
@@ -57,10 +57,10 @@ def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
 
 
 def count_pages(registry: CollectorRegistry) -> Callable[[PageRecord], None]:
-    """Return what is to be called with each page, for it to be counted in *registry*."""
+    """Return a function to call with each page, which counts the page in *registry*."""
     from prometheus_client import Counter, Histogram
 
-    pages = Counter("olmocr_pages", "Pages finished, by what came of them.", ["status"], registry=registry)
+    pages = Counter("olmocr_pages", "Pages finished, by outcome.", ["status"], registry=registry)
     attempts = Counter("olmocr_attempts", "How often the model was asked.", registry=registry)
     read = Counter("olmocr_input_tokens", "Tokens read for accepted answers.", registry=registry)
     written = Counter("olmocr_output_tokens", "Tokens written, for any answer.", registry=registry)

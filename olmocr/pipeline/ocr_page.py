@@ -28,16 +28,16 @@ from olmocr.page import (
 from olmocr.rendering.render import turned
 
 End = FinishReason | Literal["failed", "cancelled"]
-"""How an attempt ended: as an answer does, with an error, or since all the page's time was over."""
+"""How an attempt ended: as an answer does, with an error, or because the page ran out of time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """On which terms pages are asked.
+    """The terms on which pages are asked.
 
-    *max_attempts* counts the first one; *max_tokens* are those of one answer; *timeout* is in seconds, for all attempts
-    at a page together, and *time_limit* for one answer, from when the model begins with it. *is_looping* says of an
-    answer's text whether it ends going round in circles.
+    *max_attempts* includes the first; *max_tokens* is for one answer. *timeout* is in seconds, for all attempts at a
+    page together; *time_limit* is for one answer, from when the model begins it. *is_looping* says whether an answer's
+    text ends in a loop.
     """
 
     max_attempts: int = 8
@@ -51,12 +51,12 @@ class Terms:
 
 @dataclass(frozen=True)
 class PageResult:
-    """What came of one page. *page* is None if no answer was good; *rejected* says why of each that was not.
+    """The outcome of one page. *page* is None if no answer was good; *rejected* says why each bad one was rejected.
 
-    A *page* whose rotation is not valid is the last whole answer of a model that called the page turned to the end.
-    *answer* is the accepted one, *attempts* how often the model was asked. *rotation* is how far the page was
+    A *page* whose rotation is not valid is the last complete answer of a model that called the page turned every time.
+    *answer* is the accepted one, and *attempts* is how often the model was asked. *rotation* is how far the page was
     turned, counter-clockwise, to be read; *temperature* and *guided* are those of the accepted answer.
-    *output_tokens* and *passes* are those of all attempts, and *seconds* their time; *ends* says how each of them
+    *output_tokens* and *passes* are those of all attempts, and *seconds* is their time. *ends* says how each attempt
     ended: as answers do, or as ``failed`` or ``cancelled``.
     """
 
@@ -74,17 +74,18 @@ class PageResult:
 
 
 async def ocr_page(image: PageImage, ask: Ask, terms: Terms = Terms(), *, text_layer: str | None = None) -> PageResult:
-    """Ask until an answer is whole, valid and upright, as often and as long as *terms* allow.
+    """Ask until an answer is complete, valid and upright, as often and as long as *terms* allow.
 
-    A page that the model finds turned is turned back and asked afresh, greedily first: it is a new question. So it is
-    when that stands in an answer that is no good otherwise. Any other bad answer is asked again at the next
-    temperature. *text_layer*, the file's own text, may make answers faster and never changes them.
+    A page that the model finds turned is turned back and asked about afresh, greedily at first, since it is a new
+    question. This also holds if the answer that says so is bad otherwise. After any other bad answer, the page is asked
+    about again at the next temperature. *text_layer*, the file's own text, may make answers faster but never changes
+    them.
 
-    If no answer finds the page upright, the last one that is good in all else is kept, as upstream keeps it, unless
-    it has no text and *text_layer* has some.
+    If no answer finds the page upright, the last one that is otherwise good is kept, as upstream does, unless it has
+    no text and *text_layer* has some.
 
     Raises:
-        ServerError: nobody answers; whether the page is good for anything is not known.
+        ServerError: no server answers, so nothing is known about the page.
     """
     attempts = _Attempts(image, terms, text_layer)
     started = time.monotonic()
@@ -147,7 +148,7 @@ class _Attempts:
         self.ends.append("failed")
 
     def failure(self) -> PageResult:
-        """Return what is left when no answer was good: one that only calls the page turned, or none."""
+        """Return the result when no answer was good: one whose only fault is that it calls the page turned, or none."""
         nothing = PageResult(None, None, 0, (), self.rotation)
         return replace(self.kept or nothing, attempts=self.asked_at.total(), rejected=tuple(self.rejected))
 
@@ -156,7 +157,7 @@ class _Attempts:
         return PageResult(page, answer, attempts, rejected, self.rotation, request.temperature, guided=request.guided)
 
     def _keep(self, found: PageResult) -> None:
-        """Keep a whole answer that calls the page turned; one without text only where there is none anywhere."""
+        """Keep a complete answer that calls the page turned; one without text only if no text is known at all."""
         text = found.page and found.page.natural_text
         if text or not (self.kept or (self.text_layer and self.text_layer.strip())):
             self.kept = found
@@ -191,12 +192,12 @@ def _judge(answer: ModelResponse, terms: Terms) -> tuple[PageResponse | None, st
     if answer.finish_reason == "loop" or terms.is_looping(answer.text):
         return None, f"the answer went round in circles after {answer.output_tokens} tokens"
     if answer.finish_reason == "time":
-        return None, f"the answer's time limit was over after {answer.output_tokens} tokens"
+        return None, f"the answer ran out of time after {answer.output_tokens} tokens"
     if answer.finish_reason != "stop":
         return None, f"finish_reason is {answer.finish_reason!r} after {answer.output_tokens} tokens"
     total = answer.input_tokens + answer.output_tokens
     if total > MAX_TOTAL_TOKENS:
-        return None, f"{total} tokens are more than {MAX_TOTAL_TOKENS}"
+        return None, f"{total} tokens exceed the limit of {MAX_TOTAL_TOKENS}"
     try:
         return parse_page_response(answer.text), ""
     except PageResponseError as error:

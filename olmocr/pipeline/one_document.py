@@ -1,4 +1,4 @@
-"""One document -> its pages: what a run reads, and what a server reads, is read here."""
+"""One document -> its pages, for a run and for a server alike."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ def terms_of(config: ReadingConfig) -> Terms:
 class PageReader:
     """Reads the pages of the document at *path*, called *name*: rendered by *pool*, asked for on *terms*.
 
-    *longest_side* is that of a page's image, in pixels. What is wrong with a page that is the *only* one is wrong with
-    the document.
+    *longest_side* is that of a page's image, in pixels. If a page is the *only* one, its fault is the document's.
     """
 
     path: Path
@@ -50,11 +49,11 @@ class PageReader:
     is_only: bool
 
     async def read(self, number: int, turn: AbstractAsyncContextManager[Answering]) -> PageRecord:
-        """Return the page (numbers begin at 1). *turn* is entered to ask about it, and yields what is asked.
+        """Return the page (numbers begin at 1). *turn* is entered to ask about it, and yields what to ask.
 
         Raises:
             InputError: it cannot be rendered, and is the only one.
-            ServerError: nobody answers; of a `ServerUnavailableError` another page may have more luck.
+            ServerError: no server answers; after a `ServerUnavailableError`, another page may have more luck.
         """
         try:
             rendered = await self.pool.render(self.path, self.name, number, self.longest_side)
@@ -67,13 +66,13 @@ class PageReader:
         async with turn as answers:
             result = await ocr_page(rendered.image, answers.ask, self.terms, text_layer=rendered.text_layer)
             if not (result.page and result.page.is_rotation_valid) and (fault := answers.fault()) is not None:
-                raise fault  # the page ran out of time while it waited for a server: that says nothing of the page
+                raise fault  # the page timed out while it waited for a server, which is not the page's fault
             record = record_of(number, result, rendered.text_layer, answers.model)
             return replace(record, asked=how_asked(self.terms.prompt, self.longest_side, self.terms.guided))
 
 
 class ReadableDocument(Protocol):
-    """A document that is open to a run, whichever machine reads its pages."""
+    """A document that a run has opened, whichever machine reads its pages."""
 
     @property
     def sha256(self) -> str:
@@ -87,7 +86,7 @@ class ReadableDocument(Protocol):
         """
 
     async def read(self, number: int, place: Place, *, is_only: bool) -> PageRecord:
-        """Return a page, whose *place* in the order says when it is its turn; errors as of :meth:`PageReader.read`."""
+        """Return a page; its *place* in the order decides its turn. Raises the errors of :meth:`PageReader.read`."""
 
     def on_this_disk(self) -> AbstractAsyncContextManager[Path]:
         """Yield the path of its file on this machine."""
@@ -95,7 +94,7 @@ class ReadableDocument(Protocol):
 
 @dataclass(frozen=True)
 class DocumentHere:
-    """A document that this process reads: the file at *path*, called *name*, asked of *answers* as *config* says."""
+    """A document that this process reads: the file at *path*, called *name*, with *answers*, as *config* says."""
 
     path: Path
     name: str
@@ -105,11 +104,11 @@ class DocumentHere:
     config: ReadingConfig
 
     async def page_count(self) -> int:
-        """Return how many pages it has; errors as of :meth:`~olmocr.rendering.pool.RenderPool.page_count`."""
+        """Return how many pages it has; raises the errors of :meth:`~olmocr.rendering.pool.RenderPool.page_count`."""
         return await self.pool.page_count(self.path, self.name)
 
     async def read(self, number: int, place: Place, *, is_only: bool) -> PageRecord:
-        """Return a page; errors as of :meth:`PageReader.read`."""
+        """Return a page; raises the errors of :meth:`PageReader.read`."""
         terms, side = terms_of(self.config), self.config.target_longest_image_dim
         reader = PageReader(self.path, self.name, self.pool, side, terms, is_only)
         return await reader.read(number, self.answers.turn(place))

@@ -29,15 +29,15 @@ class PageRanges:
 
 
 def wanted_numbers(pages: PageRanges | None, page_count: int) -> tuple[int, ...]:
-    """Return the numbers that are wanted of a document with so many pages: those in *pages*, or all."""
+    """Return the wanted page numbers of a document with *page_count* pages: those in *pages*, or all."""
     return pages.numbers(page_count) if pages else tuple(range(1, page_count + 1))
 
 
 def parse_page_ranges(text: str) -> PageRanges:
-    """Read ``1-5,9,12-``: numbers from 1, and ranges, of which either end may be left open.
+    """Read ``1-5,9,12-``: numbers from 1, and ranges that may be open at either end.
 
     Raises:
-        UsageError: it is something else, or a range that ends before it begins.
+        UsageError: it is something else, or a range ends before it begins.
     """
     return PageRanges(tuple(_range(part, text) for part in text.split(",")))
 
@@ -47,9 +47,9 @@ def _range(part: str, text: str) -> tuple[int, int | None]:
     match = _RANGE.fullmatch(part)
     if match is None or part == "-":
         given, wrong = one_line(text, 120), one_line(part, 40)
-        raise UsageError(f"pages must be like 1-5,9,12- and not {given!r}: {wrong!r} is no page and no range")
+        raise UsageError(f"pages must be like 1-5,9,12-, not {given!r}: {wrong!r} is neither a page nor a range")
     one, first, last = match.groups()
     begin, end = int(one or first or 1), int(one or last) if one or last else None
     if begin < 1 or (end is not None and end < begin):
-        raise UsageError(f"pages are counted from 1 upwards, and {part!r} is not")
+        raise UsageError(f"pages are counted from 1 upwards, unlike {part!r}")
     return begin, end

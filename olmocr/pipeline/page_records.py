@@ -1,4 +1,4 @@
-"""What came of a page -> PageRecord: an answer, nothing on it, or a picture that could not be made."""
+"""The outcome of a page -> PageRecord: an answer, a blank page, or a page that could not be rendered."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from olmocr.pipeline.ocr_page import PageResult
 from olmocr.workspace.document import PageRecord
 
 _LONGEST_REASON = 2000
-"""Characters of why an answer was not accepted, whoever said it."""
+"""Characters kept of the reason why an answer was not accepted, whatever its source."""
 
 
 def record_of(number: int, result: PageResult, text_layer: str | None, model: str) -> PageRecord:
-    """Return the record of a page that the model was asked; with no good answer, one that holds *text_layer*."""
+    """Return the record of a page that the model was asked about; without a good answer, it holds *text_layer*."""
     answer = result.answer
     record = PageRecord(
         page_number=number,
@@ -46,13 +46,13 @@ def record_of(number: int, result: PageResult, text_layer: str | None, model: st
 
 
 def how_asked(prompt: str, longest_side: int, guided: Guided) -> str:
-    """Return in words how a model is asked for a page, as far as its text may depend on it."""
+    """Return in words how a model is asked for a page, as far as the page's text may depend on it."""
     forced = {"never": "", "retries": "", "always": ", its form forced"}[guided]
     return f"{longest_side} pixels, prompt {hashlib.sha256(prompt.encode()).hexdigest()[:8]}{forced}"
 
 
 def blank_record(number: int) -> PageRecord:
-    """Return the record of a page with nothing on it: no model is asked, which might make something up."""
+    """Return the record of a blank page. No model is asked about it, since it might make something up."""
     return PageRecord(number, "blank", _holding(None))
 
 

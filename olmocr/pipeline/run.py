@@ -51,7 +51,7 @@ OnPage = Callable[[Source, PageRecord], None]
 """Called after each page that this run read."""
 
 OnDocument = Callable[[Source, int, int], None]
-"""Called when a document is begun: how many of its pages are to be read, and how many documents wait behind it."""
+"""Called when a document begins: how many of its pages are to be read, and how many documents wait behind it."""
 
 
 async def run_pipeline(
@@ -68,23 +68,23 @@ async def run_pipeline(
 ) -> RunSummary:
     """Read every document of *config* that its workspace does not hold yet.
 
-    A document that cannot be read is reported in the summary and kept apart as failed; the others go on. Each page is
-    kept as soon as it is read, so that a run that is stopped loses only the pages in hand. Several processes may work
-    in one workspace: each document is read by one of them.
+    A document that cannot be read is reported in the summary and recorded as failed; the run continues with the
+    others. Each page is kept as soon as it is read, so a stopped run loses only the pages in hand. Several processes
+    may work in one workspace; each document is read by one of them.
 
     Args:
         config: what to do.
         on_page: called after each page.
-        on_document: called when a document is begun.
+        on_document: called when a document begins.
         on_stage: called with what happens before there are pages: documents found, a download, loading, first text.
         ask: answers instead of the config's backend and model.
-        sleep: waits before a server that is away is asked again.
+        sleep: waits before an unavailable server is asked again.
         open_pool: opens what renders pages.
         open_workspace: opens what keeps results, and what remembers pages.
-        open_cluster: connects to the machines that read pages, where the config names a cluster.
+        open_cluster: connects to the machines that read pages, if the config names a cluster.
 
     Raises:
-        OlmocrError: nothing could be started, nobody answers any more, or nothing more can be written.
+        OlmocrError: the run cannot start, no server answers any more, or nothing more can be written.
     """
     with contextlib.ExitStack() as stack:
         sources = _find_sources(config, on_stage)
@@ -93,7 +93,7 @@ async def run_pipeline(
         if not config.pdfs:
             sources = sources_to_retry(records)
         if config.writes_beside:
-            for source in sources.values():  # in this order, and not in that in which they are finished
+            for source in sources.values():  # in this order, not in the order in which they finish
                 workspace.reserve(
                     source,
                     markdown=config.markdown_folder is not None,
@@ -115,12 +115,12 @@ async def run_pipeline(
                     with counts.timed(apart_from=lambda: answers.seconds):
                         await documents.get_ready()
                         await run.read_all(unfinished.found())
-            if cluster is None:  # whose machines may have a model that this one has not
+            if cluster is None:  # a cluster's machines may have a model that this one lacks
                 await answers.require_model()
         except asyncio.CancelledError:
             records.end_waiting()
             raise
-        finally:  # what ended the run is one thing, what failed before another
+        finally:  # whatever ended the run, earlier failures are reported
             unfinished.tell_what_was_read_otherwise(answers.model)
             workspace.write_failures(records.failures())
             numbers = metrics_of(counts, answers.counts(), answers.by_server())
@@ -130,7 +130,7 @@ async def run_pipeline(
 
 
 def _find_sources(config: PipelineConfig, on_stage: OnStage) -> DiskDict[Source]:
-    """Return the documents that are given, without those that lie in the workspace itself."""
+    """Return the given documents, except those in the workspace itself."""
     place = config.workspace
     if isinstance(place, Path):
         return list_sources(config.pdfs, apart_from=place, on_stage=on_stage)
@@ -138,7 +138,7 @@ def _find_sources(config: PipelineConfig, on_stage: OnStage) -> DiskDict[Source]
 
 
 def _local(place: Path | StorePlace) -> Path:
-    """Return a folder on this disk for what a server of our own prints."""
+    """Return a folder on this disk for the output of a server that the run starts."""
     return place if isinstance(place, Path) else cache_folder("servers")
 
 
@@ -159,7 +159,7 @@ def run_pipeline_sync(
 
 
 class _CallbackError(Exception):
-    """What the caller's own function raised: no document's fault, and the caller's to handle."""
+    """An error in the caller's own function: not the fault of a document, and for the caller to handle."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
@@ -183,7 +183,7 @@ async def _beating(records: Memory) -> AsyncIterator[None]:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             try:
                 await records.away(records.beat)
-            except OutputError as error:  # the next beat may do it, and what cannot go on ends with the next page
+            except OutputError as error:  # the next beat may succeed; if not, the next page ends the run
                 log.warning("%s", error)
 
     task = asyncio.create_task(beat())
@@ -195,7 +195,7 @@ async def _beating(records: Memory) -> AsyncIterator[None]:
 
 @dataclass(frozen=True)
 class _Documents:
-    """Opens documents: here, with *pool* and *answers*, or by the machines of *cluster*."""
+    """Opens documents: here, with *pool* and *answers*, or on the machines of *cluster*."""
 
     config: PipelineConfig
     scratch: Path
@@ -204,21 +204,21 @@ class _Documents:
     cluster: ClusterReading | None
 
     async def get_ready(self) -> None:
-        """Have machines found: how many documents are read at once depends on it."""
+        """Find the machines: how many documents are read at once depends on them."""
         if self.cluster is not None:
             await self.answers.open()
 
     def at_once(self) -> int:
-        """Return how many documents are read side by side, just now."""
+        """Return how many documents are read side by side at the moment."""
         return self.config.workers * max(1, self.cluster.readers) if self.cluster else self.config.documents_at_once
 
     @contextlib.asynccontextmanager
     async def opened(self, source: Source, place: Place) -> AsyncIterator[ReadableDocument]:
-        """Yield a document, to be read.
+        """Yield a document for reading.
 
         Raises:
-            InputError: it cannot be fetched, or be opened where that is tried at once.
-            ServerUnavailableError: no machine answers for now.
+            InputError: it cannot be fetched, or, if that is tried at once, cannot be opened.
+            ServerUnavailableError: no machine answers at the moment.
         """
         if self.cluster is not None:
             async with self.cluster.opened(source, place, self.answers) as document:
@@ -231,7 +231,7 @@ class _Documents:
 
 @dataclass(frozen=True)
 class _Run:
-    """What it takes to read the documents of a run."""
+    """Reads the documents of a run."""
 
     config: PipelineConfig
     workspace: Results
@@ -244,14 +244,14 @@ class _Run:
     on_document: OnDocument
 
     async def read_all(self, waiting: Iterable[Source]) -> None:
-        """Read documents side by side, then what other processes left."""
+        """Read documents side by side, then those that other processes left unfinished."""
         async for _ in side_by_side(waiting, self._read, self.documents.at_once):
             pass
         async for source in self.unfinished.left_to_others():
             await self._read(source)
 
     async def _read(self, source: Source) -> None:
-        """Read one document and write it, or why it could not be read."""
+        """Read one document, and write its result or why it could not be read."""
         if self.records.is_shared and await self.unfinished.is_done_by_now(source):
             return
         version, sha256 = version_of(source), None
@@ -263,21 +263,19 @@ class _Run:
                     if is_ours:
                         await self._read_content(source, document, version)
         except (InputError, UnwritableNameError) as error:
-            # A server may answer anything for a while; a file here that is no document any more has changed.
+            # A server may answer anything for a while; a local file that is no longer a document has changed.
             stays = sha256 is None or is_elsewhere(source) or await self._has_result(source, sha256)
             await self._fail(source, str(error), unread, keep=stays)
         except ServerUnavailableError as error:
-            await self._fail(source, f"{source.name} had no answer: {error}", unread, keep=True)
+            await self._fail(source, f"{source.name} got no answer: {error}", unread, keep=True)
         except OlmocrError:
             raise
         except _CallbackError as error:
             raise error.reason from error
-        except Exception as error:  # nobody foresaw it, and the other documents are none the worse for it
+        except Exception as error:  # unexpected, but it does not affect the other documents
             log.debug("%s", in_a_line(source.name), exc_info=True)
             why = f"{type(error).__name__}: {reason_of(error)}"
-            await self._fail(
-                source, f"{source.name} met a fault of olmocr itself, please report it: {why}", unread, keep=True
-            )
+            await self._fail(source, f"{source.name} hit a bug in olmocr; please report it: {why}", unread, keep=True)
 
     async def _read_content(self, source: Source, content: ReadableDocument, version: str) -> None:
         config, name, sha256 = self.config, source.name, content.sha256
@@ -302,7 +300,7 @@ class _Run:
             return
         document = await self.records.away(lambda: self.unfinished.assembled(source, sha256, count))
         if document is None:
-            raise InputError(f"{name} lost a page while it was read; run it again")
+            raise InputError(f"{name} lost a page while it was being read; run it again")
         with temporary_folder(self.scratch) as folder:
             looked = NOTHING
             if config.form.looks_into_pages:
@@ -314,7 +312,7 @@ class _Run:
         texts, pool = [], self.documents.pool
         async with content.on_this_disk() as path:
             for number in range(1, min(count, SAMPLE_PAGES) + 1):
-                with contextlib.suppress(InputError):  # a damaged page says nothing
+                with contextlib.suppress(InputError):  # a damaged page has no text to judge by
                     texts.append((await pool.render(path, name, number, _SMALL)).text_layer or "")
             has_form = await pool.has_form(path, name)
         return why_filtered("\n".join(texts), has_form=has_form, languages=self.config.languages)
@@ -322,7 +320,7 @@ class _Run:
     async def _read_pages(
         self, source: Source, content: ReadableDocument, numbers: Iterable[int], *, is_only: bool
     ) -> tuple[dict[int, PageRecord], dict[int, str]]:
-        """Read pages and keep them; return them, and why of each that nobody answered: the next run asks for it."""
+        """Read pages and keep them. Return them, and why others got no answer; the next run asks for those again."""
         fresh: dict[int, PageRecord] = {}
         unanswered: dict[int, str] = {}
         answers, sha256 = self.documents.answers, content.sha256
@@ -349,7 +347,7 @@ class _Run:
     async def _finish(
         self, document: Document, fresh: dict[int, PageRecord], known: KnownDocument, looked: Looked
     ) -> None:
-        """Write a document, or that it failed. Pages that this run read are *fresh*, whatever was kept of them."""
+        """Write a document, or its failure. *fresh* has the pages as this run read them, whatever was kept of them."""
         source, today = document.source, datetime.date.today()
         pages = tuple(fresh.get(page.page_number, page) for page in document.pages)
         if why := why_failed(replace(document, pages=pages), self.config.max_page_error_rate):
@@ -359,7 +357,7 @@ class _Run:
         kept = [page.page_number for page in document.pages if page != fresh.get(page.page_number, page)]
         if kept_well := [number for number in kept if fresh[number].is_fallback]:
             log.warning(
-                "%s: no good answer this time for %d pages (first: %d), which stay as they were read before",
+                "%s: %d pages (first: %d) got no good answer this time and stay as they were read before",
                 source.name, len(kept_well), kept_well[0],
             )  # fmt: skip
         line = dolma_line(document, today)
@@ -367,7 +365,7 @@ class _Run:
         self.counts.add_document("done")
 
     def _write(self, document: Document, line: dict[str, Any], known: KnownDocument, looked: Looked) -> None:
-        """Write a document. The line first: a run that is stopped between the two writes the markdown next time."""
+        """Write a document, its line first: if the run stops after it, the next run writes the markdown."""
         source = document.source
         self.workspace.write_result(source, line)
         self.unfinished.forget_what_had_the_name(source)
@@ -388,7 +386,7 @@ class _Run:
         *,
         keep: bool,
     ) -> None:
-        """Keep why a document failed; what was read before stays with *keep*: nobody knows that it has changed."""
+        """Record why a document failed. With *keep*, what was read before stays, as it may not have changed."""
         name, why = in_a_line(source.name), in_a_line(why)
 
         def write() -> None:
@@ -403,4 +401,4 @@ class _Run:
 def _why_unanswered(name: str, unanswered: dict[int, str]) -> str:
     number, why = min(unanswered.items())
     pages = f"page {number}" if len(unanswered) == 1 else f"{len(unanswered)} pages (first: {number})"
-    return f"{pages} of {name} had no answer: {why}"
+    return f"{pages} of {name} got no answer: {why}"

@@ -1,6 +1,6 @@
 """A document as it was read -> as its markdown shows it: figures as files, tables in another form, no running heads.
 
-What the result holds, and what was kept of each page, stays as the model wrote it.
+The result, and what is kept of each page, stay as the model wrote them.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from olmocr.workspace.tables import LeftAsItIs, Table, as_csv, split_at_tables, 
 log = logging.getLogger(__name__)
 
 FIGURE_SIDE = 2 * TARGET_LONGEST_IMAGE_DIM
-"""Pixels on the longest side of a page from which figures are cut: twice what the model sees, 220 to an A4's inch."""
+"""Pixels on the longest side of a page from which figures are cut: twice what the model sees, 220 per inch of A4."""
 
 _Figure = tuple[int, str]  # a page's number, and the name that its text has for a figure
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What a document's pages show: figures that were cut, as files by page and name, why others were not; lines."""
+    """What a document's pages show: figures cut out, as files by page and name; why others were not; running heads."""
 
     figures: Mapping[_Figure, Path] = field(default_factory=dict)
     refused: Mapping[_Figure, str] = field(default_factory=dict)
@@ -66,7 +66,7 @@ async def find_heads(path: Path, name: str, numbers: Iterable[int], pool: Render
     for number in numbers:
         try:
             top, bottom = await pool.edges(path, name, number)
-        except InputError:  # a damaged page tells nothing
+        except InputError:  # a damaged page has no lines to compare
             continue
         edges[number] = Edges(tuple(top), tuple(bottom))
     return running_heads(edges)
@@ -77,7 +77,7 @@ async def cut_out(
 ) -> Looked:
     """Cut the figures that *document*'s text names out of the file at *path* into *folder*, as PNG.
 
-    *most_bytes* is how many all of one page's may have together; None is any.
+    *most_bytes* limits the figures of one page together; None means no limit.
 
     Raises:
         OutputError: *folder* cannot be written.
@@ -110,7 +110,7 @@ async def _cut(
         return
     found = figures_of(page.text, turned(rendered.image, page.rotation))
     written = 0
-    # One by one: whoever leaves ends this before the next figure.
+    # One by one: a caller that leaves ends this before the next figure.
     while (each := await asyncio.to_thread(next, found, None)) is not None:
         name, picture = each
         if isinstance(picture, str):
@@ -133,7 +133,7 @@ async def _cut(
 
 
 class Showing:
-    """A document's text in the *form* that is asked for, and the files that belong to it."""
+    """A document's text in the requested *form*, and the files that belong to it."""
 
     def __init__(self, document: Document, looked: Looked, form: TextForm) -> None:
         self._document = document
@@ -145,14 +145,14 @@ class Showing:
         self._texts = {page.page_number: self._text(page) for page in document.pages}
 
     def files(self) -> dict[str, str | Path]:
-        """Return the figures and tables, by the names of their files."""
+        """Return the figures and tables by file name."""
         files = {name: content for _, _, name, content in self._files()}
         if files:
-            files[NOT_TO_READ] = "olmocr wrote the files of this folder, and reads none of them as a document.\n"
+            files[NOT_TO_READ] = "olmocr wrote the files in this folder, and does not read them as documents.\n"
         return files
 
     def attached(self) -> Iterator[AttachedFile]:
-        """Yield the figures and tables; a figure lies where it was cut into, and goes with that folder."""
+        """Yield the figures and tables; a figure stays in the folder it was cut into, and is removed with it."""
         for number, kind, name, content in self._files():
             if isinstance(content, Path):
                 yield AttachedFile(number, kind, name, name, content)
@@ -174,7 +174,7 @@ class Showing:
         return self.shown(lambda name: f"{way}/{name}")
 
     def shown(self, link: Callable[[str], str] = lambda name: name) -> Document:
-        """Return the document as it is to be shown; *link* says what leads to a file of a name."""
+        """Return the document as it should be shown; *link* returns the link to a file by its name."""
         pages = tuple(
             replace(page, response=replace(page.response, natural_text=self._linked_text(page, link)))
             if page.response.natural_text is not None
@@ -192,7 +192,7 @@ class Showing:
             yield Failure(source, f"a table is HTML only: {why}", number)
 
     def _text(self, page: PageRecord) -> str:
-        """Return a page's text without running heads, its tables in the form that is asked for."""
+        """Return a page's text without running heads, its tables in the requested form."""
         text, number = page.text, page.page_number
         if self._looked.heads is not None and page.rotation == 0:
             text, dropped = self._looked.heads.without(number, text)
@@ -230,7 +230,7 @@ class Showing:
         return {_csv_name(page.page_number, at): table for at, table in enumerate(tables, 1)}
 
     def tell(self) -> None:
-        """Say what could not be done, and what was left out, once for all pages."""
+        """Log what could not be done, and what was left out, once for all pages."""
         name = in_a_line(self._document.source.name)
         if self._looked.refused:
             (number, figure), why = next(iter(self._looked.refused.items()))
@@ -249,7 +249,7 @@ class Showing:
                 name, len(self._dropped), number, in_a_line(line),
             )  # fmt: skip
         elif self._looked.heads is not None:
-            log.info("%s: no line is left out: the file's own text has none that repeats at the edges of pages", name)
+            log.info("%s: no line is left out, since none in the file's own text repeats at the edges of pages", name)
 
 
 def _figure_files(looked: Looked) -> dict[_Figure, str]:

@@ -22,13 +22,13 @@ _NOTHING: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did. *done* and *pages* count this run's; *skipped* documents were done before, *filtered* left out.
+    """What a run did. *done* and *pages* count this run's own; *skipped* were done before, *filtered* left out.
 
-    Of the *pages*, *blank_pages* had nothing on them, *retried_pages* took more than one attempt, *fallback_pages* got
-    no good answer, *poor_pages* have an answer that lacks much of the file's own text, and *askew_pages* one that calls
-    the page turned, as all others did. *seconds* is the time spent on pages, from the first rendered to the last
-    written, without loading the model. *servers* tells what each model server answered: pages,
-    their tokens and seconds.
+    Of the *pages*, *blank_pages* had nothing on them, *retried_pages* took more than one attempt, and *fallback_pages*
+    got no good answer. *poor_pages* have an answer that lacks much of the file's own text. *askew_pages* have one that
+    calls the page turned, as all other answers did. *seconds* is the time spent on pages, from the first rendered to
+    the last written, without loading the model. *servers* has what each model server answered: pages, their tokens and
+    seconds.
     """
 
     done: int
@@ -48,12 +48,12 @@ class RunSummary:
 
     @property
     def exit_code(self) -> ExitCode:
-        """What a command that ran this ends with."""
+        """The exit code of a command that ran this."""
         return ExitCode.SOME_DOCUMENTS_FAILED if self.failures else ExitCode.OK
 
 
 class RunCounts:
-    """Counts what a run over *sources* does; failures are told in their order. *clock* tells seconds."""
+    """Counts what a run over *sources* does; failures are listed in the order of the sources. *clock* is in seconds."""
 
     def __init__(self, sources: DiskDict[Source], clock: Callable[[], float] = time.monotonic) -> None:
         self._sources = sources
@@ -66,7 +66,7 @@ class RunCounts:
 
     @contextlib.contextmanager
     def timed(self, apart_from: Callable[[], float]) -> Iterator[None]:
-        """Count the seconds of a block, without those that *apart_from* tells at its end."""
+        """Count the seconds of a block, minus those that *apart_from* returns at its end."""
         started = self._clock()
         try:
             yield
@@ -95,7 +95,7 @@ class RunCounts:
         count_server(self._servers, page)
 
     def summary(self) -> RunSummary:
-        """Return what was done so far."""
+        """Return what has been done so far."""
         failures = tuple(self._failures[key] for key in sorted(self._failures, key=self._sources.place))
         names = {each.name for each in fields(RunSummary)} - {"failures", "seconds", "servers"}
         numbers = {name: self._counts[name] for name in names}
@@ -112,7 +112,7 @@ def metrics_of(
 ) -> dict[str, Any]:
     """Return a run's numbers as the workspace keeps them.
 
-    *engine* has those of the model in this process, *servers* those that are known of several servers besides what
+    *engine* has those of the model in this process. *servers* has those known of several servers, apart from what
     they answered.
     """
     summary = counts.summary()
@@ -129,6 +129,6 @@ def metrics_of(
 
 
 def _joined(answered: ByServer, did: Mapping[str, Mapping[str, float]]) -> ByServer:
-    """Return both of each server, also of one that answered nothing."""
+    """Return both sets of numbers for each server, even one that answered nothing."""
     nothing: dict[str, float] = {"pages": 0, "output_tokens": 0, "seconds": 0.0}
     return {url: {**answered.get(url, nothing), **did.get(url, {})} for url in sorted(answered.keys() | did.keys())}

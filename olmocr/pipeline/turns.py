@@ -1,4 +1,4 @@
-"""What goes on at once, and in which order: things done side by side, and a semaphore whose waiters have places."""
+"""What happens at once, and in which order: things done side by side, and a semaphore whose waiters have places."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 Place = tuple[int, ...]
-"""A place in the order: that of a document, then of its page."""
+"""A place in the order: the document's, then the page's."""
 
 
 class Turns:
-    """Lets at most *count* go on at once; of those who wait, the one with the least place is next."""
+    """Lets at most *count* run at once; the waiter with the lowest place is next."""
 
     def __init__(self, count: int) -> None:
         self.count = self._free = count
@@ -25,7 +25,7 @@ class Turns:
         self._arrivals = itertools.count()
 
     def resize(self, count: int) -> None:
-        """Let at most *count* go on at once from now on; those that do already go on."""
+        """Let at most *count* run at once from now on; those that already run continue."""
         more, self.count = count - self.count, count
         for _ in range(more):
             self.give()
@@ -41,12 +41,12 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # given in the moment in which nobody wanted it any more
+            if turn.done() and not turn.cancelled():  # given just as its waiter was cancelled
                 self.give()
             raise
 
     def give(self) -> None:
-        """Give a turn back, to whoever is next."""
+        """Give a turn back; the next waiter gets it."""
         while self._waiting and self._free >= 0:
             turn = heapq.heappop(self._waiting)[2]
             if not turn.done():
@@ -67,10 +67,10 @@ class Turns:
 async def side_by_side(
     things: Iterable[S], do: Callable[[S], Awaitable[T]], at_once: int | Callable[[], int]
 ) -> AsyncGenerator[T]:
-    """Yield what *do* returns of each thing as it comes, *at_once* of them in hand; the first error ends them all.
+    """Yield what *do* returns for each thing as it finishes, *at_once* at a time; the first error ends them all.
 
-    *at_once* may be what tells how many that is just now. They are begun in their order. Closing this ends those in
-    hand: what must not be lost then, *do* keeps by itself.
+    *at_once* may be a function that returns the current number. Things begin in their order. Closing this cancels
+    those in hand, so *do* itself must keep what must not be lost.
     """
     waiting = iter(things)
     tasks: set[asyncio.Future[T]] = set()

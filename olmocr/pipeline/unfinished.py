@@ -1,4 +1,4 @@
-"""What a workspace remembers -> which documents are still to be read, which of their pages, and by whom."""
+"""What a workspace remembers -> which documents and pages are still to be read, and by which process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LOOK_AGAIN_SECONDS = 2.0
 
 
 def sources_to_retry(records: Memory) -> DiskDict[Source]:
-    """Return all documents that failed, or have pages that fell back, and are there still."""
+    """Return all documents that failed or have pages that fell back, and that still exist."""
     return listed(_to_retry(records))
 
 
@@ -52,7 +52,7 @@ def _wants_retry(document: KnownDocument, records: Memory) -> bool:
 
 
 def write_beside(workspace: Results, document: Document, config: PipelineConfig, looked: Looked = NOTHING) -> None:
-    """Write what *config* asks for beside a document's result; *looked* is what its pages show."""
+    """Write the files that *config* requests beside a document's result; *looked* is what its pages show."""
     source, front_matter = document.source, config.front_matter
     made_of = _made_of(text_id(document), config)
     if config.page_records:
@@ -73,7 +73,7 @@ def write_beside(workspace: Results, document: Document, config: PipelineConfig,
 
 
 def _made_of(text: str, config: PipelineConfig) -> dict[str, str]:
-    """Return what each kind of file beside a result is made of: a document's text, by its id, and how it is shown."""
+    """Return what each kind of file beside a result is made of: a document's text, by its id, and the text's form."""
     otherwise = [config.shown_otherwise] if config.shown_otherwise else []
     return {
         "markdown": f"{text} {json.dumps([config.page_separator, config.front_matter, *otherwise])}",
@@ -83,7 +83,7 @@ def _made_of(text: str, config: PipelineConfig) -> dict[str, str]:
 
 
 def _is_one_model(one: str, other: str) -> bool:
-    """Say whether two names are one model's: the same, or of one folder."""
+    """Say whether two names refer to one model: they are equal, or lead to the same folder."""
     if one == other:
         return True
     try:
@@ -93,7 +93,7 @@ def _is_one_model(one: str, other: str) -> bool:
 
 
 class _Turns:
-    """One after the other for each name; names that nobody uses are forgotten."""
+    """One turn at a time for each name; unused names are forgotten."""
 
     def __init__(self) -> None:
         self._locks: dict[str, asyncio.Lock] = {}
@@ -113,7 +113,7 @@ class _Turns:
 
 
 class Unfinished:
-    """What a run over *sources* finds to do in its workspace, beside other processes that work there.
+    """What a run over *sources* has to do in its workspace, where other processes may work too.
 
     *on_skipped* is called for each document that needs no reading.
     """
@@ -143,7 +143,7 @@ class Unfinished:
         self._counting = threading.Lock()
 
     def find(self) -> int:
-        """Find the documents to be read, and say how many; for the others what is asked for only now is written."""
+        """Find the documents to read, and return how many; for the others, write the files requested since."""
         for source in self._sources.values():
             if not self._skipped(source, self._is_done(source)):
                 self._found[source.key] = source
@@ -151,12 +151,12 @@ class Unfinished:
         return self._waiting
 
     def found(self) -> Iterator[Source]:
-        """Yield these documents in their order; where there is company, from any one of them on."""
+        """Yield these documents in their order; if other processes are at work, begin at a random one."""
         start = 0
         if self._records.is_shared and len(self._found) and self._records.has_company():
             start = random.randrange(len(self._found))  # noqa: S311
         yield from self._found.values(start)
-        yield from self._found.values(0, start)  # or all machines would want the same document at the same time
+        yield from self._found.values(0, start)  # or all machines would read the same document at the same time
 
     async def is_done_by_now(self, source: Source) -> bool:
         """Say whether another machine has read a document since this run began."""
@@ -171,7 +171,7 @@ class Unfinished:
         return is_done
 
     def place(self, source: Source, number: int) -> Place:
-        """Return a page's place in the order: documents are finished as they were given, one after the other."""
+        """Return a page's place in the order: documents are finished one by one, in the order they were given."""
         return self._sources.place(source.key), number
 
     def _is_done(self, source: Source) -> bool:
@@ -192,16 +192,16 @@ class Unfinished:
         return True
 
     def _is_as_asked(self, known: KnownDocument, source: Source) -> bool:
-        """Say whether a document was read as this run would read it, and has not changed as far as can be seen."""
+        """Say whether a document was read as this run would read it, and does not seem to have changed."""
         is_same = known.stat != "" and known.stat == version_of(source)
         if known.state != "done" or not is_same or known.selection != (self._config.pages or "") or self._config.force:
             return False
-        if self._records.numbers_to_replace(known.sha256 or ""):  # a run that was to read it anew was stopped
+        if self._records.numbers_to_replace(known.sha256 or ""):  # a run that should have read it again was stopped
             return False
         return not (self._config.retry_failed and _wants_retry(known, self._records))
 
     def _write_what_is_new(self, known: KnownDocument, source: Source, text: str) -> bool:
-        """Write what is asked for beside the result and is not there so; return whether that could be done."""
+        """Write the requested files that are missing or in another form; return whether that was possible."""
         config, workspace = self._config, self._workspace
         wanted = _made_of(text, config)
         is_there = (
@@ -212,7 +212,7 @@ class Unfinished:
         )
         if not all(is_there):
             if config.form.looks_into_pages and not all((is_there[0], is_there[1], is_there[3])):
-                return False  # the document is opened again, though none of its pages is read anew
+                return False  # the document must be opened again, though no page is read again
             document = self.assembled(source, known.sha256 or "", known.page_count or 0)
             if document is None:
                 return False
@@ -221,8 +221,8 @@ class Unfinished:
 
     @contextlib.asynccontextmanager
     async def held(self, source: Source, sha256: str) -> AsyncIterator[bool]:
-        """Hold a document's content while its pages are read; yield whether it is ours, or left to another process."""
-        async with self._turns.turn(sha256):  # of two files with one content the second finds all pages read
+        """Lock a document's content while its pages are read; yield False if another process has the lock."""
+        async with self._turns.turn(sha256):  # a second file with the same content finds all pages read
             if not await self._records.away(lambda: self._records.lock(sha256)):
                 self._left_to_others.append(source)
                 yield False
@@ -233,9 +233,9 @@ class Unfinished:
                 await self._records.away(lambda: self._records.release(sha256))
 
     async def left_to_others(self) -> AsyncIterator[Source]:
-        """Yield what other processes had in hand and have not done, as soon as they let go of it, or are dead."""
+        """Yield documents that other processes held but did not finish, once they release them or die."""
         if self._left_to_others:
-            log.info("waiting for %d documents that another process reads", len(self._left_to_others))
+            log.info("waiting for %d documents that another process is reading", len(self._left_to_others))
         while self._left_to_others:
             left, self._left_to_others = self._left_to_others, []
             self._records.look_again()
@@ -246,9 +246,9 @@ class Unfinished:
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def begin(self, source: Source, sha256: str, numbers: Iterable[int]) -> tuple[list[int], int]:
-        """Return those of a document's pages that are to be read, and how many documents wait behind it.
+        """Return the numbers of a document's pages to read, and how many documents wait behind it.
 
-        What is read anew is so once: not again where it lies there twice, or another process has just done it.
+        Content is read again only once: not again for a second copy, nor after another process has just read it.
         """
         known = self._records.document(source.key)
         updated = known.updated if known else None
@@ -258,7 +258,7 @@ class Unfinished:
         self._begun_anew[sha256] = None
         if self._config.force and is_first:
             self._records.read_anew(sha256, numbers)
-        # What fell back is asked again where it made the document fail, or where that is asked for.
+        # Pages that fell back are asked again if they made the document fail, or if a retry is requested.
         is_retry = self._config.retry_failed or (known is not None and known.state == "failed")
         finished = self._records.finished_numbers(sha256, with_fallback=not (is_retry and is_first))
         with self._counting:
@@ -269,12 +269,12 @@ class Unfinished:
         return missing, self._waiting
 
     def forget_what_had_the_name(self, source: Source) -> None:
-        """Forget documents that had *source*'s names before, through links that lead to it now, and have no other."""
+        """Forget documents that had *source*'s names before, through links that now lead to it, and no other name."""
         for key in self._records.led_elsewhere(source.key, source.spellings):
             if key not in self._sources:
                 self._forget(key)
         archive = key_of_archive(source)
-        if archive is not None and archive not in self._archives:  # it was damaged once, and is not any more
+        if archive is not None and archive not in self._archives:  # it was damaged, but no longer is
             self._archives.add(archive)
             known = self._records.document(archive)
             if known is not None and known.state == "failed":
@@ -290,17 +290,17 @@ class Unfinished:
             self._first_kept.setdefault(reading, source.name)
 
     def tell_what_was_read_otherwise(self, model: str | None) -> None:
-        """Say which documents have pages that were read before, and not as this run with *model* would read them."""
+        """Log which documents keep pages that were read differently from how this run with *model* would read them."""
         asked = how_asked(self._config.prompt, self._config.target_longest_image_dim, self._config.guided_decoding)
         for (other, how), count in sorted(self._kept.items()):
             if model and not _is_one_model(other, model):
-                differs = f"{other} and not with {model}"
+                differs = f"{other}, not with {model}"
             elif how and how != asked:
                 differs = f"other options ({how}; now {asked})"
             else:
                 continue
             log.warning(
-                "%d documents (first: %s) have pages that were read with %s: they stay, `force=True` reads them again",
+                "%d documents (first: %s) keep pages that were read with %s; `force=True` reads them again",
                 count, self._first_kept[other, how], differs,
             )  # fmt: skip
 

@@ -36,7 +36,7 @@ def test_three_pages_in_a_row_that_nobody_answers_end_the_run():
 
     *pages, last = asyncio.run(run())
     assert pages == ["the page is given up"] * 2
-    assert last == ("the server is away; the run ends after 3 pages in a row without an answer, go on with it later")
+    assert last == ("the server is away; the run ends after 3 pages in a row without an answer; run it again later")
 
 
 def test_a_page_that_is_answered_in_between_begins_the_row_anew():

@@ -26,7 +26,7 @@ def test_what_is_no_text_in_a_language_that_is_wanted_is_left_out(text, has_form
 
 def test_a_text_full_of_advertising_is_left_out():
     why = why_filtered(ENGLISH + "Download the free ebook now, casino coupon. ", has_form=False, languages=["en"])
-    assert why.endswith("are those of advertising")
+    assert why.endswith("are typical of advertising")
 
 
 def test_a_form_is_left_out_only_where_that_is_asked_for_and_is_no_failure(tmp_path):

@@ -125,10 +125,10 @@ def test_several_documents_may_be_set_in_the_environment_and_in_a_file(monkeypat
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("max_token = 1", "olmocr.toml sets max_token, which is no option that it may set"),
-        ('api_key = "secret"', "olmocr.toml sets api_key, which is no option that it may set"),
-        ("version = true", "olmocr.toml sets version, which is no option that it may set"),
-        ('workspace = "ws"', "olmocr.toml sets workspace, which is no option that it may set"),
+        ("max_token = 1", "olmocr.toml sets max_token, which is not an option that it may set"),
+        ('api_key = "secret"', "olmocr.toml sets api_key, which is not an option that it may set"),
+        ("version = true", "olmocr.toml sets version, which is not an option that it may set"),
+        ('workspace = "ws"', "olmocr.toml sets workspace, which is not an option that it may set"),
         ("[max_tokens]\nvalue = 1", "olmocr.toml sets max-tokens to several values; it takes one"),
         ('languages = ["en", "de"]', "olmocr.toml sets languages to several values; it takes one"),
         ("max_tokens = ", "olmocr.toml cannot be read: Invalid value (at end of document)"),
@@ -206,11 +206,11 @@ def test_help_is_grouped_by_subject_and_fits_on_a_screen():
         ),
         (
             ["ws", "--pdfs", "a.pdf", "--ray", "--server", "http://a"],
-            "the machines of --ray read pages with a model of their own; leave --server out, or --ray",
+            "the machines of --ray read pages with their own model; leave out --server or --ray",
         ),
         (
             ["ws", "--pdfs", "a.pdf", "--model", "m", "--ray", "ray://head:10001"],
-            "--ray is auto, local, or HOST:PORT, not 'ray://head:10001'; run this on a machine of the cluster",
+            "--ray must be auto, local, or HOST:PORT, not 'ray://head:10001'; run this on a machine of the cluster",
         ),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--page-time-limit", "0"], "must be more than 0 seconds"),
         (["ws", "--pdfs", "a.pdf", "--model", "m", "--prompt-file", "none.txt"], "none.txt cannot be read"),
@@ -287,7 +287,7 @@ def test_what_is_neither_a_folder_nor_a_markdown_file_is_refused_as_output_befor
     Path("notes.docx").touch()
     done = refused("a.pdf", "-o", output, "--model", "m/m")
     assert done.returncode == 2
-    assert f"--output {output} is no folder and no markdown file" in sentence_of(done)
+    assert f"--output {output} is neither a folder nor a markdown file" in sentence_of(done)
 
 
 def test_a_workspace_after_a_document_is_told_to_come_first():
@@ -296,7 +296,7 @@ def test_a_workspace_after_a_document_is_told_to_come_first():
     Path("ws/workspace.sqlite").touch()
     done = refused("a.pdf", "ws")
     assert done.returncode == 2
-    assert "ws is a workspace, which comes first: olmocr ws a.pdf" in sentence_of(done)
+    assert "ws is a workspace and must come first: olmocr ws a.pdf" in sentence_of(done)
 
 
 def test_of_an_option_that_is_none_the_one_most_like_it_is_named():
@@ -352,7 +352,7 @@ def test_stats_with_a_price_tell_what_a_million_pages_cost():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (("--stats", "--machines", "2"), "--machines is for what they cost: give --price-per-hour as well"),
+        (("--stats", "--machines", "2"), "--machines is for the cost of runs; give --price-per-hour as well"),
         (("--pdfs", "a.pdf", "--price-per-hour", "2"), "give --stats as well"),
         (("--stats", "--price-per-hour", "-2"), "--price-per-hour must be what one machine costs in an hour"),
         (("--stats", "--price-per-hour", "nan"), "--price-per-hour must be what one machine costs in an hour"),

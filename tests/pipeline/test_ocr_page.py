@@ -56,7 +56,7 @@ def test_an_answer_that_does_not_parse_says_why():
 
 def test_an_exchange_beyond_the_context_is_not_accepted():
     result, _ = read(answer(input_tokens=16000, output_tokens=400), answer())
-    assert result.rejected == ("16400 tokens are more than 16384",)
+    assert result.rejected == ("16400 tokens exceed the limit of 16384",)
 
 
 def test_an_exchange_that_fills_the_context_is_accepted():
@@ -168,7 +168,7 @@ def test_an_answer_that_took_too_long_is_a_failed_attempt_and_asked_again():
     result, requests = read(answer(finish_reason="time", output_tokens=700), answer("Whole"), time_limit=60.0)
     assert [request.time_limit for request in requests] == [60.0, 60.0]
     assert result.page.natural_text == "Whole"
-    assert result.rejected == ("the answer's time limit was over after 700 tokens",)
+    assert result.rejected == ("the answer ran out of time after 700 tokens",)
 
 
 def test_how_each_attempt_ended_is_recorded_in_order():

@@ -244,7 +244,7 @@ def test_a_document_that_lies_in_the_workspace_is_no_document_of_the_run(tmp_pat
 
 
 def test_a_folder_for_markdown_besides_is_refused():
-    with pytest.raises(UsageError, match="leave `output_dir` out"):
+    with pytest.raises(UsageError, match="leave out `output_dir`"):
         PipelineConfig(workspace="s3://bucket/ws", pdfs="a.pdf", model="m", output_dir="out")
 
 

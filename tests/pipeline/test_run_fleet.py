@@ -171,7 +171,7 @@ def test_when_all_are_killed_the_run_ends_with_exit_code_8_and_the_next_one_read
             for server in fresh:
                 server.kill()
 
-        with pytest.raises(ServerError, match="pages in a row without an answer, go on with it later") as end:
+        with pytest.raises(ServerError, match="pages in a row without an answer; run it again later") as end:
             read(tmp_path, fresh, meanwhile())
     assert end.value.exit_code == ExitCode.SERVER
 

@@ -143,4 +143,4 @@ def test_a_fault_that_nobody_foresaw_costs_one_document_and_asks_to_be_reported(
     config = PipelineConfig(workspace=tmp_path / "ws", pdfs=tuple(map(str, pictures)), model="none", workers=1)
     summary = run_pipeline_sync(config, ask=Model(KeyError("thing"), answer()).ask)
     assert (summary.done, summary.exit_code) == (1, 9)
-    assert "met a fault of olmocr itself, please report it: KeyError: 'thing'" in summary.failures[0].why
+    assert "hit a bug in olmocr; please report it: KeyError: 'thing'" in summary.failures[0].why

@@ -176,7 +176,7 @@ def test_a_page_that_may_fall_back_and_does_when_it_is_forced_keeps_its_text(tmp
     new = Reader({1: [answer("new 1")], 2: [BROKEN]})
     assert run("ws", pdf, new, force=True, max_page_retries=1, max_page_error_rate=0.5)[0].done == 1
     assert results(tmp_path / "ws")[str(pdf)]["text"] == "new 1\npage 2"
-    assert "no good answer this time for 1 pages (first: 2), which stay as they were read before" in caplog.text
+    assert "1 pages (first: 2) got no good answer this time and stay as they were read before" in caplog.text
     assert run("ws", pdf)[0].skipped == 1
 
 
@@ -408,7 +408,7 @@ def test_what_was_read_with_another_model_or_other_options_is_told(tmp_path, cap
     run("ws", pdfs, model="first")
     assert caplog.text == ""
     run("ws", pdfs, model="second")
-    assert f"2 documents (first: {pdfs[0]}) have pages that were read with first and not with second" in caplog.text
+    assert f"2 documents (first: {pdfs[0]}) keep pages that were read with first, not with second" in caplog.text
     caplog.clear()
     run("ws", pdfs, model="first", target_longest_image_dim=100)
     assert "read with other options (64 pixels, prompt c12f21ac; now 100 pixels, prompt c12f21ac)" in caplog.text
@@ -426,7 +426,7 @@ def test_pages_of_another_model_that_a_document_goes_on_with_are_told(tmp_path, 
     run("ws", pdf, pages="1", model="first")
     run("ws", pdf, model="second")
     assert "1 documents" in caplog.text
-    assert "with first and not with second" in caplog.text
+    assert "with first, not with second" in caplog.text
 
 
 def test_one_model_by_two_names_of_its_folder_is_one(tmp_path, caplog):

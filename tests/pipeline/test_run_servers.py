@@ -201,7 +201,7 @@ def test_pages_whose_time_runs_out_while_the_server_is_away_do_not_fall_back(tmp
             asyncio.get_running_loop().skip(15)
             await asyncio.Event().wait()
 
-    with ModelServer(GOOD, GOOD, reset) as server, pytest.raises(ServerError, match="go on with it later"):
+    with ModelServer(GOOD, GOOD, reset) as server, pytest.raises(ServerError, match="run it again later"):
         read(tmp_path, server.url, pages=9, page_timeout=15, clock=Slow())
     with ModelServer(GOOD) as back:
         summary = read(tmp_path, back.url)
@@ -221,7 +221,7 @@ def test_a_server_that_dies_in_the_middle_of_a_run_is_gone_on_with_when_it_is_ba
     server = ModelServer(answers)
     server.__enter__()
     port = server.url.rpartition(":")[2]
-    with pytest.raises(ServerError, match=r"go on with it later"):
+    with pytest.raises(ServerError, match=r"run it again later"):
         read(tmp_path, server.url, pages=9, on_page=die)
     asked_in_vain = len(server.requests) - 4
     assert asked_in_vain <= 1

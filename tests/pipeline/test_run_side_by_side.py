@@ -163,7 +163,7 @@ def test_a_page_that_nobody_answers_fails_its_document_alone_and_is_asked_again_
     summary, _ = run(tmp_path / "ws", pdfs, Reader({12: [AWAY]}), max_concurrent_pages=1)
     assert (summary.done, summary.pages, summary.exit_code) == (2, 8, ExitCode.SOME_DOCUMENTS_FAILED)
     assert summary.failures[0].source == str(pdfs[1])
-    assert summary.failures[0].why == f"page 2 of {pdfs[1]} had no answer: the server is away"
+    assert summary.failures[0].why == f"page 2 of {pdfs[1]} got no answer: the server is away"
     again, reader = run(tmp_path / "ws", pdfs)
     assert (reader.asked, again.done, again.skipped) == ([12], 1, 2)
     assert results(tmp_path / "ws")[str(pdfs[1])]["text"] == pages_text(11, 12, 13)
@@ -175,7 +175,7 @@ def test_three_pages_in_a_row_without_an_answer_end_the_run_and_a_later_one_goes
     away = Reader({number: [AWAY] for number in range(13, 40)})
     options = {"max_concurrent_pages": 1, "workers": 1}
     with pytest.raises(
-        ServerError, match=r"the server is away; the run ends after 3 pages .* go on with it later"
+        ServerError, match=r"the server is away; the run ends after 3 pages .* run it again later"
     ) as end:
         run(tmp_path / "ws", [tmp_path / "broken.pdf", *pdfs], away, **options)
     assert end.value.exit_code == ExitCode.SERVER
@@ -190,7 +190,7 @@ def test_three_pages_in_a_row_without_an_answer_end_the_run_and_a_later_one_goes
 def test_pages_without_an_answer_that_are_not_in_a_row_do_not_end_the_run(tmp_path):
     pdf = write_numbered_pdf(tmp_path / "a.pdf", range(1, 12))
     summary, _ = run(tmp_path / "ws", pdf, Reader({n: [AWAY] for n in (1, 2, 4, 5, 7, 8)}), max_concurrent_pages=1)
-    assert summary.failures[0].why == f"6 pages (first: 1) of {pdf} had no answer: the server is away"
+    assert summary.failures[0].why == f"6 pages (first: 1) of {pdf} got no answer: the server is away"
 
 
 def test_a_server_that_cannot_be_used_at_all_ends_the_run_at_once(tmp_path):

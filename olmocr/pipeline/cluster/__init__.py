@@ -1,1 +1,1 @@
-"""Many machines under one run: a run here, and readers of pages on machines that Ray brings together."""
+"""One run over many machines: the run itself is here, and its readers of pages are on the machines of a Ray cluster."""

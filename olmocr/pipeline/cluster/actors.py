@@ -1,7 +1,7 @@
-"""A Ray cluster -> its places for readers, and the readers there, each an actor. The one door to Ray.
+"""A Ray cluster -> its places for readers, and the readers there, each an actor. Only this module uses Ray.
 
-Nothing here is of Ray's own inside: nodes as it lists them, actors bound to a node, and what it raises. A node that is
-about to go is one on which Ray starts nothing any more; to know that, a task is asked for that needs nothing.
+It uses nothing of Ray's internals: only its list of nodes, actors bound to a node, and its exceptions. On a node that
+is about to leave, Ray starts nothing new. To detect such a node, this module requests a task that needs no resources.
 """
 
 from __future__ import annotations
@@ -49,25 +49,23 @@ log = logging.getLogger(__name__)
 A = TypeVar("A", ReaderInfo, OpenedThere, PageRecord)
 
 MakeDesk = Callable[[ReaderTerms, Fetch], Desk]
-"""Makes what a reader is, in its own process."""
+"""Makes the desk of a reader, in the reader's own process."""
 
 LOCAL = "local"
-"""The address that starts a Ray on this machine, which ends with the run."""
+"""The address that starts Ray on this machine; it stops when the run ends."""
 
 MLX_RESOURCE = "mlx"
-"""The resource that a Mac is started with, of which Ray knows nothing: ray start --resources='{"mlx": 1}'."""
+"""The resource that a Mac must declare, since Ray does not detect it: ray start --resources='{"mlx": 1}'."""
 
 _CONNECT_SECONDS = 10.0
-_CLOSE_SECONDS = 20.0  # for a reader to remove what it keeps, before it is ended
-_LOOK_SECONDS = 10.0  # for a node to begin with a task that needs nothing
-_DRAIN_SECONDS = (
-    30.0  # between two such tasks on a node: each may start a process there; clouds tell two minutes before
-)
+_CLOSE_SECONDS = 20.0  # for a reader to clean up before it is killed
+_LOOK_SECONDS = 10.0  # for a node to start a task that needs no resources
+_DRAIN_SECONDS = 30.0  # between two such tasks on a node: each may start a process; clouds give two minutes' notice
 
 
 @dataclass(frozen=True)
 class PlaceForReader:
-    """A place for a reader: on which node, and which of its resources the reader has for itself."""
+    """A place for a reader: its node, and which of the node's resources the reader has to itself."""
 
     node: str
     cpus: float = 0.0
@@ -78,8 +76,8 @@ class PlaceForReader:
 def places_on(nodes: Iterable[Mapping[str, Any]]) -> dict[str, PlaceForReader]:
     """Return the places for readers on nodes, as Ray lists them, by names that a person can tell apart.
 
-    There is one for each GPU; where no node has any, one for each ``mlx``, as Macs are to have; else one for each node
-    with processors, all of which the reader gets, since a model on processors uses all.
+    There is one place for each GPU. If no node has a GPU, there is one for each ``mlx`` resource, which Macs declare.
+    Otherwise there is one for each node with CPUs; its reader gets all of them, since a model on CPUs uses all.
     """
     alive = sorted((node for node in nodes if node.get("Alive")), key=lambda node: str(node["NodeID"]))
     for resource in ("GPU", MLX_RESOURCE, "CPU"):
@@ -104,10 +102,10 @@ def _places_of(node: Mapping[str, Any], resource: str) -> list[PlaceForReader]:
 async def ray_cluster(
     address: str, make_desk: MakeDesk = Desk, drain_seconds: float = _DRAIN_SECONDS
 ) -> AsyncIterator[Cluster]:
-    """Yield the Ray cluster at *address*, as ``ray.init`` takes it, or one that is started here where it is ``local``.
+    """Yield the Ray cluster at *address*, as ``ray.init`` takes it; ``local`` starts one on this machine.
 
-    A Ray that this process has joined before is used as it is, and stays. What readers do, *make_desk* makes. Every
-    *drain_seconds* each node is asked whether it is about to go.
+    If this process has already joined a Ray cluster, that one is used and left running. *make_desk* makes the desk of
+    each reader. Every *drain_seconds*, this checks whether a node is about to leave.
 
     Raises:
         MissingDependencyError: Ray is not installed.
@@ -116,7 +114,7 @@ async def ray_cluster(
     ray = _ray()
     is_own = not ray.is_initialized()
     if is_own:
-        # In a thread, since Ray would take the signals of the main one for itself; and in one that nobody waits for.
+        # In a thread, since Ray would take over the main thread's signals, and in one that nothing waits for.
         await asyncio.wrap_future(in_a_lasting_thread(lambda: _join(ray, address)))
     cluster = RayCluster(ray, address, make_desk, math.inf if address == LOCAL else drain_seconds)
     with _to_the_log():
@@ -130,7 +128,7 @@ async def ray_cluster(
 
 @contextlib.contextmanager
 def _to_the_log() -> Iterator[None]:
-    """Have the log take, as details, what Ray prints to standard output of nodes that die: results may go there."""
+    """Send what Ray prints about dying nodes to the debug log: standard output may carry results."""
     before, sys.stdout = sys.stdout, _WithoutRay(sys.stdout)
     ours = sys.stdout
     try:
@@ -141,7 +139,7 @@ def _to_the_log() -> Iterator[None]:
 
 
 class _WithoutRay:
-    """A stream that is as it was for everybody but threads of Ray's, by whose name these are known."""
+    """A stream that works as before, except for Ray's threads, which are recognized by their names."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -159,7 +157,7 @@ class _WithoutRay:
 
 
 def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which sends what runs here to its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports usage to its makers
     try:
         import ray
     except ImportError as error:
@@ -178,13 +176,13 @@ def _join(ray: Any, address: str) -> None:
     _require_listener(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
-    except Exception as error:  # Ray raises what it comes upon: ConnectionError, ValueError, RuntimeError
-        what = "no Ray could be started here" if address == LOCAL else f"there is no Ray cluster at {address}"
+    except Exception as error:  # Ray has no class of its own here: ConnectionError, ValueError, RuntimeError
+        what = "Ray could not be started here" if address == LOCAL else f"there is no Ray cluster at {address}"
         raise ServerError(f"{what}: {one_line(reason_of(error), 300)}") from error
 
 
 def _require_listener(address: str) -> None:
-    """Find out in seconds that nobody listens at HOST:PORT: Ray tries for many minutes."""
+    """Find out within seconds that nothing listens at HOST:PORT; Ray itself tries for many minutes."""
     host, colon, port = address.rpartition(":")
     if not colon:
         return
@@ -192,11 +190,11 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:
         why = getattr(error, "strerror", None) or reason_of(error)
-        raise ServerError(f"there is no Ray cluster at {address}: {why}; name its head's HOST:PORT") from error
+        raise ServerError(f"there is no Ray cluster at {address}: {why}; give the HOST:PORT of its head") from error
 
 
 class RayCluster:
-    """The cluster that this process has joined. Every *drain_seconds* nodes are asked whether they are to go."""
+    """The cluster that this process has joined. Every *drain_seconds*, it checks whether nodes are about to leave."""
 
     def __init__(self, ray: Any, address: str, make_desk: MakeDesk, drain_seconds: float) -> None:
         self._ray = ray
@@ -213,7 +211,7 @@ class RayCluster:
         await asyncio.gather(*self._ending)
 
     async def places(self) -> Mapping[str, State]:
-        """Return the places for readers that there are just now.
+        """Return the places for readers that exist now.
 
         Raises:
             ServerError: no node has anything that a model could run on.
@@ -221,7 +219,7 @@ class RayCluster:
         found = places_on(await asyncio.to_thread(self._ray.nodes))
         if not found and not self._places:
             raise ServerError(
-                f"no machine of the Ray cluster at {self._address} has a GPU, a resource {MLX_RESOURCE}, or a processor"
+                f"no machine of the Ray cluster at {self._address} has a GPU, an {MLX_RESOURCE} resource, or a CPU"
             )
         self._places |= found
         if time.monotonic() - self._looked >= self._drain_seconds:
@@ -238,8 +236,8 @@ class RayCluster:
             nodes = await asyncio.to_thread(self._ray.nodes)
             if any(each["NodeID"] == node and each["Alive"] for each in nodes):  # and is not gone already
                 self._draining.add(node)
-                log.warning("a machine of the cluster is about to go: it finishes the pages that it has in hand")
-        except (TimeoutError, self._ray.exceptions.RayError):  # it is busy, or gone, which its readers tell
+                log.warning("a machine is about to leave the cluster; it finishes the pages that it has in hand")
+        except (TimeoutError, self._ray.exceptions.RayError):  # it is busy, or gone, which its readers notice
             pass
 
     def _only_on(self, node: str) -> Any:
@@ -249,7 +247,7 @@ class RayCluster:
 
     @contextlib.asynccontextmanager
     async def reader(self, place: str, terms: ReaderTerms) -> AsyncIterator[ThereReader]:
-        """Start a reader in a place. Ray starts it again where its process ends, as long as its node is there."""
+        """Start a reader in a place. Ray restarts it if its process ends, as long as its node exists."""
         at = self._places[place]
         actor_class = self._ray.remote(_ReaderActor).options(
             num_cpus=at.cpus,
@@ -261,7 +259,7 @@ class RayCluster:
         actor = actor_class.remote(terms, self._make_desk)
         try:
             yield RayReader(self._ray, actor, place)
-        finally:  # all of them end side by side
+        finally:  # all readers end at the same time
             self._ending.add(asyncio.create_task(self._end(actor)))
 
     async def _end(self, actor: Any) -> None:
@@ -270,15 +268,14 @@ class RayCluster:
         self._ray.kill(actor)
 
     async def send(self, content: Path) -> Any:
-        """Return what brings a file's bytes to readers: they go there when one asks for them, and then once."""
+        """Return what gives readers access to a file's bytes, which travel only on demand, and then once."""
 
         def put() -> Any:
             return self._ray.put(content.read_bytes())
 
         try:
-            return [
-                await asyncio.to_thread(put)
-            ]  # in a list, since Ray would send what stands alone with each question
+            # In a list, since Ray would send the bytes of a bare reference with each question.
+            return [await asyncio.to_thread(put)]
         except OSError as error:
             raise InputError(f"{content} cannot be read: {error.strerror}") from error
 
@@ -292,21 +289,21 @@ class RayReader:
     place: str
 
     async def load(self) -> ReaderInfo | Fault:
-        """Load the model, and say what this reader is."""
+        """Load the model, and describe this reader."""
         return await self._given(self.actor.load.remote(), ReaderInfo)
 
     async def open(self, document: SentDocument) -> OpenedThere | Fault:
-        """Return what a document is, which stays at hand for its pages."""
+        """Open a document, which is then kept for its pages."""
         return await self._given(self.actor.open.remote(document), OpenedThere)
 
     async def read(self, question: PageQuestion) -> PageRecord | Fault:
-        """Return a page, read."""
+        """Read a page."""
         return await self._given(self.actor.read.remote(question), PageRecord)
 
     async def _given(self, ref: Any, kind: type[A]) -> A | Fault:
         try:
             answer = await _value(self.ray, ref)
-        except self.ray.exceptions.RayTaskError as error:  # what nobody foresaw, and Ray wrapped
+        except self.ray.exceptions.RayTaskError as error:  # an unexpected error, which Ray wrapped
             cause = error.cause
             raise cause if isinstance(cause, Exception) else RuntimeError(reason_of(error)) from error
         except self.ray.exceptions.RayError as error:
@@ -316,12 +313,12 @@ class RayReader:
 
 
 def _what_ray_says(error: Exception) -> str:
-    """Return what Ray says in a few words: it goes on for pages."""
+    """Return the beginning of an error's message: Ray's run to pages."""
     return one_line(reason_of(error), 160)
 
 
 async def _value(ray: Any, ref: Any) -> Any:
-    """Return what *ref* stands for; if nobody waits for it any more, nobody works at it."""
+    """Return the value of *ref*; if the caller stops waiting, cancel its task."""
     try:
         return await asyncio.wrap_future(ref.future())
     except asyncio.CancelledError:
@@ -334,7 +331,7 @@ def _nothing() -> None:
 
 
 class _ReaderActor:
-    """A reader in a process of Ray's. All that it does is done in an event loop of its own, whatever Ray's is."""
+    """A reader in one of Ray's processes. It does all its work in its own event loop, not in Ray's."""
 
     def __init__(self, terms: ReaderTerms, make_desk: MakeDesk) -> None:
         self._loop = EventLoopThread()
@@ -367,4 +364,4 @@ async def _bytes_of(content: Any) -> bytes:
 
 
 def _lost(error: Exception) -> OlmocrError:
-    return ServerUnavailableError(f"a document's bytes did not come: {_what_ray_says(error)}")
+    return ServerUnavailableError(f"a document's bytes did not arrive: {_what_ray_says(error)}")

@@ -1,6 +1,6 @@
-"""What one reader of a cluster does: documents that it is sent or told of -> their pages, read with a model of its own.
+"""One reader of a cluster: documents that it is sent, or finds itself -> their pages, read with its own model.
 
-It knows nothing of Ray: a test, or any other way to bring machines together, can use it as it is.
+It does not depend on Ray, so a test, or another way to connect machines, can use it as it is.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from olmocr.workspace.document import PageRecord
 T = TypeVar("T")
 
 _KEPT_FILES = 16
-"""So many documents that nobody reads just now are kept: more pages of a long one may come."""
+"""How many documents that nobody is reading are kept: more pages of a long one may be requested."""
 
 
 @dataclass(frozen=True)
 class ReaderTerms:
-    """What a reader is to use: *config*, whose model is one that other machines can find, and what that was *named*."""
+    """What a reader uses: *config*, with a model that other machines can find, and that model as the run *named* it."""
 
     config: ReadingConfig
     named: str
@@ -48,8 +48,8 @@ class ReaderTerms:
 class SentDocument:
     """A document for a reader.
 
-    *token* is one for each time that a run opens it. *content* is what brings its bytes, or None where the reader is to
-    fetch them from where they lie.
+    *token* is new each time that a run opens the document. *content* gives access to its bytes; if it is None, the
+    reader fetches them from their source.
     """
 
     token: str
@@ -67,7 +67,7 @@ class OpenedThere:
 
 @dataclass(frozen=True)
 class PageQuestion:
-    """A page to be read: its number in a document with this SHA-256, and its place in the order of all pages."""
+    """A page to read: its number in a document with this SHA-256, and its place in the order of all pages."""
 
     document: SentDocument
     sha256: str
@@ -78,7 +78,7 @@ class PageQuestion:
 
 @dataclass(frozen=True)
 class ReaderInfo:
-    """A reader that has its model: olmocr's version there, how many pages it takes at once, a hash of the weights."""
+    """A reader that has its model: its olmocr version, how many pages it takes at once, and a hash of the weights."""
 
     version: str
     room: int
@@ -87,7 +87,7 @@ class ReaderInfo:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why there is no answer. It is sent as an answer: what Ray raises has another class."""
+    """Why there is no answer. It is sent as an answer, because Ray raises errors as classes of its own."""
 
     error: OlmocrError
 
@@ -101,7 +101,7 @@ OpenAnswering = Callable[[], AbstractAsyncContextManager[Answering]]
 
 
 def reader_terms(config: ReadingConfig) -> ReaderTerms:
-    """Return what readers on other machines are to use: without keys and what only a run has, paths from the root."""
+    """Return what readers on other machines use: no keys, nothing that only a run needs, and absolute paths."""
     values = {each.name: getattr(config, each.name) for each in fields(ReadingConfig)} | {"api_key": None}
     named = config.model or ""
     folder = Path(named).expanduser()
@@ -120,9 +120,9 @@ class _File:
 
 
 class Desk:
-    """Reads pages on *terms*; *fetch* brings what was sent. Use it as an async context manager.
+    """Reads pages on *terms*; *fetch* gets the bytes of sent documents. Use it as an async context manager.
 
-    *open_pool* opens what renders, *open_answering* what answers, instead of what the terms say.
+    *open_pool* opens what renders, and *open_answering* what answers, instead of what the terms say.
     """
 
     def __init__(
@@ -155,15 +155,15 @@ class Desk:
         await self._stack.__aexit__(*exception)  # type: ignore[arg-type]
 
     async def load(self) -> ReaderInfo | Fault:
-        """Load the model, and say what this reader is."""
+        """Load the model, and describe this reader."""
         return await _told(self._load())
 
     async def open(self, document: SentDocument) -> OpenedThere | Fault:
-        """Return what a document is, which stays at hand for its pages."""
+        """Open a document, which is then kept for its pages."""
         return await _told(self._open(document))
 
     async def read(self, question: PageQuestion) -> PageRecord | Fault:
-        """Return a page, read."""
+        """Read a page."""
         return await _told(self._read(question))
 
     async def _load(self) -> ReaderInfo:
@@ -171,7 +171,7 @@ class Desk:
         return ReaderInfo(__version__, self._answers.in_hand.count, await asyncio.to_thread(self._weights))
 
     def _weights(self) -> str | None:
-        """Return a hash of the model's weights, where one can be had without reading them."""
+        """Return a hash of the model's weights, if it is known without reading them."""
         try:
             return weights_sha256(find_settings(self._config.model or ""))
         except OlmocrError:
@@ -185,24 +185,24 @@ class Desk:
         name, side = question.document.source.name, self._config.target_longest_image_dim
         async with self._file_of(question.document) as (path, sha256):
             if sha256 != question.sha256:
-                raise InputError(f"{name} has changed while it was read; run it again")
+                raise InputError(f"{name} changed while it was being read; run it again")
             reader = PageReader(path, name, self._pool, side, terms_of(self._config), question.is_only)
             return await reader.read(question.number, self._answers.turn(question.place))
 
     @contextlib.asynccontextmanager
     async def _file_of(self, document: SentDocument) -> AsyncIterator[tuple[Path, str]]:
-        """Yield the path of a document on this disk, and its hash; it is fetched once for all its pages."""
+        """Yield a document's path on this disk, and its hash. The document is fetched once for all its pages."""
         file = self._files.pop(document.token, None)
         if file is None:
             stack = contextlib.AsyncExitStack()
             file = _File(asyncio.ensure_future(self._fetched(document, stack)), stack)
-        self._files[document.token] = file  # the last used is the last to be removed
+        self._files[document.token] = file  # the most recently used is removed last
         file.users += 1
         try:
             yield await asyncio.shield(file.fetching)
         except BaseException:
             if file.fetching.done() and (file.fetching.cancelled() or file.fetching.exception()):
-                self._files.pop(document.token, None)  # the next question tries it again
+                self._files.pop(document.token, None)  # the next question tries again
             raise
         finally:
             file.users -= 1
@@ -235,7 +235,7 @@ class Desk:
 
     @contextlib.asynccontextmanager
     async def _answering(self) -> AsyncIterator[Answering]:
-        """Yield what answers, whose records have the model's name as it was given to the run."""
+        """Yield what answers; its records name the model as the run did."""
         config = _with_port_of_its_own(self._config)
         side = config.target_longest_image_dim
         async with answering(config, folder=self._scratch, longest_side=side, is_looping=is_looping) as found:
@@ -250,7 +250,7 @@ async def _told(answer: Awaitable[T]) -> T | Fault:
 
 
 def _with_port_of_its_own(config: ReadingConfig) -> ReadingConfig:
-    """Return a config whose server, if one is started, has a port that is free: there may be several on one machine."""
+    """Return a config whose server, if one is started, has a free port: one machine may run several."""
     if config.is_in_process or config.port is not None:
         return config
     return replace(config, port=free_port())

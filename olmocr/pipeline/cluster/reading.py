@@ -1,4 +1,4 @@
-"""A run's documents, read by many machines: what is asked of which, when machines come, rest and go."""
+"""A run's documents, read by many machines: which machine is asked what, as machines join, rest and leave."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ from olmocr.workspace.document import PageRecord
 log = logging.getLogger(__name__)
 
 SHORT_PAGES = 16
-"""A document of so many pages is read by one reader, unless another one has little else to do."""
+"""A document with at most this many pages is read by one reader, unless another one has little else to do."""
 
 TOGETHER_PAGES = 8
-"""So many pages in a row of a longer one are read by one reader, which fetches the document once for them."""
+"""How many consecutive pages of a longer document one reader reads; it fetches the document once for them."""
 
 LOOK_SECONDS = 10.0
-"""So often is looked for machines that came, are to go, or went."""
+"""How often to look for machines that have joined, are about to leave, or have left."""
 
-_WAITING = 2  # times what readers have in hand may wait for them: a document waits for the reader that has it
+_WAITING = 2  # pages asked for at once, per page of the readers' room: some wait for the reader that has their document
 
 State = Literal["ready", "draining"]
-"""Whether a reader may be asked something new, or its machine is about to go."""
+"""Whether a reader takes new questions, or its machine is about to leave."""
 
 Question = SentDocument | PageQuestion
 
@@ -60,7 +60,7 @@ A = TypeVar("A", OpenedThere, PageRecord)
 
 
 class ThereReader(Protocol):
-    """A reader on some machine. Its methods raise `ServerUnavailableError` where it, or the machine, is gone."""
+    """A reader on some machine. Its methods raise `ServerUnavailableError` if it, or the machine, is gone."""
 
     async def load(self) -> ReaderInfo | Fault:
         """See :meth:`~olmocr.pipeline.cluster.desk.Desk.load`."""
@@ -73,20 +73,20 @@ class ThereReader(Protocol):
 
 
 class Cluster(Protocol):
-    """Machines, each with places for readers, by names."""
+    """Machines with named places for readers."""
 
     async def places(self) -> Mapping[str, State]:
-        """Return the places for readers that there are just now.
+        """Return the places for readers that exist now.
 
         Raises:
-            ServerError: there are none, and nothing says that there will be.
+            ServerError: there are none, and there is no sign that there will be.
         """
 
     def reader(self, place: str, terms: ReaderTerms) -> AbstractAsyncContextManager[ThereReader]:
         """Start a reader in a place."""
 
     async def send(self, content: Path) -> Any:
-        """Return what brings a file's bytes to whichever reader wants them, as long as it is kept."""
+        """Return what gives any reader access to a file's bytes, as long as it is kept."""
 
 
 OpenCluster = Callable[[str], AbstractAsyncContextManager[Cluster]]
@@ -96,10 +96,10 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class ClusterReading:
-    """Reads documents of a run with *config* by the readers of the cluster that *open_cluster* connects to.
+    """Reads the documents of a run with *config* on the readers of the cluster that *open_cluster* connects to.
 
-    :meth:`answering` is what :class:`~olmocr.pipeline.answers.Answers` open. *sleep* waits for what is away, and
-    *on_stage* hears that models are loaded.
+    :class:`~olmocr.pipeline.answers.Answers` opens :meth:`answering`. *sleep* waits while a reader is unavailable, and
+    *on_stage* is called when models are being loaded.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class ClusterReading:
 
     @property
     def readers(self) -> int:
-        """How many readers there are, or are being started."""
+        """How many readers exist or are being started."""
         return len(self._known) - len(self._gone)
 
     @contextlib.asynccontextmanager
@@ -132,7 +132,7 @@ class ClusterReading:
         """Yield what answers, once one reader has its model.
 
         Raises:
-            OlmocrError: there is no such cluster, or no reader has the model.
+            OlmocrError: there is no such cluster, or no reader can load the model.
         """
         async with self._open_cluster(self._config.ray or "") as cluster:
             fleet: Fleet[Question, Answer] = Fleet((), connect=self._connected, look=self._look, sleep=self._sleep)
@@ -140,7 +140,7 @@ class ClusterReading:
             async with fleet:
                 self._fleet = fleet
                 self._follow(await cluster.places(), fleet)
-                log.info("readers that are started: %d; whoever has its model begins", self.readers)
+                log.info("starting %d readers; each begins as soon as it has its model", self.readers)
                 self._on_stage(Loading(self._terms.named))
                 watch = asyncio.create_task(self._watch(cluster, fleet))
                 try:
@@ -165,7 +165,7 @@ class ClusterReading:
         """
         async with contextlib.AsyncExitStack() as stack:
             path = None if is_elsewhere(source) else await stack.enter_async_context(fetched(source, self._scratch))
-            async with answers.turn(place):  # which opens the cluster when it is the first
+            async with answers.turn(place):  # the first turn opens the cluster
                 cluster, fleet = self._cluster, self._fleet
                 assert cluster is not None
                 assert fleet is not None
@@ -175,7 +175,7 @@ class ClusterReading:
             yield DocumentThere(sent, opened, path, self._scratch, fleet, answers)
 
     def _follow(self, places: Mapping[str, State], fleet: Fleet[Question, Answer]) -> None:
-        """Have readers started where there is place, ask nothing new of those that are to go, and drop those gone."""
+        """Start readers in new places, ask nothing new of those about to leave, and drop those that are gone."""
         for name, state in places.items():
             if name not in self._known:
                 self._known[name] = NamedServer(name)
@@ -191,7 +191,7 @@ class ClusterReading:
             await self._sleep(LOOK_SECONDS)
             try:
                 places = await cluster.places()
-            except OlmocrError as error:  # what can be asked goes on; what cannot says so itself
+            except OlmocrError as error:  # readers that answer continue; the others report their own errors
                 log.warning("%s", error)
             else:
                 self._follow(places, fleet)
@@ -213,13 +213,14 @@ class ClusterReading:
             yield ask, await self._look(server, model)
 
     async def _look(self, server: NamedServer, model: str | None) -> ServerInfo:
-        """Have a reader load its model, and see that it is the same program and the same model as elsewhere."""
+        """Have a reader load its model, and check that program and model are the same as elsewhere."""
         found = await self._readers[server.url].load()
         if isinstance(found, Fault):
             raise _as_the_readers(found.error, server.url)
         if found.version != __version__:
             raise MissingDependencyError(
-                f"{server.url} has olmocr {found.version}, and this machine {__version__}; install the same everywhere"
+                f"{server.url} has olmocr {found.version}, but this machine has {__version__}; "
+                "install the same version everywhere"
             )
         named, weights = self._terms.named, found.weights and f"sha256 {found.weights}"
         return ServerInfo(server.url, named, (named,), "olmocr", found.version, None, found.room, weights)
@@ -227,7 +228,7 @@ class ClusterReading:
 
 @dataclass(frozen=True)
 class DocumentThere:
-    """A document that readers have: *opened* so. *path* is its file on this disk, where it lies here."""
+    """A document that readers have *opened*. *path* is its file on this disk, if it is a local one."""
 
     sent: SentDocument
     opened: OpenedThere
@@ -246,19 +247,19 @@ class DocumentThere:
         return self.opened.page_count
 
     async def read(self, number: int, place: Place, *, is_only: bool) -> PageRecord:
-        """Return a page; errors as of :meth:`~olmocr.pipeline.one_document.PageReader.read`."""
+        """Return a page; raises the errors of :meth:`~olmocr.pipeline.one_document.PageReader.read`."""
         question = PageQuestion(self.sent, self.sha256, number, place, is_only)
         async with self.answers.turn(place):
             return _given(await self.fleet.ask(question, self._party(number)), PageRecord)
 
     def _party(self, number: int) -> tuple[str, int]:
-        """Return with which other pages a page goes to one reader: all of a short document, else a few in a row."""
+        """Return the pages that go to one reader along with this one: all of a short document, or a few in a row."""
         is_short = self.opened.page_count <= SHORT_PAGES
         return self.sent.token, 0 if is_short else (number - 1) // TOGETHER_PAGES
 
     @contextlib.asynccontextmanager
     async def on_this_disk(self) -> AsyncIterator[Path]:
-        """Yield the path of its file here, fetched where it lies elsewhere.
+        """Yield the path of its file here, fetched if it is elsewhere.
 
         Raises:
             InputError: it cannot be fetched, or has changed.
@@ -269,12 +270,12 @@ class DocumentThere:
         source = self.sent.source
         async with fetched(source, self.scratch) as path:
             if await asyncio.to_thread(content_hash, path, source.name) != self.sha256:
-                raise InputError(f"{source.name} has changed while it was read; run it again")
+                raise InputError(f"{source.name} changed while it was being read; run it again")
             yield path
 
 
 def _given(answer: Answer, kind: type[A]) -> A:
-    """Return an answer of its kind, or raise what it tells of."""
+    """Return an answer of this kind, or raise the error that it carries."""
     if isinstance(answer, Fault):
         raise answer.error
     assert isinstance(answer, kind)
@@ -282,7 +283,7 @@ def _given(answer: Answer, kind: type[A]) -> A:
 
 
 def _as_the_readers(error: OlmocrError, reader: str) -> OlmocrError:
-    """Return what a reader met as what it is to a run: want of disk there is no end of the run."""
+    """Return a reader's error as the run treats it: a full disk on the reader's machine does not end the run."""
     if isinstance(error, OutputError):
         return Unavailable(f"{reader}: {error}")
     if isinstance(error, Unavailable):

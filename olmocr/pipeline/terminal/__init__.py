@@ -1,1 +1,1 @@
-"""What the command `olmocr` does that a program does not need: choose, show, print."""
+"""What the command `olmocr` does beyond what a program needs: choose, show, print."""

@@ -1,4 +1,4 @@
-"""No model was named -> the one that was chosen before, or the best one that fits this machine, after a question."""
+"""No model was named -> the model chosen before, or, after a question, the best one that fits this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Confirm = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Offer:
-    """A model that is to be downloaded: *missing_bytes* of it, of which *seconds* is a guess; None if there is none."""
+    """A model to download: how many bytes are missing, and about how many *seconds* they take; None if unknown."""
 
     model: KnownModel
     missing_bytes: int
@@ -46,14 +46,14 @@ def default_model(
     """Return the model to read with, and remember it.
 
     Args:
-        is_agreed: it may be downloaded without a question.
-        confirm: asks the person at the terminal; None where there is nobody to ask.
-        memory: bytes of this machine's memory, instead of what it has.
+        is_agreed: the model may be downloaded without a question.
+        confirm: asks the person at the terminal; None if there is nobody to ask.
+        memory: bytes of memory to assume, instead of this machine's.
         remembered: the file that keeps the choice, instead of the user's own.
 
     Raises:
-        HubError: the Hub cannot be asked.
-        UsageError: none fits, or nobody agreed.
+        HubError: the Hub cannot be reached.
+        UsageError: no model fits, or nobody agreed to the download.
     """
     kept = remembered or cache_folder("model.txt")
     before = _read(kept)
@@ -62,7 +62,7 @@ def default_model(
     model = _best(memory if memory is not None else total_memory())
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         raise UsageError(
-            f"no model is named, and HF_HUB_OFFLINE forbids to download one; download {model.repository} where there "
+            f"no model is named, and HF_HUB_OFFLINE forbids downloading one; download {model.repository} where there "
             "is a network, and name its folder with --model"
         )
     if not is_agreed and confirm is None:
@@ -84,20 +84,20 @@ def _best(total: int) -> KnownModel:
     model = best_for(usable_memory(total), known_models())
     if model is None:
         raise UsageError(
-            f"no model is named, and none that is known fits into {shown_size(total)} of memory; make one that does: "
+            f"no model is named, and no known model fits into {shown_size(total)} of memory; make one that does: "
             "olmocr convert allenai/olmOCR-2-7B-1025 --quantize mixed-small --low-disk"
         )
     return model
 
 
 def _offer(model: KnownModel) -> Offer:
-    """Ask the Hub what is missing; the time that its small files take tells the network's rate."""
+    """Ask the Hub what is missing; the time that the small files take shows the network's rate."""
     started = time.monotonic()
     folder = find_settings(model.repository)
     seconds = time.monotonic() - started
     missing = sum(file.size for file in missing_files(folder))
     small = sum(path.stat().st_size for path in folder.path.iterdir() if path.is_file())
-    is_told = bool(missing) and seconds > 0.5  # less, and they were in the cache already
+    is_told = bool(missing) and seconds > 0.5  # if faster, they were in the cache already
     return Offer(model, missing, missing * seconds / small if is_told and small else None)
 
 

@@ -1,4 +1,4 @@
-"""A run -> something to look at from the first second: a live display, or where nobody looks, a line now and then."""
+"""A run -> visible progress from the first second: a live display, or, if nobody watches, a line now and then."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Display:
-    """What is to be called while a run goes on, and what is shown of it; with *logs_lines* in lines of the log."""
+    """The callbacks of a run, and what is shown of it; with *logs_lines*, in lines of the log."""
 
     def __init__(self, *, logs_lines: bool, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -38,14 +38,14 @@ class Display:
             if not self._is_reading:
                 self._is_reading = True
                 self._tally.start(self._clock())
-            if self._tally.has_answer:  # of which this one is the first, or came sooner
+            if self._tally.has_answer:  # to this page, or to one that finished sooner
                 return
         if ended := self._stages.show(stage):
             log.info("%s", ended)
         self._log_a_line()
 
     def on_document(self, source: Source, pages: int, waiting: int) -> None:
-        """Count a document that is begun."""
+        """Count a document that begins."""
         self._stages.end(FindingDocuments)
         self._tally.begin(source.key, pages, waiting)
 
@@ -63,7 +63,7 @@ class Display:
             log.info("%s", self._stages.line() or self._tally.line(now))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the stage that lasts, then how far the pages are."""
+        """Yield the current stage, then the progress of the pages."""
         yield from self._stages.rows()
         if self._tally.has_pages:
             yield from self._tally.rows(self._clock())
@@ -71,7 +71,7 @@ class Display:
 
 @contextlib.contextmanager
 def shown_run(console: Console, *, quiet: bool) -> Iterator[Display]:
-    """Yield a display on *console*; an invisible one with *quiet*, and one that logs lines where nobody looks."""
+    """Yield a display on *console*; with *quiet*, an invisible one; if nobody watches, one that logs lines."""
     from rich.live import Live
 
     watched = is_watched(console)

@@ -1,4 +1,4 @@
-"""Pages as they are finished -> how far a run is: a line in a log, or rows of a live display."""
+"""Finished pages -> the progress of a run: a line in a log, or rows of a live display."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Tally:
     """What was read so far, and what is left. Times are in seconds, of any clock.
 
-    Only pages of documents that were begun are known; those of documents to come are guessed where a time is told.
+    Only pages of documents that have begun are known; those of later documents are estimated for the time left.
     """
 
     def __init__(self, started: float) -> None:
@@ -25,15 +25,15 @@ class Tally:
         self._pages = self._retried = self._fallback = self._blank = self._tokens = 0
         self._expected = self._waiting = self._documents_done = 0
         self._begun = 0
-        self._left: dict[str, int] = {}  # pages of each document that was begun and is not done
+        self._left: dict[str, int] = {}  # pages of each document that has begun but is not done
         self._last = ""
 
     def start(self, now: float) -> None:
-        """Count time from *now* on: what came before was no reading."""
+        """Count time from *now* on: what came before was not reading."""
         self._started = now
 
     def begin(self, document: str, pages: int, waiting: int) -> None:
-        """Count a *document* (its key) that is begun: *pages* are to be read, and *waiting* documents are behind it."""
+        """Count a *document* (its key) that begins: *pages* are to be read, and *waiting* documents are behind it."""
         self._begun += 1
         if pages:
             self._left[document] = pages
@@ -67,17 +67,17 @@ class Tally:
 
     @property
     def pages_left(self) -> float:
-        """Pages that are left, supposing that documents still to come have as many as those that were begun."""
+        """Pages that are left, if later documents have as many on average as those that have begun."""
         return max(0, self._expected - self._pages) + self._waiting * self._expected / max(self._begun, 1)
 
     def line(self, now: float) -> str:
-        """Return pages, those that took more than one attempt or got no good answer, how fast it goes, what is left."""
+        """Return a line with pages, how many were retried or got no good answer, the speed, and what is left."""
         parts = [f"{self._pages_of()} pages", f"{self._documents_of()} documents", *self._kinds()]
         rate = f"{self._tokens / self._minutes(now) / 60:.0f} tokens/s"
         return ", ".join([*parts, *self._speed(now), rate, f"{peak_memory() / 2**20:.0f} MiB"])
 
     def rows(self, now: float) -> Iterator[RenderableType]:
-        """Yield the same in rows of a live display, of any width, and which page was the last."""
+        """Yield the same as rows of a live display of any width, with the last page."""
         figures = "  ".join([f"{self._pages_of()} pages", *self._speed(now)])
         yield bar_row(self._pages, max(1, self._expected), figures)
         last = [f"last: {self._last}"] if self._last else []
@@ -95,7 +95,7 @@ class Tally:
 
     def _speed(self, now: float) -> list[str]:
         rate = self._pages / self._minutes(now)
-        if not rate or (self._pages == self._blank and self.pages_left):  # what is blank tells nothing of a model
+        if not rate or (self._pages == self._blank and self.pages_left):  # blank pages say nothing about a model
             return []
         left = [f"about {spoken(60 * self.pages_left / rate)} left"] if self.pages_left else []
         return [f"{rate:.1f} pages/min", *left]

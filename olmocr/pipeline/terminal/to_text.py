@@ -34,16 +34,16 @@ from olmocr.workspace.folder import Workspace, open_workspace
 from olmocr.workspace.records import RECORDS_FILE
 
 KEPT_DAYS = 30
-"""For so long a workspace in the cache is kept after its last use."""
+"""Days that a workspace in the cache is kept after its last use."""
 
 _WRITTEN_FILE = "written.json"
 _MARKDOWN_ENDINGS = {".md", ".markdown", ".txt"}
 
 
 def names_documents(name: str) -> bool:
-    """Say whether *name*, in the place of a workspace, is that of documents: a file, a URL, or a folder of documents.
+    """Say whether *name*, in place of a workspace, is that of documents: a file, a URL, or a folder of documents.
 
-    A folder is one of documents where it is not a workspace and has files in it.
+    A folder counts as one of documents if it is not a workspace and is not empty.
     """
     if name == STANDARD_INPUT or scheme_of(name) in ("http", "https"):
         return True
@@ -58,20 +58,21 @@ def names_documents(name: str) -> bool:
 
 
 def require_no_workspace(names: Sequence[str]) -> None:
-    """See to it that no workspace is among the *names* of documents that are read without one.
+    """Make sure that no workspace is among the *names* of documents that are read without one.
 
     Raises:
         UsageError: there is one.
     """
     for name in names:
         if is_file(path_of(name) / RECORDS_FILE):
-            raise UsageError(f"{name} is a workspace, which comes first: olmocr {name} {names[0]}")
+            raise UsageError(f"{name} is a workspace and must come first: olmocr {name} {names[0]}")
 
 
 def workspace_of(sources: Sequence[Source], settings: dict[str, Any], root: Path | None = None) -> Path:
     """Return the workspace for *sources* that are read with these *settings*, in the user's cache.
 
-    Whatever changes the text has a workspace of its own, so that another model's text is never taken for this one's.
+    Each combination of settings that change the text has its own workspace, so that one model's text is never taken
+    for another's.
     """
     places = sorted(source.key for source in sources)
     what = {"documents": places, **{name: str(settings.get(name)) for name in _CHANGES_THE_TEXT}}
@@ -93,9 +94,9 @@ def sweep(root: Path | None = None, now: float | None = None) -> None:
 
 @dataclass(frozen=True)
 class Text:
-    """A document's markdown; *file_name* is what a file of it may be called.
+    """A document's markdown; *file_name* is a name for its file.
 
-    *attached* are the figures and tables that it leads to, all in one folder.
+    *attached* are the figures and tables that it links to, all in one folder.
     """
 
     file_name: str
@@ -116,8 +117,8 @@ class Destination:
 
         Raises:
             OutputError: it is a file that this command did not write.
-            UsageError: it is one file, for several documents, or neither a folder nor a markdown file; or there is
-                none, for markdown that *attaches* files.
+            UsageError: it is one file for several documents, or neither a folder nor a markdown file; or it is missing
+                although the markdown *attaches* files.
         """
         if output is None and attaches:
             raise UsageError("--figures and --tables csv make files: say where with --output FILE or FOLDER")
@@ -127,11 +128,11 @@ class Destination:
         self._taken: set[str] = set()
         self._is_folder = output is not None and _is_folder(output)
         if self._path is not None and self._is_folder and _is_another_file(self._path):
-            raise UsageError(f"--output {output} is no folder and no markdown file; name FILE.md or a folder")
+            raise UsageError(f"--output {output} is neither a folder nor a markdown file; name FILE.md or a folder")
         if self._path is None or self._is_folder:
             return
         if len(sources) > 1:
-            raise UsageError(f"--output {output} is one file, and there are several documents; name a folder")
+            raise UsageError(f"--output {output} is one file, but there are several documents; name a folder")
         if not self._is_ours(self._path):
             raise OutputError(f"{self._path} exists, and this command did not write it; name another, or remove it")
 
@@ -151,7 +152,7 @@ class Destination:
                 self._write_with_files(self._path, replace(text, markdown="".join(_separated(iter([text.markdown])))))
 
     def _write_with_files(self, path: Path, text: Text) -> None:
-        """Write a document's markdown, and what it leads to into a folder beside it; what was there before goes."""
+        """Write a document's markdown, and the files it links to in a folder beside it; remove earlier ones."""
         folder, before = self._free_folder(path), _files_beside(path)
         new = {folder / file.name: file for file in text.attached}
         for place, file in new.items():
@@ -167,7 +168,7 @@ class Destination:
                 place.parent.rmdir()
 
     def _free_folder(self, path: Path) -> Path:
-        """Return a folder beside *path* in which nothing is but what a command before this one wrote."""
+        """Return a folder beside *path* that holds nothing except what an earlier command wrote."""
         first = f"{path.stem}.files"
         names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
         folders = map(path.with_name, names)
@@ -185,7 +186,7 @@ class Destination:
         write_whole(self._workspace / _WRITTEN_FILE, json.dumps(self._written))
 
     def _free_path(self, file_name: str) -> Path:
-        """Return a path in the folder that no other document of this run and nobody else has."""
+        """Return a path in the folder that no other document of this run and no other file has."""
         assert self._path is not None
         name = Path(file_name)
         for number in itertools.count(1):
@@ -198,7 +199,7 @@ class Destination:
         return path
 
     def _is_ours(self, path: Path) -> bool:
-        """Say whether *path* may be written: there is nothing, or what a command before this one wrote."""
+        """Say whether *path* may be written: nothing is there, or only what an earlier command wrote."""
         if not os.path.lexists(path):
             return True
         try:
@@ -208,7 +209,7 @@ class Destination:
 
 
 def _files_beside(path: Path) -> set[Path]:
-    """Return the files in the folders that are called as those for what the markdown at *path* leads to."""
+    """Return the files in folders whose names mark them as those of the markdown at *path*."""
     is_named_so = re.compile(re.escape(path.stem) + r"\.files(-\d+)?").fullmatch
     with contextlib.suppress(OSError):
         return {file for each in path.parent.iterdir() if is_named_so(each.name) for file in each.iterdir()}
@@ -221,17 +222,17 @@ def _is_folder(output: str) -> bool:
 
 
 def _is_another_file(path: Path) -> bool:
-    """Say whether *path* is a file, or is called like one that holds a document."""
+    """Say whether *path* is a file, or has the ending of a document."""
     return not is_folder(path) and (is_there(path) or path.suffix.lower() in ENDINGS)
 
 
 def _key(path: Path) -> str:
-    """Return one key for each file, as a file system tells them apart that heeds neither case nor composition."""
+    """Return one key for each file, as on a file system that ignores case and Unicode composition."""
     return folded(str(path.absolute()))
 
 
 def _read_written(workspace: Path) -> dict[str, str]:
-    """Return the hash of each file that a command before this one wrote, by its key."""
+    """Return the hash of each file that an earlier command wrote, by its key."""
     try:
         found = json.loads((workspace / _WRITTEN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -240,7 +241,7 @@ def _read_written(workspace: Path) -> dict[str, str]:
 
 
 def texts_of(config: PipelineConfig, sources: Iterable[Source]) -> Iterator[Text]:
-    """Yield the markdown of each of *sources*, in this order; of one that failed, what was read."""
+    """Yield the markdown of each of *sources*, in this order; for one that failed, what was read."""
     assert isinstance(config.workspace, Path)  # one of this command's own
     workspace = open_workspace(config.workspace, config.output_dir)
     for source in sources:
@@ -275,7 +276,7 @@ def _separated(texts: Iterator[str]) -> Iterator[str]:
 
 
 def _print(texts: Iterator[str]) -> None:
-    """Print text that a model wrote: as it is into a file or a pipe, and without anything that a terminal obeys."""
+    """Print text that a model wrote: unchanged to a file or a pipe, but without control characters to a terminal."""
     is_terminal = sys.stdout.isatty()
     for text in texts:
         sys.stdout.write(visible(text) if is_terminal else text)

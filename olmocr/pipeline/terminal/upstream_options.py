@@ -1,4 +1,4 @@
-"""Options of upstream's command that people paste: renamed, kept for vLLM, or told to have no effect."""
+"""Options of upstream's command that people paste: renamed, kept for vLLM, or reported to have no effect."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _FOR_VLLM = {
 
 _PROFILES = ("--workspace-profile", "--pdf-profile")
 
-_CLUSTER = "it is for the cluster of upstream's makers"
+_CLUSTER = "it is for the cluster of upstream's developers"
 _WITHOUT_EFFECT = {
     "--pages-per-group": "pages are kept one by one here, not in groups",
     "--target-anchor-text-len": "the model is asked without anchor text",
-    "--max-server-ready-timeout": "a server that is started is waited for as long as it makes progress",
+    "--max-server-ready-timeout": "olmocr waits for a server that it starts as long as the server makes progress",
     "--beaker-workspace": _CLUSTER,
     "--beaker-cluster": _CLUSTER,
     "--beaker-gpus": _CLUSTER,
@@ -36,7 +36,7 @@ _FLAGS_WITHOUT_EFFECT = {"--beaker": _CLUSTER}
 
 @dataclass
 class Translated:
-    """Arguments as this command takes them. *for_vllm* are options of vLLM's own; *notes* tell what has no effect.
+    """Arguments as this command takes them. *for_vllm* are vLLM's own options; *notes* say what has no effect.
 
     *profile* is the AWS profile that was named.
     """
@@ -76,16 +76,16 @@ def translated(args: Iterable[str]) -> Translated:
 
 
 def heed(found: Translated, *, is_vllm: bool) -> tuple[str, ...]:
-    """Return the options that go to vLLM, where it is started; say of them otherwise that they have no effect.
+    """Return the options that go to vLLM if it is started; otherwise, note that they have no effect.
 
-    An AWS profile becomes the one of this process.
+    A named AWS profile becomes this process's.
     """
     if found.profile is not None:
         os.environ["AWS_PROFILE"] = found.profile
     if is_vllm:
         return tuple(found.for_vllm)
     found.notes += [
-        f"{name} has no effect: it is for --backend vllm; a model in this process is bounded by --kv-budget"
+        f"{name} has no effect: it is for --backend vllm; --kv-budget limits a model in this process"
         for name in found.for_vllm[::2]
     ]
     return ()

@@ -64,7 +64,7 @@ class NoCluster:
     ("address", "sentence"),
     [
         ("auto", "there is no Ray cluster at auto: Could not find any running Ray instance."),
-        ("local", "no Ray could be started here: Could not find any running Ray instance."),
+        ("local", "Ray could not be started here: Could not find any running Ray instance."),
     ],
 )
 def test_a_cluster_that_is_not_there_is_told_of_in_a_sentence(address, sentence):

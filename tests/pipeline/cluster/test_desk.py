@@ -110,7 +110,7 @@ def test_a_document_that_has_changed_meanwhile_is_not_read(tmp_path):
         async with desk_of(Reader(), Sender()) as desk:
             return await desk.read(PageQuestion(document(path), "0" * 64, 1, (0, 1), True))
 
-    assert "has changed while it was read" in str(asyncio.run(run()).error)
+    assert "changed while it was being read" in str(asyncio.run(run()).error)
 
 
 def test_what_could_not_be_fetched_is_tried_again(tmp_path):

@@ -115,7 +115,7 @@ def test_a_node_that_is_about_to_go_finishes_its_pages_and_gets_no_more(nodes, t
     opening = functools.partial(ray_cluster, make_desk=functools.partial(ScriptedDesk, 2), drain_seconds=1)
     summary = asyncio.run(run_pipeline(config, open_cluster=opening, on_page=on_page, sleep=shortly))
     assert (summary.exit_code, summary.pages, summary.fallback_pages) == (ExitCode.OK, 48, 0)
-    assert "is about to go: it finishes the pages that it has in hand" in caplog.text
+    assert "is about to leave the cluster; it finishes the pages that it has in hand" in caplog.text
     counts = json.loads((tmp_path / "ws/metrics.json").read_text())["servers"]
     drained = counts[next(name for name in counts if nodes.nodes[-1].node_id[:8] in name)]
     assert (drained["went_away"], drained["asked"]) == (0, drained["answered"])
