@@ -206,6 +206,16 @@ def convert_to_mlx(
             rich_help_panel=_HOW,
         ),
     ] = False,
+    calibration_propagation: Annotated[
+        bool | None,
+        typer.Option(
+            "--calibration-propagation/--no-calibration-propagation",
+            help="Let each block make up for the rounding before it, which takes longer. "
+            "Default: for recipes with 3-bit matrices (docs/calibration.md).",
+            show_default=False,
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     group_size: Annotated[
         int | None,
         typer.Option(help=f"Weights that share a scale, instead of the recipe's: {_SIZES}.", rich_help_panel=_HOW),
@@ -307,7 +317,15 @@ def convert_to_mlx(
         targets, request, method, output, console, low_disk=low_disk, dry_run=dry_run, quiet=quiet
     )
     own_pages = tuple(path.expanduser() for path in calibrate_on or ())
-    wish = Wish(method, own_pages, calibration_tokens, calibration_answers, low_disk, calibration_gradients)
+    wish = Wish(
+        method,
+        own_pages,
+        calibration_tokens,
+        calibration_answers,
+        low_disk,
+        calibration_gradients,
+        calibration_propagation,
+    )
     targets, calibration = _settle(targets, wish, console, quiet=quiet)
     targets = with_predictions(targets, known)
     if dry_run:

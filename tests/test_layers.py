@@ -46,6 +46,7 @@ INFERENCE = (
 
 PASSES = (
     "divergence",
+    "drift",
     "gradients",
     "hidden_states",
     "kernels",
@@ -85,6 +86,7 @@ DOORS = {
         *(f"inference.{each}" for each in INFERENCE),
         "backends.mlx_vlm_launcher",
         *(f"doctor.measure.{each}" for each in ("memory", "passes", "reading", "run")),
+        "conversion.calibrated.propagate",
         "conversion.calibrated.rounding.arrays",
         "validate.fidelity.forced",
         "validate.weights.stock",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from olmocr.conversion.calibrated.passes.samples import CalibrationPage
-from olmocr.conversion.calibrated.terms import Calibration
+from olmocr.conversion.calibrated.terms import ALL_BITS, FEW_BITS, Calibration
 from olmocr.conversion.calibrated.wanted import CalibrationCost, wanted_matrices, work_of
 from olmocr.conversion.recipe import Method
 from olmocr.conversion.write import Target
@@ -43,7 +43,8 @@ class Wish:
 
     *tokens* is the number of answer tokens that suffices; *answering* is a conversion of the same source that answers
     pages. With *low_disk*, the source's weights are fetched one by one and not kept, so they cannot be read before.
-    *by_gradients* weights tokens by their gradients (see `Calibration`).
+    *by_gradients* weights tokens by their gradients. *propagation* says whether blocks make up for the rounding before
+    them, or None for the recipe's own way (see `Calibration`).
     """
 
     method: Method | None = None
@@ -52,11 +53,12 @@ class Wish:
     answering: Path | None = None
     low_disk: bool = False
     by_gradients: bool = False
+    propagation: bool | None = None
 
     @property
     def is_about_calibration(self) -> bool:
         """Whether any option is set that only calibration uses."""
-        return bool(self.pages or self.tokens or self.answering or self.by_gradients)
+        return bool(self.pages or self.tokens or self.answering or self.by_gradients) or self.propagation is not None
 
 
 PagesOf = Callable[[ModelFolder, Wish], tuple[CalibrationPage, ...]]
@@ -86,28 +88,42 @@ def settle(
     if all(target.plan.method != "calibrated" for target in targets):
         if wish.is_about_calibration:
             raise UsageError(
-                "`calibrate_on`, `calibration_tokens`, `calibration_answers` and `calibration_gradients` need "
-                "`method='calibrated'`"
+                "`calibrate_on`, `calibration_tokens`, `calibration_answers`, `calibration_gradients` and "
+                "`calibration_propagation` need `method='calibrated'`"
             )
         return targets, None
     is_named = wish.method == "calibrated" or wish.is_about_calibration
     try:
-        calibration, work = _calibration(targets, wish, memory or physical_memory(), pages_of or found_pages)
+        ways = _ways(targets, wish, memory or physical_memory(), pages_of or found_pages)
     except OlmocrError as error:
         if is_named:
             raise
         return _all_with_fit(targets, str(error)), None
     single, double = (rates or measured_rates)()
-    seconds = work.seconds(single, double)
-    _log.info(
-        "calibrating on %d pages takes about %s and %s of memory; tokens count by their %s", len(calibration.pages),
-        _shown(seconds), shown_size(work.peak_memory), "gradients" if calibration.by_gradients else "kind",
-    )  # fmt: skip
-    if seconds > LONG and not is_named and not (confirm and confirm("Calibrate? No means fit, without pages.")):
-        return _all_with_fit(
-            targets, f"calibrating takes about {_shown(seconds)}; choose it with `method='calibrated'`"
-        ), None
-    return targets, calibration
+    seconds = [way.cost.seconds(single, double) for way in ways]
+    for way, its in zip(ways, seconds, strict=True):
+        _log.info("%s", way.shown(its))
+        if its <= LONG or is_named or (confirm and confirm("Calibrate so? No means a quicker way, or fit.")):
+            return targets, way.calibration
+    why = f"calibrating takes about {_shown(seconds[-1])}; choose it with `method='calibrated'`"
+    return _all_with_fit(targets, why), None
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to calibrate, and its cost."""
+
+    calibration: Calibration
+    cost: CalibrationCost
+
+    def shown(self, seconds: float) -> str:
+        """Return what the log says about it."""
+        return (
+            f"calibrating on {len(self.calibration.pages)} pages takes about {_shown(seconds)} and "
+            f"{shown_size(self.cost.peak_memory)} of memory; tokens count by their "
+            f"{'gradients' if self.calibration.by_gradients else 'kind'}"
+            f"{', and blocks make up for the rounding before them' if self.cost.propagates else ''}"
+        )
 
 
 def found_pages(
@@ -130,27 +146,32 @@ def found_pages(
     return gathered.pages
 
 
-def _calibration(
-    targets: Sequence[Target], wish: Wish, memory: int, pages_of: PagesOf
-) -> tuple[Calibration, CalibrationCost]:
-    """Return how *targets* are calibrated in *memory* bytes, and what that takes."""
+def _ways(targets: Sequence[Target], wish: Wish, memory: int, pages_of: PagesOf) -> list[_Way]:
+    """Return how *targets* can be calibrated in *memory* bytes: nearest to the source first, then a quicker way."""
     if wish.low_disk and targets[0].plan.source.folder.remote_weights:
         raise UsageError(
             "calibrating reads the weights before they are converted, but `low_disk=True` does not keep them; leave it "
             "out, or use `method='fit'`"
         )
     pages = pages_of(targets[0].plan.source.folder, wish)
-    wanted = wanted_matrices(target.plan for target in targets)
-    works = [(slices, work_of(wanted, pages, slices, by_gradients=wish.by_gradients)) for slices in _SLICES]
-    fitting = next((each for each in works if each[1].peak_memory <= _USABLE * memory), None)
-    if fitting is None:
-        least = works[-1][1]
+    found, least = [], 0
+    for bits in (FEW_BITS, 0) if wish.propagation is None else (ALL_BITS * wish.propagation,):
+        wanted = wanted_matrices((target.plan for target in targets), bits)
+        for slices in _SLICES:
+            calibration = Calibration(
+                pages, slices, are_drawn=not wish.pages, by_gradients=wish.by_gradients, propagated_bits=bits
+            )
+            cost = work_of(wanted, pages, slices, by_gradients=wish.by_gradients)
+            if cost.peak_memory <= _USABLE * memory:
+                found.append(_Way(calibration, cost))
+                break
+            least = cost.peak_memory
+    if not found:
         raise PlanError(
-            f"calibrating needs {shown_size(least.peak_memory)} of memory, and this machine has {shown_size(memory)}; "
+            f"calibrating needs {shown_size(least)} of memory, and this machine has {shown_size(memory)}; "
             "use `method='fit'`"
         )
-    slices, work = fitting
-    return Calibration(pages, slices, are_drawn=not wish.pages, by_gradients=wish.by_gradients), work
+    return [way for number, way in enumerate(found) if not number or found[0].cost.propagates]
 
 
 def _all_with_fit(targets: Sequence[Target], why: str) -> list[Target]:

@@ -23,6 +23,7 @@ def convert(
     calibration_tokens: int | None = None,
     calibration_answers: Path | None = None,
     calibration_gradients: bool = False,
+    calibration_propagation: bool | None = None,
     revision: str | None = None,
     leave_out: Sequence[str] = (),
     low_disk: bool = False,
@@ -42,7 +43,8 @@ def convert(
     or drawn ones. It stops adding pages once their answers have *calibration_tokens* tokens. *calibration_answers* is a
     conversion of the same model whose answers are used for pages with unknown text (docs/calibration.md). With
     *calibration_gradients*, tokens count by how much an error there changes the model's output; without it, by their
-    kind.
+    kind. With *calibration_propagation*, each block makes up for the rounding before it; by default, that is done for
+    recipes with 3-bit matrices.
 
     Raises:
         OlmocrError: the conversion failed; it leaves nothing that looks finished.
@@ -55,6 +57,7 @@ def convert(
         calibration_answers,
         low_disk,
         by_gradients=calibration_gradients,
+        propagation=calibration_propagation,
     )
     targets, calibration = settle(targets, wish)
     targets = with_weights(targets, low_disk=low_disk)

@@ -120,6 +120,7 @@ def _command(plan: ConversionPlan, calibration: CalibrationReport | None) -> str
         parts += ["--calibrate-on", "PAGES"]
     if calibration:
         parts += [f"--{'' if calibration.counted_by == 'gradient' else 'no-'}calibration-gradients"]
+        parts += [f"--{'' if calibration.propagated else 'no-'}calibration-propagation"]
     for change in plan.recipe.changes:
         option, _, value = change.partition(" ")
         parts += [f"--{option.replace('_', '-')}", value]

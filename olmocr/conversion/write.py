@@ -14,7 +14,7 @@ from pathlib import Path
 
 from olmocr.conversion.calibrated.store import NO_PARTS, CalibratedParts, CalibrationFolder
 from olmocr.conversion.calibrated.terms import Calibration
-from olmocr.conversion.calibrated.wanted import wanted_matrices, work_of
+from olmocr.conversion.calibrated.wanted import rounding_before, wanted_matrices, work_of
 from olmocr.conversion.companions import write_companions, write_file
 from olmocr.conversion.partial import STATE_FILE, PartialFolder, is_empty, partial_folder
 from olmocr.conversion.plan import ConversionPlan
@@ -81,10 +81,13 @@ def find_resources(
     if calibration:
         from olmocr.conversion.calibrated.passes.walk import states_bytes
 
-        wanted = wanted_matrices(target.plan for target in targets)
+        wanted = wanted_matrices((target.plan for target in targets), calibration.propagated_bits)
         work = work_of(wanted, calibration.pages, calibration.down_slices, by_gradients=calibration.by_gradients)
         needed += work.part_bytes + states_bytes(
-            targets[0].plan.source, calibration.pages, way_back=calibration.by_gradients
+            targets[0].plan.source,
+            calibration.pages,
+            way_back=calibration.by_gradients,
+            recipes=len({key.before for each in wanted for key in each.asked} - {""}),
         )
         memory = max(memory, work.peak_memory)
     return Resources(disk_needed=needed, disk_free=min(_free(target.output) for target in targets), peak_memory=memory)
@@ -141,7 +144,7 @@ def _write_models(
         _require_room(targets, partials, calibration)
         resumed = [len(partial.whole) for partial in partials]
         calibrated = _calibrate(targets, partials, processor, threads, calibration)
-        hashes = _write_shards(targets, partials, progress, processor, threads, calibrated.parts)
+        hashes = _write_shards(targets, partials, progress, processor, threads, calibrated)
         reports = []
         for target, partial, count in zip(targets, partials, resumed, strict=True):
             report = make_report(
@@ -178,7 +181,13 @@ class _Calibrated:
             return None
         from olmocr.conversion.calibrated.calibrate import calibration_report
 
-        return calibration_report(plan, self.calibration, self.parts, self.seconds)
+        return calibration_report(plan, self.calibration, self.parts_of(plan), self.seconds)
+
+    def parts_of(self, plan: ConversionPlan) -> CalibratedParts:
+        """Return the parts for *plan*."""
+        if self.calibration is None or plan.method != "calibrated":
+            return NO_PARTS
+        return self.parts.for_rounding(rounding_before(plan, self.calibration.propagated_bits))
 
     def remove(self) -> None:
         if self.folder:
@@ -214,7 +223,7 @@ def _write_shards(
     progress: Progress,
     processor: Processor,
     threads: int,
-    parts: CalibratedParts,
+    calibrated: _Calibrated,
 ) -> dict[str, str]:
     """Write what is missing; return the SHA-256 of the source's shards."""
     source = targets[0].plan.source.folder
@@ -240,7 +249,7 @@ def _write_shards(
                 target.plan,
                 partial.path,
                 dict(partial.whole),
-                parts if target.plan.method == "calibrated" else NO_PARTS,
+                calibrated.parts_of(target.plan),
             )
             for target, partial in zip(targets, partials, strict=True)
         ],

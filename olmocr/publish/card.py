@@ -126,8 +126,9 @@ def _calibrated_on(calibration: CalibrationReport) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(page.kind for page in calibration.pages).items())
     texts = " and ".join(sorted({page.whose_text for page in calibration.pages}))
     whose = "drawn for it" if calibration.drawn else "of the publisher's own"
+    inputs = "the inputs that the rounded blocks before it give" if calibration.propagated else "its inputs"
     return (
-        f"Each matrix was rounded for its inputs on {len(calibration.pages)} pages {whose} ({kinds}), with the "
+        f"Each matrix was rounded for {inputs} on {len(calibration.pages)} pages {whose} ({kinds}), with the "
         f"OCR prompt, {calibration.tokens:,} tokens in all, {calibration.answer_tokens:,} of them answers ({texts}). "
         "Pages of other kinds may be read slightly differently from the source; measure yours with "
         "olmocr validate fidelity."

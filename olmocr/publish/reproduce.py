@@ -85,6 +85,7 @@ def reproduce(
             method=_method(report),
             calibrate_on=calibrate_on,
             calibration_gradients=report.calibration is not None and report.calibration.counted_by == "gradient",
+            calibration_propagation=report.calibration.propagated if report.calibration else None,
             revision=revision,
             leave_out=report.source.left_out,
             progress=progress,

@@ -125,7 +125,8 @@ class CalibrationReport:
     *drawn* means that the pages are those that this package draws. *predicted_nats* is the mean divergence from the
     source, in nats a token, predicted by sensitivities, if there were any. *counted_by* is ``kind`` if tokens of the
     language model counted by their kind, ``gradient`` if by how much an error there changes the model's output.
-    *seconds* are those of the last run.
+    *propagated* means that each of its blocks was rounded to make up for the rounding before it. *seconds* are those
+    of the last run.
     """
 
     drawn: bool
@@ -137,6 +138,7 @@ class CalibrationReport:
     seconds: float
     predicted_nats: float | None = None
     counted_by: Literal["kind", "gradient"] = "kind"
+    propagated: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from olmocr.calibration.choice import Wish, settle
+from olmocr.conversion.calibrated.terms import ALL_BITS, FEW_BITS
 from olmocr.conversion.calibrated.wanted import wanted_matrices, work_of
 from olmocr.conversion.convert import plan_targets
 from olmocr.conversion.recipe import find_recipe
@@ -38,7 +39,9 @@ def test_what_is_not_calibrated_needs_no_page(tmp_path):
     assert (methods(targets), calibration) == (["fit"], None)
 
 
-@pytest.mark.parametrize("wish", [Wish(tokens=100), Wish(answering=CHECKPOINT), Wish(by_gradients=True)])
+@pytest.mark.parametrize(
+    "wish", [Wish(tokens=100), Wish(answering=CHECKPOINT), Wish(by_gradients=True), Wish(propagation=False)]
+)
 def test_what_only_calibration_heeds_is_refused_where_nothing_is_calibrated(wish, tmp_path):
     with pytest.raises(UsageError, match=r"`calibration_tokens`.* need `method='calibrated'`"):
         settle(targets_of(tmp_path, method="fit"), wish)
@@ -83,6 +86,36 @@ def test_what_takes_long_is_asked_and_left_where_nobody_says_yes(answer, expecte
 def test_what_was_asked_for_is_done_however_long_it_takes(tmp_path):
     targets, _ = settle(targets_of(tmp_path), Wish("calibrated"), never, pages_of, rates=lambda: (1.0, 1.0))
     assert methods(targets) == ["calibrated"]
+
+
+@pytest.mark.parametrize(
+    ("propagation", "bits"), [(None, FEW_BITS), (True, ALL_BITS), (False, 0)], ids=["own way", "asked for", "left out"]
+)
+def test_blocks_make_up_for_the_rounding_before_them_as_asked_or_as_the_recipe_does(propagation, bits, tmp_path):
+    wish = Wish("calibrated", propagation=propagation)
+    _, calibration = settle(targets_of(tmp_path, "3bit"), wish, never, pages_of, rates=lambda: (1e12, 1e12))
+    assert calibration.propagated_bits == bits
+
+
+def test_each_way_is_asked_about_the_quicker_one_last(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    answers = iter([False, True])
+    slow = (1.0, 1.0)
+    targets, calibration = settle(
+        targets_of(tmp_path, "3bit"), Wish(), lambda question: next(answers), pages_of, rates=lambda: slow
+    )
+    assert (methods(targets), calibration.propagated_bits) == (["calibrated"], 0)
+    said = [line for line in caplog.messages if line.startswith("calibrating on")]
+    assert ["make up for" in line for line in said] == [True, False]
+
+
+def test_short_memory_leaves_out_what_needs_more_of_it(tmp_path):
+    (target,) = targets_of(tmp_path, "3bit")
+    pages = pages_of(None, None)
+    most, least = (work_of(wanted_matrices([target.plan], bits), pages, 4).peak_memory for bits in (FEW_BITS, 0))
+    assert least < most
+    _, calibration = settle([target], Wish("calibrated"), never, pages_of, int((most + least) / 2 / 0.6))
+    assert calibration.propagated_bits == 0
 
 
 def remote(target):

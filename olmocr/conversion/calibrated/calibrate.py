@@ -6,17 +6,15 @@ A complete block stays on disk, so that an interrupted calibration resumes after
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-
-import numpy as np
+import contextlib
+import functools
+from collections.abc import Iterable, Sequence
 
 from olmocr.conversion.calibrated.passes.gradients import (
     TokenGradients,
     find_token_gradients,
     read_token_gradients,
 )
-from olmocr.conversion.calibrated.passes.source_blocks import SourceMatrix
-from olmocr.conversion.calibrated.passes.statistics import Hessian, InputStatistics
 from olmocr.conversion.calibrated.passes.walk import (
     BlockStatistics,
     MatrixStatistics,
@@ -27,29 +25,16 @@ from olmocr.conversion.calibrated.passes.walk import (
     in_order,
     walk,
 )
-from olmocr.conversion.calibrated.rounding.factor import Factor, prepare
-from olmocr.conversion.calibrated.rounding.matrix import RoundedMatrix, round_matrix
-from olmocr.conversion.calibrated.rounding.packing import pack_codes
-from olmocr.conversion.calibrated.store import (
-    Bytes,
-    CalibratedPart,
-    CalibratedParts,
-    CalibrationFolder,
-    MatrixLoss,
-    PartKey,
-)
+from olmocr.conversion.calibrated.propagate import Propagation
+from olmocr.conversion.calibrated.round_input import RoundInput, round_input
+from olmocr.conversion.calibrated.store import CalibratedPart, CalibratedParts, CalibrationFolder, PartKey
 from olmocr.conversion.calibrated.terms import HELD_OUT_SEED, Calibration, OnShare
-from olmocr.conversion.calibrated.wanted import WantedMatrix, wanted_matrices
-from olmocr.conversion.plan import ConversionPlan, PlannedTensor
+from olmocr.conversion.calibrated.wanted import WantedMatrix, rounding_before, wanted_matrices
+from olmocr.conversion.plan import ConversionPlan
 from olmocr.conversion.source.checkpoint import SourceCheckpoint
 from olmocr.conversion.source.names import number_of_blocks
-from olmocr.errors import CheckpointError, PlanError
 from olmocr.reports.conversion import CalibrationPageReport, CalibrationReport, MatrixLossReport, Processor
 from olmocr.runtime.device import start_mlx
-from olmocr.tensors.floats import Floats, narrowed
-
-WEIGHTS_AT_ONCE = 1 << 25
-"""Weights of a matrix rounded at once: 128 MB as float32."""
 
 
 def calibrate(
@@ -67,14 +52,30 @@ def calibrate(
         PlanError: a value does not fit into the requested dtype, or the source's family is not supported.
     """
     source = plans[0].source
-    rounding = _Rounding(wanted_matrices(plans), folder, processor, threads)
-    pass_ = _Pass(source, calibration, folder, rounding)
+    round_here = functools.partial(round_input, processor=processor, threads=threads)
+    rounding = _Rounding(wanted_matrices(plans, calibration.propagated_bits), folder, round_here)
+    with contextlib.ExitStack() as stack:
+        propagations = []
+        for plan in _propagated(plans, calibration.propagated_bits):
+            each = Propagation(plan, in_order(calibration.pages), calibration, folder, round_here, processor)
+            stack.callback(each.close)
+            propagations.append(each)
+        _calibrate(_Pass(source, calibration, folder, rounding, propagations), calibration)
+    return folder.parts()
+
+
+def _propagated(plans: Iterable[ConversionPlan], bits: int) -> list[ConversionPlan]:
+    """Return the plans whose blocks make up for the rounding before them, one of those that round alike."""
+    calibrated = [plan for plan in plans if plan.method == "calibrated"]
+    return list({before: plan for plan in calibrated if (before := rounding_before(plan, bits))}.values())
+
+
+def _calibrate(pass_: _Pass, calibration: Calibration) -> None:
     if calibration.by_gradients and pass_.needs_gradients():
         weigh = pass_.gradients().weights
         pass_.round(_Share(calibration.on_share, _BEFORE, 1), weigh)
     else:
         pass_.round(_Share(calibration.on_share))
-    return folder.parts()
 
 
 _BEFORE = 0.5
@@ -87,17 +88,21 @@ class _Pass:
     """Passes pages through *source* as often as *calibration* needs, and rounds what is missing in *folder*."""
 
     def __init__(
-        self, source: SourceCheckpoint, calibration: Calibration, folder: CalibrationFolder, rounding: _Rounding
+        self,
+        source: SourceCheckpoint,
+        calibration: Calibration,
+        folder: CalibrationFolder,
+        rounding: _Rounding,
+        propagations: Sequence[Propagation],
     ) -> None:
         self._source, self._calibration, self._folder, self._rounding = source, calibration, folder, rounding
+        self._propagations = propagations
         self._names = block_names(source)
         self._first = number_of_blocks(source.config)["blocks"]
 
     def needs_gradients(self) -> bool:
         """Say whether a block of the language model is missing; a head's tokens all count the same."""
-        return any(
-            self._first <= number < len(self._names) - 1 for number in self._rounding.missing_blocks(self._names)
-        )
+        return any(self._first <= number < len(self._names) - 1 for number in self._missing())
 
     def gradients(self) -> TokenGradients:
         """Return the gradients at each token, from a forward and backward pass, or from an earlier run.
@@ -122,8 +127,8 @@ class _Pass:
     def _leave_states(self, share: _Share) -> None:
         """Leave the states before each block of the language model on the disk, unless an interrupted run did."""
         kept = range(self._first, len(self._names))
-        missing = self._rounding.missing_blocks(self._names)
-        first = next((number for number in kept if not self._is_there(number)), None)
+        missing = self._missing()
+        first = next((number for number in kept if not self._has_states(number)), None)
         if missing[0] < self._first or first == self._first:
             self._walk(self._resuming_at(min(missing[0], self._first)), share, keep_states_from=self._first)
         elif first is not None:
@@ -131,9 +136,17 @@ class _Pass:
 
     def round(self, share: _Share, weigh: TokenWeights | None = None) -> None:
         """Round what is missing."""
-        missing = self._rounding.missing_blocks(self._names)
+        missing = self._missing()
         if missing:
             self._walk(self._resuming_at(missing[0]), share, weigh=weigh)
+
+    def _missing(self) -> list[int]:
+        """Return the numbers of the blocks of which something is missing, in walking order."""
+        return [
+            number
+            for number, name in enumerate(self._names)
+            if self._rounding.missing([name]) or any(each.missing(name) for each in self._propagations)
+        ]
 
     def _walk(
         self, first: int, share: _Share, *, weigh: TokenWeights | None = None, keep_states_from: int | None = None
@@ -142,6 +155,9 @@ class _Pass:
 
         def on_block(block: BlockStatistics) -> None:
             self._rounding.round_block(block)
+            if keep_states_from is None:  # else this walk only leaves states for a later one
+                for each in self._propagations:
+                    each.block(block.number, weigh)
             share.of((block.number + 1) / blocks)
 
         # A block counts as half done once all pages went through it, and as done when its matrices are rounded.
@@ -163,9 +179,12 @@ class _Pass:
 
     def _resuming_at(self, first_missing: int) -> int:
         """Return the last block up to *first_missing* whose states are on the disk; the first one needs none."""
-        return next((number for number in range(first_missing, 0, -1) if self._is_there(number)), 0)
+        for number in range(first_missing, 0, -1):
+            if self._has_states(number) and all(each.can_begin_at(number) for each in self._propagations):
+                return number
+        return 0
 
-    def _is_there(self, number: int) -> bool:
+    def _has_states(self, number: int) -> bool:
         return can_resume(self._source, self._calibration.pages, self._folder.states, number)
 
 
@@ -183,23 +202,13 @@ class _Share:
 class _Rounding:
     """Rounds the matrices of a block and puts them into the folder."""
 
-    def __init__(
-        self, wanted: Iterable[WantedMatrix], folder: CalibrationFolder, processor: Processor, threads: int
-    ) -> None:
+    def __init__(self, wanted: Iterable[WantedMatrix], folder: CalibrationFolder, round_here: RoundInput) -> None:
         self._wanted = {each.module: each for each in wanted}
-        self._folder, self._processor, self._threads = folder, processor, threads
+        self._folder, self._round = folder, round_here
 
     def missing(self, blocks: Sequence[str]) -> frozenset[str]:
         """Return the modules in *blocks* for which something is missing in the folder."""
-        return frozenset(
-            each.module
-            for each in self._wanted.values()
-            if each.block in blocks and self._folder.missing(each.block, each.asked)
-        )
-
-    def missing_blocks(self, names: Sequence[str]) -> list[int]:
-        """Return the numbers of the blocks, in the order of *names*, that have one of these modules."""
-        return [number for number, name in enumerate(names) if self.missing([name])]
+        return frozenset(each.module for each in self._wanted.values() if each.block in blocks and self._keys(each))
 
     def round_block(self, block: BlockStatistics) -> None:
         parts: list[CalibratedPart] = []
@@ -207,115 +216,19 @@ class _Rounding:
         for statistics in block.matrices.values():
             by_input.setdefault(id(statistics.input), []).append(statistics)
         for sharing in by_input.values():  # one input at a time, so that only one factor is in memory
-            parts += self._round_sharing(block.name, sharing)
+            asked = [
+                (statistics.matrix, key, wanted.asked[key])
+                for statistics in sharing
+                for wanted in (self._wanted[statistics.matrix.module],)
+                for key in self._keys(wanted)
+            ]
+            parts += self._round(sharing[0].input, asked)
         if parts:
             self._folder.add(block.name, parts)
 
-    def _round_sharing(self, block: str, sharing: Sequence[MatrixStatistics]) -> list[CalibratedPart]:
-        """Round matrices with one input, in all ways required."""
-        asked = [
-            (statistics.matrix, key, self._wanted[statistics.matrix.module].asked[key])
-            for statistics in sharing
-            for key in self._folder.missing(block, self._wanted[statistics.matrix.module].asked)
-        ]
-        parts = []
-        # By the number of columns after padding: each has its own factor.
-        for columns in sorted({tensor.shape[1] for _, _, tensor in asked}):
-            alike = [each for each in asked if each[2].shape[1] == columns]
-            slices: list[list[list[RoundedMatrix]]] = [[] for _ in alike]
-            for own, factor, held_out in _factors(sharing[0].input, columns):
-                for found, (matrix, key, tensor) in zip(slices, alike, strict=True):
-                    found.append(self._round(matrix, tensor, key, own, factor, held_out))
-                del factor, held_out  # only one is in memory at a time
-            parts += [_part(key, found) for found, (_, key, _) in zip(slices, alike, strict=True)]
-        return parts
-
-    def _round(
-        self,
-        matrix: SourceMatrix,
-        tensor: PlannedTensor,
-        key: PartKey,
-        columns: slice,
-        factor: Factor,
-        held_out: Sequence[Floats],
-    ) -> list[RoundedMatrix]:
-        """Round *columns* some rows at a time, so that a complete output head is never in memory."""
-        rows = matrix.shape[0]
-        step = max(1, WEIGHTS_AT_ONCE // matrix.shape[1])
-        rounded = []
-        for first in range(0, rows, step):
-            end = min(first + step, rows)
-            weight = _padded(matrix.rows(first, end), tensor, is_last=end == rows)
-            try:
-                rounded.append(
-                    round_matrix(
-                        np.ascontiguousarray(weight[:, columns]),
-                        [factor],
-                        key.params,
-                        key.dtype,
-                        self._processor,
-                        held_out=held_out,
-                        threads=self._threads,
-                    )
-                )
-            except (CheckpointError, PlanError) as error:
-                raise type(error)(f"{matrix.module}: {error}") from error
-        return rounded
-
-
-def _factors(seen: InputStatistics, columns: int) -> Iterator[tuple[slice, Factor, list[Floats]]]:
-    """Yield, for each slice of *columns*: its range, the factor of its H, and the H of held-out pages."""
-    held_out = _widened(seen.held_out or (), columns)
-    start = 0
-    for place, hessian in enumerate(_widened(seen.hessians, columns)):
-        own = slice(start, start + len(hessian))
-        start = own.stop
-        yield own, prepare(hessian), [np.asarray(each, np.float32) for each in held_out[place : place + 1]]
-
-
-def _widened(hessians: Sequence[Hessian], columns: int) -> list[Hessian]:
-    """Return *hessians* extended to *columns*: the input of the zeros that widen the vision MLP is always 0."""
-    extra = columns - sum(len(each) for each in hessians)
-    if not hessians or not extra:
-        return list(hessians)
-    wider: Hessian = np.zeros((len(hessians[-1]) + extra,) * 2, hessians[-1].dtype)
-    wider[:-extra, :-extra] = hessians[-1]
-    return [*hessians[:-1], wider]
-
-
-def _padded(weight: Floats, tensor: PlannedTensor, *, is_last: bool) -> Floats:
-    """Append the zeros that widen the vision MLP: to every row, or as rows after the last one."""
-    padding = tensor.padding
-    if padding is None or (padding.axis == 0 and not is_last):
-        return weight
-    return np.pad(weight, [(0, padding.zeros if axis == padding.axis else 0) for axis in range(2)])
-
-
-def _part(key: PartKey, slices: Sequence[Sequence[RoundedMatrix]]) -> CalibratedPart:
-    """Return what is stored for a matrix whose *slices* of columns were rounded, each some rows at a time."""
-    rounded = [each for rows in slices for each in rows]
-    loss = MatrixLoss(
-        sum(each.fit_loss for each in rounded),
-        sum(each.loss for each in rounded),
-        sum(each.rows_of_fit for each in rounded),
-        sum(len(each.codes) for each in rounded),
-    )
-    stored = [[_stored(key, each) for each in rows] for rows in slices]
-    packed, scales, biases = (
-        np.concatenate([np.concatenate([each[place] for each in rows]) for rows in stored], axis=1)
-        for place in range(3)
-    )
-    return CalibratedPart(key, (packed, scales, biases), loss)
-
-
-def _stored(key: PartKey, rounded: RoundedMatrix) -> tuple[Bytes, Bytes, Bytes]:
-    """Return packed codes, scales and biases as bytes."""
-    scales, biases = (narrowed(each, key.dtype) for each in (rounded.scales, rounded.biases))
-    return _as_bytes(pack_codes(rounded.codes, key.bits)), _as_bytes(scales), _as_bytes(biases)
-
-
-def _as_bytes(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Bytes:
-    return np.ascontiguousarray(array).view(np.uint8).reshape(len(array), -1)
+    def _keys(self, wanted: WantedMatrix) -> list[PartKey]:
+        """Return what the folder lacks of a matrix, apart from what depends on the rounding before it."""
+        return self._folder.missing(wanted.block, [key for key in wanted.asked if not key.before])
 
 
 def calibration_report(
@@ -334,6 +247,7 @@ def calibration_report(
         for page in in_order(calibration.pages)
     )
     found = [part for tensor in plan.tensors if (part := parts.find(tensor)) is not None]
+    propagated = any(part.key.before for part in found)
     return CalibrationReport(
         drawn=calibration.are_drawn,
         pages=pages,
@@ -342,6 +256,7 @@ def calibration_report(
         device=str(start_mlx()),
         predicted_nats=plan.predicted_nats,
         counted_by="gradient" if calibration.by_gradients else "kind",
+        propagated=propagated,
         matrices=tuple(
             MatrixLossReport(
                 part.key.tensor,

@@ -36,7 +36,8 @@ _log = logging.getLogger(__name__)
 class PartKey:
     """What a matrix becomes: *tensor* is its MLX name, *dtype* the safetensors name of the type of scales and biases.
 
-    *zeros* rows or columns widen it. Recipes with the same result for a matrix share it.
+    *zeros* rows or columns widen it. Recipes with the same result for a matrix share it: *before* identifies how
+    everything before it is rounded, and is empty where that does not matter.
     """
 
     tensor: str
@@ -44,6 +45,7 @@ class PartKey:
     group_size: int
     dtype: str
     zeros: int = 0
+    before: str = ""
 
     @property
     def params(self) -> QuantParams:
@@ -51,13 +53,13 @@ class PartKey:
         return QuantParams(self.bits, self.group_size)
 
 
-def key_of(tensor: PlannedTensor) -> PartKey | None:
+def key_of(tensor: PlannedTensor, before: str = "") -> PartKey | None:
     """Return what *tensor* becomes; None where it is kept, or its format does not have scales to choose."""
     params = tensor.params
     if params is None or params.mode != "affine":
         return None
     zeros = tensor.padding.zeros if tensor.padding else 0
-    return PartKey(tensor.name, params.bits, params.group_size, tensor.dtype, zeros)
+    return PartKey(tensor.name, params.bits, params.group_size, tensor.dtype, zeros, before)
 
 
 @dataclass(frozen=True)
@@ -224,14 +226,22 @@ class CalibrationFolder:
 
 @dataclass(frozen=True)
 class CalibratedParts:
-    """Results, by what was requested."""
+    """Results, by what was requested. *before* identifies a recipe's rounding, as in `PartKey`."""
 
     by_key: Mapping[PartKey, CalibratedPart]
+    before: str = ""
+
+    def for_rounding(self, before: str) -> CalibratedParts:
+        """Return the results for a recipe whose rounding *before* identifies."""
+        return dataclasses.replace(self, before=before)
 
     def find(self, tensor: PlannedTensor) -> CalibratedPart | None:
         """Return the result for *tensor*, or None if it is not calibrated."""
-        key = key_of(tensor)
-        return self.by_key.get(key) if key else None
+        for before in (self.before, ""):
+            key = key_of(tensor, before)
+            if key and key in self.by_key:
+                return self.by_key[key]
+        return None
 
 
 NO_PARTS = CalibratedParts({})

@@ -8,6 +8,15 @@ from dataclasses import dataclass
 
 from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 
+FEW_BITS = 3
+"""Where a matrix of the language model has so few bits, its blocks make up for the rounding before them.
+
+They could with more bits too, at four times the time: benchmarks/README.md has what that gains.
+"""
+
+ALL_BITS = 8
+"""For every recipe."""
+
 HELD_OUT_SEED = 1
 """Selects the quarter of the pages that is held out to judge whether calibration is better than ``fit``."""
 
@@ -21,7 +30,8 @@ class Calibration:
 
     *on_share* is called as it proceeds. *are_drawn* means that the pages are the ones that this package draws. With
     *by_gradients*, a token of the language model counts by how much an error there would change the output, which takes
-    a forward and backward pass before. Without, it counts by its kind.
+    a forward and backward pass before. Without, it counts by its kind. In recipes with a matrix of at
+    most *propagated_bits* in the language model, each of its blocks makes up for the rounding before it.
     """
 
     pages: tuple[CalibrationPage, ...]
@@ -29,9 +39,11 @@ class Calibration:
     are_drawn: bool = True
     on_share: OnShare = lambda share: None
     by_gradients: bool = False
+    propagated_bits: int = FEW_BITS
 
     @property
     def fingerprint(self) -> str:
         """What identifies its result among all with the same source."""
         pages = sorted(page.sha256 for page in self.pages)
-        return hashlib.sha256(repr((pages, self.down_slices, HELD_OUT_SEED, self.by_gradients)).encode()).hexdigest()
+        terms = (pages, self.down_slices, HELD_OUT_SEED, self.by_gradients, self.propagated_bits)
+        return hashlib.sha256(repr(terms).encode()).hexdigest()

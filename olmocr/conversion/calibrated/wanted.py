@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 from olmocr.conversion.calibrated.store import PartKey, key_of
+from olmocr.conversion.calibrated.terms import FEW_BITS
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor
 from olmocr.conversion.source.names import EMBEDDINGS, LANGUAGE, LM_HEAD, head_tensor
 
@@ -52,13 +54,28 @@ def block_of(tensor: str, head: str = LM_HEAD) -> str | None:
     return head.removesuffix(".weight") if tensor == head else found[0] if found else None
 
 
-def wanted_matrices(plans: Iterable[ConversionPlan]) -> tuple[WantedMatrix, ...]:
-    """Return the matrices of the plans whose method is ``calibrated``, in the order of the first plan."""
+def rounding_before(plan: ConversionPlan, propagated_bits: int) -> str:
+    """Return what identifies how *plan* rounds its language model.
+
+    It is empty where no block makes up for the rounding before it: no matrix has at most *propagated_bits*.
+    """
+    language = [each for each in plan.tensors if each.name.startswith(LANGUAGE)]
+    keys = [key_of(each) for each in language]
+    is_wanted = any(key and key.bits <= propagated_bits and _BLOCK.match(key.tensor) for key in keys)
+    return hashlib.sha256(repr([(each.name, each.params) for each in language]).encode()).hexdigest() * is_wanted
+
+
+def wanted_matrices(plans: Iterable[ConversionPlan], propagated_bits: int = FEW_BITS) -> tuple[WantedMatrix, ...]:
+    """Return the matrices of the plans whose method is ``calibrated``, in the order of the first plan.
+
+    *propagated_bits* are those of `Calibration`.
+    """
     found: dict[str, WantedMatrix] = {}
     for plan in plans:
-        head = head_tensor(plan.source.config)
+        head, before = head_tensor(plan.source.config), rounding_before(plan, propagated_bits)
         for tensor in plan.tensors if plan.method == "calibrated" else ():
-            block, key = block_of(tensor.name, head), key_of(tensor)
+            block = block_of(tensor.name, head)
+            key = key_of(tensor, before if tensor.name.startswith(LANGUAGE) else "")
             if block and key:
                 earlier = found[tensor.name].asked if tensor.name in found else {}
                 found[tensor.name] = WantedMatrix(block, {**earlier, key: tensor})
@@ -67,12 +84,16 @@ def wanted_matrices(plans: Iterable[ConversionPlan]) -> tuple[WantedMatrix, ...]
 
 @dataclass(frozen=True)
 class CalibrationCost:
-    """What a calibration takes: multiply-adds in float32 and in float64, and bytes of memory and of results."""
+    """What a calibration takes: multiply-adds in float32 and in float64, and bytes of memory and of results.
+
+    *propagates* means that some matrices depend on the rounding before them.
+    """
 
     multiply_adds: float
     double_multiply_adds: float
     peak_memory: int
     part_bytes: int
+    propagates: bool = False
 
     def seconds(self, rate: float, double_rate: float) -> float:
         """Return how many seconds it takes at *rate* and *double_rate* multiply-adds a second."""
@@ -91,6 +112,10 @@ _PRODUCTS = 6
 
 # Products of a token with a matrix: forward, again for its block's states, by its input, and by its output.
 _THERE_AND_BACK = 4
+
+# The same where errors are propagated: both models up to each of a block's four inputs, the states after it, and two
+# products for what a matrix makes up for.
+_PROPAGATED = 5
 
 # Python, MLX and numpy, and the memory of threads that round matrices.
 _LIBRARIES = 400 << 20
@@ -115,18 +140,23 @@ def work_of(
     patches = sum(len(page.pixel_values) for page in pages)
     widest = max((each.shape[1] for each in matrices), default=0)
     single = double = 0.0
-    for each in {each.input_name: each for each in matrices}.values():
+    for name, each in {each.input_name: each for each in matrices}.items():
         columns = each.shape[1]
         slices = down_slices if columns == widest else 1
-        single += _positions(each, tokens, patches) * columns**2 / slices
-        double += columns**3 / slices**2
+        before = {key.before for other in matrices if other.input_name == name for key in other.asked}
+        single += len(before) * _positions(each, tokens, patches) * columns**2 / slices
+        double += (len(before) + len(before - {""})) * columns**3 / slices**2
     for each in matrices:
         weights = each.shape[0] * each.shape[1]
+        recipes = len({key.before for key in each.asked} - {""})
+        single += _PROPAGATED * recipes * _positions(each, tokens, patches) * weights
         there_and_back = _THERE_AND_BACK if by_gradients and not each.block.startswith("vision") else 0
         single += (1 + there_and_back) * _positions(each, tokens, patches) * weights
         single += len(each.asked) * weights * (_SEARCH + _PRODUCTS * each.shape[1])
     parts = sum(_part_bytes(tensor, key) for each in matrices for key, tensor in each.asked.items())
-    return CalibrationCost(single, double, _peak_memory(matrices, pages, down_slices, by_gradients=by_gradients), parts)
+    propagates = any(key.before for each in matrices for key in each.asked)
+    memory = _peak_memory(matrices, pages, down_slices, by_gradients=by_gradients)
+    return CalibrationCost(single, double, memory, parts, propagates)
 
 
 def _positions(matrix: WantedMatrix, tokens: int, patches: int) -> int:
@@ -165,6 +195,9 @@ def _block_memory(block: Sequence[WantedMatrix], longest: int, down_slices: int)
     page = int(3.5 * 4 * longest * widest)
     # A head that is not used in computing is read some rows at a time.
     computed = 0 if f"{block[0].block}.weight" in (LM_HEAD, EMBEDDINGS) else 4 * weights
+    if any(key.before for each in block for key in each.asked):
+        # The rounded weights beside the source's, another page, and what the largest matrix makes up for.
+        computed, page, sums = 2 * computed, 2 * page, sums + (12 * largest if computed else 0)
     return sums + max(computed + page, factor + 12 * min(_WEIGHTS_AT_ONCE, largest) + 2 * largest)
 
 

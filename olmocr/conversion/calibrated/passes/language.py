@@ -6,7 +6,7 @@ Qwen2 decoder with multimodal rotary positions (Qwen2.5-VL, arXiv 2502.13923).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,8 +87,25 @@ def decoder_block(
     matrices they are named for: the gradient by one is the gradient by that output. Only *kernels* with MLX have
     gradients.
     """
+    *inputs, out = decoder_steps(weights, hidden, angles, shape, nudges, kernels)
+    return out, tuple(inputs)
+
+
+def decoder_steps(
+    weights: Mapping[str, mx.array],
+    hidden: mx.array,
+    angles: Angles,
+    shape: LanguageShape,
+    nudges: Mapping[str, mx.array] | None = None,
+    kernels: Kernels = WITH_MLX,
+) -> Iterator[mx.array]:
+    """Yield the inputs of a block's matrices in `BLOCK_INPUTS`' order, then its output; see `decoder_block`.
+
+    Each is computed when it is asked for, so what comes after the last one needed costs nothing.
+    """
     nudges = nudges or {}
     normed = mx.fast.rms_norm(hidden, weights["input_layernorm.weight"], shape.norm_epsilon)
+    yield normed
     queries, keys, values = (_linear(weights, name, normed, nudges) for name in BLOCK_INPUTS[0])
     mixed = kernels.attend(
         _rotate(_heads(queries, shape.heads), angles),
@@ -98,11 +115,13 @@ def decoder_block(
         kernels.scores,
     )
     found = mixed[0].transpose(1, 0, 2).reshape(hidden.shape[0], -1)
+    yield found
     hidden = hidden + _linear(weights, "self_attn.o_proj", found, nudges)
     normed_again = mx.fast.rms_norm(hidden, weights["post_attention_layernorm.weight"], shape.norm_epsilon)
+    yield normed_again
     inner = kernels.gated(*(_linear(weights, name, normed_again, nudges) for name in BLOCK_INPUTS[2]))
-    hidden = hidden + _linear(weights, "mlp.down_proj", inner, nudges)
-    return hidden, (normed, found, normed_again, inner)
+    yield inner
+    yield hidden + _linear(weights, "mlp.down_proj", inner, nudges)
 
 
 def embedded(embeddings: mx.array, is_image: Sequence[bool] | npt.NDArray[np.bool_], features: mx.array) -> mx.array:

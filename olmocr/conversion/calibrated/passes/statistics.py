@@ -44,6 +44,20 @@ def token_weights(page: CalibrationPage, image_token: int) -> Floats:
     return np.where(predicts_answer(page), np.float32(1), weights)
 
 
+def propagated_weights(page: CalibrationPage, image_token: int, by_gradients: Floats | None = None) -> Floats:
+    """Return the weight of each token, float32 (tokens,), where errors of earlier blocks are made up for.
+
+    These errors come through attention from all tokens before, so the image counts as much as the answer, and the
+    prompt a little. Weights *by_gradients* count for 0.6 of it.
+    """
+    weights = np.full(len(page.token_ids), 0.1, np.float32)
+    weights[(page.token_ids == image_token) | predicts_answer(page)] = 1
+    weights[-1] = 0
+    if by_gradients is not None:
+        weights = np.float32(0.6) * by_gradients + np.float32(0.4) * weights
+    return weights
+
+
 def predicts_answer(page: CalibrationPage) -> npt.NDArray[np.bool_]:
     """Return which tokens (tokens,) of *page* predict a token of the answer or its end."""
     places = np.arange(len(page.token_ids))
@@ -119,3 +133,26 @@ class InputStatistics:
     hessians: tuple[Hessian, ...]
     held_out: tuple[Hessian, ...] | None
     tokens: int
+
+
+class InputSum:
+    """Adds up H of one input, page by page, with the held-out pages apart; the first page shows its width."""
+
+    def __init__(self, slices: int = 1, *, holds_out: bool = False) -> None:
+        self._slices, self._holds_out = slices, holds_out
+        self._sums: list[HessianSum] = []
+        self._tokens = 0
+
+    def add(self, values: mx.array, weights: Floats, *, is_held_out: bool) -> None:
+        """Add a page's inputs (tokens, columns), each with its weight (tokens,)."""
+        if not self._sums:
+            self._sums = [HessianSum(values.shape[1], self._slices)]
+            if self._holds_out:  # it serves to compare two roundings, for which float32 has enough digits
+                self._sums.append(HessianSum(values.shape[1], self._slices, widest_in_float64=0))
+        self._sums[is_held_out].add(values, weights)
+        self._tokens += int(np.count_nonzero(weights))
+
+    def finish(self) -> InputStatistics:
+        """Return the sums."""
+        hessians, *apart = (each.finish() for each in self._sums)
+        return InputStatistics(hessians, apart[0] if apart else None, self._tokens)

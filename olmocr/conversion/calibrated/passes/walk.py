@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -21,10 +22,10 @@ from olmocr.conversion.calibrated.passes.language import (
     rotary_angles,
 )
 from olmocr.conversion.calibrated.passes.samples import CalibrationPage
-from olmocr.conversion.calibrated.passes.source_blocks import SourceBlocks, SourceMatrix, computing_dtype
+from olmocr.conversion.calibrated.passes.source_blocks import SourceBlocks, computing_dtype
 from olmocr.conversion.calibrated.passes.statistics import (
-    HessianSum,
     InputStatistics,
+    InputSum,
     held_out,
     predicts_answer,
     token_weights,
@@ -40,11 +41,26 @@ TokenWeights = Callable[[CalibrationPage, Sequence[str]], Floats]
 """A page and MLX's names of modules with one input -> the weight of each of its tokens, float32 (tokens,)."""
 
 
+class ReadableMatrix(Protocol):
+    """A matrix, *shape* (rows, columns), of which some rows can be read; *module* is MLX's name."""
+
+    @property
+    def module(self) -> str:
+        """MLX's name of its module."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Its rows and columns."""
+
+    def rows(self, first: int = 0, end: int | None = None) -> Floats:
+        """Return rows *first* to *end*, float32 (rows, columns)."""
+
+
 @dataclass(frozen=True, eq=False)
 class MatrixStatistics:
     """A matrix of the source, and its input; matrices with one input share its statistics."""
 
-    matrix: SourceMatrix
+    matrix: ReadableMatrix
     input: InputStatistics
 
 
@@ -134,49 +150,40 @@ def walk(
             mx.clear_cache()
 
 
-def states_bytes(source: SourceCheckpoint, pages: Sequence[CalibrationPage], *, way_back: bool = False) -> int:
+def states_bytes(
+    source: SourceCheckpoint, pages: Sequence[CalibrationPage], *, way_back: bool = False, recipes: int = 0
+) -> int:
     """Return the most bytes of disk that a walk takes: three files of states, of the larger of both models'.
 
-    With a *way_back*, there is one before every block of the language model, and one more while it is written.
+    With a *way_back*, there is one before every block of the language model, and one more while it is written. Each of
+    *recipes* whose errors are propagated has three files of the language model's own.
     """
     config = source.config
     seen = sum(len(page.pixel_values) for page in pages) * int(config["vision_config"]["hidden_size"])
     read = sum(len(page.token_ids) for page in pages) * int(config["hidden_size"])
     kept = number_of_blocks(config)["layers"] + 2 if way_back else 0
-    return max(3 * max(seen, read), kept * read) * computing_dtype(source).size
+    return (max(3 * max(seen, read), kept * read) + 3 * recipes * read) * computing_dtype(source).size
 
 
-def states_of(source: SourceCheckpoint, ordered: Sequence[CalibrationPage], folder: Path) -> HiddenStates:
-    """Return where the states of a walk are stored, for pages in their order."""
-    dtype = computing_dtype(source)
-    return HiddenStates(folder, fingerprint(ordered, dtype, sorted(source.tensors.items())), dtype)
+def states_of(
+    source: SourceCheckpoint, ordered: Sequence[CalibrationPage], folder: Path, rounded: str = ""
+) -> HiddenStates:
+    """Return where the states of a walk are stored, for pages in their order.
 
-
-class _Input:
-    """H of one input of a block.
-
-    It is the input at *place* among those that the block's function returns, and goes to *modules*, MLX's names.
+    *rounded* identifies how the blocks before were rounded; without it, the states are the source's own.
     """
+    dtype = computing_dtype(source)
+    terms = (dtype, sorted(source.tensors.items()), *([rounded] if rounded else ()))
+    return HiddenStates(folder, fingerprint(ordered, *terms), dtype)
 
-    def __init__(self, place: int, modules: Sequence[str], slices: int, holds_out: bool) -> None:
-        self.place, self.modules = place, modules
-        self._slices, self._holds_out = slices, holds_out
-        self._sums: list[HessianSum] = []
-        self._tokens = 0
 
-    def add(self, values: mx.array, weights: Floats, *, is_held_out: bool) -> None:
-        """Add a page's inputs (tokens, columns), each with its weight."""
-        if not self._sums:  # the width is known now
-            self._sums = [HessianSum(values.shape[1], self._slices)]
-            if self._holds_out:  # it serves to compare two roundings, for which float32 has enough digits
-                self._sums.append(HessianSum(values.shape[1], self._slices, widest_in_float64=0))
-        self._sums[is_held_out].add(values, weights)
-        self._tokens += int(np.count_nonzero(weights))
+@dataclass(frozen=True)
+class _Input:
+    """The input at *place* among those that a block's function returns: it goes to *modules*, MLX's names."""
 
-    def finish(self) -> InputStatistics:
-        """Return the sums."""
-        hessians, *apart = (each.finish() for each in self._sums)
-        return InputStatistics(hessians, apart[0] if apart else None, self._tokens)
+    place: int
+    modules: Sequence[str]
+    sum: InputSum
 
 
 _Seen = Iterator[tuple[CalibrationPage, tuple[mx.array, ...]]]
@@ -224,7 +231,7 @@ class _Walk:
         for count, (page, values) in enumerate(seen, start=1):
             for each in inputs:
                 weights = self._weights(page, each.modules, number)
-                each.add(values[each.place], weights, is_held_out=page.sha256 in self._apart)
+                each.sum.add(values[each.place], weights, is_held_out=page.sha256 in self._apart)
             # Pages differ in size, and MLX would keep the arrays of each size for the next page of that size.
             mx.clear_cache()
             if on_page:
@@ -244,11 +251,11 @@ class _Walk:
             modules = [each for each in modules if options.needed is None or each in options.needed]
             slices = options.down_slices if own == BLOCK_INPUTS[-1] and number >= self._vision_blocks else 1
             if modules:
-                found.append(_Input(place, modules, slices, bool(self._apart)))
+                found.append(_Input(place, modules, InputSum(slices, holds_out=bool(self._apart))))
         return found
 
     def _matrices(self, inputs: Sequence[_Input]) -> dict[str, MatrixStatistics]:
-        finished = [(each.modules, each.finish()) for each in inputs]
+        finished = [(each.modules, each.sum.finish()) for each in inputs]
         return {
             module: MatrixStatistics(self._blocks.matrix(module), statistics)
             for modules, statistics in finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,29 @@ class Factor:
         upper = feedback.astype(np.float64)
         np.fill_diagonal(upper, 1)
         return feedback, pivots, ((upper * pivots) @ upper.T).astype(np.float32)
+
+    def solved(self, right: Floats) -> Floats:
+        """Return X, float32 (rows, columns), of X (H + added I) = *right*, by substitution from both ends."""
+        found, blocks = right.astype(np.float64), list(_blocks(len(self.pivots)))
+        for here in reversed(blocks):  # X (A + I) D, from X (A + I) D (A + I)^T
+            after = slice(here.stop, None)
+            found[:, here] -= found[:, after] @ self.feedback[here, after].T
+            found[:, here] = np.linalg.solve(self._unit(here), found[:, here].T).T
+        found /= self.pivots
+        for here in blocks:  # X, from X (A + I)
+            before = slice(0, here.start)
+            found[:, here] -= found[:, before] @ self.feedback[before, here]
+            found[:, here] = np.linalg.solve(self._unit(here).T, found[:, here].T).T
+        return found.astype(np.float32)
+
+    def _unit(self, columns: slice) -> Doubles:
+        """Return A + I of *columns* among themselves."""
+        return self.feedback[columns, columns] + np.eye(columns.stop - columns.start)
+
+
+def _blocks(columns: int) -> Iterator[slice]:
+    for start in range(0, columns, _BLOCK):
+        yield slice(start, min(start + _BLOCK, columns))
 
 
 def prepare(hessian: npt.NDArray[np.float32] | Doubles, damping: float = DAMPING) -> Factor:

@@ -12,7 +12,7 @@ from olmocr.conversion.calibrated.rounding.packing import unpack_codes
 from olmocr.conversion.quantizing.rows import quantized_rows
 from olmocr.conversion.recipe import Method, QuantParams
 from olmocr.reports.conversion import Processor
-from olmocr.tensors.floats import NUMPY_DTYPES, Floats, widened
+from olmocr.tensors.floats import NUMPY_DTYPES, Elements, Floats, widened
 
 Hessians = Sequence[npt.NDArray[np.float32] | npt.NDArray[np.float64]]
 """H of a matrix's input: one, or one for each of several consecutive slices of its columns."""
@@ -41,10 +41,7 @@ def roundings(methods: Iterable[str], dtype: str, processor: Processor, group_si
 def _without_hessian(method: Method, dtype: str, processor: Processor, group_size: int) -> Rounding:
     def round_rows(rows: Floats, bits: int) -> Floats:
         stored = quantized_rows(rows, QuantParams(bits, group_size), method, dtype, processor)
-        words, scales, biases = stored.parts
-        kind = NUMPY_DTYPES[dtype]
-        codes = unpack_codes(words.view("<u4").reshape(len(rows), -1), bits)
-        return _values(codes, *(widened(part.view(kind)).reshape(len(rows), -1) for part in (scales, biases)))
+        return stored_values(stored.parts, len(rows), bits, dtype)
 
     return lambda hessians: round_rows
 
@@ -64,6 +61,14 @@ def _calibrated(dtype: str, processor: Processor, group_size: int) -> Rounding:
         return round_rows
 
     return rounding
+
+
+def stored_values(parts: Sequence[Elements], rows: int, bits: int, dtype: str) -> Floats:
+    """Return the *rows* that MLX computes with, from packed codes, scales and biases as bytes."""
+    words, scales, biases = (np.ascontiguousarray(part) for part in parts)
+    codes = unpack_codes(words.view("<u4").reshape(rows, -1), bits)
+    kind = NUMPY_DTYPES[dtype]
+    return _values(codes, *(widened(part.view(kind)).reshape(rows, -1) for part in (scales, biases)))
 
 
 def _values(codes: npt.NDArray[np.uint8], scales: Floats, biases: Floats) -> Floats:

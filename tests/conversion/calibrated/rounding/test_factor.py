@@ -53,3 +53,14 @@ def test_inputs_that_are_no_numbers_are_refused(value):
     hessian[3, 5] = hessian[5, 3] = value
     with pytest.raises(CheckpointError, match="infinite or NaN"):
         prepare(hessian)
+
+
+@pytest.mark.parametrize("columns", [1, 64, 256, 300, 700])
+def test_the_factor_solves_for_its_damped_hessian(columns):
+    drawn = np.random.default_rng(columns)
+    inputs = drawn.normal(size=(2 * columns, columns))
+    hessian = inputs.T @ inputs
+    factor = prepare(hessian, 0.1)
+    right = drawn.normal(size=(5, columns)).astype(np.float32)
+    damped = hessian + factor.added * np.eye(columns)
+    np.testing.assert_allclose(factor.solved(right) @ damped, right, atol=2e-5)
