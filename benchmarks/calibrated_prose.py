@@ -7,7 +7,7 @@ by what `round_matrix` makes of the source's, at the same bits: so the bytes are
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,18 @@ import numpy as np
 import numpy.typing as npt
 from machine import peak_bytes
 
+from olmocr.conversion.calibrated.passes.drift import ChangedInputs, Drift, InputDrift, OutputDrift
+from olmocr.conversion.calibrated.passes.language import (
+    BLOCK_INPUTS,
+    Angles,
+    LanguageShape,
+    decoder_block,
+    head_input,
+    language_shape,
+    rotary_angles,
+)
+from olmocr.conversion.calibrated.passes.source_blocks import SourceBlocks, Weights
+from olmocr.conversion.calibrated.passes.statistics import InputSum
 from olmocr.conversion.calibrated.rounding.factor import Factor, prepare
 from olmocr.conversion.calibrated.rounding.matrix import round_matrix
 from olmocr.conversion.plan import make_plan
@@ -91,6 +103,87 @@ def round_matrices(loaded: Any, source: Path, recipe: str, moments: Moments, *, 
         weight = np.array(weights[f"model.{name}.weight"].astype(mx.float32))
         getattr(parent, attribute).weight = mx.array(rounded(weight, factors[of], chosen))
     return f"{time.process_time() - started:.0f} | {peak_bytes() / 2**20:,.0f}"
+
+
+def propagate(loaded: Any, source: Path, recipe: str, windows: Ids) -> str:
+    """Do as `round_matrices`, but round each matrix for the inputs that the rounded ones before it give.
+
+    Each makes up for what was lost before it. Both models' states of all *windows* go from block to block.
+    """
+    started = time.process_time()
+    checkpoint = read_checkpoint(ModelFolder(source))
+    plan = make_plan(checkpoint, find_recipe(recipe))
+    params = {tensor.name.removesuffix(".weight"): tensor.params for tensor in plan.tensors}
+    shape, blocks = language_shape(checkpoint.config), SourceBlocks(checkpoint, mx.float32)
+    angles = rotary_angles(np.tile(np.arange(windows.shape[1], dtype=np.int32), (3, 1)), shape)
+    model = loaded.model.language_model.model
+    theirs = [blocks.weights(f"language_model.model.{EMBEDDINGS}")["weight"][mx.array(ids)] for ids in windows]
+    own = list(theirs)
+    for number, layer in enumerate(model.layers):
+        module = f"language_model.model.layers.{number}"
+        weights = blocks.weights(module)
+        changed = dict(weights)
+        for place, names in enumerate(BLOCK_INPUTS):
+            wanted = {name: chosen for name in names if (chosen := params[f"{module}.{name}"])}
+            if not wanted:
+                continue
+            seen = _both(weights, changed, theirs, own, angles, shape, place)
+            for name, values in _rounded_for(seen, weights, wanted, adds=place in (1, 3)).items():
+                changed[f"{name}.weight"] = values
+                part, attribute = name.split(".")
+                getattr(getattr(layer, part), attribute).weight = values
+        theirs = [decoder_block(weights, each, angles, shape)[0] for each in theirs]
+        own = [decoder_block(changed, each, angles, shape)[0] for each in own]
+        mx.eval(theirs, own)
+    if chosen := params[f"language_model.model.{EMBEDDINGS}"]:
+        norm, head = (blocks.weights(f"language_model.model.{name}")["weight"] for name in ("norm", EMBEDDINGS))
+        ends = [[head_input(norm, each, shape) for each in states] for states in (theirs, own)]
+        seen = [ChangedInputs(one, other, np.ones(len(one), np.float32)) for one, other in zip(*ends, strict=True)]
+        (values,) = _rounded_for(seen, {"head.weight": head}, {"head": chosen}, adds=False).values()
+        model.embed_tokens.weight = values
+    return f"{time.process_time() - started:.0f} | {peak_bytes() / 2**20:,.0f}"
+
+
+def _both(
+    weights: Weights,
+    changed: Weights,
+    theirs: Sequence[mx.array],
+    own: Sequence[mx.array],
+    angles: Angles,
+    shape: LanguageShape,
+    place: int,
+) -> list[ChangedInputs]:
+    """Return for each window the inputs at *place* of a block in both models, and what their sums differ by."""
+    found = []
+    for one, other in zip(theirs, own, strict=True):
+        inputs, own_inputs = (
+            decoder_block(each, h, angles, shape)[1] for each, h in ((weights, one), (changed, other))
+        )
+        lost = one - other
+        if place == len(BLOCK_INPUTS) - 1:
+            name = "self_attn.o_proj.weight"
+            lost = lost + inputs[1] @ weights[name].T - own_inputs[1] @ changed[name].T
+        mx.eval(lost)
+        found.append(ChangedInputs(inputs[place], own_inputs[place], np.ones(len(one), np.float32), lost))
+    return found
+
+
+def _rounded_for(
+    seen: Sequence[ChangedInputs], weights: Weights, wanted: Mapping[str, QuantParams], *, adds: bool
+) -> dict[str, mx.array]:
+    """Return what is read back of the *wanted* matrices, which have one input."""
+    drift: Drift = OutputDrift(weights[f"{next(iter(wanted))}.weight"]) if adds else InputDrift()
+    total = InputSum()
+    for each in seen:
+        total.add(each.own, each.weights, is_held_out=False)
+        drift.add(each)
+    hessians = total.finish().hessians
+    move, factor = drift.moves(hessians), prepare(hessians[0])
+    found = {}
+    for name, params in wanted.items():
+        weight = np.array(weights[f"{name}.weight"])
+        found[name] = mx.array(rounded(weight + move(weight, 0), factor, params))
+    return found
 
 
 def rounded(weight: Floats, factor: Factor, params: QuantParams) -> Floats:

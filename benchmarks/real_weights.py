@@ -37,8 +37,8 @@ SAME = 1e-3
 MIB = 1024 * 1024
 
 RECIPES = ("8bit", "6bit", "5bit", "4bit", "mixed", "mixed-small", "3bit")
-METHODS = ("stock", "fit", "weighted", "calibrated")
-NOT_CONVERTED = ("weighted", "calibrated")
+METHODS = ("stock", "fit", "weighted", "calibrated", "propagated")
+NOT_CONVERTED = ("weighted", "calibrated", "propagated")
 
 Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -83,7 +83,11 @@ def logit_difference(llama: Llama, folder: Path) -> float:
 
 def measure(args: argparse.Namespace) -> None:
     device = start_mlx()
-    from calibrated_prose import round_matrices, second_moments  # imports MLX, which the line above makes ready
+    from calibrated_prose import (
+        propagate,
+        round_matrices,
+        second_moments,
+    )  # imports MLX, which the line above makes ready
 
     source = load_source(args.folder, args.work / "none")
     prose = find_prose(encoder(source), args.calibrate, args.windows)
@@ -99,7 +103,9 @@ def measure(args: argparse.Namespace) -> None:
         output = args.work / f"{recipe}-{method}"
         cost = conversion(args.folder, recipe, "fit" if method in NOT_CONVERTED else method, output)
         loaded = load(output)
-        if method in NOT_CONVERTED:
+        if method == "propagated":
+            cost = propagate(loaded, args.folder, recipe, prose.calibrate)
+        elif method in NOT_CONVERTED:
             cost = round_matrices(loaded, args.folder, recipe, moments, diagonal=method == "weighted")
         found = compared(loaded, windows, expected)
         print(f"| {recipe} | {method} | {nbytes(output):,} | {found} | {cost} |", flush=True)
