@@ -183,7 +183,7 @@ def print_each_page(contenders: list[Contender], pages: list[Page]) -> None:
     print(f"| page | {' | '.join(contender.label for contender in contenders)} |")
     print(f"| --- |{' ---: |' * len(contenders)}")
     for page in pages:
-        cells = [f"{each.seconds(page):.2f}" if page in each.pages else "not asked" for each in contenders]
+        cells = [f"{each.seconds(page):.2f}" if page in each.pages else "not read" for each in contenders]
         print(f"| {page.name} | {' | '.join(cells)} |")
 
 

@@ -1,4 +1,4 @@
-"""What a machine measured of itself, as data: machine_report.json (docs/doctor.md)."""
+"""The measurements of one machine, as data: machine_report.json (docs/doctor.md)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ MACHINE_MARKDOWN_FILE = "machine_report.md"
 MACHINE_REPORT_VERSION = 1
 
 PartState = Literal["measured", "wrong", "failed", "unmeasured"]
-"""*wrong*: measured, and something is not as it should be. *failed*: begun, and not ended. *unmeasured*: not begun."""
+"""*wrong*: measured, but not as it should be. *failed*: started, but not finished. *unmeasured*: not started."""
 
 KnownBytes = Literal["same", "other", "unknown"]
-"""Whether bytes are those that are known; *unknown* where none are known for this kind of machine."""
+"""Whether bytes match the known ones; *unknown* if none are known for this kind of machine."""
 
 Reader = Literal["olmocr", "mlx_vlm.generate", "mlx_vlm.server"]
 
 INTERRUPTED = "it was interrupted"
-"""Why a part is unmeasured that a person did not wait for."""
+"""Why a part is unmeasured if a person did not wait for it."""
 
 BUSY = 0.3
-"""Of a machine's processors, before anything was begun, from which on others had a part in what was measured."""
+"""The load per processor before the start above which other programs may have affected the measurements."""
 
 
 @dataclass(frozen=True)
 class MeasuredPart:
-    """A part of what was to be measured, and *why* in sentences if it is not measured or something is wrong."""
+    """One part of the measurement. *why* says in sentences why it is not measured, or what is wrong."""
 
     name: str
     state: PartState
@@ -38,10 +38,10 @@ class MeasuredPart:
 
 @dataclass(frozen=True)
 class DescribedMachine:
-    """What ran. *device* is where MLX computed, *gpu* its name where MLX tells one, sizes are in bytes.
+    """The machine. *device* is where MLX computed, *gpu* is its name if MLX reports one, sizes are in bytes.
 
-    *load* is how many processes ran or waited for a processor, on average over the last minute, before anything was
-    begun; *processors* is how many there are.
+    *load* is the average number of processes that ran or waited for one of the *processors* in the minute before the
+    measurement.
     """
 
     chip: str
@@ -57,7 +57,7 @@ class DescribedMachine:
 
 @dataclass(frozen=True)
 class MeasuredConversion:
-    """A conversion of the demo checkpoint. *sha256* is that of the names and hashes of all its files of weights."""
+    """A conversion of the demo checkpoint. *sha256* covers the names and hashes of all its weight files."""
 
     recipe: str
     method: str
@@ -71,7 +71,7 @@ class MeasuredConversion:
 
 @dataclass(frozen=True)
 class MeasuredPage:
-    """What came of a page; *text_sha256* tells whether two machines read the same."""
+    """The result for one page; *text_sha256* shows whether two machines read the same text."""
 
     document: str
     page_number: int
@@ -84,7 +84,7 @@ class MeasuredPage:
 
 @dataclass(frozen=True)
 class MeasuredAnswers:
-    """The demo's pages through the whole pipeline; *seconds* are of all of them, with the model loaded before."""
+    """The demo's pages through the complete pipeline; *seconds* is for all of them, without loading the model."""
 
     longest_side: int
     seconds: float
@@ -95,11 +95,12 @@ class MeasuredAnswers:
 
 @dataclass(frozen=True)
 class MeasuredReading:
-    """The same pages by one reader, once a round: *seconds* of each round.
+    """The same pages by one reader, once a round; *seconds* has one entry for each round.
 
-    *passes_a_token* are passes over the weights for each token of an answer, None where nobody counts them.
-    *peak_memory* is what MLX had allocated at most, in bytes, or for a server what its processes held. *same_texts*
-    counts pages whose text was in all rounds that of the engine with one page at a time and without drafts.
+    *passes_a_token* is the number of passes over the weights for each token of an answer; None if it is not counted.
+    *peak_memory* is the most that MLX allocated, in bytes, or for a server the peak memory of its processes.
+    *same_texts* counts pages whose text, in all rounds, equals that of the engine with one page at a time and without
+    drafts.
     """
 
     reader: Reader
@@ -126,7 +127,7 @@ class MeasuredReading:
 
 @dataclass(frozen=True)
 class MeasuredPass:
-    """One pass over the weights that is given so many *tokens* of one answer; *seconds* is the median of the rounds."""
+    """One pass over the weights with this many *tokens* of one answer; *seconds* is the median of the rounds."""
 
     tokens: int
     seconds: float
@@ -134,7 +135,7 @@ class MeasuredPass:
 
 @dataclass(frozen=True)
 class MeasuredPrefill:
-    """So many *tokens* of a prompt, read in one step behind others; *seconds* is the median of the rounds."""
+    """One step that reads *tokens* of a prompt after *behind* others; *seconds* is the median of the rounds."""
 
     tokens: int
     behind: int
@@ -143,7 +144,7 @@ class MeasuredPrefill:
 
 @dataclass(frozen=True)
 class MeasuredPasses:
-    """What a pass over the weights costs, behind *context* tokens of the same answer."""
+    """The cost of passes over the weights, after *context* tokens of the same answer."""
 
     context: int
     rounds: int
@@ -153,9 +154,9 @@ class MeasuredPasses:
 
 @dataclass(frozen=True)
 class MeasuredVision:
-    """A page through the vision tower, by this package and by mlx-vlm's own tower with the same weights.
+    """A page through this package's vision tower, and through mlx-vlm's own with the same weights.
 
-    *longest_side* is in pixels, *difference* the largest one of a feature over the largest feature.
+    *longest_side* is in pixels. *difference* is the largest difference of a feature, divided by the largest feature.
     """
 
     longest_side: int
@@ -168,9 +169,9 @@ class MeasuredVision:
 
 @dataclass(frozen=True)
 class MeasuredGuidance:
-    """The same pages with and without the front matter's form forced; *seconds* of each round.
+    """The same pages with and without a forced front matter; *seconds* and *plain_seconds* have one entry a round.
 
-    *valid* and *plain_valid* count answers that hold the format.
+    *valid* and *plain_valid* count answers that follow the format.
     """
 
     pages: int
@@ -183,9 +184,9 @@ class MeasuredGuidance:
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """A limit of MLX's in bytes: what it was set to, what MLX says it is, and the most that was held against it.
+    """One of MLX's limits in bytes: the value that was set, the value in force, and the most memory used under it.
 
-    *held* is None where MLX does not tell.
+    *held*, the latter, is None if MLX does not report it.
     """
 
     name: Literal["wired", "memory", "cache"]
@@ -196,10 +197,10 @@ class MemoryLimit:
 
 @dataclass(frozen=True)
 class MeasuredMemory:
-    """Bytes while pages were read. *limits* are none on a device that has none.
+    """Bytes while pages were read. *limits* is empty on a device without limits.
 
-    *recommended* is what the GPU's driver lets a process keep, *active* what MLX's arrays took when the model was
-    loaded, *peak* the most that they took while pages were read, and *process* the most that the process had.
+    *recommended* is what the GPU's driver lets a process keep. *active* is the size of MLX's arrays when the model was
+    loaded, *peak* their largest size while pages were read, and *process* the peak memory of the process.
     """
 
     recommended: int | None
@@ -211,10 +212,10 @@ class MeasuredMemory:
 
 @dataclass(frozen=True)
 class MeasuredGrowth:
-    """Bytes after each page of many, read by one engine.
+    """Memory in bytes while one engine reads many pages.
 
-    *active* are MLX's arrays, *resident* the process; each is the least of the second and of the last quarter of the
-    pages, since the first one also fills caches of a set size.
+    *active* is MLX's arrays, *resident* the process. *early* is the minimum over the second quarter of the pages,
+    *late* over the last; the first quarter does not count, since it also fills caches of a fixed size.
     """
 
     pages: int
@@ -227,9 +228,9 @@ class MeasuredGrowth:
 
 @dataclass(frozen=True)
 class MeasuredServing:
-    """``olmocr serve``, driven once: started, asked for a page and for a document, told to end.
+    """``olmocr serve``, used once: started, asked for a page and a document, and stopped.
 
-    *page_right* and *document_right* say whether the text that came is the true one within the limit of a smoke test.
+    *page_right* and *document_right* say whether the text matches the truth within the limit of a smoke test.
     """
 
     start_seconds: float
@@ -243,7 +244,10 @@ class MeasuredServing:
 
 @dataclass(frozen=True)
 class MeasuredResumption:
-    """A run over documents that was killed after *pages_before* of *pages* pages were kept, and run again."""
+    """A run over documents that was killed when *pages_before* of *pages* pages had been saved, and run again.
+
+    *asked_again* counts saved pages that were read again, *missing* pages that were lost.
+    """
 
     pages: int
     pages_before: int
@@ -253,10 +257,10 @@ class MeasuredResumption:
 
 @dataclass(frozen=True)
 class MachineReport:
-    """What a machine measured of itself. What was not measured is None or empty, and *parts* say why.
+    """The measurements of one machine. What was not measured is None or empty, and *parts* says why.
 
-    *model* is the folder's own name, without its path, *weights* the SHA-256 of each of its files of weights;
-    *is_quick* says that pages and rounds were few.
+    *model* is the folder's own name, without its path, *weights* the SHA-256 of each weight file; *is_quick* means
+    few pages and rounds.
     """
 
     machine: DescribedMachine
@@ -287,10 +291,10 @@ class MachineReport:
 
     @property
     def was_interrupted(self) -> bool:
-        """Whether a person did not wait for all parts."""
+        """Whether a person stopped the measurement before its end."""
         return any(INTERRUPTED in part.why for part in self.parts)
 
     @property
     def is_busy(self) -> bool:
-        """Whether other programs ran before anything was begun."""
+        """Whether other programs ran before the measurement started."""
         return self.machine.load > BUSY * self.machine.processors

@@ -1,4 +1,4 @@
-"""What machines measured of themselves, as a person reads it: one report in markdown, several in a table."""
+"""Machine reports for people: one as markdown, several as a table."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from olmocr.reports.machine import MachineReport, MeasuredReading, Reader
 
 CONTENTS = (
-    "What it holds: the chip, the memory, the system's version, how busy the machine was, versions of this package and "
-    "of libraries, the model folder's own name and the hashes of its weights, and what was measured. It holds no name "
-    "of a person or of this machine, no address, no path and no text of a page."
+    "This report contains the chip, the memory, the system's version, how busy the machine was, the versions of this "
+    "package and its libraries, the name of the model's folder and the hashes of its weights, and the measurements. It "
+    "does not contain a person's name, this machine's name, an address, a path or the text of a page."
 )
-"""What a person is told before they send a report."""
+"""The contents of a report, for a person who is about to send it."""
 
 MACHINES = (
-    "| machine | device | demo pages that are read | mean CER | pages/min, 8 at once | one at a time | "
+    "| machine | device | demo pages read | mean CER | pages/min, 8 at once | one at a time | "
     "mlx_vlm.server | pass over 1 token, 8, 32 (ms) | wrong or failed | report |"
 )
 
 
 def machine_markdown(report: MachineReport) -> str:
-    """Return *report* as a person reads and sends it."""
+    """Return *report* as markdown for a person to read and send."""
     return "\n".join(_lines(report)) + "\n"
 
 
 def machine_table(reports: Iterable[tuple[str, MachineReport]]) -> str:
-    """Return a table with a row for each report, which has an address: what is known of machines, side by side."""
+    """Return a table that compares machines: a row for each report, with a link to its address."""
     rows = [MACHINES, "|" + " --- |" * 2 + " ---: |" * 6 + " --- |" * 2]
     rows += [_row(address, report) for address, report in reports]
     return "\n".join(rows) + "\n"
@@ -60,7 +60,7 @@ def _row(address: str, report: MachineReport) -> str:
 
 
 def _reading(report: MachineReport, reader: Reader, at_once: int | None) -> MeasuredReading | None:
-    """Return what a reader did, with drafts where it has them."""
+    """Return a reader's measurement: the one with drafts, if there is one."""
     found = [each for each in report.readings if each.reader == reader and at_once in (None, each.at_once)]
     return max(found, key=lambda each: each.has_drafts, default=None)
 
@@ -75,7 +75,7 @@ def _lines(report: MachineReport) -> Iterator[str]:
     yield f"\n{report.date}, in {report.seconds / 60:.1f} minutes, with the model {report.model}." + _remark(report)
     yield f"\n{CONTENTS}\n"
     yield f"- chip: {machine.chip} ({machine.architecture}), {machine.processors} processors"
-    yield f"- GPU: {machine.gpu or 'none that MLX tells of'}"
+    yield f"- GPU: {machine.gpu or 'none that MLX reports'}"
     available = "" if machine.available_memory is None else f", {gib(machine.available_memory)} available before"
     yield f"- memory: {gib(machine.memory)}{available}"
     yield f"- system: {machine.system}; MLX: {machine.device or 'does not start'}"
@@ -89,10 +89,10 @@ def _lines(report: MachineReport) -> Iterator[str]:
 
 
 def _remark(report: MachineReport) -> str:
-    quick = " It was quick: few pages, one round." if report.is_quick else " Timings are medians of rounds in turn."
+    quick = " This was a quick run: few pages, one round." if report.is_quick else " Times are medians over rounds."
     load = f"{report.machine.load:.1f} processes ran or waited for {report.machine.processors} processors"
-    busy = f" **The machine was busy: {load} before anything was begun; times may be far too long.**"
-    return quick + (busy if report.is_busy else f" The machine was idle: {load} before anything was begun.")
+    busy = f" **The machine was busy: {load} before the start, so times may be far too long.**"
+    return quick + (busy if report.is_busy else f" The machine was idle: {load} before the start.")
 
 
 def _parts(report: MachineReport) -> Iterator[str]:
@@ -106,14 +106,14 @@ def _conversions(report: MachineReport) -> Iterator[str]:
     if not report.conversions:
         return
     yield "## Conversions of the demo checkpoint\n"
-    yield "| recipe | method | seconds | peak memory | quantized by | bytes | SHA-256 | as known |"
+    yield "| recipe | method | seconds | peak memory | quantized by | bytes | SHA-256 | known bytes |"
     yield "| --- | --- | ---: | ---: | --- | ---: | --- | --- |"
     for each in report.conversions:
         yield (
             f"| {each.recipe} | {each.method} | {each.seconds:.1f} | {_mib(each.peak_memory)} | {each.processor} | "
             f"{each.weight_bytes:,} | `{each.sha256[:16]}…` | {each.known} |"
         )
-    yield "\nBytes of `calibrated` depend on the kind of machine: *other* or *unknown* is no fault there."
+    yield "\nThe bytes of `calibrated` depend on the kind of machine, so *other* or *unknown* is not an error there."
 
 
 def _answers(report: MachineReport) -> Iterator[str]:
@@ -123,17 +123,18 @@ def _answers(report: MachineReport) -> Iterator[str]:
     count = len(answers.pages)
     yield "## Answers\n"
     yield (
-        f"{answers.valid_pages} of {count} pages read in olmOCR's format at {answers.longest_side} px, in "
-        f"{answers.seconds:.1f} s; {answers.mean_character_error_rate:.2%} of the characters wrong, mean over pages."
+        f"{answers.valid_pages} of {count} pages were read in olmOCR's format at {answers.longest_side} px, in "
+        f"{answers.seconds:.1f} s. On average, {answers.mean_character_error_rate:.2%} of a page's characters are "
+        "wrong."
     )
     worst = sorted(answers.pages, key=lambda page: -page.character_error_rate)[:3]
     told = [f"{each.document}, page {each.page_number}: {each.character_error_rate:.1%}" for each in worst]
-    yield f"The worst: {'; '.join(told)}."
+    yield f"The worst pages: {'; '.join(told)}."
 
 
 def _readings(report: MachineReport) -> Iterator[str]:
     if report.readings:
-        yield "## The same pages, by how many at once, with drafts and without, and by mlx-vlm\n"
+        yield "## The same pages, several at once, with and without drafts, and with mlx-vlm\n"
         yield from reading_table(report.readings)
 
 
@@ -155,11 +156,11 @@ def reading_table(readings: Iterable[MeasuredReading]) -> Iterator[str]:
 def _passes(report: MachineReport) -> Iterator[str]:
     if report.passes is None:
         return
-    yield f"## Passes over the weights, behind {report.passes.context} tokens; medians of {report.passes.rounds}\n"
+    yield f"## Passes over the weights, after {report.passes.context} tokens; medians of {report.passes.rounds}\n"
     yield f"| tokens | {' | '.join(f'{each.tokens}' for each in report.passes.passes)} |"
     yield f"| --- |{' ---: |' * len(report.passes.passes)}"
     yield f"| ms | {' | '.join(f'{1000 * each.seconds:.1f}' for each in report.passes.passes)} |"
-    told = [f"{each.tokens / each.seconds:,.0f} tokens/s behind {each.behind}" for each in report.passes.prefills]
+    told = [f"{each.tokens / each.seconds:,.0f} tokens/s after {each.behind}" for each in report.passes.prefills]
     yield f"\nA prompt, {report.passes.prefills[0].tokens} tokens a step: {', '.join(told)}."
 
 
@@ -167,8 +168,8 @@ def _vision(report: MachineReport) -> Iterator[str]:
     if (vision := report.vision) is not None:
         yield "## Vision tower\n"
         yield (
-            f"A page of {vision.longest_side} px, {vision.patches:,} patches: {1000 * vision.seconds:,.0f} ms, with "
-            f"mlx-vlm's own tower {1000 * vision.stock_seconds:,.0f} ms; features differ by at most "
+            f"A page of {vision.longest_side} px ({vision.patches:,} patches) takes {1000 * vision.seconds:,.0f} ms; "
+            f"mlx-vlm's own tower takes {1000 * vision.stock_seconds:,.0f} ms. Features differ by at most "
             f"{vision.difference:.1e} of the largest."
         )
 
@@ -177,9 +178,9 @@ def _guidance(report: MachineReport) -> Iterator[str]:
     if (guidance := report.guidance) is not None:
         yield "## Guided answers\n"
         yield (
-            f"{guidance.pages} pages with the front matter's form forced: {statistics.median(guidance.seconds):.1f} s, "
-            f"without {statistics.median(guidance.plain_seconds):.1f} s; {guidance.valid} and {guidance.plain_valid} "
-            f"hold the format, {guidance.same_texts} texts are the same."
+            f"{guidance.pages} pages take {statistics.median(guidance.seconds):.1f} s with a forced front matter and "
+            f"{statistics.median(guidance.plain_seconds):.1f} s without. {guidance.valid} answers with it and "
+            f"{guidance.plain_valid} without it follow the format; {guidance.same_texts} texts are the same."
         )
 
 
@@ -187,38 +188,38 @@ def _memory(report: MachineReport) -> Iterator[str]:
     if (memory := report.memory) is not None:
         yield "## Memory\n"
         yield (
-            f"MLX's arrays: {_mib(memory.active)} when the model was loaded, {_mib(memory.peak)} at most while pages "
-            f"were read; the process {_mib(memory.process)} at most."
+            f"MLX's arrays took {_mib(memory.active)} when the model was loaded and up to {_mib(memory.peak)} while "
+            f"pages were read; the process took up to {_mib(memory.process)}."
         )
         if memory.recommended is not None:
             yield f"The GPU's driver lets a process keep {_mib(memory.recommended)}."
         for limit in memory.limits:
-            held = "not told" if limit.held is None else _mib(limit.held)
-            yield f"- limit of {limit.name}: set to {_mib(limit.wanted)}, is {_mib(limit.in_force)}, most held: {held}"
+            used = "not reported" if limit.held is None else _mib(limit.held)
+            yield f"- {limit.name} limit: set to {_mib(limit.wanted)}, is {_mib(limit.in_force)}, most used: {used}"
         if not memory.limits:
-            yield "Limits of wired and cached memory are unmeasured: they are set on Metal only."
+            yield "The limits of wired and cached memory are unmeasured: they are set on Metal only."
     if (growth := report.growth) is not None:
         yield (
-            f"\n{growth.pages} pages by one engine in {growth.seconds:.0f} s: MLX's arrays {_mib(growth.early_active)} "
-            f"in the second quarter and {_mib(growth.late_active)} in the last, the process "
-            f"{_mib(growth.early_resident)} and {_mib(growth.late_resident)}."
+            f"\nOne engine read {growth.pages} pages in {growth.seconds:.0f} s. From the second quarter of the pages "
+            f"to the last, MLX's arrays went from {_mib(growth.early_active)} to {_mib(growth.late_active)}, and the "
+            f"process from {_mib(growth.early_resident)} to {_mib(growth.late_resident)}."
         )
 
 
 def _driven(report: MachineReport) -> Iterator[str]:
     if (serving := report.serving) is not None:
         yield "## olmocr serve, and a run that was killed\n"
-        right = "right" if serving.page_right and serving.document_right else "**wrong**"
+        right = "Both are right" if serving.page_right and serving.document_right else "At least one is **wrong**"
         yield (
-            f"The server answered {serving.start_seconds:.1f} s after it was started, a page took "
-            f"{serving.page_seconds:.1f} s and a document of {serving.document_pages} pages "
-            f"{serving.document_seconds:.1f} s; both are {right}; told to end, it ended with status "
+            f"The server was ready {serving.start_seconds:.1f} s after its start. A page took "
+            f"{serving.page_seconds:.1f} s, and a document of {serving.document_pages} pages "
+            f"{serving.document_seconds:.1f} s. {right}. When it was stopped, the server ended with status "
             f"{serving.exit_code}."
         )
     if (resumption := report.resumption) is not None:
         yield (
-            f"\nA run over {resumption.pages} pages was killed when {resumption.pages_before} were kept; run again, it "
-            f"read {resumption.asked_again} of them again, and {resumption.missing} pages are missing."
+            f"\nA run over {resumption.pages} pages was killed when {resumption.pages_before} had been saved. The next "
+            f"run read {resumption.asked_again} of those again; {resumption.missing} pages are missing."
         )
 
 
@@ -244,5 +245,5 @@ def _mib(size: int) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return *text* as it can stand in a cell."""
+    """Return *text* in the form that a cell needs."""
     return " ".join(text.replace("|", "\\|").split())

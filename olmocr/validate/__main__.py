@@ -275,7 +275,7 @@ def fidelity(
                 nbytes = write_fidelity_html(target, dataclasses.replace(measured, reports=reports), html_pages)
     _say_fidelity(reports, as_json=as_json, markdown=markdown)
     if target:
-        complain(f"{target}: {nbytes / 1e6:.1f} MB; it holds the pages' images and text")
+        complain(f"{target}: {nbytes / 1e6:.1f} MB; it contains the pages' images and text")
     if gate and not all(report.gate and report.gate.passed for report in reports):
         raise typer.Exit(ExitCode.GATE_FAILED)
 

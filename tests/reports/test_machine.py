@@ -49,17 +49,17 @@ def test_a_person_reads_all_that_was_measured():
         "| answers | **wrong** | 20 | b.pdf, page 2: fallback; c \\| d |",
         "| mlx-vlm | unmeasured | 0 | mlx-vlm is not installed |",
         "| 8bit | fit | 2.5 | 200 MiB | gpu | 26,064,592 | `bbbbbbbbbbbbbbbb…` | same |",
-        "1 of 2 pages read in olmOCR's format at 644 px, in 12.0 s; 50.00% of the characters wrong",
-        "The worst: b.pdf, page 2: 100.0%; a.pdf, page 1: 0.0%.",
+        "1 of 2 pages were read in olmOCR's format at 644 px, in 12.0 s. On average, 50.00% of a page's characters",
+        "The worst pages: b.pdf, page 2: 100.0%; a.pdf, page 1: 0.0%.",
         "| olmocr | 8bit | 8 | yes | 6 | 120.0 | 102.9 to 144.0 | 220 | 0.30 | 150 MiB | 6 of 6 |",
         "| ms | 4.0 | 5.5 | 12.0 |",
-        "10,240 tokens/s behind 0, 5,120 tokens/s behind 1536",
-        "1,656 patches: 200 ms, with mlx-vlm's own tower 300 ms",
-        "4 pages with the front matter's form forced: 5.5 s, without 5.1 s; 4 and 3 hold the format",
-        "- limit of cache: set to 1,024 MiB, is 1,024 MiB, most held: 90 MiB",
-        "100 pages by one engine in 80 s",
-        "both are right; told to end, it ended with status 130",
-        "read 0 of them again, and 0 pages are missing",
+        "10,240 tokens/s after 0, 5,120 tokens/s after 1536",
+        "(1,656 patches) takes 200 ms; mlx-vlm's own tower takes 300 ms.",
+        "4 pages take 5.5 s with a forced front matter and 5.1 s without. 4 answers with it and 3 without it follow",
+        "- cache limit: set to 1,024 MiB, is 1,024 MiB, most used: 90 MiB",
+        "One engine read 100 pages in 80 s.",
+        "Both are right. When it was stopped, the server ended with status 130.",
+        "read 0 of those again; 0 pages are missing",
     ):
         assert told in text, told
 
@@ -67,7 +67,7 @@ def test_a_person_reads_all_that_was_measured():
 def test_a_person_is_told_that_the_machine_was_busy_and_that_little_was_measured():
     text = machine_markdown(BARE)
     assert "**The machine was busy: 6.0 processes ran or waited for 8 processors" in text
-    assert "It was quick: few pages, one round." in text
+    assert "This was a quick run: few pages, one round." in text
     assert text.rstrip().endswith(f"| passes | unmeasured | 0 | {INTERRUPTED} |")
 
 

@@ -126,7 +126,7 @@ def html_target(path: Path, folders: Sequence[Path]) -> Path:
     for folder in folders:
         if target.resolve().is_relative_to(folder.expanduser().resolve()):
             raise UsageError(
-                f"{target} would be in {folder}, a model's folder, and hold the pages' images and text; "
+                f"{target} would be in {folder}, a model's folder, and contain the pages' images and text; "
                 "name a file outside it"
             )
     return target

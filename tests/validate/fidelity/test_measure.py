@@ -113,7 +113,7 @@ def test_the_command_compares_several_models_and_ends_with_11_where_one_breaks_a
     assert [report["gate"]["passed"] for report in json.loads(done.stdout)] == [True, False]
     assert [json.loads((each / FIDELITY_REPORT_FILE).read_text()) for each in (eight, four)] == json.loads(done.stdout)
     assert "1 of 2 models meet their limits; 4bit breaks them." in html.read_text()
-    assert "it holds the pages' images and text" in done.stderr
+    assert "it contains the pages' images and text" in done.stderr
 
 
 def test_a_model_that_is_given_twice_is_refused(tmp_path):
