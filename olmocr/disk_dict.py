@@ -88,5 +88,5 @@ def _errors() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise OutputError(
-            f"a temporary file could not be used ({error}); free some space, or have TMPDIR name another folder"
+            f"a temporary file could not be used ({error}); free some space, or set TMPDIR to another folder"
         ) from error

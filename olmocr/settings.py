@@ -72,7 +72,7 @@ def require_settings(config: Any) -> None:
     for name, each in settings_of(config).items():
         value = getattr(config, name)
         if each.choices and value not in each.choices:
-            raise UsageError(f"there is no {name} {value!r}; choose one of {', '.join(each.choices)}")
+            raise UsageError(f"{name} must be one of {', '.join(each.choices)}, not {value!r}")
         if each.range and value is not None and value not in each.range:
             raise UsageError(f"{name} must be {each.range}, not {value!r}")
 

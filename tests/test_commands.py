@@ -83,7 +83,7 @@ def test_wrong_usage_is_exit_code_2_and_says_what_is_missing(arguments, missing,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--backend", "magic"], ["there is no backend 'magic'; choose one of mlx"]),
+        (["--backend", "magic"], ["backend must be one of mlx, mlx-vlm, vllm, not 'magic'"]),
         (["--max_page_retries", "0"], ["max_page_retries must be 1 or more, not 0"]),
     ],
 )

@@ -38,7 +38,7 @@ def test_a_value_at_the_edge_of_its_range_is_taken(allowed):
         ({"minutes": 0}, "minutes must be more than 0 minutes, not 0"),
         ({"minutes": float("nan")}, "minutes must be more than 0 minutes, not nan"),
         ({"loaves": 0}, "loaves must be 1 or more, not 0"),
-        ({"heat": "left"}, "there is no heat 'left'; choose one of top, bottom"),
+        ({"heat": "left"}, "heat must be one of top, bottom, not 'left'"),
     ],
 )
 def test_a_value_out_of_its_range_is_one_sentence(refused, sentence):

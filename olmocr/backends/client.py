@@ -51,7 +51,7 @@ def server_url(given: str) -> str:
     except (ValueError, httpx.InvalidURL):
         is_address = False
     if not is_address or "@" in parts.netloc or parts.query or parts.fragment:
-        shown = "what was given" if "@" in text else plain(given)
+        shown = "what was given" if "@" in text else plain(given) if given.strip() else "an empty text"
         raise UsageError(f"{shown} is not the address of a model server; give one such as http://localhost:8000/v1")
     path = parts.path.rstrip("/")
     for ending in (*PATHS.values(), "/models"):

@@ -18,7 +18,7 @@ APIS: tuple[Api, ...] = get_args(Api)
 Guided = Literal["never", "retries", "always"]
 """The attempts at a page that force the form of the front matter."""
 
-_PANEL = "What answers"
+_PANEL = "Model or server"
 
 
 @documented

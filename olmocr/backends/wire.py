@@ -20,7 +20,6 @@ LONGEST_TEXT = 1 << 20
 """The most characters to read of an answer. A page has a few thousand, and 8000 tokens cannot be this long."""
 
 _LONGEST_WORD = 40
-_MOST_TOKENS = 1 << 31
 
 # The reasons why answers end, as OpenAI, text-generation-inference, Mistral, Anthropic and Ollama spell them. An answer
 # without a reason counts as complete.

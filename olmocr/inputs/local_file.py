@@ -47,7 +47,7 @@ def scratch_folder() -> Iterator[Path]:
         try:
             folder = stack.enter_context(temporary_folder())
         except OSError as error:
-            raise output_error(error, "a temporary folder (TMPDIR names another place)") from error
+            raise output_error(error, "a temporary folder (set TMPDIR to use another folder)") from error
         yield folder
 
 

@@ -53,7 +53,7 @@ SETTINGS_FILE = "olmocr.toml"
 _PREFIX = "OLMOCR"  # of variables of the environment
 _OTHER_VARIABLES = {"OLMOCR_BLAS", "OLMOCR_VERSION"}  # the device code's, and one that may mean something else
 
-_MODEL, _OUTPUT, _RUN = "What answers", "Output", "Run"
+_MODEL, _OUTPUT, _RUN = "Model or server", "Output", "Run"
 
 _NOT_IN_A_FILE = {"version", "api_key", "install_completion", "show_completion"}
 
@@ -500,7 +500,7 @@ def _say_summary(summary: Any, config: PipelineConfig) -> None:
             "asked more than once": summary.retried_pages,
             "from the file's own text": summary.fallback_pages,
             "perhaps incomplete": summary.poor_pages,
-            "called turned whichever way they were shown": summary.askew_pages,
+            "never found upright": summary.askew_pages,
         }
         shown = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
         rate = f"in {summary.seconds:.1f} s, {pages_per_minute(summary):.1f} pages/min"

@@ -18,7 +18,7 @@ from olmocr.workspace.opening import workspace_place
 TABLES = ("html", "markdown", "csv")
 HEADERS = ("keep", "drop")
 
-_PAGES, _OUTPUT, _RUN, _ANSWERS = "Pages", "Output", "Run", "What answers"
+_PAGES, _OUTPUT, _RUN, _ANSWERS = "Pages", "Output", "Run", "Model or server"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class TextForm:
             raise UsageError(f"figures must be True or False, not {self.figures!r}")
         for name, value, choices in (("tables", self.tables, TABLES), ("headers", self.headers, HEADERS)):
             if value not in choices:
-                raise UsageError(f"there is no {name} {value!r}; choose one of {', '.join(choices)}")
+                raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
     @property
     def makes_files(self) -> bool:

@@ -42,7 +42,7 @@ def served_metrics(port: int) -> Iterator[Callable[[PageRecord], None]]:
         ) from error
     registry = CollectorRegistry()
     count = count_pages(registry)
-    peak = Gauge("olmocr_run_peak_memory_bytes", "The most memory that this process has had.", registry=registry)
+    peak = Gauge("olmocr_run_peak_memory_bytes", "Peak memory of this process, in bytes.", registry=registry)
     peak.set_function(peak_memory)
     try:
         server, thread = start_http_server(port, addr=HOST, registry=registry)

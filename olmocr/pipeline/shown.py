@@ -122,7 +122,7 @@ async def _cut(
             size = file.stat().st_size
         except OSError as error:
             raise output_error(
-                error, f"a temporary file with a figure of {source} (TMPDIR names another folder)"
+                error, f"a temporary file with a figure of {source} (set TMPDIR to use another folder)"
             ) from error
         if most_bytes is not None and written + size > most_bytes:
             file.unlink()

@@ -25,10 +25,9 @@ class RunSummary:
     """What a run did. *done* and *pages* count this run's own; *skipped* were done before, *filtered* left out.
 
     Of the *pages*, *blank_pages* had nothing on them, *retried_pages* took more than one attempt, and *fallback_pages*
-    got no good answer. *poor_pages* have an answer that lacks much of the file's own text. *askew_pages* have one that
-    calls the page turned, as all other answers did. *seconds* is the time spent on pages, from the first rendered to
-    the last written, without loading the model. *servers* has what each model server answered: pages, their tokens and
-    seconds.
+    got no good answer. *poor_pages* have an answer that lacks much of the file's own text. *askew_pages* were never
+    found upright: every answer called them rotated. *seconds* is the time from rendering the first page to writing the
+    last one, without loading the model. *servers* has the pages, tokens and seconds of each model server.
     """
 
     done: int

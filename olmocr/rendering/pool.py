@@ -106,7 +106,7 @@ class RenderPool:
         try:
             self._workers = [self._make_worker() for _ in range(self._count)]
         except OSError as error:
-            raise output_error(error, "a temporary file (TMPDIR names another folder)") from error
+            raise output_error(error, "a temporary file (set TMPDIR to use another folder)") from error
         for worker in self._workers:
             self._idle.put_nowait(worker)
         return self
@@ -161,7 +161,7 @@ class RenderPool:
         if "unwritten" in answer:
             number = int(answer["unwritten"])
             raise output_error(
-                OSError(number, os.strerror(number)), f"a temporary file with {what} (TMPDIR names another folder)"
+                OSError(number, os.strerror(number)), f"a temporary file with {what} (set TMPDIR to use another folder)"
             )
         return answer, pixels
 

@@ -64,13 +64,13 @@ class _Now:
         self._engine_counts = engine_counts
 
     def collect(self) -> Iterable[Any]:
-        yield _gauge("olmocr_requests_in_hand", "Requests that are answered or wait.", self._asking.admitted)
+        yield _gauge("olmocr_requests_in_hand", "Requests that wait or are being answered.", self._asking.admitted)
         memory, disk = self._bodies.in_memory, self._bodies.on_disk
-        yield _gauge("olmocr_requests_coming", "Requests whose bodies are on their way.", memory.coming + disk.coming)
+        yield _gauge("olmocr_requests_coming", "Requests whose bodies are still arriving.", memory.coming + disk.coming)
         yield _gauge("olmocr_body_bytes", "Bytes of questions in memory.", memory.bytes)
         yield _gauge("olmocr_upload_bytes", "Bytes of documents on the disk.", disk.bytes)
         yield _gauge("olmocr_questions_in_hand", "Questions with the model or waiting for it.", self._asking.asked)
-        yield _gauge("olmocr_peak_memory_bytes", "The most memory that this process has had.", peak_memory())
+        yield _gauge("olmocr_peak_memory_bytes", "Peak memory of this process, in bytes.", peak_memory())
         for name, value in self._engine_counts().items():
             yield _gauge(f"olmocr_engine_{name}", f"The engine's {name.replace('_', ' ')} so far.", value)
 

@@ -54,7 +54,7 @@ def view(
         bool,
         typer.Option(
             "--poor",
-            help="Only documents with a page that has no good answer, low coverage, or is called turned.",
+            help="Only documents with a page that has no good answer, has low coverage, or was never found upright.",
             rich_help_panel=_CHOICE,
         ),
     ] = False,

@@ -20,9 +20,9 @@ class Stats:
 
     *ends* counts attempts by how they ended. *passes_a_token* is how many passes over the weights it took to write a
     token with this process's model; it is None if that wrote none. *poor_pages* lack much of the file's own text;
-    *askew_pages* were called turned by every answer; *long_documents* have more than 32768 tokens. *servers* gives for
-    each model server how many pages it answered, with how many tokens, and their total seconds from first question to
-    last answer.
+    *askew_pages* were never found upright: every answer called them rotated. *long_documents* have more than 32768
+    tokens. *servers* gives for each model server how many pages it answered, with how many tokens, and their total
+    seconds from first question to last answer.
     """
 
     documents: dict[str, int]
@@ -94,7 +94,7 @@ def stats_lines(stats: Stats) -> list[str]:
     return [
         f"documents: {_counts(stats.documents)}; {stats.long_documents} with more than {_LONG_DOCUMENT_TOKENS} tokens",
         f"pages:     {_counts(stats.pages)}; {stats.poor_pages} perhaps incomplete"
-        + (f", {stats.askew_pages} called turned whichever way they were shown" if stats.askew_pages else ""),
+        + (f", {stats.askew_pages} never found upright" if stats.askew_pages else ""),
         f"attempts:  {attempts or 'none'}; ended by: {_counts(stats.ends)}",
         f"languages: {_counts(stats.languages)}",
         f"tokens:    {stats.input_tokens} read, {stats.output_tokens} written, "

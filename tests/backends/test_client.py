@@ -125,6 +125,7 @@ def test_what_is_no_address_is_refused(given):
     with pytest.raises(UsageError, match="not the address of a model server") as caught:
         server_url(given)
     assert "secret" not in str(caught.value)
+    assert "no reason given" not in str(caught.value)
 
 
 def test_a_proxy_for_the_outside_world_is_not_asked_for_this_machine(monkeypatch):

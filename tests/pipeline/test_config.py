@@ -46,7 +46,7 @@ def test_a_number_out_of_its_range_is_refused(field, value, range_):
 def test_a_choice_that_there_is_not_is_refused(field, choices):
     with pytest.raises(UsageError) as refused:
         PipelineConfig(**WHOLE, **{field: "magic"})
-    assert str(refused.value) == f"there is no {field} 'magic'; choose one of {choices}"
+    assert str(refused.value) == f"{field} must be one of {choices}, not 'magic'"
 
 
 def test_help_tells_what_each_field_means():

@@ -177,7 +177,7 @@ def sentence_of(done):
 def test_help_is_grouped_by_subject_and_fits_on_a_screen():
     done = olmocr("--help", COLUMNS="120")
     assert done.returncode == 0
-    for subject in ("Arguments", "Options", "What answers", "Pages", "Output", "Run"):
+    for subject in ("Arguments", "Options", "Model or server", "Pages", "Output", "Run"):
         assert f"─ {subject} ─" in done.stdout
     for option in OPTIONS:
         assert spelling(option) in done.stdout

@@ -90,7 +90,7 @@ def test_pages_that_every_answer_calls_turned_are_told_where_there_are_any(tmp_p
     askew = replace(FOUR[0], response=replace(FOUR[0].response, is_rotation_valid=False))
     keep(tmp_path, ["done"], pages=[askew])
     assert stats_lines(read_stats(tmp_path))[1] == (
-        "pages:     1 valid; 0 perhaps incomplete, 1 called turned whichever way they were shown"
+        "pages:     1 valid; 0 perhaps incomplete, 1 never found upright"
     )
 
 

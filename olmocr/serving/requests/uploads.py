@@ -131,7 +131,7 @@ async def _written(folder: Path, write: Callable[[BinaryIO], Awaitable[None]]) -
             with path.open("xb") as file:
                 await write(file)
         except OSError as error:
-            raise output_error(error, "the uploaded document (TMPDIR names another folder)") from error
+            raise output_error(error, "the uploaded document (set TMPDIR to use another folder)") from error
         yield path
     finally:
         path.unlink(missing_ok=True)
