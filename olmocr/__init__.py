@@ -2,8 +2,8 @@
 
 ``read("x.pdf", model="build/demo-8bit").text`` reads a document; a ``Reader`` keeps its model for the next one, and
 ``run_pipeline(PipelineConfig(workspace=..., pdfs=(...), model=...))`` reads any number and survives interruptions.
-``convert("allenai/olmOCR-2-7B-1025", "mixed")`` makes the weights that they need. Importing this loads neither MLX
-nor a model.
+``convert("allenai/olmOCR-2-7B-1025", "mixed")`` makes the weights that they need. Importing this package does not load
+MLX or a model.
 """
 
 from __future__ import annotations

@@ -210,9 +210,9 @@ def text_below(raw: str) -> str:
 
 
 def text_so_far(written: str) -> str:
-    """Return the beginning of :func:`text_below` of a complete answer, of which only *written* exists so far.
+    """Return the beginning of what :func:`text_below` will return for an answer that is *written* only in part.
 
-    Nothing is returned for an answer that does not begin with its front matter, until it is complete.
+    The result is empty for an incomplete answer that does not begin with its front matter.
     """
     end = written.find(_CLOSER, 4, 4 + LONGEST_FRONT_MATTER + len(_CLOSER)) if written.startswith("---\n") else -1
     return "" if end < 0 else written[end + len(_CLOSER) :].strip()
@@ -393,7 +393,7 @@ def _typed(
     for entry in entries:
         if entry.key not in FIELDS:
             breaks.append(
-                RuleBreak(entry.line, "unknown-field", f"{entry.key[:_LONGEST_SHOWN]!r} is no field of the format")
+                RuleBreak(entry.line, "unknown-field", f"{entry.key[:_LONGEST_SHOWN]!r} is not a field of the format")
             )
     values: dict[str, str | bool | int | None] = {}
     for name, exact in FIELDS.items():

@@ -203,7 +203,7 @@ LONG = "abcdefghij" * 10
         (answer(valid=LONG), f"is_rotation_valid is {LONG[:60]!r}, not True or False"),
         (answer(rotation="45"), "rotation_correction is '45', not 0, 90, 180 or 270"),
         (answer(language="[en]"), "primary_language is 'a list or a mapping', not a language code or null"),
-        (answer().replace("is_diagram", LONG), f"{LONG[:60]!r} is no field of the format"),
+        (answer().replace("is_diagram", LONG), f"{LONG[:60]!r} is not a field of the format"),
         ("---\n- x\n---\n", "the front matter is not a list of 'name: value'"),
         (f"---\n{'[' * 3000}\n---\n", "the front matter is not YAML: nested too deeply"),
         ("---\na: b: c\n---\n", "the front matter is not YAML: mapping values are not allowed here"),
@@ -440,7 +440,7 @@ def test_the_text_of_an_error_names_eight_rules_and_counts_the_others():
     with pytest.raises(PageResponseError) as error:
         parse_page_response(raw)
     assert len(error.value.breaks) == 20
-    assert str(error.value).count("is no field of the format") == 8
+    assert str(error.value).count("is not a field of the format") == 8
     assert str(error.value).endswith("; and 12 more")
 
 

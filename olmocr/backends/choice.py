@@ -85,7 +85,7 @@ def open_engine(
 ) -> Any:
     """Return an :class:`olmocr.inference.engine.Engine` of *model*, not yet entered; the arguments are the engine's.
 
-    *drafts* switches drafts on or off; None decides by device. *on_stage* is told of the download and the load.
+    *drafts* switches drafts on or off; None decides by device. *on_stage* is called for the download and the load.
 
     Raises:
         OlmocrError: the model does not exist or cannot be loaded, MLX is not installed, or memory is too small for

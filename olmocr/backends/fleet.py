@@ -228,7 +228,7 @@ class Fleet(Generic[Q, A]):
         self._sleep = sleep
         self._questions: dict[_AskedPage[Q, A], None] = {}  # in this order
         self._waiting: dict[_AskedPage[Q, A], None] = {}  # the questions that no server has in hand
-        self._for_anybody: dict[_AskedPage[Q, A], None] = {}  # the waiting questions that are in no server's queue
+        self._for_anybody: dict[_AskedPage[Q, A], None] = {}  # waiting questions that are not in a server's queue
         self._refused_pages: dict[_AskedPage[Q, A], None] = {}
         self._homes: dict[Hashable, int] = {}
         self._free: list[tuple[float, int]] = []  # a heap of servers, by when each would finish one more page

@@ -1,7 +1,7 @@
 """Named servers, or a file of them -> addresses, and the key for each.
 
 A name is an address, optionally followed by a space and the source of the key: ``$NAME`` is that environment variable,
-``-`` is no key. Without either, the server gets the key that was given for all.
+``-`` means no key. Without either, the server gets the key that was given for all.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ from olmocr.tensors.header import TensorInfo
 MAX_SHARD_BYTES = 2 << 30
 """Less than stock mlx-vlm's 5 GiB: a resumed conversion loses less, and downloads run side by side."""
 
-_NO_MATRIX = "a norm or a bias is no matrix"
-_CONVOLUTION = "MLX quantizes no convolution, which the patch embedding is"
+_NO_MATRIX = "a norm or a bias is not a matrix"
+_CONVOLUTION = "MLX does not quantize convolutions such as the patch embedding"
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ class _Loader(yaml.BaseLoader):
     """Keeps every scalar a string, so that YAML does not guess types; refuses aliases and repeated keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Build a node; refuse aliases, a few of which can expand to gigabytes."""
+        """Build a node; refuse aliases, because a few of them can expand to gigabytes."""
         if self.check_event(yaml.AliasEvent):
             raise _RecipeError("it has an alias (*); a pattern that begins with * needs quotes")
         return super().compose_node(parent, index)

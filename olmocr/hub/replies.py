@@ -1,7 +1,7 @@
 """Checks everything a Hub or a mirror sends before huggingface_hub uses it.
 
-The client joins received names (a commit, a file's hash) to paths. It waits as long as it is told to, reads answers of
-any length to their end, and follows addresses with the token. So its HTTP client gets two hooks.
+The client joins received names (a commit, a file's hash) to paths. It waits as long as an answer demands, reads answers
+of any length to their end, and sends the token to any address that it is given. So its HTTP client gets two hooks.
 """
 
 from __future__ import annotations

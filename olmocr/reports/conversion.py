@@ -108,7 +108,7 @@ class MatrixLossReport:
     """The distance between a matrix's output and the source's on the calibration pages.
 
     The sum over tokens of weight times squared difference, with ``fit``'s codes and with the stored ones. *rows_of_fit*
-    of its *rows* keep ``fit``'s rounding because it was no worse on held-out pages.
+    of its *rows* keep ``fit``'s rounding because it was not worse on held-out pages.
     """
 
     tensor: str

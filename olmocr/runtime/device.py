@@ -155,8 +155,8 @@ def gpu_limit() -> int | None:
 def limit_of(info: Mapping[str, Any]) -> int | None:
     """Return how many bytes a process can keep on the device whose ``mx.device_info()`` is *info*; None for a CPU.
 
-    A Mac's driver recommends a number. CUDA's tells all memory that there is, of which MLX takes 95 % before it frees
-    some itself (``mlx/backend/cuda/allocator.cpp``).
+    A Mac's driver recommends a number. CUDA's reports all memory; MLX uses 95 % of it before it frees some itself
+    (``mlx/backend/cuda/allocator.cpp``).
     """
     recommended, total = info.get("max_recommended_working_set_size"), info.get("total_memory")
     if isinstance(recommended, int):

@@ -27,7 +27,7 @@ class ServerLimits:
         stall_seconds: how long to wait for a client: for a request's head, and in all for its body and its answer
             unless it moves *least_rate* bytes a second.
         least_rate: as above.
-        answer_seconds: for one answer, from when the model begins it; None is no limit.
+        answer_seconds: for one answer, from when the model begins it; None means no limit.
 
     Raises:
         UsageError: a value is out of its range.

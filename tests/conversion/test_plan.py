@@ -191,8 +191,8 @@ def test_the_parts_of_the_model_add_up_to_it():
 def test_what_is_kept_says_why():
     reasons = {tensor.name: tensor.kept_because for tensor in make_plan(seven_billion(), find_recipe("4bit")).tensors}
     assert reasons["vision_tower.merger.mlp.0.weight"] == "the vision tower is kept, as stock mlx-vlm does"
-    assert reasons["vision_tower.merger.mlp.0.bias"] == "a norm or a bias is no matrix"
-    assert reasons["vision_tower.patch_embed.proj.weight"].startswith("MLX quantizes no convolution")
+    assert reasons["vision_tower.merger.mlp.0.bias"] == "a norm or a bias is not a matrix"
+    assert reasons["vision_tower.patch_embed.proj.weight"].startswith("MLX does not quantize convolutions")
     assert reasons["language_model.lm_head.weight"] is None
 
 

@@ -67,8 +67,8 @@ def test_what_is_kept_stands_with_its_bytes_the_most_first():
     table = [" ".join(line.split()) for line in lines[start + 1 : lines.index("", start)]]
     assert [line.split(" ", 2)[2] for line in table] == [
         "the vision tower is kept, as stock mlx-vlm does",
-        "MLX quantizes no convolution, which the patch embedding is",
-        "a norm or a bias is no matrix",
+        "MLX does not quantize convolutions such as the patch embedding",
+        "a norm or a bias is not a matrix",
     ]
     assert sum(int(line.split()[0]) for line in table) == sum(tensor.params is None for tensor in plan.tensors)
 
@@ -125,7 +125,7 @@ def test_the_json_has_an_entry_for_every_tensor():
         "kept_because": None,
         "bytes": 1280 * 3456 * 17 // 16,
     }
-    assert entries["language_model.model.norm.weight"]["kept_because"] == "a norm or a bias is no matrix"
+    assert entries["language_model.model.norm.weight"]["kept_because"] == "a norm or a bias is not a matrix"
 
 
 def test_every_field_of_the_json_is_in_the_docs():

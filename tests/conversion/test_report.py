@@ -75,9 +75,9 @@ def test_every_field_is_what_can_be_counted_in_the_source_and_in_what_was_writte
         elif len(shape) == 2:
             reason = "the vision tower is kept, as stock mlx-vlm does"
         elif len(shape) == 5:
-            reason = "MLX quantizes no convolution, which the patch embedding is"
+            reason = "MLX does not quantize convolutions such as the patch embedding"
         else:
-            reason = "a norm or a bias is no matrix"
+            reason = "a norm or a bias is not a matrix"
         kept.update([reason] if reason else [])
         final = tuple(shape[axis] for axis in (0, 2, 3, 4, 1)) if len(shape) == 5 else tuple(shape)
         how = (4, 64, "affine") if is_quantized else (None, None, None)

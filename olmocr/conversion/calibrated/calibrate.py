@@ -141,7 +141,7 @@ class _Pass:
             self._walk(self._resuming_at(missing[0]), share, weigh=weigh)
 
     def _missing(self) -> list[int]:
-        """Return the numbers of the blocks of which something is missing, in walking order."""
+        """Return the numbers of the blocks that lack something, in walking order."""
         return [
             number
             for number, name in enumerate(self._names)

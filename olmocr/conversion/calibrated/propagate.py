@@ -110,9 +110,9 @@ class Propagation:
             self._own.remove(number - 1)
 
     def _begin(self) -> None:
-        """Write the input of the language model's first block: the source's, but for embeddings that are rounded.
+        """Write the input of the language model's first block: the source's, except for rounded embeddings.
 
-        Those that are the head too are rounded last, so their errors are not known yet.
+        Embeddings that are also the head are rounded last, so their errors are not known yet.
         """
         planned = next(each for each in self._plan.tensors if each.name == EMBEDDINGS)
         key = None if head_tensor(self._plan.source.config) == EMBEDDINGS else key_of(planned)

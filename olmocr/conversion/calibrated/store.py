@@ -67,8 +67,8 @@ class MatrixLoss:
     """The distance between a matrix's output and the source's on the calibration pages.
 
     The sum over tokens of their weight times the squared difference: *fit* with ``fit``'s codes, *stored* with those
-    that are stored. *rows_of_fit* of its *rows* keep ``fit``'s rounding because it is no worse there; where columns are
-    cut into slices, each slice's rows count.
+    that are stored. *rows_of_fit* of its *rows* keep ``fit``'s rounding because it is not worse there; if columns are
+    cut into slices, the rows of each slice count.
     """
 
     fit: float

@@ -1,4 +1,4 @@
-"""A benchmark in a bucket -> a copy of it on this disk, of which only what changed is fetched again."""
+"""A benchmark in a bucket -> a copy on this disk; only changed files are fetched again."""
 
 from __future__ import annotations
 

@@ -54,11 +54,11 @@ class Work:
         return True
 
     def page(self, number: int) -> PageMeasurement:
-        """Return a page that it knows."""
+        """Return a measured page."""
         return _read(self.folder / f"{number:04}.json", PageMeasurement)
 
     def pages(self, count: int) -> list[PageMeasurement]:
-        """Return the first *count* pages, all of which it knows."""
+        """Return the first *count* pages, which must all be measured."""
         return [self.page(number) for number in range(count)]
 
     def arrays(self, number: int, kind: type[Arrays]) -> Arrays:

@@ -42,7 +42,7 @@ TokenWeights = Callable[[CalibrationPage, Sequence[str]], Floats]
 
 
 class ReadableMatrix(Protocol):
-    """A matrix, *shape* (rows, columns), of which some rows can be read; *module* is MLX's name."""
+    """A matrix of *shape* (rows, columns) whose rows can be read in part; *module* is MLX's name."""
 
     @property
     def module(self) -> str:

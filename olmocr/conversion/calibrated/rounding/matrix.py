@@ -38,7 +38,7 @@ class RoundedMatrix:
 
     *codes* are uint8 (rows, columns); *scales* and *biases* float32 (rows, columns / group_size), each exact in the
     stored dtype. *loss* is the sum over rows of (w - w') H (w - w')^T, with H undamped, *fit_loss* the same for
-    ``fit``. *rows_of_fit* counts the rows that keep ``fit``'s rounding because it is no worse: for the held-out
+    ``fit``. *rows_of_fit* counts the rows that keep ``fit``'s rounding because it is not worse: for the held-out
     Hessians if they were given, otherwise for H.
     """
 
