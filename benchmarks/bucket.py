@@ -1,8 +1,8 @@
-"""What a workspace in a store asks of the store, a document and a page, and what finding all done costs.
+"""How many requests a workspace in a store makes for each document and page, and the cost of finding all of them done.
 
-The real code over objects in this process's memory; nothing is rendered and no model is asked. ``--documents`` are read
-one after the other; then a second run looks at each and finds it done. Requests are counted, and bytes; seconds are
-those of a processor.
+This runs the real code over objects in this process's memory, without rendering and without a model. The first run
+reads ``--documents`` documents one after the other; the second one finds each of them done. Both count requests, bytes
+and processor seconds.
 
     python benchmarks/bucket.py --documents 20000 --pages 10
 """

@@ -1,11 +1,10 @@
-"""Seconds a page on this machine as it is, and beside one other busy process, by the settings of the BLAS's threads.
+"""Seconds per page with and without another busy process, for different thread settings of the BLAS.
 
-Each contender reads the same pages in a process of its own, first alone and then beside the burner: a process whose
-threads hash without end, one for each processor. Contenders run in turn, every other round backwards. A contender is
-this package as it comes, another copy of it (``--package``), or this one with variables set (``--settings``).
+Each contender reads the same pages in its own process, first alone and then beside the burner: a process with one
+thread per processor that hashes endlessly. Contenders run in turn, every other round backwards. A contender is this
+package as it is, another copy of it (``--package``), or this one with environment variables (``--settings``).
 
-With ``--real-time`` nothing else gets a processor while a contender reads alone, whatever runs on this machine; Linux
-lets root do that.
+With ``--real-time``, no other process gets a processor while a contender reads alone; this needs root on Linux.
 """
 
 from __future__ import annotations

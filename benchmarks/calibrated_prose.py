@@ -1,7 +1,7 @@
-"""A language model rounded for what the inputs of its matrices are like on prose: its own collector, no pages.
+"""A language model rounded for the inputs that its matrices get on prose: its own collector, no pages.
 
-A model that was converted is loaded, and the matrices of its blocks, and the embeddings that are its head, are replaced
-by what `round_matrix` makes of the source's, at the same bits: so the bytes are those of the conversion.
+This loads a converted model, and replaces the matrices of its blocks, and the embeddings that are also its head. The
+new ones are `round_matrix` of the source's matrices with the same bits, so the model keeps its size.
 """
 
 from __future__ import annotations

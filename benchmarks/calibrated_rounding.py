@@ -1,7 +1,7 @@
-"""What calibrated rounding costs: seconds and peak memory of one matrix of each shape, on a CPU or a GPU.
+"""The cost of calibrated rounding: seconds and peak memory for one matrix of each shape, on a CPU or a GPU.
 
-Random weights, and inputs of which a few columns are far larger than the rest. With ``--rows`` only so many rows are
-rounded, and the seconds of all are told in proportion: rows do not depend on one another.
+Weights are random; a few columns of the inputs are far larger than the rest. With ``--rows``, only that many rows are
+rounded, and the seconds for all rows are extrapolated: rows do not depend on one another.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a calibration costs: seconds by stage and block, and peak memory, for a checkpoint of any scale.
+"""The cost of a calibration: seconds for each stage and block, and peak memory, for a checkpoint of any size.
 
-A checkpoint of the 7B layout with fewer blocks shows what one block takes; with ``--language-blocks 28
---vision-blocks 32`` the table ends with what all of them take. Weights may be random: only cost is measured.
+A checkpoint of the 7B layout with fewer blocks shows the cost of one block; with ``--language-blocks 28
+--vision-blocks 32`` the table ends with the cost of all of them. Weights may be random: only the cost is measured.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Every command of the README, run once on one checkpoint: seconds, exit code, peak memory.
 
 ``python benchmarks/commands.py CHECKPOINT --pages demo/pages --work FOLDER``. The checkpoint may have random weights of
-the true size (`crafted.py`): then a smoke test ends with 11, since such a model reads nothing, and all else with 0.
+the true size (`crafted.py`). Such a model reads nothing, so the smoke test ends with 11; all other commands end with 0.
 
-Memory is what the processes of a command held together, looked at ten times a second; memory of a GPU, where
-``nvidia-smi`` tells it, is what all processes on it held.
+Memory is the sum over the processes of a command, sampled ten times a second. A GPU's memory, if ``nvidia-smi`` reports
+it, is that of all processes on it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LONGEST_START = 300.0
 
 @dataclass(frozen=True)
 class Command:
-    """Words after ``python -m``, and the folders that are removed once it is done, since disks are small."""
+    """Words after ``python -m``, and the folders to remove when it is done, since disks are small."""
 
     words: tuple[str, ...]
     then_remove: tuple[Path, ...] = ()
@@ -42,7 +42,7 @@ class Command:
 
 @dataclass
 class Peak:
-    """The most bytes that were seen: of the processes, and of a GPU; None where nothing tells."""
+    """Peak bytes of the processes and of a GPU; None if the latter is not reported."""
 
     memory: int = 0
     gpu: int | None = None
@@ -50,7 +50,7 @@ class Peak:
 
 @dataclass
 class Cost:
-    """What a command took, and how it ended."""
+    """The cost of a command, and its exit code."""
 
     exit_code: int
     seconds: float
@@ -181,7 +181,7 @@ def _watched(process: subprocess.Popen[bytes]) -> Iterator[Peak]:
 
 
 def _resident(pid: int) -> int:
-    """Return the bytes that a process and all that it started hold, as ``ps`` tells them."""
+    """Return the memory in bytes, as ``ps`` reports it, of a process and all processes that it started."""
     found = subprocess.run(("ps", "-axo", "pid=,ppid=,rss="), capture_output=True, text=True, check=False).stdout
     rows = [tuple(map(int, line.split())) for line in found.splitlines()]
     family = {pid}

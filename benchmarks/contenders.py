@@ -1,7 +1,7 @@
-"""One contender of pages.py answers pages in a process of its own: contenders.py NAME JOB.json RESULT.json.
+"""One contender of pages.py, which answers pages in its own process: contenders.py NAME JOB.json RESULT.json.
 
-Nothing is imported before a contender is chosen, so that each process holds only what its contender needs, and
-transformers may come from an environment that has no olmocr in it.
+Nothing is imported before a contender is chosen. So each process loads only what its contender needs, and transformers
+may come from an environment without olmocr.
 """
 
 from __future__ import annotations

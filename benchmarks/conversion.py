@@ -1,7 +1,7 @@
-"""Conversion side by side with stock mlx-vlm: wall and CPU seconds and peak memory, the two in turn, medians of pairs.
+"""Conversion side by side with stock mlx-vlm: wall and CPU seconds and peak memory, in turn, as medians of pairs.
 
-Every conversion runs in a process of its own, on a checkpoint that is not in the page cache, and is measured as the
-operating system accounts for it, what it leaves to be written included.
+Every conversion runs in its own process, on a checkpoint that is not in the page cache. The numbers are those of the
+operating system, and include writing what the process leaves in the cache.
 """
 
 from __future__ import annotations

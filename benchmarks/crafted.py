@@ -1,11 +1,11 @@
 """A checkpoint of random weights that writes one valid answer, and PDFs that show it: ``crafted.py FOLDER --shape 7b``.
 
-So a whole model of the true size runs where nobody has its weights: what it computes costs what it costs with them, and
-answers end, are parsed and have drafts as real ones do. Each token of the answer is in it once, so that the last token
-alone says which comes next. Its embedding outweighs all that the blocks add, and the head has a row for its successor
-that agrees with it; all other weights are random.
+With it, a complete model of the true size runs without the real weights. It costs as much to compute as with them, and
+its answers end, are parsed and have drafts like real ones. Each token occurs only once in the answer, so the last token
+alone determines the next one: its embedding outweighs everything that the blocks add, and the head has a matching row
+for the successor. All other weights are random.
 
-Tokens are those of the demo checkpoint, and one for each word and each line of the answer.
+The tokens are those of the demo checkpoint, and one for each word and each line of the answer.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def words(count: int) -> list[str]:
-    """Return so many different words, none of which stands in the prompt; in an order that says nothing of the next."""
+    """Return *count* different words that are not in the prompt, in an order that does not predict the next one."""
     found = ["".join(letters) for letters in itertools.product("bdfgklmnprstvz", "aeio", "bdfgklmnprstvz", "u")]
     random.Random(0).shuffle(found)
     return found[:count]
@@ -173,7 +173,7 @@ def _write_weights(folder: Path, config: dict[str, Any], chain: list[int]) -> No
 
 
 def _hf_name(name: str) -> str:
-    """Return what Qwen2.5-VL's published checkpoints call a tensor, of which MLX's *name* is given."""
+    """Return the name of a tensor in Qwen2.5-VL's published checkpoints; *name* is MLX's name for it."""
     for mlx, published in (
         ("language_model.model.", "model."),
         ("language_model.lm_head.", "lm_head."),

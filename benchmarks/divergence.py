@@ -1,8 +1,8 @@
-"""How far quantized models answer from their source: token by token, on the demo's pages, on the source's own answers.
+"""How far quantized models differ from their source, token by token, on the source's answers to the demo's pages.
 
-Each variant is given the unquantized model's greedy answer to a page and says at every position which token it would
-have written. Printed are the Kullback-Leibler divergence of its distribution from the source's (nats), and the share of
-positions whose most likely token is the same. All compute in float32, so that only the weights differ.
+Each variant gets the unquantized model's greedy answer to a page, and predicts the token at every position. The output
+is the Kullback-Leibler divergence of its distribution from the source's (in nats), and the share of positions with the
+same most likely token. All variants compute in float32, so only the weights differ.
 """
 
 from __future__ import annotations

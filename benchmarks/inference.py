@@ -1,4 +1,4 @@
-"""Pages a minute as ``olmocr doctor --measure`` measures them, with more pages and other settings than it has."""
+"""Pages per minute, measured like ``olmocr doctor --measure`` but with more pages and other settings."""
 
 from __future__ import annotations
 

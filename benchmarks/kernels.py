@@ -1,8 +1,8 @@
-"""How many operations a step has, one token for each of some answers, by what they are.
+"""How many operations of each kind one step has, with one token for each of several answers.
 
-They are those of the graph that MLX is given, for a GPU: what has a kernel of its own there is one operation, views are
-none. A kernel copies some views first, and MLX joins some copies, so a profile shows somewhat other numbers. It runs
-anywhere, since only the number of layers matters: the model is that of 28 layers, with few numbers in each.
+The operations are those of the graph for a GPU that MLX gets: what has its own kernel there counts as one operation,
+views do not count. A profile shows slightly different numbers, since a kernel copies some views first and MLX merges
+some copies. This runs anywhere, since only the number of layers matters: the model has 28 very small ones.
 """
 
 from __future__ import annotations

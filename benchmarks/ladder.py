@@ -1,8 +1,8 @@
-"""The ladders of docs/quantization.md: the demo checkpoint by every recipe and by one with too few bits, on its pages.
+"""The ladders of docs/quantization.md: the demo checkpoint by every recipe, and by one with too few bits, on its pages.
 
-Converts into build/ladder, each recipe by its own method, measures each page set, prints a table of each, and leaves a
-page to look at. With --methods the table has a column for each method, on demo/hard. With --write tables and plots are
-put into docs/. What was measured before is not measured again.
+This converts into build/ladder, each recipe by its own method, measures each page set, prints a table for each, and
+writes an HTML page. With --methods, the table has a column for each method, on demo/hard. With --write, tables and
+plots go into docs/. Earlier measurements are not repeated.
 """
 
 from __future__ import annotations

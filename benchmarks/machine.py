@@ -1,4 +1,4 @@
-"""What a benchmark ran on, in one line, so that a table pasted elsewhere still says it."""
+"""A benchmark's machine in one line, so that a table pasted elsewhere still names it."""
 
 from __future__ import annotations
 

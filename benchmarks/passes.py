@@ -1,6 +1,7 @@
-"""One pass over a language model's weights, by how many tokens it is given: prompts, answers at once, drafts.
+"""The time of one pass over a language model's weights, by its number of tokens: prompts, answers at once, drafts.
 
-The weights are random, since their values change no time: so this runs at the shape of the 7B model without its files.
+The weights are random, since their values do not affect the time. So this runs at the 7B model's shape without its
+files.
 """
 
 from __future__ import annotations

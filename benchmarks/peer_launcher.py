@@ -1,16 +1,16 @@
-"""Runs one of mlx-lm's quantizers, offline, on windows that are given; says what it took as JSON on its last line.
+"""Runs one of mlx-lm's quantizers, offline, on given windows of tokens; its last line is the cost as JSON.
 
 `peer_quantizers.py` starts this in the environment that has mlx-lm. The quantizer is mlx-lm's own, from its `main`
-on, and this file changes nothing on disk. It changes in this process:
+on, and this file changes nothing on disk. In this process it changes:
 
-- **Data.** mlx-lm downloads a text or a data set to calibrate on. Its `load_data` is replaced by one that hands over
-  the windows of tokens.
+- **Data.** mlx-lm downloads a text or a data set for calibration. Its `load_data` is replaced by one that returns the
+  given windows.
 - **Products on a CPU.** MLX's CPU kernels for products of 16-bit and of quantized matrices are scalar loops, 50 to 600
   times slower than its float32 products, which go to BLAS. So each product is computed in float32 and rounded to 16
-  bits, as a GPU does, which adds up in float32. Weights, activations and what is stored stay in 16 bits. The loss of
-  dwq and dynamic_quant, too: mlx-lm's Metal kernel adds it up in float32, and what it has for a CPU in 16 bits.
-- **gptq, 3 bits.** mlx-lm's packs codes of 2, 4 and 8 bits only, and stops at 3. The codes are chosen as it would
-  choose them, and packed as MLX reads 3 bits.
+  bits, like on a GPU, which sums in float32. Weights, activations and stored values stay in 16 bits. The loss of dwq
+  and dynamic_quant is also summed in float32, as mlx-lm's Metal kernel does; its CPU code sums in 16 bits.
+- **gptq, 3 bits.** mlx-lm packs codes of 2, 4 and 8 bits only, and fails with 3. The codes are chosen as mlx-lm would
+  choose them, and packed in the form that MLX reads.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """mlx-lm's quantizers beside ours: the same weights of a real language model, the same bytes, the same prose.
 
-mlx-lm's `awq`, `gptq`, `dwq` and `dynamic_quant` do not convert Qwen2.5-VL. SmolLM2 is a Llama, so they are given its
-weights as such (`smollm.py`), each in a process of its own (`peer_launcher.py`, which says what is changed in there),
-and the same windows to calibrate on as our methods. All groups have 64 weights; embeddings and head, which are one
-matrix, have the bits of the rest. What they store is read back into our model in float32, beside ours, and measured by
-the function of `real_weights.py` on windows that none of them saw.
+mlx-lm's `awq`, `gptq`, `dwq` and `dynamic_quant` do not convert Qwen2.5-VL. SmolLM2 is a Llama, so they get its weights
+as a Llama (`smollm.py`) and the same calibration windows as our methods. Each runs in its own process
+(`peer_launcher.py`, which lists what it changes there). All groups have 64 weights; the embeddings and the head, which
+are one matrix, have the same bits as the rest. Their results are read back into our model in float32, like ours, and
+measured by the function of `real_weights.py` on windows that none of them saw.
 
-`dynamic_quant` chooses between two numbers of bits, so it is given the bytes of our recipe as its target, also those of
-the recipes that mix bits themselves.
+`dynamic_quant` chooses between two numbers of bits, so its target is the size of our recipe, including the recipes that
+mix bits themselves.
 """
 
 from __future__ import annotations

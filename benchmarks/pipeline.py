@@ -1,4 +1,4 @@
-"""Pages a second and peak memory of the whole pipeline on one core, with a model that answers at once."""
+"""Pages per second and peak memory of the complete pipeline on one core, with a model that answers at once."""
 
 from __future__ import annotations
 

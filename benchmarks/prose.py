@@ -1,8 +1,8 @@
-"""Prose that a Python installation brings: descriptions of packages, licences, docstrings; cut into windows of tokens.
+"""Prose from a Python installation: descriptions of packages, licences, docstrings; cut into windows of tokens.
 
-Which windows there are follows from what is installed, and from the seed. No paragraph comes twice, in two windows or
-in one (two that begin alike count as one), so that what is calibrated on and what is measured on share none: most
-packages carry one of four licences.
+The windows depend on the installed packages and on the seed. No paragraph occurs twice, not even in different windows;
+paragraphs with the same beginning count as one. So calibration and measurement never share a paragraph, although most
+packages have one of four licences.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What is killed in a run on a three-node Ray, again and again, and whether a page was lost or is there twice.
+"""Kills parts of a run on a three-node Ray, again and again, and checks whether a page is lost or there twice.
 
 The nodes are on this machine: one for the driver, two for readers. Rendering, readers' processes, Ray and the driver
-are real; answers are scripted, and tell the number that is drawn on a page. After each kill the results have to be byte
-for byte those of one process.
+are real; answers are scripted, and contain the number drawn on the page. After each kill, the results must equal those
+of a single process byte for byte.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.rendered_here import PoolHere
 
 DOCUMENTS, PAGES, LONG = 12, 4, 24
 SIDE = 64
-_PAGE = re.compile(r"[0-9a-f]{40} \d+\n")  # as a driver tells one that it has kept
+_PAGE = re.compile(r"[0-9a-f]{40} \d+\n")  # a driver's line for a saved page
 
 
 def main() -> None:
@@ -92,7 +92,7 @@ def _files(workspace: Path) -> dict[str, bytes]:
 
 
 def _drive(address: str, workspace: str, seconds: float) -> None:
-    """Run the driver, and tell each page that it kept."""
+    """Run the driver, which prints a line for each saved page."""
     opening = functools.partial(ray_cluster, make_desk=functools.partial(ScriptedDesk, seconds))
     config = _config(Path(workspace), ray=address, max_concurrent_pages=4, workers=2)
     summary = asyncio.run(
@@ -104,7 +104,7 @@ def _drive(address: str, workspace: str, seconds: float) -> None:
 
 
 def _kills(nodes: Any) -> dict[str, Callable[[subprocess.Popen[str]], bool]]:
-    """Return what kills what; each says whether the driver goes on."""
+    """Return functions that kill something, by its name; each returns whether the driver still runs."""
 
     def node(driver: subprocess.Popen[str]) -> bool:
         nodes.kill_a_node()
@@ -124,7 +124,7 @@ def _kills(nodes: Any) -> dict[str, Callable[[subprocess.Popen[str]], bool]]:
 def _tried(
     nodes: Any, workspace: Path, kill: Any, wanted: dict[str, bytes], args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Read all documents, and kill something after a few pages; where that was the driver, run it again."""
+    """Read all documents, and kill something after a few pages; if that was the driver, run it again."""
     while len(nodes.nodes) < 2:
         nodes.add_a_node()
     started, kept = time.monotonic(), []

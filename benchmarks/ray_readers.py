@@ -1,7 +1,7 @@
-"""How much faster two and four readers on Ray are than one: scripted answers that take a fixed time.
+"""How much faster two and four readers on Ray are than one, with scripted answers that take a fixed time.
 
-Each reader is an actor on a node of its own; the nodes are on this machine. Documents, rendering, Ray and the driver
-are real. What is counted begins when readers have answered as many pages as they have at once, and ends with the last.
+Each reader is an actor on its own node; the nodes are on this machine. Documents, rendering, Ray and the driver are
+real. Counting begins when the readers have answered as many pages as they take at once, and ends with the last page.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measured(folder: Path, address: str, readers: int, args: argparse.Namespace) -> tuple[int, int, float, list[int]]:
-    """Return how many pages were read, how many of them are counted, in how long, and how many each reader read."""
+    """Return the numbers of pages read and counted, the seconds for the latter, and the pages of each reader."""
     pages = args.answers * args.room * readers
     for at in range(pages // PAGES):
         write_numbered_pdf(folder / "in" / f"{at:04}.pdf", range(at * PAGES + 1, (at + 1) * PAGES + 1))
@@ -74,7 +74,7 @@ def _measured(folder: Path, address: str, readers: int, args: argparse.Namespace
     def on_page(source: Source, page: PageRecord) -> None:
         times.append(time.monotonic())
 
-    # Readers start one after the other, which is no part of what is compared: each waits for the others.
+    # Readers start one after the other. This does not count: each waits until all have started.
     desk = functools.partial(WaitingDesk, folder / "started", readers, args.seconds)
     opening = functools.partial(ray_cluster, make_desk=desk)
     summary = asyncio.run(run_pipeline(config, open_cluster=opening, on_page=on_page))
@@ -85,7 +85,7 @@ def _measured(folder: Path, address: str, readers: int, args: argparse.Namespace
 
 
 class WaitingDesk(ScriptedDesk):
-    """A scripted reader that has its model when as many as are to be compared have theirs."""
+    """A scripted reader that is ready when all *readers* are."""
 
     def __init__(self, folder: Path, readers: int, seconds: float, *more: object) -> None:
         super().__init__(seconds, *more)

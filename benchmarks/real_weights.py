@@ -1,9 +1,9 @@
-"""How far each recipe and method leaves a real language model: mean divergence and perplexity on prose.
+"""How far each recipe and method is from a real language model: mean divergence and perplexity on prose.
 
-The demo checkpoint has no channels far larger than the rest, as language models have. SmolLM2-135M-Instruct does.
+Language models have channels far larger than the rest. The demo checkpoint does not; SmolLM2-135M-Instruct does.
 `build FOLDER` makes a Qwen2.5-VL checkpoint of it, with a small vision tower of random weights, and checks that it
-computes what the language model does. `measure FOLDER` converts that checkpoint and measures each conversion on prose
-that comes with the Python installation, beside the checkpoint itself, all in float32.
+computes the same as the language model. `measure FOLDER` converts that checkpoint, and measures each conversion and the
+checkpoint itself on prose from the Python installation, all in float32.
 """
 
 from __future__ import annotations

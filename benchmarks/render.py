@@ -1,4 +1,4 @@
-"""Milliseconds to render a page: a worker of ours against pdfinfo and pdftoppm, as upstream runs them, on one core."""
+"""Milliseconds to render a page on one core: one of our workers against pdfinfo and pdftoppm, as upstream uses them."""
 
 from __future__ import annotations
 

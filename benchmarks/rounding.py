@@ -1,7 +1,8 @@
-"""What `fit` gains over `stock`, which is mx.quantize: squared error of the weights, and of products with them.
+"""What `fit` gains over `stock`, which is mx.quantize: squared errors of the weights, and of products with them.
 
-On the demo checkpoint's language model, really trained, and on a matrix of the 7B model's shape with random weights:
-of a normal distribution whose rows differ in size, and a few outliers. Outputs are products with normal vectors.
+It uses the demo checkpoint's language model, which is really trained, and a matrix of the 7B model's shape with random
+weights: normally distributed, with rows of different scales and a few outliers. Outputs are products with normal
+vectors.
 """
 
 from __future__ import annotations

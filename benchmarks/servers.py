@@ -1,7 +1,7 @@
-"""How much faster two and four servers are than one: scripted servers that take a fixed time for each answer.
+"""How much faster two and four servers are than one, with scripted servers that take a fixed time for each answer.
 
-The servers are on the loopback interface and in this process, as the rendering of pages is. With ``--clock own`` time
-is this process's processor time, and what it waits is skipped: other work on the machine changes nothing then.
+The servers run in this process, on the loopback interface; pages are rendered in this process too. With ``--clock own``
+the clock counts this process's processor time and skips its waiting, so other work on the machine has no effect.
 """
 
 from __future__ import annotations

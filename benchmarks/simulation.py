@@ -1,13 +1,15 @@
-"""Many workers and very many pages, simulated: what the driver needs, what it asks of a bucket, and who has to wait.
+"""Many workers and very many pages, simulated: the driver's cost, its requests to a bucket, and who has to wait.
 
-The driver is the real one, with the real code of a workspace in a bucket and of several servers: it reads a list of
-documents, claims them, asks 1,000 workers about their pages, keeps each page and writes results. Simulated are the
-workers, whose answers are scripted and take time of a virtual clock; the store, a file that counts requests, each of
-which takes time of that clock; and rendering, which takes none and makes pictures of one pixel.
+The driver is real, with the real code for a workspace in a bucket and for several servers. It reads a list of
+documents, claims them, sends their pages to 1,000 workers, saves each page and writes results. The rest is simulated:
+
+- Workers give scripted answers, which take time on a virtual clock.
+- The store is a file that counts requests; each of them takes time on that clock.
+- Rendering takes no time, and makes pictures of one pixel.
 
     python benchmarks/simulation.py --pages 200000
 
-With ``--own-time`` the processor time of this process goes by on that clock, too: workers wait where it is slow.
+With ``--own-time``, this process's processor time passes on that clock too: workers wait if the driver is slow.
 """
 
 from __future__ import annotations
@@ -167,7 +169,7 @@ class CountedFile:
 
 
 class Scans(fsspec.AbstractFileSystem):
-    """A bucket of documents, each of which holds its own name."""
+    """A bucket of documents; each contains only its own name."""
 
     protocol = "s3"
 
@@ -176,7 +178,7 @@ class Scans(fsspec.AbstractFileSystem):
 
 
 def _write_list(path: Path, args: argparse.Namespace) -> int:
-    """Write the list of documents, with about as many pages as are wanted; return how many pages these have."""
+    """Write a list of documents with about *args.pages* pages; return their number of pages."""
     pages = number = 0
     with path.open("w") as file:
         while pages < args.pages:
@@ -188,13 +190,13 @@ def _write_list(path: Path, args: argparse.Namespace) -> int:
 
 
 def _page_count(name: str, average: float) -> int:
-    """Return how many pages a document has: mostly few, and a few have many, as is so of people's documents."""
+    """Return how many pages a document has: mostly few, sometimes many, like people's documents."""
     chance = (int(hashlib.sha256(name.encode()).hexdigest()[:12], 16) + 0.5) / 16**12
     return 1 + int(-math.log(chance) * (average - 1))
 
 
 class Renderer(RenderPool):
-    """Knows how many pages a document has by its name, and has one picture of one pixel for all of them."""
+    """Derives a document's number of pages from its name; all pages have the same picture of one pixel."""
 
     def __init__(self, average: float) -> None:
         super().__init__(1)

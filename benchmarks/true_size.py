@@ -1,8 +1,8 @@
-"""Pages a minute at the true size: a crafted 7B, by recipe, pages at once and what a page's own text is worth.
+"""Pages per minute at the true size: a crafted 7B model, by recipe, pages at once, and quality of the pages' own text.
 
-It makes what it needs (crafted.py): a checkpoint, variants of it, and PDFs whose text layer is the answer, that answer
-with some words changed, something else, or not there. Every page's answer is the same text, so that nothing but the
-pages' own text makes a difference to drafts.
+It makes what it needs (crafted.py): a checkpoint, its variants, and PDFs. Their text layer is the answer, the answer
+with some changed words, something else, or missing. The answer is the same for all pages, so drafts differ only by the
+pages' own text.
 
     python benchmarks/true_size.py --shape 7b --folder BIG_DISK --runs 1:off 1:right 32:off 32:right
 """

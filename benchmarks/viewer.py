@@ -2,8 +2,8 @@
 
     python benchmarks/viewer.py --documents 50000 [--package FOLDER_OF_ANOTHER_VERSION]
 
-The records have three pages of text each and no source, so that no picture is drawn: what is measured is what the
-viewer does for each document besides.
+Each record has three pages of text and no source, so no pictures are drawn: this measures everything else that the
+viewer does for a document.
 """
 
 from __future__ import annotations

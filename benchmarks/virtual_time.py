@@ -1,8 +1,8 @@
-"""An event loop on which nothing takes time but what says so: hours of waiting pass in seconds, the same each time.
+"""An event loop on which only declared time passes: hours of waiting take seconds, with the same result each time.
 
-What asyncio would wait for is skipped. Calls for threads are made in this thread, when a thread of their pool would be
-free for them, and take as many seconds as they said with :meth:`VirtualLoop.spend`. With *own* the processor time of
-this process counts, too.
+Waiting of asyncio is skipped. Calls for threads run in this thread, at the time when a thread of their pool would be
+free, and take as many seconds as they declare with :meth:`VirtualLoop.spend`. With *own*, this process's processor time
+counts too.
 """
 
 from __future__ import annotations

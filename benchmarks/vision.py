@@ -1,6 +1,7 @@
 """One page's image through the vision tower: olmocr's with MLX, mlx-vlm's own, and olmocr's with numpy (on a CPU).
 
-The weights are random, since their values change no time: so this runs at the shape of the 7B model without its files.
+The weights are random, since their values do not affect the time. So this runs at the 7B model's shape without its
+files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Commands, words and megabytes before the first page of one's own PDF is read: this package and peers.
+"""Commands, words and megabytes until the first page of your own PDF is read: this package and its peers.
 
-Needs uv and pip. Reads each project's own description, as its package has it, and the sizes that the package index
-lists for what a fresh environment on an Apple Silicon Mac gets; nothing of that is installed. ``--install`` installs
-each into a new environment here, and measures it.
+Needs uv and pip. Reads the description in each project's package, and the sizes on the package index of what a new
+environment on an Apple silicon Mac gets; nothing is installed. ``--install`` installs each project into a new
+environment here, and measures it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``python demo/harder_pages.py``: draw pages that the demo checkpoint reads with some errors, and their true text.
 
-On the pages in ``pages/`` its conversions answer alike down to 4 bits. These are at the edge of what it was trained
-on, or a little beyond, so that what bits were dropped shows in the answers.
+On the pages in ``pages/``, its conversions give the same answers down to 4 bits. These pages are at the edge of its
+training, or a little beyond, so dropped bits show in the answers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""``python demo/machines.py``: write what ``docs/machines/*.json`` say for people: markdown, and the README's table.
+"""``python demo/machines.py``: turn ``docs/machines/*.json`` into markdown and into the README's table.
 
-A report that a machine wrote of itself (``olmocr doctor --measure``) is put there as NAME.json; this then writes
-NAME.md beside it, the README's table between its marks, and the JSON Schema of such a report.
+Put the report of a machine (``olmocr doctor --measure``) there as NAME.json. This script then writes NAME.md beside it,
+the README's table between its marks, and the JSON Schema of these reports.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FIRST, LAST = "<!-- machines: make machines writes this table -->\n", "<!-- end 
 
 
 def read_machines(folder: Path) -> list[tuple[str, MachineReport]]:
-    """Return the reports in *folder* by their names without ending, in order of name."""
+    """Return the reports in *folder* with their names without suffix, sorted by name."""
     return [
         (path.stem, parse_as(MachineReport, path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))
     ]

@@ -1,8 +1,8 @@
-"""``python demo/model_cards.py``: make the demo checkpoint's cards again, from nothing, in one go.
+"""``python demo/model_cards.py``: make the demo checkpoint's cards again from scratch, in one go.
 
-Each variant is converted, tried, measured beside the checkpoint on the demo's pages, the harder ones too, and held to
-its limits; then the reports in ``model_cards/reports`` and the cards beside them are replaced. Run it where nothing
-else runs: the cards tell speeds.
+Each variant is converted, tested, compared with the checkpoint on the demo's pages, including the harder ones, and
+checked against its limits. Then the reports in ``model_cards/reports`` and the cards beside them are replaced. Run it
+on an idle machine, because the cards contain speeds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LICENSE = "apache-2.0"
 RECIPES = ("8bit", "mixed", "4bit")
 
 KEPT = ("config.json", REPORT_FILE, SMOKE_REPORT_FILE, FIDELITY_REPORT_FILE)
-"""What stays of a converted folder: all that a card is made from."""
+"""The files to keep of a converted folder: all that a card is made from."""
 
 
 def measure(folder: Path, work: Path, console: Console) -> bool:
@@ -75,7 +75,7 @@ def write_cards(reports: Path, cards: Path) -> None:
 
 
 def make_all(cards: Path, console: Console) -> bool:
-    """Make everything anew, and replace what is in *cards* when all of it is there; return whether all is good."""
+    """Make everything again, and replace the contents of *cards* at the end; return whether all variants passed."""
     start_mlx()
     with tempfile.TemporaryDirectory(prefix="olmocr-cards-") as name:
         made, passed = Path(name) / "models", True

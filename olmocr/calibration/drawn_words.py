@@ -77,7 +77,7 @@ class Writer:
             yield Block("paragraph", self._paragraph(language, self._chance.randint(1, 3)))
 
     def table(self, columns: int, rows: int) -> tuple[tuple[str, ...], ...]:
-        """Return a table: its head, *rows* - 1 rows, and *columns* columns, the first of which holds names."""
+        """Return a table: its head, *rows* - 1 rows, and *columns* columns, the first of which contains names."""
         kinds = self._chance.sample(COLUMNS, columns - 1)
         body = [(self._dealt(GOODS), *(self._cell(kind) for kind in kinds)) for _ in range(rows - 1)]
         return (("Item", *kinds), *body)

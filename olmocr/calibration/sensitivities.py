@@ -150,7 +150,7 @@ def known_sensitivities(
 
     Raises:
         CheckpointError: the source cannot be read.
-        InputError: *path* holds something else, or there are no pages to measure on.
+        InputError: *path* contains something else, or there are no pages to measure on.
         OutputError: *path* cannot be written.
         PlanError: *path* is for another source; or it is missing and must not be measured, or *confirm* said no.
     """

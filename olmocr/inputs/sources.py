@@ -198,7 +198,7 @@ class _Finder:
             yield from self._documents(name)
 
     def _documents(self, name: str) -> Iterator[Source]:
-        """Yield what a name that is neither a list nor standard input stands for."""
+        """Yield the sources that a *name* means if it is neither a list nor standard input."""
         scheme = scheme_of(name)
         if scheme is None:
             yield from self._on_disk(name)

@@ -1,4 +1,4 @@
-"""HTML tables in a page's text -> markdown or CSV. A table that neither can express stays HTML, with the reason.
+"""HTML tables in a page's text -> markdown or CSV. A table that neither format can express stays HTML, with the reason.
 
 olmOCR-2 writes tables as HTML. Markdown and CSV have no merged cells: the text of one goes to the first of the places
 that it covered, and the others are empty; nothing is written twice.

@@ -1,6 +1,6 @@
 """A function and its arguments -> what it returns from its own process, which may crash or hang alone.
 
-It shares neither MLX nor its BLAS nor memory with another measurement, and leaves files only in one temporary folder.
+It does not share MLX, its BLAS or memory with another measurement, and leaves files only in one temporary folder.
 """
 
 from __future__ import annotations

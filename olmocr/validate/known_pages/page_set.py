@@ -88,7 +88,7 @@ def documents_in(path: Path) -> list[Path]:
     """Return the document *path*, or those in the folder *path*, sorted by name.
 
     Raises:
-        InputError: there is no such file or folder, or it does not hold documents.
+        InputError: there is no such file or folder, or it does not contain documents.
     """
     if path.is_file():
         return [path]
