@@ -12,7 +12,7 @@ REPORT_FILE = "conversion_report.json"
 REPORT_VERSION = 2
 
 Processor = Literal["numba", "gpu", "cpu"]
-"""What did the quantizing: code compiled by numba, MLX on a GPU, or MLX on the CPU."""
+"""The code that quantized: compiled by numba, MLX on a GPU, or MLX on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ class OutputFile:
 
 @dataclass(frozen=True)
 class TensorReport:
-    """What became of a tensor. *shape* is its shape in MLX before packing, zero padding included.
+    """The result for one tensor. *shape* is its shape in MLX before packing, including zero padding.
 
-    *relative_error* is ||source - what is read back|| / ||source|| in the Frobenius norm. *bits*, *group_size* and
-    *mode* are None for a tensor that was kept; *kept_because* says why.
+    *relative_error* is ||source - stored|| / ||source|| in the Frobenius norm. *bits*, *group_size* and *mode* are None
+    for a tensor that was kept; *kept_because* says why.
     """
 
     name: str

@@ -275,7 +275,7 @@ def _lines(report: FidelityReport) -> list[str]:
 
 
 def fidelity_verdict(report: FidelityReport) -> str:
-    """Return in one sentence how far the model is from its source, and whether its limits hold."""
+    """Return in one sentence how far the model is from its source, and whether its limits are met."""
     found = report.distribution
     verdict = "" if report.gate is None else f"; its limits are {'met' if report.gate.passed else 'NOT met'}"
     return (

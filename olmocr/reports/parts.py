@@ -16,19 +16,19 @@ class Interval:
 
 
 def bits_per_weight(nbytes: int, weights: int) -> float:
-    """Return how many bits are stored for each weight: *nbytes* of tensors' data, scales and biases included.
+    """Return how many bits are stored per weight; *nbytes* is the size of all tensors, with scales and biases.
 
-    *weights* counts stored weights, including padding. So it can be counted from any folder without its source, and
-    MLX's own converters count the same way.
+    *weights* counts stored weights, including padding. So any folder's number is known without its source, and is
+    comparable with that of MLX's own converters.
     """
     return nbytes * 8 / weights
 
 
 @dataclass(frozen=True)
 class ComponentBits:
-    """What a part of the model takes: language, head, embeddings, vision or merger.
+    """The size of a part of the model: language, head, embeddings, vision or merger.
 
-    *parameters* are the stored ones, padding included.
+    *parameters* counts the stored ones, including padding.
     """
 
     component: str

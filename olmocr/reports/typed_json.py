@@ -34,7 +34,7 @@ def report_json(report: DataclassInstance) -> str:
     """Return *report* as JSON.
 
     Raises:
-        ValueError: it holds NaN or an infinity.
+        ValueError: it contains NaN or an infinity.
     """
     return json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False) + "\n"
 

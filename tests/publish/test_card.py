@@ -49,7 +49,7 @@ def test_what_reports_tell_is_in_the_card(tiny, tmp_path):
     assert "| 0.0123 (0.00615 to 0.0246) | 0 |" in card
     assert "| answers that are the same, byte for byte | 6 of 8 | |" in card
     assert "| character error rate against the true text | 3.33% | 1.11% |" in card
-    assert "| first answers that hold the format | 7 of 8 | 8 of 8 |" in card
+    assert "| first answers that follow the format | 7 of 8 | 8 of 8 |" in card
     assert "| digits | 200 | 3 | 1.50% |" in card
     assert "| table tags | 0 | 0 | none |" in card
     assert "Gate: passed, by the limits that gates/default.yaml has for 8bit." in card
