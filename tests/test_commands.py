@@ -134,7 +134,7 @@ LLAVA = {"architectures": ["LlavaForConditionalGeneration"]}
         ("olmocr", LLAVA, "is a LlavaForConditionalGeneration, which is not"),
     ],
 )
-def test_a_folder_that_is_no_model_of_ours_is_one_sentence(command, config, words, tmp_path):
+def test_a_folder_that_is_not_a_model_of_ours_is_one_sentence(command, config, words, tmp_path):
     (model := tmp_path / "model").mkdir()
     if config is not None:
         (model / "config.json").write_text(json.dumps(config))

@@ -47,5 +47,5 @@ def test_tables_are_read_to_a_depth_and_what_lies_deeper_is_text():
         (f"<td>&#{'1' * 5000};x</td>", "\ufffdx"),
     ],
 )
-def test_what_is_no_whole_tag_is_text(html, text):
+def test_what_is_not_a_whole_tag_is_text(html, text):
     assert html_tables(f"<table><tr>{html}</tr></table>") == [[[Cell(text)]]]

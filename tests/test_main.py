@@ -75,7 +75,7 @@ def test_a_commands_name_with_a_slip_is_told(typed, meant):
 @pytest.mark.parametrize(
     "typed", ["ws x.pdf", "x.pdf", "reader --pdfs x.pdf", "reader --pdfs=x.pdf", "./srve", "--server"]
 )
-def test_what_is_no_slip_is_left_alone(typed):
+def test_what_is_not_a_slip_is_left_alone(typed):
     first, *rest = typed.split()
     assert misspelt(first, rest) is None
 

@@ -28,7 +28,7 @@ def folder_with(path, config):
     return ModelFolder(path)
 
 
-def test_a_folder_without_config_json_is_no_checkpoint(tmp_path):
+def test_a_folder_without_config_json_is_not_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match=r"is not a checkpoint: it has no config\.json"):
         read_config(ModelFolder(tmp_path))
 
@@ -40,7 +40,7 @@ def test_broken_json_is_refused_with_the_files_name(tmp_path, text):
         read_json(tmp_path / "config.json")
 
 
-def test_a_json_list_is_no_config(tmp_path):
+def test_a_json_list_is_not_a_config(tmp_path):
     with pytest.raises(CheckpointError, match=r"config\.json does not hold a JSON object"):
         read_config(folder_with(tmp_path / "model", "[]"))
 
@@ -191,7 +191,7 @@ def test_folders_with_the_same_weights_have_one_hash_whatever_else_is_in_them(tm
     assert weights_sha256(hashed(tmp_path / "third", a="a" * 64, b="d" * 64)) != weights_sha256(one)
 
 
-def test_weights_of_which_one_has_no_hash_have_none(tmp_path):
+def test_weights_have_no_hash_if_one_of_them_has_none(tmp_path):
     folder = hashed(tmp_path / "one", a="a" * 64)
     (folder.path / "b.safetensors").touch()
     assert weights_sha256(folder) is None

@@ -102,7 +102,7 @@ def test_norwegian_is_a_language_and_not_false(mode):
 
 
 @pytest.mark.parametrize("word", ["yes", "true", "12", "2024-01-01", "[en]", "{en: 1}"])
-def test_a_language_that_is_no_word_is_refused(word):
+def test_a_language_that_is_not_a_word_is_refused(word):
     assert breaks(answer(word)) == [(2, "value")]
 
 
@@ -114,7 +114,7 @@ def test_a_boolean_that_is_neither_is_refused_and_not_taken_for_false(word):
 @pytest.mark.parametrize(
     "word", ["False", "45", "-90", "360", "90.0", "null", "ninety", "", "!!int x", "!!int ''", "!!int '-'"]
 )
-def test_a_rotation_that_is_no_quarter_turn_is_refused(word):
+def test_a_rotation_that_is_not_a_quarter_turn_is_refused(word):
     assert breaks(answer(rotation=word)) == [(4, "value")]
 
 

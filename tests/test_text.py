@@ -78,7 +78,7 @@ def test_a_run_of_marks_is_put_in_order_in_pieces():
 
 
 @pytest.mark.parametrize("digits", [8, 4300, 5000, 100_000])
-def test_a_reference_to_a_character_beyond_unicode_is_no_character_whatever_its_digits(digits):
+def test_a_reference_to_a_character_beyond_unicode_is_not_a_character_whatever_its_digits(digits):
     assert unescaped(f"a &#{'9' * digits}; &amp; &#x{'f' * digits};") == "a \ufffd & \ufffd"
 
 

@@ -121,7 +121,7 @@ def test_an_address_may_be_given_in_part_or_with_more(given, url):
     "given",
     ["", "ftp://localhost", "http://", "localhost:port", "localhost:99999", "http://me:secret@host", "http://h/v1?k=1"],
 )
-def test_what_is_no_address_is_refused(given):
+def test_what_is_not_an_address_is_refused(given):
     with pytest.raises(UsageError, match="not the address of a model server") as caught:
         server_url(given)
     assert "secret" not in str(caught.value)
@@ -381,13 +381,13 @@ def test_a_server_without_models_is_an_error():
 
 
 @pytest.mark.parametrize("page", [{"hello": 1}, [], {"data": [1, {"id": 5}]}])
-def test_a_list_of_models_that_is_none_is_no_crash(page):
+def test_something_other_than_a_list_of_models_is_not_a_crash(page):
     with ModelServer(pages={"/v1/models": page}) as server, pytest.raises(ServerError, match="no model"):
         look(server)
 
 
 @pytest.mark.parametrize("page", [whole(b"<html>router</html>"), fault(404, "no models here"), fault(400), fault(418)])
-def test_what_is_no_model_server_is_named(page):
+def test_what_is_not_a_model_server_is_named(page):
     with (
         ModelServer(pages={"/v1/models": page}) as server,
         pytest.raises(ServerError, match="not a model server") as caught,

@@ -35,7 +35,7 @@ def test_retry_after_may_be_a_date():
 
 
 @pytest.mark.parametrize("value", ["soon", "-3", "1e999", "nan", "Wed, 99 Nov 2026 00:00:00 GMT"])
-def test_a_retry_after_that_makes_no_sense_is_no_time(value):
+def test_a_retry_after_that_makes_no_sense_is_ignored(value):
     with pytest.raises(ServerUnavailableError) as caught:
         ask(fault(429, headers=[("Retry-After", value)]))
     assert caught.value.retry_after is None

@@ -61,7 +61,7 @@ def test_other_schemas_are_mlx_vlms_own_business(tokenizer, schema):
 
 
 @pytest.mark.parametrize("expression", ["(", 5, None])
-def test_what_is_no_expression_is_a_value_error_which_the_server_answers_with_400(tokenizer, expression):
+def test_what_is_not_an_expression_is_a_value_error_which_the_server_answers_with_400(tokenizer, expression):
     with pytest.raises(ValueError, match="x-regex"):
         build(tokenizer, {"x-regex": expression})
 

@@ -97,7 +97,7 @@ def test_an_answer_that_responses_cut_says_so_whatever_the_status(step):
         (chat_body([{"type": "text"}]), "no text"),
     ],
 )
-def test_what_is_no_answer_of_chat_completions_is_an_answer_error(body, message):
+def test_what_is_not_an_answer_of_chat_completions_is_an_answer_error(body, message):
     with pytest.raises(AnswerError, match=message):
         ask(whole(body))
 
@@ -114,7 +114,7 @@ def test_what_is_no_answer_of_chat_completions_is_an_answer_error(body, message)
         (responses_body(status="incomplete", incomplete_details={"reason": "content_filter"}), "content_filter"),
     ],
 )
-def test_what_is_no_answer_of_responses_is_an_answer_error(body, message):
+def test_what_is_not_an_answer_of_responses_is_an_answer_error(body, message):
     with pytest.raises(AnswerError, match=message):
         ask(whole(body), api="responses")
 

@@ -132,7 +132,7 @@ def test_tokens_count_by_their_gradients_only_where_that_is_asked_for(tmp_path, 
     assert calibration.by_gradients == asked
 
 
-def test_gradients_for_which_there_is_no_memory_are_refused(tmp_path):
+def test_gradients_are_refused_if_there_is_no_memory_for_them(tmp_path):
     targets = targets_of(tmp_path)
     plain, back = (
         work_of(wanted_matrices([targets[0].plan]), many_pages(None, None), by_gradients=each).peak_memory

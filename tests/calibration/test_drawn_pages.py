@@ -48,7 +48,7 @@ def test_each_text_is_in_the_page_format_as_in_training(drawn):
         assert answer.is_table == ("<table>" in page.truth)
 
 
-def test_a_page_that_is_no_scan_holds_the_words_of_its_text(drawn):
+def test_a_page_that_is_not_a_scan_contains_the_words_of_its_text(drawn):
     compared = 0
     for page in drawn:
         with open_document(page.path, page.path.name) as document:

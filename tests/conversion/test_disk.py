@@ -56,7 +56,7 @@ def test_a_disk_that_opens_files_for_reads_past_the_cache_and_then_refuses_them_
 
 
 @pytest.mark.parametrize("disk", [Disk(2), Disk(1, errno.EIO)])
-def test_a_disk_that_goes_on_refusing_or_is_broken_is_one_sentence(disk, path):
+def test_a_disk_that_keeps_refusing_or_is_broken_is_one_sentence(disk, path):
     reader = FileReader(path, large=0, preadv=disk)
     with pytest.raises(CheckpointError, match=r"weights cannot be read: (Invalid argument|Input/output error)"):
         reader.read(0, 100, Buffer())

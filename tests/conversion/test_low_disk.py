@@ -63,7 +63,7 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_in", SHARDS)
-def test_an_interrupted_low_disk_conversion_goes_on_with_never_more_than_one_shard_on_the_disk(stop_in, tmp_path):
+def test_an_interrupted_low_disk_conversion_resumes_with_never_more_than_one_shard_on_the_disk(stop_in, tmp_path):
     with HubServer({"demo/olmocr": Repository({"main": Commit(CHECKPOINT)})}) as hub:
         first = low_disk(hub, tmp_path, stop_in)
         assert first.returncode == 9, first.stderr

@@ -342,7 +342,7 @@ def test_an_output_in_the_source_is_refused_however_it_is_spelled(source, tmp_pa
 
 
 @pytest.mark.skipif(not os.path.ismount("/dev"), reason="nothing is mounted there")
-def test_a_whole_disk_is_no_output(source):
+def test_a_whole_disk_is_not_an_output(source):
     with pytest.raises(OutputError, match="/dev is an entire disk; choose an `output` in it, like /dev/model"):
         convert(source, "4bit", Path("/dev"))
 

@@ -70,7 +70,7 @@ def test_a_pattern_matches_nothing_else(pattern, path):
         ("a}", "}"),
     ],
 )
-def test_what_is_no_pattern_is_refused_from_there_on(pattern, rest):
+def test_what_is_not_a_pattern_is_refused_from_there_on(pattern, rest):
     with pytest.raises(UsageError, match=re.escape(f"{pattern!r} is not a pattern from {rest!r} on")):
         parse_pattern(pattern)
 

@@ -277,7 +277,7 @@ def test_any_bits_and_group_size_take_the_bytes_that_mlx_gives_them(bits, group_
         ("4bit", "float16", "BF16", "F16"),
     ],
 )
-def test_what_is_no_code_has_the_dtype_of_the_recipe_or_the_config_or_the_source(recipe, config, source, expected):
+def test_what_is_not_a_code_has_the_dtype_of_recipe_config_or_source(recipe, config, source, expected):
     checkpoint = headers_of(SEVEN_BILLION | {"torch_dtype": config}, dtype=source)
     plan = make_plan(checkpoint, find_recipe(recipe))
     assert {tensor.outputs[-1].dtype for tensor in plan.tensors} == {expected}

@@ -152,7 +152,7 @@ def test_a_bad_setting_is_refused_in_one_sentence(head, error):
         (b"[" * 5000, "it is nested too deeply"),
     ],
 )
-def test_what_is_no_recipe_is_refused_in_one_sentence(content, error):
+def test_what_is_not_a_recipe_is_refused_in_one_sentence(content, error):
     with pytest.raises(UsageError) as caught:
         parse_recipe(content, "mine.yaml")
     assert str(caught.value) == f"mine.yaml is not a recipe: {error}; docs/recipes.md describes the format"
@@ -239,7 +239,7 @@ def test_all_rules_that_match_nothing_are_named_at_once():
         decide(mine, MODULES, BLOCKS, "untied")
 
 
-def test_a_rule_whose_matches_an_earlier_one_took_is_no_mistake():
+def test_a_rule_whose_matches_an_earlier_one_took_is_not_a_mistake():
     mine = recipe("- {match: '*', bits: 4}\n- {match: '*.v', bits: 8}")
     assert {rule.params.bits for rule in decide(mine, MODULES, BLOCKS, "untied").values()} == {4}
 

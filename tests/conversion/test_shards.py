@@ -143,7 +143,7 @@ def test_a_float8_checkpoint_is_converted_from_its_exact_values(per_row, tmp_pat
 
 
 @pytest.mark.parametrize("bits", [0x7FC0, 0x7F80, 0xFF80])
-def test_a_weight_that_is_no_number_is_named_with_its_shard_and_no_folder_is_left(bits, tmp_path):
+def test_a_weight_that_is_not_a_number_is_named_with_its_shard_and_no_folder_is_left(bits, tmp_path):
     def broken(tensors):
         dtype, shape, data = tensors["visual.blocks.0.norm1.weight"]
         return tensors | {"visual.blocks.0.norm1.weight": (dtype, shape, bits.to_bytes(2, "little") + data[2:])}
@@ -154,7 +154,7 @@ def test_a_weight_that_is_no_number_is_named_with_its_shard_and_no_folder_is_lef
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_a_shard_that_does_not_read_back_as_it_was_written_is_no_success(tmp_path, monkeypatch):
+def test_a_shard_that_does_not_read_back_as_it_was_written_is_not_a_success(tmp_path, monkeypatch):
     monkeypatch.setattr(shards_module, "CHUNK_BYTES", 500)
     source = tiny_checkpoint(tmp_path / "source")
 

@@ -100,7 +100,7 @@ def test_a_cache_that_cannot_be_written_is_an_output_error(hub, tmp_path):
 
 
 @since_client_2
-def test_a_download_that_breaks_off_goes_on_where_it_stopped(hub, commits, tmp_path):
+def test_a_download_that_breaks_off_resumes_where_it_stopped(hub, commits, tmp_path):
     hub.cut_once[WEIGHTS] = Cut(11 << 20, "closed")
     path, _ = python(tmp_path, hub, "-c", FIND, "tiny/public").stdout.splitlines()
     assert (Path(path) / WEIGHTS).read_bytes() == (commits.small.folder / WEIGHTS).read_bytes()
@@ -125,7 +125,7 @@ def test_a_folder_is_taken_before_a_repository_of_the_same_name(tmp_path, monkey
 
 
 @pytest.mark.parametrize("name", ["./missing", "a/b/c", "olmocr", "a/b--c", "~nobody-here/model", "n" * 300, __file__])
-def test_what_is_neither_a_folder_nor_a_repositorys_name_is_no_checkpoint(name, tmp_path, monkeypatch):
+def test_what_is_neither_a_folder_nor_a_repositorys_name_is_not_a_checkpoint(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError) as error:
         find_model(name)

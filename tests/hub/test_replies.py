@@ -101,7 +101,7 @@ def test_a_token_that_would_go_out_in_the_open_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("revision", ["../../outside", "/etc", "a//b", "-x", "a\nb", "x" * 300])
-def test_a_revision_that_can_be_none_is_refused_before_anybody_is_asked(revision, tmp_path):
+def test_a_revision_that_cannot_exist_is_refused_before_any_request(revision, tmp_path):
     closed = SimpleNamespace(endpoint="http://127.0.0.1:1")
     (printed,) = lines(tmp_path, closed, f"find_model('a/b', {revision!r})")
     assert printed.startswith("HubError: a/b has no revision ")

@@ -115,7 +115,7 @@ def test_what_is_compressed_is_refused_before_it_grows(hub):
     assert "sends a compressed reply" in refused(lambda: hub.client.read_state("a/b"))
 
 
-def test_the_token_is_not_sent_on_to_where_a_list_goes_on(hub):
+def test_the_token_is_not_sent_to_the_address_where_a_list_continues(hub):
     hub.headers["Link"] = '<http://localhost:1/next>; rel="next"'
     assert "token sent to another host (localhost)" in refused(lambda: hub.client.read_state("a/b"))
 

@@ -70,7 +70,7 @@ def test_where_pieces_take_long_there_is_one_before_each_step(chain):
     "options",
     [pytest.param({"temperature": 1.0}, marks=pytest.mark.slow), {"guided": True, "temperature": 1.0}],
 )
-def test_a_page_that_had_to_wait_again_goes_on_behind_what_was_written(folder, options):
+def test_a_page_that_had_to_wait_again_continues_after_what_was_written(folder, options):
     loaded = load_model(folder, DEVICE)
     pages = [request(number, max_tokens=300, **options) for number in range(3)]
     expected = [finished(Scheduler(loaded, BatchLimits(1, 1 << 30, 64, 0), None), page)[0] for page in pages]

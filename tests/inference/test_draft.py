@@ -105,7 +105,7 @@ def proposed(tokenizer, answer, **options):
     return tokenizer.decode(drafter(tokenizer, **options).propose(answer, ALONE, most=100))
 
 
-def test_a_draft_goes_on_where_the_answer_ends(tokenizer):
+def test_a_draft_continues_where_the_answer_ends(tokenizer):
     assert proposed(tokenizer, FRONT).startswith("The quick brown fox")
     assert proposed(tokenizer, FRONT + "The quick brown").startswith(" fox jumps")
     assert proposed(tokenizer, FRONT + "# A heading that is not there\n\nlazy dog.").startswith(" The quick")

@@ -81,7 +81,7 @@ def refusal(folder):
     return str(error.value)
 
 
-def test_a_folder_that_is_no_model_is_refused(tmp_path):
+def test_a_folder_that_is_not_a_model_is_refused(tmp_path):
     assert "is not a checkpoint: it has no config.json" in refusal(tmp_path)
 
 

@@ -62,7 +62,7 @@ def test_a_list_may_hold_names_that_are_no_unicode(here):
     assert len(source.key) == 40
 
 
-def test_a_list_that_is_no_text_is_refused(here):
+def test_a_list_that_is_not_text_is_refused(here):
     write(here / "a.txt", bytes(500))
     with pytest.raises(InputError, match=r"a\.txt is not a list of names: it is not text"):
         names("a.txt")
@@ -105,7 +105,7 @@ def test_a_member_may_have_a_longer_name_than_a_file(here):
     assert content_of(source, here) == PDF
 
 
-def test_a_url_with_an_ipv6_address_is_no_archive(here):
+def test_a_url_with_an_ipv6_address_is_not_an_archive(here):
     assert names("http://[::1]:1/a.pdf") == ["http://[::1]:1/a.pdf"]
     with pytest.raises(InputError, match="is an archive or a list on another machine"):
         names("http://host/a.zip::b.pdf")
@@ -154,7 +154,7 @@ def test_a_zip_that_was_replaced_is_read_as_it_is_now(here):
         assert b"".join(read_zip_member(ZipMember(str(here / "a.zip"), "7.pdf"))) == content
 
 
-def test_a_tar_that_goes_on_with_what_is_no_header_is_read_so_far_and_says_so(here):
+def test_a_tar_with_a_damaged_header_is_read_up_to_there_and_says_so(here):
     path = write_tar(here / "a.tar", {"a.pdf": PDF, "b.pdf": PDF}, "w")
     data = bytearray((here / "a.tar").read_bytes())
     data[1024:1030] = b"broken"  # the second member's header
@@ -164,7 +164,7 @@ def test_a_tar_that_goes_on_with_what_is_no_header_is_read_so_far_and_says_so(he
     assert "a.tar is damaged: 1 documents come before that" in why(rest, here)
 
 
-def test_a_member_that_cannot_be_opened_is_no_reason_to_do_without_the_others(here):
+def test_a_member_that_cannot_be_opened_does_not_stop_the_others(here):
     path = write_zip(here / "a.zip", {"notes": b"words", "b.pdf": PDF})
     data = (here / "a.zip").read_bytes()
     write(here / "a.zip", data.replace(b"PK\x03\x04", b"PK\x03\x05", 1))  # the header of the first

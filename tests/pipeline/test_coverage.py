@@ -40,7 +40,7 @@ def test_no_answer_covers_nothing():
 
 
 @pytest.mark.parametrize("layer", [None, "", "Page 7 of 12", "word " * 19])
-def test_a_layer_of_few_words_is_no_measure(layer):
+def test_a_layer_of_few_words_is_not_a_measure(layer):
     assert coverage(layer, "whatever") is None
 
 
@@ -48,7 +48,7 @@ def test_a_layer_of_few_words_is_no_measure(layer):
     "layer",
     ["\ue001\ue002\ue003 " * 40, "\ufffd\ufffd word " * 40, "T h i s i s a l a y e r " * 10, "\x01\x02\x03ab " * 40],
 )
-def test_a_layer_that_is_garbage_is_no_measure(layer):
+def test_a_layer_that_is_garbage_is_not_a_measure(layer):
     assert coverage(layer + LAYER[:40], "whatever") is None
 
 
@@ -87,5 +87,5 @@ def test_it_is_a_share_or_nothing(layer, answer):
 
 
 @given(st.text(min_size=20))
-def test_a_page_covers_itself_unless_it_is_no_measure(text):
+def test_a_page_covers_itself_unless_it_is_not_a_measure(text):
     assert coverage(f"{LAYER}\n{text}", f"{LAYER}\n{text.replace('<', '').replace('&', '').replace(chr(92), '')}") != 0

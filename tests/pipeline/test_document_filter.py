@@ -20,7 +20,7 @@ GERMAN = "Der Ausschuss traf sich am Dienstag, um über die Ergebnisse der Umfra
         ("", False, ["en"], None),
     ],
 )
-def test_what_is_no_text_in_a_language_that_is_wanted_is_left_out(text, has_form, languages, expected):
+def test_what_is_not_text_in_a_language_that_is_wanted_is_left_out(text, has_form, languages, expected):
     assert why_filtered(text, has_form=has_form, languages=languages) == expected
 
 
@@ -29,7 +29,7 @@ def test_a_text_full_of_advertising_is_left_out():
     assert why.endswith("are typical of advertising")
 
 
-def test_a_form_is_left_out_only_where_that_is_asked_for_and_is_no_failure(tmp_path):
+def test_a_form_is_left_out_only_on_request_and_is_not_a_failure(tmp_path):
     form, plain = write_form(tmp_path / "form.pdf", "Ada"), write_pdf(tmp_path / "plain.pdf")
     summary, requests = run(tmp_path / "ws", [form, plain], answer(), apply_filter=True)
     assert (summary.done, summary.filtered, summary.failures, len(requests)) == (1, 1, (), 1)

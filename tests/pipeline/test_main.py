@@ -144,13 +144,13 @@ def test_a_file_that_sets_something_else_is_refused(text, complaint):
     assert refused.value.exit_code == 2
 
 
-def test_a_file_that_is_no_text_is_refused():
+def test_a_file_that_is_not_text_is_refused():
     Path("olmocr.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(typer.BadParameter, match=r"olmocr\.toml cannot be read"):
         parsed("ws")
 
 
-def test_what_a_machine_calls_the_version_of_olmocr_is_no_option(monkeypatch):
+def test_a_variable_with_the_version_of_olmocr_is_not_an_option(monkeypatch):
     monkeypatch.setenv("OLMOCR_VERSION", "1.2.3")
     assert not parsed("ws").params["version"]
 
@@ -364,7 +364,7 @@ def test_a_price_or_machines_that_say_nothing_are_refused(given, words):
     assert words in done.stderr
 
 
-def test_stats_of_what_is_no_workspace_are_one_sentence_and_exit_code_7():
+def test_stats_of_what_is_not_a_workspace_are_one_sentence_and_exit_code_7():
     done = olmocr("ws", "--stats")
     assert done.returncode == 7
     assert "is not a workspace" in sentence_of(done)
@@ -383,7 +383,7 @@ def test_a_document_that_failed_is_exit_code_9_and_in_the_json():
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_a_server_that_talks_nonsense_is_exit_code_9_and_a_table_of_which_and_why():
+def test_a_server_that_talks_nonsense_is_exit_code_9_and_a_table_says_which_and_why():
     write_numbered_pdf(Path("a.pdf"), [1])
     with ModelServer(GARBAGE) as server:
         done = read(server, "--pdfs", "a.pdf", "--max_page_retries", 2)

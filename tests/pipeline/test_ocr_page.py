@@ -136,7 +136,7 @@ def test_an_answer_that_is_not_whole_and_calls_the_page_turned_turns_it(reason):
         ModelResponse(answer(valid=False, turn=90).text.partition("is_table")[0], "length", 1, 1),
     ],
 )
-def test_an_answer_that_is_no_good_otherwise_turns_the_page_all_the_same(broken):
+def test_an_answer_that_is_otherwise_bad_turns_the_page_all_the_same(broken):
     _, requests = read(broken, answer())
     assert [request.image.rotation for request in requests] == [0, 90]
 

@@ -23,7 +23,7 @@ def test_ranges_name_pages_from_1_and_may_be_open(text, numbers):
 
 
 @pytest.mark.parametrize("text", ["", "-", "a", "1-2-3", "0", "0-3", "5-3", "1,,2", "1;2", "1.5", "٣", "9" * 10, "+1"])
-def test_what_is_no_range_is_one_sentence(text):
+def test_what_is_not_a_range_is_one_sentence(text):
     with pytest.raises(UsageError, match="pages"):
         parse_page_ranges(text)
 

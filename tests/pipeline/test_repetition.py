@@ -49,7 +49,7 @@ REAL = {
 
 
 @pytest.mark.parametrize("what", REAL)
-def test_what_a_real_page_may_end_in_is_no_loop(what):
+def test_what_a_real_page_may_end_in_is_not_a_loop(what):
     text = "# A heading\n\n" + REAL[what]
     assert not is_looping(text)
     assert not has_looped(text)
@@ -101,7 +101,7 @@ def test_rows_of_words_are_caught_later_than_sentences():
     assert 4000 <= lengths[0] * len(row) < 4100
 
 
-def test_a_text_that_goes_on_is_not_looping_but_has_looped():
+def test_a_text_that_continues_is_not_looping_but_has_looped():
     text = SENTENCE * 60 + "Then something else was written, which is not the same at all."
     assert not is_looping(text)
     assert has_looped(text)

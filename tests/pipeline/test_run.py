@@ -189,7 +189,7 @@ def test_a_very_long_name_is_shortened(tmp_path):
     assert len(markdown(tmp_path / "ws")) == 2
 
 
-def test_text_that_is_no_unicode_is_still_written(tmp_path):
+def test_text_that_is_not_unicode_is_still_written(tmp_path):
     summary, _ = run(tmp_path / "ws", [write_pdf(tmp_path / "a.pdf")], answer("a\ud800b"), markdown=True)
     assert summary.done == 1
     assert list(markdown(tmp_path / "ws").values()) == ["a?b"]

@@ -97,7 +97,7 @@ class StoppedAtThe(Reader):
         return await super().ask(request)
 
 
-def test_a_run_that_was_stopped_goes_on_inside_a_document(place, pdfs):
+def test_a_run_that_was_stopped_resumes_inside_a_document(place, pdfs):
     reader = StoppedAtThe(12, place)
     with pytest.raises(asyncio.CancelledError):
         run(place, pdfs, reader, max_concurrent_pages=1, workers=1)
@@ -162,7 +162,7 @@ class _Opened:
         return self.opened.__exit__(*exception)
 
 
-def test_credentials_that_expire_end_the_run_in_one_sentence_and_a_later_one_goes_on(pdfs):
+def test_credentials_that_expire_end_the_run_in_one_sentence_and_a_later_one_resumes(pdfs):
     place = memory_place()
     objects = FaultyObjects(objects_at(place), before=[None] * 25)
     objects.always = expired
@@ -230,7 +230,7 @@ def test_all_is_read_anew_where_that_is_asked_for(place, pdfs):
     assert texts(place)[str(pdfs[0])].startswith("better")
 
 
-def test_a_document_that_lies_in_the_workspace_is_no_document_of_the_run(tmp_path):
+def test_a_document_in_the_workspace_is_not_a_document_of_the_run(tmp_path):
     folder = tmp_path / "in"
     pdf = write_numbered_pdf(folder / "a.pdf", [1]) if folder.mkdir() is None else None
     write_numbered_pdf(folder / "b.pdf", [2]).rename(tmp_path / "b.pdf")
@@ -275,7 +275,7 @@ def test_what_upstreams_program_has_done_is_not_done_again(pdfs):
     assert read_stats(place).documents == {"done": 2, "done by upstream's olmOCR": 2}
 
 
-def test_what_is_no_list_of_upstreams_is_one_sentence(pdfs):
+def test_what_is_not_a_list_of_upstreams_is_one_sentence(pdfs):
     pytest.importorskip("zstandard")
     place = memory_place()
     objects_at(place).put("work_index_list.csv.zstd", b"no list")

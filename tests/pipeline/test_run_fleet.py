@@ -138,7 +138,7 @@ def test_a_server_that_is_started_again_is_used_again(servers, tmp_path):
     assert answered.count(base(first)) >= 5
 
 
-def test_a_server_that_was_stopped_and_goes_on_is_used_again(servers, tmp_path):
+def test_a_server_that_was_stopped_and_resumes_is_used_again(servers, tmp_path):
     first, *others = servers
     first.tell("hold 2")
 

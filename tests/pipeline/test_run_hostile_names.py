@@ -96,7 +96,7 @@ def test_members_of_an_archive_of_any_name_are_read_or_fail_alone(tmp_path, pict
     assert {path.name for path in tmp_path.iterdir()} == {"ws", "odd.tar", "picture.png"}
 
 
-def test_a_failure_of_a_file_whose_name_is_no_text_is_tried_again(tmp_path, picture):
+def test_a_failure_of_a_file_whose_name_is_not_text_is_tried_again(tmp_path, picture):
     path = tmp_path / "bad\udcff\n.png"
     try:
         path.write_bytes(picture[:60])

@@ -187,7 +187,7 @@ def test_a_page_that_falls_back_the_first_time_was_not_read_before(tmp_path, cap
     assert "read before" not in caplog.text
 
 
-def test_a_forced_run_that_is_stopped_has_changed_nothing_and_the_next_one_goes_on_with_it(tmp_path):
+def test_a_forced_run_that_is_stopped_has_changed_nothing_and_the_next_one_resumes_with_it(tmp_path):
     pdf = write_numbered_pdf(tmp_path / "a.pdf", [1, 2, 3])
     run("ws", pdf, markdown=True)
     new = {number: [answer(f"new {number}")] for number in (1, 2, 3)}
@@ -308,7 +308,7 @@ def test_a_url_that_is_spelled_otherwise_is_the_same_document(tmp_path):
     assert len(markdown()) == len(list((tmp_path / "ws/results").iterdir())) == 1
 
 
-def test_a_workspace_whose_keys_were_those_of_links_goes_on_with_one_result(tmp_path):
+def test_a_workspace_whose_keys_were_those_of_links_resumes_with_one_result(tmp_path):
     """As an earlier version has left it, which knew a document by its path with links."""
     write_numbered_pdf(tmp_path / "in/a.pdf", [1])
     (tmp_path / "linked").symlink_to("in")
@@ -421,7 +421,7 @@ def test_what_was_read_with_another_model_or_other_options_is_told(tmp_path, cap
     assert caplog.text == ""
 
 
-def test_pages_of_another_model_that_a_document_goes_on_with_are_told(tmp_path, caplog):
+def test_pages_of_another_model_that_a_document_resumes_with_are_reported(tmp_path, caplog):
     pdf = write_numbered_pdf(tmp_path / "a.pdf", [1, 2])
     run("ws", pdf, pages="1", model="first")
     run("ws", pdf, model="second")
@@ -446,7 +446,7 @@ def test_a_model_that_is_not_there_is_an_error_where_nothing_is_left_to_read(tmp
     assert markdown(), "what needs no model was done"
 
 
-def test_a_server_that_is_away_is_no_error_where_nothing_is_left_to_read(tmp_path):
+def test_a_server_that_is_away_is_not_an_error_if_nothing_is_left_to_read(tmp_path):
     pdf = write_numbered_pdf(tmp_path / "a.pdf", [1])
     run("ws", pdf)
     config = PipelineConfig(workspace="ws", pdfs=pdf, server="http://127.0.0.1:9", target_longest_image_dim=64)

@@ -169,7 +169,7 @@ def test_a_page_that_nobody_answers_fails_its_document_alone_and_is_asked_again_
     assert results(tmp_path / "ws")[str(pdfs[1])]["text"] == pages_text(11, 12, 13)
 
 
-def test_three_pages_in_a_row_without_an_answer_end_the_run_and_a_later_one_goes_on(tmp_path):
+def test_three_pages_in_a_row_without_an_answer_end_the_run_and_a_later_one_resumes(tmp_path):
     pdfs = [write_numbered_pdf(tmp_path / f"{at}.pdf", range(10 * at + 1, 10 * at + 5)) for at in range(3)]
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4")
     away = Reader({number: [AWAY] for number in range(13, 40)})

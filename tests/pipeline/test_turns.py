@@ -73,7 +73,7 @@ def test_no_turn_is_lost_when_one_who_waits_gives_up():
     assert order_of([(1,), (2,), (3,)], cancelled=[0, 2]) == [(2,)]
 
 
-def test_a_turn_that_was_given_to_one_who_gives_up_in_that_moment_goes_on_to_the_next():
+def test_a_turn_given_to_one_who_gives_up_at_that_moment_passes_to_the_next():
     async def run():
         turns = Turns(1)
         await turns.take((0,))

@@ -146,7 +146,7 @@ def test_a_storage_that_fails_once_is_tried_again_at_once(how, hub, model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [{"status": 500}, {"cut": 50_000}])
-def test_a_storage_that_goes_on_failing_is_gone_on_from(how, hub, model):
+def test_an_upload_resumes_after_a_storage_that_keeps_failing(how, hub, model):
     hub.faults.append(fault("put", times=6, **how))
     fails(hub, model, "failed internally|broke off")
     goes_on(hub, model, uploads=7)
@@ -172,7 +172,7 @@ def command(hub, tmp_path, *args):
     )
 
 
-def test_ctrl_c_in_an_upload_leaves_no_commit_and_the_same_command_goes_on(hub, model, tmp_path):
+def test_ctrl_c_in_an_upload_leaves_no_commit_and_the_same_command_resumes(hub, model, tmp_path):
     hub.account = Account(organisations={"small-ocr": "write"})
     args = (str(model), "--repo", "small-ocr/tiny")
     processes = []

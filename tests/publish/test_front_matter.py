@@ -29,7 +29,7 @@ def test_the_front_matter_is_what_the_hub_reads(tiny, tmp_path):
     assert "olmOCR 2: Unit Test Rewards" in card.text
 
 
-def test_a_source_that_is_no_repository_has_no_base_model_and_a_license_only_if_one_is_stated(tiny):
+def test_a_source_that_is_not_a_repository_has_no_base_model_and_a_license_only_if_one_is_stated(tiny):
     data = ModelCard(card_of(tiny)).data.to_dict()
     assert not {"base_model", "base_model_relation", "license", "language"} & set(data)
     assert "License: not stated" in card_of(tiny)

@@ -102,7 +102,7 @@ def test_private_is_not_taken_for_granted_where_the_repository_is_public(hub, mo
 
 
 @pytest.mark.parametrize("repo", ["model", "a/b/c", "../x", "a/b c", "a/-b", "a/b..c", "a/b-", "a/b.git", "a/b\n", ""])
-def test_a_name_that_is_no_repository_is_a_usage_error(repo):
+def test_a_name_that_is_not_a_repository_is_a_usage_error(repo):
     with pytest.raises(UsageError, match="is not a repository's name"):
         Push(repo)
 

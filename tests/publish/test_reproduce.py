@@ -82,7 +82,7 @@ def test_every_recipe_comes_out_of_its_report_as_it_went_in(name, source, tmp_pa
     assert recipe_of(read_conversion_report(tmp_path / "model").recipe) == dataclasses.replace(recipe, method=None)
 
 
-def test_a_source_that_is_no_repository_must_be_given(mine):
+def test_a_source_that_is_not_a_repository_must_be_given(mine):
     with pytest.raises(UsageError, match="made from a folder called checkpoint; say where it is with --source"):
         reproduce(mine)
 

@@ -28,7 +28,7 @@ def test_a_text_that_is_none_tells_of_no_variant(text):
     assert parse_rows(text) == ()
 
 
-def test_what_is_told_anew_is_told_by_that_and_the_own_variant_is_no_row():
+def test_a_new_row_replaces_the_old_one_and_the_own_variant_is_not_a_row():
     kept = with_kept([row("a/new", 5)], [row("a/new", 3), row("a/own"), row("a/old")], "a/own")
     assert kept == (row("a/new", 5), row("a/old"))
 

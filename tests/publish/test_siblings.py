@@ -60,7 +60,7 @@ def test_its_row_is_made_anew_by_what_the_repository_holds_now(hub, other, model
     assert "| 0.4 | 6 of 8 |" not in card
 
 
-def test_the_repository_itself_is_no_sibling():
+def test_the_repository_itself_is_not_a_sibling():
     with pytest.raises(UsageError, match=f"--sibling {REPO} is --repo itself"):
         Push(REPO, siblings=(REPO,))
 

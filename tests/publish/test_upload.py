@@ -57,7 +57,7 @@ def measured(folder, source, passed=True):
     (folder / "fidelity_report.json").write_text(report_json(report))
 
 
-def test_the_same_command_goes_on_with_what_is_there(hub, source, tmp_path):
+def test_the_same_command_resumes_with_what_is_there(hub, source, tmp_path):
     out = tmp_path / "out"
     convert(source, "8bit", out)
     measured(out, source)

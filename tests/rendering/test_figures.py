@@ -74,7 +74,7 @@ def test_a_part_of_a_figure_may_lie_within_it():
     )
 
 
-def test_one_colour_is_no_figure():
+def test_one_colour_is_not_a_figure():
     figures = cut_figures(link(600, 100, 300, 300), make_page())
     assert figures.refused == {"page_600_100_300_300.png": "only one colour is there"}
 

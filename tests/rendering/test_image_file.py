@@ -119,7 +119,7 @@ def test_a_frame_of_a_rare_kind_does_not_hide_those_behind_it(tmp_path):
     assert second.startswith("page 2 of a.tif is a TIFF of a kind that cannot be read here")
 
 
-def test_a_mask_of_another_frame_is_no_page(tmp_path):
+def test_a_mask_of_another_frame_is_not_a_page(tmp_path):
     mask = drawing("1")
     mask.encoderinfo = {"tiffinfo": {254: 4}}
     content = picture(drawing(), "TIFF", save_all=True, append_images=[mask])

@@ -123,7 +123,7 @@ def test_a_page_that_is_meant_to_be_blank_is_blank(content, tmp_path):
     assert pixels.convert("L").getextrema() == (255, 255)
 
 
-def test_a_layer_that_is_switched_off_is_no_lost_text(tmp_path):
+def test_a_layer_that_is_switched_off_is_not_lost_text(tmp_path):
     hidden = (
         layers().replace(DRAWING, b" " * len(DRAWING)).replace(b"/ON [6 0 R] /OFF [7 0 R]", b"/OFF [6 0 R 7 0 R]    ")
     )

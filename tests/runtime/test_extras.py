@@ -104,7 +104,7 @@ def test_a_tools_extras_are_kept():
 
 
 @given(st.text() | st.recursive(st.none() | st.text(), lambda inner: st.lists(inner)).map(json.dumps))
-def test_what_is_no_note_of_an_installer_says_nothing(text):
+def test_what_is_not_a_note_of_an_installer_says_nothing(text):
     assert extras_of_receipt(text) == extras_of_metadata(text) == ()
     assert parse_origin(text) == Origin()
 

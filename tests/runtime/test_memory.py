@@ -25,7 +25,7 @@ NO_SIZES = ["", "GB", "4 apples", "-4GB", "0", "0.1B", "4iB", "1e9", "٤GB", "4G
 
 
 @pytest.mark.parametrize("text", NO_SIZES)
-def test_what_is_no_size_is_refused_with_the_options_name(text):
+def test_what_is_not_a_size_is_refused_with_the_options_name(text):
     with pytest.raises(UsageError, match=r"--kv-budget .* is not a size; give one such as 4GB or 512MiB"):
         parse_size(text, "--kv-budget")
 

@@ -50,7 +50,7 @@ def test_versions_are_compared_as_numbers():
     assert parse_version("unknown") == ()
 
 
-def test_every_package_of_which_something_is_known_is_looked_at():
+def test_every_package_with_known_faults_is_checked():
     assert {bad.package for bad in KNOWN_BAD} <= set(PACKAGES)
     assert all(bad.wanted.partition(">")[0] == bad.package for bad in KNOWN_BAD)
 

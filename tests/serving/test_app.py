@@ -79,7 +79,7 @@ def test_a_client_that_takes_nothing_is_left_and_its_place_is_free(caplog):
     assert "bug" not in caplog.text
 
 
-def test_a_client_that_leaves_while_it_sends_is_no_bug(server, caplog):
+def test_a_client_that_leaves_while_it_sends_is_not_a_bug(server, caplog):
     host, port = server.url.removeprefix("http://").split(":")
     with caplog.at_level(logging.INFO, "olmocr.serving"):
         with socket.create_connection((host, int(port))) as connection:
@@ -137,7 +137,7 @@ def test_a_picture_is_read_when_its_turn_has_come_and_not_before():
 
 @pytest.mark.parametrize("content", [b"", b"{", b"nonsense", b"[]", b"\x00" * 100])
 @EACH
-def test_a_body_that_is_no_question_is_refused_in_openais_form(server, path, content):
+def test_a_body_that_is_not_a_question_is_refused_in_openais_form(server, path, content):
     reply = server.post(path, content=content, headers={"content-type": "application/json"})
     assert reply.status_code == 400
     assert error_of(reply)["type"] == "invalid_request_error"

@@ -73,7 +73,7 @@ def test_a_connection_that_did_all_its_work_is_not_kept_for_ever(small):
         (b"GET /health HTTP/1.1\r\n\r\n", 400),
     ],
 )
-def test_what_is_no_http_is_refused_in_openais_form(sent, status):
+def test_what_is_not_http_is_refused_in_openais_form(sent, status):
     with running(Writer()) as server, connected(server) as connection:
         connection.sendall(sent)
         got, error = answer_of(connection)

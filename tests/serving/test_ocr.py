@@ -133,7 +133,7 @@ def test_an_option_that_is_none_is_named(reading_server, pdf, query, words):
     ],
     ids=["many fields", "a long name", "many headers", "a long field", "no name"],
 )
-def test_a_form_of_anybodys_making_is_refused_and_fills_nothing(reading_server, body):
+def test_a_hostile_form_is_refused_and_fills_nothing(reading_server, body):
     reply = reading_server.post(OCR, content=body, headers={"content-type": "multipart/form-data; boundary=a"})
     refused(reply, 400, "the form cannot be read")
     assert reply.json()["error"]["code"] == "invalid_form"

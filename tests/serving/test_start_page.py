@@ -106,7 +106,7 @@ def test_the_markdown_is_copied_and_downloaded_as_the_server_has_it(tab, pdf, tm
 
 
 @in_a_browser
-def test_where_a_key_is_wanted_the_page_asks_for_it_and_goes_on(tab, pdf):
+def test_if_a_key_is_required_the_page_asks_for_it_and_continues(tab, pdf):
     with reading(api_key="secret") as server:
         tab.open(server.url)
         tab.wait_for("document.activeElement.id === 'key'")

@@ -79,7 +79,7 @@ def test_descriptors_that_are_closed_do_not_end_work_and_nothing_is_printed_into
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
-def test_results_for_which_there_is_no_room_are_told_in_the_end(tmp_path):
+def test_results_without_room_are_reported_at_the_end(tmp_path):
     done = run(tmp_path, ">/dev/full")
     assert done.returncode == 6
     assert b"the disk is full: standard output could not be written" in done.stderr

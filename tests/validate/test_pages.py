@@ -36,7 +36,7 @@ def test_strict_finds_what_lenient_forgives(tmp_path):
     assert check(tmp_path, "strict") == {"a.md": [(1, "line-ends")]}
 
 
-def test_the_demo_pages_hold_but_for_the_two_files_that_are_no_answers():
+def test_the_demo_pages_pass_except_the_two_files_that_are_not_answers():
     broken = {name for name, breaks in check(PAGES, "strict").items() if breaks}
     assert broken == {"README.md", "report_22.md"}
 

@@ -20,5 +20,5 @@ def test_plain_text_has_neither_tags_nor_marks():
     assert plain("# Title\n\n<td>a &lt; b</td>  **bold**\n- item") == "Title a &lt; b bold item"
 
 
-def test_a_line_break_in_a_cell_is_no_space():
+def test_a_line_break_in_a_cell_is_not_a_space():
     assert tables_in("<table><tr><td>12<br>50</td></tr></table>") == [(("1250",),)]

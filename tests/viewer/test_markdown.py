@@ -56,7 +56,7 @@ def test_an_equation_in_a_line_keeps_every_sign_of_its_source(equation):
     assert f'with <span class="math">{shown}</span> in' in to_html(f"with {equation} in it_self_")
 
 
-def test_an_equation_of_several_lines_is_no_heading_and_no_list():
+def test_an_equation_of_several_lines_is_not_a_heading_or_a_list():
     html = to_html("\\[\na &\n=\n- b\n\\]\ntext")
     assert '<div class="math display">\\[\na &amp;\n=\n- b\n\\]</div>' in html
     assert "<p>text</p>" in html
@@ -68,7 +68,7 @@ def test_an_equation_in_a_tables_cell_is_marked():
     assert "<td>$5 or $6</td>" in html
 
 
-def test_money_is_no_equation():
+def test_money_is_not_an_equation():
     assert "math" not in to_html("from $5 to $6, or $ 7 $")
 
 

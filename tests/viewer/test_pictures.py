@@ -50,7 +50,7 @@ def test_a_record_cannot_have_anything_but_a_file_opened(tmp_path, name):
     assert "No picture" in only_document(site(tmp_path)).text
 
 
-def test_a_file_that_the_record_knows_but_is_no_document_is_not_shown(tmp_path):
+def test_a_file_that_the_record_knows_but_is_not_a_document_is_not_shown(tmp_path):
     secret = tmp_path / "secret.txt"
     secret.write_text("the secret")
     write_record(tmp_path / "ws", ["text"], name=secret, metadata={"source-sha256": sha256(secret)})

@@ -82,7 +82,7 @@ def test_a_document_that_could_not_be_opened_has_its_error_and_no_page(tmp_path)
         b'{"metadata": {"Source-File": "a"}, "text": "", "attributes": {"pdf_page_numbers": [[0, Infinity, 1]]}}',
     ],
 )  # fmt: skip
-def test_a_line_that_is_no_record_is_a_document_that_failed(tmp_path, line):
+def test_a_line_that_is_not_a_record_is_a_document_that_failed(tmp_path, line):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "output_a.jsonl").write_bytes(line + b"\n")
     (document,) = documents(tmp_path)
@@ -108,12 +108,12 @@ def test_every_document_has_a_key_of_its_own_that_is_safe_in_a_path(tmp_path):
     assert all(key.replace("-", "").isalnum() and key.isascii() and len(key) < 60 for key in keys)
 
 
-def test_a_folder_that_is_no_workspace_is_refused(tmp_path):
+def test_a_folder_that_is_not_a_workspace_is_refused(tmp_path):
     with pytest.raises(InputError, match="is not a workspace: it has no results/ and no failed/"):
         find_records(tmp_path)
 
 
-def test_a_record_that_a_run_has_just_moved_is_no_document(tmp_path):
+def test_a_record_that_a_run_has_just_moved_is_not_a_document(tmp_path):
     assert list(read_records(tmp_path / "results/output_a.jsonl")) == []
 
 

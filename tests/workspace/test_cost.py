@@ -82,7 +82,7 @@ def test_a_price_that_is_none_is_refused(price, tmp_path):
         read_cost(tmp_path, price)
 
 
-def test_what_is_no_workspace_has_no_cost(tmp_path):
+def test_what_is_not_a_workspace_has_no_cost(tmp_path):
     with pytest.raises(InputError, match="is not a workspace"):
         read_cost(tmp_path, 1.0)
 

@@ -113,6 +113,6 @@ def test_any_name_and_any_page_is_strict_json_whose_spans_fit(name, text):
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_what_is_no_number_is_not_written(number):
+def test_what_is_not_a_number_is_not_written(number):
     with pytest.raises(ValueError, match="not JSON compliant"):
         strict_json({"a": number})

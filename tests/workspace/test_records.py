@@ -126,7 +126,7 @@ def test_a_document_comes_back_as_it_was_and_the_last_word_on_it_counts(tmp_path
         assert records.document("other") is None
 
 
-def test_a_name_that_is_no_unicode_can_be_kept(tmp_path):
+def test_a_name_that_is_not_unicode_can_be_kept(tmp_path):
     with Records(tmp_path) as records:
         records.add_document(document(name="a\udcff.pdf", state="failed", why="\udcff"))
         assert records.document("k") == document(name="a\udcff.pdf", state="failed", why=r"\udcff")
@@ -284,7 +284,7 @@ def test_what_a_later_version_wrote_is_left_alone(tmp_path):
     db.close()
 
 
-def test_a_file_that_is_no_database_is_one_sentence_and_is_left_alone(tmp_path):
+def test_a_file_that_is_not_a_database_is_one_sentence_and_is_left_alone(tmp_path):
     (tmp_path / RECORDS_FILE).write_text("my diary " * 1000)
     with pytest.raises(OutputError, match="could not be used: file is not a database; move it away to start again"):
         Records(tmp_path)

@@ -41,7 +41,7 @@ def test_numbers_that_do_not_go_up_with_the_pages_are_a_tables():
     assert tables.without(2, "Sum\n\n17") == ("Sum\n\n17", [])
 
 
-def test_a_line_on_two_pages_is_no_running_head():
+def test_a_line_on_two_pages_is_not_a_running_head():
     assert heads_of((["A"], []), (["A"], []), ([], [])).without(1, "A\n\nb") == ("A\n\nb", [])
 
 

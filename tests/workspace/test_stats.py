@@ -71,7 +71,7 @@ def test_a_document_is_long_from_the_first_token_over_the_line_on(tokens, long, 
     assert read_stats(tmp_path).long_documents == long
 
 
-def test_a_folder_without_records_is_no_workspace(tmp_path):
+def test_a_folder_without_records_is_not_a_workspace(tmp_path):
     with pytest.raises(InputError, match=r"has no workspace\.sqlite; run olmocr with it first"):
         read_stats(tmp_path)
 
@@ -89,12 +89,10 @@ def test_stats_of_a_workspace_that_may_not_be_written_are_read_from_a_copy_with_
 def test_pages_that_every_answer_calls_turned_are_told_where_there_are_any(tmp_path):
     askew = replace(FOUR[0], response=replace(FOUR[0].response, is_rotation_valid=False))
     keep(tmp_path, ["done"], pages=[askew])
-    assert stats_lines(read_stats(tmp_path))[1] == (
-        "pages:     1 valid; 0 perhaps incomplete, 1 never found upright"
-    )
+    assert stats_lines(read_stats(tmp_path))[1] == "pages:     1 valid; 0 perhaps incomplete, 1 never found upright"
 
 
 @pytest.mark.parametrize("name", ["gone", "d" * 300])
-def test_what_no_disk_has_is_no_workspace(name, tmp_path):
+def test_what_no_disk_has_is_not_a_workspace(name, tmp_path):
     with pytest.raises(InputError, match="is not a workspace"):
         read_stats(tmp_path / name)

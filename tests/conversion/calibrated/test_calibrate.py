@@ -253,7 +253,7 @@ def test_other_pages_begin_anew(source, tmp_path):
     assert len(report.calibration.pages) == len(calibration.pages) - 1
 
 
-def test_a_source_with_a_value_that_is_no_number_is_refused_and_nothing_is_left(tmp_path):
+def test_a_source_with_a_value_that_is_not_a_number_is_refused_and_nothing_is_left(tmp_path):
     def spoil(tensors):
         dtype, shape, data = tensors["lm_head.weight"]
         return tensors | {"lm_head.weight": (dtype, shape, b"\xc0\x7f" + data[2:])}

@@ -72,7 +72,7 @@ def test_each_matrix_gets_a_part_for_each_kind_that_is_asked_for(planned):
     assert errors[2] == pytest.approx(errors[0], rel=0.3)
 
 
-def test_a_matrix_with_a_value_that_is_no_number_is_named(planned):
+def test_a_matrix_with_a_value_that_is_not_a_number_is_named(planned):
     weight = np.zeros(planned["4bit"][Q].source.shape, np.float32)
     weight[3, 4] = np.nan
     with pytest.raises(

@@ -60,7 +60,7 @@ def test_a_block_whose_bytes_are_not_those_of_its_journal_is_made_again(tmp_path
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"sha256": 1}', '{"sha256": "", "parts": [{}]}'])
-def test_a_journal_that_is_damaged_is_no_journal(text, tmp_path):
+def test_a_journal_that_is_damaged_is_not_a_journal(text, tmp_path):
     opened(tmp_path / "folder").add(BLOCK, [part_of(KEY)])
     (journal,) = (tmp_path / "folder").glob("*.parts.json")
     journal.write_text(text)

@@ -60,7 +60,7 @@ def test_rows_that_do_not_begin_at_a_words_border_are_read_all_the_same():
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("processor", ["numba", "cpu"])
 @pytest.mark.parametrize("method", ["stock", "fit"])
-def test_a_value_that_is_no_number_is_noticed_wherever_it_is(value, processor, method):
+def test_a_value_that_is_not_a_number_is_noticed_wherever_it_is(value, processor, method):
     for place in (0, 63, 64 * 5 + 7):
         held, _ = random_rows((3, 2), 64, special=[0.5])
         held.reshape(-1)[place] = narrowed(np.array([value], np.float32), "BF16")[0]

@@ -222,7 +222,7 @@ def test_a_broken_or_hostile_chat_template_is_refused(template, tmp_path):
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_a_chat_template_that_is_no_text_is_refused(tmp_path):
+def test_a_chat_template_that_is_not_text_is_refused(tmp_path):
     source = tiny_checkpoint(tmp_path / "source")
     (source / "chat_template.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises(CheckpointError, match=r"chat_template\.jinja cannot be read"):

@@ -71,7 +71,7 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path):
     assert "lm_head.weight has shape (96, 64), config.json requires (97, 64)" in refusal(folder)
 
 
-def test_a_tensor_that_is_no_float_is_named(tmp_path):
+def test_a_tensor_that_is_not_a_float_is_named(tmp_path):
     def integers(tensors):
         _, shape, data = tensors["model.norm.weight"]
         return {**tensors, "model.norm.weight": ("I16", shape, data)}
@@ -105,11 +105,11 @@ def test_an_index_that_points_outside_the_folder_is_refused(name, tmp_path):
     assert "not a safetensors file in the folder" in refusal(folder)
 
 
-def test_a_folder_of_something_else_is_no_checkpoint(tmp_path):
+def test_a_folder_of_something_else_is_not_a_checkpoint(tmp_path):
     assert "is not a checkpoint: it has no config.json" in refusal(tmp_path)
 
 
-def test_a_folder_without_weights_is_no_checkpoint(tmp_path):
+def test_a_folder_without_weights_is_not_a_checkpoint(tmp_path):
     folder = tiny_checkpoint(tmp_path / "source")
     (folder / "model.safetensors").unlink()
     assert "it has no *.safetensors files" in refusal(folder)
@@ -185,7 +185,7 @@ def test_an_index_without_a_weight_map_is_refused(tmp_path):
     assert "lacks a weight_map" in refusal(folder)
 
 
-def test_an_index_that_is_no_file_is_one_sentence(tmp_path):
+def test_an_index_that_is_not_a_file_is_one_sentence(tmp_path):
     folder = tiny_checkpoint(tmp_path / "source")
     (folder / INDEX_FILE).mkdir()
     assert f"{INDEX_FILE} cannot be read: Is a directory" in refusal(folder)

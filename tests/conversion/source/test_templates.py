@@ -81,12 +81,12 @@ def test_the_template_of_a_text_model_in_a_tokenizers_settings_is_not_used_and_s
 
 
 @pytest.mark.parametrize("content", ["", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"])
-def test_a_template_that_is_no_file_is_named(content, tmp_path):
+def test_a_template_that_is_not_a_file_is_named(content, tmp_path):
     with pytest.raises(CheckpointError, match=r"chat_template\.jinja is (empty|a Git LFS pointer)"):
         read_templates(ModelFolder(folder_with(tmp_path / "source", jinja=content, tokenizer=TEMPLATE)))
 
 
-def test_several_templates_of_which_none_is_the_default_are_named(tmp_path):
+def test_several_templates_without_a_default_are_named(tmp_path):
     named = [{"name": name, "template": TEMPLATE} for name in ("one", "two")]
     with pytest.raises(CheckpointError, match="has several chat templates, one, two, but none is called default"):
         read_templates(ModelFolder(folder_with(tmp_path / "source", tokenizer=named)))

@@ -221,7 +221,7 @@ STRANGERS = ["._model.safetensors", "._config.json", ".DS_Store", "Thumbs.db", "
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "olmocr.safetensors"])
-def test_what_file_systems_leave_is_no_weight(name, tmp_path, caplog):
+def test_what_file_systems_leave_is_not_a_weight(name, tmp_path, caplog):
     folder = tiny_checkpoint(tmp_path / "source")
     (folder / "model.safetensors").rename(folder / name)
     for stranger in (*STRANGERS, f"._{name}"):

@@ -20,7 +20,7 @@ from tests.inference.decoded import alone, picture, request, together
 TOKEN_BYTES = 2 * 32 * 4
 
 
-def test_pages_wait_where_there_is_no_memory_for_their_keys_and_values_and_all_are_answered(folder):
+def test_pages_wait_if_there_is_no_memory_for_their_keys_and_values_and_all_are_answered(folder):
     requests = [request(number) for number in range(6)]
     with Engine(folder, DEVICE, drafted_pages=0) as engine:
         expected = alone(engine, requests)

@@ -122,7 +122,7 @@ def test_a_question_in_the_other_formats_field_is_told_where_it_goes():
     assert "at POST /v1/chat/completions" in str(refused("chat", input=""))
 
 
-def test_a_name_of_anybodys_making_cannot_disturb_a_terminal_or_fill_an_answer():
+def test_no_name_can_disturb_a_terminal_or_fill_an_answer():
     error = refused("chat", **{"\x1b[31m" + "x" * 5000: 1})
     assert "\x1b" not in str(error)
     assert len(str(error)) < 200

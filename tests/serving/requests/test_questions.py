@@ -62,7 +62,7 @@ def test_any_other_form_is_refused(guidance):
     assert refused(chat(**guidance)).code == "unsupported_parameter"
 
 
-def test_plain_text_as_the_format_is_no_guidance():
+def test_plain_text_as_the_format_is_not_guidance():
     assert not parsed(chat(response_format={"type": "text"})).guided
     question = {**response(), "text": {"format": {"type": "text"}}}
     assert not parsed(question, "responses").guided
@@ -90,7 +90,7 @@ def test_the_image_may_come_first_or_as_a_bare_string():
      b'{"a": "\xed\xa0\x80"}', b'{"a": "\\ud800b"}', b'{"a": "b\\ud800"}', b'{"\\udfff": 1}',
      '{"a": 1}'.encode("utf-16"), '{"a": 1}'.encode("utf-32")],
 )  # fmt: skip
-def test_what_is_no_json_object_is_refused(content):
+def test_what_is_not_a_json_object_is_refused(content):
     for api in ("chat", "responses"):
         with pytest.raises(RequestError) as caught:
             parse_question(content, api)
@@ -133,7 +133,7 @@ def test_a_refusal_quotes_no_picture():
     assert len(str(refused(body))) < 100
 
 
-def test_a_byte_order_mark_is_no_part_of_the_json():
+def test_a_byte_order_mark_is_not_part_of_the_json():
     assert parse_question(codecs.BOM_UTF8 + json.dumps(chat()).encode(), "chat").model == "scripted"
 
 
@@ -151,7 +151,7 @@ PNG += bytes(4 - len(PNG) % 3)  # of a length that base64 fills up
         lambda code: code.replace("+", "%2B").replace("/", "%2F").replace("=", "%3d"),
     ],
 )
-def test_base64_is_read_as_anybody_writes_it(write):
+def test_base64_is_read_however_it_is_written(write):
     code = base64.b64encode(PNG).decode()
     assert "=" in code
     assert parsed(chat("data:image/png;base64," + write(code))).picture == PNG

@@ -23,7 +23,7 @@ def test_a_form_may_hold_the_file_and_the_options(reading_server, pdf):
     ("content", "words"),
     [(b"%PDF-1.7\ngarbage", "damaged PDF"), (b"<html>", "web page"), (b"\x89PNG\r\n\x1a\nxx", "damaged picture")],
 )
-def test_what_is_no_document_is_called_what_it_is(reading_server, content, words):
+def test_what_is_not_a_document_is_named(reading_server, content, words):
     refused(reading_server.post(OCR, content=content, headers=PDF), 400, words)
     refused(reading_server.post(OCR, files={"file": ("mine.pdf", content)}), 400, "mine.pdf", words)
 

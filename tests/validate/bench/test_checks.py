@@ -70,14 +70,14 @@ def test_every_document_gets_a_baseline_check_unless_it_has_one(bench):
         ({"id": None}, "id is None"),
     ],
 )
-def test_a_line_that_is_no_check_is_named(bench, change, reason):
+def test_a_line_that_is_not_a_check_is_named(bench, change, reason):
     with pytest.raises(InputError, match=r"text\.jsonl:2 ") as error:
         read_bench_set(bench({**PRESENT, "id": "zero"}, {**PRESENT, **change}))
     assert reason in str(error.value)
 
 
 @pytest.mark.parametrize("line", ['{"pdf": ', "[]", "7", "[" * 100_000, "NaN", '"\\ud800"'])
-def test_a_line_that_is_no_json_object_is_named(bench, line):
+def test_a_line_that_is_not_a_json_object_is_named(bench, line):
     with pytest.raises(InputError, match=r"text\.jsonl:2 is not a check: it is not (a )?JSON"):
         read_bench_set(bench(PRESENT, line))
 
@@ -136,7 +136,7 @@ def test_those_that_cannot_be_meant_are_refused(fields, reason):
     ("remove", "reason"),
     [("pdfs", "it has no folder pdfs"), ("text.jsonl", "no *.jsonl"), ("pdfs/text", "does not hold PDFs")],
 )
-def test_a_folder_that_is_no_benchmark_is_refused(bench, remove, reason):
+def test_a_folder_that_is_not_a_benchmark_is_refused(bench, remove, reason):
     folder = bench(PRESENT)
     (folder / remove).rename(folder / "elsewhere")
     with pytest.raises(InputError) as error:

@@ -43,7 +43,7 @@ def test_a_folder_of_this_disk_is_left_where_it_is(tmp_path):
     assert bench_folder("~/bench", tmp_path) == Path.home() / "bench"
 
 
-def test_a_benchmark_in_a_bucket_is_copied_without_what_is_no_part_of_it(put, tmp_path):
+def test_a_benchmark_in_a_bucket_is_copied_without_files_that_do_not_belong_to_it(put, tmp_path):
     copy = bench_folder(f"{PLACE}/", tmp_path)
     assert copy.name == "bench"
     files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
@@ -70,7 +70,7 @@ def test_only_what_changed_is_fetched_again_and_what_went_is_removed(put, tmp_pa
     assert read_bench_set(copy).checks[0].id == "two"
 
 
-def test_a_copy_that_was_interrupted_goes_on_with_the_file_it_was_at(put, tmp_path, monkeypatch):
+def test_a_copy_that_was_interrupted_resumes_with_the_file_it_was_at(put, tmp_path, monkeypatch):
     fetched, real = [], fetch.read_stored
 
     def interrupted(file, name):

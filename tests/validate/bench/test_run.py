@@ -273,7 +273,7 @@ def test_other_terms_are_another_reading(model, bench, tmp_path):
     assert len(again.requests) == 3
 
 
-def test_a_sample_reads_so_many_documents_of_each_folder_and_is_no_full_run(model, bench, tmp_path):
+def test_a_sample_reads_that_many_documents_of_each_folder_and_is_not_a_full_run(model, bench, tmp_path):
     run, double = tried(model, bench, tmp_path, sample=1)
     assert len(double.requests) == 2
     assert (run.report.documents, run.report.documents_left_out, run.report.complete) == (2, 1, False)
@@ -418,7 +418,7 @@ def test_an_earlier_run_that_cannot_be_used_is_refused(model, bench, tmp_path, n
     assert reason in str(error.value)
 
 
-def test_the_command_ends_with_a_sentence_where_there_is_no_benchmark(tmp_path):
+def test_the_command_ends_with_a_sentence_if_there_is_no_benchmark(tmp_path):
     done = subprocess.run([*BENCH, tmp_path, "--dir", tmp_path], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.startswith("error: ")
@@ -468,7 +468,7 @@ def test_the_demo_checkpoint_passes_what_is_true_of_its_pages(converted, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_docs_commands_leave_a_report_that_is_no_full_run(tmp_path):
+def test_the_docs_commands_leave_a_report_that_is_not_a_full_run(tmp_path):
     (tmp_path / "demo").symlink_to(ROOT / "demo")
     (commands,) = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/bench.md").read_text(), re.DOTALL | re.MULTILINE)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

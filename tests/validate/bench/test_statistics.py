@@ -40,7 +40,7 @@ def test_a_model_that_reads_what_the_other_does_not_is_told_apart():
     assert 0.3 < found.interval.low < 0.5 < found.interval.high < 0.7
 
 
-def test_a_difference_on_one_document_alone_is_no_evidence_however_many_checks_it_has():
+def test_a_difference_on_one_document_alone_is_not_evidence_however_many_checks_it_has():
     worse = [Outcome(one.id, one.type, one.category, one.document, 1, one.document != "0.pdf") for one in
              outcomes([True] * 10, each=30)]  # fmt: skip
     found = compare(tally(outcomes([True] * 10, each=30)), tally(worse))

@@ -50,7 +50,7 @@ def test_what_is_cut_makes_the_divergence_smaller_and_the_loss_is_measured():
     assert found.cut.sum() < found.whole.sum()
 
 
-def test_a_distribution_that_is_no_number_is_as_far_away_as_can_be():
+def test_a_distribution_that_is_not_a_number_is_as_far_away_as_possible():
     mine = distributions(4)
     broken = mine.copy()
     broken[1] = np.nan

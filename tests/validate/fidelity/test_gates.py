@@ -34,12 +34,12 @@ def test_each_limit_that_is_broken_is_named():
     assert {broken.name for broken in found.broken} == set(LIMITS)
 
 
-def test_what_the_source_cannot_read_either_is_no_fault_of_the_conversion():
+def test_what_the_source_cannot_read_either_is_not_a_fault_of_the_conversion():
     alike = report(pages=(page(), page(valid=False, source_valid=False, looped=True, source_looped=True)))
     assert check_gates(alike, read_gates()).passed
 
 
-def test_a_measurement_that_is_no_number_breaks_its_limit():
+def test_a_measurement_that_is_not_a_number_breaks_its_limit():
     assert not check_gates(report(mean_kl=float("nan")), read_gates()).passed
 
 

@@ -152,7 +152,7 @@ def test_a_prompt_in_the_wrong_order_is_farther_than_any_limit_allows(source, im
 
 
 @pytest.mark.slow
-def test_an_interrupted_measurement_goes_on_where_it_was(converted, page, tmp_path):
+def test_an_interrupted_measurement_resumes_where_it_was(converted, page, tmp_path):
     pages = [shutil.copyfile(page, tmp_path / f"{name}.png") for name in ("one", "two")]
     terms = FidelityTerms(tuple(pages), longest_side=140, max_tokens=3, work=tmp_path / "work")
     said = []
@@ -210,6 +210,6 @@ def test_a_report_is_told_in_words(tmp_path):
     assert json.loads((tmp_path / FIDELITY_REPORT_FILE).read_text())["gate"]["passed"] is False
 
 
-def test_what_is_no_model_is_refused_before_anything_is_read(tmp_path):
+def test_what_is_not_a_model_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         measure_fidelity(tmp_path, CHECKPOINT)

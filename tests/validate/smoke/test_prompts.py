@@ -77,7 +77,7 @@ def change_tokenizer(folder, change):
     path.write_text(json.dumps(tokenizer))
 
 
-def test_a_mark_that_is_no_token_of_its_own_is_named(folder):
+def test_a_mark_that_is_not_a_token_of_its_own_is_named(folder):
     def drop(tokenizer):
         tokenizer["added_tokens"] = [each for each in tokenizer["added_tokens"] if each["content"] != "<|im_end|>"]
 

@@ -218,7 +218,7 @@ def test_every_field_is_documented_and_required():
     assert set(SCHEMA["required"]) == set(SCHEMA["properties"])
 
 
-def test_what_is_no_model_is_refused_before_anything_is_drawn(tmp_path):
+def test_what_is_not_a_model_is_refused_before_anything_is_drawn(tmp_path):
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         smoke_test(tmp_path)
 

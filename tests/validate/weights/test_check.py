@@ -86,7 +86,7 @@ def test_a_folder_of_another_family_is_checked_as_far_as_its_names_are_not_neede
     assert "not known here" in next(check.detail for check in report.checks if check.name == "tensors")
 
 
-def test_a_mac_s_hidden_file_beside_a_shard_is_no_shard(folder):
+def test_a_mac_s_hidden_file_beside_a_shard_is_not_a_shard(folder):
     (folder / f"._{SHARD}").write_bytes(b"resource fork")
     assert check_weights(folder).holds
 
@@ -118,7 +118,7 @@ def test_a_folder_without_shards_is_broken(folder):
     assert f"{SHARD} is missing, but {INDEX_FILE} names it" in problems(folder, "index")
 
 
-def test_a_config_that_is_no_json_is_broken_and_the_rest_is_checked(folder):
+def test_a_config_that_is_not_json_is_broken_and_the_rest_is_checked(folder):
     (folder / "config.json").write_text("{")
     put(folder, NORM, 3, 0x7FC0)
     report = check_weights(folder)
@@ -261,7 +261,7 @@ def test_hashes_that_are_no_text_are_broken(folder):
     assert "cannot be read" in problems(folder, "hashes")[0]
 
 
-def test_a_source_that_is_no_checkpoint_is_an_error(whole, tmp_path):
+def test_a_source_that_is_not_a_checkpoint_is_an_error(whole, tmp_path):
     with pytest.raises(CheckpointError, match="is not a checkpoint"):
         check_weights(whole, tmp_path)
 
@@ -390,6 +390,6 @@ def test_an_adapter_beside_the_weights_is_found(folder):
 
 
 @pytest.mark.parametrize("name", ["gone", "d" * 300])
-def test_what_no_disk_has_is_no_model(name, tmp_path):
+def test_what_no_disk_has_is_not_a_model(name, tmp_path):
     with pytest.raises(CheckpointError, match="is not a readable folder"):
         check_weights(tmp_path / name)

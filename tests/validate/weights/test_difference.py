@@ -75,7 +75,7 @@ def test_a_broken_packing_is_not_compared(folder, source):
     assert f"{HEAD}.weight: it cannot be compared, because its packing is broken" in problems(folder, "source", source)
 
 
-def test_a_kept_tensor_that_is_no_float_is_not_compared(folder, source):
+def test_a_kept_tensor_that_is_not_a_float_is_not_compared(folder, source):
     rewrite(folder, lambda tensors: tensors.update({NORM: ("U8", [64], bytes(64))}))
     assert problems(folder, "source", source) == [f"{NORM}: dtype U8 is not a float that can be compared"]
 
@@ -88,7 +88,7 @@ def test_values_that_are_not_finite_have_no_relative_error(folder, source):
 
 
 @pytest.mark.parametrize(("source_dtype", "target"), [("F32", "bfloat16"), ("F32", "float16"), ("BF16", "float16")])
-def test_a_cast_of_what_is_kept_is_no_problem_and_its_error_is_told(source_dtype, target, tmp_path):
+def test_a_cast_of_a_kept_tensor_is_not_a_problem_and_its_error_is_reported(source_dtype, target, tmp_path):
     def change(tensors):
         if source_dtype == "BF16":
             return tensors

@@ -66,7 +66,7 @@ def test_a_quantization_that_is_said_twice_must_be_the_same(folder):
     assert problems(folder, "packing") == [f"config.json's quantization and quantization_config differ in {HEAD}"]
 
 
-def test_a_quantization_that_is_no_group_of_settings_is_broken(folder):
+def test_a_quantization_that_is_not_a_group_of_settings_is_broken(folder):
     edit_config(folder, lambda config: config.update(quantization=4))
     assert problems(folder, "packing") == ["config.json has a quantization that is not a group of settings"]
 

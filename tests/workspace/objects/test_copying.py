@@ -38,6 +38,6 @@ def test_a_shared_folder_is_not_copied(tmp_path):
     assert copied_results(StorePlace((tmp_path / "ws").as_uri()), tmp_path / "copy") == tmp_path / "ws"
 
 
-def test_a_place_without_results_is_no_workspace(tmp_path):
+def test_a_place_without_results_is_not_a_workspace(tmp_path):
     with pytest.raises(InputError, match="is not a workspace: it has no results/ and no failed/"):
         copied_results(memory_place(), tmp_path)

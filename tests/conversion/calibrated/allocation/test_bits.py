@@ -114,7 +114,7 @@ def test_what_is_left_would_pay_for_no_other_step_that_gains(matrices, room):
                 assert each.nats[bits] >= each.nats[choice[each.module]]
 
 
-def test_what_is_no_matrix_counts_however_its_bytes_depend_on_the_choice():
+def test_what_is_not_a_matrix_counts_however_its_bytes_depend_on_the_choice():
     matrices = [PricedMatrix(name, {3: 30, 4: 40, 8: 80}, {3: 1.0, 4: 0.3, 8: 0.01}) for name in "ab"]
 
     def overhead(choice):

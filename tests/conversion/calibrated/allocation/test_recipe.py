@@ -161,6 +161,6 @@ def test_a_goal_is_what_a_person_says(asked, goal):
         ((None, None, float("nan")), r"`max_kl=nan` is not a number of nats"),
     ],
 )
-def test_what_is_no_goal_is_refused(asked, error):
+def test_what_is_not_a_goal_is_refused(asked, error):
     with pytest.raises(UsageError, match=error):
         find_goal(*asked)

@@ -62,7 +62,7 @@ def test_any_nats_survive_the_file(by_method):
         ({"source": {**as_dict()["source"], "files": []}}, "source.files or pages.sha256 does not have a SHA-256"),
     ],
 )
-def test_what_is_no_such_file_says_why(change, error, tmp_path):
+def test_what_is_not_such_a_file_says_why(change, error, tmp_path):
     path = tmp_path / "sensitivity.json"
     path.write_text(json.dumps(as_dict() | change))
     with pytest.raises(InputError) as caught:

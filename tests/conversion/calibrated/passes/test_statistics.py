@@ -81,7 +81,7 @@ def test_slices_of_the_columns_each_have_the_h_of_their_own():
         np.testing.assert_allclose(part, hessian[own, own], rtol=1e-5, atol=1e-5)
 
 
-def test_a_page_of_which_nothing_counts_adds_nothing():
+def test_a_page_without_anything_that_counts_adds_nothing():
     values, weights = inputs(4, 5)
     total = HessianSum(5)
     total.add(mx.array(values), 0 * weights)
