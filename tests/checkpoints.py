@@ -187,7 +187,7 @@ def tiny_checkpoint(folder, config=None, change=lambda tensors: tensors, base=TI
 
 
 def _e4m3_value(code):
-    """Decode a sign, 4 bits of exponent with bias 7, and 3 of mantissa; all ones is no number, none is infinite."""
+    """Decode a sign, 4 bits of exponent with bias 7, and 3 of mantissa; all ones is NaN, and nothing is infinite."""
     sign, exponent, mantissa = -1.0 if code & 0x80 else 1.0, code >> 3 & 0xF, code & 0x7
     if code & 0x7F == 0x7F:
         return math.nan

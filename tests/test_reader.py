@@ -208,7 +208,7 @@ def links_in(text):
 
 @pytest.fixture
 def book(tmp_path):
-    """Return what reads a book of three pages, of which each has *text*."""
+    """Return a function that reads a book of three pages, each with *text*."""
     path = write_book(tmp_path / "book.pdf", 3)
 
     def read(text, **asked):

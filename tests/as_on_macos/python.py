@@ -58,7 +58,7 @@ _altered = {}
 
 
 class Altered(types.ModuleType):
-    """A module of which some names are others; whatever else is read or set there is the real one's."""
+    """A module with some names replaced; all others are read and set in the real one."""
 
     def __init__(self, real, **names):
         super().__init__(real.__name__)

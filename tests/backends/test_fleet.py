@@ -67,7 +67,7 @@ class Server:
 
 
 class Clock:
-    """Waits for nothing but for others to go on, and remembers for how long it was to wait."""
+    """Only lets others run instead of waiting, and remembers how long it should have waited."""
 
     def __init__(self):
         self.waits = []

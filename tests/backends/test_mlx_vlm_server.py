@@ -74,7 +74,7 @@ async def ask_everything(command):
 
 
 class NoPixels:
-    """Encodes itself as something that is no image."""
+    """Encodes itself as something that is not an image."""
 
     def save(self, file, **options):
         file.write(b"no image at all")

@@ -22,7 +22,7 @@ def source(tmp_path_factory):
 
 
 def written(source, output, predicted):
-    """Write a model of which *predicted* nats are predicted; return its report."""
+    """Write a model with a predicted divergence of *predicted* nats; return its report."""
     (target,) = plan_targets(ModelFolder(source), [find_recipe("4bit")], "stock", output)
     config = target.plan.source.config
     target = replace(target, plan=replace(target.plan, predicted_nats=predicted))

@@ -187,7 +187,7 @@ def change_unseen(path, tensor):
 
 
 def matrix_in(partial, source, whole):
-    """Return the source's name of a matrix of which a whole shard was made, or none was."""
+    """Return the source's name of a matrix in a finished shard if *whole*, otherwise of one in none."""
     shards = json.loads((partial / "state.json").read_text())["shards"]
     made = {info.name for name in shards for info in read_header(partial / name)}
     names = [info.name for info in read_header(source / "model.safetensors") if len(info.shape) == 2]
@@ -282,7 +282,7 @@ def test_a_source_whose_hash_an_interruption_took_is_hashed_when_all_shards_are_
 
 
 class Server:
-    """A disk that renames nothing which anybody has open, or answers *number* whatever is open."""
+    """A disk that does not rename open folders, or, if *always*, none; the error is *number*."""
 
     def __init__(self, number=errno.EBUSY, always=False):
         self.number, self.always, self.refused = number, always, 0
@@ -349,7 +349,7 @@ def test_a_whole_disk_is_not_an_output(source):
 
 @pytest.fixture
 def interrupted(tmp_path, monkeypatch):
-    """Return a function: writes the state that it makes of that of an interrupted conversion, and goes on with it."""
+    """Return a function that changes the state of an interrupted conversion, and resumes it."""
     monkeypatch.setattr(plan_module, "MAX_SHARD_BYTES", 30_000)
     source, state = tiny_checkpoint(tmp_path / "source"), tmp_path / ".out.partial/state.json"
     convert(source, "4bit", tmp_path / "expected")

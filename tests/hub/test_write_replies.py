@@ -21,7 +21,7 @@ COMMIT = {"success": True, "commitOid": SHA, "commitUrl": "https://huggingface.c
 
 @pytest.fixture
 def hub() -> Iterator[SimpleNamespace]:
-    """A Hub of which each reply is what a test says, by the end of the path; otherwise as an honest one's."""
+    """A Hub whose replies a test sets by the end of the path; all others are those of an honest Hub."""
     replies: dict[str, bytes] = {}
     headers: dict[str, str] = {}
 

@@ -23,7 +23,7 @@ def test_pages_that_are_written_together_share_passes(folder):
 
 
 def test_passes_tokens_and_drafts_are_counted(chain):
-    """Drafts are the usual front matter, which goes on with `: en`; they have at most what is left of the answer."""
+    """Drafts are the usual front matter, continued with `: en`; they are at most as long as the rest of the answer."""
     limits = BatchLimits(1, 10_000 * TOKEN_BYTES, 512, drafted_pages=1, costs=Costs({1: 1.0, 64: 1.6}))
     scheduler = Scheduler(chain, limits, None)
     short, long = finished(scheduler, PageRequest(picture(1), max_tokens=3), PageRequest(picture(2), max_tokens=6))

@@ -32,7 +32,7 @@ GARBAGE = whole(b"<html>it works</html>")
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path, monkeypatch):
-    """Run where there is no olmocr.toml but one's own, and no setting in the environment."""
+    """Run without an olmocr.toml other than the test's own, and without settings in the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / f"{tmp_path.name}-cache"))
     for name in os.environ:

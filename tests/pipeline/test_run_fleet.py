@@ -32,7 +32,7 @@ def free_ports():
 
 @pytest.fixture
 def servers(free_ports):
-    """Return three servers, of which the first is this test's own, and forget what the others did before."""
+    """Return three servers, the first of them for this test only, and forget what the others did before."""
     for server in free_ports:
         server.tell("go")
         server.lines.clear()
@@ -51,7 +51,7 @@ async def until(holds):
 
 
 def read(folder, servers, meanwhile, **options):
-    """Read a document's pages, two at once for each server; *meanwhile* goes on beside it."""
+    """Read a document's pages, two at once for each server, while *meanwhile* runs."""
     pdf = write_numbered_pdf(folder / "a.pdf", range(1, PAGES + 1))
     settings = {"target_longest_image_dim": 64, "max_concurrent_pages": 2, **options}
     urls = tuple(server.url for server in servers)

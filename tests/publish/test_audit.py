@@ -1,4 +1,4 @@
-"""What an audit finds in MLX folders of anybody's, and the card that it makes of theirs."""
+"""What an audit finds in other people's MLX folders, and the card that it makes for them."""
 
 import hashlib
 import json

@@ -272,7 +272,7 @@ def test_a_worker_that_has_grown_is_replaced_after_some_pages(tmp_path):
 
 
 def killed_at_their_starts(folder, *, to):
-    """Return a command for workers of which those with numbers below *to* are killed before they are ready."""
+    """Return a command for workers; those with numbers below *to* are killed before they are ready."""
     program = f"""
 import os, runpy, sys
 with open({str(folder / "starts")!r}, "a+") as file:

@@ -259,7 +259,7 @@ def test_markdown_that_cannot_go_on_is_cut_off_and_never_looks_whole(pdf):
 
 @pytest.fixture
 def ask_about_a_book(tmp_path):
-    """Return what sends a book of three pages, of which each has *text*, and returns the reply."""
+    """Return a function that sends a book of three pages, each with *text*, and returns the reply."""
     book = write_book(tmp_path / "book.pdf", 3).read_bytes()
 
     def ask(text, accept="*/*", limits=None, **options):

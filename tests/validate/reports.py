@@ -27,13 +27,13 @@ def documented_fields(document):
 
 
 def page(**fields):
-    """Return a page that both models read alike, but for *fields*."""
+    """Return a page that both models read alike, except for *fields*."""
     same = FidelityPage("a.pdf", 1, 10, 0.0, 0, None, True, False, False, True, True, 1, (), 0.0, None)
     return dataclasses.replace(same, **fields)
 
 
 def report(recipe="4bit", *, mean_kl=0.0, top1_agreement=1.0, error_rate=0.0, pages=None):
-    """Return the report of a conversion as good as its source, but for what is given."""
+    """Return the report of a conversion that is as good as its source, except for what is given."""
     pages = pages or (page(),)
     errors = dataclasses.replace(_ERRORS, character_error_rate=error_rate)
     distribution = Distribution(

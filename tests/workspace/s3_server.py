@@ -6,7 +6,7 @@ import threading
 
 
 class Bucket:
-    """Stands before moto's application. *plan* is what becomes of the next requests, by method; None is no fault."""
+    """Wraps moto's application. *plan* lists what happens to the next requests, by method; None means no fault."""
 
     def __init__(self, app):
         self.app = app

@@ -12,7 +12,7 @@ def random_weight(rows, columns, seed=0):
 
 
 def correlated_hessian(columns, seed=0, tokens=None, outliers=1):
-    """Return the second moments of inputs that go together, a few columns of which are far larger than the rest."""
+    """Return the second moments of correlated inputs; a few of their columns are far larger than the rest."""
     random = np.random.default_rng(seed)
     mixed = random.normal(size=(columns, columns)) * random.lognormal(0, 0.7, columns)
     inputs = random.normal(size=(tokens or 3 * columns, columns)) @ mixed * 0.05

@@ -157,7 +157,7 @@ def test_every_damaged_shard_is_named_at_once(tmp_path):
 
 
 def two_shards(folder, moved=("lm_head.weight",), copied=()):
-    """Split the tiny checkpoint in two files; return the index that would be right but for what is *copied*."""
+    """Split the tiny checkpoint into two files; return the index that would be right without the *copied* tensors."""
     tiny_checkpoint(folder)
     tensors = tiny_tensors(TINY)
     first = {name: tensor for name, tensor in tensors.items() if name not in moved}

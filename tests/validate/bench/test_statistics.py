@@ -1,4 +1,4 @@
-"""Intervals and paired tests: what is told apart, and what is no evidence."""
+"""Intervals and paired tests: which differences are significant, and which are not evidence."""
 
 import pytest
 

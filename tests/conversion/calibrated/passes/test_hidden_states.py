@@ -1,4 +1,4 @@
-"""Hidden states in files: what was written is read, and what is no such file is refused."""
+"""Hidden states in files: what was written is read, and any other file is refused."""
 
 import mlx.core as mx
 import numpy as np
