@@ -41,7 +41,7 @@ LONGEST_SIDE = 644
 
 @dataclass
 class Contender:
-    """Which copy of the package reads, with which variables; its runs alone and beside the burner."""
+    """A copy of the package with environment variables; its runs alone and beside the burner."""
 
     name: str
     package: Path
@@ -101,7 +101,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def run_alone(contender: Contender, model: Path, args: argparse.Namespace, is_beside: bool) -> dict[str, Any]:
-    """Read all pages in a fresh process: a BLAS looks at its settings once."""
+    """Read all pages in a fresh process: a BLAS reads its settings only once."""
     command = [sys.executable, str(HERE), "--model", str(model), "--pages", str(args.pages)]
     command += ["--at-once", str(args.at_once), "--drafted-pages", str(args.drafted_pages)]
     command += ["--real-time"] if args.real_time and not is_beside else []
@@ -131,7 +131,7 @@ async def read(model: Path, pages: int, at_once: int, drafted_pages: int) -> dic
 
 @contextlib.contextmanager
 def burning() -> Iterator[None]:
-    """Keep as many threads busy as there are processors, in one other process."""
+    """Keep as many threads busy as there are processors, in another process."""
     with subprocess.Popen([sys.executable, str(HERE), "--burn", str(os.cpu_count() or 1)]) as burner:
         time.sleep(1.0)
         try:
@@ -141,7 +141,7 @@ def burning() -> Iterator[None]:
 
 
 def burn(threads: int) -> None:
-    """Hash without end, in so many threads: hashing a megabyte lets go of Python's lock."""
+    """Hash endlessly in this many threads: hashing a megabyte releases Python's lock."""
     block = bytes(1 << 20)
 
     def run() -> None:

@@ -47,7 +47,7 @@ Moments = dict[str, Floats]
 
 
 class Recorder(nn.Module):
-    """A linear layer that adds up the second moments of what it is given."""
+    """A linear layer that adds up the second moments of its inputs."""
 
     def __init__(self, inner: nn.Module, moments: dict[str, npt.NDArray[np.float64]], name: str):
         super().__init__()
@@ -55,7 +55,7 @@ class Recorder(nn.Module):
         self._found = (moments, name)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """Return what the layer makes of *x*."""
+        """Return the layer's output for *x*."""
         moments, name = self._found
         rows = x.reshape(-1, x.shape[-1])
         moments[name] = moments.get(name, 0.0) + np.array(rows.T @ rows).astype(np.float64)
@@ -153,7 +153,7 @@ def _both(
     shape: LanguageShape,
     place: int,
 ) -> list[ChangedInputs]:
-    """Return for each window the inputs at *place* of a block in both models, and what their sums differ by."""
+    """Return for each window the inputs at *place* of a block in both models, and the difference of their sums."""
     found = []
     for one, other in zip(theirs, own, strict=True):
         inputs, own_inputs = (
@@ -171,7 +171,7 @@ def _both(
 def _rounded_for(
     seen: Sequence[ChangedInputs], weights: Weights, wanted: Mapping[str, QuantParams], *, adds: bool
 ) -> dict[str, mx.array]:
-    """Return what is read back of the *wanted* matrices, which have one input."""
+    """Return the rounded values of the *wanted* matrices, which have one input."""
     drift: Drift = OutputDrift(weights[f"{next(iter(wanted))}.weight"]) if adds else InputDrift()
     total = InputSum()
     for each in seen:
@@ -187,14 +187,14 @@ def _rounded_for(
 
 
 def rounded(weight: Floats, factor: Factor, params: QuantParams) -> Floats:
-    """Return what is read back of *weight*."""
+    """Return the rounded values of *weight*."""
     found = round_matrix(weight, [factor], params, "BF16", find_processor())
     groups = found.codes.reshape(len(weight), -1, params.group_size).astype(np.float32)
     return (groups * found.scales[:, :, None] + found.biases[:, :, None]).reshape(weight.shape)
 
 
 def _modules(loaded: Any) -> Iterator[tuple[tuple[Any, str], str]]:
-    """Yield each matrix of the blocks: the module that it is an attribute of, and its name."""
+    """Yield each matrix of the blocks: the module that has it as an attribute, and the attribute's name."""
     for number, block in enumerate(loaded.model.language_model.model.layers):
         for part, names in PARTS.items():
             for name in names:

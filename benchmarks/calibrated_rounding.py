@@ -39,7 +39,7 @@ def random_weight(rows: int, columns: int) -> Floats:
 
 
 def random_hessian(columns: int) -> Floats:
-    """Return second moments of fewer inputs than there are columns."""
+    """Return the second moments of fewer inputs than columns."""
     random = np.random.default_rng(1)
     inputs = random.standard_normal((columns // 4, columns), np.float32) * random.lognormal(0, 1, columns)
     inputs += random.standard_normal((columns // 4, 1))

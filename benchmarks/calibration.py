@@ -31,7 +31,7 @@ from olmocr.version import __version__
 
 
 class Stopwatch:
-    """Hears the share that is done: half a block by all pages, the other half when its matrices are rounded."""
+    """Gets the finished share: half a block after all pages, the other half after rounding its matrices."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names, self._blocks, self._last = names, len(names), time.perf_counter()
@@ -39,7 +39,7 @@ class Stopwatch:
         self.rounded = [0.0] * self._blocks
 
     def __call__(self, share: float) -> None:
-        """Note the time of a share that is done."""
+        """Note the time of a finished share."""
         now = time.perf_counter()
         done = round(share * self._blocks, 6)
         is_rounded = done == int(done)
@@ -49,12 +49,12 @@ class Stopwatch:
 
 
 def kind_of(name: str) -> str:
-    """Return what a block is: of the vision tower or the language model, or the head."""
+    """Return a block's kind: vision tower, language model or head."""
     return "vision block" if name.startswith("vision") else "language block" if ".layers." in name else "head"
 
 
 def measure(plans: list[ConversionPlan], calibration: Calibration, threads: int) -> Stopwatch:
-    """Calibrate into a folder that is removed; return how long each block took."""
+    """Calibrate into a folder, which is removed; return the seconds of each block."""
     # These import MLX, whose fast BLAS has to be there before.
     from olmocr.conversion.calibrated.calibrate import calibrate
     from olmocr.conversion.calibrated.passes.walk import block_names

@@ -108,7 +108,7 @@ def _olmocr(*words: str, then_remove: tuple[Path, ...] = ()) -> Command:
 
 
 def run(command: Command, work: Path) -> Cost:
-    """Run *command*; what it prints goes to ``commands.log`` in *work*."""
+    """Run *command*; its output goes to ``commands.log`` in *work*."""
     with (work / "commands.log").open("a") as log:
         log.write(f"\n$ {' '.join(command.words)}\n")
         log.flush()
@@ -122,7 +122,7 @@ def run(command: Command, work: Path) -> Cost:
 
 
 def served(args: argparse.Namespace) -> Cost:
-    """Start a server, have it read one PDF, stop it; seconds until its text is there."""
+    """Start a server, have it read one PDF, and stop it; return the seconds until its text is there."""
     model = args.work / f"models-{len(args.recipes) - 1}" / f"{args.checkpoint.name}-mlx-{args.model}"
     words = ("olmocr", "serve", "--model", str(model), "--port", str(PORT))
     with (args.work / "commands.log").open("a") as log:
@@ -160,7 +160,7 @@ def _start(words: tuple[str, ...], log: int) -> subprocess.Popen[bytes]:
 
 @contextlib.contextmanager
 def _watched(process: subprocess.Popen[bytes]) -> Iterator[Peak]:
-    """Look at the memory of *process* and those it starts until the block ends."""
+    """Watch the memory of *process* and of its children until the block ends."""
     peak, ended = Peak(), threading.Event()
 
     def watch() -> None:

@@ -58,7 +58,7 @@ def _timed(answer: Answer, pixels: Image) -> dict[str, Any]:
 
 
 def peak_rss() -> int:
-    """Return the most bytes that this process held. Linux's getrusage would count the parent's before exec."""
+    """Return the peak memory of this process. Linux's getrusage would include the parent's before exec."""
     if sys.platform == "linux":
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -85,7 +85,7 @@ def olmocr_engine(job: Job) -> Iterator[tuple[str, Answer]]:
 
 @contextlib.contextmanager
 def stock_mlx_vlm(job: Job) -> Iterator[tuple[str, Answer]]:
-    """Answer by mlx-vlm as published: its own load and generate, and the BLAS that MLX's wheel brings."""
+    """Answer with mlx-vlm as published: its own load and generate, and the BLAS of MLX's wheel."""
     import mlx.core as mx
     import mlx_vlm
 
@@ -103,7 +103,7 @@ def stock_mlx_vlm(job: Job) -> Iterator[tuple[str, Answer]]:
 
 @contextlib.contextmanager
 def transformers_float32(job: Job) -> Iterator[tuple[str, Answer]]:
-    """Answer by transformers. AutoProcessor would ask for torchvision, which only its video half needs."""
+    """Answer with transformers. AutoProcessor would need torchvision, but only for videos."""
     import torch
     import transformers
 

@@ -26,7 +26,7 @@ from olmocr.version import __version__
 
 @dataclass(frozen=True)
 class Contender:
-    """What is run, and the contender whose runs of the same round it is compared with, and how many of them."""
+    """A program to run; it is compared with *peer_runs* runs of *peer* in the same round."""
 
     label: str
     arguments: tuple[str, ...]
@@ -52,7 +52,7 @@ CONTENDERS = (
 
 @dataclass(frozen=True)
 class Run:
-    """What one process took: seconds, and bytes in memory at most."""
+    """The cost of one process: seconds, and peak bytes of memory."""
 
     wall: float
     cpu: float
@@ -89,7 +89,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def run_once(contender: Contender, checkpoint: Path, output: Path) -> Run:
-    """Run *contender* on a checkpoint that the page cache does not hold, until all is on the disk."""
+    """Run *contender* on a checkpoint that is not in the page cache, until all output is on the disk."""
     names = {"CHECKPOINT": str(checkpoint), "OUTPUT": str(output)}
     command = [sys.executable, *(names.get(each, each) for each in contender.arguments)]
     forget(checkpoint)
@@ -107,7 +107,7 @@ def run_once(contender: Contender, checkpoint: Path, output: Path) -> Run:
 
 
 def forget(folder: Path) -> None:
-    """Have the page cache forget the weights in *folder*, where there is a way to ask for that."""
+    """Remove the weights in *folder* from the page cache, if the system has a way to do that."""
     if not hasattr(os, "posix_fadvise"):
         print("this machine cannot be asked to empty its page cache; the input may be warm", file=sys.stderr)
         return
@@ -118,7 +118,7 @@ def forget(folder: Path) -> None:
 
 
 def keep_for_comparison(contender: Contender, outputs: Path) -> None:
-    """Keep the two folders that are to hold the same weights, drop every other."""
+    """Keep the two folders that should have the same weights, and remove all others."""
     names = {PEER_4: "theirs", "olmocr, 4bit, stock": "ours"}
     if contender.label in names:
         (outputs / "out").rename(outputs / names[contender.label])
@@ -163,7 +163,7 @@ Place = tuple[Path, int, int]
 
 
 def tensors_of(folder: Path) -> list[tuple[str, Place]]:
-    """Return each tensor's name, and the file, first byte and number of bytes where its data lie."""
+    """Return each tensor's name with its file, first byte and number of bytes."""
     found = []
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:

@@ -108,7 +108,7 @@ def words(count: int) -> list[str]:
 
 
 def pieces(count: int) -> list[str]:
-    """Return the answer's tokens but the last, which ends it: the front matter, and so many words."""
+    """Return the answer's tokens except the last, which ends it: the front matter, and *count* words."""
     first, *others = words(count)
     return [*FRONT_MATTER, first, *(f" {word}" for word in others)]
 
@@ -134,7 +134,7 @@ def _put(path: Path, content: dict[str, Any]) -> None:
 
 
 def _add_tokens(folder: Path, texts: Iterable[str]) -> list[int]:
-    """Have *folder*'s tokenizer know *texts* as tokens; return their numbers."""
+    """Add *texts* as tokens to *folder*'s tokenizer; return their numbers."""
     path, settings_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
     tokenizer, settings = json.loads(path.read_text()), json.loads(settings_path.read_text())
     first = 1 + max(entry["id"] for entry in tokenizer["added_tokens"])

@@ -44,7 +44,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Question:
-    """A page as the model is asked it, and the source's answer to it: token ids."""
+    """A page as the model gets it, and the source's answer: token ids."""
 
     inputs: Any
     answer: list[int]
@@ -93,7 +93,7 @@ def ask(loaded: Any, request: PageRequest) -> Question:
 
 
 def log_probabilities(loaded: Any, question: Question) -> Floats:
-    """Return the logarithms of what *loaded* gives every token, at each position of the answer and after its end."""
+    """Return the log probability of every token at each position of the answer and after its end."""
     import mlx.core as mx
 
     ids = mx.concatenate([question.inputs.input_ids, mx.array([question.answer], mx.int32)], axis=1)

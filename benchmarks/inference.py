@@ -62,7 +62,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def make_contenders(folder: Path, args: argparse.Namespace) -> list[Contender]:
-    """Return ours in every setting, and stock mlx-vlm on fewer pages, with the weights that it reads fastest."""
+    """Return ours in every setting, and stock mlx-vlm on fewer pages, with the weights that are fastest for it."""
     demo, apart = find_demo(), Apart(folder, SECONDS)
     ours, stock = folder / "ours", folder / "stock"
     convert(demo.checkpoint, "8bit", ours)
@@ -90,7 +90,7 @@ def _with_server(apart: Apart, model: Path, pages: PagesToRead) -> Round:
 
 
 def make_readings(contenders: list[Contender], rounds: list[list[Round]]) -> list[MeasuredReading]:
-    """Return what came of each contender; texts are compared with the first one's."""
+    """Return each contender's result; texts are compared with those of the first one."""
     expected = rounds[0][0].texts
     return [
         as_reading(name, setting, weights, done, expected)

@@ -56,7 +56,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def step_operations(model: Any, counts: Sequence[int]) -> Counter[str]:
-    """Return how many operations of each name a step has that gives each row so many tokens (*counts*)."""
+    """Return how many operations of each name a step has that gives each row *counts* tokens."""
     import mlx.core as mx
 
     from olmocr.inference.passes.cache import BatchCache, RowCache
@@ -85,7 +85,7 @@ def step_operations(model: Any, counts: Sequence[int]) -> Counter[str]:
 
 
 def operations(array: Any) -> Counter[str]:
-    """Return how many operations of each name MLX would compute *array* by, without views."""
+    """Return how many operations of each name MLX would use to compute *array*, without views."""
     import mlx.core as mx
 
     graph = io.StringIO()
@@ -95,7 +95,7 @@ def operations(array: Any) -> Counter[str]:
 
 @contextlib.contextmanager
 def as_on_a_gpu() -> Iterator[None]:
-    """Have a stand-in for each operation that is one kernel on a GPU, and that a CPU is given in parts."""
+    """Replace each operation that is one kernel on a GPU but several on a CPU by a stand-in."""
     import mlx.core as mx
 
     fast = mx.fast

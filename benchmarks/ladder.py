@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def compare_methods(args: argparse.Namespace) -> None:
-    """Print a table of each recipe by each method, and put it with a plot into docs/ if that is asked."""
+    """Print a table of each recipe by each method; on request, write it and a plot into docs/."""
     names = [name for name in args.recipes if name != "none"]
     folders = {method: convert_missing(names, args.output / method, method) for method in METHODS}
     pages = (args.pages or PAGE_SETS)[-1]
@@ -108,7 +108,7 @@ def point_of(report: FidelityReport) -> Point:
 
 
 def convert_missing(names: Sequence[str], output: Path, method: Method | None = None) -> list[Path]:
-    """Return a folder for each recipe, converted unless it is there: by its own method, or by *method*."""
+    """Return a folder for each recipe; convert those that are missing, by their own method or by *method*."""
     too_few = [] if method else [read_recipe(ROOT / "benchmarks/recipes/too-few.yaml")]
     recipes = [*map(find_recipe, names), *too_few]
     targets = plan_targets(find_settings(str(CHECKPOINT), None), recipes, method, output)
@@ -130,7 +130,7 @@ def said(name: str, total: int) -> None:
 
 
 def part(name: str, measured: MeasuredModels) -> str:
-    """Return what the document says of one page set."""
+    """Return the document's section about one page set."""
     first = measured.reports[0]
     truth = first.free_running.source_against_truth
     source = "" if truth is None else f"; of its own answers {truth.character_error_rate:.2%} are wrong by the truth"
@@ -142,7 +142,7 @@ def part(name: str, measured: MeasuredModels) -> str:
 
 
 def put(text: str, begin: str = BEGIN, end: str = END) -> None:
-    """Put *text* into the document where the last one stands."""
+    """Replace the previous text in the document by *text*."""
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
     write_whole(DOCUMENT, f"{before}{begin}{text}{end}{after}")

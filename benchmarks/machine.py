@@ -19,7 +19,7 @@ def describe_machine() -> str:
 
 
 def peak_bytes() -> int:
-    """Return the most bytes of memory that this process ever held."""
+    """Return the peak memory of this process in bytes."""
     if sys.platform == "linux":  # where getrusage starts from what the parent held
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])

@@ -32,7 +32,7 @@ WARM_UP = ("report_22.pdf", 3)
 
 @dataclass(frozen=True)
 class Page:
-    """A page as every contender is given it: *image* is a PNG file."""
+    """A page as every contender gets it: *image* is a PNG file."""
 
     name: str
     image: Path
@@ -51,7 +51,7 @@ class Contender:
 
     @property
     def missing(self) -> str | None:
-        """Return the module that its Python lacks."""
+        """Return the module that the contender's Python lacks."""
         return next((run["missing"] for run in self.runs if "missing" in run), None)
 
     def seconds(self, page: Page) -> float:
@@ -131,7 +131,7 @@ def converted(checkpoint: Path, recipe: str, folder: Path) -> Path:
 
 
 def run_alone(contender: Contender, warm_up: Page, folder: Path) -> dict[str, Any]:
-    """Run *contender* in a fresh process, so that it shares no BLAS, no threads and no memory with another."""
+    """Run *contender* in a fresh process, so that it does not share a BLAS, threads or memory with another."""
     job, result = folder / "job.json", folder / "result.json"
     fields = {
         "model": str(contender.model),
@@ -188,7 +188,7 @@ def print_each_page(contenders: list[Contender], pages: list[Page]) -> None:
 
 
 def print_differences(contenders: list[Contender]) -> None:
-    """Print every answer that is not olmocr 8-bit's, and every contender whose rounds gave different answers."""
+    """Print answers that differ from olmocr 8-bit's, and contenders with different answers in different rounds."""
     ours = contenders[0]
     lines = []
     for contender in contenders:

@@ -88,7 +88,7 @@ def measure(bits: int, args: argparse.Namespace, device: Device) -> dict[tuple[s
 
 
 def make_model(config: dict[str, Any], bits: int) -> Any:
-    """Return a language model of random weights in bfloat16, or packed in so many *bits*, as our folders have them."""
+    """Return a language model of random weights in bfloat16, or packed in *bits* bits like our folders."""
     import mlx.core as mx
     import mlx.nn as nn
     from mlx.utils import tree_map
@@ -148,7 +148,7 @@ def own_pass(language: Any, counts: list[int], args: argparse.Namespace, device:
 
 
 def prompt_pass(language: Any, context: int) -> Pass:
-    """Return the reading of a piece of a prompt, behind *context* tokens."""
+    """Return a function that reads a piece of a prompt after *context* tokens."""
     from olmocr.inference.passes.cache import RowCache
 
     cache = RowCache(len(language.blocks))
@@ -178,7 +178,7 @@ def _read(language: Any, cache: Any, count: int) -> None:
 
 
 def stock_pass(model: Any, answers: int, context: int) -> Pass:
-    """Return mlx-vlm's own step of a batch whose answers are all equally long, which is the best case for it."""
+    """Return mlx-vlm's own step for a batch of equally long answers, which is the best case for it."""
     import mlx.core as mx
     from mlx_vlm.models.cache import KVCache
 

@@ -45,7 +45,7 @@ Ids = npt.NDArray[np.int32]
 
 
 def main() -> None:
-    """Take the quantizer's name, a file of windows (windows, tokens), how often to go through them; its own options."""
+    """Take the quantizer's name, a file of windows (windows, tokens), the number of rounds, and its own options."""
     name, file, rounds, *options = sys.argv[1:]
     device = start_mlx()
     started = time.process_time()
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def hand_over(module: Any, name: str, windows: Ids, rounds: int) -> None:
-    """Have *module* calibrate on *windows*. Only dwq, which learns, goes through them more than once."""
+    """Make *module* calibrate on *windows*. Only dwq, which learns, reads them more than once."""
     import mlx.core as mx
 
     if name == "dwq":  # (tokens, where what counts begins): to learn from, and to tell now and then how it goes
@@ -86,7 +86,7 @@ def first(num_samples: int) -> int | None:
 
 
 def multiply_in_float32() -> None:
-    """Replace what multiplies matrices by the same in float32, whose results have the dtype that they had."""
+    """Replace functions that multiply matrices by float32 versions, whose results keep their dtype."""
     import mlx.core as mx
     import mlx.nn as nn
 
@@ -98,13 +98,13 @@ def multiply_in_float32() -> None:
 
 
 def linear(self: Any, x: Any) -> Any:
-    """Return what the layer, or the embeddings as a head, make of *x*."""
+    """Return the output of the layer, or of the embeddings as a head, for *x*."""
     out = wide(x) @ wide(self["weight"]).T
     return (out + wide(self["bias"]) if "bias" in self else out).astype(x.dtype)
 
 
 def quantized_matmul(x: Any, w: Any, scales: Any, biases: Any, transpose: bool = True, **how: Any) -> Any:
-    """Return what MLX's function of that name does."""
+    """Return the same as MLX's function of that name."""
     import mlx.core as mx
 
     weight = mx.dequantize(w, wide(scales), wide(biases), **how)
@@ -131,7 +131,7 @@ def wide(value: Any) -> Any:
 
 
 def multiply_in_catcher(module: Any) -> None:
-    """Have gptq add up products of inputs in float32."""
+    """Make gptq add up products of inputs in float32."""
 
     def call(self: Any, x: Any, *arguments: Any, **more: Any) -> Any:
         rows = wide(x.flatten(0, -2))

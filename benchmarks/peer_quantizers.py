@@ -55,7 +55,7 @@ LAUNCHER = Path(__file__).resolve().parent / "peer_launcher.py"
 
 @dataclass(frozen=True)
 class Row:
-    """What one quantizer made: *bytes* of the language model, how near it is, and what it took to make it."""
+    """The result of one quantizer: *bytes* of the language model, its distance from the source, and its cost."""
 
     recipe: str
     method: str
@@ -73,7 +73,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the two forms of the model lie, and what is given to all quantizers."""
+    """The folders of both forms of the model, and the input of all quantizers."""
 
     work: Path
 
@@ -94,11 +94,11 @@ class Place:
 
     @property
     def expected(self) -> Path:
-        """What the source gives each token after each one of the measured windows."""
+        """The source's prediction after each token of the measured windows."""
         return self.work / "expected.npy"
 
     def is_ready(self, calibrate: int, measure: int) -> bool:
-        """Tell whether all of this is there, with so many windows."""
+        """Return whether all of this exists, with the right number of windows."""
         return self.expected.exists() and (len(self.prose.calibrate), len(self.prose.measure)) == (calibrate, measure)
 
 
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def print_theirs(place: Place, recipe: str, method: str, args: argparse.Namespace) -> None:
-    """Print what mlx-lm's *method* comes to, or why it comes to nothing."""
+    """Print the result of mlx-lm's *method*, or why it has none."""
     try:
         cost = quantize(place, recipe, method, args)
     except OlmocrError as error:
@@ -148,13 +148,13 @@ def print_theirs(place: Place, recipe: str, method: str, args: argparse.Namespac
 
 
 def apart(function: Any, *arguments: Any) -> Any:
-    """Return what *function* returns, in a process of its own, whose memory is its own."""
+    """Return what *function* returns, from its own process with its own memory."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def prepare(place: Place, args: argparse.Namespace) -> None:
-    """Write the model twice, the windows, and what the source makes of those that are measured."""
+    """Write both forms of the model, the windows, and the source's predictions for the measured ones."""
     shutil.rmtree(place.work, ignore_errors=True)
     llama = read_llama(find_gguf(args.gguf))
     write_checkpoint(llama, place.checkpoint)
@@ -171,7 +171,7 @@ def prepare(place: Place, args: argparse.Namespace) -> None:
 
 
 def measure_ours(place: Place, recipe: str, method: str) -> Row:
-    """Convert by a method of ours, and measure. Calibrating includes the look at the windows."""
+    """Convert by one of our methods, and measure. Calibrating includes reading the windows."""
     start_mlx()
     from calibrated_prose import round_matrices, second_moments  # imports MLX, which the line above makes ready
 
@@ -195,7 +195,7 @@ def measure_ours(place: Place, recipe: str, method: str) -> Row:
 def measure_theirs(
     place: Place, recipe: str, method: str, cost: dict[str, Any], has_our_embeddings: bool = False
 ) -> Row:
-    """Read what mlx-lm's *method* stored into our model, and measure; on demand with the embeddings of our `fit`."""
+    """Load the result of mlx-lm's *method* into our model, and measure; optionally with our `fit`'s embeddings."""
     start_mlx()
     output = their_output(place, recipe, method)
     loaded = load(place.work / "none")
@@ -257,7 +257,7 @@ def launch(place: Place, output: Path, words: list[str], python: str) -> dict[st
 
 
 def own_options(llama: Path, recipe: str, method: str, settings: argparse.Namespace) -> list[str]:
-    """Return the options of mlx-lm's *method* for the bits of *recipe*; what is not named has its default."""
+    """Return the options of mlx-lm's *method* for the bits of *recipe*; all others keep their defaults."""
     bits, group_size = str(UNIFORM[recipe]), str(GROUP_SIZE)
     if method == "stock":
         return ["--hf-path", str(llama), "-q", "--q-bits", bits, "--q-group-size", group_size]
@@ -278,13 +278,13 @@ def dynamic_options(place: Place, recipe: str) -> list[str]:
 
 
 def bits_per_weight(place: Place, recipe: str) -> float:
-    """Return the bits of a weight of the language model by *recipe*, scales and biases included."""
+    """Return the language model's bits per weight with *recipe*, including scales and biases."""
     weights = language_bytes(place.llama) // 2  # of 16 bits each
     return 8 * language_bytes(converted_by_fit(place, recipe)) / weights
 
 
 def converted_by_fit(place: Place, recipe: str) -> Path:
-    """Return the folder with our conversion by *recipe*, which is made unless it is there."""
+    """Return the folder with our conversion by *recipe*, which is made if it is missing."""
     output = place.work / f"fit-{recipe}"
     if not output.exists():
         convert(place.checkpoint, recipe, output, method="fit")
@@ -292,7 +292,7 @@ def converted_by_fit(place: Place, recipe: str) -> Path:
 
 
 def language_bytes(folder: Path) -> int:
-    """Return the bytes of the language model in *folder*, without the biases, all zero, that only Qwen's has."""
+    """Return the size of the language model in *folder*, without biases, which only Qwen has and which are zero."""
     return sum(
         array.nbytes
         for name, array in stored(folder)
@@ -301,7 +301,7 @@ def language_bytes(folder: Path) -> int:
 
 
 def stored(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the tensors in *folder*, by name; none is read before it is used."""
+    """Yield the tensors in *folder* by name; each is read only when it is used."""
     import mlx.core as mx
 
     for path in sorted(folder.glob("*.safetensors")):
@@ -333,7 +333,7 @@ def read_back(folder: Path) -> dict[str, Any]:
 
 
 def load_into(loaded: Any, weights: dict[str, Any]) -> None:
-    """Replace weights of our language model by those of a Llama, whose names are the same."""
+    """Replace weights of our language model by those of a Llama, which have the same names."""
     import mlx.core as mx
     from mlx.utils import tree_unflatten
 

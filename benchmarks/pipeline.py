@@ -89,7 +89,7 @@ def _pdf(titles: list[str]) -> bytes:
 
 
 def measured_apart(folder: Path, side: int, profile: bool) -> dict[str, float]:
-    """Measure in a process of its own, whose peak memory is that of this run."""
+    """Measure in a separate process, whose peak memory is that of this run."""
     command = [sys.executable, __file__, "--measure", str(side), "--folder", str(folder)]
     done = subprocess.run(command + ["--profile"] * profile, stdout=subprocess.PIPE, text=True, check=True)
     *shown, last = done.stdout.splitlines()
@@ -125,7 +125,7 @@ async def measure(folder: Path, side: int, profile: bool) -> dict[str, float]:
 
 
 def scripted() -> Ask:
-    """Return a model that answers at once, each page something else."""
+    """Return a model that answers at once, with a different answer for each page."""
     chance = random.Random(0)
     words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 10))) for _ in range(5000)]
 

@@ -55,12 +55,12 @@ def find_prose(encode: Callable[[str], list[int]], calibrate: int, measure: int,
 
 
 def share(total: int, number: int) -> int:
-    """Return how many of *total* fall to the kind *number*, of three."""
+    """Return how many of *total* belong to kind *number* of three."""
     return total // 3 + (number < total % 3)
 
 
 def _tokens(documents: Iterable[str], seen: set[str], encode: Callable[[str], list[int]]) -> Iterator[list[int]]:
-    """Yield each document's tokens, without paragraphs that were there before."""
+    """Yield each document's tokens, without paragraphs that occurred before."""
     for document in documents:
         fresh = []
         for paragraph in filter(is_prose, document.split("\n\n")):
@@ -73,7 +73,7 @@ def _tokens(documents: Iterable[str], seen: set[str], encode: Callable[[str], li
 
 
 def is_prose(paragraph: str) -> bool:
-    """Tell whether *paragraph* is long enough and made of words."""
+    """Return whether *paragraph* is long enough and consists of words."""
     words = sum(letter.isalpha() or letter.isspace() for letter in paragraph)
     return len(paragraph) >= LEAST_PARAGRAPH and words >= LEAST_WORDS * len(paragraph)
 
@@ -90,7 +90,7 @@ def _windows(documents: Iterator[list[int]], count: int) -> list[list[int]]:
 
 
 def described(path: Path) -> str:
-    """Return what the package says of itself whose METADATA *path* is."""
+    """Return the description of the package whose METADATA is at *path*."""
     return _read(path).partition("\n\n")[2]
 
 

@@ -74,7 +74,7 @@ def build(args: argparse.Namespace) -> None:
 
 
 def logit_difference(llama: Llama, folder: Path) -> float:
-    """Return the largest difference between logits of the checkpoint and of the model that it was made of, on text."""
+    """Return the largest difference between the checkpoint's logits on text and those of the original model."""
     with tempfile.TemporaryDirectory() as name:
         loaded = load_source(folder, Path(name) / "none")
     ids = np.array([encoder(loaded)(TEXT)], np.int32)
@@ -112,7 +112,7 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def conversion(folder: Path, recipe: str, method: str, output: Path) -> str:
-    """Convert in a process of its own; return seconds of processor time and the peak of memory, as cells of a table."""
+    """Convert in a separate process; return seconds of processor time and peak memory, as cells of a table."""
     shutil.rmtree(output, ignore_errors=True)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         seconds, peak = pool.submit(converted, folder, recipe, method, output).result()
@@ -120,7 +120,7 @@ def conversion(folder: Path, recipe: str, method: str, output: Path) -> str:
 
 
 def converted(folder: Path, recipe: str, method: Any, output: Path) -> tuple[float, int]:
-    """Convert; return seconds of processor time, and the most bytes that this process ever held."""
+    """Convert; return seconds of processor time, and the peak memory of this process in bytes."""
     started = time.process_time()
     convert(folder, recipe, output, method=method)
     return time.process_time() - started, peak_bytes()
@@ -142,7 +142,7 @@ class Divergence:
 
 
 def compared(loaded: Any, windows: Ids, expected: list[Floats]) -> Divergence:
-    """Compare *loaded* with what the source *expected* of each window."""
+    """Compare *loaded* with the source's *expected* predictions for each window."""
     nats, same, own = [], [], []
     for window, truth in zip(windows, expected, strict=True):
         found = log_probabilities(loaded, window)
@@ -179,7 +179,7 @@ def load(folder: Path) -> Any:
 
 
 def encoder(loaded: Any) -> Callable[[str], list[int]]:
-    """Return what makes token ids of text, without any that start or end one."""
+    """Return a function from text to token ids, without tokens that start or end a text."""
 
     def encode(text: str) -> list[int]:
         ids: list[int] = loaded.processor.tokenizer.encode(text, add_special_tokens=False)
@@ -189,7 +189,7 @@ def encoder(loaded: Any) -> Callable[[str], list[int]]:
 
 
 def log_probabilities(loaded: Any, window: Ids) -> Floats:
-    """Return the logarithms of what *loaded* gives every token (tokens, vocabulary) after each one of *window*."""
+    """Return the log probabilities (tokens, vocabulary) that *loaded* gives after each token of *window*."""
     values = logits(loaded, window[None])[0]
     highest = values.max(axis=1, keepdims=True)
     return values - highest - np.log(np.exp(values - highest).sum(axis=1, keepdims=True))

@@ -56,7 +56,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def make_dense_pages(folder: Path) -> list[Path]:
-    """Write pages that are more work than the demo's: full text, a drawing, a large photo, a 1-bit scan."""
+    """Write pages that are harder to render than the demo's: full text, a drawing, a large photo, a 1-bit scan."""
     chance = random.Random(0)
     text = "BT /F 8 Tf 9 TL 36 770 Td" + "".join(f" ({_words(chance, 115)}) Tj T*" for _ in range(82)) + " ET"
     places = [(chance.uniform(0, 612), chance.uniform(0, 792)) for _ in range(3000)]
@@ -97,7 +97,7 @@ def _named(path: Path) -> tuple[Path, str]:
 
 
 def measure(name: str, times: dict[Page, list[float]]) -> float:
-    """Add one round's seconds to *times*; return the seconds of CPU a page, the start of processes included."""
+    """Add one round's seconds to *times*; return the CPU seconds per page, including the start of processes."""
     before = _cpu_seconds()
     asyncio.run(_round(name, times))
     return (_cpu_seconds() - before) / len(times)
@@ -130,14 +130,14 @@ async def _round(name: str, times: dict[Page, list[float]]) -> None:
 
 
 def encode(pixels: Image.Image) -> bytes:
-    """Return what is sent to a server, as olmocr sends it."""
+    """Return the bytes that olmocr sends to a server."""
     buffer = io.BytesIO()
     pixels.save(buffer, format="PNG", compress_level=1)
     return base64.b64encode(buffer.getbuffer())
 
 
 def render_with_poppler(path: Path, number: int) -> bytes:
-    """Return what upstream's olmocr sends to a server, by the two commands that it runs for each page."""
+    """Return what upstream's olmocr sends to a server, made by its two commands for each page."""
     page = ["-f", str(number), "-l", str(number)]
     info = subprocess.run(
         ["pdfinfo", *page, "-box", "-enc", "UTF-8", str(path)], capture_output=True, text=True, check=True

@@ -56,7 +56,7 @@ def widened(bits: Bits) -> Floats:
 
 
 def read_back(stored: StoredRows, params: QuantParams, shape: tuple[int, ...]) -> Floats:
-    """Return what MLX computes with."""
+    """Return the values that MLX computes with."""
     import mlx.core as mx
 
     with mx.stream(mx.cpu):

@@ -67,7 +67,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measured(kinds: list[float], args: argparse.Namespace) -> dict[str, Any]:
-    """Read as many pages as keep all servers busy for the same time; return how fast that went."""
+    """Read as many pages as keep all servers busy for the same time; return the speed."""
     pages = round(args.answers * args.room * sum(args.seconds / kind for kind in kinds))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -87,7 +87,7 @@ def _measured(kinds: list[float], args: argparse.Namespace) -> dict[str, Any]:
 
 
 async def _read(folder: Path, kinds: list[float], args: argparse.Namespace) -> tuple[float, list[int]]:
-    """Return how long the run took, and how many pages each server answered."""
+    """Return the seconds of the run, and how many pages each server answered."""
     clock = asyncio.get_running_loop().time
     async with _servers(kinds) as urls:
         config = PipelineConfig(
@@ -105,7 +105,7 @@ async def _read(folder: Path, kinds: list[float], args: argparse.Namespace) -> t
 
 
 class _OwnTimeLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock is this process's processor time, and which skips what it would wait."""
+    """A loop whose clock is this process's processor time, and which skips waiting."""
 
     def __init__(self) -> None:
         super().__init__(_SkippingSelector(self))
@@ -117,7 +117,7 @@ class _OwnTimeLoop(asyncio.SelectorEventLoop):
         return time.process_time() + self.skipped
 
     def run_in_executor(self, *args: Any) -> Any:
-        """Do what it does elsewhere; while a thread works nothing is skipped."""
+        """Run it as usual; while a thread works, nothing is skipped."""
         future = super().run_in_executor(*args)
         self.in_threads += 1
         future.add_done_callback(self._thread_is_done)
@@ -143,7 +143,7 @@ class _SkippingSelector(selectors.DefaultSelector):
 
 @contextlib.asynccontextmanager
 async def _servers(kinds: list[float]) -> AsyncIterator[tuple[str, ...]]:
-    """Have a server for each of *kinds*, the seconds of its answers; yield their addresses."""
+    """Start a server for each of *kinds*, the seconds of its answers; yield their addresses."""
     async with contextlib.AsyncExitStack() as stack:
         servers = [await asyncio.start_server(_Answering(seconds).serve, "127.0.0.1", 0) for seconds in kinds]
         for server in servers:
@@ -152,7 +152,7 @@ async def _servers(kinds: list[float]) -> AsyncIterator[tuple[str, ...]]:
 
 
 class _Answering:
-    """Answers each question after so many seconds, whatever else it has in hand."""
+    """Answers each question after a fixed number of seconds, however many others it has."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -64,7 +64,7 @@ _STORES_THREADS = 16  # of one store: so many of its requests take the time of o
 
 
 def main() -> None:
-    """Run it, and print what came of it."""
+    """Run the simulation, and print the result."""
     args = _arguments()
     logging.disable(logging.WARNING)
     print(describe_machine())
@@ -365,7 +365,7 @@ async def _simulated(folder: Path, args: argparse.Namespace) -> None:
 
 
 def _list_alone(path: Path) -> None:
-    """Find the documents of a list as a run does, and print the memory that this takes."""
+    """Find the documents of a list like a run does, and print the memory that this takes."""
     print("| documents found | memory, MiB | processor, ms a document |\n| ---: | ---: | ---: |")
     started = time.process_time()
 

@@ -64,7 +64,7 @@ class Llama:
 
     @property
     def head_width(self) -> int:
-        """How many numbers a head has."""
+        """The width of a head."""
         return self.width // self.heads
 
 
@@ -246,13 +246,13 @@ _IN_BLOCK = {
 
 
 def in_halves(rows: Any, heads: int) -> Any:
-    """Return *rows* (heads * width, columns), whose neighbours are turned together, with first halves first."""
+    """Return *rows* (heads * width, columns), in which neighbours are rotated together, with first halves first."""
     columns = rows.shape[1]
     return rows.reshape(heads, -1, 2, columns).transpose(0, 2, 1, 3).reshape(-1, columns)
 
 
 def _vision(width: int, size: float) -> dict[str, Any]:
-    """Return a vision tower whose features are about as large as embeddings of *size* are."""
+    """Return a vision tower whose features are about as large as embeddings of *size*."""
     random = np.random.default_rng(0)
     hidden, inner = VISION["hidden_size"], VISION["intermediate_size"]
     merged = hidden * MERGED

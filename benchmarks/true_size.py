@@ -41,7 +41,7 @@ _HEADS = "at once | text | pages | pages/min | tokens/s | rows a step | passes/t
 
 @dataclass(frozen=True)
 class Wanted:
-    """One run: so many *pages*, so many *at_once*, whose own text is of this *kind*."""
+    """One run: the number of *pages*, how many are read *at_once*, and the *kind* of their own text."""
 
     at_once: int
     kind: str
@@ -49,7 +49,7 @@ class Wanted:
 
     @classmethod
     def of(cls, text: str) -> Wanted:
-        """Return what ``AT_ONCE:KIND[:PAGES]`` says; pages are three for each one at once unless it says."""
+        """Return the meaning of ``AT_ONCE:KIND[:PAGES]``; the default is three pages for each one at once."""
         at_once, kind, *pages = text.split(":")
         if kind not in KINDS:
             raise ValueError(f"{kind} is none of {', '.join(KINDS)}")
@@ -97,7 +97,7 @@ def make_models(folder: Path, shape: str, recipes: Sequence[str], words: int = 3
 
 
 def _apart(work: Callable[..., None], *arguments: Any) -> None:
-    """Have a process of its own do *work*, which shares no memory, no threads and no plans with another."""
+    """Do *work* in a separate process, which does not share memory, threads or plans with another."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         pool.submit(work, *arguments).result()
 
@@ -179,12 +179,12 @@ def _answered(scheduler: Any, requests: Sequence[PageRequest]) -> list[Any]:
 
 
 def _warm_up(request: PageRequest) -> PageRequest:
-    """Return a question that leaves nothing behind which would help with another one."""
+    """Return a question that leaves nothing behind that would speed up another one."""
     return replace(request, max_tokens=24, prompt="Warm up.")
 
 
 def computed_bytes(folder: Path, wanted: Wanted, prompt: int, answer: int) -> int:
-    """Return what keys and values of the pages at once, and those that are kept of earlier ones, should take."""
+    """Return the expected size of keys and values, of the pages at once and of earlier ones that are kept."""
     from olmocr.inference.room import rounded
     from olmocr.model_folder import read_config
 

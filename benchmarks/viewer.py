@@ -50,7 +50,7 @@ def make_workspace(folder: Path, documents: int) -> None:
 
 
 def measured(workspace: Path, package: Path, options: list[str]) -> str:
-    """Run the viewer, and return what it took: seconds, the most memory in MB, and files written anew."""
+    """Run the viewer, and return its cost: seconds, peak memory in MB, and files that were written."""
     begun_at, begun = time.time_ns(), time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, str(workspace), *options],
@@ -70,7 +70,7 @@ def measured(workspace: Path, package: Path, options: list[str]) -> str:
 
 
 def main() -> None:
-    """Make a workspace, and run the viewer twice, then after one more document, then with a choice."""
+    """Make a workspace, and run the viewer twice, then after adding a document, then with a filter."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=50_000)
     parser.add_argument("--package", type=Path, default=Path(__file__).parents[1])

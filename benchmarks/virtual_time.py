@@ -19,7 +19,7 @@ _DEFAULT_THREADS = min(32, (os.cpu_count() or 1) + 4)  # of asyncio.to_thread
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """The loop. All that is waited for must be waited for by it: no socket, and no process."""
+    """The loop. It cannot wait for sockets and processes."""
 
     def __init__(self, own: bool = False) -> None:
         super().__init__(_Skipping(self))
@@ -33,11 +33,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.skipped + (time.process_time() if self._own else 0.0)
 
     def spend(self, seconds: float) -> None:
-        """Have the call that is being made in a thread's stead take so much longer."""
+        """Make the current call, which runs in place of a thread, take this much longer."""
         self._spent += seconds
 
     def run_in_executor(self, executor: Any, function: Callable[..., Any], *args: Any) -> Any:
-        """Make a call as a thread of *executor* would make it."""
+        """Make a call in place of a thread of *executor*."""
         future = self.create_future()
         count = getattr(executor, "_max_workers", _DEFAULT_THREADS)
         pool = self._pools.setdefault(id(executor), _Pool(self, count))
@@ -45,7 +45,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
     def made(self, call: Callable[[], Any]) -> tuple[Any, Exception | None, float]:
-        """Make a call; return what it returned or raised, and the seconds that it took."""
+        """Make a call; return its result or exception, and the seconds that it took."""
         self._spent = 0.0
         try:
             return call(), None, self._spent
@@ -54,7 +54,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Pool:
-    """The threads of an executor: so many calls go on at once, and the others wait."""
+    """The threads of an executor: that many calls run at once, and the others wait."""
 
     def __init__(self, loop: VirtualLoop, count: int) -> None:
         self._loop = loop

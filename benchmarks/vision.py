@@ -52,7 +52,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def make_model(args: argparse.Namespace, dtype: str) -> Any:
-    """Return a vision tower of random weights, and its config, as a model has them."""
+    """Return a vision tower of random weights, and its config, like a model's."""
     import mlx.core as mx
     import mlx.nn as nn
     from mlx.utils import tree_flatten
@@ -86,7 +86,7 @@ def _takes_numpy(args: argparse.Namespace, device: Device, dtype: str) -> bool:
 
 
 def print_row(model: Any, side: int, names: Sequence[str], rounds: int) -> None:
-    """Read an image with each tower in turn, so that what else the machine does falls on all of them."""
+    """Read an image with each tower in turn, so that other load on the machine affects all of them."""
     import mlx.core as mx
     import numpy as np
 
@@ -108,7 +108,7 @@ def print_row(model: Any, side: int, names: Sequence[str], rounds: int) -> None:
 
 
 def _pieces(tower: Any, pixels: Any, grid: Any) -> list[float]:
-    """Return how long each piece of an image took, in seconds."""
+    """Return the seconds of each piece of an image."""
     import mlx.core as mx
 
     seconds, started = [], time.perf_counter()

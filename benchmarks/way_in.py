@@ -87,7 +87,7 @@ WAYS = (
 
 
 def description(way: Way, folder: Path) -> str:
-    """Return what a project's package says of itself: the README, as its author published it."""
+    """Return the README in a project's package, as its author published it."""
     if way.requirement.startswith("olmocr-mlx"):
         return (ROOT / "README.md").read_text(encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, way.requirement]
@@ -99,7 +99,7 @@ def description(way: Way, folder: Path) -> str:
 
 
 def words_before(text: str, line: str) -> int:
-    """Return how many words stand in *text* up to the end of *line*; addresses, pictures and markup are none."""
+    """Return the number of words in *text* up to the end of *line*, without addresses, pictures and markup."""
     shown = text[: text.index(line) + len(line)]
     shown = re.sub(r"<[^>]*>|!?\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)|!\[[^\]]*\]\([^)]*\)", " ", shown)
     shown = re.sub(r"\]\([^)]*\)|https?://\S+", "] ", shown)
@@ -107,7 +107,7 @@ def words_before(text: str, line: str) -> int:
 
 
 def for_a_mac(way: Way, uv: str, folder: Path) -> tuple[str, int, int]:
-    """Return the version, the number of packages and the megabytes that a Mac downloads for it."""
+    """Return the version, the number of packages, and the megabytes of the download for a Mac."""
     wanted = way.requirement
     if wanted.startswith("olmocr-mlx"):
         wanted = f"{wanted} @ {ROOT.resolve().as_uri()}"
@@ -128,7 +128,7 @@ def _smallest(package: dict[str, object]) -> int:
 
 
 def installed(way: Way, folder: Path) -> int:
-    """Install it here, and return the megabytes that it takes."""
+    """Install it here, and return its size in megabytes."""
     environment = folder / way.requirement.partition("[")[0]
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     before = _size(environment)
