@@ -211,7 +211,7 @@ def convert_to_mlx(
         typer.Option(
             "--calibration-propagation/--no-calibration-propagation",
             help="Let each block make up for the rounding before it, which takes longer. "
-            "Default: for recipes with 3-bit matrices (docs/calibration.md).",
+            "Default: where all of them have 3 bits (docs/calibration.md).",
             show_default=False,
             rich_help_panel=_HOW,
         ),

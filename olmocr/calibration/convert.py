@@ -43,8 +43,8 @@ def convert(
     or drawn ones. It stops adding pages once their answers have *calibration_tokens* tokens. *calibration_answers* is a
     conversion of the same model whose answers are used for pages with unknown text (docs/calibration.md). With
     *calibration_gradients*, tokens count by how much an error there changes the model's output; without it, by their
-    kind. With *calibration_propagation*, each block makes up for the rounding before it; by default, that is done for
-    recipes with 3-bit matrices.
+    kind. With *calibration_propagation*, each block makes up for the rounding before it; by default, that is done
+    where all of them have 3 bits.
 
     Raises:
         OlmocrError: the conversion failed; it leaves nothing that looks finished.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 
 FEW_BITS = 3
-"""Where a matrix of the language model has so few bits, its blocks make up for the rounding before them.
+"""Where no matrix of the language model's blocks has more bits, they make up for the rounding before them.
 
-They could with more bits too, at four times the time: benchmarks/README.md has what that gains.
+Where bits are mixed it gained little on the demo's harder pages, or lost, at four times the time (docs/calibration.md).
 """
 
 ALL_BITS = 8
@@ -30,8 +30,8 @@ class Calibration:
 
     *on_share* is called as it proceeds. *are_drawn* means that the pages are the ones that this package draws. With
     *by_gradients*, a token of the language model counts by how much an error there would change the output, which takes
-    a forward and backward pass before. Without, it counts by its kind. In recipes with a matrix of at
-    most *propagated_bits* in the language model, each of its blocks makes up for the rounding before it.
+    a forward and backward pass before. Without, it counts by its kind. Where no matrix of the language
+    model's blocks has more than *propagated_bits*, each block makes up for the rounding before it.
     """
 
     pages: tuple[CalibrationPage, ...]

@@ -57,11 +57,12 @@ def block_of(tensor: str, head: str = LM_HEAD) -> str | None:
 def rounding_before(plan: ConversionPlan, propagated_bits: int) -> str:
     """Return what identifies how *plan* rounds its language model.
 
-    It is empty where no block makes up for the rounding before it: no matrix has at most *propagated_bits*.
+    It is empty where no block makes up for the rounding before it: some matrix of a block has more than
+    *propagated_bits*, or none is calibrated.
     """
     language = [each for each in plan.tensors if each.name.startswith(LANGUAGE)]
-    keys = [key_of(each) for each in language]
-    is_wanted = any(key and key.bits <= propagated_bits and _BLOCK.match(key.tensor) for key in keys)
+    bits = [key.bits for each in language if (key := key_of(each)) and _BLOCK.match(key.tensor)]
+    is_wanted = bool(bits) and max(bits) <= propagated_bits
     return hashlib.sha256(repr([(each.name, each.params) for each in language]).encode()).hexdigest() * is_wanted
 
 
