@@ -102,6 +102,7 @@ ELSEWHERE = {
     **dict.fromkeys(("target_size", "fit_mac", "max_kl"), "tests/conversion/calibrated/allocation/test_recipe.py"),
     **dict.fromkeys(("calibrate_on", "calibration_answers"), "tests/calibration"),
     "calibration_gradients": "tests/conversion/calibrated/test_calibrate.py",
+    "calibration_propagation": "tests/conversion/calibrated/test_propagate.py",
     "sensitivities": "tests/calibration/test_sensitivities.py",
 }
 

@@ -47,6 +47,7 @@ def test_a_repository_is_converted_with_no_shard_of_it_left_on_the_disk(running_
     assert [running_hub.sent[shard] >= (CHECKPOINT / shard).stat().st_size for shard in SHARDS] == [True, True]
 
 
+@pytest.mark.slow
 def test_a_connection_that_breaks_is_taken_up_again(running_hub, expected, tmp_path):
     running_hub.cut_once[SHARDS[1]] = Cut(12 << 20, "reset")
     done = run(running_hub, tmp_path)

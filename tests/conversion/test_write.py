@@ -96,6 +96,7 @@ def test_a_config_of_transformers_5_gives_the_same_weights_and_settings(tmp_path
         assert ours[key] == original[key], key
 
 
+@pytest.mark.slow
 def test_a_config_of_transformers_5_is_loaded_by_stock_mlx_vlm_and_reads_the_same(tmp_path, converted):
     source = demo_checkpoint(tmp_path / "source", rename=new_keys, reconfigure=nested_config)
     converted_by(source, tmp_path / "out")

@@ -53,6 +53,7 @@ def test_a_page_is_read_with_its_own_text_as_without_and_in_a_tenth_of_the_passe
     assert drafted == plain
 
 
+@pytest.mark.slow
 def test_sampled_answers_of_a_batch_are_the_same_whatever_the_drafts(random_folder):
     pages = [PageImage(Image.new("RGB", (56, 84), (number, 0, 0))) for number in range(3)]
     options = [

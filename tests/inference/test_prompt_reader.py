@@ -3,6 +3,8 @@
 from concurrent.futures import Future
 from dataclasses import replace
 
+import pytest
+
 from olmocr.inference.decode import BatchLimits, Scheduler
 from olmocr.inference.draft import Costs
 from olmocr.inference.engine import Engine
@@ -19,6 +21,7 @@ from tests.inference.decoded import alone, finished, picture, request, together
 TOKEN_BYTES = 2 * 32 * 4
 
 
+@pytest.mark.slow
 def test_a_prompt_is_read_in_steps_of_any_size_with_the_same_answer(folder):
     answers = []
     for step in (7, 64, 4096):

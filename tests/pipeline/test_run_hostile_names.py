@@ -79,6 +79,7 @@ def test_files_of_any_name_in_a_list_and_given_one_by_one_are_the_same_documents
     }
 
 
+@pytest.mark.slow
 def test_members_of_an_archive_of_any_name_are_read_or_fail_alone(tmp_path, picture):
     names = [*ODD, *ONLY_IN_ARCHIVES]
     with tarfile.open(tmp_path / "odd.tar", "w", format=tarfile.PAX_FORMAT) as archive:

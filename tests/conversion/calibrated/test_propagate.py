@@ -46,7 +46,9 @@ def test_recipes_of_one_command_get_what_each_gets_alone(source, parts, tmp_path
         assert_same(each, type(both)({key: both.by_key[key] for key in each.by_key}))
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.85])
+@pytest.mark.parametrize(
+    "share", [pytest.param(0.3, marks=pytest.mark.slow), 0.5, pytest.param(0.7, marks=pytest.mark.slow), 0.85]
+)
 def test_a_calibration_that_was_interrupted_resumes_and_makes_the_same_bytes(share, source, parts, tmp_path):
     def interrupt(done):
         if done > share:

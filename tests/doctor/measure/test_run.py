@@ -136,6 +136,7 @@ def run(folder, *options):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_measures_a_part_leaves_a_report_and_nothing_else(tmp_path):
     done = run(tmp_path, "--parts", "conversion", "--quick", "-o", "found")
     out, err = done.communicate()
@@ -151,6 +152,7 @@ def test_the_command_measures_a_part_leaves_a_report_and_nothing_else(tmp_path):
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_leaves_a_report_that_says_so_and_nothing_else(tmp_path):
     command = run(tmp_path, "--parts", "growth", "--json")
     assert "growth" in command.stderr.readline()

@@ -30,6 +30,7 @@ def test_pages_wait_if_there_is_no_memory_for_their_keys_and_values_and_all_are_
         assert engine.counts.steps > 2 * 40  # two at a time at the most: each may grow to 256 tokens
 
 
+@pytest.mark.slow
 def test_answers_that_outgrow_the_memory_are_sent_back_and_written_again_the_same(folder):
     loaded = load_model(folder, DEVICE)
     requests = [request(number, max_tokens=200) for number in range(2)]

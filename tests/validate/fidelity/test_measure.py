@@ -100,6 +100,7 @@ def test_several_models_are_measured_in_one_run_as_each_is_alone(measured, conve
     assert [model.greedy.text for model in read.models] == [read.source.greedy.text] * 2
 
 
+@pytest.mark.slow
 def test_the_command_compares_several_models_and_ends_with_11_where_one_breaks_a_limit(converted, page, work, tmp_path):
     eight, four = (shutil.copytree(converted(recipe), tmp_path / recipe) for recipe in ("8bit", "4bit"))
     (tmp_path / "gates.yaml").write_text("recipes: {4bit: {most_mean_kl: 0}}")

@@ -118,6 +118,7 @@ def test_a_bit_in_one_scale_that_no_page_shows_is_noticed_by_the_files_hash(bit,
     assert not report.passed
 
 
+@pytest.mark.slow
 def test_templates_that_put_the_image_first_are_noticed_although_the_model_reads(folder):
     for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
         path = folder / name
