@@ -1,5 +1,7 @@
 """Blocks that make up for the rounding before them: in which recipes, how much that brings, and that it resumes."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -106,3 +108,10 @@ def test_the_folder_and_its_report_have_what_was_made(source, parts, tmp_path):
     for key, part in parts.by_key.items():
         packed = np.array(stored[key.tensor]).view(np.uint8)
         np.testing.assert_array_equal(packed.reshape(len(packed), -1), part.arrays[0])
+
+
+def test_one_page_alone_is_enough(source, tmp_path):
+    (target,) = targets_of(source, tmp_path / "model", ("3bit",))
+    calibration = calibration_of([target])
+    write_models([target], calibration=replace(calibration, pages=calibration.pages[:1]))
+    assert check_weights(target.output).holds

@@ -73,6 +73,8 @@ class InputDrift:
 
     def moves(self, hessians: Sequence[Hessian]) -> Move:
         """See `Drift`."""
+        if self._total is None:
+            return _nothing
         (hessian,) = hessians  # only the widest input is sliced, and its matrix adds to the sum
         change = STRENGTH * prepare(hessian, DAMPING).solved(np.array(self._total))
         return lambda weight, first: weight @ change
@@ -94,10 +96,17 @@ class OutputDrift:
 
     def moves(self, hessians: Sequence[Hessian]) -> Move:
         """See `Drift`."""
+        if self._total is None:
+            return _nothing
         total = np.array(self._total)
         for own, hessian in zip(column_slices(total.shape[1], len(hessians)), hessians, strict=True):
             total[:, own] = STRENGTH * prepare(hessian, DAMPING).solved(total[:, own])
         return lambda weight, first: total[first : first + len(weight)]
+
+
+def _nothing(weight: Floats, first: int) -> Floats:
+    """Return no change: every page is held out, so there is nothing to learn from."""
+    return np.zeros_like(weight)
 
 
 def _added(total: mx.array | None, more: mx.array) -> mx.array:

@@ -68,3 +68,9 @@ def test_a_matrix_whose_input_did_not_change_stays_as_it_is(weight):
     same = [(theirs, theirs, weights, 0 * lost) for theirs, _, weights, lost in pages()]
     assert not summed(InputDrift(), same, with_lost=False)(weight, 0).any()
     assert not summed(OutputDrift(mx.array(weight)), same, with_lost=True)(weight, 0).any()
+
+
+def test_without_a_page_to_learn_from_nothing_changes(weight):
+    hessians = [np.eye(COLUMNS)]
+    assert not InputDrift().moves(hessians)(weight, 0).any()
+    assert not OutputDrift(mx.array(weight)).moves(hessians)(weight, 0).any()
