@@ -1,5 +1,6 @@
 """Images of pages that wait are cut before it is their turn, a few at a time."""
 
+import time
 from concurrent.futures import Future
 from threading import Event
 
@@ -26,6 +27,14 @@ class Cutter:
         return f"image {len(self.cut)}"
 
 
+def eventually(holds, seconds=60):
+    """Say whether *holds* becomes true within *seconds*."""
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.005)
+    return holds()
+
+
 def test_images_of_the_first_pages_are_cut_before_their_turn_and_once():
     cutter, waiting = Cutter(), pages(4)
     ahead = Ahead(cutter)
@@ -47,7 +56,8 @@ def test_the_image_of_a_page_that_waits_no_more_is_forgotten():
     ahead.begin([stays])
     ahead.take(stays)
     ahead.take(gone)
-    assert len(cutter.cut) == 3
+    # The thread that began with the forgotten image may end after the two that were waited for.
+    assert eventually(lambda: len(cutter.cut) == 3)
 
 
 def test_a_page_is_not_kept_waiting_by_the_image_of_another():
