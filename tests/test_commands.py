@@ -192,7 +192,7 @@ def test_raw_answers_are_checked_by_line(tmp_path):
     done = run(VALIDATE, "pages", ".", cwd=tmp_path)
     assert done.returncode == 11
     assert done.stdout.splitlines() == [
-        "a.md: holds",
+        "a.md: valid",
         "b.md:5: value: is_table is 'maybe', not True or False",
         "1 of 2 answers are valid",
     ]

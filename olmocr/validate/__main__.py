@@ -67,20 +67,20 @@ def pages(
 
     Ends with exit code 11 if an answer is invalid.
     """
-    held = broken = 0
+    valid = broken = 0
     for answer in check_answers(path, "strict" if strict else "lenient"):
-        held += not answer.breaks
+        valid += not answer.breaks
         broken += bool(answer.breaks)
         _say_json(answer) if as_json else _say_answer(answer)
     if not as_json:
-        say(f"{held} of {held + broken} answers are valid")
+        say(f"{valid} of {valid + broken} answers are valid")
     if broken:
         raise typer.Exit(ExitCode.GATE_FAILED)
 
 
 def _say_answer(answer: CheckedAnswer) -> None:
     if not answer.breaks:
-        say(f"{answer.path}: holds")
+        say(f"{answer.path}: valid")
     for each in answer.breaks:
         say(f"{answer.path}:{each.line}: {each.rule}: {each.message}")
 
