@@ -27,11 +27,8 @@ cards: .venv/installed-mlx
 machines: .venv/installed-mlx
 	$(BIN)/python demo/machines.py
 
-# Beside others on a busy machine, a thread or a process may be late. What fails then is run once more, alone, and what
-# fails twice has failed.
 test: .venv/installed-dev
-	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile; code=$$?; [ $$code -eq 1 ] || exit $$code; \
-		echo "once more, alone: the tests that failed"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 coverage: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term
