@@ -37,7 +37,7 @@ from olmocr.conversion.calibrated.round_input import RoundInput
 from olmocr.conversion.calibrated.rounding.read_back import roundings, stored_values
 from olmocr.conversion.calibrated.store import CalibratedPart, CalibrationFolder, PartKey, key_of
 from olmocr.conversion.calibrated.terms import HELD_OUT_SEED, Calibration
-from olmocr.conversion.calibrated.wanted import block_of, rounding_before
+from olmocr.conversion.calibrated.wanted import rounding_before, wanted_matrices
 from olmocr.conversion.plan import ConversionPlan, PlannedTensor
 from olmocr.conversion.source.names import EMBEDDINGS, LANGUAGE, head_tensor, number_of_blocks
 from olmocr.reports.conversion import Processor
@@ -68,21 +68,19 @@ class Propagation:
         self._plan, self._pages, self._folder = plan, ordered, folder
         self._round_input, self._processor = round_input, processor
         self._down_slices = calibration.down_slices
-        self._before = rounding_before(plan, calibration.propagated_bits)
         self._names = block_names(source)
         self._first = number_of_blocks(source.config)["blocks"]
         self._shape, self._kernels = language_shape(source.config), fastest_kernels()
         self._image_token: int = source.config["image_token_id"]
         self._blocks = SourceBlocks(source, computing_dtype(source))
         self._theirs = states_of(source, ordered, folder.states)
-        self._own = states_of(source, ordered, folder.states, self._before)
+        self._own = states_of(source, ordered, folder.states, rounding_before(plan, calibration.propagated_bits))
         self._apart = held_out(ordered, HELD_OUT_SEED)
-        head = head_tensor(source.config)
         self._asked: dict[str, list[_Wanted]] = {}
-        for tensor in plan.tensors:
-            block, key = block_of(tensor.name, head), key_of(tensor, self._before)
-            if block and key and tensor.name.startswith(LANGUAGE):
-                self._asked.setdefault(block, []).append((key, tensor))
+        for each in wanted_matrices([plan], calibration.propagated_bits):
+            for key, tensor in each.asked.items():
+                if key.before:
+                    self._asked.setdefault(each.block, []).append((key, tensor))
 
     def close(self) -> None:
         """Close the files of the source."""
