@@ -22,7 +22,8 @@ from olmocr.validate.score import character_error_rate
 from tests.conftest import ROOT
 from tests.conversion.sources import seven_billion
 from tests.programs import texts
-from tests.serving.servers import OCR, until
+from tests.serving.servers import OCR
+from tests.waiting import until
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [

@@ -1,6 +1,5 @@
 """Images of pages that wait are cut before it is their turn, a few at a time."""
 
-import time
 from concurrent.futures import Future
 from threading import Event
 
@@ -10,6 +9,7 @@ from olmocr.errors import InputError
 from olmocr.inference.ahead import Ahead
 from olmocr.inference.row import Asked
 from tests.inference.decoded import request
+from tests.waiting import until
 
 
 def pages(count):
@@ -25,14 +25,6 @@ class Cutter:
     def __call__(self, asked):
         self.cut.append(asked)
         return f"image {len(self.cut)}"
-
-
-def eventually(holds, seconds=60):
-    """Say whether *holds* becomes true within *seconds*."""
-    end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.005)
-    return holds()
 
 
 def test_images_of_the_first_pages_are_cut_before_their_turn_and_once():
@@ -57,7 +49,7 @@ def test_the_image_of_a_page_that_waits_no_more_is_forgotten():
     ahead.take(stays)
     ahead.take(gone)
     # The thread that began with the forgotten image may end after the two that were waited for.
-    assert eventually(lambda: len(cutter.cut) == 3)
+    until(lambda: len(cutter.cut) == 3, 60)
 
 
 def test_a_page_is_not_kept_waiting_by_the_image_of_another():

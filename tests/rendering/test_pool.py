@@ -1,10 +1,10 @@
 import asyncio
+import functools
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from olmocr.rendering.render import open_document
 from tests.clocks import run_skipping, skip_until
 from tests.conftest import PAGES, ROOT
 from tests.pipeline.doubles import write_pdf
+from tests.waiting import until
 
 SCRIPTED = (sys.executable, str(Path(__file__).with_name("scripted_renderer.py")))
 
@@ -59,11 +60,7 @@ def is_zombie(pid):
     return done.stdout.startswith("Z")
 
 
-def wait_until(holds, seconds=60):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.01)
+wait_until = functools.partial(until, seconds=60)
 
 
 def test_a_page_is_the_same_as_without_workers():

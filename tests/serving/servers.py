@@ -5,7 +5,6 @@ import base64
 import contextlib
 import io
 import threading
-import time
 from dataclasses import fields
 
 import httpx
@@ -15,6 +14,7 @@ from olmocr.serving.app import make_app
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.server import address, listen, serve
 from tests.pipeline.doubles import answer
+from tests.waiting import until
 
 CHAT, RESPONSES, OCR = "/v1/chat/completions", "/v1/responses", "/v1/ocr"
 
@@ -115,14 +115,6 @@ def running(write, *, grace=0.0, api_key=None, **options):
         stop()
         thread.join(20)
         listening.close()
-
-
-def until(holds, seconds=20):
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.005)
 
 
 def picture(size=(56, 56), kind="PNG", **options):

@@ -13,7 +13,8 @@ from olmocr.backends.client import probe
 from olmocr.errors import AnswerError, InputError, ServerError, ServerUnavailableError
 from tests.pipeline.doubles import answer
 from tests.serving.asked import BODIES, EACH, data_of, error_of, text_of
-from tests.serving.servers import CHAT, Writer, chat, data_uri, running, until
+from tests.serving.servers import CHAT, Writer, chat, data_uri, running
+from tests.waiting import until
 
 
 def test_an_answer_has_as_much_time_as_the_server_gives():

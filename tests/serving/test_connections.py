@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from olmocr.serving.connections import room_for
-from tests.serving.servers import CHAT, Writer, chat, running, until
+from tests.serving.servers import CHAT, Writer, chat, running
+from tests.waiting import until
 
 
 @contextlib.contextmanager

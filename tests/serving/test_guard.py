@@ -7,7 +7,8 @@ import pytest
 from olmocr.errors import UsageError
 from olmocr.serving.server import listen
 from tests.serving.asked import error_of
-from tests.serving.servers import CHAT, OCR, RESPONSES, Writer, chat, running, until
+from tests.serving.servers import CHAT, OCR, RESPONSES, Writer, chat, running
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES, OCR])

@@ -18,7 +18,8 @@ from PIL import Image
 from olmocr.serving.limits import ServerLimits
 from olmocr.serving.requests.pictures import MOST_PIXELS
 from tests.conftest import ROOT
-from tests.serving.servers import CHAT, OCR, until
+from tests.serving.servers import CHAT, OCR
+from tests.waiting import until
 
 MOST_BYTES = 1 << 30
 

@@ -15,8 +15,9 @@ from pypdf import PdfWriter
 from olmocr.errors import AnswerError, ServerUnavailableError
 from tests.pipeline.books import FIGURE, TABLE, write_book
 from tests.pipeline.doubles import Model, Reader, answer, write_image, write_pdf
-from tests.serving.servers import OCR, until
+from tests.serving.servers import OCR
 from tests.serving.uploaded import PDF, HeldBack, by_number, lines_of, reading, refused, uploads
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

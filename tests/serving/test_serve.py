@@ -21,7 +21,8 @@ from olmocr.pipeline.config import PipelineConfig
 from olmocr.pipeline.run import run_pipeline_sync
 from olmocr.rendering.render import open_document
 from tests.conftest import PAGES
-from tests.serving.servers import CHAT, OCR, data_uri, until
+from tests.serving.servers import CHAT, OCR, data_uri
+from tests.waiting import until
 
 OLMOCR = [sys.executable, "-m", "olmocr"]
 NAME = "8bit"

@@ -4,7 +4,8 @@ import socket
 import threading
 
 from tests.serving.asked import BODIES, EACH, error_of
-from tests.serving.servers import CHAT, Writer, chat, running, until
+from tests.serving.servers import CHAT, Writer, chat, running
+from tests.waiting import until
 
 
 @EACH

@@ -9,9 +9,9 @@ from olmocr.errors import AnswerError, ServerUnavailableError
 from olmocr.serving.start_page import start_page
 from tests.browser import BROWSER, running_tab, running_trap
 from tests.pipeline.doubles import Reader, answer, write_numbered_pdf
-from tests.serving.servers import until
 from tests.serving.uploaded import HeldBack, reading
 from tests.viewer.workspaces import hostile_texts
+from tests.waiting import until
 
 in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here")
 
