@@ -14,6 +14,9 @@ from olmocr.runtime.device import Device
 Layers = Sequence[tuple[mx.array, mx.array]]
 """Keys and values of each layer, (1, heads, positions, width)."""
 
+_COPIED_TOGETHER = 256 << 20
+"""How many bytes of a batch to copy before the arrays that they replace are freed."""
+
 
 class Cache(Protocol):
     """The cache that a pass over the weights reads, and to which it writes its tokens' keys and values."""
@@ -80,7 +83,15 @@ class BatchCache:
     row attends separately as soon as one of them has more than one token.
     """
 
-    def __init__(self, layers: int, *, has_plans: bool = False, is_slow_behind_masks: bool = False) -> None:
+    def __init__(
+        self,
+        layers: int,
+        *,
+        has_plans: bool = False,
+        is_slow_behind_masks: bool = False,
+        copied_together: int = _COPIED_TOGETHER,
+    ) -> None:
+        self._copied_together = copied_together
         self._has_plans = has_plans
         self._is_slow_behind_masks = is_slow_behind_masks
         self._arrays: list[list[mx.array]] = [[] for _ in range(layers)]  # for each layer: keys and values
@@ -97,15 +108,22 @@ class BatchCache:
         """Contain exactly *rows*, with room for at least *capacity* positions each.
 
         The last rows are *new*, and bring their own caches; the others keep the order in which they came.
+
+        About *copied_together* bytes are copied at a time, so that memory need not hold the old batch and the new one.
         """
         if not new and self._rows == list(rows) and self.capacity >= capacity:
             return
         staying = [self._rows.index(row) for row in rows[: len(rows) - len(new)]]
+        copied = list[mx.array]()
         for number, arrays in enumerate(self._arrays):
             own = [[cache.layers[number].keys, cache.layers[number].values] for cache in new]
             before = [[_rows_of(array, staying)] for array in arrays] if staying else [[], []]
             parts = zip(before, zip(*own, strict=True) if own else ([], []), strict=True)
             self._arrays[number] = [_stacked([*old, *added], capacity) for old, added in parts]
+            copied += self._arrays[number]
+            if sum(array.nbytes for array in copied) >= self._copied_together:
+                mx.eval(copied)
+                copied.clear()
         self._rows = list(rows)
 
     def clear(self) -> None:

@@ -9,6 +9,7 @@ from olmocr.errors import InputError
 from olmocr.inference.decode import BatchLimits, Scheduler, decode
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
+from olmocr.inference.passes.cache import BatchCache, RowCache
 from olmocr.inference.row import Asked
 from olmocr.page import PageRequest
 from tests.conftest import DEVICE
@@ -62,3 +63,30 @@ def test_keys_and_values_stay_within_their_budget(folder):
         together(engine, requests)
         together(engine, [request(number) for number in range(100, 112)])  # what is kept of these is bounded, too
         assert mx.get_active_memory() < before + 1000 * TOKEN_BYTES + 2_000_000  # and images' features
+
+
+def peak_of_a_join(copied_together):
+    """Return the peak of memory while a row joins three, as a multiple of the batch of four."""
+    layers, shape = 16, (1, 2, 256, 32)
+    batch = BatchCache(layers, copied_together=copied_together)
+
+    def new_row():
+        row = RowCache([(mx.ones(shape), mx.ones(shape)) for _ in range(layers)])
+        mx.eval(row.arrays())
+        return row
+
+    rows = [object() for _ in range(4)]
+    batch.arrange(rows[:3], [new_row() for _ in range(3)], 256)
+    batch.expect([256] * 3, [1] * 3)
+    kept = batch.beginning(rows[0], 256)  # computes the copies
+    one, before = sum(array.nbytes for layer in kept for array in layer), mx.get_active_memory()
+    joining = new_row()
+    mx.reset_peak_memory()
+    batch.arrange(rows, [joining], 256)
+    batch.beginning(rows[3], 1)
+    return (mx.get_peak_memory() - before + 3 * one) / (4 * one)
+
+
+def test_a_batch_that_a_page_joins_is_not_in_memory_twice():
+    assert peak_of_a_join(copied_together=1 << 30) > 1.6
+    assert peak_of_a_join(copied_together=1) < 1.5
