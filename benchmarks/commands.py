@@ -14,19 +14,17 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 from machine import describe_machine
+from watch import GB, Watched, start, watched
 
 from olmocr.version import __version__
 
-GB = 1e9
 PORT = 8765
 LONGEST_START = 300.0
 """Seconds in which a server must be ready."""
@@ -41,49 +39,47 @@ class Command:
 
 
 @dataclass
-class Peak:
-    """Peak bytes of the processes and of a GPU; None if the latter is not reported."""
-
-    memory: int = 0
-    gpu: int | None = None
-
-
-@dataclass
 class Cost:
     """The cost of a command, and its exit code."""
 
     exit_code: int
     seconds: float
-    peak: Peak = field(default_factory=Peak)
+    held: Watched
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--pages", type=Path, required=True, help="a folder of PDFs with their true texts")
-    parser.add_argument("--work", type=Path, required=True, help="a folder that is not there yet")
+    parser.add_argument("--work", type=Path, required=True, help="a folder for what is made, also of an earlier call")
     parser.add_argument(
         "--recipes", nargs="+", default=["8bit,6bit,mixed-large", "4bit,mixed,mixed-small,mixed-tiny"],
         help="each from one read; all but the last are removed after it (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument("--models", type=Path, help="the folder of converted models (default: the last one made)")
     parser.add_argument("--model", default="4bit", help="the recipe that reads (default: %(default)s)")
     parser.add_argument("--method", default="fit", help="(default: %(default)s)")
-    parser.add_argument("--only", help="run the commands that have this word, and no others")
+    parser.add_argument("--only", nargs="+", default=[], help="run the commands that have one of these words")
+    parser.add_argument("--without", nargs="+", default=[], help="leave out the commands that have one of these words")
     args = parser.parse_args()
-    args.work.mkdir(parents=True)
+    args.work.mkdir(parents=True, exist_ok=True)
     print(f"{describe_machine()}; olmocr {__version__}\n\n| command | seconds | exit code | memory, GB | GPU, GB |")
     print("| --- | ---: | ---: | ---: | ---: |", flush=True)
     for command in commands(args):
-        if not args.only or args.only in command.words:
+        if is_wanted(args, command.words):
             print(row(args, "olmocr " + " ".join(command.words[1:]), run(command, args.work)), flush=True)
-    if not args.only or args.only == "serve":
+    if is_wanted(args, ("serve",)):
         print(row(args, "olmocr serve, one PDF asked for", served(args)), flush=True)
+
+
+def is_wanted(args: argparse.Namespace, words: tuple[str, ...]) -> bool:
+    return bool(not args.only or set(args.only) & set(words)) and not set(args.without) & set(words)
 
 
 def commands(args: argparse.Namespace) -> Iterator[Command]:
     source, work = str(args.checkpoint), args.work
     *removed, kept = (work / f"models-{number}" for number in range(len(args.recipes)))
-    model = str(kept / f"{args.checkpoint.name}-mlx-{args.model}")
+    model = str(model_of(args))
     pdfs = sorted(map(str, args.pages.glob("*.pdf")))
     yield _olmocr("convert", source, "--quantize", "mixed", "--method", args.method, "--dry-run")
     for recipes, folder in zip(args.recipes, [*removed, kept], strict=True):
@@ -103,6 +99,12 @@ def commands(args: argparse.Namespace) -> Iterator[Command]:
     yield _olmocr("publish", "push", model, "--repo", "someone/some-model", "--dry-run")
 
 
+def model_of(args: argparse.Namespace) -> Path:
+    """Return the folder of the model that reads."""
+    made = args.work / f"models-{len(args.recipes) - 1}"
+    return Path((args.models or made) / f"{args.checkpoint.name}-mlx-{args.model}")
+
+
 def _olmocr(*words: str, then_remove: tuple[Path, ...] = ()) -> Command:
     return Command(("olmocr", *words), then_remove)
 
@@ -111,30 +113,28 @@ def run(command: Command, work: Path) -> Cost:
     """Run *command*; its output goes to ``commands.log`` in *work*."""
     with (work / "commands.log").open("a") as log:
         log.write(f"\n$ {' '.join(command.words)}\n")
-        log.flush()
         started = time.perf_counter()
-        with _start(command.words, log.fileno()) as process, _watched(process) as peak:
+        with start(command.words, log) as process, watched(process) as held:
             exit_code = process.wait()
         seconds = time.perf_counter() - started
     for folder in command.then_remove:
         shutil.rmtree(folder)
-    return Cost(exit_code, seconds, peak)
+    return Cost(exit_code, seconds, held)
 
 
 def served(args: argparse.Namespace) -> Cost:
     """Start a server, have it read one PDF, and stop it; return the seconds until its text is there."""
-    model = args.work / f"models-{len(args.recipes) - 1}" / f"{args.checkpoint.name}-mlx-{args.model}"
-    words = ("olmocr", "serve", "--model", str(model), "--port", str(PORT))
+    words = ("olmocr", "serve", "--model", str(model_of(args)), "--port", str(PORT))
     with (args.work / "commands.log").open("a") as log:
         started = time.perf_counter()
-        with _start(words, log.fileno()) as process, _watched(process) as peak:
+        with start(words, log) as process, watched(process) as held:
             _wait(lambda: _answer(f"http://127.0.0.1:{PORT}/health"), process)
             pdf = min(args.pages.glob("*.pdf"))
             _answer(f"http://127.0.0.1:{PORT}/v1/ocr", pdf.read_bytes())
             seconds = time.perf_counter() - started
             process.terminate()
             exit_code = process.wait()
-    return Cost(exit_code, seconds, peak)
+    return Cost(exit_code, seconds, held)
 
 
 def _answer(url: str, document: bytes | None = None) -> None:
@@ -154,57 +154,16 @@ def _wait(ask: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
     raise SystemExit("the server did not get ready")
 
 
-def _start(words: tuple[str, ...], log: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen((sys.executable, "-m", *words), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-
-
-@contextlib.contextmanager
-def _watched(process: subprocess.Popen[bytes]) -> Iterator[Peak]:
-    """Watch the memory of *process* and of its children until the block ends."""
-    peak, ended = Peak(), threading.Event()
-
-    def watch() -> None:
-        rounds = 0
-        while not ended.wait(0.1):
-            peak.memory = max(peak.memory, _resident(process.pid))
-            if rounds % 10 == 0 and shutil.which("nvidia-smi"):
-                peak.gpu = max(peak.gpu or 0, _gpu_bytes())
-            rounds += 1
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _resident(pid: int) -> int:
-    """Return the memory in bytes, as ``ps`` reports it, of a process and all processes that it started."""
-    found = subprocess.run(("ps", "-axo", "pid=,ppid=,rss="), capture_output=True, text=True, check=False).stdout
-    rows = [tuple(map(int, line.split())) for line in found.splitlines()]
-    family = {pid}
-    for own, parent, _ in sorted(rows):
-        if parent in family:
-            family.add(own)
-    return 1024 * sum(kilobytes for own, _, kilobytes in rows if own in family)
-
-
-def _gpu_bytes() -> int:
-    words = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
-    found = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
-    return sum(int(each) for each in found if each.isdecimal()) << 20
-
-
 def row(args: argparse.Namespace, shown: str, cost: Cost) -> str:
-    for path, name in ((args.work, "WORK"), (args.checkpoint, "CHECKPOINT"), (args.pages, "PAGES")):
+    model = model_of(args)
+    places = ((model, "MODEL"), (args.checkpoint, "CHECKPOINT"), (args.pages, "PAGES"), (args.work, "WORK"))
+    for path, name in places:
         shown = shown.replace(str(path) + os.sep, f"{name}/").replace(str(path), name)
     pdfs = [word for word in shown.split() if word.endswith(".pdf") and word.startswith("PAGES/")]
     if len(pdfs) > 1:
         shown = shown.replace(" ".join(pdfs), "PAGES/*.pdf")
-    gpu = "" if cost.peak.gpu is None else f"{cost.peak.gpu / GB:.1f}"
-    return f"| `{shown}` | {cost.seconds:.1f} | {cost.exit_code} | {cost.peak.memory / GB:.2f} | {gpu} |"
+    gpu = "" if cost.held.gpu is None else f"{cost.held.gpu / GB:.1f}"
+    return f"| `{shown}` | {cost.seconds:.1f} | {cost.exit_code} | {cost.held.memory / GB:.2f} | {gpu} |"
 
 
 if __name__ == "__main__":

@@ -103,28 +103,11 @@ def stock_mlx_vlm(job: Job) -> Iterator[tuple[str, Answer]]:
 
 @contextlib.contextmanager
 def transformers_float32(job: Job) -> Iterator[tuple[str, Answer]]:
-    """Answer with transformers. AutoProcessor would need torchvision, but only for videos."""
-    import torch
-    import transformers
+    """Answer with transformers, page by page."""
+    from transformers_reader import TransformersReader
 
-    model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(job["model"], dtype=torch.float32).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(job["model"])
-    image_processor = transformers.AutoImageProcessor.from_pretrained(job["model"])
-    pad = "<|image_pad|>"
-
-    def answer(pixels: Image) -> str:
-        image = image_processor(images=[pixels], return_tensors="pt")
-        places = int(image["image_grid_thw"].prod()) // image_processor.merge_size**2
-        text = tokenizer([job["chat_prompt"].replace(pad, pad * places)], return_tensors="pt")
-        is_image = (text["input_ids"] == tokenizer.convert_tokens_to_ids(pad)).int()
-        with torch.inference_mode():
-            tokens = model.generate(
-                **text, **image, mm_token_type_ids=is_image, do_sample=False, max_new_tokens=job["max_tokens"]
-            )
-        return str(tokenizer.decode(tokens[0, text["input_ids"].shape[1] :], skip_special_tokens=True))
-
-    threads = torch.get_num_threads()
-    yield f"transformers {transformers.__version__} on torch {torch.__version__}, cpu, {threads} threads", answer
+    reader = TransformersReader(job["model"], "float32")
+    yield str(reader), lambda pixels: reader.answers(job["chat_prompt"], [pixels], job["max_tokens"]).texts[0]
 
 
 CONTENDERS = {

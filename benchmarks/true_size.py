@@ -5,6 +5,8 @@ with some changed words, something else, or missing. The answer is the same for 
 pages' own text.
 
     python benchmarks/true_size.py --shape 7b --folder BIG_DISK --runs 1:off 1:right 32:off 32:right
+
+mlx-vlm's server and transformers, as published, can read the same pages beside the engine, as many in flight.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
@@ -28,13 +32,16 @@ from olmocr.backends.local_server import free_port
 from olmocr.conversion.convert import convert
 from olmocr.doctor.measure.reading import answered_by_server
 from olmocr.model_folder import ModelFolder
-from olmocr.page import PageRequest
+from olmocr.page import PageRequest, chat_prompt
 from olmocr.rendering.render import open_document
 from olmocr.runtime.device import start_mlx
 from olmocr.version import __version__
 
 KINDS = {"off": 0.0, "right": 0.0, "scan": 0.0, "2": 0.02, "10": 0.1, "30": 0.3, "wrong": 1.0}
 """What a page's own text is: the share of its words that is changed. *scan* has none, *off* has no drafts, either."""
+
+SOURCE = "crafted"
+"""The folder of the checkpoint, beside those of its variants."""
 
 _HEADS = "at once | text | pages | pages/min | tokens/s | rows a step | passes/token | GB | computed, GB | answers"
 
@@ -58,41 +65,51 @@ class Wanted:
 
 def main() -> None:
     args = _arguments()
-    wanted = [Wanted.of(text) for text in args.runs]
-    with tempfile.TemporaryDirectory(prefix="olmocr-true-size-", dir=args.folder) as name:
-        folders = make_models(Path(name), args.shape, args.recipes)
+    with nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory(prefix="olmocr-true-size-") as name:
+        folders = make_models(Path(name), args.shape, args.recipes, args.words)
         print(f"{describe_machine()}; olmocr {__version__}; {args.gpu}")
         print(f"the shape of {args.shape}, {args.side} px, answers of {len(pieces(args.words)) + 1} tokens\n")
         print(f"| | {_HEADS} |\n|{' --- |' * 3}{' ---: |' * 8}")
         for recipe, folder in folders.items():
-            _apart(print_runs, recipe, folder, wanted, args)
-            for each in wanted if args.server else ():
-                if each.kind == "off":
-                    _apart(print_server, recipe, folder, each, args)
+            if args.runs:
+                _apart(print_runs, recipe, folder, args)
+            for each in args.server:
+                _apart(print_server, recipe, folder, each, args)
+        if args.transformers:
+            _apart(print_transformers, Path(name) / SOURCE, args)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=tuple(SHAPES), default="demo", help="(default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="where the models are made: 16.6 GB, and more for each recipe")
-    parser.add_argument("--recipes", nargs="+", default=["4bit"], help="or none: bfloat16 as it is (default: 4bit)")
     parser.add_argument(
-        "--runs", nargs="+", default=["1:off", "1:right"], help="AT_ONCE:TEXT[:PAGES], TEXT one of these"
+        "--folder", type=Path, help="for the models, 16.6 GB and more for each recipe; those that are there are used"
     )
+    parser.add_argument("--recipes", nargs="+", default=["4bit"], help="or none: bfloat16 as it is (default: 4bit)")
+    for name, reader, given in (
+        ("--runs", "the engine", ["1:off", "1:right"]),
+        ("--server", "mlx-vlm's server", []),
+        ("--transformers", "transformers, with the checkpoint in bfloat16", []),
+    ):
+        default = [Wanted.of(text) for text in given]
+        shown = f"what {reader} reads: AT_ONCE:TEXT[:PAGES] (default: {' '.join(given) or 'nothing'})"
+        parser.add_argument(name, type=Wanted.of, nargs="*", default=default, metavar="RUN", help=shown)
+    parser.add_argument("--as-stored", action="store_true", help="keep quantized weights as they are, on any device")
     parser.add_argument("--words", type=int, default=350, help="in an answer (default: %(default)s)")
     parser.add_argument("--side", type=int, default=1288, help="pixels of a page (default: %(default)s)")
-    parser.add_argument("--server", action="store_true", help="mlx-vlm's server beside each run without drafts, too")
     parser.add_argument("--gpu", default="", help="the GPU's name, for the heading")
     return parser.parse_args()
 
 
 def make_models(folder: Path, shape: str, recipes: Sequence[str], words: int = 350) -> dict[str, Path]:
-    """Make the checkpoint and a variant of it for each of *recipes*; return their folders by recipe."""
-    source = folder / "crafted"
-    make_checkpoint(source, shape, words)
-    made = {recipe: folder / recipe for recipe in recipes if recipe != "none"}
-    for recipe, path in made.items():
-        convert(source, recipe, path, method="stock")
+    """Make the checkpoint and a variant of it for each of *recipes*, if missing; return their folders by recipe."""
+    source = folder / SOURCE
+    if not source.exists():
+        make_checkpoint(source, shape, words)
+    made = {recipe: folder / f"{SOURCE}-mlx-{recipe}" for recipe in recipes if recipe != "none"}
+    missing = [recipe for recipe, path in made.items() if not path.exists()]
+    if missing:
+        convert(source, missing, made[missing[0]] if len(missing) == 1 else folder, method="stock")
     return {recipe: made.get(recipe, source) for recipe in recipes}
 
 
@@ -104,17 +121,22 @@ def _apart(work: Callable[..., None], *arguments: Any) -> None:
 
 def make_requests(wanted: Wanted, side: int, words: int) -> list[PageRequest]:
     """Return as many questions, with the pages' own text."""
-    with tempfile.NamedTemporaryFile(suffix=".pdf") as file:
-        path = Path(file.name)
-        make_pdf(path, wanted.pages, words, KINDS[wanted.kind])
-        with open_document(path, path.name) as document:
-            numbers = range(1, wanted.pages + 1)
-            pages = [PageRequest(document.render(number, side), draft_text=document.text(number)) for number in numbers]
+    pages = _rendered(KINDS[wanted.kind], side, words, wanted.pages)
     return [replace(page, draft_text="") for page in pages] if wanted.kind in ("off", "scan") else pages
 
 
-def print_runs(recipe: str, folder: Path, wanted: Sequence[Wanted], args: argparse.Namespace) -> None:
-    """Load *folder* once and print a line for each run."""
+@cache
+def _rendered(changed: float, side: int, words: int, count: int) -> list[PageRequest]:
+    with tempfile.NamedTemporaryFile(suffix=".pdf") as file:
+        path = Path(file.name)
+        make_pdf(path, count, words, changed)
+        with open_document(path, path.name) as document:
+            numbers = range(1, count + 1)
+            return [PageRequest(document.render(number, side), draft_text=document.text(number)) for number in numbers]
+
+
+def print_runs(recipe: str, folder: Path, args: argparse.Namespace) -> None:
+    """Load *folder* once and print a line for each of the engine's runs."""
     device = start_mlx()
     from olmocr.inference.costs import measure_costs
     from olmocr.inference.engine import set_limits
@@ -122,12 +144,12 @@ def print_runs(recipe: str, folder: Path, wanted: Sequence[Wanted], args: argpar
 
     set_limits(device)
     started = perf_counter()
-    loaded = load_model(ModelFolder(folder), device)
+    loaded = load_model(ModelFolder(folder), device, is_dense=False if args.as_stored else None)
     print(f"{recipe}: loaded in {perf_counter() - started:.1f} s: {loaded}", file=sys.stderr)
     costs = measure_costs(loaded)
     shown = ", ".join(f"{size}: {1000 * seconds:.1f}" for size, seconds in costs.seconds.items())
     print(f"{recipe}: ms of a pass by its tokens: {shown}", file=sys.stderr)
-    for each in wanted:
+    for each in args.runs:
         _print_run(loaded, costs, recipe, folder, each, args)
 
 
@@ -154,7 +176,7 @@ def _print_run(loaded: Any, costs: Any, recipe: str, folder: Path, wanted: Wante
     held = computed_bytes(folder, wanted, answers[0].input_tokens, len(answers[0].tokens))
     computed = weights + held + step_bytes(loaded.device)
     _print_line(
-        f"olmocr, {recipe}",
+        f"olmocr, {recipe}{', as stored' if args.as_stored else ''}",
         wanted,
         seconds,
         tokens,
@@ -198,9 +220,26 @@ def computed_bytes(folder: Path, wanted: Wanted, prompt: int, answer: int) -> in
 def print_server(recipe: str, folder: Path, wanted: Wanted, args: argparse.Namespace) -> None:
     """Print a line for mlx-vlm's own server, with as many pages in flight."""
     requests = tuple(replace(each, max_tokens=1000) for each in make_requests(wanted, args.side, args.words))
-    run = asyncio.run(answered_by_server(folder, requests, free_port(), wanted.at_once))
+    run = asyncio.run(answered_by_server(folder, requests, free_port(), wanted.at_once, warm_up=wanted.at_once))
     answers = _answers(run.texts, args.words)
     _print_line(f"mlx_vlm.server, {recipe}", wanted, run.seconds, run.tokens, "", "", "", "", answers)
+
+
+def print_transformers(folder: Path, args: argparse.Namespace) -> None:
+    """Load *folder* once and print a line for each run of transformers, which reads as many pages together."""
+    from transformers_reader import TransformersReader
+
+    reader = TransformersReader(folder, "bfloat16")
+    for wanted in args.transformers:
+        requests = make_requests(wanted, args.side, args.words)
+        prompt, images = chat_prompt(requests[0].prompt), [each.image.pixels for each in requests]
+        reader.answers(prompt, images[: wanted.at_once], 4)
+        started, texts, tokens = perf_counter(), list[str](), 0
+        for first in range(0, len(images), wanted.at_once):
+            done = reader.answers(prompt, images[first : first + wanted.at_once], 1000)
+            texts, tokens = texts + done.texts, tokens + done.tokens
+        seconds = perf_counter() - started
+        _print_line(str(reader), wanted, seconds, tokens, "", "", reader.peak(), "", _answers(texts, args.words))
 
 
 def _answers(texts: Sequence[str], words: int) -> str:

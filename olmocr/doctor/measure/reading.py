@@ -112,12 +112,17 @@ def children_peak() -> int:
     return peak_memory(resource.RUSAGE_CHILDREN)
 
 
-async def answered_by_server(model: Path, requests: Sequence[PageRequest], port: int, at_once: int) -> Round:
-    """Start ``mlx_vlm.server`` as published, and send it all *requests*; it answers *at_once* together."""
+async def answered_by_server(
+    model: Path, requests: Sequence[PageRequest], port: int, at_once: int, *, warm_up: int = 1
+) -> Round:
+    """Start ``mlx_vlm.server`` as published, and send it all *requests*; it answers *at_once* together.
+
+    Before the clock starts, it answers *warm_up* requests together that leave nothing behind.
+    """
     command = mlx_vlm_command(str(model), port=port, max_num_seqs=at_once)
     published = ("mlx_vlm.server" if part == "olmocr.backends.mlx_vlm_launcher" else part for part in command.arguments)
     async with serving(replace(command, arguments=tuple(published))) as ask:
-        await ask(_warm_up(requests))
+        await asyncio.gather(*(ask(_warm_up(requests)) for _ in range(warm_up)))
         started = time.perf_counter()
         answers = await asyncio.gather(*map(ask, requests))
         seconds = time.perf_counter() - started
