@@ -110,6 +110,21 @@ def keep_kernels(environment: MutableMapping[str, str]) -> None:
         environment[_KERNELS] = str(folder)
 
 
+PLANS = {"MLX_CUDA_SDPA_CACHE_SIZE": "1024", "MLX_ENABLE_CACHE_THRASHING_CHECK": "0"}
+"""How MLX keeps plans of attention for CUDA, by its variables.
+
+A plan takes tens of milliseconds to make, and each new size of images, prompts and batches needs one. MLX keeps 256.
+Once it has made twice as many, it raises an error for every new one, as it does for graphs of kernels
+(``mlx/backend/cuda/lru_cache.h``). A run over many different documents needs more.
+"""
+
+
+def keep_plans(environment: MutableMapping[str, str]) -> None:
+    """Set PLANS in *environment*, except what a person has set."""
+    for name, value in PLANS.items():
+        environment.setdefault(name, value)
+
+
 def compiled_kernels(environment: Mapping[str, str] = os.environ) -> int:
     """Return how many kernels MLX has compiled for CUDA and kept where *environment* says."""
     folder = environment.get(_KERNELS)
@@ -128,13 +143,14 @@ def start_mlx() -> Device:
     """Import MLX, on a Linux CPU with a fast BLAS under it, and return where it computes.
 
     Call this before anything else imports MLX: a BLAS that comes later is not used. Its threads sleep while they wait.
-    What MLX compiles for CUDA is kept in the user's cache.
+    What MLX compiles for CUDA is kept in the user's cache, and more plans of attention than MLX keeps by itself.
 
     Raises:
         MissingDependencyError: MLX is not installed, or not for this machine.
     """
     if _has_cuda():
         keep_kernels(os.environ)
+        keep_plans(os.environ)
     blas = _load_fast_blas() if sys.platform == "linux" else "Accelerate"
     mx = _import_mlx()
     version = importlib.metadata.version("mlx")

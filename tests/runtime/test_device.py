@@ -10,6 +10,7 @@ from olmocr.runtime.device import (
     WAITING,
     compiled_kernels,
     keep_kernels,
+    keep_plans,
     let_waiting_threads_sleep,
     limit_of,
     memory_limits,
@@ -194,3 +195,9 @@ def test_where_the_users_cache_cannot_be_written_mlx_keeps_kernels_where_it_like
 )
 def test_what_a_gpu_can_keep_is_what_its_driver_recommends_or_most_of_its_memory(info, expected):
     assert limit_of(info) == expected
+
+
+def test_mlx_never_refuses_a_size_on_cuda_since_it_has_seen_many_unless_a_person_wants_that():
+    environment = {"MLX_CUDA_SDPA_CACHE_SIZE": "64"}
+    keep_plans(environment)
+    assert environment == {"MLX_CUDA_SDPA_CACHE_SIZE": "64", "MLX_ENABLE_CACHE_THRASHING_CHECK": "0"}
