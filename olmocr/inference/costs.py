@@ -12,6 +12,10 @@ from olmocr.inference.passes.cache import BatchCache, RowCache, cache_for
 from olmocr.inference.passes.forward import embed, forward, logits
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+_LARGE_SIZES = (128, 256, 512)
+"""What drafts of many pages may have together; a device on which a pass takes longer than ``_QUICK`` skips them."""
+
+_QUICK = 0.05  # seconds
 CONTEXT = 256
 """How many tokens precede those of a measured pass."""
 
@@ -29,16 +33,22 @@ def measure_costs(loaded: LoadedModel) -> Costs:
     after the other, as they are without drafts, and their mean counts.
     """
     measured = RowPasses(loaded)
-    seconds: dict[int, list[float]] = {size: [] for size in _SIZES}
-    for size in _SIZES:
+    sizes = list(_SIZES)
+    for size in sizes:
         measured.run(size)  # compiles kernels and allocates memory
+    for size in _LARGE_SIZES:
+        if measured.run(sizes[-1]) > _QUICK:
+            break
+        measured.run(size)
+        sizes.append(size)
+    seconds: dict[int, list[float]] = {size: [] for size in sizes}
     started, rounds = time.perf_counter(), 0
     while rounds < _LEAST_ROUNDS or time.perf_counter() - started < _SECONDS:
         rounds += 1
-        for size in _SIZES:
+        for size in sizes:
             seconds[size].append(measured.run(size, _QUEUED if size == 1 else 1))
     typical = {size: sorted(each)[1] for size, each in seconds.items()}
-    return Costs({size: min(typical[other] for other in _SIZES if other >= size) for size in _SIZES})
+    return Costs({size: min(typical[other] for other in sizes if other >= size) for size in sizes})
 
 
 class RowPasses:
@@ -58,7 +68,7 @@ class RowPasses:
         """Queue *times* passes together, each with *size* tokens; return the seconds of one pass."""
         started = time.perf_counter()
         for _ in range(times):
-            self._length = max(CONTEXT, (self._length + 1) % (self._cache.capacity - _SIZES[-1]))
+            self._length = max(CONTEXT, (self._length + 1) % (self._cache.capacity - _LARGE_SIZES[-1]))
             self._cache.expect([self._length], [size])
             chosen = self._pass(self._cache, self._length, size)
         mx.eval(chosen)

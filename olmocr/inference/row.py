@@ -147,16 +147,21 @@ class Row:
         return self.text.partition(CLOSER)[2]
 
     @property
+    def drafter(self) -> Drafter | None:
+        """What proposes tokens in the next pass; None if nothing does."""
+        return self._drafter if self.is_drafting and not self.guide else None
+
+    @property
     def confidence(self) -> float:
         """The probability that a proposed token is right; 0 if none is proposed."""
         return self._drafter.right if self._drafter and self.is_drafting else 0.0
 
-    def propose(self, beside: Beside) -> list[int]:
-        """Return tokens that may come next, in a pass with others *beside* it; the model checks them."""
+    def propose(self, beside: Beside, most: float = math.inf) -> list[int]:
+        """Return up to *most* tokens that may come next, in a pass with others *beside* it; the model checks them."""
         if self._drafter is None or self._drafter.is_resting or self.guide:
             return []
         self._beside = beside
-        return self._drafter.propose(self.text, beside, self.most_tokens - self.written - 1)
+        return self._drafter.propose(self.text, beside, int(min(most, self.most_tokens - self.written - 1)))
 
     def expected(self, proposed: int) -> float:
         """Return how many of *proposed* tokens will probably be right, judged by earlier drafts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from olmocr.inference.draft import Beside
+from olmocr.inference.draft import Beside, longest_padded
 from olmocr.inference.guided import Guide
 from olmocr.inference.model import LoadedModel
 from olmocr.inference.passes.cache import Layers, cache_for
@@ -59,6 +60,7 @@ class ModelRunner:
 
     def __init__(self, loaded: LoadedModel, drafted_pages: int) -> None:
         self._language = loaded.language
+        self._is_padded = loaded.device.kind == "cuda"
         self._drafted_pages = drafted_pages
         self._cache = cache_for(loaded.device, len(loaded.language.blocks))
         self._flying: Step | None = None
@@ -96,7 +98,7 @@ class ModelRunner:
 
     def _step(self, rows: Sequence[Row], before: Step | None) -> Step:
         unseen = [before.token_of(row) if before else None for row in rows]
-        drafts = proposals(rows) if len(rows) <= self._drafted_pages else [[] for _ in rows]
+        drafts = proposals(rows, self._is_padded) if len(rows) <= self._drafted_pages else [[] for _ in rows]
         parts = [
             mx.array(row.unread + draft, dtype=mx.int32) if token is None else token
             for row, token, draft in zip(rows, unseen, drafts, strict=True)
@@ -129,16 +131,19 @@ class ModelRunner:
         self._cache.expect(lengths, counts)
 
 
-def proposals(rows: Sequence[Row]) -> list[list[int]]:
+def proposals(rows: Sequence[Row], is_padded: bool = False) -> list[list[int]]:
     """Return the tokens proposed for each of *rows*; rows whose drafts were right most often come first.
 
     Each draft is as long as pays, given what is already in the pass, so that all together are not too much for the
-    device.
+    device. If each row *is_padded* to the longest, a draft is no longer than what pays for all rows.
     """
     drafts: list[list[int]] = [[] for _ in rows]
+    most = math.inf
+    if is_padded and len(rows) > 1:
+        most = longest_padded([drafter for row in rows if (drafter := row.drafter)], len(rows))
     beside = Beside(len(rows) - 1, len(rows) - 1)
     for place in sorted(range(len(rows)), key=lambda place: -rows[place].confidence):
-        drafts[place] = rows[place].propose(beside)
+        drafts[place] = rows[place].propose(beside, most)
         count = len(drafts[place])
         beside = Beside(beside.tokens + count, beside.expected + rows[place].expected(count))
     return drafts

@@ -6,7 +6,17 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
-from olmocr.inference.draft import SIZES, Beside, Costs, Drafter, DraftSource, as_plain, as_written, usual_rest
+from olmocr.inference.draft import (
+    SIZES,
+    Beside,
+    Costs,
+    Drafter,
+    DraftSource,
+    as_plain,
+    as_written,
+    longest_padded,
+    usual_rest,
+)
 from olmocr.inference.engine import Engine
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageImage, PageRequest
@@ -190,3 +200,16 @@ def test_drafts_that_are_right_never_rest(tokenizer):
     for _ in range(100):
         right.learn(8, 8, ALONE, rows=1)
         assert not right.is_resting
+
+
+def test_where_each_row_is_padded_to_the_longest_a_draft_is_as_long_as_pays_for_all_rows(tokenizer):
+    costs = Costs({1: 1.0, 64: 1.0, 128: 2.0, 1024: 16.0})  # a device that takes 64 tokens at once
+    sure = [Drafter(tokenizer, costs, [], SIZES["cuda"]) for _ in range(64)]
+    unsure = [Drafter(tokenizer, costs, [], SIZES["cuda"]) for _ in range(64)]
+    for _ in range(5):
+        for each in unsure:
+            each.learn(4, 0, ALONE, rows=32)
+    assert [longest_padded(sure[:rows], rows) for rows in (1, 2, 4, 8)] == [31, 31, 15, 7]
+    assert longest_padded(sure[:1], 64) == 0  # one row is not worth padding 63 others
+    assert longest_padded(unsure, 64) == 0
+    assert longest_padded([], 1) == 0
