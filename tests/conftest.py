@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,11 @@ from hypothesis import settings
 
 from olmocr.conversion.convert import convert as convert_checkpoint
 from olmocr.runtime.device import start_mlx
+
+# Hundreds of commands that tests start, and both workers, would compile all modules anew where Python was told to keep
+# no bytecode, as in many containers: a sixth of the complete run.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Before any test module imports MLX or mlx-vlm, or the fast BLAS comes too late.
 DEVICE = start_mlx()

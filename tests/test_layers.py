@@ -1,6 +1,7 @@
 """Who may import whom (docs/architecture.md), read from the source; and what an import costs."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -143,13 +144,16 @@ def read_modules():
 MODULES = list(read_modules())
 
 
+@functools.cache
 def imports(tree):
+    found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            yield node.module
+            found.add(node.module)
+    return frozenset(found)
 
 
 def own_imports(tree):

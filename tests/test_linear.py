@@ -67,26 +67,29 @@ MOST_GROWTH = 6  # times the work for four times the length; quadratic is sixtee
 def patterns():
     """Return every regular expression of the package by its place, and whether it is tried from the start alone."""
     found = {}
-    sources = {path: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
-    used = defaultdict(set)
-    for tree in sources.values():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                used[ast.unparse(node.func.value)].add(node.func.attr)
-    for path, tree in sources.items():
+    calls, used = {}, defaultdict(set)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        source = path.read_text("utf-8")
+        calls_here = [node for node in ast.walk(ast.parse(source)) if _is_method_of_a_name(node)]
+        for call in calls_here:
+            used[call.func.value.id].add(call.func.attr)
         name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-        if name in OF_THIS_MACHINE or not re.search(r"\bre\.", path.read_text("utf-8")):
-            continue
+        if name not in OF_THIS_MACHINE and re.search(r"\bre\.", source):
+            calls[name] = calls_here
+    for name, calls_here in calls.items():
         for variable, value in vars(importlib.import_module(name)).items():
             for number, pattern in enumerate(patterns_in(value)):
                 found[f"{name}.{variable}[{number}]"] = pattern, used[variable]
-        for call in ast.walk(tree):
-            is_of_re = isinstance(call, ast.Call) and ast.unparse(call.func).startswith("re.") and call.args
-            if is_of_re and isinstance(call.args[0], ast.Constant) and call.func.attr != "compile":
-                pattern = re.compile(call.args[0].value)
-                found[f"{name}:{call.lineno}"] = pattern, {ast.unparse(call.func).removeprefix("re.")}
+        for call in calls_here:
+            is_of_re = call.func.value.id == "re" and call.func.attr != "compile" and call.args
+            if is_of_re and isinstance(call.args[0], ast.Constant):
+                found[f"{name}:{call.lineno}"] = re.compile(call.args[0].value), {call.func.attr}
     once = {(pattern, frozenset(uses)): place for place, (pattern, uses) in reversed(found.items())}
     return {place: (pattern, uses) for (pattern, uses), place in sorted(once.items(), key=lambda each: each[1])}
+
+
+def _is_method_of_a_name(node):
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name)
 
 
 def patterns_in(value):

@@ -44,6 +44,7 @@ class Steps:
 
     def __init__(self, pattern, *, anchored=False, whole=False, most=20_000):
         self._flags = pattern.flags
+        self._has_lines = bool(self._flags & re.MULTILINE)
         text = pattern.pattern if isinstance(pattern.pattern, str) else pattern.pattern.decode("latin-1")
         self.tree = _parser.parse(text, self._flags & ~(re.UNICODE | re.DEBUG))
         self._anchored, self._whole, self.most = anchored, whole, most
@@ -66,9 +67,9 @@ class Steps:
         before = sys.getrecursionlimit()
         sys.setrecursionlimit(20_000)
         try:
-            at = 0
+            at, nodes = 0, self.tree.data
             while at <= len(text):
-                end = self._match(list(self.tree), 0, at, self._at_end if self._whole else lambda place: place)
+                end = self._match(nodes, 0, at, self._at_end if self._whole else lambda place: place)
                 if self._anchored:
                     break
                 at = end if end is not None and end > at else at + 1
@@ -105,11 +106,11 @@ class Steps:
         )
 
     def _place(self, value, at, rest):
-        text = self._text
+        text, has_lines = self._text, self._has_lines
         holds = {
-            op.AT_BEGINNING: at == 0 or (self._flags & re.MULTILINE and text[at - 1] == "\n"),
+            op.AT_BEGINNING: at == 0 or (has_lines and text[at - 1] == "\n"),
             op.AT_BEGINNING_STRING: at == 0,
-            op.AT_END: at == len(text) or text[at:] == "\n" or (self._flags & re.MULTILINE and text[at] == "\n"),
+            op.AT_END: at == len(text) or text[at:] == "\n" or (has_lines and text[at] == "\n"),
             op.AT_END_STRING: at == len(text),
         }
         is_edge = _is_word(text[at - 1 : at] if at else "") != _is_word(text[at : at + 1])
@@ -117,7 +118,7 @@ class Steps:
         return rest(at) if holds[value] else None
 
     def _branch(self, value, at, rest):
-        return _first(self._match(list(branch), 0, at, rest) for branch in value[1])
+        return _first(self._match(branch.data, 0, at, rest) for branch in value[1])
 
     def _group(self, value, at, rest):
         number, _, _, inner = value
@@ -129,7 +130,7 @@ class Steps:
                 self._groups[number] = before
             return found
 
-        return self._match(list(inner), 0, at, after)
+        return self._match(inner.data, 0, at, after)
 
     def _again(self, value, at, rest):
         known = self._groups.get(value) or ""
@@ -138,7 +139,7 @@ class Steps:
     def _repeat(self, value, at, rest, lazy=False):
         least, most, inner = value
         least, most = min(least, MANY), len(self._text) + 1 if most is op.MAXREPEAT else min(most, MANY)
-        nodes = list(inner)
+        nodes = inner.data
         if len(nodes) == 1 and _is_character(nodes[0][0]):
             return self._repeat_character(nodes[0], least, most, at, rest, lazy)
 
@@ -177,7 +178,7 @@ class Steps:
 
     def _alone(self, value, at, rest):
         """Match what is never tried again: a possessive repetition, or an atomic group."""
-        nodes = [(op.MAX_REPEAT, value)] if isinstance(value, tuple) else list(value)
+        nodes = [(op.MAX_REPEAT, value)] if isinstance(value, tuple) else value.data
         end = self._match(nodes, 0, at, lambda place: place)
         return None if end is None else rest(end)
 
@@ -185,7 +186,7 @@ class Steps:
         direction, inner = value
         start = at if direction > 0 else at - inner.getwidth()[0]
         goal = (lambda place: place) if direction > 0 else (lambda place: place if place == at else None)
-        found = self._match(list(inner), 0, start, goal) if start >= 0 else None
+        found = self._match(inner.data, 0, start, goal) if start >= 0 else None
         return rest(at) if (found is not None) == wanted else None
 
 

@@ -1,4 +1,4 @@
-"""python -m tests.as_on_macos [what pytest takes]: tests, as far as they can be had as on a Mac; without any, FILES."""
+"""python -m tests.as_on_macos [what pytest takes]: tests, as far as can be had as on a Mac; FILES if it names none."""
 
 import os
 import subprocess
@@ -91,14 +91,16 @@ def make_environment(folder):
     }
 
 
-def run(options, names=FILES, **settings):
-    """Run the tests that are *named* with pytest's *options*; *settings* are those of ``subprocess.run``."""
+def run(arguments, files=FILES, **settings):
+    """Run what pytest's *arguments* name, or *files*; *settings* are those of ``subprocess.run``."""
     left_out = [word for name in LEFT_OUT for word in ("--deselect", name)]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *left_out, *options, *names]
+    # Only pytest knows which of its arguments are names, and which are options' values.
+    unnamed = ("-o", f"testpaths={' '.join(files)}")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *left_out, *unnamed, *arguments]
     with tempfile.TemporaryDirectory(prefix="as-on-macos-") as folder:
         environment = make_environment(Path(folder).resolve())
         return subprocess.run(command, cwd=ROOT, env=environment, **settings)
 
 
 if __name__ == "__main__":
-    sys.exit((run(sys.argv[1:], ()) if sys.argv[1:] else run([])).returncode)
+    sys.exit(run(sys.argv[1:]).returncode)

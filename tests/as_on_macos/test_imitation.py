@@ -132,6 +132,11 @@ def test_what_is_kept_and_what_is_left_out_is_there():
         assert any(path == each or path.startswith(f"{each}/") for each in FILES), name
 
 
+def test_options_alone_name_no_tests_so_those_that_are_kept_for_it_are_run():
+    told = run(["--collect-only", "-q", "-k", "littered"], ["tests/test_strays.py"], stdout=subprocess.PIPE, text=True)
+    assert {line.partition("::")[0] for line in told.stdout.splitlines() if "::" in line} == {"tests/test_strays.py"}
+
+
 @pytest.mark.slow
 def test_the_tests_that_are_kept_for_it_hold_with_only_what_macos_has(tmp_path):
     done = run(["-q", f"--junitxml={tmp_path / 'results.xml'}"], stdout=subprocess.PIPE, text=True)

@@ -66,3 +66,9 @@ def settings_cached(running_hub, tmp_path_factory):
     folder = tmp_path_factory.mktemp("settings")
     kept_settings(folder, running_hub)
     return folder
+
+
+@pytest.fixture
+def settings_kept(settings_cached, tmp_path):
+    """Keep the settings of tiny/sharded in *tmp_path*, as kept_settings does there in a process of its own."""
+    shutil.copy(settings_cached / "kept", tmp_path)

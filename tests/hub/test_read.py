@@ -29,8 +29,7 @@ def test_the_header_of_a_remote_shard_is_read_without_its_weights(hub, commits, 
     assert not large_files(tmp_path)
 
 
-def test_a_server_that_knows_no_ranges_sends_little_more_than_the_header(hub, commits, tmp_path):
-    kept_settings(tmp_path, hub)
+def test_a_server_that_knows_no_ranges_sends_little_more_than_the_header(hub, commits, settings_kept, tmp_path):
     hub.knows_ranges = False
     printed = lines(tmp_path, hub, f"for shard in {SHARDS}: print(remote_header(kept(), shard)[0].hex())")
     assert printed == [header_of(commits.sharded.folder / shard).hex() for shard in SHARDS]
@@ -63,15 +62,13 @@ def test_a_remote_header_of_impossible_length_is_a_damaged_file(tmp_path, conten
         ]
 
 
-def test_a_header_that_breaks_off_ends_in_a_sentence(hub, tmp_path):
-    kept_settings(tmp_path, hub)
+def test_a_header_that_breaks_off_ends_in_a_sentence(hub, settings_kept, tmp_path):
     hub.cut_once[SHARDS[0]] = Cut(20, "closed")
     (printed,) = lines(tmp_path, hub, f"remote_header(kept(), {SHARDS[0]!r})")
     assert printed.startswith("HubError: tiny/sharded could not be downloaded: ")
 
 
-def test_a_shard_that_the_repository_lacks_is_named(hub, tmp_path):
-    kept_settings(tmp_path, hub)
+def test_a_shard_that_the_repository_lacks_is_named(hub, settings_kept, tmp_path):
     sentence = "CheckpointError: tiny/sharded lacks the shard x.safetensors; choose a complete repository or"
     for call in ("remote_header(kept(), 'x.safetensors')", "fetch_shard(kept(), 'x.safetensors', Path('shards'))"):
         (printed,) = lines(tmp_path, hub, call)
@@ -90,8 +87,7 @@ def test_a_shard_is_fetched_into_a_folder_and_not_into_the_cache(hub, commits, t
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
-def test_a_shard_that_breaks_off_is_gone_on_with_in_the_next_call(hub, commits, tmp_path, how):
-    kept_settings(tmp_path, hub)
+def test_a_shard_that_breaks_off_is_gone_on_with_in_the_next_call(hub, commits, settings_kept, tmp_path, how):
     hub.cut_once[SHARDS[0]] = Cut(5 << 20, how)
     (printed,) = lines(tmp_path, hub, FETCH)
     assert printed.startswith("HubError: tiny/sharded could not be downloaded: ")
@@ -106,16 +102,14 @@ def test_a_shard_that_breaks_off_is_gone_on_with_in_the_next_call(hub, commits, 
     assert large_files(tmp_path) == [tmp_path / "shards" / SHARDS[0]]
 
 
-def test_a_shard_that_breaks_off_is_gone_on_with_by_a_server_that_knows_no_ranges(hub, tmp_path):
-    kept_settings(tmp_path, hub)
+def test_a_shard_that_breaks_off_is_gone_on_with_by_a_server_that_knows_no_ranges(hub, settings_kept, tmp_path):
     hub.cut_once[SHARDS[0]] = Cut(5 << 20, "closed")
     lines(tmp_path, hub, FETCH)
     hub.knows_ranges = False
     assert lines(tmp_path, hub, FETCH) == [SHARDS[0]]
 
 
-def test_a_shard_is_fetched_in_one_call_through_failures_that_pass(hub, tmp_path):
-    kept_settings(tmp_path, hub)
+def test_a_shard_is_fetched_in_one_call_through_failures_that_pass(hub, settings_kept, tmp_path):
     hub.refuse_once[SHARDS[0]] = 503
     hub.cut_once[SHARDS[0]] = Cut(5 << 20, "closed")
     assert lines(tmp_path, hub, FETCH.replace("patience=()", "patience=(0.01,)")) == [SHARDS[0]]
@@ -145,8 +139,7 @@ def test_a_busy_hub_ends_in_a_sentence_when_patience_does(hub, settings_cached, 
 
 @pytest.mark.parametrize("wrong", ["{}.incomplete", "{}"], ids=["going on from it", "there already"])
 @pytest.mark.parametrize("nbytes", [100, 13 << 20], ids=["other bytes", "too many"])
-def test_a_shard_that_is_not_what_the_hub_lists_is_removed(hub, tmp_path, wrong, nbytes):
-    kept_settings(tmp_path, hub)
+def test_a_shard_that_is_not_what_the_hub_lists_is_removed(hub, settings_kept, tmp_path, wrong, nbytes):
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / wrong.format(SHARDS[0])).write_bytes(b"x" * nbytes)
     (printed,) = lines(tmp_path, hub, FETCH)
@@ -164,8 +157,7 @@ def test_a_shard_that_is_shorter_than_the_hub_lists_ends_in_a_sentence(hub, comm
     )
 
 
-def test_a_full_disk_is_an_output_error_and_what_is_there_is_kept(hub, tmp_path):
-    kept_settings(tmp_path, hub)
+def test_a_full_disk_is_an_output_error_and_what_is_there_is_kept(hub, settings_kept, tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))"
     (printed,) = lines(tmp_path, hub, f"{limit}; {FETCH}")
     incomplete = Path("shards", f"{SHARDS[0]}.incomplete")
