@@ -13,7 +13,7 @@ from olmocr.conversion.convert import convert as convert_checkpoint
 from olmocr.runtime.device import start_mlx
 
 # Hundreds of commands that tests start, and both workers, would compile all modules anew where Python was told to keep
-# no bytecode, as in many containers: a sixth of the complete run.
+# no bytecode, as in many containers.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 

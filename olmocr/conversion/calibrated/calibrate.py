@@ -109,7 +109,7 @@ class _Pass:
 
         The vision tower is rounded on the way forward, since it does not depend on the gradients.
         """
-        path, image_token = self._folder.path / _GRADIENTS_FILE, self._source.config["image_token_id"]
+        path, image_token = self._folder.path / _GRADIENTS_FILE, self._source.image_token
         found = read_token_gradients(path, image_token)
         if found is None:
             there, back = (_Share(self._calibration.on_share, *ends) for ends in ((0, 0.2), (0.2, _BEFORE)))

@@ -71,7 +71,7 @@ class Propagation:
         self._names = block_names(source)
         self._first = number_of_blocks(source.config)["blocks"]
         self._shape, self._kernels = language_shape(source.config), fastest_kernels()
-        self._image_token: int = source.config["image_token_id"]
+        self._image_token = source.image_token
         self._blocks = SourceBlocks(source, computing_dtype(source))
         self._theirs = states_of(source, ordered, folder.states)
         self._own = states_of(source, ordered, folder.states, rounding_before(plan, calibration.propagated_bits))

@@ -90,6 +90,21 @@ class SourceCheckpoint:
     config: dict[str, Any]
     tensors: dict[str, TensorInfo]
 
+    @property
+    def image_token(self) -> int:
+        """The token in a prompt that stands for a piece of an image.
+
+        Raises:
+            CheckpointError: config.json does not name it.
+        """
+        token = self.config.get("image_token_id")
+        if not isinstance(token, int):
+            raise CheckpointError(
+                f"{self.folder.where} cannot be calibrated: its config.json has no image_token_id; add it, or convert "
+                "with `method` fit"
+            )
+        return token
+
 
 def read_checkpoint(folder: ModelFolder) -> SourceCheckpoint:
     """Read the headers of a checkpoint, here or on the Hub, and check that every tensor is present.

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,14 @@ def test_every_tensor_of_the_demo_checkpoint_is_found_in_its_two_shards():
     source = read_checkpoint(ModelFolder(CHECKPOINT))
     assert len(source.tensors) == 165
     assert len({info.shard for info in source.tensors.values()}) == 2
+
+
+def test_a_config_that_does_not_name_the_image_token_cannot_be_calibrated():
+    source = read_checkpoint(ModelFolder(CHECKPOINT))
+    assert source.image_token == source.config["image_token_id"]
+    unnamed = replace(source, config={**source.config, "image_token_id": None})
+    with pytest.raises(CheckpointError, match="cannot be calibrated: its config.json has no image_token_id"):
+        unnamed.image_token  # noqa: B018 - raises
 
 
 def test_a_missing_tensor_is_named(tmp_path):

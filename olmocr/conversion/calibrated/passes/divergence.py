@@ -71,7 +71,7 @@ def measured_divergence(
         on_block(block.number + 1, total)
 
     walk(source, ordered, walked, scratch, options=WalkOptions(needed=()))
-    _embed(ours, ordered, made, source.config["image_token_id"])
+    _embed(ours, ordered, made, source.image_token)
     for number in range(first, len(names) - 1):
         weights = made.weights(names[number])
         for place, page in enumerate(ordered):

@@ -278,7 +278,7 @@ class _WayBack:
         seed: int,
     ) -> None:
         self.pages, self.names = pages, block_names(source)
-        self.image_token: int = source.config["image_token_id"]
+        self.image_token = source.image_token
         self.gradients: list[mx.array] = []
         self._blocks, self._seed = blocks, seed
         self._states, self._shape = states_of(source, pages, folder), language_shape(source.config)

@@ -205,7 +205,7 @@ class _Walk:
         self._kernels = fastest_kernels()
         self._names = block_names(source)
         self._vision_blocks = number_of_blocks(source.config)["blocks"]
-        self._image_token: int = source.config["image_token_id"]
+        self._image_token = source.image_token
         self._vision_shape = vision_shape(source.config["vision_config"])
         self._shape = language_shape(source.config)
         self._apart = frozenset[str]()
