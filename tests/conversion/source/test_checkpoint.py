@@ -58,7 +58,7 @@ def test_a_config_that_does_not_name_the_image_token_cannot_be_calibrated():
     source = read_checkpoint(ModelFolder(CHECKPOINT))
     assert source.image_token == source.config["image_token_id"]
     unnamed = replace(source, config={**source.config, "image_token_id": None})
-    with pytest.raises(CheckpointError, match="cannot be calibrated: its config.json has no image_token_id"):
+    with pytest.raises(CheckpointError, match="cannot be calibrated: its config"):
         unnamed.image_token  # noqa: B018 - raises
 
 
