@@ -5,15 +5,16 @@ import sys
 import pytest
 
 from olmocr.inference.decode import decode
-from olmocr.inference.model import load_model
+from olmocr.inference.model import load_model, load_processor
 from olmocr.model_folder import ModelFolder
 from olmocr.page import PageRequest, parse_page_response
 from olmocr.rendering.render import open_document
-from tests.conftest import DEVICE, ROOT
+from tests.conftest import CHECKPOINT, DEVICE, ROOT
 from tests.inference.decoded import picture
 
 sys.path.append(str(ROOT / "benchmarks"))
 from crafted import make_checkpoint, make_pdf, pieces, words
+from drafts import Count, generated_pages, read
 from true_size import Wanted
 
 
@@ -51,3 +52,12 @@ def test_a_crafted_model_writes_its_answer_and_ends_it(tmp_path):
     answer = decode(load_model(ModelFolder(tmp_path / "model"), DEVICE), PageRequest(picture(1), max_tokens=100))
     assert (answer.finish_reason, len(answer.tokens)) == ("stop", len(pieces(12)))
     assert parse_page_response(answer.text).natural_text.split() == words(12)
+
+
+def test_a_generated_page_of_drafts_is_written_in_few_passes_if_its_own_text_is_right():
+    tokenizer, counts = load_processor(ModelFolder(CHECKPOINT)).tokenizer, {}
+    for name, pages in generated_pages(ROOT / "demo/pages").items():
+        counts[name] = Count()
+        read(pages[0], tokenizer, "cuda", counts[name])
+    assert counts["prose"].passes < counts["an invoice"].passes < counts["a scan without text"].passes / 2
+    assert counts["prose"].accepted == counts["prose"].proposed

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from olmocr.inference.table_draft import TableText
 from olmocr.page import PageResponse, make_front_matter
 from olmocr.text import normalized
 
@@ -82,12 +83,14 @@ class DraftSource:
     """A text that may be written next, piece by piece.
 
     With *is_exact*, it is an answer, including blanks and tags. Otherwise it is a page's own text, which has other line
-    ends and no tags. The place of the last piece is remembered, and the search for the next begins there.
+    ends and no tags; within a table, the tags are added. The place of the last piece is remembered, and the search for
+    the next begins there.
     """
 
     def __init__(self, text: str, is_exact: bool) -> None:
         self._is_exact = is_exact
         self._text = text if is_exact else as_written(text)
+        self._table = None if is_exact else TableText(normalized("NFKC", text))
         self._at = 0
 
     def after(self, written: str, most: int) -> tuple[int, str]:
@@ -95,6 +98,8 @@ class DraftSource:
 
         *written* is the answer's body. If it is empty, the beginning of the text follows.
         """
+        if self._table and (rows := self._table.after(written, most)):
+            return _TAILS[0], rows[:most]
         end = written if self._is_exact else as_plain(written)
         if not end.strip():
             return _TAILS[-1], self._text[:most].lstrip()
