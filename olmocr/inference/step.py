@@ -13,7 +13,7 @@ import numpy as np
 from olmocr.inference.draft import Beside
 from olmocr.inference.guided import Guide
 from olmocr.inference.model import LoadedModel
-from olmocr.inference.passes.cache import Layers, cache_for
+from olmocr.inference.passes.cache import AnswersCache, Layers
 from olmocr.inference.passes.forward import embed, forward, logits
 from olmocr.inference.room import rounded
 from olmocr.inference.row import Row
@@ -60,7 +60,7 @@ class ModelRunner:
     def __init__(self, loaded: LoadedModel, drafted_pages: int) -> None:
         self._language = loaded.language
         self._drafted_pages = drafted_pages
-        self._cache = cache_for(loaded.device, len(loaded.language.blocks))
+        self._cache: AnswersCache = loaded.language.batch_cache(loaded.device)
         self._flying: Step | None = None
 
     def due(self, rows: Sequence[Row]) -> Step | None:

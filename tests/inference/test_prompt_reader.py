@@ -9,6 +9,7 @@ from olmocr.inference.decode import BatchLimits, Scheduler
 from olmocr.inference.draft import Costs
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
+from olmocr.inference.passes.forward import Language
 from olmocr.inference.row import Asked
 from olmocr.page import PageRequest
 from olmocr.runtime.device import Device
@@ -34,6 +35,7 @@ def test_a_prompt_is_read_in_steps_of_any_size_with_the_same_answer(folder):
 def test_pages_are_answered_the_same_where_shapes_are_kept_as_on_cuda(folder):
     """Prompts whose pieces are filled up, tokens filled up to a power of two, and a mask of numbers: on a CPU."""
     loaded = load_model(folder, DEVICE)
+    loaded = replace(loaded, language=Language(loaded.model, has_kernels=False))
     limits = BatchLimits(3, 20_000 * TOKEN_BYTES, 4096, drafted_pages=3, costs=Costs({1: 1.0, 64: 1.1}))
     requests = [
         PageRequest(picture(number, (280, 140 + 28 * number)), max_tokens=30, draft_text="Total ph forth of found")
