@@ -12,6 +12,10 @@ import numpy as np
 
 from olmocr.inference.blas import Blas, Floats, Product
 
+SMALL = 450_000
+"""For at most this many multiplications numpy's own product takes less time than calling MKL; with one row, or a few of
+attention. numpy's OpenBLAS does them in one thread (interface/gemv.c), so nobody has to wait for another."""
+
 # Attention scores at once, in elements of all heads: 4 MB, about as much as fits into a processor's cache. Fewer
 # rows than _LEAST_ROWS would make the matrix products inefficient.
 _SCORES = 1 << 20
@@ -28,7 +32,8 @@ class Linear:
 
     def __call__(self, values: Floats) -> Floats:
         """Return the outputs (tokens, outputs) for *values* (tokens, width)."""
-        out = self._blas.product(values, self._weight.T)
+        is_small = len(values) == 1 and self._weight.size <= SMALL
+        out = values @ self._weight.T if is_small else self._blas.product(values, self._weight.T)
         if self._bias is not None:
             out += self._bias
         return out
@@ -57,8 +62,8 @@ def attend(product: Product, queries: Floats, keys: Floats, values: Floats, mask
 
 def rms_norm(values: Floats, weight: Floats, epsilon: np.float32) -> Floats:
     """Return *values* (tokens, width), each token divided by its root mean square, times *weight* (width,)."""
-    means = np.einsum("ij,ij->i", values, values)[:, None] / np.float32(values.shape[1])
-    normed: Floats = values / np.sqrt(means + epsilon)
+    squares = np.einsum("ij,ij->i", values, values)
+    normed: Floats = values / np.sqrt(squares / np.float32(values.shape[1]) + epsilon)[:, None]
     normed *= weight
     return normed
 

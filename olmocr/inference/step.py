@@ -17,7 +17,7 @@ from olmocr.inference.passes.cache import AnswersCache, Layers
 from olmocr.inference.passes.forward import embed, forward, logits
 from olmocr.inference.room import rounded
 from olmocr.inference.row import Row
-from olmocr.inference.sampling import choose
+from olmocr.inference.sampling import choose, choose_now
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class ModelRunner:
 
     def __init__(self, loaded: LoadedModel, drafted_pages: int) -> None:
         self._language = loaded.language
+        self._may_queue = not loaded.language.is_eager
         self._drafted_pages = drafted_pages
         self._cache: AnswersCache = loaded.language.batch_cache(loaded.device)
         self._flying: Step | None = None
@@ -66,7 +67,9 @@ class ModelRunner:
     def due(self, rows: Sequence[Row]) -> Step | None:
         """Return the running pass if the next one, of *rows*, cannot begin before its tokens are known."""
         flying = self._flying
-        if flying is None or (flying.is_plain and not any(self._waits(row, len(rows)) for row in rows)):
+        if flying is None or (
+            self._may_queue and flying.is_plain and not any(self._waits(row, len(rows)) for row in rows)
+        ):
             return None
         self._flying = None
         return flying
@@ -115,7 +118,9 @@ class ModelRunner:
             for row, token, count in zip(rows, unseen, wanted, strict=True)
             for ahead in range(count)
         ]
-        tokens = choose(scores, draws, _allowed([row.guide for row in rows], wanted, scores.shape[1]))
+        tokens = (choose if self._may_queue else choose_now)(
+            scores, draws, _allowed([row.guide for row in rows], wanted, scores.shape[1])
+        )
         mx.async_eval(tokens)  # type: ignore[no-untyped-call]
         return Step(tuple(rows), drafts, tokens)
 

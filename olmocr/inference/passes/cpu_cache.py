@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from olmocr.inference.arithmetic import attend, rows_at_once
-from olmocr.inference.blas import Floats
+from olmocr.inference.arithmetic import SMALL, attend, rows_at_once
+from olmocr.inference.blas import Blas, Floats
 
 CpuLayers = Sequence[tuple[Floats, Floats]]
 """Keys (heads, width, positions) and values (heads, positions, width) of each layer."""
@@ -21,13 +21,13 @@ _ADDED = 256
 class CpuRow:
     """Keys and values of one row, in each layer, for each position that the model has read."""
 
-    def __init__(self, layers: CpuLayers | int) -> None:
+    def __init__(self, layers: CpuLayers | int, blas: Blas) -> None:
         """Begin empty, with this number of *layers*, or with the keys and values of a prompt's beginning.
 
         Those are never changed: the first tokens that are added go into new arrays.
         """
         given = [(_NOTHING, _NOTHING)] * layers if isinstance(layers, int) else layers
-        self.layers = [_Layer(keys, values) for keys, values in given]
+        self.layers = [_Layer(keys, values, blas) for keys, values in given]
 
     @property
     def length(self) -> int:
@@ -74,6 +74,8 @@ class CpuBatch:
         A cache grows as needed; *capacity*, the positions that the longest will have, is only noted.
         """
         self.capacity = capacity
+        if not new and list(self._rows) == list(rows):
+            return
         staying = len(rows) - len(new)
         kept = {row: self._rows[row] for row in rows[:staying]}
         self._rows = kept | dict(zip(rows[staying:], new, strict=True))
@@ -108,7 +110,8 @@ class _Layer:
     The first ``length`` positions count. In this order OpenBLAS multiplies a few queries fastest.
     """
 
-    def __init__(self, keys: Floats, values: Floats) -> None:
+    def __init__(self, keys: Floats, values: Floats, blas: Blas) -> None:
+        self._blas = blas
         self._keys, self._values = keys, values
         self._is_own = False
         self.length = int(keys.shape[2])
@@ -140,20 +143,22 @@ class _Layer:
         groups = len(self._keys)
         # The heads that share keys are treated as several queries of one: (groups, heads of a group, tokens, width).
         grouped = (queries * np.float32(scale)).reshape(tokens, groups, -1, width).transpose(1, 2, 0, 3)
-        out = np.empty((tokens, groups, heads // groups, width), np.float32)
+        pieces = []
         step = rows_at_once(heads, self.length)
         for first in range(0, tokens, step):
             rows = slice(first, min(first + step, tokens))
             part = grouped[:, :, rows]
             end = self.length - tokens + rows.stop
+            is_small = part[0].size * end <= SMALL
             found = attend(
-                np.matmul,
+                np.matmul if is_small else self._blas.product,
                 part.reshape(groups, -1, width),
                 self._keys[..., :end],
                 self._values[:, :end],
                 _mask(rows.stop - rows.start, heads // groups),
             )
-            out[rows] = found.reshape(part.shape).transpose(2, 0, 1, 3)
+            pieces.append(found.reshape(part.shape).transpose(2, 0, 1, 3))
+        out = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         return out.reshape(tokens, heads, width)
 
 

@@ -27,12 +27,16 @@ class CpuLanguage:
     the fastest one.
     """
 
+    is_eager = True
+    """Whether what a pass returns is already computed."""
+
     def __init__(self, model: Any, blas: Blas | None = None) -> None:
         self._blas = blas or find_blas()
         language = model.language_model
         attention = language.model.layers[0].self_attn
-        self.embed_tokens = language.model.embed_tokens
-        self.head = self.embed_tokens.as_linear if language.args.tie_word_embeddings else language.lm_head
+        self._embeddings = np.asarray(language.model.embed_tokens.weight)
+        is_tied = language.args.tie_word_embeddings
+        self._head = Linear(language.model.embed_tokens if is_tied else language.lm_head, self._blas)
         self.blocks = [_CpuBlock(layer, self._blas) for layer in language.model.layers]
         self._norm = _Norm(language.model.norm)
         self._frequencies = np.asarray(attention.rotary_emb.inv_freq)
@@ -40,26 +44,34 @@ class CpuLanguage:
 
     def row_cache(self, layers: Layers | None = None) -> CpuRow:
         """Return a cache for one row, empty or with the *layers* of a prompt's beginning."""
-        return CpuRow(layers if layers is not None else len(self.blocks))
+        return CpuRow(layers if layers is not None else len(self.blocks), self._blas)
 
     def batch_cache(self, _: Device) -> AnswersCache:
         """Return an empty cache for several rows."""
         return CpuBatch()
 
+    def embed(self, ids: mx.array) -> mx.array:
+        """As :func:`~olmocr.inference.passes.forward.embed`."""
+        return mx.array(self._embeddings[np.asarray(ids)][None])
+
     def hidden(self, embeddings: mx.array, positions: mx.array, cache: CpuRow | CpuBatch) -> mx.array:
         """As :func:`~olmocr.inference.passes.forward.forward`; the hidden states are computed at once."""
-        hidden, angles = np.array(embeddings[0]), self._angles(positions)
+        hidden, angles = np.array(embeddings)[0], self._angles(positions)
         for number, block in enumerate(self.blocks):
             block(hidden, angles, cache, number)
         return mx.array(self._norm(hidden)[None])
 
     def read(self, embeddings: mx.array, positions: mx.array, cache: CpuRow) -> None:
         """As :func:`~olmocr.inference.passes.forward.read`."""
-        hidden, angles = np.array(embeddings[0]), self._angles(positions)
+        hidden, angles = np.array(embeddings)[0], self._angles(positions)
         last = len(self.blocks) - 1
         for number, block in enumerate(self.blocks[:last]):
             block(hidden, angles, cache, number)
         self.blocks[last].read(hidden, angles, cache, last)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """As :func:`~olmocr.inference.passes.forward.logits`."""
+        return mx.array(self._head(np.asarray(hidden)[0]))
 
     def _angles(self, positions: mx.array) -> Angles:
         """Return the angles of *positions*, (tokens,) of text, or (3, 1, tokens), of which each frequency has its own.
@@ -70,7 +82,7 @@ class CpuLanguage:
         places = places[:, None] if places.ndim == 1 else places[self._axes, 0].T
         angles = places.astype(np.float32) * self._frequencies
         cosines, sines = np.cos(angles), np.sin(angles)
-        return np.tile(cosines, 2)[:, None], np.concatenate([-sines, sines], axis=1)[:, None]
+        return np.concatenate([cosines, cosines], axis=1)[:, None], np.concatenate([-sines, sines], axis=1)[:, None]
 
 
 class _CpuBlock:
@@ -89,9 +101,10 @@ class _CpuBlock:
         queries, keys, values = self._heads(hidden, angles)
         found = cache.attend(number, queries, keys, values, self._scale)
         hidden += self._out(found.reshape(len(hidden), -1))
-        gate, up = np.split(self._gate_up(self._before_mlp(hidden)), 2, axis=1)
-        gate = silu(gate)
-        gate *= up
+        both = self._gate_up(self._before_mlp(hidden))
+        middle = both.shape[1] // 2
+        gate = silu(both[:, :middle])
+        gate *= both[:, middle:]
         hidden += self._down(gate)
 
     def read(self, hidden: Floats, angles: Angles, cache: CpuRow, number: int) -> None:

@@ -24,11 +24,14 @@ class Language:
     *model* still works by itself, with views of them. On a GPU (*has_kernels*), MLX's own kernel rotates text.
     """
 
+    is_eager = False
+    """Whether what a pass returns is already computed."""
+
     def __init__(self, model: Any, has_kernels: bool) -> None:
         language = model.language_model
         attention = language.model.layers[0].self_attn
-        self.embed_tokens, self.norm = language.model.embed_tokens, language.model.norm
-        self.head = self.embed_tokens.as_linear if language.args.tie_word_embeddings else language.lm_head
+        self._embed_tokens, self._norm = language.model.embed_tokens, language.model.norm
+        self._head = self._embed_tokens.as_linear if language.args.tie_word_embeddings else language.lm_head
         self.rotary = Rotary(attention.rotary_emb, attention.n_heads, attention.n_kv_heads, has_kernels)
         self.blocks = [_LanguageBlock(layer) for layer in language.model.layers]
 
@@ -40,13 +43,18 @@ class Language:
         """Return an empty cache for several rows that suits *device*."""
         return cache_for(device, len(self.blocks))
 
+    def embed(self, ids: mx.array) -> mx.array:
+        """As :func:`embed`."""
+        embeddings: mx.array = self._embed_tokens(ids)[None]
+        return embeddings
+
     def hidden(self, embeddings: mx.array, positions: mx.array, cache: Cache) -> mx.array:
         """As :func:`forward`."""
         rotate = self.rotary.at(positions, embeddings.dtype)
         hidden = embeddings
         for number, block in enumerate(self.blocks):
             hidden = block(hidden, rotate, cache, number)
-        normed: mx.array = self.norm(hidden)
+        normed: mx.array = self._norm(hidden)
         return normed
 
     def read(self, embeddings: mx.array, positions: mx.array, cache: RowCache) -> None:
@@ -54,11 +62,15 @@ class Language:
         self.hidden(embeddings, positions, cache)
         mx.eval(cache.arrays())
 
+    def logits(self, hidden: mx.array) -> mx.array:
+        """As :func:`logits`."""
+        values: mx.array = self._head(hidden).squeeze(0)
+        return values
+
 
 def embed(language: Language | CpuLanguage, ids: mx.array) -> mx.array:
     """Return the embeddings (1, tokens, width) of *ids* (tokens,)."""
-    embeddings: mx.array = language.embed_tokens(ids)[None]
-    return embeddings
+    return language.embed(ids)
 
 
 def forward(language: Language | CpuLanguage, embeddings: mx.array, positions: mx.array, cache: Any) -> mx.array:
@@ -77,8 +89,7 @@ def read(language: Language | CpuLanguage, embeddings: mx.array, positions: mx.a
 
 def logits(language: Language | CpuLanguage, hidden: mx.array) -> mx.array:
     """Return the logits (tokens, vocabulary) of hidden states (1, tokens, width)."""
-    values: mx.array = language.head(hidden).squeeze(0)
-    return values
+    return language.logits(hidden)
 
 
 class _LanguageBlock:
