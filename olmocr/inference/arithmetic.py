@@ -44,11 +44,16 @@ def rows_at_once(heads: int, keys: int) -> int:
     return max(_LEAST_ROWS, _SCORES // (heads * keys))
 
 
+def windows_at_once(heads: int, size: int) -> int:
+    """Return for how many windows of *size* places, of all *heads*, scores should be computed at once."""
+    return max(1, _SCORES // (heads * size * size))
+
+
 def attend(product: Product, queries: Floats, keys: Floats, values: Floats, mask: Floats | None = None) -> Floats:
     """Return softmax(queries keys) values for each head; *queries* are already scaled.
 
-    *queries* and *values* are (heads, places, width), *keys* are (heads, width, places). *mask* (queries, last keys) is
-    added to the scores of the last keys.
+    *queries* and *values* are (…, places, width), *keys* are (…, width, places). *mask* (queries, last keys) is added
+    to the scores of the last keys.
     """
     scores = product(queries, keys)
     if mask is not None:

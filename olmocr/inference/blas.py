@@ -38,9 +38,10 @@ class Blas(ABC):
         """
 
     @abstractmethod
-    def share(self, rows: int, work: Callable[[slice], None]) -> None:
-        """Call *work* for all of *rows* rows, with some of them at a time, perhaps in several threads at once.
+    def share(self, items: int, work: Callable[[slice], None], rows: int = 1) -> None:
+        """Call *work* for all of *items*, with some of them at a time, perhaps in several threads at once.
 
+        Each item stands for this number of *rows*: with too few of them, a thread would not be worth while.
         In *work*, no other library's product may be used: threads of two would get in each other's way.
         """
 
@@ -55,8 +56,8 @@ class NumpyBlas(Blas):
         out: Floats = left @ right
         return out
 
-    def share(self, rows: int, work: Callable[[slice], None]) -> None:  # noqa: D102
-        work(slice(0, rows))
+    def share(self, items: int, work: Callable[[slice], None], rows: int = 1) -> None:  # noqa: D102
+        work(slice(0, items))
 
 
 class Mkl(Blas):
@@ -67,10 +68,13 @@ class Mkl(Blas):
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        integer, number, matrix = ctypes.c_int, ctypes.c_float, (ctypes.c_void_p, ctypes.c_int)
-        self._sgemm: Any = library.cblas_sgemm
-        self._sgemm.argtypes = [*(integer,) * 6, number, *matrix, *matrix, number, *matrix]
-        self._sgemm.restype = None
+        integer, number, address = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+        sizes, matrix, several = (integer,) * 6, (address, integer), (address, integer, integer)
+        self._one: Any = library.cblas_sgemm
+        self._one.argtypes = [*sizes, number, *matrix, *matrix, number, *matrix]
+        self._several: Any = library.cblas_sgemm_batch_strided
+        self._several.argtypes = [*sizes, number, *several, *several, number, *several, integer]
+        self._one.restype = self._several.restype = None
         self._threads = int(library.MKL_Get_Max_Threads())
         self._pool = ThreadPoolExecutor(
             self._threads, "olmocr-blas", initializer=partial(library.MKL_Set_Num_Threads_Local, 1)
@@ -78,35 +82,43 @@ class Mkl(Blas):
 
     def product(self, left: Floats, right: Floats) -> Floats:  # noqa: D102
         out = np.empty((*left.shape[:-1], right.shape[-1]), np.float32)
-        if left.ndim == 2:
-            self._into(out, left, right)
-        else:
-            for each in zip(out, left, right, strict=True):
-                self._into(*each)
+        if (
+            left.shape[:-2] != right.shape[:-2]
+            or left.shape[-1] != right.shape[-2]
+            or not (left.dtype == right.dtype == np.float32)
+        ):  # the library would not notice
+            raise ValueError(f"{left.dtype} {left.shape} and {right.dtype} {right.shape} have no float32 product")
+        self._into(out, left, right)
         return out
 
     def _into(self, out: Floats, left: Floats, right: Floats) -> None:
-        """Write the product of two matrices into *out*. Rows or columns of *right* may be adjacent in memory."""
-        (rows, inner), columns = left.shape, right.shape[1]
-        if len(right) != inner or not left.dtype == right.dtype == np.float32:  # the library would not notice
-            raise ValueError(f"{left.dtype} {left.shape} and {right.dtype} {right.shape} have no float32 product")
-        if left.strides[1] != left.itemsize:
-            left = np.ascontiguousarray(left)
-        is_transposed = right.strides[0] == right.itemsize and right.strides[1] != right.itemsize
-        if not is_transposed and right.strides[1] != right.itemsize:
-            right = np.ascontiguousarray(right)
-        self._sgemm(
-            *(_ROW_MAJOR, _AS_IT_IS, _TRANSPOSED if is_transposed else _AS_IT_IS),
-            *(rows, columns, inner, 1.0),
-            *(left.ctypes.data, max(inner, left.strides[0] // left.itemsize)),
-            right.ctypes.data,
-            max(inner if is_transposed else columns, max(right.strides) // right.itemsize),
-            *(0.0, out.ctypes.data, columns),
-        )
+        """Write the products into *out*. Either rows or columns of *right* may be adjacent in memory."""
+        if out.ndim > 3:
+            for each in zip(out, left, right, strict=True):
+                self._into(*each)
+            return
+        (rows, inner), columns = left.shape[-2:], right.shape[-1]
+        left = left if left.strides[-1] == left.itemsize else np.ascontiguousarray(left)
+        is_transposed = right.strides[-2] == right.itemsize != right.strides[-1]
+        right = right if is_transposed or right.strides[-1] == right.itemsize else np.ascontiguousarray(right)
+        sizes = _ROW_MAJOR, _AS_IT_IS, _TRANSPOSED if is_transposed else _AS_IT_IS, rows, columns, inner
+        # How far it is from a line of a matrix to the next, if it has several.
+        ahead = max(inner, left.strides[-2] // left.itemsize)
+        across = max(right.strides[-2:]) // right.itemsize
+        across = max(inner if is_transposed else columns, across)
+        given, by, into = left.ctypes.data, right.ctypes.data, out.ctypes.data
+        if out.ndim == 2:
+            self._one(*sizes, 1.0, given, ahead, by, across, 0.0, into, columns)
+            return
+        first, second, third = (each.strides[0] // each.itemsize for each in (left, right, out))
+        self._several(*sizes, 1.0, given, ahead, first, by, across, second, 0.0, into, columns, third, len(out))
 
-    def share(self, rows: int, work: Callable[[slice], None]) -> None:  # noqa: D102
-        count = max(1, min(self._threads, rows // _FEW_ROWS))
-        ends = [rows * number // count for number in range(count + 1)]
+    def share(self, items: int, work: Callable[[slice], None], rows: int = 1) -> None:  # noqa: D102
+        count = min(self._threads, items, items * rows // _FEW_ROWS)
+        if count <= 1:
+            work(slice(0, items))
+            return
+        ends = [items * number // count for number in range(count + 1)]
         for _ in self._pool.map(work, map(slice, ends, ends[1:])):
             pass
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from olmocr.inference.arithmetic import Linear, attend, rms_norm, rows_at_once, silu
+from olmocr.inference.arithmetic import Linear, attend, rms_norm, rows_at_once, silu, windows_at_once
 from olmocr.inference.blas import Blas, Floats, find_blas
 
 Indices = npt.NDArray[np.intp]
@@ -100,12 +100,12 @@ class CpuVisionTower(VisionTower):
         unit = config.spatial_merge_size**2
         hidden = self._blas.product(np.asarray(pixel_values, dtype=np.float32), self._patch_weight)
         hidden = hidden.reshape(-1, unit, hidden.shape[-1])[layout.order].reshape(hidden.shape)
-        everything = ((0, len(hidden)),)
+        everything = [(1, len(hidden))]
         for number, block in enumerate(self._blocks):
             if ends_piece(number, len(hidden), self._piece):
                 yield None
             is_full = number in config.fullatt_block_indexes
-            block(hidden, layout, everything if is_full else layout.windows)
+            block(hidden, layout, everything if is_full else layout.shapes)
         features: mx.array = self._tower.merger(mx.array(hidden))
         yield features[mx.array(np.argsort(layout.order))]
 
@@ -167,23 +167,28 @@ class _Block:
         self._gate, self._up = Linear(block.mlp.gate_proj, blas), Linear(block.mlp.up_proj, blas)
         self._down = Linear(block.mlp.down_proj, blas)
 
-    def __call__(self, hidden: Floats, layout: Layout, windows: tuple[tuple[int, int], ...]) -> None:
-        """Change *hidden* (patches, width) in place; a patch attends to its own window."""
+    def __call__(self, hidden: Floats, layout: Layout, windows: Sequence[tuple[int, int]]) -> None:
+        """Change *hidden* (patches, width) in place; a patch attends to its own window.
+
+        *windows* are the number of windows of each size, and that size, from the first patch on.
+        """
         patches, width = hidden.shape
         qkv = np.empty((3, self._heads, patches, width // self._heads), np.float32)
 
         def make_heads(rows: slice) -> None:
             qkv[:, :, rows] = self._make_heads(hidden[rows], layout.cosines[rows], layout.sines[rows])
 
+        self._blas.share(patches, make_heads)
+        mixed = self._attention(qkv, windows)
+
         def add(rows: slice) -> None:
             own = hidden[rows]
-            own += self._proj(self._attention(qkv, rows, windows))
+            own += self._proj(mixed[rows])
             normed = rms_norm(own, self._norm2, _NORM_EPSILON)
             gate = silu(self._gate(normed))
             gate *= self._up(normed)
             own += self._down(gate)
 
-        self._blas.share(patches, make_heads)
         self._blas.share(patches, add)
 
     def _make_heads(self, hidden: Floats, cosines: Floats, sines: Floats) -> Floats:
@@ -195,17 +200,41 @@ class _Block:
         heads[0] *= np.float32((width // self._heads) ** -0.5)
         return heads
 
-    def _attention(self, qkv: Floats, rows: slice, windows: tuple[tuple[int, int], ...]) -> Floats:
-        """Return the attention output (patches, width) of the patches in *rows*."""
-        queries, keys, values = qkv[0], qkv[1].transpose(0, 2, 1), qkv[2]
-        out = np.empty((rows.stop - rows.start, self._heads, qkv.shape[3]), np.float32)
-        for start, end in windows:
-            step = rows_at_once(self._heads, end - start)
-            for first in range(max(start, rows.start), min(end, rows.stop), step):
-                some = slice(first, min(first + step, end, rows.stop))
-                mixed = attend(self._blas.product, queries[:, some], keys[..., start:end], values[:, start:end])
-                out[some.start - rows.start : some.stop - rows.start] = mixed.transpose(1, 0, 2)
-        return out.reshape(len(out), -1)
+    def _attention(self, qkv: Floats, windows: Sequence[tuple[int, int]]) -> Floats:
+        """Return the attention output (patches, width)."""
+        _, heads, patches, width = qkv.shape
+        out = np.empty((patches, heads, width), np.float32)
+        start = 0
+        for count, size in windows:
+            own = slice(start, start + count * size)
+            start = own.stop
+            parts = (*qkv, out.transpose(1, 0, 2))
+            self._attend(*(each[:, own].reshape(heads, count, size, width) for each in parts))
+        return out.reshape(patches, -1)
+
+    def _attend(self, queries: Floats, keys: Floats, values: Floats, out: Floats) -> None:
+        """Write the attention output of windows of one size into *out*; all are (heads, windows, patches, width)."""
+        heads, windows, size, _ = queries.shape
+        keys = keys.swapaxes(2, 3)
+
+        def several(some: slice) -> None:
+            for part in _parts(some, windows_at_once(heads, size)):
+                out[:, part] = attend(self._blas.product, queries[:, part], keys[:, part], values[:, part])
+
+        def one(rows: slice) -> None:
+            for part in _parts(rows, rows_at_once(heads, size)):
+                out[:, :, part] = attend(self._blas.product, queries[:, :, part], keys, values)
+
+        if windows > 1:
+            self._blas.share(windows, several, size)
+        else:
+            self._blas.share(size, one)
+
+
+def _parts(whole: slice, most: int) -> Iterator[slice]:
+    """Yield slices of *whole* with at most *most* places."""
+    for first in range(whole.start, whole.stop, most):
+        yield slice(first, min(first + most, whole.stop))
 
 
 def _rotate(heads: Floats, cosines: Floats, sines: Floats) -> Floats:

@@ -44,8 +44,13 @@ def test_a_product_is_numpys_however_its_matrices_lie_in_memory(blas, rows, righ
 
 @pytest.mark.parametrize("blas", BLASES, ids=lambda blas: type(blas).__name__)
 def test_several_matrices_are_multiplied_one_by_one(blas):
-    left, right = numbers(3, 5, 8), numbers(3, 9, 8).transpose(0, 2, 1)
-    np.testing.assert_allclose(blas.product(left, right), left @ right, rtol=1e-4, atol=1e-5)
+    for left, right in (
+        (numbers(3, 5, 8), numbers(3, 9, 8).transpose(0, 2, 1)),
+        (numbers(3, 5, 8)[:, 1:3], numbers(3, 8, 9)[..., 2:6]),
+        (numbers(2, 12, 8).reshape(2, 3, 4, 8), numbers(2, 12, 8).reshape(2, 3, 4, 8).swapaxes(2, 3)),
+        (numbers(2, 3, 4, 4)[:, 1:], numbers(2, 3, 4, 8)[:, 1:]),
+    ):
+        np.testing.assert_allclose(blas.product(left, right), left @ right, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("blas", BLASES, ids=lambda blas: type(blas).__name__)
@@ -71,7 +76,8 @@ def test_each_row_is_shared_out_once(blas, rows):
             counts[some] += 1
 
     blas.share(rows, work)
-    assert (counts == 1).all()
+    blas.share(rows, work, 20)
+    assert (counts == 2).all()
 
 
 @pytest.mark.parametrize("blas", BLASES, ids=lambda blas: type(blas).__name__)

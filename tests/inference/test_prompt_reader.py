@@ -46,6 +46,21 @@ def test_pages_are_answered_the_same_where_shapes_are_kept_as_on_cuda(folder):
     assert [each.tokens for each in kept] == [each.tokens for each in own]
 
 
+def test_pages_are_answered_the_same_where_passes_are_queued_ahead_as_on_a_gpu(folder):
+    """MLX's passes, of which the next is queued before the tokens of the last are known: on a CPU."""
+    loaded = load_model(folder, DEVICE)
+    limits = BatchLimits(3, 20_000 * TOKEN_BYTES, 64, drafted_pages=0)
+    requests = [
+        PageRequest(picture(number, (280, 140 + 28 * number)), max_tokens=20 + number, temperature=number / 4, seed=7)
+        for number in range(5)
+    ]
+    requests[2] = replace(requests[2], guided=True)
+    own = finished(Scheduler(loaded, limits, None), *requests)
+    language = Language(loaded.model, has_kernels=False)
+    queued = finished(Scheduler(replace(loaded, language=language), limits, None), *requests)
+    assert [each.tokens for each in queued] == [each.tokens for each in own]
+
+
 def test_others_go_on_while_a_long_prompt_is_read(folder):
     limits = BatchLimits(2, 10_000 * TOKEN_BYTES, prompt_step=16, drafted_pages=0)
     scheduler = Scheduler(load_model(folder, DEVICE), limits, None)
