@@ -30,6 +30,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS, start=1) for room 
 
 INFERENCE = (
     "passes.cache",
+    "passes.cpu_forward",
     "costs",
     "decode",
     "engine",

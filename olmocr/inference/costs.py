@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from olmocr.inference.draft import Costs
 from olmocr.inference.model import LoadedModel
-from olmocr.inference.passes.cache import BatchCache, RowCache, cache_for
+from olmocr.inference.passes.cache import AnswersCache, PromptCache
 from olmocr.inference.passes.forward import embed, forward, logits
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -57,10 +57,9 @@ class RowPasses:
     def __init__(self, loaded: LoadedModel) -> None:
         """Read the tokens that precede the passes: ``CONTEXT`` meaningless ones."""
         self._language = loaded.language
-        layers = len(loaded.language.blocks)
-        prompt = RowCache(layers)
+        prompt = loaded.language.row_cache()
         self._pass(prompt, 0, CONTEXT)
-        self._cache = cache_for(loaded.device, layers)
+        self._cache: AnswersCache = loaded.language.batch_cache(loaded.device)
         self._row, self._length = object(), CONTEXT
         self._cache.arrange([self._row], [prompt], 4 * CONTEXT)
 
@@ -74,7 +73,7 @@ class RowPasses:
         mx.eval(chosen)
         return (time.perf_counter() - started) / times
 
-    def _pass(self, cache: BatchCache | RowCache, start: int, size: int) -> mx.array:
+    def _pass(self, cache: AnswersCache | PromptCache, start: int, size: int) -> mx.array:
         ids, positions = mx.zeros(size, dtype=mx.int32), mx.arange(start, start + size, dtype=mx.int32)
         hidden = forward(self._language, embed(self._language, ids), positions, cache)
         chosen = mx.argmax(logits(self._language, hidden), axis=-1)

@@ -132,7 +132,10 @@ class Engine:
 
     @property
     def peak_memory(self) -> int:
-        """The peak of MLX's arrays in bytes; on a Mac, not all of them count as the process's own."""
+        """The peak of MLX's arrays in bytes; on a Mac, not all of them count as the process's own.
+
+        On a CPU with float32 weights, keys and values are numpy's, and not in it.
+        """
         return mx.get_peak_memory()
 
     async def ask(self, request: PageRequest, on_text: Callable[[str], None] | None = None) -> ModelResponse:

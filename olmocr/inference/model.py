@@ -14,6 +14,7 @@ import mlx_vlm.utils
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from olmocr.errors import CheckpointError, reason_of
+from olmocr.inference.passes.cpu_forward import CpuLanguage
 from olmocr.inference.passes.forward import Language
 from olmocr.inference.vision import WHOLE, CpuVisionTower, VisionTower
 from olmocr.inference.vision_mlx import MlxVisionTower, StockVisionTower, is_as_expected, pad_mlps
@@ -32,7 +33,7 @@ class LoadedModel:
     """
 
     model: Any
-    language: Language
+    language: Language | CpuLanguage
     processor: Any
     device: Device
     dtype: str
@@ -80,7 +81,10 @@ def load_model(
     _bound_pixels(processor)
     stop_tokens = frozenset(processor.tokenizer.stopping_criteria.eos_token_ids) | _end_of_turn(processor.tokenizer)
     vision = _vision_tower(model, device, is_dense, stock_vision)
-    language = Language(model, has_kernels=device.kind != "cpu")
+    if is_dense and device.kind == "cpu":
+        language: Language | CpuLanguage = CpuLanguage(model)
+    else:
+        language = Language(model, has_kernels=device.kind != "cpu")
     return LoadedModel(model, language, processor, device, _dtype_name(model), stop_tokens, vision)
 
 

@@ -9,8 +9,8 @@ import mlx.core as mx
 
 from olmocr.inference.byte_cache import Kept
 from olmocr.inference.model import LoadedModel
-from olmocr.inference.passes.cache import Layers, RowCache
-from olmocr.inference.passes.forward import embed, forward
+from olmocr.inference.passes.cache import Layers, PromptCache
+from olmocr.inference.passes.forward import embed, read
 from olmocr.inference.prompt import PageInputs
 
 _FEATURE_BYTES = 128 << 20
@@ -40,7 +40,7 @@ class Prefill:
     """
 
     def __init__(
-        self, key: tuple[bytes, bytes], ids: list[int], written: Sequence[int], cache: RowCache, rope_delta: int
+        self, key: tuple[bytes, bytes], ids: list[int], written: Sequence[int], cache: PromptCache, rope_delta: int
     ) -> None:
         self.key = key
         self.ids = [*ids, *written]
@@ -77,10 +77,9 @@ class PromptReader:
         key = (inputs.image_key, inputs.prompt_key)
         whole = self.read.get(key)
         if whole:
-            return Prefill(key, ids, written, RowCache(whole.layers), whole.rope_delta)
+            return Prefill(key, ids, written, self._cache(whole), whole.rope_delta)
         text = self.read.get((b"", self._text_key(ids)))
-        layers = len(self._loaded.language.blocks)
-        prefill = Prefill(key, ids, written, RowCache(text.layers if text else layers), 0)
+        prefill = Prefill(key, ids, written, self._cache(text), 0)
         features = self._features.get(inputs.image_key)
         if features is None:
             prefill.inputs = inputs
@@ -88,6 +87,10 @@ class PromptReader:
         else:
             self._embed(prefill, inputs, features)
         return prefill
+
+    def _cache(self, read: _ReadPrompt | None) -> PromptCache:
+        """Return a cache with what was *read*, or an empty one."""
+        return self._loaded.language.row_cache(read.layers if read else None)
 
     def advance(self, prefill: Prefill) -> int:
         """Process a piece of the image, or afterwards of the prompt; return how many tokens of the prompt it read.
@@ -115,14 +118,13 @@ class PromptReader:
         embeddings = embed(self._loaded.language, mx.array(prefill.ids[start:end], dtype=mx.int32))
         return embeddings, mx.arange(start + prefill.rope_delta, end + prefill.rope_delta, dtype=mx.int32)
 
-    def _pass(self, embeddings: mx.array, positions: mx.array, cache: RowCache, count: int) -> None:
+    def _pass(self, embeddings: mx.array, positions: mx.array, cache: PromptCache, count: int) -> None:
         """Append *count* tokens to *cache*, in a pass that may be padded at its end; the padding is removed again."""
         more = -count % self._multiple
         if more:
             embeddings = mx.pad(embeddings, [(0, 0), (0, more), (0, 0)])
             positions = mx.pad(positions, [*[(0, 0)] * (positions.ndim - 1), (0, more)])
-        forward(self._loaded.language, embeddings, positions, cache)
-        mx.eval(cache.arrays())
+        read(self._loaded.language, embeddings, positions, cache)
         cache.drop_last(more)
 
     def keep(self, key: tuple[bytes, bytes], beginning: Callable[[], Layers], rope_delta: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from olmocr.errors import AnswerError, InputError, OlmocrError, reason_of
 from olmocr.inference.draft import CLOSER, Beside, Drafter
 from olmocr.inference.guided import Guide
-from olmocr.inference.passes.cache import RowCache
+from olmocr.inference.passes.cache import PromptCache
 from olmocr.inference.prompt_reader import Prefill
 from olmocr.inference.sampling import NOT_FINITE, Draw
 from olmocr.page import FinishReason, PageRequest
@@ -97,7 +97,7 @@ class Row:
     ) -> None:
         self.asked = asked
         self.key, self.rope_delta = prefill.key, prefill.rope_delta
-        self.prompt_cache: RowCache | None = prefill.cache
+        self.prompt_cache: PromptCache | None = prefill.cache
         self.given = prefill.cache.length
         self.ends_at = ends_at
         self.passes = 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
+import numpy as np
 
 NOT_FINITE = -1
 """Stands for a token whose logits contain a NaN."""
@@ -34,6 +35,17 @@ def choose(logits: mx.array, draws: Sequence[Draw], allowed: mx.array | None = N
     if allowed is not None:
         scores = mx.where(allowed, scores, mx.array(-mx.inf, dtype=scores.dtype))
     return mx.where(is_broken, NOT_FINITE, mx.argmax(scores, axis=-1).astype(mx.int32))
+
+
+def choose_now(logits: mx.array, draws: Sequence[Draw], allowed: mx.array | None = None) -> mx.array:
+    """As :func:`choose`, for *logits* that are already computed, on a CPU: the most probable token costs numpy less."""
+    if any(draw.temperature > 0 for draw in draws):
+        return choose(logits, draws, allowed)
+    scores = np.asarray(logits)
+    is_broken = np.isnan(scores).any(axis=-1)
+    if allowed is not None:
+        scores = np.where(np.asarray(allowed), scores, -np.inf)
+    return mx.array(np.where(is_broken, NOT_FINITE, scores.argmax(axis=-1)).astype(np.int32))
 
 
 def _noisy(logits: mx.array, draw: Draw) -> mx.array:

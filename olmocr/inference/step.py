@@ -14,11 +14,11 @@ import numpy as np
 from olmocr.inference.draft import Beside, longest_padded
 from olmocr.inference.guided import Guide
 from olmocr.inference.model import LoadedModel
-from olmocr.inference.passes.cache import Layers, cache_for
+from olmocr.inference.passes.cache import AnswersCache, Layers
 from olmocr.inference.passes.forward import embed, forward, logits
 from olmocr.inference.room import rounded
 from olmocr.inference.row import Row
-from olmocr.inference.sampling import choose
+from olmocr.inference.sampling import choose, choose_now
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,17 @@ class ModelRunner:
     def __init__(self, loaded: LoadedModel, drafted_pages: int) -> None:
         self._language = loaded.language
         self._is_padded = loaded.device.kind == "cuda"
+        self._may_queue = not loaded.language.is_eager
         self._drafted_pages = drafted_pages
-        self._cache = cache_for(loaded.device, len(loaded.language.blocks))
+        self._cache: AnswersCache = loaded.language.batch_cache(loaded.device)
         self._flying: Step | None = None
 
     def due(self, rows: Sequence[Row]) -> Step | None:
         """Return the running pass if the next one, of *rows*, cannot begin before its tokens are known."""
         flying = self._flying
-        if flying is None or (flying.is_plain and not any(self._waits(row, len(rows)) for row in rows)):
+        if flying is None or (
+            self._may_queue and flying.is_plain and not any(self._waits(row, len(rows)) for row in rows)
+        ):
             return None
         self._flying = None
         return flying
@@ -117,7 +120,9 @@ class ModelRunner:
             for row, token, count in zip(rows, unseen, wanted, strict=True)
             for ahead in range(count)
         ]
-        tokens = choose(scores, draws, _allowed([row.guide for row in rows], wanted, scores.shape[1]))
+        tokens = (choose if self._may_queue else choose_now)(
+            scores, draws, _allowed([row.guide for row in rows], wanted, scores.shape[1])
+        )
         mx.async_eval(tokens)  # type: ignore[no-untyped-call]
         return Step(tuple(rows), drafts, tokens)
 

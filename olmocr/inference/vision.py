@@ -1,13 +1,12 @@
 """Pixel values -> image features, piece by piece. For a CPU: Qwen2.5-VL's tower, computed with numpy in float32.
 
-MLX's CPU kernels for exponentials (softmax, SiLU) are scalar and would take most of a page's time; numpy's are
-vectorized. The weights are the loaded model's own, shared and not copied. ``vision_mlx`` has the towers of a GPU.
+``vision_mlx`` has the towers of a GPU.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -17,16 +16,13 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from olmocr.inference.arithmetic import Linear, attend, rms_norm, rows_at_once, silu, windows_at_once
+from olmocr.inference.blas import Blas, Floats, find_blas
+
 Indices = npt.NDArray[np.intp]
 
 _ROTARY_THETA = 10000.0
 _NORM_EPSILON = np.float32(1e-6)
-
-# Attention scores at once, in elements of all heads: 4 MB, about as much as fits into a processor's cache. Fewer
-# rows than _LEAST_ROWS would make the matrix products inefficient.
-_SCORES = 1 << 20
-_LEAST_ROWS = 64
 
 PIECE = 1 << 15
 """How many patches times blocks to compute at once: 4 of the 7B model's 32 blocks at 1288 pixels, less work than a step
@@ -84,13 +80,17 @@ class VisionTower(ABC):
 
 
 class CpuVisionTower(VisionTower):
-    """The vision tower of *model*, whose weights must be float32. *piece*, as PIECE, is how much to compute at once."""
+    """The vision tower of *model*, whose weights must be float32. *piece*, as PIECE, is how much to compute at once.
 
-    def __init__(self, model: Any, piece: int = PIECE) -> None:
+    *blas* computes the products; None: the fastest one.
+    """
+
+    def __init__(self, model: Any, piece: int = PIECE, blas: Blas | None = None) -> None:
+        self._blas = blas or find_blas()
         self._tower = model.vision_tower
         self._piece = piece
         self._config = model.config.vision_config
-        self._blocks = [_Block(block, self._config.num_heads) for block in self._tower.blocks]
+        self._blocks = [_Block(block, self._config.num_heads, self._blas) for block in self._tower.blocks]
         weight = np.asarray(self._tower.patch_embed.proj.weight)  # (width, frames, rows, columns, channels)
         self._patch_weight = weight.transpose(0, 4, 1, 2, 3).reshape(weight.shape[0], -1).T
 
@@ -98,14 +98,14 @@ class CpuVisionTower(VisionTower):
         config = self._config
         layout = layout_of(config, rows, columns)
         unit = config.spatial_merge_size**2
-        hidden = np.asarray(pixel_values, dtype=np.float32) @ self._patch_weight
+        hidden = self._blas.product(np.asarray(pixel_values, dtype=np.float32), self._patch_weight)
         hidden = hidden.reshape(-1, unit, hidden.shape[-1])[layout.order].reshape(hidden.shape)
-        everything = ((0, len(hidden)),)
+        everything = [(1, len(hidden))]
         for number, block in enumerate(self._blocks):
             if ends_piece(number, len(hidden), self._piece):
                 yield None
             is_full = number in config.fullatt_block_indexes
-            block(hidden, layout, everything if is_full else layout.windows)
+            block(hidden, layout, everything if is_full else layout.shapes)
         features: mx.array = self._tower.merger(mx.array(hidden))
         yield features[mx.array(np.argsort(layout.order))]
 
@@ -160,72 +160,87 @@ def _rotary_angles(rows: int, columns: int, merge: int, head_dim: int) -> npt.ND
 class _Block:
     """One transformer block: attention and a gated MLP, each after a norm and added to its input."""
 
-    def __init__(self, block: Any, heads: int) -> None:
-        self._heads = heads
+    def __init__(self, block: Any, heads: int, blas: Blas) -> None:
+        self._heads, self._blas = heads, blas
         self._norm1, self._norm2 = (np.asarray(norm.weight) for norm in (block.norm1, block.norm2))
-        self._qkv, self._proj = _Linear(block.attn.qkv), _Linear(block.attn.proj)
-        self._gate, self._up, self._down = map(_Linear, (block.mlp.gate_proj, block.mlp.up_proj, block.mlp.down_proj))
+        self._qkv, self._proj = Linear(block.attn.qkv, blas), Linear(block.attn.proj, blas)
+        self._gate, self._up = Linear(block.mlp.gate_proj, blas), Linear(block.mlp.up_proj, blas)
+        self._down = Linear(block.mlp.down_proj, blas)
 
-    def __call__(self, hidden: Floats, layout: Layout, windows: tuple[tuple[int, int], ...]) -> None:
-        """Change *hidden* (patches, width) in place; a patch attends to its own window."""
-        hidden += self._proj(self._attention(_rms_norm(hidden, self._norm1), layout, windows))
-        normed = _rms_norm(hidden, self._norm2)
-        hidden += self._down(_silu(self._gate(normed)) * self._up(normed))
+    def __call__(self, hidden: Floats, layout: Layout, windows: Sequence[tuple[int, int]]) -> None:
+        """Change *hidden* (patches, width) in place; a patch attends to its own window.
 
-    def _attention(self, normed: Floats, layout: Layout, windows: tuple[tuple[int, int], ...]) -> Floats:
-        patches, width = normed.shape
-        qkv = self._qkv(normed).reshape(patches, 3, self._heads, -1).transpose(1, 2, 0, 3)
-        queries = _rotate(qkv[0], layout) * np.float32((width // self._heads) ** -0.5)
-        keys, values = _rotate(qkv[1], layout), np.ascontiguousarray(qkv[2])
-        out = np.empty((patches, self._heads, width // self._heads), dtype=np.float32)
-        for start, end in windows:
-            step = max(_LEAST_ROWS, _SCORES // (self._heads * (end - start)))
-            for first in range(start, end, step):
-                rows = slice(first, min(first + step, end))
-                mixed = _attend(queries[:, rows], keys[:, start:end], values[:, start:end])
-                out[rows] = mixed.transpose(1, 0, 2)
-        return out.reshape(patches, width)
+        *windows* are the number of windows of each size, and that size, from the first patch on.
+        """
+        patches, width = hidden.shape
+        qkv = np.empty((3, self._heads, patches, width // self._heads), np.float32)
+
+        def make_heads(rows: slice) -> None:
+            qkv[:, :, rows] = self._make_heads(hidden[rows], layout.cosines[rows], layout.sines[rows])
+
+        self._blas.share(patches, make_heads)
+        mixed = self._attention(qkv, windows)
+
+        def add(rows: slice) -> None:
+            own = hidden[rows]
+            own += self._proj(mixed[rows])
+            normed = rms_norm(own, self._norm2, _NORM_EPSILON)
+            gate = silu(self._gate(normed))
+            gate *= self._up(normed)
+            own += self._down(gate)
+
+        self._blas.share(patches, add)
+
+    def _make_heads(self, hidden: Floats, cosines: Floats, sines: Floats) -> Floats:
+        """Return queries, scaled, keys and values (3, heads, patches, width of a head); the first two are rotated."""
+        patches, width = hidden.shape
+        qkv = self._qkv(rms_norm(hidden, self._norm1, _NORM_EPSILON))
+        heads = qkv.reshape(patches, 3, self._heads, -1).transpose(1, 2, 0, 3)
+        heads[:2] = _rotate(heads[:2], cosines, sines)
+        heads[0] *= np.float32((width // self._heads) ** -0.5)
+        return heads
+
+    def _attention(self, qkv: Floats, windows: Sequence[tuple[int, int]]) -> Floats:
+        """Return the attention output (patches, width)."""
+        _, heads, patches, width = qkv.shape
+        out = np.empty((patches, heads, width), np.float32)
+        start = 0
+        for count, size in windows:
+            own = slice(start, start + count * size)
+            start = own.stop
+            parts = (*qkv, out.transpose(1, 0, 2))
+            self._attend(*(each[:, own].reshape(heads, count, size, width) for each in parts))
+        return out.reshape(patches, -1)
+
+    def _attend(self, queries: Floats, keys: Floats, values: Floats, out: Floats) -> None:
+        """Write the attention output of windows of one size into *out*; all are (heads, windows, patches, width)."""
+        heads, windows, size, _ = queries.shape
+        keys = keys.swapaxes(2, 3)
+
+        def several(some: slice) -> None:
+            for part in _parts(some, windows_at_once(heads, size)):
+                out[:, part] = attend(self._blas.product, queries[:, part], keys[:, part], values[:, part])
+
+        def one(rows: slice) -> None:
+            for part in _parts(rows, rows_at_once(heads, size)):
+                out[:, :, part] = attend(self._blas.product, queries[:, :, part], keys, values)
+
+        if windows > 1:
+            self._blas.share(windows, several, size)
+        else:
+            self._blas.share(size, one)
 
 
-class _Linear:
-    def __init__(self, layer: Any) -> None:
-        self._weight, self._bias = np.asarray(layer.weight).T, np.asarray(layer.bias)
-
-    def __call__(self, values: Floats) -> Floats:
-        out: Floats = values @ self._weight
-        out += self._bias
-        return out
+def _parts(whole: slice, most: int) -> Iterator[slice]:
+    """Yield slices of *whole* with at most *most* places."""
+    for first in range(whole.start, whole.stop, most):
+        yield slice(first, min(first + most, whole.stop))
 
 
-def _attend(queries: Floats, keys: Floats, values: Floats) -> Floats:
-    """Return softmax(queries keys^T) values for each head; *queries* are already scaled."""
-    scores: Floats = queries @ keys.transpose(0, 2, 1)
-    scores -= scores.max(axis=-1, keepdims=True)
-    np.exp(scores, out=scores)
-    mixed: Floats = scores @ values
-    mixed /= scores.sum(axis=-1, keepdims=True)
-    return mixed
-
-
-def _rotate(heads: Floats, layout: Layout) -> Floats:
-    """Return *heads* (heads, patches, head_dim) with the rotary embedding applied."""
+def _rotate(heads: Floats, cosines: Floats, sines: Floats) -> Floats:
+    """Return *heads* (…, heads, patches, head_dim) with the rotary embedding applied."""
     half = heads.shape[-1] // 2
     turned = np.concatenate([-heads[..., half:], heads[..., :half]], axis=-1)
-    turned *= layout.sines
-    turned += heads * layout.cosines
+    turned *= sines
+    turned += heads * cosines
     return turned
-
-
-def _rms_norm(values: Floats, weight: Floats) -> Floats:
-    mean = np.mean(values * values, axis=-1, keepdims=True)
-    normed: Floats = values / np.sqrt(mean + _NORM_EPSILON) * weight
-    return normed
-
-
-def _silu(values: Floats) -> Floats:
-    out = np.negative(values)
-    with np.errstate(over="ignore"):  # an infinite exponential is a closed gate
-        np.exp(out, out=out)
-    out += 1
-    np.divide(values, out, out=out)
-    return out

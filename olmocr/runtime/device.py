@@ -195,7 +195,12 @@ def _mlx() -> Any:
     return mx
 
 
-_loaded_blas: str | None = None
+_loaded_blas: tuple[str, ctypes.CDLL | None] | None = None
+
+
+def opened_blas() -> ctypes.CDLL | None:
+    """Return the fast BLAS that :func:`start_mlx` has opened, for others to call; None if it opened none."""
+    return _loaded_blas[1] if _loaded_blas else None
 
 
 def _load_fast_blas() -> str:
@@ -206,8 +211,8 @@ def _load_fast_blas() -> str:
     global _loaded_blas
     if _loaded_blas is None:
         let_waiting_threads_sleep(os.environ)
-        _loaded_blas = REFERENCE_BLAS if "mlx.core" in sys.modules else _open_first(_blas_candidates())
-    return _loaded_blas
+        _loaded_blas = _open_first([] if "mlx.core" in sys.modules else _blas_candidates())
+    return _loaded_blas[0]
 
 
 def _blas_candidates() -> list[str]:
@@ -226,11 +231,11 @@ def _mkl_wheel() -> list[str]:
     return [str(Path(str(file.locate())).resolve()) for file in files if file.name.startswith("libmkl_rt.so")]
 
 
-def _open_first(candidates: list[str]) -> str:
+def _open_first(candidates: list[str]) -> tuple[str, ctypes.CDLL | None]:
     for candidate in candidates:
         try:
-            ctypes.CDLL(candidate, mode=ctypes.RTLD_GLOBAL)
+            library = ctypes.CDLL(candidate, mode=ctypes.RTLD_GLOBAL)
         except OSError:
             continue
-        return Path(candidate).name
-    return REFERENCE_BLAS
+        return Path(candidate).name, library
+    return REFERENCE_BLAS, None

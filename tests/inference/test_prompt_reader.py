@@ -9,6 +9,7 @@ from olmocr.inference.decode import BatchLimits, Scheduler
 from olmocr.inference.draft import Costs
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
+from olmocr.inference.passes.forward import Language
 from olmocr.inference.row import Asked
 from olmocr.page import PageRequest
 from olmocr.runtime.device import Device
@@ -34,6 +35,7 @@ def test_a_prompt_is_read_in_steps_of_any_size_with_the_same_answer(folder):
 def test_pages_are_answered_the_same_where_shapes_are_kept_as_on_cuda(folder):
     """Prompts whose pieces are filled up, tokens filled up to a power of two, and a mask of numbers: on a CPU."""
     loaded = load_model(folder, DEVICE)
+    loaded = replace(loaded, language=Language(loaded.model, has_kernels=False))
     limits = BatchLimits(3, 20_000 * TOKEN_BYTES, 4096, drafted_pages=3, costs=Costs({1: 1.0, 64: 1.1}))
     requests = [
         PageRequest(picture(number, (280, 140 + 28 * number)), max_tokens=30, draft_text="Total ph forth of found")
@@ -42,6 +44,21 @@ def test_pages_are_answered_the_same_where_shapes_are_kept_as_on_cuda(folder):
     own = finished(Scheduler(loaded, limits, None), *requests)
     kept = finished(Scheduler(replace(loaded, device=Device("cuda", None, "0")), limits, None), *requests)
     assert [each.tokens for each in kept] == [each.tokens for each in own]
+
+
+def test_pages_are_answered_the_same_where_passes_are_queued_ahead_as_on_a_gpu(folder):
+    """MLX's passes, of which the next is queued before the tokens of the last are known: on a CPU."""
+    loaded = load_model(folder, DEVICE)
+    limits = BatchLimits(3, 20_000 * TOKEN_BYTES, 64, drafted_pages=0)
+    requests = [
+        PageRequest(picture(number, (280, 140 + 28 * number)), max_tokens=20 + number, temperature=number / 4, seed=7)
+        for number in range(5)
+    ]
+    requests[2] = replace(requests[2], guided=True)
+    own = finished(Scheduler(loaded, limits, None), *requests)
+    language = Language(loaded.model, has_kernels=False)
+    queued = finished(Scheduler(replace(loaded, language=language), limits, None), *requests)
+    assert [each.tokens for each in queued] == [each.tokens for each in own]
 
 
 def test_others_go_on_while_a_long_prompt_is_read(folder):

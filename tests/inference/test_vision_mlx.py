@@ -78,7 +78,7 @@ def test_a_quantized_and_padded_tower_gives_mlx_vlms_features_as_exactly_as_bflo
 
 
 def test_long_attention_in_small_pieces_is_the_same(model, monkeypatch):
-    for module, tower in (("vision", CpuVisionTower(model)), ("vision_mlx", MlxVisionTower(model))):
+    for module, tower in (("arithmetic", CpuVisionTower(model)), ("vision_mlx", MlxVisionTower(model))):
         whole = features(tower, 16, 18)
         with monkeypatch.context() as patch:
             patch.setattr(f"olmocr.inference.{module}._SCORES", 5000)

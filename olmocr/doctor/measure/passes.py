@@ -61,9 +61,7 @@ def _pass_of(passes: Any, size: int) -> Timed:
 
 
 def _prefill(loaded: Any, behind: int) -> Timed:
-    from olmocr.inference.passes.cache import RowCache
-
-    cache = RowCache(len(loaded.language.blocks))
+    cache = loaded.language.row_cache()
     if behind:
         _read(loaded.language, cache, behind)
 
@@ -81,14 +79,13 @@ def _read(language: Any, cache: Any, count: int) -> None:
     """Add *count* meaningless tokens to *cache*, in steps of the engine's size."""
     import mlx.core as mx
 
-    from olmocr.inference.passes.forward import embed, forward
+    from olmocr.inference.passes.forward import embed, read
 
     while count > 0:
         step = min(count, PREFILL)
         places = mx.arange(cache.length, cache.length + step, dtype=mx.int32)
         positions = mx.broadcast_to(places, (3, 1, step))
-        forward(language, embed(language, mx.zeros(step, dtype=mx.int32)), positions, cache)
-        mx.eval(cache.arrays())
+        read(language, embed(language, mx.zeros(step, dtype=mx.int32)), positions, cache)
         count -= step
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -11,8 +11,46 @@ from mlx_vlm.models.cache import KVCache
 
 from olmocr.runtime.device import Device
 
-Layers = Sequence[tuple[mx.array, mx.array]]
-"""Keys and values of each layer, (1, heads, positions, width)."""
+Layers = Sequence[tuple[Any, Any]]
+"""Keys and values of each layer, with all heads and positions, in the arrays and the order of one kind of cache."""
+
+
+class PromptCache(Protocol):
+    """The keys and values of one row. A language model makes the kind that its passes use."""
+
+    @property
+    def length(self) -> int:
+        """How many positions it contains."""
+
+    def drop_last(self, count: int) -> None:
+        """Forget the last *count* positions."""
+
+    def beginning(self, count: int) -> Layers:
+        """Return a copy of the first *count* positions of each layer, evaluated."""
+
+
+class AnswersCache(Protocol):
+    """The keys and values of several rows, each of which is identified by any hashable object."""
+
+    @property
+    def capacity(self) -> int:
+        """How many positions are allocated for each row, or expected at the most."""
+
+    def arrange(self, rows: Sequence[object], new: Sequence[Any], capacity: int) -> None:
+        """Contain exactly *rows*, with room for at least *capacity* positions each.
+
+        The last rows are *new*, and bring their own caches; the others keep the order in which they came.
+        """
+
+    def clear(self) -> None:
+        """Drop all rows."""
+
+    def beginning(self, row: object, count: int) -> Layers:
+        """Return a copy of the first *count* positions of *row* in each layer, evaluated."""
+
+    def expect(self, lengths: Sequence[int], counts: Sequence[int]) -> None:
+        """Prepare for a pass that appends *counts* tokens to the rows, which have *lengths* positions so far."""
+
 
 _COPIED_TOGETHER = 256 << 20
 """How many bytes of a batch to copy before the arrays that they replace are freed."""
@@ -29,7 +67,7 @@ class Cache(Protocol):
 
 
 class RowCache:
-    """Keys and values of one row, in each layer, for each position that the model has read."""
+    """Keys and values of one row, (1, heads, positions, width) in each layer."""
 
     def __init__(self, layers: Layers | int) -> None:
         """Begin empty, with this number of *layers*, or with the keys and values of a prompt's beginning.

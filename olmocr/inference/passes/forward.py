@@ -11,9 +11,11 @@ from typing import Any
 import mlx.core as mx
 from mlx_vlm.models.activations import swiglu
 
-from olmocr.inference.passes.cache import Cache
+from olmocr.inference.passes.cache import AnswersCache, Cache, Layers, RowCache, cache_for
+from olmocr.inference.passes.cpu_forward import CpuLanguage
 from olmocr.inference.passes.joined import Joined
 from olmocr.inference.passes.rotary import Rotary, Rotate
+from olmocr.runtime.device import Device
 
 
 class Language:
@@ -22,39 +24,72 @@ class Language:
     *model* still works by itself, with views of them. On a GPU (*has_kernels*), MLX's own kernel rotates text.
     """
 
+    is_eager = False
+    """Whether what a pass returns is already computed."""
+
     def __init__(self, model: Any, has_kernels: bool) -> None:
         language = model.language_model
         attention = language.model.layers[0].self_attn
-        self.embed_tokens, self.norm = language.model.embed_tokens, language.model.norm
-        self.head = self.embed_tokens.as_linear if language.args.tie_word_embeddings else language.lm_head
+        self._embed_tokens, self._norm = language.model.embed_tokens, language.model.norm
+        self._head = self._embed_tokens.as_linear if language.args.tie_word_embeddings else language.lm_head
         self.rotary = Rotary(attention.rotary_emb, attention.n_heads, attention.n_kv_heads, has_kernels)
         self.blocks = [_LanguageBlock(layer) for layer in language.model.layers]
 
+    def row_cache(self, layers: Layers | None = None) -> RowCache:
+        """Return a cache for one row, empty or with the *layers* of a prompt's beginning."""
+        return RowCache(layers if layers is not None else len(self.blocks))
 
-def embed(language: Language, ids: mx.array) -> mx.array:
+    def batch_cache(self, device: Device) -> AnswersCache:
+        """Return an empty cache for several rows that suits *device*."""
+        return cache_for(device, len(self.blocks))
+
+    def embed(self, ids: mx.array) -> mx.array:
+        """As :func:`embed`."""
+        embeddings: mx.array = self._embed_tokens(ids)[None]
+        return embeddings
+
+    def hidden(self, embeddings: mx.array, positions: mx.array, cache: Cache) -> mx.array:
+        """As :func:`forward`."""
+        rotate = self.rotary.at(positions, embeddings.dtype)
+        hidden = embeddings
+        for number, block in enumerate(self.blocks):
+            hidden = block(hidden, rotate, cache, number)
+        normed: mx.array = self._norm(hidden)
+        return normed
+
+    def read(self, embeddings: mx.array, positions: mx.array, cache: RowCache) -> None:
+        """As :func:`read`."""
+        self.hidden(embeddings, positions, cache)
+        mx.eval(cache.arrays())
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """As :func:`logits`."""
+        values: mx.array = self._head(hidden).squeeze(0)
+        return values
+
+
+def embed(language: Language | CpuLanguage, ids: mx.array) -> mx.array:
     """Return the embeddings (1, tokens, width) of *ids* (tokens,)."""
-    embeddings: mx.array = language.embed_tokens(ids)[None]
-    return embeddings
+    return language.embed(ids)
 
 
-def forward(language: Language, embeddings: mx.array, positions: mx.array, cache: Cache) -> mx.array:
+def forward(language: Language | CpuLanguage, embeddings: mx.array, positions: mx.array, cache: Any) -> mx.array:
     """Append tokens to *cache* and return their hidden states (1, tokens, width).
 
     *embeddings* (1, tokens, width) has the tokens of all rows, one row after the other. So does *positions*, int32:
-    (tokens,) for text, or (3, 1, tokens) for a prompt with an image.
+    (tokens,) for text, or (3, 1, tokens) for a prompt with an image. *cache* must be one that *language* has made.
     """
-    rotate = language.rotary.at(positions, embeddings.dtype)
-    hidden = embeddings
-    for number, block in enumerate(language.blocks):
-        hidden = block(hidden, rotate, cache, number)
-    normed: mx.array = language.norm(hidden)
-    return normed
+    return language.hidden(embeddings, positions, cache)
 
 
-def logits(language: Language, hidden: mx.array) -> mx.array:
+def read(language: Language | CpuLanguage, embeddings: mx.array, positions: mx.array, cache: Any) -> None:
+    """Append tokens of one row to *cache*, evaluated; what is only needed for their hidden states is not computed."""
+    language.read(embeddings, positions, cache)
+
+
+def logits(language: Language | CpuLanguage, hidden: mx.array) -> mx.array:
     """Return the logits (tokens, vocabulary) of hidden states (1, tokens, width)."""
-    values: mx.array = language.head(hidden).squeeze(0)
-    return values
+    return language.logits(hidden)
 
 
 class _LanguageBlock:

@@ -21,14 +21,14 @@ class Joined:
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         groups = (list(group) for _, group in groupby(modules, _storage))
-        self._matrices = [group[0] if len(group) == 1 else _joined(group) for group in groups]
+        self.matrices = [group[0] if len(group) == 1 else _joined(group) for group in groups]
 
     def __len__(self) -> int:
-        return len(self._matrices)
+        return len(self.matrices)
 
     def __call__(self, values: mx.array) -> mx.array:
         """Return the outputs (…, of all matrices), one after the other, for *values* (…, width)."""
-        parts: list[mx.array] = [matrix(values) for matrix in self._matrices]
+        parts: list[mx.array] = [matrix(values) for matrix in self.matrices]
         return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=-1)
 
 
