@@ -6,8 +6,8 @@ import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
-from typing import Any
+from functools import cache, partial, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ import numpy.typing as npt
 from olmocr.runtime.device import opened_blas
 
 Floats = npt.NDArray[np.float32]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Product = Callable[[Floats, Floats], Floats]
 """Matrices (…, rows, inner) and (…, inner, columns), all with the same leading axes or none -> their products."""
@@ -24,6 +27,17 @@ _ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112
 
 _FEW_ROWS = 64
 """With fewer rows for each thread, products would be inefficient."""
+
+
+def let_be_nan(function: Callable[P, R]) -> Callable[P, R]:
+    """Return *function* without numpy's warnings of a damaged model's numbers; whoever chooses tokens notices a NaN."""
+
+    @wraps(function)
+    def called(*arguments: P.args, **named: P.kwargs) -> R:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return function(*arguments, **named)
+
+    return called
 
 
 class Blas(ABC):
@@ -57,7 +71,7 @@ class NumpyBlas(Blas):
         return out
 
     def share(self, items: int, work: Callable[[slice], None], rows: int = 1) -> None:  # noqa: D102
-        work(slice(0, items))
+        let_be_nan(work)(slice(0, items))
 
 
 class Mkl(Blas):
@@ -116,10 +130,10 @@ class Mkl(Blas):
     def share(self, items: int, work: Callable[[slice], None], rows: int = 1) -> None:  # noqa: D102
         count = min(self._threads, items, items * rows // _FEW_ROWS)
         if count <= 1:
-            work(slice(0, items))
+            let_be_nan(work)(slice(0, items))
             return
         ends = [items * number // count for number in range(count + 1)]
-        for _ in self._pool.map(work, map(slice, ends, ends[1:])):
+        for _ in self._pool.map(let_be_nan(work), map(slice, ends, ends[1:])):
             pass
 
 

@@ -200,9 +200,9 @@ def _memory(report: MachineReport) -> Iterator[str]:
             yield "The limits of wired and cached memory are unmeasured: they are set on Metal only."
     if (growth := report.growth) is not None:
         yield (
-            f"\nOne engine read {growth.pages} pages in {growth.seconds:.0f} s. From the second quarter of the pages "
-            f"to the last, MLX's arrays went from {_mib(growth.early_active)} to {_mib(growth.late_active)}, and the "
-            f"process from {_mib(growth.early_resident)} to {_mib(growth.late_resident)}."
+            f"\nOne engine read {growth.pages} pages in {growth.seconds:.0f} s. In the second quarter of the pages, "
+            f"MLX's arrays took {_mib(growth.early_active)} and the process {_mib(growth.early_resident)}; "
+            f"in the last, {_mib(growth.late_active)} and {_mib(growth.late_resident)}."
         )
 
 

@@ -91,7 +91,7 @@ def test_the_table_in_the_docs_is_computed_as_the_command_computes_it():
     text = (ROOT / "docs/scale.md").read_text().partition("| machine, and what it reads |")[2].partition("\n\n")[0]
     rows = [[cell.strip().replace(",", "") for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
     known = [row for row in rows if row[1]]
-    assert len(known) == 5
+    assert len(known) == 6
     for _, pages, _, price, million in known:
         cost = cost_of([run(int(pages), 3600.0)], float(price))
         assert f"{cost.per_million_pages:.2f}" == million

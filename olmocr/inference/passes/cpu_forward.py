@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from olmocr.inference.arithmetic import Linear, rms_norm, silu
-from olmocr.inference.blas import Blas, Floats, find_blas
+from olmocr.inference.blas import Blas, Floats, find_blas, let_be_nan
 from olmocr.inference.passes.cache import AnswersCache, Layers
 from olmocr.inference.passes.cpu_cache import CpuBatch, CpuRow
 from olmocr.inference.passes.joined import Joined
@@ -54,6 +54,7 @@ class CpuLanguage:
         """As :func:`~olmocr.inference.passes.forward.embed`."""
         return mx.array(self._embeddings[np.asarray(ids)][None])
 
+    @let_be_nan
     def hidden(self, embeddings: mx.array, positions: mx.array, cache: CpuRow | CpuBatch) -> mx.array:
         """As :func:`~olmocr.inference.passes.forward.forward`; the hidden states are computed at once."""
         hidden, angles = np.array(embeddings)[0], self._angles(positions)
@@ -61,6 +62,7 @@ class CpuLanguage:
             block(hidden, angles, cache, number)
         return mx.array(self._norm(hidden)[None])
 
+    @let_be_nan
     def read(self, embeddings: mx.array, positions: mx.array, cache: CpuRow) -> None:
         """As :func:`~olmocr.inference.passes.forward.read`."""
         hidden, angles = np.array(embeddings)[0], self._angles(positions)
@@ -69,6 +71,7 @@ class CpuLanguage:
             block(hidden, angles, cache, number)
         self.blocks[last].read(hidden, angles, cache, last)
 
+    @let_be_nan
     def logits(self, hidden: mx.array) -> mx.array:
         """As :func:`~olmocr.inference.passes.forward.logits`."""
         return mx.array(self._head(np.asarray(hidden)[0]))
