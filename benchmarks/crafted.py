@@ -17,7 +17,7 @@ import random
 import shutil
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -229,6 +229,11 @@ def make_pdf(path: Path, pages: int, count: int = WORDS, changed: float = 0.0, f
         objects.append(page % (resources, len(objects)))
         kids.append(b"%d 0 R" % len(objects))
     objects[1] = b"<< /Type /Pages /Kids [%s] /Count %d >>" % (b" ".join(kids), pages)
+    write_objects(path, objects)
+
+
+def write_objects(path: Path, objects: Sequence[bytes]) -> None:
+    """Write a PDF of *objects*, of which the first is its catalog."""
     written, offsets = b"%PDF-1.4\n", []
     for number, content in enumerate(objects, 1):
         offsets.append(len(written))

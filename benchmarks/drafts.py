@@ -12,10 +12,12 @@ import json
 import re
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from crafted import write_objects
 
 from olmocr.doctor.measure.terms import find_demo
 from olmocr.inference.draft import SIZES, Beside, Costs, Drafter, DraftSource
@@ -263,21 +265,7 @@ def write_pdf(path: Path, lines: Sequence[Line]) -> None:
         b"/Resources << /Font << /F1 3 0 R >> >> >>",
         b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
     )
-    path.write_bytes(b"".join(_file(objects)))
-
-
-def _file(objects: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield the parts of a PDF file with *objects*."""
-    written, places = len(b"%PDF-1.4\n"), []
-    yield b"%PDF-1.4\n"
-    for number, content in enumerate(objects, 1):
-        part = b"%d 0 obj\n%s\nendobj\n" % (number, content)
-        places.append(written)
-        written += len(part)
-        yield part
-    yield b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
-    yield from (b"%010d 00000 n \n" % place for place in places)
-    yield b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % (len(objects) + 1, written)
+    write_objects(path, objects)
 
 
 def _escaped(text: str) -> str:
