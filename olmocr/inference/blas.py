@@ -32,6 +32,7 @@ _FEW_ROWS = 64
 def let_be_nan(function: Callable[P, R]) -> Callable[P, R]:
     """Return *function* without numpy's warnings of a damaged model's numbers; whoever chooses tokens notices a NaN."""
 
+    # np.errstate can decorate, too, but in numpy 1.26 such an object must not be nested or used by several threads.
     @wraps(function)
     def called(*arguments: P.args, **named: P.kwargs) -> R:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
