@@ -77,17 +77,22 @@ class _Told:
                 self.changed.notify_all()
 
     def step(self, handler, number):
-        print("asked", number, flush=True)
+        _say("asked", number)
         with self.changed:
             if self.left <= 0:
-                print("held", number, flush=True)
+                _say("held", number)
                 self.changed.wait_for(lambda: self.left > 0)
             self.left -= 1
         if self.fails:
             send(handler, 503, {"error": {"message": "overloaded"}})
             return
         send(handler, 200, chat_body(answer(f"page {number}").text))
-        print("answered", number, flush=True)
+        _say("answered", number)
+
+
+def _say(what, number):
+    # One string: print writes each of its arguments by itself, and pages are answered in several threads.
+    print(f"{what} {number}\n", end="", flush=True)
 
 
 def _number_in(body):
