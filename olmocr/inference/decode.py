@@ -137,8 +137,8 @@ class Scheduler:
         self._clock = clock
         self._limits = limits
         self._is_looping = is_looping
-        self._room = Room(limits.kv_bytes, token_bytes(loaded), limits.expected_tokens)
         self._runner = ModelRunner(loaded, limits.drafted_pages)
+        self._room = Room(limits.kv_bytes, token_bytes(loaded), limits.expected_tokens, self._runner.allocated)
         self._reader = PromptReader(
             loaded, step=limits.prompt_step, most_bytes=limits.kv_bytes // 2, most=2 * limits.pages
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -35,12 +36,14 @@ class Room:
     """The memory for keys and values: *kv_bytes* in all, *token_bytes* for each token.
 
     A page is promised memory for *expected_tokens* of its answer. The rows of a batch share one array, so each row
-    takes as much memory as the longest.
+    takes as much memory as the longest. *allocated* says how many tokens there is memory for, given the number of rows
+    and of the tokens that the longest needs; a batch may have more than it needs.
     """
 
     kv_bytes: int
     token_bytes: int
     expected_tokens: int
+    allocated: Callable[[int, int], int] = operator.mul
 
     @property
     def tokens(self) -> int:
@@ -58,7 +61,7 @@ class Room:
     def left(self, rows: Sequence[Growing], page: Growing) -> int:
         """Return the bytes that are left when *page* joins *rows*; the result is below 0 if it does not fit."""
         widest = max(map(self.promised, [*rows, page]))
-        return (self.tokens - (len(rows) + 1) * widest) * self.token_bytes
+        return (self.tokens - self.allocated(len(rows) + 1, widest)) * self.token_bytes
 
     def fits(self, rows: Sequence[Growing], page: Growing) -> bool:
         """Return whether *page* may join *rows*; alone, it always may."""
@@ -66,7 +69,8 @@ class Room:
 
     def taken(self, rows: Sequence[Growing], joining: Growing | None) -> int:
         """Return how many tokens of memory are used after the next step, including the prompt of the *joining* page."""
-        return (rounded(joining.length) if joining else 0) + len(rows) * max(map(grown, rows), default=0)
+        batch = self.allocated(len(rows), max(map(grown, rows))) if rows else 0
+        return (rounded(joining.length) if joining else 0) + batch
 
     def spare(self, rows: Sequence[Growing], joining: Growing | None) -> int:
         """Return the bytes that are left after the next step."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import mlx.core as mx
@@ -18,7 +18,7 @@ from olmocr.inference.passes.cache import AnswersCache, Layers
 from olmocr.inference.passes.forward import embed, forward, logits
 from olmocr.inference.room import rounded
 from olmocr.inference.row import Row
-from olmocr.inference.sampling import choose, choose_now
+from olmocr.inference.sampling import Draw, choose, choose_now
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,33 @@ class Step:
         for row, draft in zip(self.rows, self.drafts, strict=True):
             chosen, tokens = tokens[: len(draft) + 1], tokens[len(draft) + 1 :]
             yield row, chosen, draft
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A row's part in a pass: its tokens that the model has not been given, and the *draft* of what follows them.
+
+    ``unseen`` (1,) is its last token, if that is chosen but not read yet.
+    """
+
+    row: Row
+    unseen: mx.array | None
+    draft: list[int]
+
+    @cached_property
+    def tokens(self) -> mx.array:
+        """What the model is given, (count,)."""
+        return mx.array(self.row.unread + self.draft, dtype=mx.int32) if self.unseen is None else self.unseen
+
+    @property
+    def count(self) -> int:
+        return len(self.tokens)
+
+    def draws(self) -> list[Draw]:
+        """Return how to choose the next token, and one after each token of the draft."""
+        # A row whose last token is unread has written one token more than it knows of.
+        written = int(self.unseen is not None)
+        return [self.row.draw(written + ahead) for ahead in range(len(self.draft) + 1)]
 
 
 class ModelRunner:
@@ -91,6 +118,10 @@ class ModelRunner:
         self._flying = None
         self._cache.clear()
 
+    def allocated(self, rows: int, capacity: int) -> int:
+        """Return for how many tokens there is memory once there are so many *rows*, the longest with *capacity*."""
+        return self._cache.allocated(rows, capacity)
+
     def prompt_of(self, row: Row) -> Layers:
         """Return a copy of the keys and values of a row's prompt, without its last token."""
         count = row.prompt_length - 1
@@ -100,40 +131,35 @@ class ModelRunner:
         return row.guide is not None or (rows <= self._drafted_pages and row.is_drafting)
 
     def _step(self, rows: Sequence[Row], before: Step | None) -> Step:
-        unseen = [before.token_of(row) if before else None for row in rows]
         drafts = proposals(rows, self._is_padded) if len(rows) <= self._drafted_pages else [[] for _ in rows]
         parts = [
-            mx.array(row.unread + draft, dtype=mx.int32) if token is None else token
-            for row, token, draft in zip(rows, unseen, drafts, strict=True)
+            _Part(row, before.token_of(row) if before else None, draft) for row, draft in zip(rows, drafts, strict=True)
         ]
-        counts = [part.shape[0] for part in parts]
-        self._arrange(rows, counts)
-        embeddings = embed(self._language, mx.concatenate(parts))
-        hidden = forward(self._language, embeddings, _positions(rows, counts), self._cache)
-        for row, count in zip(rows, counts, strict=True):
-            row.given += count
-        wanted = [len(draft) + 1 for draft in drafts]
+        parts = self._arrange(parts)
+        counts = [part.count for part in parts]
+        embeddings = embed(self._language, mx.concatenate([part.tokens for part in parts]))
+        hidden = forward(self._language, embeddings, _positions(parts), self._cache)
+        for part in parts:
+            part.row.given += part.count
+        wanted = [len(part.draft) + 1 for part in parts]
         scores = logits(self._language, _last(hidden, counts, wanted))
-        draws = [
-            # A row whose last token is unread has written one token more than it knows of.
-            row.draw(int(token is not None) + ahead)
-            for row, token, count in zip(rows, unseen, wanted, strict=True)
-            for ahead in range(count)
-        ]
+        draws = [draw for part in parts for draw in part.draws()]
         tokens = (choose if self._may_queue else choose_now)(
-            scores, draws, _allowed([row.guide for row in rows], wanted, scores.shape[1])
+            scores, draws, _allowed([part.row.guide for part in parts], wanted, scores.shape[1])
         )
         mx.async_eval(tokens)  # type: ignore[no-untyped-call]
-        return Step(tuple(rows), drafts, tokens)
+        return Step([part.row for part in parts], [part.draft for part in parts], tokens)
 
-    def _arrange(self, rows: Sequence[Row], counts: Sequence[int]) -> None:
-        """Make the cache contain exactly *rows*, and expect *counts* tokens of each."""
+    def _arrange(self, parts: Sequence[_Part]) -> list[_Part]:
+        """Make the cache contain exactly the rows of *parts* and expect their tokens; return *parts* in its order."""
+        rows = [part.row for part in parts]
         new = [row.prompt_cache for row in rows if row.prompt_cache]
-        lengths = [row.given for row in rows]
-        self._cache.arrange(rows, new, rounded(max(map(operator.add, lengths, counts))))
+        capacity = rounded(max(part.row.given + part.count for part in parts))
+        ordered = [parts[number] for number in self._cache.arrange(rows, new, capacity)]
         for row in rows:
             row.prompt_cache = None
-        self._cache.expect(lengths, counts)
+        self._cache.expect([part.row.given for part in ordered], [part.count for part in ordered])
+        return ordered
 
 
 def proposals(rows: Sequence[Row], is_padded: bool = False) -> list[list[int]]:
@@ -154,9 +180,9 @@ def proposals(rows: Sequence[Row], is_padded: bool = False) -> list[list[int]]:
     return drafts
 
 
-def _positions(rows: Sequence[Row], counts: Sequence[int]) -> mx.array:
+def _positions(parts: Sequence[_Part]) -> mx.array:
     """Return the positions (tokens,) of text that follows the tokens that the model was given of each row."""
-    places = [row.given + row.rope_delta + np.arange(count) for row, count in zip(rows, counts, strict=True)]
+    places = [part.row.given + part.row.rope_delta + np.arange(part.count) for part in parts]
     return mx.array(np.concatenate(places).astype(np.int32))
 
 

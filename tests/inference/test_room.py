@@ -101,3 +101,11 @@ def test_pages_that_were_let_join_do_not_send_each_other_back_before_they_are_lo
     for each in (*rows, page):
         each.written = min(each.most_tokens, 1024) - 1
     assert memory.sent_back([*rows, page], None) == []
+
+
+def test_what_a_batch_has_beyond_its_need_counts_too():
+    three_quarters_full = Room(9 * 512 * 10, 10, 256, lambda rows, longest: 4 * -(-rows // 4) * longest)
+    short = Page(100, 100)
+    assert three_quarters_full.taken([short] * 3, None) == 4 * 256
+    assert three_quarters_full.fits([short] * 15, short)
+    assert not three_quarters_full.fits([short] * 16, short)

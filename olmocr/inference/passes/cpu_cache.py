@@ -68,17 +68,21 @@ class CpuBatch:
         self._rows: dict[object, CpuRow] = {}
         self._lines: list[slice] = []
 
-    def arrange(self, rows: Sequence[object], new: Sequence[CpuRow], capacity: int) -> None:
+    def allocated(self, rows: int, capacity: int) -> int:
+        """Return how many positions *rows* have if each has *capacity*."""
+        return rows * capacity
+
+    def arrange(self, rows: Sequence[object], new: Sequence[CpuRow], capacity: int) -> list[int]:
         """Contain exactly *rows*. The last ones are *new*, and bring their own caches, which then belong to the batch.
 
-        A cache grows as needed; *capacity*, the positions that the longest will have, is only noted.
+        A cache grows as needed; *capacity*, the positions that the longest will have, is only noted. The next passes
+        have the rows in the same order.
         """
         self.capacity = capacity
-        if not new and list(self._rows) == list(rows):
-            return
         staying = len(rows) - len(new)
         kept = {row: self._rows[row] for row in rows[:staying]}
         self._rows = kept | dict(zip(rows[staying:], new, strict=True))
+        return list(range(len(rows)))
 
     def clear(self) -> None:
         """Drop all rows."""
