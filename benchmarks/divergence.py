@@ -96,11 +96,11 @@ def log_probabilities(loaded: Any, question: Question) -> Floats:
     """Return the log probability of every token at each position of the answer and after its end."""
     import mlx.core as mx
 
-    ids = mx.concatenate([question.inputs.input_ids, mx.array([question.answer], mx.int32)], axis=1)
+    ids = mx.array([[*question.inputs.input_ids[0].tolist(), *question.answer]], mx.int32)
     features = loaded.model.get_input_embeddings(
         ids,
-        question.inputs.pixel_values,
-        image_grid_thw=question.inputs.image_grid_thw,
+        mx.array(question.inputs.pixel_values),
+        image_grid_thw=mx.array(question.inputs.image_grid_thw),
         cached_image_features=loaded.vision(question.inputs.pixel_values, question.inputs.image_grid_thw),
     )
     out = loaded.model.language_model(ids, features.inputs_embeds, position_ids=features.position_ids)

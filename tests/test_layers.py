@@ -37,7 +37,6 @@ INFERENCE = (
     "passes.forward",
     "passes.joined",
     "model",
-    "prompt",
     "prompt_reader",
     "passes.rotary",
     "sampling",

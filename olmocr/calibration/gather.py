@@ -31,6 +31,7 @@ from olmocr.calibration.texts import (
 from olmocr.conversion.calibrated.passes.samples import CalibrationPage
 from olmocr.errors import InputError, output_error
 from olmocr.files import cache_folder, sha256_of, temporary_folder
+from olmocr.inference.prompt import make_inputs, mrope_positions
 from olmocr.model_folder import ModelFolder, read_config
 from olmocr.page import END_OF_TURN, PAGE_PROMPT, Ask, PageImage, PageRequest
 from olmocr.pipeline.repetition import has_looped
@@ -206,17 +207,14 @@ def _sample(processor: Any, known: KnownPage, side: int, text_of: TextOf) -> Cal
     Raises:
         InputError: it cannot be rendered, its text is unknown, or the model cannot take its image.
     """
-    from olmocr.inference.prompt import make_inputs
-
     with open_document(known.path, known.path.name) as document:
         image = document.render(known.page_number, side)
     text = text_of(known, image)
     if text is None:
         raise InputError(f"the text of {known.name} is unknown; put it into a file {known.path.stem}.md beside it")
     inputs = make_inputs(processor, PageRequest(turned(image, text.rotation)))
-    prompt = np.array(inputs.input_ids, np.int32)[0]
+    prompt = inputs.input_ids[0]
     token_ids = np.concatenate([prompt, answer_ids(processor.tokenizer, text)])
-    grid = np.array(inputs.image_grid_thw, np.int32)
     image_token = processor.tokenizer.convert_tokens_to_ids(_IMAGE_TOKEN)
     return CalibrationPage(
         name=known.name,
@@ -224,10 +222,12 @@ def _sample(processor: Any, known: KnownPage, side: int, text_of: TextOf) -> Cal
         kind=known.kind,
         whose_text=text.whose,
         token_ids=token_ids,
-        position_ids=mrope_positions(token_ids, image_token, grid[0], processor.image_processor.merge_size),
+        position_ids=mrope_positions(
+            token_ids, image_token, inputs.image_grid_thw[0], processor.image_processor.merge_size
+        ),
         answer_start=prompt.size,
-        pixel_values=_on_disk(np.array(inputs.pixel_values, np.float32)),
-        grid_thw=grid,
+        pixel_values=_on_disk(inputs.pixel_values),
+        grid_thw=inputs.image_grid_thw,
     )
 
 
@@ -250,23 +250,6 @@ def answer_ids(tokenizer: Any, text: PageText) -> npt.NDArray[np.int32]:
     """Return the token ids of an answer with its end token, as in training, int32 (tokens,)."""
     tokens = text.tokens or tokenizer(text.text, add_special_tokens=False)["input_ids"]
     return np.array([*tokens, tokenizer.convert_tokens_to_ids(END_OF_TURN)], np.int32)
-
-
-def mrope_positions(
-    token_ids: npt.NDArray[np.int32], image_token: int, grid_thw: npt.NDArray[np.int32], merge_size: int
-) -> npt.NDArray[np.int32]:
-    """Return the M-RoPE position of each token, int32 (3, tokens): its frame, row and column.
-
-    *grid_thw* (3,) counts the image's patches; *merge_size* squared of them are one token. Text has three equal
-    positions, one more than the largest before (Qwen2-VL, arXiv 2409.12191, section 2.1).
-    """
-    first = int(np.argmax(token_ids == image_token))
-    frames, rows, columns = (int(each) for each in grid_thw // (1, merge_size, merge_size))
-    image = np.indices((frames, rows, columns)).reshape(3, -1) + first
-    rest = np.arange(token_ids.size - first - image.shape[1]) + image.max() + 1
-    before = np.broadcast_to(np.arange(first), (3, first))
-    found = np.concatenate([before, image, np.broadcast_to(rest, (3, rest.size))], axis=1)
-    return found.astype(np.int32)
 
 
 def _answer_tokens(page: CalibrationPage) -> int:

@@ -142,7 +142,7 @@ class Scheduler:
         self._reader = PromptReader(
             loaded, step=limits.prompt_step, most_bytes=limits.kv_bytes // 2, most=2 * limits.pages
         )
-        self._ahead = Ahead(partial(cut_image, loaded.processor))
+        self._ahead = Ahead(partial(cut_image, loaded.processor), limits.pages)
         self._waiting: deque[Asked] = deque()
         self._prepared: _Prepared | None = None
         self._joining: _Joining | None = None
@@ -192,6 +192,7 @@ class Scheduler:
         self._join()
         self._write()
         if self.is_idle:
+            self._reader.settle()
             mx.clear_cache()
 
     def _end_overdue(self) -> None:

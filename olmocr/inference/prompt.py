@@ -6,20 +6,21 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from olmocr.errors import InputError
 from olmocr.page import IMAGE_TOKEN, PageRequest, chat_prompt
 
+Integers = npt.NDArray[np.int32]
+
 
 @dataclass(frozen=True)
 class CutImage:
-    """An image cut into patches: ``pixel_values`` and ``grid`` as in PageInputs, but not MLX's yet, and its ``key``."""
+    """An image cut into patches: ``pixel_values`` and ``image_grid_thw`` as in PageInputs, and its ``key``."""
 
     pixel_values: npt.NDArray[np.float32]
-    grid: npt.NDArray[np.int32]
+    image_grid_thw: Integers
     key: bytes
 
 
@@ -32,9 +33,9 @@ class PageInputs:
     the same pixels, and two with the same ``prompt_key`` have the same text.
     """
 
-    input_ids: mx.array
-    pixel_values: mx.array
-    image_grid_thw: mx.array
+    input_ids: Integers
+    pixel_values: npt.NDArray[np.float32]
+    image_grid_thw: Integers
     image_key: bytes
     prompt_key: bytes
 
@@ -64,13 +65,30 @@ def make_inputs(processor: Any, request: PageRequest, cut: CutImage | None = Non
         InputError: the processor refuses the image, for example because of its proportions.
     """
     image = cut or cut_image(processor, request)
-    tokens = int(image.grid.prod()) // processor.image_processor.merge_size**2
-    text = chat_prompt(request.prompt).replace(IMAGE_TOKEN, IMAGE_TOKEN * tokens)
-    ids = processor.tokenizer([text], add_special_tokens=False)["input_ids"]
+    tokens = int(image.image_grid_thw.prod()) // processor.image_processor.merge_size**2
+    tokenizer = processor.tokenizer
+    ids = np.array(tokenizer(chat_prompt(request.prompt), add_special_tokens=False)["input_ids"], np.int32)
+    # One token stands for the image so far: the tokenizer would take milliseconds for some thousands.
+    counts = np.where(ids == tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), tokens, 1)
     return PageInputs(
-        input_ids=mx.array(ids),
-        pixel_values=mx.array(image.pixel_values),
-        image_grid_thw=mx.array(image.grid),
+        input_ids=np.repeat(ids, counts)[None],
+        pixel_values=image.pixel_values,
+        image_grid_thw=image.image_grid_thw,
         image_key=image.key,
         prompt_key=hashlib.sha256(request.prompt.encode()).digest(),
     )
+
+
+def mrope_positions(token_ids: Integers, image_token: int, grid_thw: Integers, merge_size: int) -> Integers:
+    """Return the M-RoPE position of each token, int32 (3, tokens): its frame, row and column.
+
+    *grid_thw* (3,) counts the image's patches; *merge_size* squared of them are one token. Text has three equal
+    positions, one more than the largest before (Qwen2-VL, arXiv 2409.12191, section 2.1).
+    """
+    first = int(np.argmax(token_ids == image_token))
+    frames, rows, columns = (int(each) for each in grid_thw // (1, merge_size, merge_size))
+    image = np.indices((frames, rows, columns)).reshape(3, -1) + first
+    rest = np.arange(token_ids.size - first - image.shape[1]) + image.max() + 1
+    before = np.broadcast_to(np.arange(first), (3, first))
+    found = np.concatenate([before, image, np.broadcast_to(rest, (3, rest.size))], axis=1)
+    return found.astype(np.int32)

@@ -57,13 +57,14 @@ class VisionTower(ABC):
     """Computes the features of an image. ``pixel_values`` are (patches, values of one patch), float32."""
 
     @abstractmethod
-    def pieces(self, pixel_values: mx.array, rows: int, columns: int) -> Iterator[mx.array | None]:
+    def pieces(self, pixel_values: Floats, rows: int, columns: int) -> Iterator[mx.array | None]:
         """Compute one image of *rows* x *columns* patches piece by piece.
 
-        Yield None after each piece except the last, and the features (tokens, language width) after the last.
+        Yield None after each piece except the last, and the features (tokens, language width) after the last, which
+        may not be evaluated yet.
         """
 
-    def __call__(self, pixel_values: mx.array, image_grid_thw: mx.array) -> mx.array:
+    def __call__(self, pixel_values: Floats, image_grid_thw: npt.NDArray[np.int32]) -> mx.array:
         """Return the features (tokens, language width) of one image.
 
         ``image_grid_thw`` is (1, 3): 1, rows and columns of patches.
@@ -73,9 +74,9 @@ class VisionTower(ABC):
                 return features
         raise AssertionError("a tower's last piece has the features")
 
-    def begin(self, pixel_values: mx.array, image_grid_thw: mx.array) -> Iterator[mx.array | None]:
+    def begin(self, pixel_values: Floats, image_grid_thw: npt.NDArray[np.int32]) -> Iterator[mx.array | None]:
         """Return the pieces of the image whose features ``__call__`` returns."""
-        _, rows, columns = np.asarray(image_grid_thw)[0].tolist()
+        _, rows, columns = image_grid_thw[0].tolist()
         return self.pieces(pixel_values, rows, columns)
 
 
@@ -94,11 +95,11 @@ class CpuVisionTower(VisionTower):
         weight = np.asarray(self._tower.patch_embed.proj.weight)  # (width, frames, rows, columns, channels)
         self._patch_weight = weight.transpose(0, 4, 1, 2, 3).reshape(weight.shape[0], -1).T
 
-    def pieces(self, pixel_values: mx.array, rows: int, columns: int) -> Iterator[mx.array | None]:  # noqa: D102
+    def pieces(self, pixel_values: Floats, rows: int, columns: int) -> Iterator[mx.array | None]:  # noqa: D102
         config = self._config
         layout = layout_of(config, rows, columns)
         unit = config.spatial_merge_size**2
-        hidden = self._blas.product(np.asarray(pixel_values, dtype=np.float32), self._patch_weight)
+        hidden = self._blas.product(pixel_values, self._patch_weight)
         hidden = hidden.reshape(-1, unit, hidden.shape[-1])[layout.order].reshape(hidden.shape)
         everything = [(1, len(hidden))]
         for number, block in enumerate(self._blocks):

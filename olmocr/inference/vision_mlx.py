@@ -16,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from olmocr.inference.blas import Floats
 from olmocr.inference.byte_cache import Kept
 from olmocr.inference.vision import PIECE, VisionTower, ends_piece, layout_of
 
@@ -66,9 +67,9 @@ class MlxVisionTower(VisionTower):
         self._patch_weight = mx.contiguous(weight.transpose(0, 4, 1, 2, 3).reshape(weight.shape[0], -1).T)
         mx.eval(self._patch_weight)
 
-    def pieces(self, pixel_values: mx.array, rows: int, columns: int) -> Iterator[mx.array | None]:  # noqa: D102
+    def pieces(self, pixel_values: Floats, rows: int, columns: int) -> Iterator[mx.array | None]:  # noqa: D102
         config, layout = self._config, self._layout_of(rows, columns)
-        hidden = pixel_values.astype(self._patch_weight.dtype) @ self._patch_weight
+        hidden = mx.array(pixel_values).astype(self._patch_weight.dtype) @ self._patch_weight
         patches, width = hidden.shape
         hidden = hidden.reshape(-1, config.spatial_merge_size**2, width)[layout.order].reshape(patches, width)
         for number, block in enumerate(self._tower.blocks):
@@ -79,7 +80,6 @@ class MlxVisionTower(VisionTower):
             hidden = hidden + _attention(block.attn, block.norm1(hidden), layout, windows)
             hidden = hidden + block.mlp(block.norm2(hidden))
         features: mx.array = self._tower.merger(hidden)[layout.inverse]
-        mx.eval(features)
         yield features
 
     def _layout_of(self, rows: int, columns: int) -> _DeviceLayout:
@@ -98,10 +98,9 @@ class StockVisionTower(VisionTower):
         self._tower = model.vision_tower
         _without_empty_windows(self._tower)
 
-    def pieces(self, pixel_values: mx.array, rows: int, columns: int) -> Iterator[mx.array | None]:  # noqa: D102
-        pixels = pixel_values.astype(self._tower.patch_embed.proj.weight.dtype)
+    def pieces(self, pixel_values: Floats, rows: int, columns: int) -> Iterator[mx.array | None]:  # noqa: D102
+        pixels = mx.array(pixel_values).astype(self._tower.patch_embed.proj.weight.dtype)
         features: mx.array = self._tower(pixels, mx.array([[1, rows, columns]]), output_hidden_states=False)
-        mx.eval(features)
         yield features
 
 

@@ -1,12 +1,11 @@
 """Pages are made what the engine sends for them, with the answer that follows; what cannot be used is named."""
 
-import mlx_vlm
 import numpy as np
 import pytest
 from PIL import Image
 
 from olmocr.calibration.drawn_pages import front_matter
-from olmocr.calibration.gather import CalibrationTerms, gather, mrope_positions
+from olmocr.calibration.gather import CalibrationTerms, gather
 from olmocr.errors import AnswerError, CheckpointError, InputError
 from olmocr.files import sha256_of
 from olmocr.inference.model import load_processor
@@ -66,9 +65,9 @@ def test_a_page_is_the_question_that_the_engine_asks_and_then_the_answer_and_its
     path = document(tmp_path / "letter.pdf", "A letter to read.")
     [page] = gather(SOURCE, terms(path)).pages
     asked = make_inputs(processor, PageRequest(image_of(path)))
-    assert page.token_ids[: page.answer_start].tolist() == np.array(asked.input_ids)[0].tolist()
-    assert np.array_equal(page.pixel_values, np.array(asked.pixel_values))
-    assert np.array_equal(page.grid_thw, np.array(asked.image_grid_thw))
+    assert page.token_ids[: page.answer_start].tolist() == asked.input_ids[0].tolist()
+    assert np.array_equal(page.pixel_values, asked.pixel_values)
+    assert np.array_equal(page.grid_thw, asked.image_grid_thw)
     tokenizer = processor.tokenizer
     assert tokenizer.decode(page.token_ids[page.answer_start :]) == front_matter("en") + "A letter to read." + END
     question = tokenizer.decode(page.token_ids[: page.answer_start])
@@ -76,20 +75,6 @@ def test_a_page_is_the_question_that_the_engine_asks_and_then_the_answer_and_its
     assert (page.kind, page.whose_text) == ("given", "true text")
     assert [each.dtype for each in (page.token_ids, page.position_ids, page.grid_thw)] == [np.int32] * 3
     assert page.pixel_values.dtype == np.float32
-
-
-@pytest.mark.parametrize("grid", [(1, 46, 36), (1, 2, 8)])
-def test_positions_are_those_of_mlx_vlm(grid, processor):
-    import mlx.core as mx
-
-    model, _ = mlx_vlm.load(str(CHECKPOINT), lazy=True)
-    image = processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    start = processor.tokenizer.convert_tokens_to_ids("<|vision_start|>")
-    ids = np.array([5, 6, start, *[image] * (grid[1] * grid[2] // 4), 7, 8, 9], np.int32)
-    theirs, _ = model.language_model.get_rope_index(mx.array(ids)[None], mx.array([grid], mx.int32))
-    ours = mrope_positions(ids, image, np.array(grid, np.int32), 2)
-    assert (ours.dtype, ours.shape) == (np.int32, (3, ids.size))
-    assert np.array_equal(ours, np.array(theirs)[:, 0])
 
 
 def test_pages_are_drawn_where_none_are_given_until_there_are_tokens_enough(terms):
@@ -146,7 +131,7 @@ def test_a_page_that_is_turned_is_turned_upright(tmp_path, processor, terms):
     path.with_suffix(".md").write_text(stated + "A letter to read.", encoding="utf-8")
     [page] = gather(SOURCE, terms(path)).pages
     upright = make_inputs(processor, PageRequest(turned(image_of(path), 90)))
-    assert np.array_equal(page.pixel_values, np.array(upright.pixel_values))
+    assert np.array_equal(page.pixel_values, upright.pixel_values)
     assert "is_rotation_valid: True" in processor.tokenizer.decode(page.token_ids[page.answer_start :])
 
 

@@ -29,7 +29,7 @@ class Cutter:
 
 def test_images_of_the_first_pages_are_cut_before_their_turn_and_once():
     cutter, waiting = Cutter(), pages(4)
-    ahead = Ahead(cutter)
+    ahead = Ahead(cutter, 8)
     for _ in range(3):
         ahead.begin(waiting)
     assert {ahead.take(waiting[0]), ahead.take(waiting[1])} == {"image 1", "image 2"}
@@ -38,12 +38,12 @@ def test_images_of_the_first_pages_are_cut_before_their_turn_and_once():
 
 def test_the_image_of_a_page_that_was_not_among_the_first_is_cut_when_it_is_taken():
     (page,) = pages(1)
-    assert Ahead(Cutter()).take(page) == "image 1"
+    assert Ahead(Cutter(), 8).take(page) == "image 1"
 
 
 def test_the_image_of_a_page_that_waits_no_more_is_forgotten():
     cutter, (gone, stays) = Cutter(), pages(2)
-    ahead = Ahead(cutter)
+    ahead = Ahead(cutter, 8)
     ahead.begin([gone])
     ahead.begin([stays])
     ahead.take(stays)
@@ -61,7 +61,7 @@ def test_a_page_is_not_kept_waiting_by_the_image_of_another():
             may_end.wait(60)
         return "image"
 
-    ahead = Ahead(cut)
+    ahead = Ahead(cut, 8)
     ahead.begin([first, second])
     assert ahead.take(second) == "image"
     may_end.set()
@@ -73,7 +73,15 @@ def test_an_image_that_the_model_cannot_take_is_refused_when_its_page_is_due():
         raise InputError("no")
 
     (page,) = pages(1)
-    ahead = Ahead(refuse)
+    ahead = Ahead(refuse, 8)
     ahead.begin([page])
     with pytest.raises(InputError, match="no"):
         ahead.take(page)
+
+
+@pytest.mark.parametrize(("in_work", "cut"), [(1, 2), (24, 3), (100, 4)])
+def test_the_more_pages_are_in_work_the_more_images_are_cut_ahead(in_work, cut):
+    cutter, waiting = Cutter(), pages(8)
+    Ahead(cutter, in_work).begin(waiting)
+    until(lambda: len(cutter.cut) >= cut, 60)
+    assert len(cutter.cut) == cut

@@ -6,13 +6,14 @@ That processor needs torch, so its values were recorded, by record_processed.py.
 import hashlib
 import json
 
+import mlx.core as mx
 import mlx_vlm
 import numpy as np
 import pytest
 from PIL import Image
 
-from olmocr.inference.prompt import make_inputs
-from olmocr.page import PageImage, PageRequest
+from olmocr.inference.prompt import make_inputs, mrope_positions
+from olmocr.page import IMAGE_TOKEN, PageImage, PageRequest
 from tests.inference.random_models import random_model
 from tests.inference.record_processed import FOLDER, levels
 
@@ -46,6 +47,17 @@ def test_a_page_is_given_the_token_ids_of_transformers_processor(recorded, input
 
 def test_a_page_is_given_the_pixels_of_transformers_processor(recorded, inputs):
     # Each is the same of 256 levels; as float32 they differ in the last bits, since the mean is taken off otherwise.
-    values = np.array(inputs.pixel_values)
+    values = inputs.pixel_values
     assert hashlib.sha256(levels(values).tobytes()).hexdigest() == recorded["levels_sha256"]
     np.testing.assert_allclose(values.reshape(-1)[:: recorded["every"]], recorded["values"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", [(1, 46, 36), (1, 2, 8)])
+def test_positions_are_those_of_mlx_vlm(grid, folder):
+    model, processor = mlx_vlm.load(str(folder), lazy=True)
+    image, start = processor.tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, "<|vision_start|>"])
+    ids = np.array([5, 6, start, *[image] * (grid[1] * grid[2] // 4), 7, 8, 9], np.int32)
+    theirs, _ = model.language_model.get_rope_index(mx.array(ids)[None], mx.array([grid], mx.int32))
+    ours = mrope_positions(ids, image, np.array(grid, np.int32), 2)
+    assert (ours.dtype, ours.shape) == (np.int32, (3, ids.size))
+    assert np.array_equal(ours, np.array(theirs)[:, 0])

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from olmocr.errors import InputError
 from olmocr.inference.decode import BatchLimits, Scheduler
 from olmocr.inference.draft import Costs
 from olmocr.inference.engine import Engine
 from olmocr.inference.model import load_model
 from olmocr.inference.passes.forward import Language
 from olmocr.inference.row import Asked
-from olmocr.page import PageRequest
+from olmocr.page import IMAGE_TOKEN, PageRequest
 from olmocr.runtime.device import Device
 from tests.conftest import DEVICE
 from tests.inference.decoded import alone, finished, picture, request, together
@@ -59,6 +60,13 @@ def test_pages_are_answered_the_same_where_passes_are_queued_ahead_as_on_a_gpu(f
     language = Language(loaded.model, has_kernels=False)
     queued = finished(Scheduler(replace(loaded, language=language), limits, None), *requests)
     assert [each.tokens for each in queued] == [each.tokens for each in own]
+
+
+def test_a_prompt_that_names_a_second_image_is_refused_and_the_next_one_is_read(folder):
+    with Engine(folder, DEVICE, drafted_pages=0) as engine:
+        with pytest.raises(InputError, match="tokens for an image that has"):
+            alone(engine, [replace(request(1), prompt=f"Read this {IMAGE_TOKEN}.")])
+        assert alone(engine, [request(1)])[0].output_tokens == 40
 
 
 def test_others_go_on_while_a_long_prompt_is_read(folder):

@@ -85,7 +85,7 @@ def _read(language: Any, cache: Any, count: int) -> None:
         step = min(count, PREFILL)
         places = mx.arange(cache.length, cache.length + step, dtype=mx.int32)
         positions = mx.broadcast_to(places, (3, 1, step))
-        read(language, embed(language, mx.zeros(step, dtype=mx.int32)), positions, cache)
+        mx.eval(read(language, embed(language, mx.zeros(step, dtype=mx.int32)), positions, cache))
         count -= step
 
 

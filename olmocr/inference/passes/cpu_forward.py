@@ -63,13 +63,14 @@ class CpuLanguage:
         return mx.array(self._norm(hidden)[None])
 
     @let_be_nan
-    def read(self, embeddings: mx.array, positions: mx.array, cache: CpuRow) -> None:
-        """As :func:`~olmocr.inference.passes.forward.read`."""
+    def read(self, embeddings: mx.array, positions: mx.array, cache: CpuRow) -> list[mx.array]:
+        """As :func:`~olmocr.inference.passes.forward.read`; nothing is left to evaluate."""
         hidden, angles = np.array(embeddings)[0], self._angles(positions)
         last = len(self.blocks) - 1
         for number, block in enumerate(self.blocks[:last]):
             block(hidden, angles, cache, number)
         self.blocks[last].read(hidden, angles, cache, last)
+        return []
 
     @let_be_nan
     def logits(self, hidden: mx.array) -> mx.array:

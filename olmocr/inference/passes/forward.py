@@ -57,10 +57,10 @@ class Language:
         normed: mx.array = self._norm(hidden)
         return normed
 
-    def read(self, embeddings: mx.array, positions: mx.array, cache: RowCache) -> None:
+    def read(self, embeddings: mx.array, positions: mx.array, cache: RowCache) -> list[mx.array]:
         """As :func:`read`."""
         self.hidden(embeddings, positions, cache)
-        mx.eval(cache.arrays())
+        return cache.arrays()
 
     def logits(self, hidden: mx.array) -> mx.array:
         """As :func:`logits`."""
@@ -82,9 +82,12 @@ def forward(language: Language | CpuLanguage, embeddings: mx.array, positions: m
     return language.hidden(embeddings, positions, cache)
 
 
-def read(language: Language | CpuLanguage, embeddings: mx.array, positions: mx.array, cache: Any) -> None:
-    """Append tokens of one row to *cache*, evaluated; what is only needed for their hidden states is not computed."""
-    language.read(embeddings, positions, cache)
+def read(language: Language | CpuLanguage, embeddings: mx.array, positions: mx.array, cache: Any) -> list[mx.array]:
+    """Append tokens of one row to *cache*, and return its arrays, which the caller must evaluate.
+
+    What is only needed for the tokens' hidden states is not computed.
+    """
+    return language.read(embeddings, positions, cache)
 
 
 def logits(language: Language | CpuLanguage, hidden: mx.array) -> mx.array:

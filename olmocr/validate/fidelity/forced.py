@@ -30,11 +30,11 @@ class ForcedAnswer:
         """Read the prompt except its last token; *prefill_seconds* is the time taken."""
         started = time.monotonic()
         self._model = loaded.model
-        self._ids = mx.concatenate([inputs.input_ids, mx.array([list(tokens)], mx.int32)], axis=1)
+        self._ids = mx.array([[*inputs.input_ids[0].tolist(), *tokens]], mx.int32)
         features = self._model.get_input_embeddings(
             self._ids,
-            inputs.pixel_values,
-            image_grid_thw=inputs.image_grid_thw,
+            mx.array(inputs.pixel_values),
+            image_grid_thw=mx.array(inputs.image_grid_thw),
             cached_image_features=loaded.vision(inputs.pixel_values, inputs.image_grid_thw),
         )
         self._embeddings, self._position_ids = features.inputs_embeds, features.position_ids

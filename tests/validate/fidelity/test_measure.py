@@ -9,6 +9,7 @@ import sys
 
 import jsonschema
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from olmocr.errors import CheckpointError, UsageError
@@ -146,7 +147,7 @@ def test_a_prompt_in_the_wrong_order_is_farther_than_any_limit_allows(source, im
     wrong = chat_prompt().replace(IMAGE_PLACEHOLDER, "") + IMAGE_PLACEHOLDER
     fields = source.processor(text=[wrong], images=[image.pixels], add_special_tokens=False)
     names = ("input_ids", "pixel_values", "image_grid_thw")
-    inputs = PageInputs(**{name: mx.array(fields[name]) for name in names}, image_key=b"image", prompt_key=b"wrong")
+    inputs = PageInputs(**{name: np.array(fields[name]) for name in names}, image_key=b"image", prompt_key=b"wrong")
     found = diverge(kept, ForcedAnswer(source, inputs, answer).blocks())
     report = made_report(mean_kl=float(found.divergence.mean()))
     assert [broken.name for broken in check_gates(report, read_gates()).broken] == ["most_mean_kl"]
