@@ -173,7 +173,8 @@ def _print_run(loaded: Any, costs: Any, recipe: str, folder: Path, wanted: Wante
     seconds, after = perf_counter() - started, scheduler.counts
     tokens, steps = after.tokens - before.tokens, after.steps - before.steps
     rows = after.row_steps - before.row_steps
-    held = computed_bytes(folder, wanted, answers[0].input_tokens, len(answers[0].tokens))
+    kept = 0 if loaded.device.kind == "cuda" else min(wanted.pages, 2 * wanted.at_once)  # PromptReader keeps none there
+    held = computed_bytes(folder, wanted.at_once, kept, answers[0].input_tokens, len(answers[0].tokens))
     computed = weights + held + step_bytes(loaded.device)
     _print_line(
         f"olmocr, {recipe}{', as stored' if args.as_stored else ''}",
@@ -205,16 +206,15 @@ def _warm_up(request: PageRequest) -> PageRequest:
     return replace(request, max_tokens=24, prompt="Warm up.")
 
 
-def computed_bytes(folder: Path, wanted: Wanted, prompt: int, answer: int) -> int:
-    """Return the expected size of keys and values, of the pages at once and of earlier ones that are kept."""
+def computed_bytes(folder: Path, at_once: int, kept: int, prompt: int, answer: int) -> int:
+    """Return the expected size of keys and values: of pages *at_once*, and of earlier pages' *kept* prompts."""
     from olmocr.inference.room import rounded
     from olmocr.model_folder import read_config
 
     config = read_config(ModelFolder(folder))
     width = config["hidden_size"] // config["num_attention_heads"]
     token = 2 * 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * width
-    kept = min(wanted.pages, 2 * wanted.at_once)
-    return token * (wanted.at_once * rounded(prompt + answer) + kept * prompt)
+    return token * (at_once * rounded(prompt + answer) + kept * prompt)
 
 
 def print_server(recipe: str, folder: Path, wanted: Wanted, args: argparse.Namespace) -> None:
