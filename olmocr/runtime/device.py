@@ -26,8 +26,10 @@ STEP_BYTES = 3 << 29
 MLX may keep as much freed memory for itself, since the next step needs it again.
 """
 
-CUDA_STEP_BYTES = 1 << 33
-"""The same on CUDA, where images and prompts are read in larger pieces: 5 to 9 GB on an H200 (benchmarks/README.md)."""
+CUDA_STEP_BYTES = 10 << 30
+"""The same on CUDA, where images and prompts are read in larger pieces, one queued behind another: 5 to 12 GB on an
+H200 (benchmarks/README.md).
+"""
 
 GPU_LOCK = threading.Lock()
 """Held while rows are rounded on a GPU: MLX does not promise that several threads may use one at once."""
