@@ -109,6 +109,8 @@ class HessianSum:
         for total in self._totals:
             for first, end in self._panels(total):
                 total[first:end, end:] = total[end:, first:end].T
+                own = total[first:end, first:end]
+                own[:] = np.tril(own) + np.tril(own, -1).T  # a product with itself differs in last digits on some CPUs
         return tuple(self._totals)
 
     def _panels(self, total: Hessian) -> list[tuple[int, int]]:

@@ -94,7 +94,7 @@ def test_several_threads_find_what_one_finds():
     weight, factor = random_weight(600, 128), prepare(correlated_hessian(128))
     one, three = (round_matrix(weight, [factor], QuantParams(4), "BF16", "numba", threads=each) for each in (1, 3))
     assert (one.codes == three.codes).all()
-    assert one.loss == three.loss
+    assert one.loss == pytest.approx(three.loss, rel=1e-6)  # a BLAS may add up more rows in another order
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
