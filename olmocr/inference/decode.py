@@ -192,7 +192,7 @@ class Scheduler:
         self._join()
         self._write()
         if self.is_idle:
-            self._reader.settle()
+            self._reader.let_go()
             mx.clear_cache()
 
     def _end_overdue(self) -> None:

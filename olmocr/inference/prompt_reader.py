@@ -139,12 +139,11 @@ class PromptReader:
             mx.eval(arrays)
             return
         mx.async_eval(arrays)  # type: ignore[no-untyped-call]
-        mx.eval(self._queued)
-        self._queued = arrays
+        before, self._queued = self._queued, arrays
+        mx.eval(before)
 
-    def settle(self) -> None:
-        """Wait for the last piece, and let go of what it computed."""
-        mx.eval(self._queued)
+    def let_go(self) -> None:
+        """Keep nothing of the last piece alive."""
         self._queued = ()
 
     def keep(self, key: tuple[bytes, bytes], beginning: Callable[[], Layers], rope_delta: int) -> None:

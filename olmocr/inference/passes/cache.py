@@ -64,10 +64,10 @@ _COPIED_TOGETHER = 256 << 20
 """How many bytes of a batch to copy before the arrays that they replace are freed."""
 
 _SPARE = 1.25
-"""A batch whose shape lasts is copied when it has this many times the positions that it needs."""
+"""A batch whose shape lasts is copied when it has more than this many times the positions that it needs."""
 
 _EMPTY = 3
-"""The same for places of rows."""
+"""It is also copied when it has this many times as many places as rows."""
 
 
 class Cache(Protocol):
