@@ -48,7 +48,8 @@ class Connection(H11Protocol):
         self._begin_to_wait()
         everybody = [each for each in self.connections if isinstance(each, Connection) and each._closing_since is None]
         if len(everybody) > self._limits.connections:
-            slowest = min((each for each in everybody if not each._is_asked), key=Connection._rate, default=self)
+            others = [each for each in everybody if each is not self and not each._is_asked]
+            slowest = min(others, key=lambda each: (each._rate(), each._since), default=self)
             slowest.close_with(
                 RequestError(503, "too many connections are open; ask later", code="busy", retry_after=1)
             )

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import io
 import threading
+import time
 from dataclasses import fields
 
 import httpx
@@ -67,9 +68,14 @@ def answer_of(text, like):
 
 
 class Server:
-    def __init__(self, url, stop):
+    def __init__(self, url, stop, loop):
         self.url = url
         self.stop = stop
+        self._loop = loop
+
+    def pause(self, seconds):
+        """Let it do nothing for some time, so that it sees all that comes meanwhile at the same moment."""
+        self._loop.call_soon_threadsafe(time.sleep, seconds)
 
     def client(self, **options):
         return httpx.Client(base_url=self.url, timeout=20, trust_env=False, verify=False, **options)
@@ -110,7 +116,7 @@ def running(write, *, grace=0.0, api_key=None, **options):
     try:
         with httpx.Client(trust_env=False, verify=False) as client:
             until(lambda: client.get(f"{url}/health", headers={"host": "localhost"}).status_code == 200)
-        yield Server(url, stop)
+        yield Server(url, stop, loop)
     finally:
         stop()
         thread.join(20)

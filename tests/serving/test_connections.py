@@ -85,6 +85,14 @@ def test_what_is_not_http_is_refused_in_openais_form(sent, status):
         )
 
 
+def test_of_too_many_connections_that_come_at_the_same_moment_the_newest_stays():
+    with running(Writer(), connections=1) as server:
+        for _ in range(5):
+            server.pause(0.05)
+            with connected(server):
+                assert server.post(CHAT, json=chat()).status_code == 200
+
+
 def test_of_too_many_connections_the_slowest_go_and_who_comes_is_answered():
     with running(Writer(), connections=20) as server, contextlib.ExitStack() as opened:
         slow = [opened.enter_context(connected(server)) for _ in range(30)]
