@@ -94,18 +94,9 @@ def ask(loaded: Any, request: PageRequest) -> Question:
 
 def log_probabilities(loaded: Any, question: Question) -> Floats:
     """Return the log probability of every token at each position of the answer and after its end."""
-    import mlx.core as mx
+    from olmocr.validate.fidelity.forced import ForcedAnswer
 
-    ids = mx.array([[*question.inputs.input_ids[0].tolist(), *question.answer]], mx.int32)
-    features = loaded.model.get_input_embeddings(
-        ids,
-        mx.array(question.inputs.pixel_values),
-        image_grid_thw=mx.array(question.inputs.image_grid_thw),
-        cached_image_features=loaded.vision(question.inputs.pixel_values, question.inputs.image_grid_thw),
-    )
-    out = loaded.model.language_model(ids, features.inputs_embeds, position_ids=features.position_ids)
-    logits = out.logits[0, -len(question.answer) - 1 :].astype(mx.float32)
-    return np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+    return np.concatenate(list(ForcedAnswer(loaded, question.inputs, question.answer).blocks()))
 
 
 def print_table(folder: Path, questions: list[Question], expected: list[Floats]) -> None:

@@ -96,8 +96,8 @@ def print_row(model: Any, side: int, names: Sequence[str], rounds: int) -> None:
     kinds = [MlxVisionTower, StockVisionTower, CpuVisionTower][: len(names)]
     towers = [kind(model) for kind in kinds]
     rows, columns = 2 * round(side / 28), 2 * round(side * LETTER / 28)
-    values = np.random.default_rng(side).normal(0, 1, (rows * columns, 1176)).astype(np.float32)
-    pixels, grid = values, np.array([[1, rows, columns]])
+    pixels = np.random.default_rng(side).normal(0, 1, (rows * columns, 1176)).astype(np.float32)
+    grid = np.array([[1, rows, columns]])
     features = [np.array(tower(pixels, grid).astype(mx.float32)) for tower in towers]  # compiles kernels, too
     differs = np.abs(features[0] - features[1]).max() / np.abs(features[1]).max()
     seconds = [[_pieces(tower, pixels, grid) for tower in towers] for _ in range(rounds)]

@@ -33,7 +33,7 @@ from olmocr.errors import InputError, output_error
 from olmocr.files import cache_folder, sha256_of, temporary_folder
 from olmocr.inference.prompt import make_inputs, mrope_positions
 from olmocr.model_folder import ModelFolder, read_config
-from olmocr.page import END_OF_TURN, PAGE_PROMPT, Ask, PageImage, PageRequest
+from olmocr.page import END_OF_TURN, IMAGE_TOKEN, PAGE_PROMPT, Ask, PageImage, PageRequest
 from olmocr.pipeline.repetition import has_looped
 from olmocr.rendering.render import open_document, turned
 from olmocr.runtime.device import Device, start_mlx
@@ -48,8 +48,6 @@ The drawn pages have fewer.
 
 MOST_PAGES = 64
 """The most pages used, however short their answers: each takes a pass through the complete source."""
-
-_IMAGE_TOKEN = "<|image_pad|>"  # noqa: S105
 
 OnPage = Callable[[int, int], None]
 """Called after each page with the number of pages done, and the total."""
@@ -215,7 +213,7 @@ def _sample(processor: Any, known: KnownPage, side: int, text_of: TextOf) -> Cal
     inputs = make_inputs(processor, PageRequest(turned(image, text.rotation)))
     prompt = inputs.input_ids[0]
     token_ids = np.concatenate([prompt, answer_ids(processor.tokenizer, text)])
-    image_token = processor.tokenizer.convert_tokens_to_ids(_IMAGE_TOKEN)
+    image_token = processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     return CalibrationPage(
         name=known.name,
         sha256=hashlib.sha256(inputs.image_key + token_ids.astype("<i4").tobytes()).hexdigest(),

@@ -148,8 +148,6 @@ class BatchCache:
         self._is_slow_behind_masks = is_slow_behind_masks
         self._arrays: list[list[mx.array]] = [[] for _ in range(layers)]  # for each layer: keys and values
         self._places: dict[object, int] = {}  # each row's index in the arrays, from the first place on
-        self._lengths: list[int] = []
-        self._counts: list[int] = []
 
     @property
     def capacity(self) -> int:
@@ -230,7 +228,6 @@ class BatchCache:
 
     def expect(self, lengths: Sequence[int], counts: Sequence[int]) -> None:
         """Prepare for a pass that appends *counts* tokens to the rows, which have *lengths* positions so far."""
-        self._lengths, self._counts = list(lengths), list(counts)
         # MLX has other kernels for a single query, which do not need a plan.
         is_alone = len(lengths) == 1 and (counts[0] == 1 or not self._has_plans)
         self._is_by_row = is_alone or (self._is_slow_behind_masks and max(counts) > 1)
