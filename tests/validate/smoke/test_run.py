@@ -174,8 +174,9 @@ def test_every_field_is_what_four_pages_come_to(tmp_path):
     found = dataclasses.asdict(report)
     assert json.loads((model / SMOKE_REPORT_FILE).read_text()) == json.loads(json.dumps(found))
     total = found.pop("seconds")
+    most = round(time.monotonic() - started, 2)  # as the report's seconds are
     for page, attempts in zip(found["pages"], (1, 2, 1, 1), strict=True):
-        assert 0.15 * attempts <= page.pop("seconds") <= total <= time.monotonic() - started
+        assert 0.15 * attempts <= page.pop("seconds") <= total <= most
 
     def read(number, **fields):
         return {
